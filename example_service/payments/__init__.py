@@ -1,0 +1,1 @@
+"""The example domain: payments in front of a provider that fails."""

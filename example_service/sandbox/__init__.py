@@ -1,0 +1,1 @@
+"""The payment provider that misbehaves on request, for development only."""
