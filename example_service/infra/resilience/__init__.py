@@ -1,0 +1,41 @@
+"""Circuit breakers: stop calling what fails, and find out by itself when it works again."""
+
+from example_service.infra.resilience.backoff import Backoff
+from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+from example_service.infra.resilience.circuit_state import CircuitState
+from example_service.infra.resilience.events import (
+    CallFailed,
+    CallRejected,
+    CallSucceeded,
+    CircuitListener,
+    FailureListener,
+    RejectionListener,
+    StateChanged,
+    StateChangeListener,
+    SuccessListener,
+)
+from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.registry import (
+    CircuitBreakerRegistry,
+    CircuitSnapshot,
+    circuit_breaker_registry,
+)
+
+__all__ = [
+    "Backoff",
+    "CallFailed",
+    "CallRejected",
+    "CallSucceeded",
+    "CircuitBreaker",
+    "CircuitBreakerRegistry",
+    "CircuitListener",
+    "CircuitOpenError",
+    "CircuitSnapshot",
+    "CircuitState",
+    "FailureListener",
+    "RejectionListener",
+    "StateChangeListener",
+    "StateChanged",
+    "SuccessListener",
+    "circuit_breaker_registry",
+]

@@ -1,0 +1,112 @@
+"""What a breaker tells its listeners.
+
+Events are frozen and are handed over after the decision, outside the breaker's lock: a listener may
+call the breaker. A listener is any object that has one or more of the four methods below; a
+breaker pays only for the hooks that its listeners have.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+from example_service.infra.resilience.circuit_state import CircuitState
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """A circuit changed its state.
+
+    Attributes:
+        breaker_name: Name of the breaker.
+        from_state: The state before.
+        to_state: The state after.
+        wait_seconds: Seconds until a probe may be admitted, where it opened; else None.
+        failure_count: Failures in a row that led to it: `failure_threshold` where it opened, 1
+            where a probe failed or was overdue, else 0.
+        rejections: Calls refused since the circuit was last closed.
+        error_type: Type name of the last failure's exception where it opened; else None.
+    """
+
+    breaker_name: str
+    from_state: CircuitState
+    to_state: CircuitState
+    wait_seconds: float | None
+    failure_count: int
+    rejections: int
+    error_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallSucceeded:
+    """A guarded call succeeded.
+
+    Attributes:
+        breaker_name: Name of the breaker.
+    """
+
+    breaker_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallFailed:
+    """A guarded call counted as a failure.
+
+    Attributes:
+        breaker_name: Name of the breaker.
+        error_type: Type name of the exception; None where the returned value was the failure.
+    """
+
+    breaker_name: str
+    error_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRejected:
+    """A call was refused.
+
+    Attributes:
+        breaker_name: Name of the breaker.
+        state: The state in which it was refused: open or half-open.
+        retry_after: Seconds until a call may be admitted.
+    """
+
+    breaker_name: str
+    state: CircuitState
+    retry_after: float
+
+
+@runtime_checkable
+class StateChangeListener(Protocol):
+    """Hears of every change of state."""
+
+    def on_state_change(self, event: StateChanged, /) -> None:
+        """Called once for each change, in the thread that caused it."""
+
+
+@runtime_checkable
+class SuccessListener(Protocol):
+    """Hears of every success."""
+
+    def on_success(self, event: CallSucceeded, /) -> None:
+        """Called once for each call that succeeded."""
+
+
+@runtime_checkable
+class FailureListener(Protocol):
+    """Hears of every failure."""
+
+    def on_failure(self, event: CallFailed, /) -> None:
+        """Called once for each call that counted as a failure."""
+
+
+@runtime_checkable
+class RejectionListener(Protocol):
+    """Hears of every refused call."""
+
+    def on_rejection(self, event: CallRejected, /) -> None:
+        """Called once for each call that was refused."""
+
+
+CircuitListener: TypeAlias = (
+    StateChangeListener | SuccessListener | FailureListener | RejectionListener
+)
+Event: TypeAlias = StateChanged | CallSucceeded | CallFailed | CallRejected

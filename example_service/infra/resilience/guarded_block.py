@@ -1,0 +1,166 @@
+"""`async with breaker` and `with breaker`: how each exit finds its own admission.
+
+Blocks on one breaker nest, overlap in hundreds of tasks and may be left in another task than the
+one that entered, so neither the breaker nor a context variable can hold the permit. The language
+gives the place: a `with` statement looks up the exit method *before* it calls the enter method
+(PEP 343 and PEP 492 spell that order out, and `contextlib.ExitStack` keeps it). `BlockExit` is a
+descriptor that hands out, at that look-up, an exit bound to a `GuardedBlock` of its own, and the
+enter that follows in the same thread puts the permit into it.
+
+While the circuit is closed, the permit is the closed phase itself and the same for everybody: one
+shared block is handed out and nothing is prepared.
+"""
+
+import weakref
+from threading import get_ident
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from example_service.infra.resilience.circuit_state import GIL_ENABLED, Closed, Permit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+    from typing import Any
+
+    from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+
+# Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
+# look-up at once, so a thread never has more than one; one left over by a mere `hasattr` is
+# replaced at the thread's next look-up.
+prepared_blocks: "dict[int, GuardedBlock]" = {}
+
+
+class GuardedBlock:
+    """One guarded block, or all those of one closed phase.
+
+    Args:
+        breaker: The breaker that is asked when the block ends; None until it is entered, where
+            the exit was looked up on the class. Held weakly, so that a breaker is freed with its
+            last reference; a block that outlives its breaker has nobody to report to.
+        permit: The permit to hand back; None until the block is entered.
+    """
+
+    __slots__ = ("_breaker", "_successes", "permit")
+
+    def __init__(self, breaker: "CircuitBreaker | None", permit: Permit | None) -> None:
+        self._breaker: weakref.ref[CircuitBreaker] | None = None
+        self._successes: Iterator[None]
+        self.permit = permit
+        if breaker is not None:
+            self._bind(breaker)
+
+    def enter(self, breaker: "CircuitBreaker", permit: Permit) -> bool:
+        """Take the permit of the enter that belongs to this block's exit.
+
+        Returns:
+            False where the block was prepared for another breaker.
+        """
+        if self._breaker is None:
+            self._bind(breaker)
+        elif self._breaker() is not breaker:
+            return False
+        self.permit = permit
+        return True
+
+    async def leave(
+        self,
+        exc_type: type[BaseException] | None,  # noqa: ARG002
+        exc: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """`__aexit__` of the block."""
+        permit = self.permit
+        if exc is None and permit is not None and permit.quiet:
+            next(self._successes)
+        else:
+            self._settle(exc)
+
+    def leave_sync(
+        self,
+        exc_type: type[BaseException] | None,  # noqa: ARG002
+        exc: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """`__exit__` of the block."""
+        self._settle(exc)
+
+    async def leave_unbound(
+        self,
+        breaker: "CircuitBreaker",  # noqa: ARG002
+        exc_type: type[BaseException] | None,  # noqa: ARG002
+        exc: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """`__aexit__` as looked up on the class, for `contextlib.AsyncExitStack`."""
+        self._settle(exc)
+
+    def leave_unbound_sync(
+        self,
+        breaker: "CircuitBreaker",  # noqa: ARG002
+        exc_type: type[BaseException] | None,  # noqa: ARG002
+        exc: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """`__exit__` as looked up on the class, for `contextlib.ExitStack`."""
+        self._settle(exc)
+
+    def _bind(self, breaker: "CircuitBreaker") -> None:
+        self._breaker = weakref.ref(breaker)
+        self._successes = breaker._machine.successes
+
+    def _settle(self, exc: BaseException | None) -> None:
+        if self.permit is None:
+            raise RuntimeError("a circuit breaker's block was left without having been entered")
+        breaker = self._breaker() if self._breaker is not None else None
+        if breaker is None:
+            return
+        if exc is None:
+            breaker._settle_success(self.permit)
+        else:
+            breaker._settle_error(self.permit, exc)
+
+
+class BlockExit:
+    """The descriptor behind `__aexit__`."""
+
+    __slots__ = ()
+
+    def __get__(
+        self, breaker: "CircuitBreaker | None", owner: type
+    ) -> "Callable[..., Coroutine[Any, Any, None]]":
+        """The exit of the block that is about to be entered."""
+        if breaker is None:
+            return _prepared(GuardedBlock(None, None)).leave_unbound
+        leave = breaker._machine.phase_memo
+        return _block_to_enter(breaker).leave if leave is None else leave
+
+
+class BlockExitSync:
+    """The descriptor behind `__exit__`."""
+
+    __slots__ = ()
+
+    def __get__(self, breaker: "CircuitBreaker | None", owner: type) -> "Callable[..., None]":
+        """The exit of the block that is about to be entered."""
+        if breaker is None:
+            return _prepared(GuardedBlock(None, None)).leave_unbound_sync
+        leave = breaker._machine.phase_memo
+        block = _block_to_enter(breaker) if leave is None else leave.__self__
+        return block.leave_sync
+
+
+def _block_to_enter(breaker: "CircuitBreaker") -> GuardedBlock:
+    """A shared block while the circuit is closed, else one prepared for this thread's enter."""
+    machine = breaker._machine
+    with breaker._mutex:
+        phase = machine.phase
+        if isinstance(phase, Closed) and GIL_ENABLED:
+            block = GuardedBlock(breaker, phase)
+            machine.phase_memo = block.leave
+            return block
+    return _prepared(GuardedBlock(breaker, None))
+
+
+def _prepared(block: GuardedBlock) -> GuardedBlock:
+    prepared_blocks[get_ident()] = block
+    return block

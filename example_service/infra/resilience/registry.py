@@ -1,0 +1,310 @@
+"""The breakers there are, by name."""
+
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from threading import RLock
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from example_service.infra.resilience.circuit_state import CircuitState, CircuitStateMachine, Totals
+
+if TYPE_CHECKING:
+    from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+
+# Counters must not go down when a breaker is freed and another of its name is made, as in a client
+# that is built for each request. So many names without a living breaker are remembered.
+REMEMBERED_NAMES = 256
+
+StateChanges: TypeAlias = dict[tuple[CircuitState, CircuitState], int]
+
+_SEVERITY = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitSnapshot:
+    """What all breakers of one name add up to, for monitoring.
+
+    Attributes:
+        name: The breakers' name.
+        state: Their worst state: open before half-open before closed.
+        failures: Lifetime failures, those of breakers already freed included; never goes down.
+        successes: Lifetime successes, likewise.
+        rejections: Lifetime refused calls, likewise.
+        in_flight: Calls admitted and not ended.
+        state_changes: How often each change from one state to another happened, likewise.
+    """
+
+    name: str
+    state: CircuitState
+    failures: int
+    successes: int
+    rejections: int
+    in_flight: int
+    state_changes: StateChanges
+
+
+class _Counts:
+    """What several breakers, or those that are gone, have counted together."""
+
+    __slots__ = ("failures", "rejections", "state_changes", "successes")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.successes = 0
+        self.rejections = 0
+        self.state_changes: StateChanges = {}
+
+    def totals(self) -> Totals:
+        return Totals(self.failures, self.successes, self.rejections, openings=0)
+
+    def add(self, totals: Totals, state_changes: StateChanges | None) -> None:
+        self.failures += totals.failures
+        self.successes += totals.successes
+        self.rejections += totals.rejections
+        if state_changes:
+            for change, count in state_changes.items():
+                self.state_changes[change] = self.state_changes.get(change, 0) + count
+
+
+class _BreakerRef(weakref.ref["CircuitBreaker"]):
+    """A weak reference that keeps what must outlive the breaker: its name and counters.
+
+    References of one name form a chain, from the newest to the oldest.
+    """
+
+    __slots__ = ("machine", "name", "older")
+
+    name: str
+    machine: CircuitStateMachine
+    older: "_BreakerRef | None"
+
+
+class CircuitBreakerRegistry:
+    """The breakers of a process, by name.
+
+    Every breaker registers itself when it is made, and is held weakly: it is gone from here when
+    nobody uses it any more. One that is registered by hand, or made by `get_or_create`, is held
+    until it is unregistered. Several living breakers may have one name; for monitoring their
+    counters add up.
+
+    Safe to use from any thread.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._newest: dict[str, _BreakerRef] = {}
+        self._held: dict[str, CircuitBreaker] = {}
+        self._retired: dict[str, _Counts] = {}
+        self._remembered: OrderedDict[str, _Counts] = OrderedDict()
+        self._parameters: dict[str, dict[str, Any]] = {}
+        # A breaker may be freed at any moment, also while this thread holds the lock, so its
+        # reference is only put aside here and looked at by the next operation.
+        self._dead: deque[_BreakerRef] = deque()
+        self._mark_dead = self._dead.append
+
+    def watch(self, breaker: "CircuitBreaker") -> None:
+        """Add a breaker without keeping it alive; every new breaker calls this."""
+        ref = _BreakerRef(breaker, self._mark_dead)
+        name = ref.name = breaker.name
+        ref.machine = breaker._machine
+        with self._lock:
+            if self._dead:
+                self._bury()
+            ref.older = self._newest.get(name)
+            self._newest[name] = ref
+            if self._remembered and name in self._remembered:
+                self._retired[name] = self._remembered.pop(name)
+
+    def register(self, breaker: "CircuitBreaker") -> None:
+        """Hold a breaker until it is unregistered; `get` finds it before others of its name.
+
+        The one held before under its name, if any, is let go.
+        """
+        with self._lock:
+            if breaker not in self._living(breaker.name):
+                self.watch(breaker)
+            self._held[breaker.name] = breaker
+
+    def unregister(self, name: str) -> None:
+        """Let go of all breakers of a name; they work on, but are not seen here any more.
+
+        Raises:
+            KeyError: There is no breaker of that name.
+        """
+        with self._lock:
+            self.get(name)
+            self._held.pop(name, None)
+            self._newest.pop(name)
+            self._retired.pop(name, None)
+
+    def get(self, name: str) -> "CircuitBreaker":
+        """The breaker of a name: the registered one, else the oldest that is alive.
+
+        Raises:
+            KeyError: There is none; the message names those that there are.
+        """
+        with self._lock:
+            held = self._held.get(name)
+            if held is not None:
+                return held
+            living = self._living(name)
+            if living:
+                return living[-1]
+            known = ", ".join(sorted(self._newest)) or "none"
+        raise KeyError(f"no circuit breaker named {name!r}; known: {known}")
+
+    def get_or_create(self, name: str, **defaults: Any) -> "CircuitBreaker":
+        """The breaker of a name, made if need be, and held from now on.
+
+        Args:
+            name: The breaker's name.
+            defaults: Parameters of `CircuitBreaker` for making it. What `configure` was given
+                for the name wins over them.
+
+        Raises:
+            ValueError: A parameter's value is bad.
+            TypeError: A parameter's value is of the wrong type, or there is no such parameter.
+        """
+        # The class imports this module for its default registry.
+        from example_service.infra.resilience.circuit_breaker import CircuitBreaker  # noqa: PLC0415
+
+        held = self._held.get(name)
+        if held is not None:
+            return held
+        with self._lock:
+            if name in self:
+                breaker = self.get(name)
+            else:
+                configured = self._parameters.get(_configuration_key(name), {})
+                breaker = CircuitBreaker(name, registry=self, **{**defaults, **configured})
+            self._held[name] = breaker
+            return breaker
+
+    def configure(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set the parameters with which `get_or_create` makes breakers from now on.
+
+        Args:
+            parameters: For each name the parameters of `CircuitBreaker` that are not to have
+                their default. Names are compared in lower case with every other character than
+                letters and digits as an underscore, so that `payment_api` stands for
+                `Payment-API` too.
+        """
+        with self._lock:
+            self._parameters = {
+                _configuration_key(name): dict(given) for name, given in parameters.items()
+            }
+
+    def get_all_metrics(self) -> dict[str, dict[str, Any]]:
+        """`CircuitBreaker.get_metrics()` of every name; several breakers of one name add up."""
+        return {
+            name: _added_up([one.get_metrics() for one in breakers])
+            for name, breakers in self._by_name().items()
+        }
+
+    def snapshots(self) -> list[CircuitSnapshot]:
+        """One snapshot for each name that has a living breaker, in order of first appearance."""
+        return [self._snapshot(name, breakers) for name, breakers in self._by_name().items()]
+
+    async def reset_all(self) -> None:
+        """Reset every breaker."""
+        for breaker in self:
+            await breaker.reset()
+
+    def __iter__(self) -> Iterator["CircuitBreaker"]:
+        return iter([one for breakers in self._by_name().values() for one in breakers])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_name().values()))
+
+    def __contains__(self, name: object) -> bool:
+        with self._lock:
+            return isinstance(name, str) and bool(self._living(name))
+
+    def _living(self, name: str) -> list["CircuitBreaker"]:
+        """The living breakers of a name, newest first. Requires the lock."""
+        return [one for ref in self._chain(name) if (one := ref()) is not None]
+
+    def _chain(self, name: str) -> list[_BreakerRef]:
+        chain = []
+        ref = self._newest.get(name)
+        while ref is not None:
+            chain.append(ref)
+            ref = ref.older
+        return chain
+
+    def _by_name(self) -> dict[str, list["CircuitBreaker"]]:
+        with self._lock:
+            self._bury()
+            by_name = {name: self._living(name) for name in self._newest}
+        return {name: breakers for name, breakers in by_name.items() if breakers}
+
+    def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:
+        counts = _Counts()
+        states = [one.state for one in breakers]
+        with self._lock:
+            for breaker in breakers:
+                counts.add(breaker._machine.totals(), breaker._machine.state_changes)
+            gone = self._retired.get(name)
+            if gone is not None:
+                counts.add(gone.totals(), gone.state_changes)
+        return CircuitSnapshot(
+            name=name,
+            state=max(states, key=_SEVERITY.__getitem__),
+            failures=counts.failures,
+            successes=counts.successes,
+            rejections=counts.rejections,
+            in_flight=sum(one.in_flight for one in breakers),
+            state_changes=counts.state_changes,
+        )
+
+    def _bury(self) -> None:
+        """Take over the counters of breakers that were freed. Requires the lock."""
+        while self._dead:
+            name = self._dead.popleft().name
+            living: _BreakerRef | None = None
+            for ref in reversed(self._chain(name)):
+                if ref() is not None:
+                    ref.older = living
+                    living = ref
+                    continue
+                retired = self._retired.get(name) or self._retired.setdefault(name, _Counts())
+                retired.add(ref.machine.totals(), ref.machine.state_changes)
+            if living is not None:
+                self._newest[name] = living
+            elif self._newest.pop(name, None) is not None:
+                self._remembered[name] = self._retired.pop(name)
+        while len(self._remembered) > REMEMBERED_NAMES:
+            self._remembered.popitem(last=False)
+
+
+def _configuration_key(name: str) -> str:
+    return "".join(one if one.isalnum() else "_" for one in name.lower())
+
+
+def _added_up(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """The metrics of several breakers of one name as one; of states and waits the worst."""
+    if len(metrics) == 1:
+        return metrics[0]
+    worst = max(metrics, key=lambda one: _SEVERITY[CircuitState(one["state"])])
+    total = {
+        key: sum(one[key] for one in metrics)
+        for key in (
+            "total_failures",
+            "total_successes",
+            "total_rejections",
+            "opened_count",
+            "in_flight",
+        )
+    }
+    ended = total["total_failures"] + total["total_successes"]
+    failed_at = [one["last_failure_time"] for one in metrics if one["last_failure_time"]]
+    return {
+        **worst,
+        **total,
+        "last_failure_time": max(failed_at, default=None),
+        "failure_rate": total["total_failures"] / ended if ended else 0.0,
+    }
+
+
+circuit_breaker_registry = CircuitBreakerRegistry()

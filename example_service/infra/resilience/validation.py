@@ -1,0 +1,70 @@
+"""Checks of constructor values, with errors that name the parameter and the fix.
+
+Each returns the error to raise, or None where the value is fine.
+"""
+
+import sys
+
+
+def name_error(parameter: str, value: object) -> TypeError | ValueError | None:
+    """A name is a string with something in it."""
+    if not isinstance(value, str):
+        return TypeError(f"{parameter} must be a string, not {value!r}")
+    return None if value else ValueError(f"{parameter} must not be empty")
+
+
+def number_error(
+    parameter: str,
+    value: object,
+    *,
+    at_least: float | None = None,
+    at_most: float = sys.float_info.max,
+) -> TypeError | ValueError | None:
+    """A number is finite and within its range.
+
+    Args:
+        parameter: The name that the message begins with.
+        value: What was given.
+        at_least: Smallest value allowed; None means anything above zero.
+        at_most: Largest value allowed.
+    """
+    if isinstance(value, bool) or not isinstance(value, (float, int)):
+        return TypeError(f"{parameter} must be a number, not {value!r}")
+    above = value > 0 if at_least is None else value >= at_least
+    # NaN fails every comparison and is therefore refused with the values out of range.
+    if above and value <= at_most:
+        return None
+    lower = "above 0" if at_least is None else f"at least {at_least:g}"
+    upper = "finite" if at_most == sys.float_info.max else f"at most {at_most:g}"
+    return ValueError(f"{parameter} must be {lower} and {upper}, not {value!r}")
+
+
+def count_error(parameter: str, value: object) -> TypeError | ValueError | None:
+    """A count is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return TypeError(f"{parameter} must be a whole number, not {value!r}")
+    return None if value >= 1 else ValueError(f"{parameter} must be at least 1, not {value!r}")
+
+
+def exception_types_error(parameter: str, value: object) -> TypeError | None:
+    """Exception types are a subclass of Exception, or a tuple of at least one."""
+    if value is Exception:
+        return None
+    types = value if isinstance(value, tuple) else (value,)
+    if types and all(isinstance(one, type) and issubclass(one, Exception) for one in types):
+        return None
+    return TypeError(
+        f"{parameter} must be a subclass of Exception or a tuple of them, not {value!r}"
+    )
+
+
+def callable_error(parameter: str, value: object) -> TypeError | None:
+    """Something that can be called."""
+    return None if callable(value) else TypeError(f"{parameter} must be callable, not {value!r}")
+
+
+def instance_error(parameter: str, value: object, of: type) -> TypeError | None:
+    """An instance of a class."""
+    if isinstance(value, of):
+        return None
+    return TypeError(f"{parameter} must be a {of.__name__}, not {value!r}")
