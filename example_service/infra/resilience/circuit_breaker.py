@@ -34,7 +34,7 @@ from example_service.infra.resilience.events import (
     CircuitListener,
     StateChanged,
 )
-from example_service.infra.resilience.exceptions import rejection
+from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.guarded_block import BlockExit, BlockExitSync, prepared_blocks
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import (
@@ -154,17 +154,19 @@ class CircuitBreaker:
         self._expected_exception = expected_exception
         self._is_failure = is_failure
         self._is_failed_result = is_failed_result
-        self._listeners = Listeners(listeners) if listeners != () else None
+        told = Listeners(listeners) if listeners != () else None
+        self._listeners = told
         self._clock = clock
+        # By position: keyword arguments would take a tenth of the whole construction.
         self._machine = CircuitStateMachine(
-            failure_threshold=failure_threshold,
-            recovery_timeout=recovery_timeout,
-            success_threshold=success_threshold,
-            half_open_max_calls=half_open_max_calls,
-            probe_timeout=probe_timeout,
-            wait_rule=backoff,
-            quiet_successes=is_failed_result is None
-            and (self._listeners is None or not self._listeners.on_success),
+            failure_threshold,
+            recovery_timeout,
+            success_threshold,
+            half_open_max_calls,
+            probe_timeout,
+            backoff,
+            is_failed_result is None and (told is None or not told.on_success),
+            is_failure is None and (told is None or not told.on_failure),
         )
         self._mutex = RLock()
         self._last_failure: float | None = None
@@ -336,7 +338,8 @@ class CircuitBreaker:
     def total_failures(self) -> int:
         """Failures since construction or the last `reset`."""
         self._look()
-        return self._machine.totals().failures - self._forgotten.failures
+        with self._mutex:
+            return self._machine.totals().failures - self._forgotten.failures
 
     @property
     def total_successes(self) -> int:
@@ -432,7 +435,7 @@ class CircuitBreaker:
             transitions = self._take_transitions(now)
             machine, phase = self._machine, self._machine.phase
             totals, forgotten = machine.totals(), self._forgotten
-            failure_count, in_flight = machine.failures_in_a_row, machine.in_flight()
+            failure_count, in_flight = machine.failures_in_a_row(), machine.in_flight()
             retry_after = machine.retry_after(now)
             last_failure = self._last_failure_time
         self._publish(transitions)
@@ -536,7 +539,7 @@ class CircuitBreaker:
         phase = machine.phase
         if isinstance(phase, Open) and now < phase.until and now < self._silent_until:
             next(phase.refusals)
-            raise rejection(self._name, CircuitState.OPEN, phase.until - now)
+            raise CircuitOpenError(self._name, CircuitState.OPEN, phase.until - now)
         with self._mutex:
             permit = machine.try_acquire(now)
             transitions = self._take_transitions(now)
@@ -549,7 +552,7 @@ class CircuitBreaker:
             log_rejections(self._name, state, summary, retry_after)
         if (told := self._listeners) is not None and told.on_rejection:
             told.tell(told.on_rejection, CallRejected(self._name, state, retry_after))
-        raise rejection(self._name, state, retry_after)
+        raise CircuitOpenError(self._name, state, retry_after)
 
     def _enter_block(self) -> None:
         """Admit a block whose permit the shared short cut does not cover.
@@ -557,17 +560,20 @@ class CircuitBreaker:
         Raises:
             CircuitOpenError: The circuit refuses.
         """
-        block = prepared_blocks.pop(get_ident(), None)
+        block = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
+        shared_leave = self._machine.phase_memo
         permit: Permit | None = next(self._machine.permits, None)
         if permit is None:
             permit = self._admit()
+        if block is None and shared_leave is not None:
+            block = shared_leave.__self__
         if block is not None and block.enter(self, permit):
             return
         if not isinstance(permit, Closed):
-            # Between the look-up of the exit and here, another thread turned a closed circuit
+            # Between the look-up of the exit and here, another thread turned the circuit
             # half-open: the exit at hand could not give the probe back.
             self._release(permit)
-            raise rejection(self._name, CircuitState.HALF_OPEN, 0.0)
+            raise CircuitOpenError(self._name, CircuitState.HALF_OPEN, 0.0)
 
     def _settle_success(self, permit: Permit, result: object = None) -> None:
         """Account for a call that returned."""
@@ -591,6 +597,11 @@ class CircuitBreaker:
     def _settle_error(self, permit: Permit, error: BaseException) -> None:
         """Account for a call that raised; the caller lets the exception go on."""
         failed = isinstance(error, self._expected_exception)
+        if failed and next(permit.allowance, None):
+            permit.quiet = False
+            self._last_failure = time.time()
+            self._last_error_type = type(error).__name__
+            return
         if failed and self._is_failure is not None:
             try:
                 failed = self._is_failure(cast("Exception", error))

@@ -25,6 +25,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 # the global interpreter lock. Without it every admission and outcome takes the breaker's lock.
 GIL_ENABLED: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
+# What a counter starts from; it counts down.
+ENDLESS = sys.maxsize
+
 
 class CircuitState(StrEnum):
     """What a circuit does with calls: let them through, refuse them, or let a few probe."""
@@ -48,15 +51,24 @@ class WaitRule(Protocol):
         ...
 
 
-class Closed:
-    """A stay in CLOSED, and at once the permit of every call that it admits."""
+_NO_FAILURES: "repeat[bool]" = repeat(True, 0)
 
-    __slots__ = ("quiet",)
+
+class Closed:
+    """A stay in CLOSED, and at once the permit of every call that it admits.
+
+    Two things spare an outcome the lock. A success under a permit that is `quiet` changes nothing
+    but its count. A failure for which `next(allowance, None)` gives something is thereby counted,
+    and does not open the circuit; it makes the permit no longer quiet.
+    """
+
+    __slots__ = ("allowance", "quiet")
     state: ClassVar = CircuitState.CLOSED
     overdue: ClassVar = False
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
+        self.allowance = _NO_FAILURES
 
 
 class Open:
@@ -71,7 +83,7 @@ class Open:
     def __init__(self, since: float, wait_seconds: float) -> None:
         self.wait_seconds = wait_seconds
         self.until = since + wait_seconds
-        self.refusals = repeat(None, sys.maxsize)
+        self.refusals = repeat(None, ENDLESS)
 
 
 class HalfOpen:
@@ -89,7 +101,8 @@ class Probe:
     """The permit of one call that HALF_OPEN admits."""
 
     __slots__ = ("deadline", "overdue", "phase")
-    quiet: ClassVar = False
+    quiet: bool = False
+    allowance: "repeat[bool]" = _NO_FAILURES
 
     def __init__(self, phase: HalfOpen, deadline: float) -> None:
         self.phase = phase
@@ -132,16 +145,17 @@ class Totals(NamedTuple):
 
 
 NO_TOTALS = Totals(failures=0, successes=0, rejections=0, openings=0)
-_NO_PERMITS: "repeat[Closed]" = repeat(Closed(quiet=False), 0)
+_NO_PERMITS: "repeat[Closed]" = repeat(Closed(False), 0)
 
 
 class CircuitStateMachine:
     """One circuit's state. Not thread-safe: the breaker calls every method under its lock.
 
-    Two things are read and advanced without the lock, by the breaker's short cuts. `permits` hands
-    out the CLOSED phase as a permit and is empty in any other state, so that `next(permits, None)`
-    checks the state, takes the permit and counts the admission in one atomic step. A success under
-    a permit that is `quiet` changes nothing but its count: `next(successes)` is all of it.
+    What is read and advanced without the lock, by the breaker's short cuts: `permits` hands out
+    the CLOSED phase as a permit and is empty in any other state, so that `next(permits, None)`
+    checks the state, takes the permit and counts the admission in one atomic step. In the same way
+    `next(successes)` counts a success, `next(permit.allowance, None)` a failure below the
+    threshold, and `next(phase.refusals)` a refused call.
     `phase_memo` is a place for what the breaker wants to keep until the phase ends.
 
     Args:
@@ -152,20 +166,23 @@ class CircuitStateMachine:
         probe_timeout: Seconds after which a running probe counts as failed.
         wait_rule: How the open wait grows with each failed recovery.
         quiet_successes: Whether a success that resets nothing needs only to be counted.
+        quiet_failures: Whether a failure below the threshold needs only to be counted.
     """
 
     __slots__ = (
         "_admitted",
+        "_allowed",
+        "_failures",
+        "_failures_in_a_row",
         "_ignored",
         "_overdue",
+        "_quiet_failures",
         "_quiet_successes",
         "_rejections",
         "_rejections_when_closed",
         "_reopenings",
         "_transitions",
         "failure_threshold",
-        "failures",
-        "failures_in_a_row",
         "half_open_max_calls",
         "permits",
         "phase",
@@ -178,9 +195,8 @@ class CircuitStateMachine:
         "wait_rule",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - The breaker passes them by position, see there.
         self,
-        *,
         failure_threshold: int,
         recovery_timeout: float,
         success_threshold: int,
@@ -188,6 +204,7 @@ class CircuitStateMachine:
         probe_timeout: float,
         wait_rule: WaitRule,
         quiet_successes: bool,
+        quiet_failures: bool,
     ) -> None:
         self.failure_threshold = failure_threshold
         self.recovery_timeout = recovery_timeout
@@ -196,9 +213,11 @@ class CircuitStateMachine:
         self.probe_timeout = probe_timeout
         self.wait_rule = wait_rule
         self._quiet_successes = quiet_successes and GIL_ENABLED
-        self.failures = 0
-        self.failures_in_a_row = 0
-        self.successes = repeat(None, sys.maxsize)
+        self._quiet_failures = quiet_failures and GIL_ENABLED
+        self._failures = 0
+        self._failures_in_a_row = 0
+        self._allowed = 0
+        self.successes = repeat(None, ENDLESS)
         self.state_changes: dict[tuple[CircuitState, CircuitState], int] | None = None
         self._admitted = 0
         self._ignored = 0
@@ -207,19 +226,23 @@ class CircuitStateMachine:
         self._rejections = 0
         self._rejections_when_closed = 0
         self._transitions: list[Transition] | None = None
-        self._begin(Closed(quiet=self._quiet_successes))
+        self._begin(Closed(self._quiet_successes))
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""
         changes = self.state_changes
         return Totals(
-            failures=self.failures,
+            failures=self._failures + self._allowance_taken(),
             successes=_taken(self.successes),
             rejections=self.rejections(),
             openings=sum(n for (_, to), n in changes.items() if to is CircuitState.OPEN)
             if changes
             else 0,
         )
+
+    def failures_in_a_row(self) -> int:
+        """Failures since the last success that acted on the state."""
+        return self._failures_in_a_row + self._allowance_taken()
 
     def rejections(self) -> int:
         """Lifetime count of refused calls."""
@@ -228,7 +251,8 @@ class CircuitStateMachine:
 
     def in_flight(self) -> int:
         """Calls admitted and not ended."""
-        ended = _taken(self.successes) + self.failures + self._ignored - self._overdue
+        totals = self.totals()
+        ended = totals.successes + totals.failures + self._ignored - self._overdue
         return max(0, self._admitted + self._permits_taken() - ended)
 
     def retry_after(self, now: float) -> float:
@@ -250,8 +274,8 @@ class CircuitStateMachine:
                 probe = phase.probes[0]
                 probe.overdue = True
                 self._overdue += 1
-                self.failures += 1
-                self.failures_in_a_row += 1
+                self._failures += 1
+                self._failures_in_a_row += 1
                 self._reopen(probe.deadline, overdue=True)
             else:
                 return
@@ -286,12 +310,14 @@ class CircuitStateMachine:
         if permit.overdue:
             return False
         next(self.successes)
-        if phase is not None:
-            self.failures_in_a_row = 0
         if isinstance(phase, Closed):
+            # Quiet again first: a failure that another thread counts meanwhile undoes it.
             phase.quiet = self._quiet_successes
+            self._allow(phase, self.failure_threshold - 1)
+            self._failures_in_a_row = 0
         elif isinstance(phase, HalfOpen):
             phase.successes += 1
+            self._failures_in_a_row = 0
             if phase.successes >= self.success_threshold:
                 self._close()
         return True
@@ -305,14 +331,18 @@ class CircuitStateMachine:
         phase = self._hand_back(permit, now)
         if permit.overdue:
             return False
-        self.failures += 1
-        if phase is not None:
-            self.failures_in_a_row += 1
+        self._failures += 1
         if isinstance(phase, Closed):
             phase.quiet = False
-            if self.failures_in_a_row >= self.failure_threshold:
+            self._allow(phase, 0)
+            self._failures_in_a_row += 1
+            remaining = self.failure_threshold - self._failures_in_a_row
+            if remaining <= 0:
                 self._open(now)
+            else:
+                self._allow(phase, remaining - 1)
         elif isinstance(phase, HalfOpen):
+            self._failures_in_a_row += 1
             self._reopen(now)
         return True
 
@@ -360,8 +390,8 @@ class CircuitStateMachine:
 
     def _close(self) -> None:
         self._reopenings = 0
-        self.failures_in_a_row = 0
-        self._change(Closed(quiet=self._quiet_successes))
+        self._change(Closed(self._quiet_successes))
+        self._failures_in_a_row = 0
         self._rejections_when_closed = self.rejections()
 
     def _reopen(self, since: float, *, overdue: bool = False) -> None:
@@ -379,11 +409,13 @@ class CircuitStateMachine:
         self.phase_memo: Any = None
         self.permits: repeat[Closed] = _NO_PERMITS
         if isinstance(phase, Closed) and GIL_ENABLED:
-            self.permits = repeat(phase, sys.maxsize)
+            self.permits = repeat(phase, ENDLESS)
 
     def _change(self, phase: Phase, *, overdue_since: float | None = None) -> None:
         """End the current phase and begin another: the one way in which the state changes."""
         before = self.phase
+        if isinstance(before, Closed):
+            self._allow(before, 0)
         self._admitted += self._permits_taken()
         self._rejections = self.rejections()
         self._begin(phase)
@@ -397,11 +429,25 @@ class CircuitStateMachine:
             Transition(
                 *change,
                 wait_seconds=phase.wait_seconds if isinstance(phase, Open) else None,
-                failure_count=self.failures_in_a_row,
+                failure_count=self._failures_in_a_row,
                 overdue_since=overdue_since,
                 rejections=self._rejections - self._rejections_when_closed,
             )
         )
+
+    def _allow(self, phase: Closed, failures: int) -> None:
+        """Let so many failures pass without the lock, and take over those that did so far."""
+        before, phase.allowance = phase.allowance, _NO_FAILURES
+        taken = self._allowed - length_hint(before)
+        self._failures += taken
+        self._failures_in_a_row += taken
+        self._allowed = failures if self._quiet_failures else 0
+        if self._allowed:
+            phase.allowance = repeat(True, self._allowed)
+
+    def _allowance_taken(self) -> int:
+        phase = self.phase
+        return self._allowed - length_hint(phase.allowance) if isinstance(phase, Closed) else 0
 
     def _permits_taken(self) -> int:
         """Admissions of the current phase that went through `permits`."""
@@ -409,5 +455,5 @@ class CircuitStateMachine:
 
 
 def _taken(counter: "repeat[None] | repeat[Closed]") -> int:
-    """How often a counter made with `sys.maxsize` was advanced."""
-    return sys.maxsize - length_hint(counter)
+    """How often a counter made with `ENDLESS` was advanced."""
+    return ENDLESS - length_hint(counter)

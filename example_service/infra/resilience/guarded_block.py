@@ -8,7 +8,9 @@ descriptor that hands out, at that look-up, an exit bound to a `GuardedBlock` of
 enter that follows in the same thread puts the permit into it.
 
 While the circuit is closed, the permit is the closed phase itself and the same for everybody: one
-shared block is handed out and nothing is prepared.
+shared block is handed out and nothing is prepared. While it is open no block is entered, and one is
+shared too: the enter that finds the wait to be over takes it for its probe, and whoever looks up an
+exit after that looks it up in the half-open phase.
 """
 
 import weakref
@@ -16,7 +18,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from example_service.infra.resilience.circuit_state import GIL_ENABLED, Closed, Permit
+from example_service.infra.resilience.circuit_state import GIL_ENABLED, Closed, HalfOpen, Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -53,14 +55,17 @@ class GuardedBlock:
         """Take the permit of the enter that belongs to this block's exit.
 
         Returns:
-            False where the block was prepared for another breaker.
+            False where it belongs to another: the block is of another breaker, or has a permit.
         """
-        if self._breaker is None:
-            self._bind(breaker)
-        elif self._breaker() is not breaker:
-            return False
-        self.permit = permit
-        return True
+        with breaker._mutex:
+            if self._breaker is None:
+                self._bind(breaker)
+            elif self._breaker() is not breaker:
+                return False
+            if self.permit is not None:
+                return False
+            self.permit = permit
+            return True
 
     async def leave(
         self,
@@ -69,8 +74,8 @@ class GuardedBlock:
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` of the block."""
-        permit = self.permit
-        if exc is None and permit is not None and permit.quiet:
+        # A block that was entered has a permit; one that was not cannot be left by the language.
+        if exc is None and self.permit.quiet:  # type: ignore[union-attr]
             next(self._successes)
         else:
             self._settle(exc)
@@ -150,12 +155,12 @@ class BlockExitSync:
 
 
 def _block_to_enter(breaker: "CircuitBreaker") -> GuardedBlock:
-    """A shared block while the circuit is closed, else one prepared for this thread's enter."""
+    """The block of the phase where it is shared, else one prepared for this thread's enter."""
     machine = breaker._machine
     with breaker._mutex:
         phase = machine.phase
-        if isinstance(phase, Closed) and GIL_ENABLED:
-            block = GuardedBlock(breaker, phase)
+        if GIL_ENABLED and not isinstance(phase, HalfOpen):
+            block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else None)
             machine.phase_memo = block.leave
             return block
     return _prepared(GuardedBlock(breaker, None))
