@@ -1,0 +1,50 @@
+# Each command first sees to its environment: built from the hashed lock when it is missing or the
+# lock has changed, untouched otherwise. What another activated environment exports is ignored, and
+# the programs do not learn that make has started them, because some tests call make themselves.
+unexport PYTHONHOME PYTHONPATH UV_PYTHON VIRTUAL_ENV MAKEFLAGS MFLAGS
+
+environment = python=$$(scripts/find-python.sh $(3)) && "$$python" scripts/environment.py $(1) $(2)
+compile = uv pip compile --quiet --custom-compile-command 'make lock' --universal \
+	--python-version 3.11 --generate-hashes pyproject.toml
+
+# Given on the command line only; assigned here so that the caller's environment does not count.
+ARGS =
+COVERAGE =
+
+.PHONY: help run test lint bench lock clean environment environment-bench
+
+help: ## Show this list
+	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+run: environment ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
+	@.venv/bin/python -m example_service serve
+
+test: environment ## Run every test (ARGS="-k name" for some)
+	@.venv/bin/python $(COVERAGE) -m pytest $(ARGS)
+
+test-%: ## Run the fast tests on another Python: make test-3.11
+	@$(call environment,.venv-$*,requirements-dev.lock,$*)
+	@.venv-$*/bin/python -m pytest -m "not integration" $(ARGS)
+
+lint: environment ## Check style, formatting, types and import contracts
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo
+
+bench: environment-bench ## Measure the breaker beside its rivals
+	@.venv-bench/bin/python -m benchmarks $(ARGS)
+
+lock: ## Write the locks anew, with uv (ARGS=--upgrade for newer releases)
+	$(compile) $(ARGS) --output-file requirements.lock
+	$(compile) $(ARGS) --group dev --output-file requirements-dev.lock
+	$(compile) $(ARGS) --group bench --output-file requirements-bench.lock
+
+clean: ## Delete the environments and caches
+	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .*_cache
+
+environment:
+	@$(call environment,.venv,requirements-dev.lock)
+
+environment-bench:
+	@$(call environment,.venv-bench,requirements-bench.lock)

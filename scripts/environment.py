@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Build a virtual environment from a hashed lock, or leave it alone when it is already right.
+
+    python scripts/environment.py DIRECTORY LOCK
+
+Both are names inside the project's folder. The environment is built with the Python that runs this
+file: every package as the lock pins it, and the project itself as an editable install. uv installs
+when it is on PATH and runs, else pip does. A second call finds the recorded fingerprints unchanged
+and does nothing, so that a built environment needs no network.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+# Variables that would send the packages, or the search for modules, to another Python than ours,
+# or refuse the editable install because a folder has no hash. All others are the user's: proxies,
+# mirrors and certificates are configured with them.
+MISLEADING = (
+    "PIP_PREFIX",
+    "PIP_PYTHON",
+    "PIP_REQUIRE_HASHES",
+    "PIP_ROOT",
+    "PIP_TARGET",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "UV_PREFIX",
+    "UV_PYTHON",
+    "UV_REQUIRE_HASHES",
+    "UV_SYSTEM_PYTHON",
+    "UV_TARGET",
+    "VIRTUAL_ENV",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One virtual environment and what it is built from."""
+
+    project: Path
+    directory: Path
+    lock: Path
+
+    @property
+    def python(self) -> Path:
+        """The environment's own interpreter."""
+        return self.directory / "bin" / "python"
+
+    @property
+    def record(self) -> Path:
+        """Where the fingerprints of what has been built are kept."""
+        return self.directory / "built-from.json"
+
+    def fingerprints(self) -> dict[str, str]:
+        """What a build depends on: the packages of the lock, and the project's own metadata.
+
+        The project's path is part of the first, because an environment copied to another folder
+        would still run the code of the old one.
+        """
+        return {
+            "packages": _digest(
+                os.fsencode(self.project),
+                (self.project / ".python-version").read_bytes(),
+                self.lock.read_bytes(),
+            ),
+            "project": _digest((self.project / "pyproject.toml").read_bytes()),
+        }
+
+    def recorded(self) -> dict[str, str]:
+        """The fingerprints of what has been built; empty when there is nothing that runs."""
+        try:
+            subprocess.run([self.python, "-I", "-c", ""], check=True, capture_output=True)  # noqa: S603
+            recorded: dict[str, str] = json.loads(self.record.read_bytes())
+        except (OSError, ValueError, subprocess.CalledProcessError):
+            return {}
+        return recorded
+
+
+def ensure(environment: Environment) -> None:
+    """Bring the environment to what the lock and pyproject.toml say now.
+
+    A changed lock builds it anew, so that nothing lingers; a changed pyproject.toml installs only
+    the project again, which needs no network. What is recorded is what has been completed: after
+    an interruption the next call goes on from there.
+
+    Raises:
+        subprocess.CalledProcessError: If a package could not be installed.
+    """
+    if environment.recorded() == environment.fingerprints():
+        return
+    with _alone_with(environment.lock):
+        # Read again: another call may have built it meanwhile.
+        wanted, recorded = environment.fingerprints(), environment.recorded()
+        if recorded.get("packages") != wanted["packages"]:
+            _create(environment)
+            _install(environment, "--require-hashes", "--requirement", str(environment.lock))
+            environment.record.write_text(json.dumps({"packages": wanted["packages"]}))
+        if recorded != wanted:
+            # The lock holds the build backend, so nothing is fetched to build the project.
+            project = str(environment.project)
+            _install(environment, "--no-deps", "--no-build-isolation", "--editable", project)
+            environment.record.write_text(json.dumps(wanted))
+
+
+def _create(environment: Environment) -> None:
+    """Put a new, empty environment in the place of whatever was there."""
+    environment.record.unlink(missing_ok=True)
+    python = ".".join(map(str, sys.version_info[:3]))
+    _say(f"Building {environment.directory.name} on Python {python} from {environment.lock.name}")
+    if environment.directory.is_symlink():
+        environment.directory.unlink()
+    elif environment.directory.exists():
+        shutil.rmtree(environment.directory)
+    # Debian ships ensurepip apart from Python; where uv installs, pip is not needed.
+    pip = [] if importlib.util.find_spec("ensurepip") else ["--without-pip"]
+    _run([sys.executable, "-m", "venv", *pip, str(environment.directory)])
+
+
+def _install(environment: Environment, *arguments: str) -> None:
+    """Install into the environment with uv if it can, else with pip.
+
+    uv does not read pip's configuration: where only pip knows the mirror or the certificate that
+    this machine needs, uv fails and pip succeeds.
+    """
+    python = str(environment.python)
+    uv = _working_uv()
+    if uv is not None:
+        try:
+            _run([uv, "pip", "install", "--quiet", "--python", python, *arguments])
+        except subprocess.CalledProcessError:
+            _say("uv could not install this; trying pip, which has its own configuration")
+        else:
+            return
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, *arguments])
+
+
+def _working_uv() -> str | None:
+    uv = shutil.which("uv")
+    if uv is None:
+        return None
+    try:
+        subprocess.run([uv, "--version"], check=True, capture_output=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return uv
+
+
+def _run(command: list[str]) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    environ["PIP_USER"] = "0"
+    subprocess.run(command, check=True, env=environ, stdout=sys.stderr)  # noqa: S603
+
+
+@contextlib.contextmanager
+def _alone_with(lock: Path) -> Iterator[None]:
+    """Let one build at a time run from this lock; the claim ends with its process."""
+    with lock.open("r+b") as claimed:
+        try:
+            fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("Waiting for another build to finish")
+            fcntl.flock(claimed, fcntl.LOCK_EX)
+        yield
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def main(arguments: list[str]) -> int:
+    """Build what the command line names; return the exit status."""
+    directory, lock = arguments
+    project = Path(__file__).resolve().parent.parent
+    try:
+        ensure(Environment(project, project / directory, project / lock))
+    except subprocess.CalledProcessError as error:
+        _say(f"{directory} is not finished (status {error.returncode}): the lines above say why.")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,84 @@
+#!/bin/sh
+# Print the path of the Python that an environment is built from.
+#
+#   find-python.sh            the one named in .python-version, else another that is 3.11 or newer
+#   find-python.sh 3.12       that version and no other
+#
+# Each candidate is started before it is believed: under pyenv a `python3.13` on PATH may be a
+# shim that only prints an error. Prints one line on stderr and exits with 1 when none will do.
+set -eu
+
+read -r preferred < "${0%/*}/../.python-version" || true
+required=${1:-}
+unset PYTHONHOME PYTHONPATH UV_PYTHON VIRTUAL_ENV
+without_venv=
+
+# try CANDIDATE [VERSION]: print its path and end the search if it runs, is new enough (or that
+# version) and can make an environment: uv installs without pip, so ensurepip counts only without
+# uv. The path is that of the Python itself, also where the candidate is a shim or belongs to an
+# activated environment.
+try() {
+    if [ ! -x "$1" ] || [ -d "$1" ]; then
+        return 0
+    fi
+    answer=$("$1" -I -c '
+import importlib.util, sys
+version = "%d.%d" % sys.version_info[:2]
+if sys.version_info[:2] < (3, 11) or version != (sys.argv[1] or version):
+    sys.exit("another version")
+verdict = "complete" if importlib.util.find_spec("ensurepip") or sys.argv[2] else "without-venv"
+print(verdict, getattr(sys, "_base_executable", sys.executable))
+' "${2:-}" "$uv" 2>/dev/null </dev/null) || return 0
+    case $answer in
+        "complete "*)
+            printf '%s\n' "${answer#* }"
+            exit 0
+            ;;
+        "without-venv "*) without_venv=${answer#* } ;;
+    esac
+}
+
+# on_path NAME [VERSION]: every NAME on PATH, because a good one may stand behind a failing shim.
+on_path() {
+    rest=$PATH:
+    while [ -n "$rest" ]; do
+        directory=${rest%%:*}
+        rest=${rest#*:}
+        try "${directory:-.}/$1" "${2:-}"
+    done
+}
+
+# search VERSION: by name on PATH, then where pyenv and uv keep theirs.
+search() {
+    on_path "python$1" "$1"
+    for candidate in "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$1"*/bin/python; do
+        try "$candidate" "$1"
+    done
+    if [ -n "$uv" ]; then
+        try "$(uv python find --no-project --system "$1" 2>/dev/null </dev/null)" "$1"
+    fi
+}
+
+uv=
+if uv --version >/dev/null 2>&1 </dev/null; then
+    uv=yes
+fi
+
+if [ -n "$required" ]; then
+    search "$required"
+else
+    for version in "$preferred" 3.13 3.12 3.11; do
+        search "$version"
+    done
+    on_path python3
+    on_path python
+fi
+
+if [ -n "$without_venv" ]; then
+    echo "$without_venv lacks Python's venv module: install it (Debian, Ubuntu: apt install python3-venv)." >&2
+elif [ -n "$required" ]; then
+    echo "Python $required is needed and none was found that runs." >&2
+else
+    echo "Python 3.11 or newer is needed and none was found that runs: install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13) and put it on PATH." >&2
+fi
+exit 1

@@ -1,0 +1,489 @@
+"""The environment: which Python it is built from, and when and how it is built."""
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scripts import environment as builder
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ("scripts/find-python.sh", "scripts/environment.py")
+
+
+def write_script(path: Path, text: str) -> Path:
+    """Write an executable shell script, with its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+# --- which Python: scripts/find-python.sh
+
+
+class FakeMachine:
+    """A machine that has only the programs a test puts on its PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start with nothing but the project, which prefers Python 3.13."""
+        self.folder = folder
+        self.path = [folder / "bin"]
+        for name in ["project/scripts", "home", "bin"]:
+            (folder / name).mkdir(parents=True)
+        shutil.copy(ROOT / "scripts/find-python.sh", folder / "project/scripts")
+        (folder / "project/.python-version").write_text("3.13\n")
+
+    def add_python(self, name: str, version: str, *, missing: str = "") -> Path:
+        """Put a Python of that version there; `missing` names a module that it lacks."""
+        pretend = (
+            "import sys, importlib.util as util; find = util.find_spec; "
+            f"util.find_spec = lambda name: None if name == '{missing}' else find(name); "
+            f"sys.version_info = ({version.replace('.', ', ')}, 0, 'final', 0); "
+            f"sys.executable = sys._base_executable = '{self.folder / name}'; "
+            "code = sys.argv.pop(1); exec(code)"
+        )
+        interpreter = f'[ "$1 $2" = "-I -c" ] || exit 2\nshift 2\nexec "{sys.executable}"'
+        return write_script(self.folder / name, f'{interpreter} -I -c "{pretend}" "$@"')
+
+    def find(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Search for a Python with nothing but this machine's programs."""
+        return subprocess.run(
+            [self.folder / "project/scripts/find-python.sh", *arguments],
+            env={"PATH": ":".join(map(str, self.path)), "HOME": str(self.folder / "home")},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def found(self, *arguments: str) -> str:
+        """The Python that was found, as a name within this machine."""
+        result = self.find(*arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout.strip().removeprefix(f"{self.folder}/")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> FakeMachine:
+    """A machine without any Python."""
+    return FakeMachine(tmp_path)
+
+
+def test_preferred_python_is_chosen(machine: FakeMachine) -> None:
+    """The version in .python-version wins over every other one."""
+    for name, version in {"python3": "3.12", "python3.12": "3.12", "python3.13": "3.13"}.items():
+        machine.add_python(f"bin/{name}", version)
+
+    assert machine.found() == "bin/python3.13"
+
+
+def test_python_version_file_decides(machine: FakeMachine) -> None:
+    """A project that prefers another version gets it, also when the file lacks its last newline."""
+    machine.add_python("bin/python3.13", "3.13")
+    machine.add_python("bin/python3.12", "3.12")
+    (machine.folder / "project/.python-version").write_text("3.12")
+
+    assert machine.found() == "bin/python3.12"
+
+
+def test_failing_shim_is_skipped(machine: FakeMachine) -> None:
+    """A program of the right name that does not run is passed over."""
+    write_script(machine.folder / "bin/python3.13", 'echo "command not found" >&2; exit 127')
+    machine.add_python("bin/python3.12", "3.12")
+
+    assert machine.found() == "bin/python3.12"
+
+
+def test_python_behind_a_failing_shim_is_found(machine: FakeMachine) -> None:
+    """A later folder of PATH counts when the program in an earlier one fails."""
+    machine.path.insert(0, machine.folder / "shims")
+    write_script(machine.folder / "shims/python3.13", "exit 127")
+    machine.add_python("bin/python3.13", "3.13")
+
+    assert machine.found() == "bin/python3.13"
+
+
+def test_python_in_pyenvs_folder_is_found(machine: FakeMachine) -> None:
+    """What pyenv has installed is used although its shim refuses."""
+    write_script(machine.folder / "bin/python3.13", "exit 127")
+    machine.add_python("bin/python3.12", "3.12")
+    machine.add_python("home/.pyenv/versions/3.13.5/bin/python", "3.13")
+
+    assert machine.found() == "home/.pyenv/versions/3.13.5/bin/python"
+
+
+def test_program_that_lies_about_its_version_is_skipped(machine: FakeMachine) -> None:
+    """The version is asked of the interpreter, not read from its name."""
+    machine.add_python("bin/python3.13", "3.10")
+    machine.add_python("bin/python3", "3.11")
+
+    assert machine.found() == "bin/python3"
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.14"])
+def test_any_supported_python_will_do(machine: FakeMachine, version: str) -> None:
+    """A plain `python3` is accepted from 3.11 on."""
+    machine.add_python("bin/python3", version)
+
+    assert machine.found() == "bin/python3"
+
+
+def test_too_old_python_is_refused_in_one_line(machine: FakeMachine) -> None:
+    """With only a Python 3.10 the user reads what is needed and how to get it."""
+    machine.add_python("bin/python3", "3.10")
+
+    result = machine.find()
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    assert "Python 3.11 or newer is needed" in result.stderr
+    assert "apt install python3" in result.stderr
+
+
+def test_required_version_admits_no_other(machine: FakeMachine) -> None:
+    """When one version is asked for, another one is not offered instead."""
+    machine.add_python("bin/python3.13", "3.13")
+    machine.add_python("bin/python3.12", "3.12")
+
+    assert machine.found("3.12") == "bin/python3.12"
+    assert machine.find("3.11").returncode == 1
+
+
+def test_python_without_venv_is_named(machine: FakeMachine) -> None:
+    """Debian's Python without its venv package is refused with the name of that package."""
+    machine.add_python("bin/python3", "3.12", missing="ensurepip")
+
+    result = machine.find()
+
+    assert result.returncode == 1
+    assert "apt install python3-venv" in result.stderr
+
+
+def test_uv_makes_up_for_a_python_without_venv(machine: FakeMachine) -> None:
+    """Where uv installs, pip is not needed in the environment."""
+    machine.add_python("bin/python3", "3.12", missing="ensurepip")
+    write_script(machine.folder / "bin/uv", 'test "$1" = --version')
+
+    assert machine.found() == "bin/python3"
+
+
+def test_python_that_uv_keeps_is_found(machine: FakeMachine) -> None:
+    """A machine whose only Python was installed by uv will do."""
+    kept = machine.add_python("kept-by-uv/python", "3.13")
+    write_script(machine.folder / "bin/uv", f'test "$1" = --version || echo "{kept}"')
+
+    assert machine.found() == "kept-by-uv/python"
+
+
+def test_activated_environment_is_seen_through() -> None:
+    """From inside an environment the Python it was made from is found, not the environment's."""
+    found = subprocess.run(
+        [ROOT / "scripts/find-python.sh", f"{sys.version_info.major}.{sys.version_info.minor}"],
+        env=os.environ | {"PATH": str(Path(sys.executable).parent), "VIRTUAL_ENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+
+    assert sys.prefix != sys.base_prefix
+    assert not Path(found).is_relative_to(sys.prefix)
+
+
+# --- when and how it is built: scripts/environment.py
+
+
+class Workshop:
+    """A project whose installers are recorded instead of run."""
+
+    def __init__(self, folder: Path) -> None:
+        """Lay out the three files that an environment is built from."""
+        (folder / "pyproject.toml").write_text("[project]\n")
+        (folder / ".python-version").write_text("3.13\n")
+        (folder / "dev.lock").write_text("one==1\n")
+        self.environment = builder.Environment(folder, folder / ".venv", folder / "dev.lock")
+        self.steps: list[str] = []
+        self.failing = ""
+
+    def run(self, command: list[str]) -> None:
+        """Take note of a command, and leave behind what it would; or fail."""
+        step = self.name_of(command)
+        self.steps.append(step)
+        if step == self.failing:
+            raise subprocess.CalledProcessError(1, command)
+        if step.startswith("create"):
+            self.environment.python.parent.mkdir(parents=True)
+            self.environment.python.symlink_to(sys.executable)
+
+    def name_of(self, command: list[str]) -> str:
+        """What a command is for, in few words."""
+        if "venv" in command:
+            return "create without pip" if "--without-pip" in command else "create"
+        installer = "uv" if Path(command[0]).name == "uv" else "pip"
+        return f"{installer} {'project' if '--editable' in command else 'packages'}"
+
+    def ensure(self) -> list[str]:
+        """Bring the environment up to date; return the steps it took."""
+        self.steps.clear()
+        builder.ensure(self.environment)
+        return list(self.steps)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """A project that has not been built yet, on a machine without uv."""
+    workshop = Workshop(tmp_path)
+    monkeypatch.setattr(builder, "_run", workshop.run)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return workshop
+
+
+COMPLETE = ["create", "pip packages", "pip project"]
+
+
+def test_built_environment_is_left_alone(workshop: Workshop) -> None:
+    """The first call builds, the second finds everything as it was."""
+    assert workshop.ensure() == COMPLETE
+    assert workshop.ensure() == []
+
+
+def test_touched_files_build_nothing(workshop: Workshop) -> None:
+    """Contents count, not times: a fresh checkout of the same lock builds nothing."""
+    workshop.ensure()
+    os.utime(workshop.environment.lock, (2e9, 2e9))
+
+    assert workshop.ensure() == []
+
+
+@pytest.mark.parametrize("name", ["dev.lock", ".python-version"])
+def test_changed_lock_or_preferred_python_builds_anew(workshop: Workshop, name: str) -> None:
+    """Nothing of the old environment remains when the lock or the preferred Python changes."""
+    workshop.ensure()
+    lingering = workshop.environment.directory / "lingering"
+    lingering.touch()
+    (workshop.environment.project / name).write_text("3.12\n")
+
+    assert workshop.ensure() == COMPLETE
+    assert not lingering.exists()
+
+
+def test_changed_project_file_installs_only_the_project(workshop: Workshop) -> None:
+    """A new pyproject.toml needs no package again, and so no network."""
+    workshop.ensure()
+    (workshop.environment.project / "pyproject.toml").write_text('[project]\nname = "other"\n')
+
+    assert workshop.ensure() == ["pip project"]
+    assert workshop.ensure() == []
+
+
+def test_moved_environment_is_built_anew(workshop: Workshop, tmp_path: Path) -> None:
+    """An environment copied along with its folder would run the code of the old folder."""
+    workshop.ensure()
+    copy = tmp_path / "copy"
+    shutil.copytree(workshop.environment.project, copy, symlinks=True)
+    workshop.environment = builder.Environment(copy, copy / ".venv", copy / "dev.lock")
+
+    assert workshop.ensure() == COMPLETE
+
+
+def test_environment_whose_python_is_gone_is_built_anew(workshop: Workshop) -> None:
+    """An upgraded or removed system Python leaves a dangling link behind."""
+    workshop.ensure()
+    workshop.environment.python.unlink()
+    workshop.environment.python.symlink_to("nowhere")
+
+    assert workshop.ensure() == COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("failing", "repair"),
+    [
+        ("create", COMPLETE),
+        ("pip packages", COMPLETE),
+        ("pip project", ["pip project"]),
+    ],
+)
+def test_unfinished_build_is_repaired_by_the_next_call(
+    workshop: Workshop, failing: str, repair: list[str]
+) -> None:
+    """Wherever a build stops, the next one goes on from what has been completed."""
+    workshop.failing = failing
+    with pytest.raises(subprocess.CalledProcessError):
+        workshop.ensure()
+    workshop.failing = ""
+
+    assert workshop.ensure() == repair
+    assert workshop.ensure() == []
+
+
+def test_unfinished_rebuild_does_not_pass_for_the_old_environment(workshop: Workshop) -> None:
+    """A lock that changed back after a failed rebuild still finds a half-built environment."""
+    workshop.ensure()
+    old = workshop.environment.lock.read_bytes()
+    workshop.environment.lock.write_text("two==2\n")
+    workshop.failing = "pip packages"
+    with pytest.raises(subprocess.CalledProcessError):
+        workshop.ensure()
+    workshop.environment.lock.write_bytes(old)
+    workshop.failing = ""
+
+    assert workshop.ensure() == COMPLETE
+
+
+def test_uv_installs_where_it_runs(workshop: Workshop) -> None:
+    """A working uv on PATH does both installs."""
+    write_script(workshop.environment.project / "bin/uv", "exit 0")
+
+    assert workshop.ensure() == ["create", "uv packages", "uv project"]
+
+
+def test_python_without_ensurepip_gets_an_environment_from_uv(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's Python without its venv package makes an environment that only uv fills."""
+    write_script(workshop.environment.project / "bin/uv", "exit 0")
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+
+    assert workshop.ensure() == ["create without pip", "uv packages", "uv project"]
+
+
+def test_uv_that_does_not_run_is_ignored(workshop: Workshop) -> None:
+    """A shim of uv that fails is no uv."""
+    write_script(workshop.environment.project / "bin/uv", "exit 127")
+
+    assert workshop.ensure() == COMPLETE
+
+
+def test_pip_takes_over_where_uv_cannot_install(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mirror or certificate that only pip knows is not lost because uv is installed."""
+    write_script(workshop.environment.project / "bin/uv", "exit 0")
+    workshop.failing = "uv packages"
+
+    assert workshop.ensure() == ["create", "uv packages", "pip packages", "uv project"]
+    assert "trying pip" in capsys.readouterr().err
+
+
+# --- the same with a real environment
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A small project of its own, in a folder with a space, and a folder of wheels beside it."""
+    folder = tmp_path / "a project"
+    for name in SCRIPTS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".python-version").write_text("3.13\n")
+    (folder / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    (folder / "backend.py").write_text(BACKEND)
+    wheel = write_wheel(tmp_path / "wheels", "locked", "1.0")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    (folder / "dev.lock").write_text(f"locked==1.0 \\\n    --hash=sha256:{digest}\n")
+    return folder
+
+
+def write_wheel(folder: Path, name: str, version: str) -> Path:
+    """Write the smallest wheel that pip and uv install: one module of that name."""
+    folder.mkdir(exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"version = '{version}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(digest).rstrip(b'=').decode()},{len(text)}\n"
+        for path, text in files.items()
+        if (digest := hashlib.sha256(text.encode()).digest())
+    )
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
+            archive.writestr(path, text)
+    return wheel
+
+
+# A build backend that makes the project's folder importable and needs nothing installed.
+BACKEND = """
+import os
+import zipfile
+
+def build_editable(directory, settings=None, metadata=None):
+    name = "tiny-1.0-py3-none-any.whl"
+    info = "tiny-1.0.dist-info"
+    with zipfile.ZipFile(os.path.join(directory, name), "w") as wheel:
+        wheel.writestr("tiny.pth", os.getcwd())
+        wheel.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n")
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\n"
+                                        "Tag: py3-none-any\\n")
+        wheel.writestr(info + "/RECORD", "")
+    return name
+
+build_wheel = build_editable
+"""
+
+
+def build(project: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Build the project's environment with pip, offline but for what the variables allow."""
+    return subprocess.run(
+        [sys.executable, "scripts/environment.py", ".venv", "dev.lock"],
+        cwd=project,
+        env={"PATH": str(project), "HOME": str(project), "PIP_NO_INDEX": "1"} | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.integration
+def test_environment_is_built_by_pip_and_stays(project: Path) -> None:
+    """Failing first, built next, untouched offline: with pip's own settings, and ours alone."""
+    wheels = {"PIP_FIND_LINKS": str(project.parent / "wheels")}
+    elsewhere = project / "elsewhere"
+    misleading = {
+        "PIP_REQUIRE_HASHES": "1",
+        "PIP_TARGET": str(elsewhere),
+        "PIP_USER": "1",
+        "UV_PYTHON": str(elsewhere),
+        "VIRTUAL_ENV": str(elsewhere),
+    }
+
+    failed = build(project)
+    built = build(project, **wheels, **misleading)
+    again = build(project)
+
+    assert failed.returncode == 1
+    assert "No matching distribution found for locked==1.0" in failed.stderr
+    assert built.returncode == 0, built.stderr
+    assert not elsewhere.exists()
+    assert (again.returncode, again.stderr) == (0, "")
+    told = subprocess.run(
+        [project / ".venv/bin/python", "-c", "import locked, backend; print(backend.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd="/",
+    )
+    assert told.stdout.strip() == str(project / "backend.py")
+
+
+@pytest.mark.integration
+def test_package_that_differs_from_its_hash_is_refused(project: Path) -> None:
+    """A wheel that was exchanged after the lock was written is not installed."""
+    wheel = project.parent / "wheels" / "locked-1.0-py3-none-any.whl"
+    wheel.write_bytes(wheel.read_bytes() + b"exchanged")
+
+    built = build(project, PIP_FIND_LINKS=str(wheel.parent))
+
+    assert built.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in built.stderr

@@ -1,0 +1,315 @@
+"""The house around the code: commands, locks, contracts and papers agree with each other."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import example_service
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
+# Written in two halves, so that this file does not mention what it looks for.
+MACHINE_PATHS = "|".join(["/ro" + "ot/", "/ho" + "me/", "/Us" + r"ers/\w", r"[A-Z]:\\Us" + "ers"])
+INDEX_HOSTS = "|".join(["pypi" + r"\.org", "python" + "hosted", "index" + "-url"])
+
+
+def run(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with the given variables on top of the present ones."""
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+
+
+def make(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run make; quietly, because within another make it would name the directory it enters."""
+    return run("make", "--no-print-directory", *arguments, cwd=cwd, **environ)
+
+
+def files_of_the_project() -> list[Path]:
+    """Every text file that is committed or would be by `git add --all`."""
+    listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    assert listing.returncode == 0, listing.stderr
+    return [path for name in listing.stdout.split("\0") if (path := ROOT / name).is_file()]
+
+
+# --- the Makefile
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    """A folder with our Makefile whose environment is ready and whose Python tells its call."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name, text in {
+        "scripts/find-python.sh": 'echo "$PWD/true"',
+        "true": "exit 0",
+        ".venv/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-3.11/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-bench/bin/python": 'echo "$PWD: $*"; env',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("run", "-m example_service serve"),
+        ("test", "-m pytest"),
+        ("bench", "-m benchmarks"),
+        ("test-3.11", "-m pytest -m not integration"),
+    ],
+)
+def test_make_starts_the_program_from_any_directory(
+    stage: Path, target: str, arguments: str
+) -> None:
+    """`make -C` runs the command in the project's folder, with the environment's Python."""
+    made = make("-C", str(stage), target, cwd=Path("/"))
+
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: {arguments}"
+
+
+def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:
+    """HOST and PORT reach the service from the shell and from make's command line."""
+    made = make("run", "PORT=9999", cwd=stage, HOST="0.0.0.0")  # noqa: S104
+
+    assert {"PORT=9999", "HOST=0.0.0.0"} <= set(made.stdout.splitlines())
+
+
+def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
+    """Variables that choose another environment do not reach the program."""
+    foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")
+
+    made = make("test", cwd=stage, **foreign, COVERAGE="foreign", ARGS="foreign")
+
+    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: -m pytest"
+    assert not [line for line in made.stdout.splitlines() if line.partition("=")[0] in foreign]
+
+
+def test_make_starts_nothing_without_its_environment(stage: Path) -> None:
+    """When no Python is found the reason is shown and the command fails."""
+    finder = stage / "scripts" / "find-python.sh"
+    finder.write_text('#!/bin/sh\necho "no Python here" >&2\nexit 1\n')
+
+    made = make("test", cwd=stage)
+
+    assert made.returncode != 0
+    assert made.stdout == ""
+    assert made.stderr.splitlines()[0] == "no Python here"
+
+
+def test_make_help_lists_the_commands() -> None:
+    """`make` alone names every command that a newcomer needs."""
+    listed = [line.split()[0] for line in make(cwd=ROOT).stdout.splitlines()]
+
+    assert {"run", "test", "lint", "bench"} <= set(listed)
+
+
+def test_makefile_recipes_are_thin() -> None:
+    """A target is a few lines; what needs more lives in a script."""
+    recipes = re.findall(r"^\S+:.*\n((?:\t.*\n)*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert max(recipe.count("\n") for recipe in recipes) <= 4
+
+
+@pytest.mark.parametrize("name", [".ci/run", "scripts/find-python.sh", "scripts/environment.py"])
+def test_scripts_can_be_started(name: str) -> None:
+    """Scripts are executable and say what runs them."""
+    assert os.access(ROOT / name, os.X_OK)
+    assert (ROOT / name).read_text().startswith("#!")
+
+
+# --- the locks
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """The versions that a lock pins, by normalised package name."""
+    pinned: dict[str, set[str]] = defaultdict(set)
+    for line in (ROOT / lock).read_text().splitlines():
+        if found := re.match(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", line):
+            pinned[canonicalize_name(found[1])].add(found[2])
+    return pinned
+
+
+def requirements(group: str | None) -> list[Requirement]:
+    """What pyproject.toml asks for: the runtime, and a dependency group with all it includes."""
+    lines = list(PYPROJECT["project"]["dependencies"]) if group is None else []
+    for entry in PYPROJECT["dependency-groups"][group] if group else []:
+        if isinstance(entry, str):
+            lines.append(entry)
+        else:
+            lines.extend(map(str, requirements(entry["include-group"])))
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("lock", "group"),
+    [
+        *((lock, None) for lock in LOCKS),
+        ("requirements-dev.lock", "dev"),
+        ("requirements-bench.lock", "bench"),
+    ],
+)
+def test_lock_pins_every_requirement(lock: str, group: str | None) -> None:
+    """Each requirement of pyproject.toml is pinned by a version that satisfies it."""
+    pinned = pins(lock)
+
+    unmet = [
+        str(requirement)
+        for requirement in requirements(group)
+        if not (versions := pinned.get(canonicalize_name(requirement.name)))
+        or not all(requirement.specifier.contains(version) for version in versions)
+    ]
+
+    assert unmet == [], "run `make lock`"
+
+
+@pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-bench.lock"])
+def test_lock_pins_the_build_backend(lock: str) -> None:
+    """The project is installed without build isolation, so its backend must be in the lock."""
+    names = [Requirement(line).name for line in PYPROJECT["build-system"]["requires"]]
+
+    assert set(map(canonicalize_name, names)) <= pins(lock).keys()
+
+
+def test_locks_agree_about_the_runtime() -> None:
+    """Tests and benchmarks run on the versions that are shipped."""
+    runtime = pins("requirements.lock")
+
+    for lock in LOCKS[1:]:
+        other = pins(lock)
+        assert {name: other.get(name) for name in runtime} == runtime
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_is_hashed_and_free_of_addresses(lock: str) -> None:
+    """Every entry is an exact pin with its hashes: no address, no option, no local path."""
+    text = re.sub(r"(?m)^ *#.*\n", "", (ROOT / lock).read_text())
+    entries = text.replace("\\\n", " ").splitlines()
+    entry = re.compile(r"[\w.-]+(\[[^]]*\])?==\S+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")
+
+    assert [line for line in entries if not entry.fullmatch(line)] == []
+    assert "://" not in (ROOT / lock).read_text()
+
+
+# --- contracts between the layers
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the import contracts of the package in a folder."""
+    command = "from importlinter.cli import lint_imports_command as check; check()"
+    return run(sys.executable, "-c", command, "--no-logo", "--no-cache", cwd=folder)
+
+
+def test_import_contracts_are_kept() -> None:
+    """Imports point one way, and the breaker's heart stays free of frameworks."""
+    checked = lint_imports(ROOT)
+
+    assert checked.returncode == 0, checked.stdout
+
+
+@pytest.mark.parametrize(
+    ("package", "stray"),
+    [
+        ("core", "import example_service.infra"),
+        ("core", "import starlette"),
+        ("infra", "import example_service.payments"),
+        ("infra/resilience", "import fastapi"),
+        ("infra/resilience", "import prometheus_client"),
+        ("infra/resilience", "import structlog"),
+        ("infra/resilience", "import example_service.infra.metrics"),
+        ("infra/resilience", "import example_service.core"),
+        ("payments", "import example_service.api"),
+        ("api", "import example_service.main"),
+        ("sandbox", "import example_service.payments"),
+    ],
+)
+def test_a_stray_import_breaks_a_contract(tmp_path: Path, package: str, stray: str) -> None:
+    """One import against the direction is noticed, and named."""
+    shutil.copytree(
+        ROOT / "example_service",
+        tmp_path / "example_service",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "example_service" / package / "stray.py").write_text(f"{stray}\n")
+
+    checked = lint_imports(tmp_path)
+
+    assert checked.returncode != 0
+    assert f"example_service.{package.replace('/', '.')}.stray" in checked.stdout
+
+
+# --- papers
+
+
+def test_no_file_mentions_a_machine_or_a_package_index() -> None:
+    """The project depends on no one's folders and on no particular index."""
+    forbidden = re.compile(f"{MACHINE_PATHS}|{INDEX_HOSTS}")
+
+    mentions = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files_of_the_project()
+        for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1)
+        if forbidden.search(line)
+    ]
+
+    assert mentions == []
+
+
+@pytest.mark.parametrize(
+    ("name", "ignored"),
+    [
+        (".env", True),
+        (".venv/bin/python", True),
+        (".venv-bench/bin/python", True),
+        ("var/database.sqlite3", True),
+        (".coverage", True),
+        (".env.example", False),
+        ("requirements-dev.lock", False),
+        (".python-version", False),
+    ],
+)
+def test_git_ignores_what_is_made_and_keeps_what_is_written(name: str, ignored: bool) -> None:
+    """Secrets, environments and data stay out of the repository; templates and locks stay in."""
+    asked = run("git", "check-ignore", "--quiet", "--no-index", name)
+
+    assert asked.returncode == (0 if ignored else 1)
+
+
+def test_preferred_python_is_supported() -> None:
+    """The version in .python-version is one that the project declares it runs on."""
+    preferred = (ROOT / ".python-version").read_text().strip()
+
+    assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(preferred)
+
+
+def test_changelog_starts_with_the_present_version() -> None:
+    """The newest entry is about the version that the package reports."""
+    headings = re.findall(r"(?m)^## (\S+)", (ROOT / "CHANGELOG.md").read_text())
+
+    assert headings[0] == example_service.__version__
+
+
+def test_changelog_sections_come_in_their_order() -> None:
+    """Each version tells what may hurt first, and uses no other sections."""
+    order = ["Security", "Removed", "Deprecated", "Added", "Changed", "Fixed"]
+
+    for entry in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:
+        sections = re.findall(r"(?m)^### (.+)$", entry)
+        assert sections == [name for name in order if name in sections]
