@@ -5,7 +5,6 @@ around nothing else, and tells the log and the listeners once the lock is free. 
 always runs outside the lock.
 """
 
-import functools
 import inspect
 import math
 import time
@@ -36,6 +35,7 @@ from example_service.infra.resilience.events import (
 )
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.guarded_block import BlockExit, BlockExitSync, prepared_blocks
+from example_service.infra.resilience.guarded_function import guarded
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
@@ -196,15 +196,7 @@ class CircuitBreaker:
             TypeError: `func` is not callable, or is a generator function: its outcome is known
                 only when the consumer has read it to the end.
         """
-        if not callable(func):
-            raise TypeError(f"only functions can be guarded, not {func!r}")
-        if _is_kind(func, inspect.isgeneratorfunction) or _is_kind(
-            func, inspect.isasyncgenfunction
-        ):
-            raise TypeError(f"generator functions cannot be guarded: {func!r}")
-        if _is_kind(func, inspect.iscoroutinefunction):
-            return cast("Callable[P, R]", self._guard_async(cast("Callable[P, Any]", func)))
-        return self._guard_sync(func)
+        return guarded(self, func)
 
     def __call__(self, func: Callable[P, R]) -> Callable[P, R]:
         """`@breaker` is `@breaker.protected`."""
@@ -472,62 +464,6 @@ class CircuitBreaker:
 
     # Deciding.
 
-    def _guard_async(self, func: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-        machine, admit = self._machine, self._admit
-        settle_error, settle_success = self._settle_error, self._settle_success
-
-        @functools.wraps(func)
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            permit: Permit | None = next(machine.permits, None)
-            if permit is None:
-                permit = admit()
-            try:
-                result = await func(*args, **kwargs)
-            except BaseException as error:
-                settle_error(permit, error)
-                raise
-            if permit.quiet:
-                next(machine.successes)
-            else:
-                settle_success(permit, result)
-            return result
-
-        return guarded
-
-    def _guard_sync(self, func: Callable[P, R]) -> Callable[P, R]:
-        machine, admit = self._machine, self._admit
-        settle_error, settle_success = self._settle_error, self._settle_success
-
-        @functools.wraps(func)
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            permit: Permit | None = next(machine.permits, None)
-            if permit is None:
-                permit = admit()
-            try:
-                result = func(*args, **kwargs)
-            except BaseException as error:
-                settle_error(permit, error)
-                raise
-            if result.__class__ is CoroutineType:
-                # A plain decorator around a coroutine function: the outcome is not known yet.
-                return cast("R", self._await_guarded(permit, cast("Awaitable[Any]", result)))
-            if permit.quiet:
-                next(machine.successes)
-            else:
-                settle_success(permit, result)
-            return result
-
-        return guarded
-
-    async def _await_guarded(self, permit: Permit, awaitable: Awaitable[R]) -> R:
-        try:
-            result = await awaitable
-        except BaseException as error:
-            self._settle_error(permit, error)
-            raise
-        self._settle_success(permit, result)
-        return result
-
     def _admit(self) -> Permit:
         """The permit of one call.
 
@@ -734,8 +670,3 @@ class CircuitBreaker:
             if self._last_failure is not None:
                 # Wall time plays no part in the rules, so it becomes a time on the clock here.
                 self._machine.move_opening(self._clock() - (time.time() - self._last_failure))
-
-
-def _is_kind(func: Callable[..., Any], is_kind: Callable[[object], bool]) -> bool:
-    """Whether a function, or the `__call__` of an object, is of a kind that `inspect` knows."""
-    return is_kind(func) or is_kind(getattr(func, "__call__", None))  # noqa: B004
