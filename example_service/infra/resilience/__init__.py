@@ -15,6 +15,7 @@ from example_service.infra.resilience.events import (
     SuccessListener,
 )
 from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.failure_rate import FailureRate
 from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
     CircuitSnapshot,
@@ -33,6 +34,7 @@ __all__ = [
     "CircuitSnapshot",
     "CircuitState",
     "FailureListener",
+    "FailureRate",
     "RejectionListener",
     "StateChangeListener",
     "StateChanged",

@@ -6,7 +6,6 @@ always runs outside the lock.
 """
 
 import inspect
-import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
@@ -16,14 +15,20 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
 from example_service.infra.resilience.backoff import Backoff
 from example_service.infra.resilience.circuit_state import (
+    ALL_SHORT_CUTS,
     GIL_ENABLED,
+    NO_SHORT_CUTS,
     NO_TOTALS,
+    STALE_PERMIT,
     CircuitState,
     CircuitStateMachine,
     Closed,
     HalfOpen,
+    Mode,
     Open,
     Permit,
+    ShortCuts,
+    TimedCall,
     Transition,
 )
 from example_service.infra.resilience.events import (
@@ -31,9 +36,12 @@ from example_service.infra.resilience.events import (
     CallRejected,
     CallSucceeded,
     CircuitListener,
+    Event,
     StateChanged,
 )
+from example_service.infra.resilience.evidence import Evidence
 from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.failure_rate import FailureRate
 from example_service.infra.resilience.guarded_block import BlockExit, BlockExitSync, prepared_blocks
 from example_service.infra.resilience.guarded_function import guarded
 from example_service.infra.resilience.listeners import Listeners
@@ -41,8 +49,9 @@ from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.rejection_summary import RejectionSummary
 from example_service.infra.resilience.state_lock import StateLock
-from example_service.infra.resilience.state_log import log_rejections, log_state_change
+from example_service.infra.resilience.state_log import log_mode, log_rejections, log_state_change
 from example_service.infra.resilience.validation import (
     callable_error,
     count_error,
@@ -55,7 +64,8 @@ from example_service.infra.resilience.validation import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SECONDS_BETWEEN_SUMMARIES = 1.0
+# A global is found faster than a member of an enumeration.
+_OPEN = CircuitState.OPEN
 
 
 class CircuitBreaker:
@@ -80,6 +90,10 @@ class CircuitBreaker:
             subclasses of `Exception`.
         is_failure: Asked about an exception of those types; False makes it count as neither.
         is_failed_result: Asked about a returned value; True makes it count as a failure.
+        slow_call_duration: Seconds after which a call that still runs counts as one failure, at
+            that moment and whatever it does later; None for no such rule.
+        failure_rate: The share of failures among recent calls that opens the circuit, beside
+            the rule of failures in a row; None for no such rule.
         backoff: How the open wait grows with each failed recovery.
         probe_timeout: Seconds after which a probe that still runs counts as a failure, so that a
             hanging one cannot keep the circuit half-open; None means `recovery_timeout`.
@@ -95,19 +109,17 @@ class CircuitBreaker:
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_evidence",
         "_expected_exception",
         "_forgotten",
         "_is_failed_result",
         "_is_failure",
-        "_last_error_type",
-        "_last_failure",
         "_listeners",
         "_machine",
         "_mutex",
         "_name",
-        "_rejections_logged",
-        "_silent_until",
-        "_summary_due",
+        "_summary",
+        "_unclaimed",
     )
 
     def __init__(
@@ -121,6 +133,8 @@ class CircuitBreaker:
         expected_exception: type[Exception] | tuple[type[Exception], ...] = Exception,
         is_failure: Callable[[Exception], bool] | None = None,
         is_failed_result: Callable[[Any], bool] | None = None,
+        slow_call_duration: float | None = None,
+        failure_rate: FailureRate | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008
         probe_timeout: float | None = None,
         listeners: Iterable[CircuitListener] = (),
@@ -141,6 +155,14 @@ class CircuitBreaker:
             or (
                 is_failed_result is not None
                 and callable_error("is_failed_result", is_failed_result)
+            )
+            or (
+                slow_call_duration is not None
+                and number_error("slow_call_duration", slow_call_duration)
+            )
+            or (
+                failure_rate is not None
+                and instance_error("failure_rate", failure_rate, FailureRate)
             )
             or instance_error("backoff", backoff, Backoff)
             or callable_error("clock", clock)
@@ -165,15 +187,15 @@ class CircuitBreaker:
             half_open_max_calls,
             probe_timeout,
             backoff,
-            is_failed_result is None and (told is None or not told.on_success),
-            is_failure is None and (told is None or not told.on_failure),
+            failure_rate,
+            slow_call_duration,
+            _short_cuts(is_failure, is_failed_result, slow_call_duration, failure_rate, told),
         )
         self._mutex = RLock()
-        self._last_failure: float | None = None
-        self._last_error_type: str | None = None
+        self._evidence: Evidence | None = None
+        self._summary: RejectionSummary | None = None
+        self._unclaimed: list[TimedCall] | None = None
         self._forgotten = NO_TOTALS
-        self._rejections_logged = 0
-        self._summary_due = self._silent_until = -math.inf
         if registry is not None:
             registry.watch(self)
 
@@ -186,15 +208,17 @@ class CircuitBreaker:
         """Guard every call of a function; for use as a decorator.
 
         Args:
-            func: A coroutine function or a plain function. What a plain function returns is
-                guarded until it is awaited to its end, if it is a coroutine.
+            func: A coroutine function, a plain function, an async generator function or a
+                generator function. A coroutine that a plain function returns is guarded when it
+                is awaited. A generator asks when its first item is asked for, holds its permit
+                until it ends, and succeeds when it is exhausted; that its consumer closes it
+                early counts as neither success nor failure.
 
         Returns:
             A function of the same kind, signature and metadata.
 
         Raises:
-            TypeError: `func` is not callable, or is a generator function: its outcome is known
-                only when the consumer has read it to the end.
+            TypeError: `func` is not callable.
         """
         return guarded(self, func)
 
@@ -336,6 +360,7 @@ class CircuitBreaker:
     @property
     def total_successes(self) -> int:
         """Successes since construction or the last `reset`."""
+        self._look()
         return self._machine.totals().successes - self._forgotten.successes
 
     @property
@@ -395,6 +420,16 @@ class CircuitBreaker:
         return self._is_failed_result
 
     @property
+    def slow_call_duration(self) -> float | None:
+        """Seconds after which a call that still runs counts as failed."""
+        return self._machine.slow_call_duration
+
+    @property
+    def failure_rate(self) -> FailureRate | None:
+        """The share of failures that opens the circuit."""
+        return cast("FailureRate | None", self._machine.rate_rule)
+
+    @property
     def listeners(self) -> tuple[CircuitListener, ...]:
         """The objects that are told what happens."""
         return self._listeners.given if self._listeners is not None else ()
@@ -417,23 +452,28 @@ class CircuitBreaker:
               last `reset`.
             - `last_failure_time`: ISO 8601 in UTC, or None.
             - `failure_rate`: failures / (failures + successes), 0.0 when there are neither.
-            - `retry_after`: seconds until a call may be admitted, 0.0 unless open.
+            - `retry_after`: seconds until a call may be admitted, 0.0 unless open; None when
+              forced open without an end.
             - `opened_count`: openings since construction or the last `reset`.
             - `in_flight`: calls admitted that have not ended.
+            - `reason`, only while not closed: what opened the circuit.
+            - `mode`, only while one is set by hand: a dictionary of `name` ("forced_open",
+              "disabled" or "shadow"), `reason`, `ends_in` (seconds, or None) and
+              `would_have_rejected` (calls that shadow mode let through).
         """
         now = self._clock()
         with self._mutex:
             self._machine.advance(now)
-            transitions = self._take_transitions(now)
+            events = self._take_events(now)
             machine, phase = self._machine, self._machine.phase
             totals, forgotten = machine.totals(), self._forgotten
             failure_count, in_flight = machine.failures_in_a_row(), machine.in_flight()
             retry_after = machine.retry_after(now)
-            last_failure = self._last_failure_time
-        self._publish(transitions)
+            last_failure, reason, mode = self._last_failure_time, self._reason(), machine.mode
+        self._publish(events)
         failures = totals.failures - forgotten.failures
         successes = totals.successes - forgotten.successes
-        return {
+        metrics: dict[str, Any] = {
             "state": phase.state.value,
             "failure_count": failure_count,
             "success_count": phase.successes if isinstance(phase, HalfOpen) else 0,
@@ -446,11 +486,21 @@ class CircuitBreaker:
             "opened_count": totals.openings - forgotten.openings,
             "in_flight": in_flight,
         }
+        if not isinstance(phase, Closed):
+            metrics["reason"] = reason
+        if mode is not None:
+            metrics["mode"] = {
+                "name": mode.mode.value,
+                "reason": mode.reason,
+                "ends_in": None if mode.until is None else mode.until - now,
+                "would_have_rejected": mode.would_have_rejected,
+            }
+        return metrics
 
     # By hand.
 
     async def reset(self) -> None:
-        """Close the circuit and forget counts, totals, backoff and the last failure.
+        """Close the circuit and forget counts, totals, backoff, the last failure and any mode.
 
         Calls in flight become stale: their outcomes no longer act on the state. What Prometheus
         is told never goes down.
@@ -458,11 +508,83 @@ class CircuitBreaker:
         with self._mutex:
             self._machine.reset()
             self._forgotten = self._machine.totals()
-            self._last_failure = self._last_error_type = None
-            transitions = self._take_transitions(self._clock())
-        self._publish(transitions)
+            self._evidence = None
+            events = self._take_events(self._clock())
+        self._publish(events)
+
+    def force_open(self, reason: str, seconds: float | None = None) -> None:
+        """Refuse every call, whatever the dependency does.
+
+        Args:
+            reason: Why, for logs, metrics and errors; not empty.
+            seconds: How long; afterwards the circuit is half-open. None means until `reset`.
+
+        Raises:
+            TypeError: A value is of the wrong type.
+            ValueError: A value is out of range.
+        """
+        self._set_mode(
+            reason, seconds, lambda now, until: self._machine.force_open(reason, now, until)
+        )
+
+    def disable(self, reason: str, seconds: float | None = None) -> None:
+        """Let every call through and open for none; outcomes are still counted.
+
+        Args:
+            reason: Why, for logs and metrics; not empty.
+            seconds: How long; afterwards the circuit is closed. None means until `reset`.
+
+        Raises:
+            TypeError: A value is of the wrong type.
+            ValueError: A value is out of range.
+        """
+        self._set_mode(reason, seconds, lambda _, until: self._machine.disable(reason, until))
+
+    def shadow(self, reason: str, seconds: float | None = None) -> None:
+        """Decide and report as ever, but let through what would be refused.
+
+        Args:
+            reason: Why, for logs and metrics; not empty.
+            seconds: How long; afterwards the circuit refuses what it decides to refuse. None
+                means until `reset`.
+
+        Raises:
+            TypeError: A value is of the wrong type.
+            ValueError: A value is out of range.
+        """
+        self._set_mode(reason, seconds, lambda _, until: self._machine.shadow(reason, until))
+
+    def _set_mode(
+        self,
+        reason: str,
+        seconds: float | None,
+        begin: Callable[[float, float | None], None],
+    ) -> None:
+        if error := (
+            name_error("reason", reason)
+            or (seconds is not None and number_error("seconds", seconds))
+        ):
+            raise error
+        now = self._clock()
+        with self._mutex:
+            self._machine.advance(now)
+            begin(now, None if seconds is None else now + seconds)
+            mode = self._machine.mode
+            events = self._take_events(now)
+            self._begin_summary(now)
+        if mode is not None:
+            log_mode(self._name, mode, seconds)
+        self._publish(events)
 
     # Deciding.
+
+    def _take_permit(self) -> Permit:
+        """The permit of one call, by the short cut where there is one.
+
+        Raises:
+            CircuitOpenError: The circuit refuses.
+        """
+        return next(self._machine.permits, None) or self._admit()
 
     def _admit(self) -> Permit:
         """The permit of one call.
@@ -473,22 +595,27 @@ class CircuitBreaker:
         now = self._clock()
         machine = self._machine
         phase = machine.phase
-        if isinstance(phase, Open) and now < phase.until and now < self._silent_until:
-            next(phase.refusals)
-            raise CircuitOpenError(self._name, CircuitState.OPEN, phase.until - now)
+        if (
+            isinstance(phase, Open)
+            and now < phase.until
+            and (summary := self._summary) is not None
+            and now < summary.silent_until
+        ):
+            next(machine.refusals)
+            raise CircuitOpenError(self._name, _OPEN, phase.until - now, self._reason())
         with self._mutex:
             permit = machine.try_acquire(now)
-            transitions = self._take_transitions(now)
+            events = self._take_events(now)
             state, retry_after = machine.phase.state, machine.retry_after(now)
-            summary = 0 if permit is not None else self._take_summary(now)
-        self._publish(transitions)
+            rejections = 0 if permit is not None else self._take_summary(now)
+        self._publish(events)
         if permit is not None:
             return permit
-        if summary:
-            log_rejections(self._name, state, summary, retry_after)
-        if (told := self._listeners) is not None and told.on_rejection:
-            told.tell(told.on_rejection, CallRejected(self._name, state, retry_after))
-        raise CircuitOpenError(self._name, state, retry_after)
+        if rejections:
+            log_rejections(self._name, state, rejections, retry_after)
+        if self._listeners is not None:
+            self._listeners.tell(CallRejected(self._name, state, retry_after))
+        raise CircuitOpenError(self._name, state, retry_after, self._reason())
 
     def _enter_block(self) -> None:
         """Admit a block whose permit the shared short cut does not cover.
@@ -497,23 +624,37 @@ class CircuitBreaker:
             CircuitOpenError: The circuit refuses.
         """
         block = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
-        shared_leave = self._machine.phase_memo
-        permit: Permit | None = next(self._machine.permits, None)
-        if permit is None:
-            permit = self._admit()
-        if block is None and shared_leave is not None:
-            block = shared_leave.__self__
+        permit = self._take_permit()
         if block is not None and block.enter(self, permit):
             return
         if not isinstance(permit, Closed):
-            # Between the look-up of the exit and here, another thread turned the circuit
-            # half-open: the exit at hand could not give the probe back.
-            self._release(permit)
-            raise CircuitOpenError(self._name, CircuitState.HALF_OPEN, 0.0)
+            with self._mutex:
+                self._unclaimed = [*self._running_unclaimed(), permit]
 
-    def _settle_success(self, permit: Permit, result: object = None) -> None:
+    def _running_unclaimed(self) -> list[TimedCall]:
+        """Permits without a block whose phase is not over. Requires the lock."""
+        phase = self._machine.phase
+        return [one for one in self._unclaimed or () if one.phase is phase]
+
+    def _settle_block(self, permit: Permit | None, exc: BaseException | None) -> None:
+        """Account for a block that ended; without a permit it takes an unclaimed one."""
+        if permit is None:
+            with self._mutex:
+                unclaimed = self._running_unclaimed()
+                phase = self._machine.phase
+                if unclaimed:
+                    permit = unclaimed.pop()
+                else:
+                    permit = phase if isinstance(phase, Closed) else STALE_PERMIT
+                self._unclaimed = unclaimed or None
+        if exc is None:
+            self._succeed(permit)
+        else:
+            self._settle_error(permit, exc)
+
+    def _settle_success(self, permit: Permit, result: object) -> None:
         """Account for a call that returned."""
-        if self._is_failed_result is not None and permit is not None:
+        if self._is_failed_result is not None:
             try:
                 failed = self._is_failed_result(result)
             except BaseException:
@@ -522,21 +663,27 @@ class CircuitBreaker:
             if failed:
                 self._fail(permit, None)
                 return
+        self._succeed(permit)
+
+    def _succeed(self, permit: Permit) -> None:
         now = self._clock()
+        told = self._listeners
         with self._mutex:
-            counted = self._machine.record_success(permit, now)
-            transitions = self._take_transitions(now)
-        if counted and (told := self._listeners) is not None and told.on_success:
-            told.tell(told.on_success, CallSucceeded(self._name))
-        self._publish(transitions)
+            self._machine.advance(now)
+            events = self._take_events(now)
+            if self._machine.record_success(permit, now) and told is not None:
+                events.append(CallSucceeded(self._name, _seconds_of(permit, now)))
+            events += self._take_events(now)
+        self._publish(events)
 
     def _settle_error(self, permit: Permit, error: BaseException) -> None:
         """Account for a call that raised; the caller lets the exception go on."""
         failed = isinstance(error, self._expected_exception)
         if failed and next(permit.allowance, None):
             permit.quiet = False
-            self._last_failure = time.time()
-            self._last_error_type = type(error).__name__
+            evidence = self._evidence or self._first_evidence()
+            evidence.failed_at = time.time()
+            evidence.errors.append(type(error).__name__)
             return
         if failed and self._is_failure is not None:
             try:
@@ -551,56 +698,60 @@ class CircuitBreaker:
 
     def _fail(self, permit: Permit, error_type: str | None) -> None:
         now = self._clock()
+        told = self._listeners
         with self._mutex:
-            counted = self._machine.record_failure(permit, now)
-            if counted:
-                self._last_failure = time.time()
-                self._last_error_type = error_type
-            transitions = self._take_transitions(now)
-        if counted and (told := self._listeners) is not None and told.on_failure:
-            told.tell(told.on_failure, CallFailed(self._name, error_type))
-        self._publish(transitions)
+            self._machine.advance(now)
+            events = self._take_events(now)
+            self._remember(time.time(), error_type or "failed result")
+            if self._machine.record_failure(permit, now) and told is not None:
+                events.append(CallFailed(self._name, error_type, _seconds_of(permit, now)))
+            events += self._take_events(now)
+        self._publish(events)
 
     def _release(self, permit: Permit) -> None:
         now = self._clock()
         with self._mutex:
             self._machine.release(permit, now)
-            transitions = self._take_transitions(now)
-        self._publish(transitions)
+            events = self._take_events(now)
+        self._publish(events)
 
     def _look(self) -> None:
         """Let the time that has passed act on the state."""
-        if isinstance(self._machine.phase, Closed):
+        if self._machine.is_timeless():
             return
         now = self._clock()
         with self._mutex:
             self._machine.advance(now)
-            transitions = self._take_transitions(now)
-        self._publish(transitions)
+            events = self._take_events(now)
+        self._publish(events)
 
     # Telling.
 
-    def _take_transitions(self, now: float) -> list[tuple[StateChanged, bool]] | None:
-        """The changes of state to publish, each with whether a probe was overdue.
+    def _take_events(self, now: float) -> list[Event]:
+        """What to publish: calls that have become overdue, and changes of state.
 
         Requires the lock.
         """
-        transitions = self._machine.take_transitions()
-        if transitions is None:
-            return None
-        return [
-            (self._state_changed(one, now), one.overdue_since is not None) for one in transitions
-        ]
+        machine = self._machine
+        passed = machine.take_deadlines_passed()
+        transitions = machine.take_transitions()
+        if passed is None and transitions is None:
+            return []
+        events: list[Event] = []
+        for deadline, seconds in passed or ():
+            self._remember(time.time() - (now - deadline), "overdue call")
+            events.append(CallFailed(self._name, None, seconds))
+        events.extend(self._state_changed(one, now) for one in transitions or ())
+        return events
 
     def _state_changed(self, transition: Transition, now: float) -> StateChanged:
         """Requires the lock."""
-        opened = transition.to_state is CircuitState.OPEN
-        if transition.overdue_since is not None:
-            self._last_failure = time.time() - (now - transition.overdue_since)
-            self._last_error_type = None
-        if opened:
-            self._rejections_logged = self._machine.rejections()
-            self._plan_summary(now)
+        reason = transition.cause
+        if transition.to_state is CircuitState.OPEN:
+            reason = (self._evidence or self._first_evidence()).open_because(reason)
+            self._begin_summary(now)
+        elif transition.to_state is CircuitState.CLOSED and self._evidence is not None:
+            self._evidence.reason = None
         return StateChanged(
             breaker_name=self._name,
             from_state=transition.from_state,
@@ -608,31 +759,47 @@ class CircuitBreaker:
             wait_seconds=transition.wait_seconds,
             failure_count=transition.failure_count,
             rejections=transition.rejections,
-            error_type=self._last_error_type if opened else None,
+            reason=reason,
         )
 
-    def _publish(self, changes: list[tuple[StateChanged, bool]] | None) -> None:
-        for event, probe_was_overdue in changes or ():
-            log_state_change(event, self.probe_timeout if probe_was_overdue else None)
-            if (told := self._listeners) is None:
-                continue
-            if probe_was_overdue:
-                told.tell(told.on_failure, CallFailed(self._name, None))
-            told.tell(told.on_state_change, event)
+    def _first_evidence(self) -> Evidence:
+        self._evidence = Evidence()
+        return self._evidence
 
-    def _plan_summary(self, now: float) -> None:
-        """Put off the next line about rejections. Requires the lock."""
-        self._summary_due = now + SECONDS_BETWEEN_SUMMARIES
-        if GIL_ENABLED and (self._listeners is None or not self._listeners.on_rejection):
-            self._silent_until = self._summary_due
+    def _remember(self, failed_at: float, error_type: str) -> None:
+        evidence = self._evidence or self._first_evidence()
+        evidence.failed_at = max(failed_at, evidence.failed_at or failed_at)
+        evidence.errors.append(error_type)
+
+    def _reason(self) -> str | None:
+        """What opened the circuit; None where nothing did."""
+        mode = self._machine.mode
+        if mode is not None and mode.mode is Mode.FORCED_OPEN:
+            return f"forced open by hand: {mode.reason}"
+        return None if self._evidence is None else self._evidence.reason
+
+    def _publish(self, events: list[Event]) -> None:
+        """Tell the log and the listeners, outside the lock."""
+        for event in events:
+            if isinstance(event, StateChanged):
+                log_state_change(event)
+            if self._listeners is not None:
+                self._listeners.tell(event)
+
+    def _begin_summary(self, now: float) -> None:
+        """Count refused calls for the next line about them. Requires the lock."""
+        if self._summary is None:
+            self._summary = RejectionSummary()
+        heard = self._listeners is not None and bool(self._listeners.on_rejection)
+        silent = GIL_ENABLED and not heard and self._machine.mode is None
+        self._summary.begin(self._machine.rejections(), now, silent=silent)
 
     def _take_summary(self, now: float) -> int:
-        """Rejections to log now, or 0 while the last line is recent. Requires the lock."""
-        if now < self._summary_due:
+        """Refused calls to log now, or 0 while the last line is recent. Requires the lock."""
+        if self._summary is not None and now < self._summary.due:
             return 0
-        rejections = self._machine.rejections()
-        count, self._rejections_logged = rejections - self._rejections_logged, rejections
-        self._plan_summary(now)
+        count = self._summary.since_last(self._machine.rejections()) if self._summary else 1
+        self._begin_summary(now)
         return count
 
     # Seams for tests, documented: they set the state and read it back.
@@ -651,22 +818,50 @@ class CircuitBreaker:
 
     @_state.setter
     def _state(self, state: CircuitState) -> None:
-        now = self._clock()
+        now = since = self._clock()
+        if (failed_at := self._last_failure_time) is not None:
+            since -= time.time() - failed_at.timestamp()
         with self._mutex:
-            self._machine.force_state(CircuitState(state), now)
-            transitions = self._take_transitions(now)
-        self._publish(transitions)
+            self._machine.force_state(CircuitState(state), since)
+            events = self._take_events(now)
+        self._publish(events)
 
     @property
     def _last_failure_time(self) -> datetime | None:
-        return (
-            None if self._last_failure is None else datetime.fromtimestamp(self._last_failure, UTC)
-        )
+        failed_at = self._evidence.failed_at if self._evidence is not None else None
+        return None if failed_at is None else datetime.fromtimestamp(failed_at, UTC)
 
     @_last_failure_time.setter
     def _last_failure_time(self, failed_at: datetime | None) -> None:
         with self._mutex:
-            self._last_failure = None if failed_at is None else failed_at.timestamp()
-            if self._last_failure is not None:
+            evidence = self._evidence or self._first_evidence()
+            evidence.failed_at = None if failed_at is None else failed_at.timestamp()
+            if evidence.failed_at is not None:
                 # Wall time plays no part in the rules, so it becomes a time on the clock here.
-                self._machine.move_opening(self._clock() - (time.time() - self._last_failure))
+                self._machine.move_opening(self._clock() - (time.time() - evidence.failed_at))
+
+
+def _short_cuts(
+    is_failure: object,
+    is_failed_result: object,
+    slow_call_duration: object,
+    failure_rate: object,
+    told: Listeners | None,
+) -> ShortCuts:
+    """The steps that nothing but a count has to hear of."""
+    if not GIL_ENABLED:
+        return NO_SHORT_CUTS
+    hears_calls = told is not None and bool(told.on_success or told.on_failure)
+    if not (is_failure or is_failed_result or slow_call_duration or failure_rate or hears_calls):
+        return ALL_SHORT_CUTS
+    heard = bool(hears_calls or failure_rate)
+    return ShortCuts(
+        admissions=not (hears_calls or slow_call_duration),
+        successes=not (heard or is_failed_result),
+        failures=not (heard or is_failure),
+    )
+
+
+def _seconds_of(permit: Permit, now: float) -> float:
+    """How long the permit's call has been running; 0.0 where calls are not timed."""
+    return 0.0 if permit.started is None else now - permit.started

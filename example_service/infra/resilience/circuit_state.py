@@ -5,9 +5,13 @@ argument, in seconds on a clock of which only differences matter. `CircuitBreake
 that holds the clock, the lock and the listeners.
 
     CLOSED --- failure_threshold failures in a row ---> OPEN
+    CLOSED --- the share of failures in a window -----> OPEN
     OPEN ----- the open wait is over -----------------> HALF_OPEN
     HALF_OPEN  success_threshold successes -----------> CLOSED
     HALF_OPEN  a failure, or an overdue probe --------> OPEN, for a longer wait
+
+A call that runs past its deadline is overdue: it counts as one failure at that deadline, whatever
+it does afterwards. No timer is needed, the next look at the circuit lets the deadline act.
 
 Each stay in a state is an object of its own, a *phase*, and a call carries the phase that admitted
 it. An outcome whose phase is over is stale: it counts in the totals and changes nothing else
@@ -15,9 +19,11 @@ it. An outcome whose phase is over is stale: it counts in the totals and changes
 """
 
 import sys
+from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import repeat
+from math import inf
 from operator import length_hint
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
@@ -35,6 +41,73 @@ class CircuitState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+class Mode(StrEnum):
+    """What somebody has set by hand, over the rules."""
+
+    FORCED_OPEN = "forced_open"
+    DISABLED = "disabled"
+    SHADOW = "shadow"
+
+
+@dataclass(slots=True)
+class ManualMode:
+    """A mode that holds now.
+
+    Attributes:
+        mode: Which one.
+        reason: Why, in the words of whoever set it.
+        until: When it ends, in seconds on the clock; None for not before a reset.
+        would_have_rejected: Calls that shadow mode has let through.
+    """
+
+    mode: Mode
+    reason: str
+    until: float | None
+    would_have_rejected: int = 0
+
+
+class ShortCuts(NamedTuple):
+    """Which steps need no lock, because nothing but a count hears of them.
+
+    Attributes:
+        admissions: Calls let through by a closed circuit.
+        successes: Successes that reset nothing.
+        failures: Failures below the threshold.
+    """
+
+    admissions: bool
+    successes: bool
+    failures: bool
+
+
+ALL_SHORT_CUTS = ShortCuts(admissions=True, successes=True, failures=True)
+NO_SHORT_CUTS = ShortCuts(admissions=False, successes=False, failures=False)
+
+
+class ResultWindow(Protocol):
+    """Recent results of one stay in CLOSED."""
+
+    def record(self, now: float, *, failed: bool) -> None:
+        """Add one result."""
+        ...
+
+    def counts(self, now: float) -> tuple[int, int]:
+        """Failures and calls in the window."""
+        ...
+
+
+class RateRule(Protocol):
+    """Says when the share of failures is too large."""
+
+    def window(self) -> ResultWindow:
+        """An empty window."""
+        ...
+
+    def is_reached(self, failures: int, calls: int) -> bool:
+        """Whether so many failures among so many calls open the circuit."""
+        ...
 
 
 class WaitRule(Protocol):
@@ -55,35 +128,33 @@ _NO_FAILURES: "repeat[bool]" = repeat(True, 0)
 
 
 class Closed:
-    """A stay in CLOSED, and at once the permit of every call that it admits.
+    """A stay in CLOSED, and at once the permit of every call that it admits without timing it.
 
     Two things spare an outcome the lock. A success under a permit that is `quiet` changes nothing
     but its count. A failure for which `next(allowance, None)` gives something is thereby counted,
     and does not open the circuit; it makes the permit no longer quiet.
     """
 
-    __slots__ = ("allowance", "quiet")
+    __slots__ = ("allowance", "quiet", "window")
     state: ClassVar = CircuitState.CLOSED
     overdue: ClassVar = False
+    started: ClassVar = None
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, window: ResultWindow | None) -> None:
         self.quiet = quiet
         self.allowance = _NO_FAILURES
+        self.window = window
 
 
 class Open:
-    """A stay in OPEN: refuses every call until `until`.
+    """A stay in OPEN: refuses every call until `until`."""
 
-    `next(refusals)` refuses one: it counts in one atomic step, and is done without the lock.
-    """
-
-    __slots__ = ("refusals", "until", "wait_seconds")
+    __slots__ = ("until", "wait_seconds")
     state: ClassVar = CircuitState.OPEN
 
     def __init__(self, since: float, wait_seconds: float) -> None:
         self.wait_seconds = wait_seconds
         self.until = since + wait_seconds
-        self.refusals = repeat(None, ENDLESS)
 
 
 class HalfOpen:
@@ -93,24 +164,31 @@ class HalfOpen:
     state: ClassVar = CircuitState.HALF_OPEN
 
     def __init__(self) -> None:
-        self.probes: list[Probe] = []
+        self.probes: list[TimedCall] = []
         self.successes = 0
 
 
-class Probe:
-    """The permit of one call that HALF_OPEN admits."""
+class TimedCall:
+    """The permit of one call whose time counts: a probe, or any call where calls are timed.
 
-    __slots__ = ("deadline", "overdue", "phase")
+    `phase` is None where shadow mode let the call through that the rules refuse.
+    """
+
+    __slots__ = ("deadline", "overdue", "phase", "started")
     quiet: bool = False
     allowance: "repeat[bool]" = _NO_FAILURES
 
-    def __init__(self, phase: HalfOpen, deadline: float) -> None:
+    def __init__(self, phase: "Closed | HalfOpen | None", started: float, deadline: float) -> None:
         self.phase = phase
+        self.started = started
         self.deadline = deadline
         self.overdue = False
 
 
-Permit: TypeAlias = Closed | Probe
+# The permit of a call of which only the outcome is known: it counts and changes nothing else.
+STALE_PERMIT = Closed(False, None)
+
+Permit: TypeAlias = Closed | TimedCall
 Phase: TypeAlias = Closed | Open | HalfOpen
 
 
@@ -123,7 +201,7 @@ class Transition:
         to_state: The state after.
         wait_seconds: Seconds until a probe may be admitted, where `to_state` is open.
         failure_count: Failures in a row that led to it.
-        overdue_since: When a probe passed its deadline, where that is what opened it; else None.
+        cause: What led to it: the rule and its numbers.
         rejections: Calls refused since the circuit was last closed.
     """
 
@@ -131,7 +209,7 @@ class Transition:
     to_state: CircuitState
     wait_seconds: float | None
     failure_count: int
-    overdue_since: float | None
+    cause: str
     rejections: int
 
 
@@ -145,7 +223,8 @@ class Totals(NamedTuple):
 
 
 NO_TOTALS = Totals(failures=0, successes=0, rejections=0, openings=0)
-_NO_PERMITS: "repeat[Closed]" = repeat(Closed(False), 0)
+NO_PERMITS: "repeat[Closed]" = repeat(Closed(False, None), 0)
+NO_REFUSALS = repeat(None, 0)
 
 
 class CircuitStateMachine:
@@ -155,7 +234,7 @@ class CircuitStateMachine:
     the CLOSED phase as a permit and is empty in any other state, so that `next(permits, None)`
     checks the state, takes the permit and counts the admission in one atomic step. In the same way
     `next(successes)` counts a success, `next(permit.allowance, None)` a failure below the
-    threshold, and `next(phase.refusals)` a refused call.
+    threshold, and `next(refusals)` a refused call.
     `phase_memo` is a place for what the breaker wants to keep until the phase ends.
 
     Args:
@@ -165,30 +244,36 @@ class CircuitStateMachine:
         half_open_max_calls: Probes at once in HALF_OPEN.
         probe_timeout: Seconds after which a running probe counts as failed.
         wait_rule: How the open wait grows with each failed recovery.
-        quiet_successes: Whether a success that resets nothing needs only to be counted.
-        quiet_failures: Whether a failure below the threshold needs only to be counted.
+        rate_rule: What share of failures opens a closed circuit; None for no such rule.
+        slow_call_duration: Seconds after which a call that still runs counts as failed; None for
+            no such rule.
+        short_cuts: Which steps need no lock. Where admissions do, each call is timed.
     """
 
     __slots__ = (
         "_admitted",
         "_allowed",
+        "_deadlines_passed",
         "_failures",
         "_failures_in_a_row",
         "_ignored",
         "_overdue",
-        "_quiet_failures",
-        "_quiet_successes",
-        "_rejections",
         "_rejections_when_closed",
         "_reopenings",
+        "_running",
+        "_short_cuts",
         "_transitions",
         "failure_threshold",
         "half_open_max_calls",
+        "mode",
         "permits",
         "phase",
         "phase_memo",
         "probe_timeout",
+        "rate_rule",
         "recovery_timeout",
+        "refusals",
+        "slow_call_duration",
         "state_changes",
         "success_threshold",
         "successes",
@@ -203,8 +288,9 @@ class CircuitStateMachine:
         half_open_max_calls: int,
         probe_timeout: float,
         wait_rule: WaitRule,
-        quiet_successes: bool,
-        quiet_failures: bool,
+        rate_rule: RateRule | None,
+        slow_call_duration: float | None,
+        short_cuts: ShortCuts,
     ) -> None:
         self.failure_threshold = failure_threshold
         self.recovery_timeout = recovery_timeout
@@ -212,8 +298,13 @@ class CircuitStateMachine:
         self.half_open_max_calls = half_open_max_calls
         self.probe_timeout = probe_timeout
         self.wait_rule = wait_rule
-        self._quiet_successes = quiet_successes and GIL_ENABLED
-        self._quiet_failures = quiet_failures and GIL_ENABLED
+        self.rate_rule = rate_rule
+        self.slow_call_duration = slow_call_duration
+        self._short_cuts = short_cuts
+        # Running calls with a deadline, admitted by a closed phase, oldest first.
+        self._running: OrderedDict[TimedCall, None] | None = None
+        self._deadlines_passed: list[tuple[float, float]] | None = None
+        self.mode: ManualMode | None = None
         self._failures = 0
         self._failures_in_a_row = 0
         self._allowed = 0
@@ -223,10 +314,11 @@ class CircuitStateMachine:
         self._ignored = 0
         self._overdue = 0
         self._reopenings = 0
-        self._rejections = 0
+        # Made when there is something to refuse, which for most circuits is never.
+        self.refusals = NO_REFUSALS
         self._rejections_when_closed = 0
         self._transitions: list[Transition] | None = None
-        self._begin(Closed(self._quiet_successes))
+        self._begin(self._closed())
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""
@@ -246,37 +338,42 @@ class CircuitStateMachine:
 
     def rejections(self) -> int:
         """Lifetime count of refused calls."""
-        phase = self.phase
-        return self._rejections + (_taken(phase.refusals) if isinstance(phase, Open) else 0)
+        return _taken(self.refusals)
 
     def in_flight(self) -> int:
         """Calls admitted and not ended."""
         totals = self.totals()
         ended = totals.successes + totals.failures + self._ignored - self._overdue
-        return max(0, self._admitted + self._permits_taken() - ended)
+        return max(0, self._admitted + _taken(self.permits) - ended)
 
-    def retry_after(self, now: float) -> float:
-        """Seconds until a call may be admitted; 0.0 unless open."""
-        return max(0.0, self.phase.until - now) if isinstance(self.phase, Open) else 0.0
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until a call may be admitted: 0.0 unless open, None when forced open for good."""
+        if not isinstance(self.phase, Open):
+            return 0.0
+        return None if self.phase.until == inf else max(0.0, self.phase.until - now)
+
+    def is_timeless(self) -> bool:
+        """Whether nothing here depends on what time it is."""
+        return isinstance(self.phase, Closed) and not self._running and self.mode is None
 
     def advance(self, now: float) -> None:
         """Let the time that has passed act.
 
-        An open circuit whose wait is over becomes half-open. A probe past its deadline counts as
-        one failure at that deadline: the circuit is open again since then, perhaps for so long
-        already that it is half-open once more.
+        A mode set by hand ends. A call past its deadline counts as one failure at that deadline.
+        An open circuit whose wait is over becomes half-open; a circuit that a probe's deadline
+        re-opened has been open since then, perhaps for so long that it is half-open once more.
         """
+        if self.mode is not None and self.mode.until is not None and now >= self.mode.until:
+            self._end_mode()
+        while self._running and now >= (call := next(iter(self._running))).deadline:
+            del self._running[call]
+            self._count_overdue(call)
         while True:
             phase = self.phase
             if isinstance(phase, Open) and now >= phase.until:
-                self._change(HalfOpen())
+                self._change(HalfOpen(), "the open wait is over")
             elif isinstance(phase, HalfOpen) and phase.probes and now >= phase.probes[0].deadline:
-                probe = phase.probes[0]
-                probe.overdue = True
-                self._overdue += 1
-                self._failures += 1
-                self._failures_in_a_row += 1
-                self._reopen(probe.deadline, overdue=True)
+                self._count_overdue(phase.probes[0])
             else:
                 return
 
@@ -291,20 +388,24 @@ class CircuitStateMachine:
         phase = self.phase
         if isinstance(phase, Closed):
             self._admitted += 1
-            return phase
+            return phase if self._short_cuts.admissions else self._timed_call(phase, now)
         if isinstance(phase, HalfOpen) and len(phase.probes) < self.half_open_max_calls:
             self._admitted += 1
-            probe = Probe(phase, now + self.probe_timeout)
+            probe = TimedCall(phase, now, now + self._probe_seconds())
             phase.probes.append(probe)
             return probe
-        self._rejections += 1
+        if self.mode is not None and self.mode.mode is Mode.SHADOW:
+            self._admitted += 1
+            self.mode.would_have_rejected += 1
+            return TimedCall(None, now, inf)
+        next(self.refusals)
         return None
 
     def record_success(self, permit: Permit, now: float) -> bool:
         """Hand a permit back: its call succeeded.
 
         Returns:
-            Whether it was counted; a probe that was overdue has been, as a failure.
+            Whether it was counted; a call that was overdue has been, as a failure.
         """
         phase = self._hand_back(permit, now)
         if permit.overdue:
@@ -312,38 +413,28 @@ class CircuitStateMachine:
         next(self.successes)
         if isinstance(phase, Closed):
             # Quiet again first: a failure that another thread counts meanwhile undoes it.
-            phase.quiet = self._quiet_successes
+            phase.quiet = self._short_cuts.successes
             self._allow(phase, self.failure_threshold - 1)
             self._failures_in_a_row = 0
+            self._judge_share(phase, now, failed=False)
         elif isinstance(phase, HalfOpen):
             phase.successes += 1
             self._failures_in_a_row = 0
             if phase.successes >= self.success_threshold:
-                self._close()
+                self._close(f"{phase.successes} probes succeeded")
         return True
 
     def record_failure(self, permit: Permit, now: float) -> bool:
         """Hand a permit back: its call failed.
 
         Returns:
-            Whether it was counted; a probe that was overdue has been already.
+            Whether it was counted; a call that was overdue has been already.
         """
         phase = self._hand_back(permit, now)
         if permit.overdue:
             return False
         self._failures += 1
-        if isinstance(phase, Closed):
-            phase.quiet = False
-            self._allow(phase, 0)
-            self._failures_in_a_row += 1
-            remaining = self.failure_threshold - self._failures_in_a_row
-            if remaining <= 0:
-                self._open(now)
-            else:
-                self._allow(phase, remaining - 1)
-        elif isinstance(phase, HalfOpen):
-            self._failures_in_a_row += 1
-            self._reopen(now)
+        self._act_on_failure(phase, now, "a probe failed")
         return True
 
     def release(self, permit: Permit, now: float) -> None:
@@ -353,17 +444,37 @@ class CircuitStateMachine:
             self._ignored += 1
 
     def reset(self) -> None:
-        """Close, forget failures in a row and the backoff, and make calls in flight stale."""
-        self._close()
+        """Close, forget failures in a row, backoff and mode, and make calls in flight stale."""
+        self.mode = None
+        self._close("reset by hand")
 
-    def force_state(self, state: CircuitState, now: float) -> None:
+    def force_open(self, reason: str, now: float, until: float | None) -> None:
+        """Refuse every call until `until`, or for good; then the circuit is half-open."""
+        self.mode = ManualMode(Mode.FORCED_OPEN, reason, until)
+        wait = inf if until is None else until - now
+        self._change(Open(now, wait), f"forced open by hand: {reason}")
+
+    def disable(self, reason: str, until: float | None) -> None:
+        """Let every call through and open for none."""
+        self.mode = ManualMode(Mode.DISABLED, reason, until)
+        self._close(f"disabled by hand: {reason}")
+
+    def shadow(self, reason: str, until: float | None) -> None:
+        """Go on deciding, and let through what would be refused."""
+        before = self.mode
+        self.mode = ManualMode(Mode.SHADOW, reason, until)
+        if before is not None or isinstance(self.phase, Closed):
+            self._close(f"shadowed by hand: {reason}")
+
+    def force_state(self, state: CircuitState, since: float) -> None:
         """Begin a new stay in `state`, whatever came before."""
+        cause = "set by hand"
         if state is CircuitState.CLOSED:
-            self._close()
+            self._close(cause)
         elif state is CircuitState.OPEN:
-            self._open(now)
+            self._open(since, cause)
         else:
-            self._change(HalfOpen())
+            self._change(HalfOpen(), cause)
 
     def move_opening(self, since: float) -> None:
         """Make the current stay in OPEN, if it is one, begin at `since`."""
@@ -375,6 +486,14 @@ class CircuitStateMachine:
         transitions, self._transitions = self._transitions, None
         return transitions
 
+    def take_deadlines_passed(self) -> list[tuple[float, float]] | None:
+        """When calls became overdue and how long they ran by then, since this was last asked.
+
+        None for none.
+        """
+        passed, self._deadlines_passed = self._deadlines_passed, None
+        return passed
+
     def _hand_back(self, permit: Permit, now: float) -> Phase | None:
         """End the permit's call; the phase it may still act on, or None when it is stale."""
         self.advance(now)
@@ -383,55 +502,124 @@ class CircuitStateMachine:
         if permit.overdue:
             self._overdue -= 1
             return None
-        if permit.phase is not self.phase:
+        if self._running is not None:
+            self._running.pop(permit, None)
+        phase = permit.phase
+        if phase is not self.phase:
             return None
-        permit.phase.probes.remove(permit)
-        return permit.phase
+        if isinstance(phase, HalfOpen):
+            phase.probes.remove(permit)
+        return phase
 
-    def _close(self) -> None:
+    def _timed_call(self, phase: Closed, now: float) -> TimedCall:
+        """A call that a closed phase admits where calls are timed."""
+        if self.slow_call_duration is None:
+            return TimedCall(phase, now, inf)
+        call = TimedCall(phase, now, now + self.slow_call_duration)
+        if self._running is None:
+            self._running = OrderedDict()
+        self._running[call] = None
+        return call
+
+    def _probe_seconds(self) -> float:
+        """How long a probe may run before it counts as failed."""
+        slow = self.slow_call_duration
+        return self.probe_timeout if slow is None else min(self.probe_timeout, slow)
+
+    def _count_overdue(self, call: TimedCall) -> None:
+        """Count a call as failed at its deadline, while it runs on."""
+        call.overdue = True
+        self._overdue += 1
+        self._failures += 1
+        self._deadlines_passed = self._deadlines_passed or []
+        self._deadlines_passed.append((call.deadline, call.deadline - call.started))
+        phase = call.phase if call.phase is self.phase else None
+        cause = f"a probe did not end within {call.deadline - call.started:g} seconds"
+        self._act_on_failure(phase, call.deadline, cause)
+
+    def _act_on_failure(self, phase: Phase | None, at: float, cause_in_half_open: str) -> None:
+        """Let a failure act on the phase that admitted its call; None where that is over."""
+        if isinstance(phase, HalfOpen):
+            self._failures_in_a_row += 1
+            self._reopenings += 1
+            self._open(at, cause_in_half_open)
+        elif isinstance(phase, Closed):
+            phase.quiet = False
+            self._allow(phase, 0)
+            self._failures_in_a_row += 1
+            if self.mode is not None and self.mode.mode is Mode.DISABLED:
+                return
+            remaining = self.failure_threshold - self._failures_in_a_row
+            if remaining <= 0:
+                self._open(at, f"{self._failures_in_a_row} failures in a row")
+                return
+            self._allow(phase, remaining - 1)
+            self._judge_share(phase, at, failed=True)
+
+    def _judge_share(self, phase: Closed, now: float, *, failed: bool) -> None:
+        """Add a result to the window, and open where the share of failures is too large."""
+        if phase.window is None or self.rate_rule is None:
+            return
+        phase.window.record(now, failed=failed)
+        failures, calls = phase.window.counts(now)
+        if self.rate_rule.is_reached(failures, calls):
+            self._open(now, f"{failures} of the last {calls} calls failed")
+
+    def _end_mode(self) -> None:
+        """Go back to the rules; a circuit forced open becomes half-open when its wait ends."""
+        self.mode = None
+        if isinstance(self.phase, Closed):
+            self._close("the mode set by hand ended")
+
+    def _closed(self) -> Closed:
+        rule = self.rate_rule
+        disabled = self.mode is not None and self.mode.mode is Mode.DISABLED
+        window = None if rule is None or disabled else rule.window()
+        return Closed(self._short_cuts.successes, window)
+
+    def _close(self, cause: str) -> None:
         self._reopenings = 0
-        self._change(Closed(self._quiet_successes))
+        self._change(self._closed(), cause)
         self._failures_in_a_row = 0
         self._rejections_when_closed = self.rejections()
 
-    def _reopen(self, since: float, *, overdue: bool = False) -> None:
-        self._reopenings += 1
-        self._open(since, overdue=overdue)
-
-    def _open(self, since: float, *, overdue: bool = False) -> None:
+    def _open(self, since: float, cause: str) -> None:
         wait = self.wait_rule.wait_seconds(
             self.recovery_timeout, self._reopenings, self.totals().openings + 1
         )
-        self._change(Open(since, wait), overdue_since=since if overdue else None)
+        self._change(Open(since, wait), cause)
 
     def _begin(self, phase: Phase) -> None:
         self.phase: Phase = phase
         self.phase_memo: Any = None
-        self.permits: repeat[Closed] = _NO_PERMITS
-        if isinstance(phase, Closed) and GIL_ENABLED:
+        self.permits: repeat[Closed] = NO_PERMITS
+        if not isinstance(phase, Closed) and self.refusals is NO_REFUSALS:
+            self.refusals = repeat(None, ENDLESS)
+        if isinstance(phase, Closed) and self._short_cuts.admissions and self.mode is None:
             self.permits = repeat(phase, ENDLESS)
 
-    def _change(self, phase: Phase, *, overdue_since: float | None = None) -> None:
+    def _change(self, phase: Phase, cause: str) -> None:
         """End the current phase and begin another: the one way in which the state changes."""
-        before = self.phase
+        before, permits = self.phase, self.permits
         if isinstance(before, Closed):
             self._allow(before, 0)
-        self._admitted += self._permits_taken()
-        self._rejections = self.rejections()
         self._begin(phase)
+        # Only now, when nobody can take another.
+        self._admitted += _taken(permits)
         if before.state is phase.state:
             return
         change = (before.state, phase.state)
-        self.state_changes = self.state_changes or {}
-        self.state_changes[change] = self.state_changes.get(change, 0) + 1
+        changes = self.state_changes or {}
+        # A new dictionary, so that whoever reads the old one may go on.
+        self.state_changes = {**changes, change: changes.get(change, 0) + 1}
         self._transitions = self._transitions or []
         self._transitions.append(
             Transition(
                 *change,
                 wait_seconds=phase.wait_seconds if isinstance(phase, Open) else None,
                 failure_count=self._failures_in_a_row,
-                overdue_since=overdue_since,
-                rejections=self._rejections - self._rejections_when_closed,
+                cause=cause,
+                rejections=self.rejections() - self._rejections_when_closed,
             )
         )
 
@@ -441,7 +629,7 @@ class CircuitStateMachine:
         taken = self._allowed - length_hint(before)
         self._failures += taken
         self._failures_in_a_row += taken
-        self._allowed = failures if self._quiet_failures else 0
+        self._allowed = failures if self._short_cuts.failures else 0
         if self._allowed:
             phase.allowance = repeat(True, self._allowed)
 
@@ -449,11 +637,8 @@ class CircuitStateMachine:
         phase = self.phase
         return self._allowed - length_hint(phase.allowance) if isinstance(phase, Closed) else 0
 
-    def _permits_taken(self) -> int:
-        """Admissions of the current phase that went through `permits`."""
-        return 0 if self.permits is _NO_PERMITS else _taken(self.permits)
-
 
 def _taken(counter: "repeat[None] | repeat[Closed]") -> int:
-    """How often a counter made with `ENDLESS` was advanced."""
-    return ENDLESS - length_hint(counter)
+    """How often a counter made with `ENDLESS` was advanced; 0 for one that is empty."""
+    left = length_hint(counter)
+    return ENDLESS - left if left else 0

@@ -6,7 +6,7 @@ breaker pays only for the hooks that its listeners have.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 from example_service.infra.resilience.circuit_state import CircuitState
 
@@ -20,10 +20,10 @@ class StateChanged:
         from_state: The state before.
         to_state: The state after.
         wait_seconds: Seconds until a probe may be admitted, where it opened; else None.
-        failure_count: Failures in a row that led to it: `failure_threshold` where it opened, 1
-            where a probe failed or was overdue, else 0.
+        failure_count: Failures in a row that led to it.
         rejections: Calls refused since the circuit was last closed.
-        error_type: Type name of the last failure's exception where it opened; else None.
+        reason: What led to it: the rule, its numbers and, where it opened, the type names of the
+            last exceptions.
     """
 
     breaker_name: str
@@ -32,7 +32,7 @@ class StateChanged:
     wait_seconds: float | None
     failure_count: int
     rejections: int
-    error_type: str | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,11 @@ class CallSucceeded:
 
     Attributes:
         breaker_name: Name of the breaker.
+        duration_seconds: How long it took.
     """
 
     breaker_name: str
+    duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,14 @@ class CallFailed:
 
     Attributes:
         breaker_name: Name of the breaker.
-        error_type: Type name of the exception; None where the returned value was the failure.
+        error_type: Type name of the exception; None where the returned value was the failure, or
+            where the call still runs past its deadline.
+        duration_seconds: How long it took, or has been running.
     """
 
     breaker_name: str
     error_type: str | None
+    duration_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +71,14 @@ class CallRejected:
     Attributes:
         breaker_name: Name of the breaker.
         state: The state in which it was refused: open or half-open.
-        retry_after: Seconds until a call may be admitted.
+        retry_after: Seconds until a call may be admitted; None when forced open without an end.
     """
 
     breaker_name: str
     state: CircuitState
-    retry_after: float
+    retry_after: float | None
 
 
-@runtime_checkable
 class StateChangeListener(Protocol):
     """Hears of every change of state."""
 
@@ -82,7 +86,6 @@ class StateChangeListener(Protocol):
         """Called once for each change, in the thread that caused it."""
 
 
-@runtime_checkable
 class SuccessListener(Protocol):
     """Hears of every success."""
 
@@ -90,7 +93,6 @@ class SuccessListener(Protocol):
         """Called once for each call that succeeded."""
 
 
-@runtime_checkable
 class FailureListener(Protocol):
     """Hears of every failure."""
 
@@ -98,7 +100,6 @@ class FailureListener(Protocol):
         """Called once for each call that counted as a failure."""
 
 
-@runtime_checkable
 class RejectionListener(Protocol):
     """Hears of every refused call."""
 

@@ -6,12 +6,15 @@ Exception
 
 from example_service.infra.resilience.circuit_state import CircuitState
 
+# How many facts a breaker puts into `args`.
+_FACTS = 4
+
 
 class CircuitOpenError(Exception):
     """A circuit breaker refused a call, which therefore never ran.
 
-    A breaker raises it with its name, its state and the seconds to wait; code that refuses for
-    itself may raise it with a message alone.
+    A breaker raises it with its name, its state, the seconds to wait and the reason; code that
+    refuses for itself may raise it with a message alone.
 
     Attributes:
         breaker_name: Name of the breaker that refused; None when raised with a message alone.
@@ -19,6 +22,7 @@ class CircuitOpenError(Exception):
             when raised with a message alone.
         retry_after: Seconds until a call may be admitted; 0.0 when half-open and merely full;
             None when not known.
+        reason: What opened the circuit; None when raised with a message alone.
     """
 
     # Refusing is the hot path of an outage. The facts travel in `args`, which needs no __init__,
@@ -27,17 +31,22 @@ class CircuitOpenError(Exception):
     @property
     def breaker_name(self) -> str | None:
         """Name of the breaker that refused."""
-        return self.args[0] if len(self.args) == 3 else None  # noqa: PLR2004
+        return self.args[0] if len(self.args) == _FACTS else None
 
     @property
     def state(self) -> CircuitState | None:
         """The state in which it refused."""
-        return self.args[1] if len(self.args) == 3 else None  # noqa: PLR2004
+        return self.args[1] if len(self.args) == _FACTS else None
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until a call may be admitted."""
-        return self.args[2] if len(self.args) == 3 else None  # noqa: PLR2004
+        return self.args[2] if len(self.args) == _FACTS else None
+
+    @property
+    def reason(self) -> str | None:
+        """What opened the circuit."""
+        return self.args[3] if len(self.args) == _FACTS else None
 
     def __str__(self) -> str:
         """The given message, or one made from the attributes."""

@@ -9,8 +9,12 @@ enter that follows in the same thread puts the permit into it.
 
 While the circuit is closed, the permit is the closed phase itself and the same for everybody: one
 shared block is handed out and nothing is prepared. While it is open no block is entered, and one is
-shared too: the enter that finds the wait to be over takes it for its probe, and whoever looks up an
-exit after that looks it up in the half-open phase.
+shared too.
+
+What this cannot pair (enter and exit called by name, or another thread that changes the state
+between look-up and enter) goes through the breaker's unclaimed permits: an enter without a block
+leaves its permit there, and an exit without a permit takes one from there, or else ends a call that
+the closed phase admitted.
 """
 
 import weakref
@@ -18,7 +22,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from example_service.infra.resilience.circuit_state import GIL_ENABLED, Closed, HalfOpen, Permit
+from example_service.infra.resilience.circuit_state import NO_PERMITS, Closed, Open, Permit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -49,23 +53,21 @@ class GuardedBlock:
         self._successes: Iterator[None]
         self.permit = permit
         if breaker is not None:
-            self._bind(breaker)
+            self._breaker = weakref.ref(breaker)
+            self._successes = breaker._machine.successes
 
     def enter(self, breaker: "CircuitBreaker", permit: Permit) -> bool:
         """Take the permit of the enter that belongs to this block's exit.
 
         Returns:
-            False where it belongs to another: the block is of another breaker, or has a permit.
+            False where the block was prepared for another breaker.
         """
-        with breaker._mutex:
-            if self._breaker is None:
-                self._bind(breaker)
-            elif self._breaker() is not breaker:
-                return False
-            if self.permit is not None:
-                return False
-            self.permit = permit
-            return True
+        if self._breaker is None:
+            self._breaker = weakref.ref(breaker)
+        elif self._breaker() is not breaker:
+            return False
+        self.permit = permit
+        return True
 
     async def leave(
         self,
@@ -74,8 +76,7 @@ class GuardedBlock:
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` of the block."""
-        # A block that was entered has a permit; one that was not cannot be left by the language.
-        if exc is None and self.permit.quiet:  # type: ignore[union-attr]
+        if exc is None and (permit := self.permit) is not None and permit.quiet:
             next(self._successes)
         else:
             self._settle(exc)
@@ -91,38 +92,32 @@ class GuardedBlock:
 
     async def leave_unbound(
         self,
-        breaker: "CircuitBreaker",  # noqa: ARG002
+        breaker: "CircuitBreaker",
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` as looked up on the class, for `contextlib.AsyncExitStack`."""
-        self._settle(exc)
+        self._settle_for(breaker, exc)
 
     def leave_unbound_sync(
         self,
-        breaker: "CircuitBreaker",  # noqa: ARG002
+        breaker: "CircuitBreaker",
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__exit__` as looked up on the class, for `contextlib.ExitStack`."""
-        self._settle(exc)
-
-    def _bind(self, breaker: "CircuitBreaker") -> None:
-        self._breaker = weakref.ref(breaker)
-        self._successes = breaker._machine.successes
+        self._settle_for(breaker, exc)
 
     def _settle(self, exc: BaseException | None) -> None:
-        if self.permit is None:
-            raise RuntimeError("a circuit breaker's block was left without having been entered")
         breaker = self._breaker() if self._breaker is not None else None
-        if breaker is None:
-            return
-        if exc is None:
-            breaker._settle_success(self.permit)
-        else:
-            breaker._settle_error(self.permit, exc)
+        if breaker is not None:
+            breaker._settle_block(self.permit, exc)
+
+    def _settle_for(self, breaker: "CircuitBreaker", exc: BaseException | None) -> None:
+        entered_here = self._breaker is not None and self._breaker() is breaker
+        breaker._settle_block(self.permit if entered_here else None, exc)
 
 
 class BlockExit:
@@ -159,7 +154,9 @@ def _block_to_enter(breaker: "CircuitBreaker") -> GuardedBlock:
     machine = breaker._machine
     with breaker._mutex:
         phase = machine.phase
-        if GIL_ENABLED and not isinstance(phase, HalfOpen):
+        hands_out = isinstance(phase, Closed) and machine.permits is not NO_PERMITS
+        refuses_all = isinstance(phase, Open) and machine.mode is None
+        if hands_out or refuses_all:
             block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else None)
             machine.phase_memo = block.leave
             return block

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -18,14 +18,18 @@ def guarded(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callable[P, R]:
     """Wrap a function so that the breaker guards every call; see `CircuitBreaker.protected`."""
     if not callable(func):
         raise TypeError(f"only functions can be guarded, not {func!r}")
-    if _is_kind(func, inspect.isgeneratorfunction) or _is_kind(func, inspect.isasyncgenfunction):
-        raise TypeError(f"generator functions cannot be guarded: {func!r}")
     if _is_kind(func, inspect.iscoroutinefunction):
-        return cast("Callable[P, R]", _guarded_async(breaker, cast("Callable[P, Any]", func)))
-    return _guarded_sync(breaker, func)
+        return cast("Callable[P, R]", _guarded_coroutine(breaker, cast("Callable[P, Any]", func)))
+    if _is_kind(func, inspect.isasyncgenfunction):
+        return cast(
+            "Callable[P, R]", _guarded_async_generator(breaker, cast("Callable[P, Any]", func))
+        )
+    if _is_kind(func, inspect.isgeneratorfunction):
+        return cast("Callable[P, R]", _guarded_generator(breaker, cast("Callable[P, Any]", func)))
+    return _guarded_function(breaker, func)
 
 
-def _guarded_async(
+def _guarded_coroutine(
     breaker: "CircuitBreaker", func: Callable[P, Awaitable[R]]
 ) -> Callable[P, Awaitable[R]]:
     machine, admit = breaker._machine, breaker._admit
@@ -50,7 +54,7 @@ def _guarded_async(
     return guarded_call
 
 
-def _guarded_sync(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callable[P, R]:
+def _guarded_function(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callable[P, R]:
     machine, admit = breaker._machine, breaker._admit
     settle_error, settle_success = breaker._settle_error, breaker._settle_success
 
@@ -65,8 +69,10 @@ def _guarded_sync(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callable[P
             settle_error(permit, error)
             raise
         if result.__class__ is CoroutineType:
-            # A plain decorator around a coroutine function: the outcome is not known yet.
-            return cast("R", _awaited(breaker, permit, cast("Awaitable[Any]", result)))
+            # A plain decorator around a coroutine function. The outcome is not known yet, and a
+            # coroutine that nobody starts has none: it asks for a permit of its own.
+            breaker._release(permit)
+            return cast("R", _awaited(breaker, cast("CoroutineType[Any, Any, Any]", result)))
         if permit.quiet:
             next(machine.successes)
         else:
@@ -76,15 +82,57 @@ def _guarded_sync(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callable[P
     return guarded_call
 
 
-async def _awaited(breaker: "CircuitBreaker", permit: "Permit", awaitable: Awaitable[R]) -> R:
-    """Await what a plain function returned, and settle its permit with the outcome."""
+def _guarded_async_generator(
+    breaker: "CircuitBreaker", func: Callable[P, AsyncGenerator[R, Any]]
+) -> Callable[P, AsyncGenerator[R, Any]]:
+    @functools.wraps(func)
+    async def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
+        permit = breaker._take_permit()
+        stream = func(*args, **kwargs)
+        try:
+            item = await anext(stream)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    await stream.aclose()
+                    raise
+                except BaseException as thrown:  # noqa: BLE001 - It is thrown on.
+                    item = await stream.athrow(thrown)
+                else:
+                    item = await stream.asend(sent)
+        except StopAsyncIteration:
+            breaker._succeed(permit)
+        except BaseException as error:
+            breaker._settle_error(permit, error)
+            raise
+
+    return guarded_stream
+
+
+def _guarded_generator(
+    breaker: "CircuitBreaker", func: Callable[P, Generator[Any, Any, R]]
+) -> Callable[P, Generator[Any, Any, R]]:
+    @functools.wraps(func)
+    def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        permit = breaker._take_permit()
+        try:
+            result = yield from func(*args, **kwargs)
+        except BaseException as error:
+            breaker._settle_error(permit, error)
+            raise
+        breaker._succeed(permit)
+        return result
+
+    return guarded_stream
+
+
+async def _awaited(breaker: "CircuitBreaker", coroutine: CoroutineType[Any, Any, R]) -> R:
+    """Guard a coroutine from its start to its end."""
     try:
-        result = await awaitable
-    except BaseException as error:
-        breaker._settle_error(permit, error)
-        raise
-    breaker._settle_success(permit, result)
-    return result
+        return await breaker.call(lambda: coroutine)
+    finally:
+        coroutine.close()
 
 
 def _is_kind(func: Callable[..., Any], is_kind: Callable[[object], bool]) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any
 
 from example_service.infra.resilience.events import (
     CallFailed,
@@ -10,16 +10,12 @@ from example_service.infra.resilience.events import (
     CallSucceeded,
     CircuitListener,
     Event,
-    FailureListener,
-    RejectionListener,
     StateChanged,
-    StateChangeListener,
-    SuccessListener,
 )
 
 logger = logging.getLogger("example_service.infra.resilience")
 
-EventT = TypeVar("EventT", bound=Event)
+HOOKS = ("on_state_change", "on_success", "on_failure", "on_rejection")
 
 
 class Listeners:
@@ -36,37 +32,41 @@ class Listeners:
 
     def __init__(self, given: Iterable[CircuitListener]) -> None:
         self.given = tuple(given)
+        self.on_state_change: tuple[Callable[[StateChanged], None], ...] = self._hooks(
+            "on_state_change"
+        )
+        self.on_success: tuple[Callable[[CallSucceeded], None], ...] = self._hooks("on_success")
+        self.on_failure: tuple[Callable[[CallFailed], None], ...] = self._hooks("on_failure")
+        self.on_rejection: tuple[Callable[[CallRejected], None], ...] = self._hooks("on_rejection")
         for listener in self.given:
-            if isinstance(listener, type) or not isinstance(listener, CircuitListener):
-                raise TypeError(
-                    "listeners must be objects with on_state_change, on_success, on_failure or "
-                    f"on_rejection, not {listener!r}"
-                )
-        self.on_state_change: tuple[Callable[[StateChanged], None], ...] = tuple(
-            one.on_state_change for one in self.given if isinstance(one, StateChangeListener)
-        )
-        self.on_success: tuple[Callable[[CallSucceeded], None], ...] = tuple(
-            one.on_success for one in self.given if isinstance(one, SuccessListener)
-        )
-        self.on_failure: tuple[Callable[[CallFailed], None], ...] = tuple(
-            one.on_failure for one in self.given if isinstance(one, FailureListener)
-        )
-        self.on_rejection: tuple[Callable[[CallRejected], None], ...] = tuple(
-            one.on_rejection for one in self.given if isinstance(one, RejectionListener)
-        )
-        self._failed: set[object] = set()
+            if isinstance(listener, type) or not any(hasattr(listener, hook) for hook in HOOKS):
+                raise TypeError(f"listeners must be objects with {HOOKS}, not {listener!r}")
+        # By identity: a hook need not be hashable.
+        self._failed: set[int] = set()
 
-    def tell(self, hooks: Iterable[Callable[[EventT], None]], event: EventT) -> None:
-        """Hand an event to each hook; a hook that raises is logged the first time."""
-        for hook in hooks:
+    def _hooks(self, name: str) -> tuple[Callable[[Any], None], ...]:
+        return tuple(getattr(one, name) for one in self.given if hasattr(one, name))
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to each hook for it; a hook that raises is logged the first time."""
+        for hook in self._hooks_for(event):
             try:
                 hook(event)
             except Exception:
-                if hook not in self._failed:
-                    self._failed.add(hook)
+                if id(hook) not in self._failed:
+                    self._failed.add(id(hook))
                     logger.exception(
                         "Listener %r of circuit breaker '%s' raised; it is logged only once",
                         getattr(hook, "__qualname__", hook),
                         event.breaker_name,
                         extra={"breaker": event.breaker_name},
                     )
+
+    def _hooks_for(self, event: Event) -> tuple[Callable[[Any], None], ...]:
+        if isinstance(event, StateChanged):
+            return self.on_state_change
+        if isinstance(event, CallSucceeded):
+            return self.on_success
+        if isinstance(event, CallFailed):
+            return self.on_failure
+        return self.on_rejection

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from example_service.infra.resilience.circuit_state import CircuitState, CircuitStateMachine, Totals
+from example_service.infra.resilience.circuit_state import (
+    CircuitState,
+    CircuitStateMachine,
+    Mode,
+    Totals,
+)
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -32,6 +37,8 @@ class CircuitSnapshot:
         successes: Lifetime successes, likewise.
         rejections: Lifetime refused calls, likewise.
         in_flight: Calls admitted and not ended.
+        mode: The mode set by hand on one of them, or None.
+        would_have_rejected: Calls that the current shadow mode has let through.
         state_changes: How often each change from one state to another happened, likewise.
     """
 
@@ -41,6 +48,8 @@ class CircuitSnapshot:
     successes: int
     rejections: int
     in_flight: int
+    mode: Mode | None
+    would_have_rejected: int
     state_changes: StateChanges
 
 
@@ -151,6 +160,7 @@ class CircuitBreakerRegistry:
             living = self._living(name)
             if living:
                 return living[-1]
+            self._bury()
             known = ", ".join(sorted(self._newest)) or "none"
         raise KeyError(f"no circuit breaker named {name!r}; known: {known}")
 
@@ -173,8 +183,9 @@ class CircuitBreakerRegistry:
         if held is not None:
             return held
         with self._lock:
-            if name in self:
-                breaker = self.get(name)
+            living = self._living(name)
+            if living:
+                breaker = self._held.get(name, living[-1])
             else:
                 configured = self._parameters.get(_configuration_key(name), {})
                 breaker = CircuitBreaker(name, registry=self, **{**defaults, **configured})
@@ -242,9 +253,11 @@ class CircuitBreakerRegistry:
     def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:
         counts = _Counts()
         states = [one.state for one in breakers]
-        with self._lock:
-            for breaker in breakers:
+        modes = [mode for one in breakers if (mode := one._machine.mode) is not None]
+        for breaker in breakers:
+            with breaker._mutex:
                 counts.add(breaker._machine.totals(), breaker._machine.state_changes)
+        with self._lock:
             gone = self._retired.get(name)
             if gone is not None:
                 counts.add(gone.totals(), gone.state_changes)
@@ -255,6 +268,8 @@ class CircuitBreakerRegistry:
             successes=counts.successes,
             rejections=counts.rejections,
             in_flight=sum(one.in_flight for one in breakers),
+            mode=next((one.mode for one in modes), None),
+            would_have_rejected=sum(one.would_have_rejected for one in modes),
             state_changes=counts.state_changes,
         )
 

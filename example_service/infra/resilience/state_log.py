@@ -2,36 +2,28 @@
 
 import logging
 
-from example_service.infra.resilience.circuit_state import CircuitState
+from example_service.infra.resilience.circuit_state import CircuitState, ManualMode
 from example_service.infra.resilience.events import StateChanged
 
 logger = logging.getLogger("example_service.infra.resilience")
 
 
-def log_state_change(event: StateChanged, probe_timeout: float | None) -> None:
-    """Write the line of one change of state.
-
-    Args:
-        event: The change.
-        probe_timeout: Seconds that a probe outran, where that is what opened the circuit.
-    """
+def log_state_change(event: StateChanged) -> None:
+    """Write the line of one change of state."""
     fields = {
         "breaker": event.breaker_name,
         "from_state": event.from_state.value,
         "to_state": event.to_state.value,
+        "reason": event.reason,
     }
     if event.to_state is CircuitState.OPEN:
+        wait = event.wait_seconds
         logger.warning(
-            "Circuit breaker '%s' opened: %s; probes admitted in %.1f seconds",
+            "Circuit breaker '%s' opened: %s; probes admitted %s",
             event.breaker_name,
-            _evidence(event, probe_timeout),
-            event.wait_seconds,
-            extra=fields
-            | {
-                "wait_seconds": event.wait_seconds,
-                "failure_count": event.failure_count,
-                "error_type": event.error_type,
-            },
+            event.reason,
+            "not before a reset" if wait is None else f"in {wait:.1f} seconds",
+            extra=fields | {"wait_seconds": wait, "failure_count": event.failure_count},
         )
     elif event.to_state is CircuitState.HALF_OPEN:
         logger.info(
@@ -41,20 +33,22 @@ def log_state_change(event: StateChanged, probe_timeout: float | None) -> None:
         )
     else:
         logger.info(
-            "Circuit breaker '%s' closed: %d calls were rejected meanwhile",
+            "Circuit breaker '%s' closed: %s; calls rejected meanwhile: %d",
             event.breaker_name,
+            event.reason,
             event.rejections,
             extra=fields | {"rejections": event.rejections},
         )
 
 
-def log_rejections(breaker_name: str, state: CircuitState, count: int, retry_after: float) -> None:
+def log_rejections(
+    breaker_name: str, state: CircuitState, count: int, retry_after: float | None
+) -> None:
     """Write the summary of the calls refused since the last one."""
     logger.info(
-        "Circuit breaker '%s' rejected %d calls; next attempt in %.1f seconds",
+        "Circuit breaker '%s' refuses calls: %d since the last such line",
         breaker_name,
         count,
-        retry_after,
         extra={
             "breaker": breaker_name,
             "state": state.value,
@@ -64,12 +58,18 @@ def log_rejections(breaker_name: str, state: CircuitState, count: int, retry_aft
     )
 
 
-def _evidence(event: StateChanged, probe_timeout: float | None) -> str:
-    if probe_timeout is not None:
-        return f"a probe did not end within {probe_timeout:g} seconds"
-    last = f", the last a {event.error_type}" if event.error_type else ""
-    if event.from_state is CircuitState.HALF_OPEN:
-        return f"a probe failed{last}"
-    if event.failure_count == 0:
-        return "set by hand"
-    return f"{event.failure_count} failures in a row{last}"
+def log_mode(breaker_name: str, mode: ManualMode, seconds: float | None) -> None:
+    """Write the line of a mode set by hand."""
+    logger.warning(
+        "Circuit breaker '%s' set to %s by hand: %s; holds %s",
+        breaker_name,
+        mode.mode.value,
+        mode.reason,
+        "until a reset" if seconds is None else f"for {seconds:.1f} seconds",
+        extra={
+            "breaker": breaker_name,
+            "mode": mode.mode.value,
+            "reason": mode.reason,
+            "seconds": seconds,
+        },
+    )
