@@ -1,0 +1,191 @@
+"""Log lines of one shape, whoever writes them.
+
+Lines of structlog and of the standard library (the server, the circuit breakers with their
+`extra=` fields, any package) get the same members: `timestamp`, `level`, `logger`, `event`, the
+request's `request_id` and `trace_id`, what is bound to the context, and the line's own fields.
+They are written to standard output, as JSON for machines or as text for a person at a terminal. A
+line stays a line: control characters in any value are escaped in both forms.
+"""
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from structlog.contextvars import merge_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from example_service.core.context import request_id, traceparent
+
+if TYPE_CHECKING:
+    from example_service.core.settings import Settings
+
+_TRACE_ID = slice(3, 35)
+_TRACEBACK_MARGIN = "    "
+_CHATTY_LOGGERS = ("httpx", "httpcore")
+_SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
+
+# The formatters of other handlers leave their results on a record, and uvicorn its message with
+# colours in it.
+_REPEATED = ("message", "asctime", "color_message")
+
+# Loggers keep the list that they met at their first line, so it is changed in place.
+_processors: list[Processor] = []
+
+
+def configure_logging(settings: "Settings") -> None:
+    """Send every log line of the process through the one format that the settings ask for.
+
+    May be called again; the last call decides. Only the level of a structlog logger that has
+    already written a line stays as it was.
+    """
+    level = logging.getLevelNamesMapping()[settings.log.level]
+    rendering: list[Processor] = [_render_json]
+    if writes_to_console(settings):
+        rendering = _console_rendering()
+    _processors[:] = [merge_contextvars, _compose, *rendering]
+    structlog.configure(
+        processors=_processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_LineLogger,
+        cache_logger_on_first_use=True,
+    )
+    _configure_standard_library(level, rendering)
+
+
+def writes_to_console(settings: "Settings") -> bool:
+    """Tell whether lines are written as text for a person, rather than as JSON."""
+    if settings.log.format == "auto":
+        return settings.environment == "development" and sys.stdout.isatty()
+    return settings.log.format == "console"
+
+
+def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
+    handler = _LineHandler()
+    handler.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=[ExtraAdder(), _name_record],
+            processors=[
+                ProcessorFormatter.remove_processors_meta,
+                merge_contextvars,
+                _compose,
+                *rendering,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    for former in [h for h in root.handlers if isinstance(h, _LineHandler)]:
+        root.removeHandler(former)
+    root.addHandler(handler)
+    root.setLevel(level)
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+    for name in _SERVER_LOGGERS:
+        server_logger = logging.getLogger(name)
+        server_logger.handlers.clear()
+        server_logger.setLevel(logging.NOTSET)
+        # The service writes an access line of its own, with the request's id and route.
+        server_logger.propagate = name != "uvicorn.access"
+
+
+def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventDict:
+    """Put the members that every line has in front, and add those of the request."""
+    line: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(),
+        "level": level,
+        "logger": event_dict.pop("logger", None) or logger.name,
+        "event": event_dict.pop("event"),
+    }
+    if (current_id := request_id.get()) is not None:
+        line["request_id"] = current_id
+    if (parent := traceparent.get()) is not None:
+        line["trace_id"] = parent[_TRACE_ID]
+    line.update(event_dict)
+    return dict(format_exc_info(logger, level, line)) if "exc_info" in line else line
+
+
+def _name_record(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
+    event_dict["logger"] = event_dict["_record"].name
+    for key in _REPEATED:
+        event_dict.pop(key, None)
+    return event_dict
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
+
+
+def _render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
+    """Write the line as a JSON object in ASCII, in which no control character remains."""
+    try:
+        return _encode(event_dict)
+    except (TypeError, ValueError, RecursionError):
+        # NaN, keys that are no strings, a circle: JSON has no words for them, so Python's serve.
+        return _encode(
+            {k: v if isinstance(v, str | int) else ascii(v) for k, v in event_dict.items()}
+        )
+
+
+def _console_rendering() -> list[Processor]:
+    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return [_escape, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)]
+
+
+def _escape(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
+    """Keep control characters in values from breaking a line, or from steering the terminal."""
+    for key, value in event_dict.items():
+        if key in ("exception", "stack"):
+            # The margin keeps a line break in an exception's text from passing for a log line.
+            lines = (_TRACEBACK_MARGIN + _printable(line) for line in value.split("\n"))
+            event_dict[key] = "\n".join(lines)
+        else:
+            shown = value if isinstance(value, str) else repr(value)
+            event_dict[key] = value if shown.isprintable() else _printable(shown)
+    return event_dict
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _write(line: str) -> None:
+    # The stream is looked up each time, for tests and supervisors replace it.
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # Whoever read the log has gone; that must not fail the request which is told about.
+        return
+
+
+class _LineLogger:
+    """What structlog's loggers hand their finished lines to."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str = "example_service") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        _write(line)
+
+    debug = info = warning = error = critical = msg
+
+
+class _LineHandler(logging.Handler):
+    """What the standard library's loggers hand their records to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail its writer
+            self.handleError(record)
+        else:
+            _write(line)

@@ -1,0 +1,92 @@
+"""The types of settings that need more than a range: how each is read, and what is refused.
+
+The messages complete a sentence that begins with the variable's name, and repeat no value.
+"""
+
+import ipaddress
+import json
+import re
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+
+def _read_items(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("should be a JSON array, or values separated by commas") from None
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        # The port is checked only when it is read.
+        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError("should be a URL that begins with https:// or http:// and names a host")
+    return parts
+
+
+def _check_url(value: str) -> str:
+    parts = _split(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or a password, for URLs end up in logs")
+    if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("should be a URL without query, fragment, spaces or non-ASCII characters")
+    return value.rstrip("/")
+
+
+def _check_origin(value: str) -> str:
+    if value == "*":
+        return value
+    if _split(value).path or _check_url(value) != value:
+        raise ValueError("should be origins without a path or a slash at the end")
+    return value.lower()
+
+
+def _check_host_pattern(value: str) -> str:
+    if value != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", value):
+        raise ValueError('should be host names without scheme and port, "*.example.com" or "*"')
+    return value.lower()
+
+
+def _check_proxy(value: str) -> str:
+    try:
+        return value if value == "*" else str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError('should be IP addresses, networks such as 10.0.0.0/8, or "*"') from None
+
+
+def _check_header_token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]{16,}", value.get_secret_value()):
+        raise ValueError("should be at least 16 visible ASCII characters, without spaces")
+    return value
+
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+"""More than no time and at most a day."""
+
+SecondsFromZero = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+"""No time at all, or at most a day."""
+
+HTTPURL = Annotated[str, AfterValidator(_check_url)]
+"""An address that paths are appended to; it never ends in a slash."""
+
+HeaderToken = Annotated[SecretStr, AfterValidator(_check_header_token)]
+"""A secret that is sent in a header."""
+
+# A list is written as a JSON array, or as values separated by commas.
+_LIST = NoDecode, BeforeValidator(_read_items)
+
+HostPatterns = Annotated[list[Annotated[str, AfterValidator(_check_host_pattern)]], *_LIST]
+Origins = Annotated[list[Annotated[str, AfterValidator(_check_origin)]], *_LIST]
+ProxyAddresses = Annotated[list[Annotated[str, AfterValidator(_check_proxy)]], *_LIST]

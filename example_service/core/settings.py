@@ -1,0 +1,338 @@
+"""Every setting of the service, with its unit, range and default.
+
+A setting is one environment variable: `PORT`, or `GROUP__FIELD` for those in a group
+(`LIMITS__MAX_BODY_BYTES`). Variables win over the file `.env` in the current directory, which wins
+over the defaults; an empty variable counts as not given. Every default is safe on a developer's
+machine. `load_settings` is the way in: it also refuses what must not reach production.
+"""
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.core.production import production_problems
+from example_service.core.setting_types import (
+    HTTPURL,
+    HeaderToken,
+    HostPatterns,
+    Origins,
+    ProxyAddresses,
+    Seconds,
+    SecondsFromZero,
+)
+from example_service.core.variables import (
+    DELIMITER,
+    group_names,
+    unknown_variables,
+    validation_problems,
+)
+
+ENV_FILE = ".env"
+
+Environment = Literal["development", "test", "production"]
+Source = Literal["default", "environment", ".env"]
+
+_DEMONSTRATION_RECOVERY_TIMEOUT = 5.0
+_PRODUCTION_DRAIN_SECONDS = 5.0
+
+
+class Group(BaseModel):
+    """What the groups have in common: read-only, and no field that is not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class LogSettings(Group):
+    """What is logged, and in which form."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="Lines below this level are not written."
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto",
+        description='"console" for people, "json" for machines; "auto" is console on a terminal '
+        "in development, otherwise json.",
+    )
+    access: bool = Field(default=True, description="Write one line for each request served.")
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+class LimitSettings(Group):
+    """How much one request, and all of them together, may ask of a worker process."""
+
+    max_body_bytes: int = Field(
+        default=1_048_576, ge=1, description="Largest request body in bytes; above: 413."
+    )
+    request_timeout_seconds: Seconds = Field(
+        default=30.0, description="Seconds that a request may take until its answer begins."
+    )
+    max_concurrent_requests: int = Field(
+        default=1000, ge=1, description="Requests at once in one worker process; above: 503."
+    )
+
+
+class ShutdownSettings(Group):
+    """What happens between the signal to stop and the end of the process."""
+
+    drain_seconds: SecondsFromZero = Field(
+        default=0.0,
+        description="Seconds for which the socket stays open while readiness answers 503, so that "
+        "balancers look elsewhere. In production 5 unless given.",
+    )
+    grace_seconds: SecondsFromZero = Field(
+        default=30.0,
+        description="Seconds that requests in flight have to finish after the socket is closed.",
+    )
+
+
+class HTTPSettings(Group):
+    """Who may talk to the service."""
+
+    allowed_hosts: HostPatterns = Field(
+        default=["*"],
+        min_length=1,
+        description='Host names that requests may be for; "*.example.com" for subdomains, "*" for '
+        'every name. Production refuses "*".',
+        examples=[["api.example.com"]],
+    )
+    cors_origins: Origins = Field(
+        default=[],
+        description="Origins whose pages may call the service from a browser; none by default. "
+        'Production refuses "*".',
+        examples=[["https://app.example.com"]],
+    )
+    trusted_proxies: ProxyAddresses = Field(
+        default=[],
+        description="Addresses or networks of proxies whose X-Forwarded-For and "
+        'X-Forwarded-Proto are believed; "*" for any peer.',
+        examples=[["10.0.0.0/8"]],
+    )
+
+
+class AdminSettings(Group):
+    """The administration endpoints."""
+
+    token: HeaderToken | None = Field(
+        default=None,
+        description="Bearer token for /admin, at least 16 characters; without it there is no "
+        'administration. Make one with: python -c "import secrets; print(secrets.token_urlsafe())"',
+        examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
+    )
+
+
+class PaymentProviderSettings(Group):
+    """The payment provider behind the `payment` breaker."""
+
+    base_url: HTTPURL | None = Field(
+        default=None,
+        description="Where the provider's API begins. In development `serve` brings a sandbox "
+        "when this is not given; production refuses to start without a real one.",
+        examples=["https://api.payment-provider.com"],
+    )
+    timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for the provider to send or take more bytes."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=1.0, description="Seconds to wait for a connection to the provider."
+    )
+
+
+class SandboxSettings(Group):
+    """The payment provider that misbehaves on request, in development only."""
+
+    control_url: HTTPURL | None = Field(
+        default=None,
+        description="Where the sandbox takes its orders; `serve` sets this for its workers.",
+        examples=["http://127.0.0.1:9000"],
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**53 - 1,
+        description="The same seed brings the same faults in the same order; they vary without it.",
+        examples=[1],
+    )
+
+
+class CircuitBreakerSettings(Group):
+    """Parameters of the breaker with one name; each that is not given is left to the code."""
+
+    failure_threshold: int | None = Field(
+        default=None, ge=1, description="Failures in a row that open the circuit.", examples=[5]
+    )
+    recovery_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds open before a probe is admitted. In development 5 for `payment` "
+        "unless given.",
+        examples=[60.0],
+    )
+    success_threshold: int | None = Field(
+        default=None, ge=1, description="Successful probes that close the circuit.", examples=[2]
+    )
+    half_open_max_calls: int | None = Field(
+        default=None, ge=1, description="Probes at once while half open.", examples=[3]
+    )
+    probe_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a probe that has not ended counts as a failure.",
+        examples=[30.0],
+    )
+    critical: bool = Field(
+        default=False, description="Whether the service is not ready while the circuit is open."
+    )
+
+    def parameters(self) -> dict[str, int | float]:
+        """The keyword arguments for the breaker: those that were given, and no others."""
+        return self.model_dump(exclude_none=True, exclude={"critical"})
+
+
+class Settings(BaseSettings):
+    """All settings, read from the environment and `.env` where they are not passed in.
+
+    Raises:
+        pydantic.ValidationError: If a value is out of its range, or a group holds an unknown one.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        env_nested_delimiter=DELIMITER,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    environment: Environment = Field(
+        default="development",
+        description="development, test or production. Production refuses unsafe settings.",
+    )
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 for any free one."
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
+    log: LogSettings = LogSettings()
+    limits: LimitSettings = LimitSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    http: HTTPSettings = HTTPSettings()
+    admin: AdminSettings = AdminSettings()
+    payment_provider: PaymentProviderSettings = PaymentProviderSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
+        default={},
+        description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",
+    )
+
+    @field_validator("shutdown")
+    @classmethod
+    def _drain_in_production(
+        cls, value: ShutdownSettings, info: ValidationInfo
+    ) -> ShutdownSettings:
+        if (
+            info.data.get("environment") != "production"
+            or "drain_seconds" in value.model_fields_set
+        ):
+            return value
+        return value.model_copy(update={"drain_seconds": _PRODUCTION_DRAIN_SECONDS})
+
+    @field_validator("circuit_breakers")
+    @classmethod
+    def _quick_demonstration(
+        cls, value: dict[str, CircuitBreakerSettings], info: ValidationInfo
+    ) -> dict[str, CircuitBreakerSettings]:
+        payment = value.get("payment", CircuitBreakerSettings())
+        if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
+            return value
+        # A newcomer who watches a circuit recover should not have to wait for a minute.
+        quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
+        return {**value, "payment": quick}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then variables, then `.env`.
+
+        A variable with the bare name of a group, such as `ADMIN` or `LOG`, is not ours: many
+        programs have one, and none of ours needs a JSON object in it.
+        """
+        groups = group_names(settings_cls)
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {k: v for k, v in source.env_vars.items() if k not in groups}
+        return init_settings, env_settings, dotenv_settings, file_secret_settings
+
+
+def load_settings() -> Settings:
+    """Read the settings, and refuse what cannot be used where the service runs.
+
+    Raises:
+        SettingsError: If a variable is invalid or unknown, or production would be unsafe with it.
+    """
+    settings, problems = read_settings()
+    if settings is not None and settings.environment == "production":
+        problems += production_problems(settings)
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def read_settings() -> tuple[Settings | None, list[SettingProblem]]:
+    """Read the settings without a judgement on production.
+
+    Returns:
+        The settings, None where a value is invalid; and what is wrong, which may be unknown
+        variables beside valid settings.
+    """
+    try:
+        given = variable_sources()
+        problems = unknown_variables(Settings, given)
+        return Settings(), problems
+    except ValidationError as error:
+        known = {problem.variable for problem in problems}
+        invalid = validation_problems(Settings, error)
+        return None, problems + [p for p in invalid if p.variable not in known]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        return None, [SettingProblem(ENV_FILE, f"cannot be read: {reason}")]
+
+
+def variable_sources() -> dict[str, Source]:
+    """Tell where each variable that is set comes from, by its name in capitals.
+
+    Variables of other programs are among them; what is not listed has its default.
+    """
+    from_file: dict[str, Source] = {
+        name.upper(): ".env" for name in DotEnvSettingsSource(Settings).env_vars
+    }
+    from_environment: dict[str, Source] = {
+        name.upper(): "environment" for name in EnvSettingsSource(Settings).env_vars
+    }
+    return from_file | from_environment

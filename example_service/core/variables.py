@@ -1,0 +1,193 @@
+"""The environment variables behind a settings class: their names, sources and misspellings."""
+
+import difflib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+from example_service.core.exceptions import SettingProblem
+
+DELIMITER = "__"
+
+# Two group names at least this alike are one name and its misspelling (1.0 means equal).
+_ALIKE = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One environment variable and the field that it sets.
+
+    Attributes:
+        path: Attribute names from the settings object to the value; a key of a mapping counts as
+            one of them.
+        field: The field as pydantic knows it.
+    """
+
+    path: tuple[str, ...]
+    field: FieldInfo
+
+    @property
+    def name(self) -> str:
+        """The variable's name: `LIMITS__MAX_BODY_BYTES`."""
+        return DELIMITER.join(self.path).upper()
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether the value must never be shown."""
+        return _mentions(self.field.annotation, SecretStr)
+
+    @property
+    def default_text(self) -> str:
+        """The default as it would be written into the environment; empty for "not given"."""
+        return as_text(self.field.get_default(call_default_factory=True))
+
+    @property
+    def example(self) -> str:
+        """A line for the environment that is valid."""
+        examples = self.field.examples
+        return f"{self.name}={as_text(examples[0]) if examples else self.default_text}"
+
+    def value_in(self, settings: BaseSettings) -> object:
+        """Look the value up in a settings object that has it."""
+        value: Any = settings
+        for part in self.path:
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        return value
+
+
+def _mentions(annotation: object, sought: type) -> bool:
+    return annotation is sought or any(_mentions(part, sought) for part in get_args(annotation))
+
+
+def as_text(value: object) -> str:
+    """Write a setting's value as one would in the environment."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def variables(settings_class: type[BaseSettings], keys: Iterable[str]) -> list[Variable]:
+    """List the variables of a settings class, in the order in which it declares them.
+
+    Args:
+        settings_class: Fields are plain values, groups (a model) or mappings of names to a model.
+        keys: The names to list for each mapping, for there are infinitely many.
+    """
+    names = tuple(keys)
+    return [
+        Variable(path, field)
+        for field_name, field in settings_class.model_fields.items()
+        for path, field in _leaves((field_name,), field, names)
+    ]
+
+
+def _leaves(
+    path: tuple[str, ...], field: FieldInfo, keys: Collection[str]
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    group, is_mapping = _group_model(field)
+    if group is None:
+        yield path, field
+        return
+    prefixes = [(*path, key) for key in keys] if is_mapping else [path]
+    for prefix in prefixes:
+        for name, member in group.model_fields.items():
+            yield (*prefix, name), member
+
+
+def _group_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
+    """The model behind a field, and whether the field maps names to such models."""
+    is_mapping = get_origin(field.annotation) is dict
+    candidate = get_args(field.annotation)[1] if is_mapping else field.annotation
+    if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+        return candidate, is_mapping
+    return None, False
+
+
+def group_names(settings_class: type[BaseSettings]) -> dict[str, bool]:
+    """The fields that are groups, and of each whether it maps names to groups."""
+    models = {name: _group_model(field) for name, field in settings_class.model_fields.items()}
+    return {name: is_mapping for name, (model, is_mapping) in models.items() if model is not None}
+
+
+def unknown_variables(
+    settings_class: type[BaseSettings], given: Iterable[str]
+) -> list[SettingProblem]:
+    """Find the variables that belong to our groups by name, yet set nothing.
+
+    Also found is a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`). Any other name is
+    somebody else's business.
+
+    Args:
+        settings_class: The settings that there are.
+        given: Names of the variables that are set, in any case.
+    """
+    names = [name.upper() for name in given if DELIMITER in name]
+    catalogue = _Catalogue(settings_class, names)
+    return [problem for name in names if (problem := catalogue.problem_with(name)) is not None]
+
+
+class _Catalogue:
+    """The names that are known, and what was probably meant by one that is not."""
+
+    def __init__(self, settings_class: type[BaseSettings], given: Iterable[str]) -> None:
+        self._groups = {name.upper() for name in group_names(settings_class)}
+        # Whatever stands between two delimiters may be meant as a mapping's key. One of our own
+        # keeps the names of a mapping's fields known where none is given.
+        parts = [name.lower().split(DELIMITER) for name in given]
+        keys = {key for _, key, *rest in parts if key and rest} or {"name"}
+        known = variables(settings_class, sorted(keys))
+        self._examples = {variable.name: variable.example for variable in known}
+
+    def problem_with(self, name: str) -> SettingProblem | None:
+        if name in self._examples:
+            return None
+        group, _, rest = name.partition(DELIMITER)
+        if group in self._groups:
+            return self._unknown(name, self._completed(name) or self._similar(name))
+        # Another word before or behind the group's name makes it another program's variable.
+        meant = [
+            f"{other}{DELIMITER}{rest}"
+            for other in difflib.get_close_matches(group, self._groups, n=1, cutoff=_ALIKE)
+            if other.count("_") == group.count("_")
+        ]
+        known = [candidate for candidate in meant if candidate in self._examples]
+        return self._unknown(name, known) if known else None
+
+    def _completed(self, name: str) -> list[str]:
+        return [known for known in self._examples if known.startswith(name + DELIMITER)]
+
+    def _similar(self, name: str) -> list[str]:
+        return difflib.get_close_matches(name, self._examples, n=1)
+
+    def _unknown(self, name: str, meant: list[str]) -> SettingProblem:
+        shown = name if name.isprintable() else ascii(name)
+        if not meant:
+            return SettingProblem(shown, "is not a setting; unset it")
+        return SettingProblem(
+            shown, f"is not a setting; did you mean {meant[0]}?", self._examples[meant[0]]
+        )
+
+
+def validation_problems(
+    settings_class: type[BaseSettings], error: ValidationError
+) -> list[SettingProblem]:
+    """Say what pydantic refused in the terms of the environment, without the refused values."""
+    problems: dict[str, SettingProblem] = {}
+    for detail in error.errors(include_url=False, include_input=False, include_context=False):
+        path = [str(part) for part in detail["loc"] if isinstance(part, str)]
+        known = {v.name: v for v in variables(settings_class, path[1:2])}
+        name = DELIMITER.join(path).upper()
+        example = known[name].example if name in known else ""
+        # The items of one list may be refused one by one; the first says enough.
+        problems.setdefault(name, SettingProblem(name, _reworded(detail["msg"]), example))
+    return list(problems.values())
+
+
+def _reworded(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message.removeprefix("String ").removeprefix("Value ")

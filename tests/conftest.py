@@ -1,0 +1,19 @@
+"""What holds for every test."""
+
+import os
+
+import pytest
+
+from example_service.core.settings import Settings
+from example_service.core.variables import DELIMITER, group_names
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no variable and no `.env` of whoever runs the tests decide their outcome."""
+    groups = group_names(Settings)
+    for name in os.environ:
+        group, delimiter, _ = name.lower().partition(DELIMITER)
+        if group in groups if delimiter else group in Settings.model_fields:
+            monkeypatch.delenv(name)
+    monkeypatch.setitem(Settings.model_config, "env_file", None)

@@ -1,0 +1,405 @@
+"""The service as processes: how it starts, how it stops, and what it leaves behind."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+
+from example_service.core.settings import Settings
+from example_service.server import listen
+from example_service.workers import Supervisor
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 30.0
+RATES = "/api/v1/exchange-rates/EUR"
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Ask again and again until the answer is yes."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class Service:
+    """`example-service serve` in a process of its own, on a free port, away from any `.env`."""
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        self.output = directory / "stdout"
+        self._errors = directory / "stderr"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(directory),
+            "PORT": "0",
+            **variables,
+        }
+        with self.output.open("wb") as output, self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "example_service", "serve"],
+                cwd=directory,
+                env=environment,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        """Where it serves, as it says itself."""
+        wait_until(lambda: "Stop with Ctrl+C" in self.text or self.process.poll() is not None)
+        found = re.search(r"is ready: (\S+)", self.text)
+        assert found is not None, self.errors
+        return found[1]
+
+    @property
+    def text(self) -> str:
+        """What it has written to standard output."""
+        return self.output.read_text()
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        return self._errors.read_text()
+
+    def status(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers, in no particular order."""
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.text)]
+
+
+class HeldProvider:
+    """A payment provider that answers only when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.may_answer = threading.Event()
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                provider.asked.set()
+                provider.may_answer.wait(DEADLINE_SECONDS)
+                body = b'{"currency": "EUR", "base": "USD", "rate": "0.92"}'
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services; whatever is left of them after the test is killed."""
+    services: list[Service] = []
+
+    def start_service(**variables: str) -> Service:
+        services.append(Service(tmp_path, **variables))
+        return services[-1]
+
+    yield start_service
+    for service in services:
+        if service.process.poll() is None:
+            os.killpg(service.process.pid, signal.SIGKILL)
+            service.process.wait()
+
+
+@pytest.fixture
+def provider() -> Iterator[HeldProvider]:
+    """A provider that holds its answer back until the test lets it go."""
+    held = HeldProvider()
+    thread = threading.Thread(target=held.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield held
+    held.may_answer.set()
+    held.server.shutdown()
+    thread.join()
+    held.server.server_close()
+
+
+@pytest.fixture
+def in_background() -> Iterator[ThreadPoolExecutor]:
+    """Threads for requests that take their time."""
+    with ThreadPoolExecutor() as executor:
+        yield executor
+
+
+def held_request(
+    service: Service, provider: HeldProvider, executor: ThreadPoolExecutor
+) -> Future[httpx.Response]:
+    """A request that has reached the provider, and stays there."""
+    url = service.url
+    request = executor.submit(httpx.get, url + RATES, timeout=DEADLINE_SECONDS)
+    assert provider.asked.wait(DEADLINE_SECONDS)
+    return request
+
+
+def is_ready(url: str) -> bool:
+    """Whether a new connection is told that the service is ready."""
+    return httpx.get(f"{url}/health/ready").status_code == 200
+
+
+def refuses_connections(url: str) -> bool:
+    """Whether nobody listens there."""
+    try:
+        httpx.get(f"{url}/health/live")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_development_needs_nothing_and_ends_with_status_0(
+    number: signal.Signals, start: Callable[..., Service]
+) -> None:
+    """Without a setting, the sandbox stands in for the provider, and ends with the service."""
+    service = start()
+    url = service.url
+
+    rate = httpx.get(url + RATES)
+    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
+    sandboxes = children.read_text().split() if children.exists() else []
+    service.process.send_signal(number)
+
+    assert rate.json()["currency"] == "EUR"
+    assert service.status() == 0
+    assert f"curl -X PUT {url}/sandbox/mode" in service.text
+    assert service.errors == ""
+    for sandbox in sandboxes:
+        assert not Path(f"/proc/{sandbox}").exists()
+
+
+def test_a_signal_drains_the_service(
+    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
+) -> None:
+    """Ready answers 503 first, then the socket closes, and the request in flight is answered."""
+    service = start(
+        PAYMENT_PROVIDER__BASE_URL=provider.url,
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
+        LIMITS__REQUEST_TIMEOUT_SECONDS="60",
+        SHUTDOWN__DRAIN_SECONDS="1",
+    )
+    request = held_request(service, provider, in_background)
+    url = service.url
+    assert is_ready(url)
+
+    service.process.send_signal(signal.SIGTERM)
+
+    wait_until(lambda: not is_ready(url))
+    assert httpx.get(f"{url}/health/live").status_code == 200
+    wait_until(lambda: refuses_connections(url))
+    assert not request.done()
+    provider.may_answer.set()
+    assert request.result(DEADLINE_SECONDS).status_code == 200
+    assert service.status() == 0
+
+
+def test_the_second_signal_stops_at_once(
+    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
+) -> None:
+    """Nobody has to wait for the drain or for requests in flight."""
+    service = start(
+        PAYMENT_PROVIDER__BASE_URL=provider.url,
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
+        SHUTDOWN__DRAIN_SECONDS="3600",
+    )
+    request = held_request(service, provider, in_background)
+    url = service.url
+
+    service.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not is_ready(url))
+    service.process.send_signal(signal.SIGTERM)
+
+    assert service.status() == 128 + signal.SIGTERM
+    with pytest.raises(httpx.TransportError):
+        request.result(DEADLINE_SECONDS)
+
+
+def test_the_grace_time_has_an_end(
+    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
+) -> None:
+    """A request that does not finish in time is cut, and the end is still an orderly one."""
+    service = start(
+        PAYMENT_PROVIDER__BASE_URL=provider.url,
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
+        SHUTDOWN__GRACE_SECONDS="0",
+    )
+    request = held_request(service, provider, in_background)
+
+    service.process.send_signal(signal.SIGTERM)
+
+    assert service.status() == 0
+    assert not provider.may_answer.is_set()
+    assert request.result(DEADLINE_SECONDS).is_server_error
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(start: Callable[..., Service]) -> None:
+    """The line names the port and the way to another one; the exit status is 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        service = start(PORT=str(port))
+
+        assert service.status() == 1
+        assert service.text == ""
+        (line,) = service.errors.splitlines()
+        assert f"Port {port} on 127.0.0.1 is taken" in line
+        assert "--port" in line
+
+
+def test_production_refuses_with_a_table(start: Callable[..., Service]) -> None:
+    """Unsafe settings end in exit status 2 and a table without secrets, before anything starts."""
+    service = start(ENVIRONMENT="production", ADMIN__TOKEN="changeme-changeme")
+
+    assert service.status() == 2
+    assert service.text == ""
+    assert "Traceback" not in service.errors
+    assert "changeme" not in service.errors
+    rows = [line.split()[0] for line in service.errors.splitlines() if line.startswith("  ")]
+    assert rows == [
+        "VARIABLE",
+        "PAYMENT_PROVIDER__BASE_URL",
+        "HTTP__ALLOWED_HOSTS",
+        "ADMIN__TOKEN",
+    ]
+
+
+def test_what_is_no_http_gets_a_problem(start: Callable[..., Service]) -> None:
+    """Even what the application never sees is answered with a problem that is explained."""
+    service = start()
+    host, port = service.url.removeprefix("http://").split(":")
+
+    with socket.create_connection((host, int(port)), DEADLINE_SECONDS) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        with connection.makefile("rb") as stream:
+            answer = stream.read().decode()
+
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "content-type: application/problem+json" in answer
+    found = re.search(r'"type": "([^"]+)"', answer)
+    assert found is not None
+    assert httpx.get(service.url + found[1]).status_code == 200
+
+
+def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_path: Path) -> None:
+    """They share the port, answer with the figures of both, and leave nothing behind."""
+    service = start(WORKERS="2")
+    url = service.url
+
+    assert len(service.workers()) == 2
+    assert httpx.get(url + RATES).status_code == 200
+    assert 'circuit_breaker_successes_total{name="payment"} 1.0' in httpx.get(f"{url}/metrics").text
+    service.process.send_signal(signal.SIGTERM)
+
+    assert service.status() == 0
+    assert refuses_connections(url)
+    assert service.errors == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stderr", "stdout"]
+
+
+def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
+    """The service goes on, with as many workers as before."""
+    service = start(WORKERS="2")
+    url = service.url
+
+    os.kill(service.workers()[0], signal.SIGKILL)
+
+    wait_until(lambda: len(service.workers()) == 3)
+    assert httpx.get(url + RATES).status_code == 200
+    assert '"exit_status":-9' in service.text
+    wait_until(lambda: service.text.count("Application startup complete") == 3)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.status() == 0
+
+
+def test_an_interrupt_from_the_terminal_lets_workers_finish(
+    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
+) -> None:
+    """Ctrl+C reaches every process of the group; for the workers, only the parent's word counts."""
+    service = start(
+        WORKERS="2",
+        PAYMENT_PROVIDER__BASE_URL=provider.url,
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
+        LIMITS__REQUEST_TIMEOUT_SECONDS="60",
+    )
+    request = held_request(service, provider, in_background)
+    url = service.url
+
+    os.killpg(service.process.pid, signal.SIGINT)
+
+    wait_until(lambda: refuses_connections(url))
+    provider.may_answer.set()
+    assert request.result(DEADLINE_SECONDS).status_code == 200
+    assert service.status() == 0
+    assert service.errors == ""
+
+
+def test_the_second_signal_kills_the_workers(
+    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
+) -> None:
+    """The exit status says that the end was not an orderly one."""
+    service = start(
+        WORKERS="2",
+        PAYMENT_PROVIDER__BASE_URL=provider.url,
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
+        SHUTDOWN__DRAIN_SECONDS="3600",
+    )
+    request = held_request(service, provider, in_background)
+    url = service.url
+
+    service.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not is_ready(url))
+    service.process.send_signal(signal.SIGTERM)
+
+    assert service.status() == 1
+    assert refuses_connections(url)
+    with pytest.raises(httpx.TransportError):
+        request.result(DEADLINE_SECONDS)
+
+
+def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> None:
+    """When the parent is killed without a word, the port becomes free all the same."""
+    service = start(WORKERS="2")
+    url = service.url
+
+    service.process.kill()
+    service.process.wait()
+
+    wait_until(lambda: refuses_connections(url))
+
+
+def test_workers_that_cannot_start_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same fault would meet every replacement, so there is none; the exit status is 1."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    # A worker that ends before it serves.
+    monkeypatch.setattr("example_service.workers._serve", print)
+
+    with listen("127.0.0.1", 0) as listener:
+        supervisor = Supervisor(Settings(workers=2), listener, pytest.fail)
+        assert supervisor.run() == 1

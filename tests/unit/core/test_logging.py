@@ -1,0 +1,259 @@
+"""The shape of log lines."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NoReturn
+
+import pytest
+import structlog
+
+from example_service.core import context
+from example_service.core.logging import configure_logging, writes_to_console
+from example_service.core.settings import LogSettings, Settings
+
+NASTY = "line\nbreak\r\x1b[31mred\x00\u2028\u202eend"
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.fixture(autouse=True)
+def _former_logging() -> Iterator[None]:
+    """Put the process-wide configuration back, for it outlives a test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def configured(**log: Any) -> None:
+    """Configure logging with these settings."""
+    configure_logging(Settings(log=LogSettings(**log)))
+
+
+def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What was written, with each line read as JSON."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def fail(text: str) -> NoReturn:
+    """Raise an exception with this text."""
+    raise ValueError(text)
+
+
+def test_both_kinds_of_loggers_write_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fields of structlog and of the standard library's `extra` look alike."""
+    configured(format="json")
+
+    structlog.get_logger("shop").warning("Circuit opened", breaker="payment", failures=5)
+    logging.getLogger("shop").warning(
+        "Circuit %s", "opened", extra={"breaker": "payment", "failures": 5}
+    )
+
+    first, second = json_lines(capsys)
+    assert datetime.fromisoformat(first.pop("timestamp")).utcoffset() is not None
+    assert datetime.fromisoformat(second.pop("timestamp")).utcoffset() is not None
+    assert first == second
+    assert first == {
+        "level": "warning",
+        "logger": "shop",
+        "event": "Circuit opened",
+        "breaker": "payment",
+        "failures": 5,
+    }
+
+
+def test_lines_written_for_a_request_carry_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    """The request's id, its trace and whatever is bound to the context are on every line."""
+    configured(format="json")
+    id_token = context.request_id.set("abc")
+    trace_token = context.traceparent.set(TRACEPARENT)
+
+    with structlog.contextvars.bound_contextvars(customer="c1"):
+        structlog.get_logger("shop").info("one")
+        logging.getLogger("shop").info("two")
+    context.request_id.reset(id_token)
+    context.traceparent.reset(trace_token)
+    structlog.get_logger("shop").info("three")
+
+    one, two, three = json_lines(capsys)
+    for line in (one, two):
+        assert line["request_id"] == "abc"
+        assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
+        assert line["customer"] == "c1"
+    assert {"request_id", "trace_id", "customer"}.isdisjoint(three)
+
+
+def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """The level holds for both kinds of loggers."""
+    configured(format="json", level="WARNING")
+
+    for logger in (structlog.get_logger("levels"), logging.getLogger("levels")):
+        logger.info("no")
+        logger.warning("yes")
+
+    assert [line["event"] for line in json_lines(capsys)] == ["yes", "yes"]
+
+
+def test_configuring_again_replaces_what_was_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """No line is written twice, and loggers that were in use follow the new format."""
+    configured(format="console")
+    logger = structlog.get_logger("again")
+    logger.info("as text")
+    capsys.readouterr()
+
+    configured(format="json")
+    configured(format="json")
+    logger.info("one")
+    logging.getLogger("again").info("two")
+
+    assert [line["event"] for line in json_lines(capsys)] == ["one", "two"]
+
+
+def test_handlers_of_others_stay() -> None:
+    """A test runner or an error tracker keeps its handler at the root."""
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+
+    configured(format="json")
+
+    assert handler in logging.getLogger().handlers
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_control_characters_never_break_a_line(
+    format_: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a user sends, in a value, a nested one or the event itself, stays on its line."""
+    configured(format=format_)
+
+    structlog.get_logger("shop").info(
+        NASTY, path=NASTY, nested={"a": [NASTY]}, error=ValueError(NASTY)
+    )
+    logging.getLogger("shop").info("%s", NASTY, extra={"path": NASTY})
+
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_traceback_in_json_is_part_of_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exceptions of both kinds of loggers are one string member."""
+    configured(format="json")
+
+    for logger in (structlog.get_logger("shop"), logging.getLogger("shop")):
+        try:
+            fail(NASTY)
+        except ValueError:
+            logger.exception("failed")
+
+    for line in json_lines(capsys):
+        assert line["level"] == "error"
+        assert line["exception"].startswith("Traceback")
+        assert "exc_info" not in line
+
+
+def test_a_traceback_on_the_console_cannot_pass_for_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its lines are indented, so that a break in an exception's text forges nothing."""
+    configured(format="console")
+
+    try:
+        fail("x\n2026-01-01T00:00:00+00:00 [info] forged\x1b[31m")
+    except ValueError:
+        structlog.get_logger("shop").exception("failed")
+
+    first, *others = capsys.readouterr().out.rstrip("\n").split("\n")
+    assert "failed" in first
+    assert len(others) > 3
+    assert all(line.startswith("    ") and line.isprintable() for line in others)
+
+
+def test_values_without_a_json_form_are_still_written(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line is worth more than the exact form of a value in it."""
+    configured(format="json")
+    circle: list[Any] = []
+    circle.append(circle)
+
+    logger = structlog.get_logger("shop")
+    logger.info("a", value=float("nan"), count=3, text="t")
+    logger.info("b", value={(1, 2): 3})
+    logger.info("c", value=circle)
+    logger.info("d", value=datetime(2026, 1, 1))  # noqa: DTZ001 - any object will do
+
+    values = {line["event"]: line["value"] for line in json_lines(capsys)}
+    assert values == {"a": "nan", "b": "{(1, 2): 3}", "c": "[[...]]", "d": "2026-01-01 00:00:00"}
+
+
+def test_a_reader_who_has_gone_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logging into a closed pipe must not end the request that is logged."""
+
+    class Closed:
+        def write(self, _: str) -> None:
+            raise BrokenPipeError
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    configured(format="json")
+
+    structlog.get_logger("shop").info("unheard")
+    logging.getLogger("shop").info("unheard")
+
+
+def test_a_record_that_cannot_be_formatted_fails_nobody(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The standard library reports it on standard error and goes on."""
+    configured(format="json")
+    handler = logging.getLogger().handlers[-1]
+
+    handler.handle(logging.makeLogRecord({"msg": "%d items", "args": ("three",)}))
+
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Logging error" in output.err
+
+
+def test_the_server_logs_like_everybody_else(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own handlers go, its coloured message is dropped, and its access log is silent."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addHandler(logging.StreamHandler())
+    configured(format="json")
+
+    logging.getLogger("uvicorn.error").info("Started", extra={"color_message": "\x1b[1mStarted"})
+    logging.getLogger("uvicorn.access").info("GET /")
+
+    (line,) = json_lines(capsys)
+    assert (line["logger"], line["event"]) == ("uvicorn.error", "Started")
+    assert "color_message" not in line
+    assert not logging.getLogger("uvicorn.access").hasHandlers()
+
+
+@pytest.mark.parametrize(
+    ("format_", "environment", "terminal", "console"),
+    [
+        ("auto", "development", True, True),
+        ("auto", "development", False, False),
+        ("auto", "production", True, False),
+        ("console", "production", False, True),
+        ("json", "development", True, False),
+    ],
+)
+def test_people_get_text_and_machines_get_json(
+    *,
+    format_: str,
+    environment: str,
+    terminal: bool,
+    console: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The automatic choice is text for a developer's terminal only."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    settings = Settings.model_validate({"environment": environment, "log": {"format": format_}})
+
+    assert writes_to_console(settings) is console

@@ -1,0 +1,114 @@
+"""What production refuses, and what it lets pass."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from example_service.core.production import production_problems
+from example_service.core.settings import (
+    AdminSettings,
+    HTTPSettings,
+    LimitSettings,
+    PaymentProviderSettings,
+    SandboxSettings,
+    Settings,
+)
+
+GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
+
+
+def settings_with(**changes: Any) -> Settings:
+    """Settings that are fit for production, but for the changes."""
+    fit: dict[str, Any] = {
+        "environment": "production",
+        "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
+        "http": HTTPSettings(allowed_hosts=["api.shop.com", "*.shop.com"]),
+    }
+    return Settings(**(fit | changes))
+
+
+def refused(settings: Settings) -> list[str]:
+    """The variables that are refused."""
+    return [problem.variable for problem in production_problems(settings)]
+
+
+def test_fit_settings_pass() -> None:
+    """Nothing is refused where nothing is unsafe: a token, subdomains and origins included."""
+    settings = settings_with(
+        admin=AdminSettings(token=SecretStr(GOOD_TOKEN)),
+        http=HTTPSettings(
+            allowed_hosts=["*.shop.com"],
+            cors_origins=["https://shop.com"],
+            trusted_proxies=["*"],
+        ),
+    )
+
+    assert refused(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("base_url", "reason"),
+    [
+        (None, "not set"),
+        ("http://api.payment-provider.com", "https://"),
+        ("https://localhost:8443", "this machine"),
+        ("https://sandbox.localhost", "this machine"),
+        ("http://127.0.0.1:9000", "this machine"),
+        ("https://[::1]:9000", "this machine"),
+        ("https://0.0.0.0", "this machine"),
+        ("https://sandbox.payment-provider.com", "sandbox"),
+        ("https://api-sandbox.payment-provider.com/v1", "sandbox"),
+    ],
+)
+def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
+    """No provider, one without encryption, and one that charges nobody are refused."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    (problem,) = production_problems(settings)
+
+    assert problem.variable == "PAYMENT_PROVIDER__BASE_URL"
+    assert reason in problem.problem
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["https://10.1.2.3:8443", "https://api.sandboxes-and-toys.com", "https://pay.com/sandbox-team"],
+)
+def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
+    """A private network, another word and a path are no sandbox."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    assert refused(settings) == []
+
+
+def test_the_provider_must_be_given_up_before_the_request_is() -> None:
+    """Otherwise its hanging would look like the client's cancellation, and open no circuit."""
+    settings = settings_with(limits=LimitSettings(request_timeout_seconds=2.0))
+
+    assert refused(settings) == ["PAYMENT_PROVIDER__TIMEOUT_SECONDS"]
+
+
+def test_the_sandbox_has_no_place_in_production() -> None:
+    """Its switches are refused even beside a real provider."""
+    sandbox = SandboxSettings(control_url="http://127.0.0.1:9000")
+
+    assert refused(settings_with(sandbox=sandbox)) == ["SANDBOX__CONTROL_URL"]
+
+
+def test_any_host_and_any_origin_are_refused() -> None:
+    """The asterisk that development has by default must be replaced."""
+    http = HTTPSettings(allowed_hosts=["api.shop.com", "*"], cors_origins=["*"])
+
+    assert refused(settings_with(http=http)) == ["HTTP__ALLOWED_HOSTS", "HTTP__CORS_ORIGINS"]
+
+
+@pytest.mark.parametrize("token", ["0" * 32, "abcabcabcabcabcabc", "please-Change-Me-now-1"])
+def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
+    """A token is not repeated characters and not a placeholder; the refusal does not show it."""
+    settings = settings_with(admin=AdminSettings(token=SecretStr(token)))
+
+    (problem,) = production_problems(settings)
+
+    assert problem.variable == "ADMIN__TOKEN"
+    assert token not in f"{problem.problem} {problem.example}"
