@@ -1,0 +1,33 @@
+"""The service's metrics; the only package that imports prometheus_client.
+
+Importing it is all it takes: every circuit breaker of the process is in prometheus_client's default
+registry from then on.
+"""
+
+from prometheus_client import REGISTRY
+
+from example_service.infra.metrics.circuit_breakers import (
+    CircuitBreakerCollector,
+    circuit_breaker_collector,
+)
+from example_service.infra.metrics.exposition import Exposition, expose
+from example_service.infra.metrics.http import RequestMetrics, request_metrics
+from example_service.infra.metrics.multiprocess import (
+    mark_worker_dead,
+    prepare_multiprocess_directory,
+    shared_metrics,
+)
+
+__all__ = [
+    "CircuitBreakerCollector",
+    "Exposition",
+    "RequestMetrics",
+    "expose",
+    "mark_worker_dead",
+    "prepare_multiprocess_directory",
+    "request_metrics",
+    "shared_metrics",
+]
+
+for _collector in (circuit_breaker_collector, request_metrics):
+    REGISTRY.register(_collector)

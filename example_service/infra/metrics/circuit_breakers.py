@@ -1,0 +1,152 @@
+"""The circuit breakers of the process as Prometheus metrics, read when somebody asks.
+
+A breaker pays nothing for being exported: it counts for itself, and a scrape reads what it counted.
+"""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from operator import attrgetter
+from typing import Final, Protocol, TypeAlias
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, Sample
+from prometheus_client.registry import Collector
+
+from example_service.infra.metrics.tracking import tracked_circuits
+from example_service.infra.resilience import (
+    CircuitSnapshot,
+    CircuitState,
+    circuit_breaker_registry,
+)
+
+STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+"""What `circuit_breaker_state` shows; the greater, the worse."""
+
+# Shown as 0 until it happens, or Prometheus' increase() would miss the first opening. Every other
+# change comes after this one.
+_FIRST_CHANGE: Final = (CircuitState.CLOSED, CircuitState.OPEN)
+
+_Figure: TypeAlias = tuple[
+    type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[CircuitSnapshot], int]
+]
+_FIGURES: Final[tuple[_Figure, ...]] = (
+    (
+        GaugeMetricFamily,
+        "circuit_breaker_state",
+        "State: 0 closed, 1 half open, 2 open.",
+        lambda snapshot: STATE_VALUES[snapshot.state],
+    ),
+    (
+        CounterMetricFamily,
+        "circuit_breaker_failures_total",
+        "Calls that failed.",
+        attrgetter("failures"),
+    ),
+    (
+        CounterMetricFamily,
+        "circuit_breaker_successes_total",
+        "Calls that succeeded.",
+        attrgetter("successes"),
+    ),
+    (
+        CounterMetricFamily,
+        "circuit_breaker_rejections_total",
+        "Calls refused without being made.",
+        attrgetter("rejections"),
+    ),
+    (
+        GaugeMetricFamily,
+        "circuit_breaker_calls_in_flight",
+        "Calls admitted and not ended.",
+        attrgetter("in_flight"),
+    ),
+)
+
+
+class SnapshotSource(Protocol):
+    """Where figures of circuits come from."""
+
+    def snapshots(self) -> Iterable[CircuitSnapshot]:
+        """The figures of each circuit, one object for each name."""
+        ...
+
+
+class CircuitBreakerCollector(Collector):
+    """Turns the figures of circuit breakers into metric families, at each scrape anew.
+
+    Args:
+        sources: Where the figures come from; the process's own breakers and the tracked ones if
+            left out. Under one name counters add up, and the worst state shows.
+    """
+
+    def __init__(self, *sources: SnapshotSource) -> None:
+        self._sources: tuple[SnapshotSource, ...] = sources or (
+            circuit_breaker_registry,
+            tracked_circuits,
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """The metric families, without figures: what the names are checked by at registration."""
+        return _families([])
+
+    def collect(self) -> Iterable[Metric]:
+        """The figures as they are now."""
+        return _families(_one_for_each_name(self._sources))
+
+
+def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
+    # One dictionary of labels serves all samples of a breaker, and they are made here and not by
+    # add_metric(), which would make one for each: a scrape of many breakers is noticed.
+    labels = [{"name": _label(snapshot.name)} for snapshot in snapshots]
+    families: list[Metric] = []
+    for kind, name, documentation, figure in _FIGURES:
+        family = kind(name, documentation, labels=("name",))
+        family.samples = [
+            Sample(name, label, figure(snapshot))
+            for label, snapshot in zip(labels, snapshots, strict=True)
+        ]
+        families.append(family)
+    state_changes = CounterMetricFamily(
+        "circuit_breaker_state_changes_total",
+        "Changes of state.",
+        labels=("name", "from_state", "to_state"),
+    )
+    for label, snapshot in zip(labels, snapshots, strict=True):
+        if _FIRST_CHANGE not in snapshot.state_changes:
+            state_changes.add_metric((label["name"], *_FIRST_CHANGE), 0)
+        for change, count in snapshot.state_changes.items():
+            state_changes.add_metric((label["name"], *change), count)
+    return [*families, state_changes]
+
+
+def _one_for_each_name(sources: Iterable[SnapshotSource]) -> Collection[CircuitSnapshot]:
+    by_name: dict[str, CircuitSnapshot] = {}
+    for source in sources:
+        for snapshot in source.snapshots():
+            known = by_name.get(snapshot.name)
+            by_name[snapshot.name] = snapshot if known is None else _added(known, snapshot)
+    return by_name.values()
+
+
+def _added(one: CircuitSnapshot, other: CircuitSnapshot) -> CircuitSnapshot:
+    state_changes = dict(one.state_changes)
+    for change, count in other.state_changes.items():
+        state_changes[change] = state_changes.get(change, 0) + count
+    return replace(
+        one,
+        state=max(one.state, other.state, key=STATE_VALUES.__getitem__),
+        failures=one.failures + other.failures,
+        successes=one.successes + other.successes,
+        rejections=one.rejections + other.rejections,
+        in_flight=one.in_flight + other.in_flight,
+        state_changes=state_changes,
+    )
+
+
+def _label(name: str) -> str:
+    # The library escapes quotes, backslashes and line ends. A lone surrogate is no UTF-8 text, and
+    # one breaker's name must not cost the whole exposition.
+    return name if name.isascii() else name.encode(errors="backslashreplace").decode()
+
+
+circuit_breaker_collector = CircuitBreakerCollector()
+"""Shows every breaker of this process."""

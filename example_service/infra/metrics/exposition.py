@@ -1,0 +1,75 @@
+"""What `/metrics` answers: the figures of the service as Prometheus or OpenMetrics text."""
+
+import asyncio
+import gzip
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.exposition import choose_encoder, gzip_accepted
+
+from example_service.infra.metrics.multiprocess import this_worker
+
+# The library takes any version for one that it can write, and fails on those that are no number.
+_KNOWN_VERSIONS: Final = frozenset(("0.0.1", "0.0.4", "1.0.0"))
+
+# Text of this kind shrinks to a fifteenth at the lowest level already.
+_GZIP_LEVEL: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Exposition:
+    """A rendered exposition.
+
+    Attributes:
+        body: The text, compressed if the headers say so.
+        headers: Response headers that go with it.
+    """
+
+    body: bytes
+    headers: dict[str, str]
+
+
+async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
+    """Render the figures of the whole service, whichever of its workers is asked.
+
+    Args:
+        accept: The request's Accept header; decides between Prometheus and OpenMetrics text.
+        accept_encoding: The request's Accept-Encoding header; gzip is all that is understood.
+    """
+    worker = this_worker()
+    if worker is None:
+        return render(REGISTRY, accept=accept, accept_encoding=accept_encoding)
+    registry = await worker.gather()
+    # Reading the files of all workers takes long enough to be in the way of other requests.
+    return await asyncio.to_thread(render, registry, accept=accept, accept_encoding=accept_encoding)
+
+
+def render(
+    registry: CollectorRegistry, *, accept: str = "", accept_encoding: str = ""
+) -> Exposition:
+    """Render the figures of one registry, in the format that fits the two headers best."""
+    encode, content_type = choose_encoder(_known_formats(accept))
+    body = encode(registry)
+    headers = {
+        "Content-Type": content_type,
+        "Cache-Control": "no-store",
+        "Vary": "Accept, Accept-Encoding",
+    }
+    if gzip_accepted(accept_encoding):
+        body = gzip.compress(body, compresslevel=_GZIP_LEVEL)
+        headers["Content-Encoding"] = "gzip"
+    return Exposition(body, headers)
+
+
+def _known_formats(accept: str) -> str:
+    """An Accept header without the formats of versions that cannot be written here."""
+    return ",".join(
+        one
+        for one in accept.split(",")
+        if all(
+            version.strip() in _KNOWN_VERSIONS
+            for name, _, version in (part.partition("=") for part in one.split(";"))
+            if name.strip() == "version"
+        )
+    )

@@ -1,0 +1,163 @@
+"""What a worker's collectors show, written where the other workers can read it."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from prometheus_client import values
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+logger = logging.getLogger(__name__)
+
+# How the gauges of several living workers become one. A dead worker's are left out.
+_GAUGE_MODES: Final = {"circuit_breaker_state": "livemax"}
+_DEFAULT_GAUGE_MODE: Final = "livesum"
+
+
+class SharedFigures:
+    """Copies what collectors show into the files that the workers share.
+
+    Counters in the files never go down: where one starts anew in its collector, because a breaker
+    was made again under the name of one that is gone, it goes on from where it was. A gauge that is
+    no longer shown is 0. Requires that all calls come from one thread.
+
+    Args:
+        collectors: What is copied: counters, gauges and histograms.
+        value_class: How the library stores a number; that of this process if left out.
+        max_series: How many numbers are copied; what comes later is left out, with one warning. A
+            number once copied keeps its place for as long as the workers run.
+    """
+
+    def __init__(
+        self,
+        collectors: Iterable[Collector],
+        *,
+        value_class: Any = None,
+        max_series: int = 10_000,
+    ) -> None:
+        self._collectors = tuple(collectors)
+        self._value_class = value_class or values.ValueClass
+        self._max_series = max_series
+        self._series: dict[tuple[str, ...], _Counter | _Gauge] = {}
+        self._gauges: list[_Gauge] = []
+        self._failed = False
+        self._warned = False
+
+    def copy(self) -> None:
+        """Write every figure that has changed since it was last copied."""
+        for gauge in self._gauges:
+            gauge.shown = False
+        for collector in self._collectors:
+            for family in collector.collect():
+                for name, labels, value in _stored_samples(family):
+                    key = (name, *labels.values())
+                    series = self._series.get(key) or self._added(key, family, name, labels)
+                    if series is not None:
+                        series.write(value)
+        for gauge in self._gauges:
+            if not gauge.shown:
+                gauge.write(0)
+
+    def try_copy(self) -> None:
+        """Copy; if that fails, log why, once until it works again.
+
+        The service is worth more than its metrics, on a full disk for one.
+        """
+        try:
+            self.copy()
+        except Exception:
+            if not self._failed:
+                logger.exception("The metrics of this worker could not be shared.")
+            self._failed = True
+        else:
+            self._failed = False
+
+    def clear_gauges(self) -> None:
+        """Write that nothing is in flight and no circuit open: this worker is about to end."""
+        for gauge in self._gauges:
+            gauge.write(0)
+
+    def _added(
+        self, key: tuple[str, ...], family: Metric, name: str, labels: dict[str, str]
+    ) -> "_Counter | _Gauge | None":
+        if len(self._series) >= self._max_series:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "More than %d metric series in one worker; further ones are not exported. "
+                    "Name breakers after dependencies, not after requests or users.",
+                    self._max_series,
+                )
+            return None
+        stored = self._value_class(
+            family.type,
+            family.name,
+            name,
+            tuple(labels),
+            tuple(labels.values()),
+            family.documentation,
+            multiprocess_mode=_GAUGE_MODES.get(family.name, _DEFAULT_GAUGE_MODE),
+        )
+        series = self._series[key] = _Gauge(stored) if family.type == "gauge" else _Counter(stored)
+        if isinstance(series, _Gauge):
+            self._gauges.append(series)
+        return series
+
+
+class _Gauge:
+    """A stored number that is what its collector shows."""
+
+    __slots__ = ("_stored", "_value", "shown")
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        self._value = stored.get()
+        self.shown = True
+
+    def write(self, value: float) -> None:
+        self.shown = True
+        if value != self._value:
+            self._value = value
+            self._stored.set(value)
+
+
+class _Counter:
+    """A stored number that grows by what its collector's grows."""
+
+    __slots__ = ("_base", "_stored", "_value")
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        # Not 0 where an earlier worker had the same process id.
+        self._base = stored.get()
+        self._value = 0.0
+
+    def write(self, value: float) -> None:
+        if value == self._value:
+            return
+        if value < self._value:
+            self._base += self._value
+        self._value = value
+        self._stored.set(self._base + value)
+
+
+def _stored_samples(family: Metric) -> Iterator[tuple[str, dict[str, str], float]]:
+    """The samples of a family as the library's files have them.
+
+    In the files each bucket counts for itself, and the count of all is not written: both are made
+    when they are read.
+    """
+    if family.type != "histogram":
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value
+        return
+    below = 0.0
+    for sample in family.samples:
+        if sample.name.endswith("_bucket"):
+            yield sample.name, sample.labels, sample.value - below
+            below = sample.value
+        elif sample.name.endswith("_count"):
+            below = 0.0
+        else:
+            yield sample.name, sample.labels, sample.value

@@ -1,0 +1,178 @@
+"""Report a circuit breaker that is not one of ours.
+
+The breakers of `example_service.infra.resilience` are read whenever somebody asks for metrics, and
+need nothing from this module. It is for the others: a breaker of another library, or one in a
+process that only reports here. What is reported joins the same metric families; under a name that
+one of our own breakers has, counts add up and the worse of the two states shows.
+"""
+
+import logging
+import threading
+from collections import Counter
+from typing import Final
+
+from example_service.infra.resilience import CircuitSnapshot, CircuitState
+
+logger = logging.getLogger(__name__)
+
+MAX_TRACKED_NAMES: Final = 1000
+
+
+class TrackedCircuits:
+    """Figures of circuits that report themselves; safe to call from any thread.
+
+    Args:
+        max_names: How many names are remembered, and so exported, for as long as the process runs.
+            Reports under further names are dropped, with one warning.
+    """
+
+    def __init__(self, *, max_names: int = MAX_TRACKED_NAMES) -> None:
+        self._max_names = max_names
+        self._circuits: dict[str, _TrackedCircuit] = {}
+        self._lock = threading.Lock()
+        self._warned = False
+
+    def failure(self, name: str) -> None:
+        """Count a failed call of the circuit `name`."""
+        with self._lock:
+            if circuit := self._circuit(name):
+                circuit.failures += 1
+
+    def success(self, name: str) -> None:
+        """Count a successful call of the circuit `name`."""
+        with self._lock:
+            if circuit := self._circuit(name):
+                circuit.successes += 1
+
+    def state_change(self, name: str, from_state: CircuitState, to_state: CircuitState) -> None:
+        """Count a change of state of the circuit `name`, which is in `to_state` since."""
+        with self._lock:
+            if circuit := self._circuit(name):
+                circuit.state_changes[from_state, to_state] += 1
+                circuit.state = to_state
+
+    def state(self, name: str, state: CircuitState) -> None:
+        """Show the circuit `name` in `state`."""
+        with self._lock:
+            if circuit := self._circuit(name):
+                circuit.state = state
+
+    def snapshots(self) -> list[CircuitSnapshot]:
+        """The figures of each name, as they are now."""
+        with self._lock:
+            return [
+                CircuitSnapshot(
+                    name=name,
+                    state=circuit.state,
+                    failures=circuit.failures,
+                    successes=circuit.successes,
+                    rejections=0,
+                    in_flight=0,
+                    state_changes=dict(circuit.state_changes),
+                )
+                for name, circuit in self._circuits.items()
+            ]
+
+    def _circuit(self, name: object) -> "_TrackedCircuit | None":
+        """The figures of `name`, or None where there is no room. Requires the lock."""
+        if not (isinstance(name, str) and name):
+            message = f"name must be a text that is not empty, not {name!r}"
+            raise ValueError(message)
+        circuit = self._circuits.get(name)
+        if circuit is None and len(self._circuits) < self._max_names:
+            circuit = self._circuits[name] = _TrackedCircuit()
+        if circuit is None and not self._warned:
+            self._warned = True
+            logger.warning(
+                "More than %d circuit breaker names were reported; further ones are not exported. "
+                "Name breakers after dependencies, not after requests or users.",
+                self._max_names,
+            )
+        return circuit
+
+
+class _TrackedCircuit:
+    """What one circuit reported so far."""
+
+    __slots__ = ("failures", "state", "state_changes", "successes")
+
+    def __init__(self) -> None:
+        self.state = CircuitState.CLOSED
+        self.failures = 0
+        self.successes = 0
+        self.state_changes: Counter[tuple[CircuitState, CircuitState]] = Counter()
+
+
+tracked_circuits = TrackedCircuits()
+
+
+def track_circuit_breaker_failure(name: str) -> None:
+    """Count a failed call of a circuit breaker that is not one of ours.
+
+    Our own breakers are counted without this.
+
+    Args:
+        name: The `name` label; from a small fixed set.
+
+    Raises:
+        ValueError: If `name` is empty or no text.
+    """
+    tracked_circuits.failure(name)
+
+
+def track_circuit_breaker_success(name: str) -> None:
+    """Count a successful call of a circuit breaker that is not one of ours.
+
+    Our own breakers are counted without this.
+
+    Args:
+        name: The `name` label; from a small fixed set.
+
+    Raises:
+        ValueError: If `name` is empty or no text.
+    """
+    tracked_circuits.success(name)
+
+
+def track_circuit_breaker_state_change(
+    name: str, from_state: CircuitState | str, to_state: CircuitState | str
+) -> None:
+    """Count a change of state of a circuit breaker that is not one of ours, and show the new state.
+
+    Our own breakers are counted without this.
+
+    Args:
+        name: The `name` label; from a small fixed set.
+        from_state: The state before: `closed`, `open` or `half_open`.
+        to_state: The state after.
+
+    Raises:
+        ValueError: If `name` is empty or no text, or a state is none of the three.
+    """
+    tracked_circuits.state_change(
+        name, _state("from_state", from_state), _state("to_state", to_state)
+    )
+
+
+def update_circuit_breaker_state(name: str, state: CircuitState | str) -> None:
+    """Show the state of a circuit breaker that is not one of ours, without counting a change.
+
+    Our own breakers are read without this.
+
+    Args:
+        name: The `name` label; from a small fixed set.
+        state: `closed`, `open` or `half_open`.
+
+    Raises:
+        ValueError: If `name` is empty or no text, or `state` is none of the three.
+    """
+    tracked_circuits.state(name, _state("state", state))
+
+
+def _state(parameter: str, value: CircuitState | str) -> CircuitState:
+    try:
+        return CircuitState(value)
+    except ValueError:
+        known = ", ".join(repr(str(state)) for state in CircuitState)
+        message = f"{parameter} must be one of {known}, not {value!r}"
+        raise ValueError(message) from None

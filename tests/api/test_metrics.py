@@ -1,0 +1,128 @@
+"""`GET /metrics` through the whole application."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
+
+from example_service.core.settings import PaymentProviderSettings, Settings
+from example_service.infra.resilience import CircuitBreaker
+from example_service.main import create_app
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The application as it is run."""
+    provider = PaymentProviderSettings(base_url="https://provider.test")
+    return create_app(Settings(environment="test", payment_provider=provider))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running application."""
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://service.test"
+        ) as client,
+    ):
+        yield client
+
+
+def figures(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every sample of a Prometheus text, by name and labels."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse_prometheus(text)
+        for sample in family.samples
+    }
+
+
+async def test_breakers_and_requests_are_shown(client: httpx.AsyncClient) -> None:
+    """A breaker that nobody registered is there, and the service's own one, before any call."""
+    breaker = CircuitBreaker("made_in_a_test_of_the_api")
+
+    response = await client.get("/metrics")
+
+    assert response.status_code == 200
+    shown = figures(response.text)
+    for name in (breaker.name, "payment"):
+        assert shown["circuit_breaker_state", frozenset({("name", name)})] == 0
+    assert shown["http_requests_in_flight", frozenset()] >= 1
+
+
+async def test_requests_are_counted_by_the_template_of_their_route(
+    client: httpx.AsyncClient,
+) -> None:
+    """What a client puts into a path never becomes a label."""
+    labels = frozenset({("method", "GET"), ("route", "/problems/{slug}"), ("status", "404")})
+    before = figures((await client.get("/metrics")).text).get(("http_requests_total", labels), 0)
+
+    for slug in ("one-of-many", 'say-"no"', "two%0Alines"):
+        await client.get(f"/problems/{slug}")
+
+    text = (await client.get("/metrics")).text
+    assert figures(text)["http_requests_total", labels] == before + 3
+    assert "one-of-many" not in text
+
+
+async def test_paths_that_do_not_exist_share_one_label(client: httpx.AsyncClient) -> None:
+    """A scanner does not make series."""
+    before = len(figures((await client.get("/metrics")).text))
+    await client.get("/wp-login.php")
+    once = len(figures((await client.get("/metrics")).text))
+
+    for number in range(20):
+        await client.get(f"/backup-{number}.zip")
+
+    text = (await client.get("/metrics")).text
+    assert len(figures(text)) == once
+    assert "wp-login" not in text
+    assert once >= before
+
+
+async def test_openmetrics_is_answered_to_who_prefers_it(client: httpx.AsyncClient) -> None:
+    """The Accept header decides, as a Prometheus server sends it."""
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
+
+    response = await client.get("/metrics", headers={"Accept": accept})
+
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text;")
+    families = {one.name for one in parse_openmetrics(response.text)}  # type: ignore[no-untyped-call]
+    assert {"circuit_breaker_state", "http_requests"} <= families
+
+
+async def test_nonsense_in_headers_is_no_fault(client: httpx.AsyncClient) -> None:
+    """A version that is no number is answered with the default format."""
+    headers = {"Accept": "application/openmetrics-text;version=x", "Accept-Encoding": ";;q=,x"}
+
+    response = await client.get("/metrics", headers=headers)
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_head_is_answered_with_the_headers_of_get(client: httpx.AsyncClient) -> None:
+    """Uptime checks that ask for headers only are answered."""
+    response = await client.head("/metrics", headers={"Accept-Encoding": "identity"})
+
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+async def test_other_methods_are_refused(client: httpx.AsyncClient) -> None:
+    """Nothing can be sent to the metrics."""
+    response = await client.post("/metrics")
+
+    assert response.status_code == 405
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_the_api_s_document_leaves_it_out(app: FastAPI) -> None:
+    """The metrics are for operators, not for the API's clients."""
+    assert "/metrics" not in app.openapi()["paths"]

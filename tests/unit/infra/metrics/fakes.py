@@ -1,0 +1,64 @@
+"""What tests of the metrics need in place of real breakers and processes."""
+
+from typing import Any
+
+from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
+from example_service.infra.metrics.shared_figures import SharedFigures
+from example_service.infra.resilience import CircuitSnapshot, CircuitState
+
+
+class FakeBreakers:
+    """A source of snapshots that a test sets.
+
+    Args:
+        shown: The snapshots.
+    """
+
+    def __init__(self, *shown: CircuitSnapshot) -> None:
+        self.shown = list(shown)
+
+    def show(
+        self,
+        *,
+        state: CircuitState = CircuitState.CLOSED,
+        failures: int = 0,
+        successes: int = 0,
+        in_flight: int = 0,
+        openings: int = 0,
+    ) -> None:
+        """Show one breaker, `payment`, with these figures."""
+        change = (CircuitState.CLOSED, CircuitState.OPEN)
+        snapshot = CircuitSnapshot(
+            name="payment",
+            state=state,
+            failures=failures,
+            successes=successes,
+            rejections=0,
+            in_flight=in_flight,
+            state_changes={change: openings} if openings else {},
+        )
+        self.shown = [snapshot]
+
+    def snapshots(self) -> list[CircuitSnapshot]:
+        """What was set last."""
+        return self.shown
+
+
+class FakeProcess:
+    """The figures of one worker, kept apart from those of others in the same process.
+
+    Args:
+        value_class: Where the library keeps the worker's numbers.
+    """
+
+    def __init__(self, value_class: Any) -> None:
+        self.breakers = FakeBreakers()
+        self.requests = RequestMetrics()
+        self.figures = SharedFigures(
+            (CircuitBreakerCollector(self.breakers), self.requests), value_class=value_class
+        )
+
+    def request(self, seconds: float = 0.25) -> None:
+        """Answer one request."""
+        self.requests.started()
+        self.requests.finished("GET", "/", 200, seconds)

@@ -1,0 +1,285 @@
+"""The breakers of a process, as Prometheus sees them."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
+
+from example_service.infra.metrics import CircuitBreakerCollector
+from example_service.infra.metrics.tracking import TrackedCircuits
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    CircuitSnapshot,
+    CircuitState,
+)
+from tests.unit.infra.metrics.fakes import FakeBreakers
+
+ODD_NAMES = [
+    'say "no"',
+    "back\\slash",
+    "two\nlines",
+    "\\n",
+    'ends with \\"',
+    "tab\tand\rreturn",
+    "{name=}, #1",
+    "zahlung-ä-支払い-🔌",
+    " ",
+]
+
+
+def snapshot(name: str, state: CircuitState = CircuitState.CLOSED) -> CircuitSnapshot:
+    """A snapshot whose five counts all differ."""
+    return CircuitSnapshot(
+        name=name,
+        state=state,
+        failures=3,
+        successes=5,
+        rejections=7,
+        in_flight=2,
+        state_changes={
+            (CircuitState.CLOSED, CircuitState.OPEN): 4,
+            (CircuitState.OPEN, CircuitState.HALF_OPEN): 1,
+        },
+    )
+
+
+def exported(*sources: object) -> CollectorRegistry:
+    """A registry of its own that exports the sources."""
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(CircuitBreakerCollector(*sources))  # type: ignore[arg-type]
+    return registry
+
+
+def test_each_figure_has_its_documented_name_and_labels() -> None:
+    """A snapshot appears under the names that dashboards are built on."""
+    registry = exported(FakeBreakers(snapshot("payment", CircuitState.HALF_OPEN)))
+
+    shown = {
+        (sample.name, *sample.labels.items()): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+    }
+
+    name = ("name", "payment")
+    assert shown == {
+        ("circuit_breaker_state", name): 1,
+        ("circuit_breaker_failures_total", name): 3,
+        ("circuit_breaker_successes_total", name): 5,
+        ("circuit_breaker_rejections_total", name): 7,
+        ("circuit_breaker_calls_in_flight", name): 2,
+        (
+            "circuit_breaker_state_changes_total",
+            name,
+            ("from_state", "closed"),
+            ("to_state", "open"),
+        ): 4,
+        (
+            "circuit_breaker_state_changes_total",
+            name,
+            ("from_state", "open"),
+            ("to_state", "half_open"),
+        ): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "value"),
+    [(CircuitState.CLOSED, 0), (CircuitState.HALF_OPEN, 1), (CircuitState.OPEN, 2)],
+)
+def test_states_are_numbers_that_grow_with_the_trouble(state: CircuitState, value: int) -> None:
+    """Closed is 0, half open 1 and open 2."""
+    registry = exported(FakeBreakers(snapshot("payment", state)))
+
+    assert registry.get_sample_value("circuit_breaker_state", {"name": "payment"}) == value
+
+
+def test_the_first_opening_can_be_seen_to_come() -> None:
+    """A circuit that never opened shows so: a series that begins with 1 looks like no increase."""
+    registry = exported(FakeBreakers(CircuitSnapshot("quiet", CircuitState.CLOSED, 0, 0, 0, 0, {})))
+
+    labels = {"name": "quiet", "from_state": "closed", "to_state": "open"}
+    assert registry.get_sample_value("circuit_breaker_state_changes_total", labels) == 0
+
+
+def test_sources_that_share_a_name_add_up() -> None:
+    """Under one name there is one series, with the sum of counts and the worst state."""
+    ours = FakeBreakers(snapshot("payment", CircuitState.OPEN))
+    theirs = TrackedCircuits()
+    theirs.failure("payment")
+    theirs.success("payment")
+    theirs.state_change("payment", CircuitState.OPEN, CircuitState.HALF_OPEN)
+
+    registry = exported(ours, theirs)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"name": "payment", **labels})
+
+    assert value("circuit_breaker_failures_total") == 4
+    assert value("circuit_breaker_successes_total") == 6
+    assert value("circuit_breaker_rejections_total") == 7
+    assert value("circuit_breaker_state") == 2
+    changes = "circuit_breaker_state_changes_total"
+    assert value(changes, from_state="closed", to_state="open") == 4
+    assert value(changes, from_state="open", to_state="half_open") == 2
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_makes_valid_prometheus_text(name: str) -> None:
+    """A name comes back from the Prometheus text as it was given."""
+    text = generate_latest(exported(FakeBreakers(snapshot(name)))).decode()
+
+    samples = [sample for family in parse_prometheus(text) for sample in family.samples]
+
+    assert {sample.labels["name"] for sample in samples} == {name}
+    assert len(samples) == 7
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_makes_valid_openmetrics_text(name: str) -> None:
+    """A name comes back from the OpenMetrics text as it was given."""
+    text = generate_openmetrics(exported(FakeBreakers(snapshot(name)))).decode()  # type: ignore[no-untyped-call]
+
+    samples = [sample for family in parse_openmetrics(text) for sample in family.samples]  # type: ignore[no-untyped-call]
+
+    assert {sample.labels["name"] for sample in samples} == {name}
+    assert len(samples) == 7
+
+
+def test_a_name_that_is_no_unicode_text_spoils_nothing() -> None:
+    """A lone surrogate is spelled out, and the other breakers are shown beside it."""
+    registry = exported(FakeBreakers(snapshot("half\ud83d"), snapshot("whole")))
+
+    text = generate_latest(registry).decode()
+
+    names = {s.labels["name"] for family in parse_prometheus(text) for s in family.samples}
+    assert names == {"half\\ud83d", "whole"}
+
+
+def test_a_collector_can_be_registered_only_once() -> None:
+    """Two exports of the same figures would be invalid text, so the second is refused."""
+    registry = exported(FakeBreakers())
+
+    with pytest.raises(ValueError, match="circuit_breaker_state"):
+        registry.register(CircuitBreakerCollector(FakeBreakers()))
+
+
+class TestRealBreakers:
+    """The collector and the breakers' own registry together."""
+
+    async def test_a_failing_dependency_can_be_followed(self) -> None:
+        """Failures, the opening and the rejections are all in the figures."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        breaker = CircuitBreaker("payment", failure_threshold=2, registry=breakers)
+
+        async def answer() -> str:
+            return "paid"
+
+        async def fail() -> None:
+            raise ConnectionError
+
+        await breaker.call(answer)
+        for _ in range(2):
+            with pytest.raises(ConnectionError):
+                await breaker.call(fail)
+        with pytest.raises(CircuitOpenError):
+            await breaker.call(answer)
+
+        def value(name: str, **labels: str) -> float | None:
+            return registry.get_sample_value(name, {"name": "payment", **labels})
+
+        assert value("circuit_breaker_successes_total") == 1
+        assert value("circuit_breaker_failures_total") == 2
+        assert value("circuit_breaker_rejections_total") == 1
+        assert value("circuit_breaker_state") == 2
+        changes = "circuit_breaker_state_changes_total"
+        assert value(changes, from_state="closed", to_state="open") == 1
+
+    async def test_a_call_is_in_flight_until_it_ends(self) -> None:
+        """The gauge follows calls while they run."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        breaker = CircuitBreaker("payment", registry=breakers)
+        in_flight = "circuit_breaker_calls_in_flight"
+
+        async with breaker:
+            during = registry.get_sample_value(in_flight, {"name": "payment"})
+
+        assert during == 1
+        assert registry.get_sample_value(in_flight, {"name": "payment"}) == 0
+
+    async def test_a_reset_takes_nothing_from_the_counters(self) -> None:
+        """The breaker forgets its totals; Prometheus counters go up only."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        breaker = CircuitBreaker("payment", registry=breakers)
+        async with breaker:
+            pass
+
+        await breaker.reset()
+
+        successes = "circuit_breaker_successes_total"
+        assert breaker.get_metrics()["total_successes"] == 0
+        assert registry.get_sample_value(successes, {"name": "payment"}) == 1
+
+    def test_short_lived_breakers_leave_no_series(self) -> None:
+        """What nobody uses any more is not exported for ever."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        for number in range(1000):
+            with CircuitBreaker(f"request_{number}", registry=breakers):
+                pass
+        gc.collect()
+
+        assert [sample for family in registry.collect() for sample in family.samples] == []
+
+    def test_counters_keep_what_a_breaker_of_their_name_counted(self) -> None:
+        """Of two breakers of one name one goes; what it counted stays in the sum."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        kept = CircuitBreaker("payment", registry=breakers)
+        gone = CircuitBreaker("payment", registry=breakers)
+        with kept, gone:
+            pass
+
+        del gone
+        gc.collect()
+
+        successes = "circuit_breaker_successes_total"
+        assert registry.get_sample_value(successes, {"name": "payment"}) == 2
+
+
+def test_importing_the_package_exports_every_breaker() -> None:
+    """A program that imports the metrics exports the breakers made before and after."""
+    program = """
+from example_service.infra.resilience import CircuitBreaker
+before = CircuitBreaker("before")
+import example_service.infra.metrics
+after = CircuitBreaker("after")
+from prometheus_client import REGISTRY
+for name in ("before", "after"):
+    print(REGISTRY.get_sample_value("circuit_breaker_state", {"name": name}))
+"""
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout == "0\n0\n"
+
+
+def test_this_process_exports_its_breakers() -> None:
+    """The default registry shows a breaker that was made without a word about metrics."""
+    breaker = CircuitBreaker("made_for_the_default_registry")
+
+    labels = {"name": breaker.name}
+    assert REGISTRY.get_sample_value("circuit_breaker_state", labels) == 0

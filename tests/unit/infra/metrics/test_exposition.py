@@ -1,0 +1,143 @@
+"""The rendered text, its formats and its headers."""
+
+import gzip
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
+
+from example_service.infra.metrics import RequestMetrics
+from example_service.infra.metrics.circuit_breakers import CircuitBreakerCollector
+from example_service.infra.metrics.exposition import expose, render
+from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
+
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """One gauge at 1."""
+    registry = CollectorRegistry()
+    Gauge("up", "Whether it is up.", registry=registry).set(1)
+    return registry
+
+
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html,*/*;q=0.8", "text/plain;version=0.0.4"])
+def test_prometheus_text_is_the_default(registry: CollectorRegistry, accept: str) -> None:
+    """Browsers, curl and old Prometheus servers get the old format."""
+    exposition = render(registry, accept=accept)
+
+    assert exposition.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert exposition.body == b"# HELP up Whether it is up.\n# TYPE up gauge\nup 1.0\n"
+
+
+@pytest.mark.parametrize("accept", [PROMETHEUS_2, PROMETHEUS_3])
+def test_openmetrics_text_goes_to_who_asks_for_it(registry: CollectorRegistry, accept: str) -> None:
+    """A Prometheus server of today gets OpenMetrics text."""
+    exposition = render(registry, accept=accept)
+
+    assert exposition.headers["Content-Type"].startswith(
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    )
+    assert [one.name for one in parse_openmetrics(exposition.body.decode())] == ["up"]  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text;version=x",
+        "application/openmetrics-text;version=99.0.0",
+        "application/openmetrics-text;version=1.1.<script>",
+        "text/plain;version=abc",
+        "text/plain; version=",
+        ";;;,,=,version=x",
+        "\x00\xff",
+    ],
+)
+def test_a_version_that_does_not_exist_is_passed_over(
+    registry: CollectorRegistry, accept: str
+) -> None:
+    """Nonsense neither fails nor comes back in the answer."""
+    exposition = render(registry, accept=accept)
+
+    assert exposition.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_gzip_is_used_where_it_is_understood(registry: CollectorRegistry) -> None:
+    """Prometheus asks for it; who does not gets plain text."""
+    plain = render(registry)
+    compressed = render(registry, accept_encoding="br, gzip")
+
+    assert "Content-Encoding" not in plain.headers
+    assert compressed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(compressed.body) == plain.body
+
+
+def test_no_cache_keeps_the_figures(registry: CollectorRegistry) -> None:
+    """The headers keep proxies from storing it, or from mixing its forms up."""
+    headers = render(registry).headers
+
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Vary"] == "Accept, Accept-Encoding"
+
+
+async def test_a_single_process_shows_its_own_figures() -> None:
+    """Breakers, requests, the process and the interpreter are all in it."""
+    breaker = CircuitBreaker("shown_by_a_single_process")
+
+    exposition = await expose()
+
+    families = {one.name: one for one in parse_prometheus(exposition.body.decode())}
+    names = {sample.labels["name"] for sample in families["circuit_breaker_state"].samples}
+    assert breaker.name in names
+    assert {"http_requests", "http_requests_in_flight", "python_info"} <= families.keys()
+    assert "process_resident_memory_bytes" in families
+
+
+@pytest.mark.parametrize("name", ['"', "\\", "\n", 'a\\"b\n', "ä", "plain", "\x00"])
+def test_promtool_accepts_the_text(name: str) -> None:
+    """Prometheus' own checker finds no fault with any of our families."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not on PATH; it comes with Prometheus (Debian: prometheus)")
+    breakers = CircuitBreakerRegistry()
+    breaker = CircuitBreaker(name, registry=breakers)
+    requests = RequestMetrics()
+    requests.started()
+    requests.finished("GET", f"/{breaker.name}", 200, 0.1)
+    registry = CollectorRegistry(auto_describe=True)
+    registry.register(CircuitBreakerCollector(breakers))
+    registry.register(requests)
+
+    ended = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=render(registry).body,
+        capture_output=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_the_library_s_own_metrics_are_shown_too() -> None:
+    """A counter and a histogram that somebody adds need nothing from us."""
+    registry = CollectorRegistry()
+    Counter("orders_total", "Orders.", registry=registry).inc()
+    Histogram("order_seconds", "Seconds.", registry=registry).observe(0.2)
+
+    families = parse_prometheus(render(registry).body.decode())
+
+    assert {"orders", "order_seconds"} <= {family.name for family in families}
