@@ -1,0 +1,93 @@
+"""``python -m benchmarks``: measure, and print the tables as Markdown."""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from benchmarks import breakers, http_apps, http_load, http_overhead
+from benchmarks.rivals import load_contenders
+from benchmarks.rounds import QUICK, Plan
+from benchmarks.tables import Table, interpreter, summary, write_json, write_page
+
+GROUPS = ("breakers", "http", "load")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the groups that are asked for, printing each table as it gets ready.
+
+    Args:
+        arguments: The command line's words; those of the process if left out.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    groups: list[str] = options.groups or list(GROUPS)
+    # With `choices`, argparse would also refuse an empty list.
+    if unknown := set(groups) - set(GROUPS):
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    plan = QUICK if options.quick else Plan(rounds=options.rounds, seed=options.seed)
+    tables = asyncio.run(_run(groups, plan, quick=options.quick))
+    if not options.quick:
+        print(summary([table for group in tables.values() for table in group]))
+    if options.json is not None:
+        write_json(options.json, tables)
+    if options.write_docs:
+        write_page(PAGE, tables)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure the breaker and the service beside their rivals.",
+    )
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all if none is named"
+    )
+    parser.add_argument("--rounds", type=int, default=Plan().rounds, help="more are steadier")
+    parser.add_argument("--seed", type=int, default=Plan().seed, help="decides who runs when")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--quick", action="store_true", help="only see that everything runs")
+    only.add_argument(
+        "--write-docs", action="store_true", help="put the tables into docs/benchmarks.md"
+    )
+    return parser
+
+
+async def _run(groups: list[str], plan: Plan, *, quick: bool) -> dict[str, list[Table]]:
+    means = "; the figures mean nothing" if quick else ""
+    print(f"Measured on {interpreter()}, {plan.rounds} rounds{means}.\n")
+    tables: dict[str, list[Table]] = {group: [] for group in groups}
+    async for group, table in _tables(groups, plan, quick=quick):
+        print(table.markdown(), flush=True)
+        tables[group].append(table)
+    return tables
+
+
+async def _tables(
+    groups: list[str], plan: Plan, *, quick: bool
+) -> AsyncIterator[tuple[str, Table]]:
+    if "breakers" in groups:
+        contenders, missing = load_contenders()
+        _tell_missing(missing)
+        async for table in breakers.run(contenders, plan, quick=quick):
+            yield "breakers", table
+    if "http" in groups:
+        applications, missing = http_apps.load_applications()
+        _tell_missing(missing)
+        yield "http", await http_overhead.time_requests(applications, plan)
+    if "load" in groups:
+        if http_load.wrk_is_there():
+            yield "load", http_load.time_load(plan)
+        else:
+            print(f"{http_load.WRK_MISSING}\n")
+
+
+def _tell_missing(missing: Sequence[str]) -> None:
+    if missing:
+        print(f"Left out, because not installed: {', '.join(missing)}.\n")
+
+
+if __name__ == "__main__":
+    main()

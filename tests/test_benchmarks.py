@@ -1,0 +1,176 @@
+"""The benchmarks run and print what they promise; nothing here looks at how fast anything is."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks.rounds import Plan, Quartiles, Samples, interleave
+from benchmarks.tables import Table, Target, write_page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+RIVALS = {
+    "circuitbreaker": "circuitbreaker",
+    "purgatory": "purgatory",
+    "hyx": "hyx",
+    "aiobreaker": "aiobreaker",
+    "pybreaker": "pybreaker",
+    "pyresilience": "pyresilience",
+    "aioresilience": "aioresilience",
+    "interlock-cb": "interlock",
+}
+
+# Stands in for the load generator: asks once and prints a rate in wrk's words.
+FAKE_WRK = f"""#!{sys.executable}
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[-1], timeout=30) as response:
+    assert response.read() == b'{{"item_id":42}}'
+print("Requests/sec:   1234.50")
+"""
+
+
+def benchmark(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
+    """Run the benchmarks as a user does, quickly, with the programs in a folder alone."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tables(printed: str) -> dict[str, list[str]]:
+    """The names in the first column of each table, by its title."""
+    found: dict[str, list[str]] = {}
+    for block in re.split(r"^### ", printed, flags=re.MULTILINE)[1:]:
+        title, _, body = block.partition("\n")
+        rows = [line for line in body.splitlines() if line.startswith("|")]
+        found[title] = [row.split("|")[1].strip() for row in rows[2:]]
+    return found
+
+
+def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: Path) -> None:
+    """Each group about breakers prints a table with everybody who can take part in it."""
+    results = tmp_path / "results.json"
+    run = benchmark("breakers", "--json", str(results), path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    printed = tables(run.stdout)
+    measured = {name for names in printed.values() for name in names}
+    installed = {name for name, module in RIVALS.items() if find_spec(module)}
+    assert {"example_service", "floor", "bare await"} | installed <= measured
+    for title in (
+        "A scrape with 100 breakers, per breaker",
+        "Closed, the call succeeds, in floors of the same form",
+        "Closed, the call fails below the threshold, in floors of the same form",
+        "Open, the call is refused, in floors of the same form",
+        "100 tasks on one breaker, each call awaits once inside, in floors of the same form",
+        "Making a breaker",
+        "Memory of a breaker",
+        "Memory kept of a refused call",
+    ):
+        assert "example_service" in printed[title]
+    for rival in RIVALS.keys() - installed:
+        assert re.search(
+            rf"^Left out, because not installed: .*\b{rival}\b", run.stdout, re.MULTILINE
+        )
+    written = json.loads(results.read_text())["groups"]
+    assert [table["title"] for table in written["breakers"]] == list(printed)
+
+
+def test_requests_in_process_are_timed_beside_bare_fastapi(tmp_path: Path) -> None:
+    """The service is timed with and without its access line, and so is a breaker in a route."""
+    run = benchmark("http", path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert {
+        "bare FastAPI",
+        "example_service",
+        "example_service, no access line",
+        "and a breaker around the route's work",
+    } <= set(tables(run.stdout)["A request in process"])
+
+
+@pytest.mark.integration
+def test_workers_are_loaded_through_uvicorn(tmp_path: Path) -> None:
+    """Bare FastAPI and the service answer behind real sockets, and their rates are printed."""
+    wrk = tmp_path / "wrk"
+    wrk.write_text(FAKE_WRK)
+    wrk.chmod(0o755)
+    run = benchmark("load", path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    names = tables(run.stdout)["Through one uvicorn worker under wrk"]
+    assert {"bare FastAPI", "example_service"} <= set(names)
+
+
+def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
+    """Without wrk, the line that says so says how to get it, and nothing fails."""
+    run = benchmark("load", path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    (line,) = [line for line in run.stdout.splitlines() if "wrk" in line]
+    assert "apt-get install wrk" in line
+
+
+def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
+    """A misspelt group is an error that lists those there are."""
+    run = benchmark("breaker", path=tmp_path)
+
+    assert run.returncode == 2
+    assert "breakers, http, load" in run.stderr
+
+
+def test_a_target_is_kept_up_to_its_bound() -> None:
+    """The bound counts as met unless it is strict, and a stretch is told apart."""
+    at_most = Target(1.3, stretch=1.0)
+    judged = [at_most.judge(figure) for figure in (1.0, 1.3, 1.31)]
+
+    assert judged == ["met, stretch too", "met", "NOT MET"]
+    assert [Target(1.0, strictly=True).is_met(figure) for figure in (0.99, 1.0)] == [True, False]
+    assert [Target(0.7, at_least=True).is_met(figure) for figure in (0.7, 0.69)] == [True, False]
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    """A round that was slow for everybody changes no ratio."""
+    samples = Samples({"ours": [10.0, 1_000.0, 20.0], "theirs": [20.0, 2_000.0, 40.0]})
+
+    assert samples.ratio("ours", "theirs") == Quartiles(0.5, 0.5, 0.5)
+    assert samples.time("ours").median == 20.0
+
+
+async def test_every_entrant_runs_in_every_round() -> None:
+    """Each round yields one figure for each entrant, and what a slice left is cleared away."""
+    calls: list[str] = []
+
+    async def run(count: int) -> None:
+        calls.extend(["call"] * count)
+
+    samples = await interleave({"a": run, "b": run}, Plan(5, slice_seconds=0.0), calls.clear)
+
+    assert {name: len(figures) for name, figures in samples.nanoseconds.items()} == {"a": 5, "b": 5}
+    assert calls == []
+
+
+def test_tables_replace_the_former_ones_on_the_page(tmp_path: Path) -> None:
+    """A page keeps its words and gets the new tables of the groups that ran."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Words.\n\n<!-- http: begin -->\nold\n<!-- http: end -->\n"
+        "<!-- load: begin -->\nkept\n<!-- load: end -->\n"
+    )
+    write_page(page, {"http": [Table("New", ["", "µs"], [["ours", "1"]])], "load": []})
+
+    written = page.read_text()
+    assert "old" not in written
+    assert "### New" in written
+    assert written.startswith("Words.\n")
+    assert "kept" in written
