@@ -127,7 +127,7 @@ def _guarded_generator(
     return guarded_stream
 
 
-async def _awaited(breaker: "CircuitBreaker", coroutine: CoroutineType[Any, Any, R]) -> R:
+async def _awaited(breaker: "CircuitBreaker", coroutine: "CoroutineType[Any, Any, R]") -> R:
     """Guard a coroutine from its start to its end."""
     try:
         return await breaker.call(lambda: coroutine)

@@ -37,9 +37,9 @@ class CircuitSnapshot:
         successes: Lifetime successes, likewise.
         rejections: Lifetime refused calls, likewise.
         in_flight: Calls admitted and not ended.
+        state_changes: How often each change from one state to another happened, likewise.
         mode: The mode set by hand on one of them, or None.
         would_have_rejected: Calls that the current shadow mode has let through.
-        state_changes: How often each change from one state to another happened, likewise.
     """
 
     name: str
@@ -48,9 +48,9 @@ class CircuitSnapshot:
     successes: int
     rejections: int
     in_flight: int
-    mode: Mode | None
-    would_have_rejected: int
     state_changes: StateChanges
+    mode: Mode | None = None
+    would_have_rejected: int = 0
 
 
 class _Counts:
