@@ -1,0 +1,28 @@
+"""Exchange rates, straight from the payment provider."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from example_service.api.dependencies import Provider
+from example_service.api.openapi import problem_responses
+from example_service.api.payment_problems import PROVIDER_CALL_PROBLEMS, UNKNOWN_CURRENCY
+from example_service.payments.models import ExchangeRate
+
+router = APIRouter(prefix="/api/v1/exchange-rates", tags=["payments"])
+
+
+@router.get(
+    "/{currency}",
+    summary="Exchange rate of a currency",
+    responses=problem_responses(UNKNOWN_CURRENCY, *PROVIDER_CALL_PROBLEMS),
+)
+async def read_exchange_rate(
+    currency: Annotated[str, Path(pattern="^[A-Z]{3}$", examples=["EUR"])], provider: Provider
+) -> ExchangeRate:
+    """Return how much of a currency the provider's base currency buys now.
+
+    There is no fallback: while the provider fails, this fails, and once the circuit is open it
+    fails at once, with `Retry-After`.
+    """
+    return await provider.exchange_rate(currency)

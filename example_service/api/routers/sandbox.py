@@ -1,0 +1,107 @@
+"""The sandbox's switch on the service's own address, in development only.
+
+The sandbox is another process. What is asked of it here is passed on to its control address.
+"""
+
+from typing import Annotated, Final
+
+import httpx
+from fastapi import APIRouter, Depends
+
+from example_service.api.dependencies import AppSettings, HTTPClient
+from example_service.api.openapi import problem_responses
+from example_service.api.problem_types import ProblemType, define
+from example_service.api.problems import ProblemError
+from example_service.sandbox.charges import ChargesReport
+from example_service.sandbox.modes import ModeChange, ModeReport
+
+NO_SANDBOX: Final = define(
+    ProblemType(
+        slug="no-sandbox",
+        status=404,
+        title="No sandbox",
+        meaning="This service runs without a sandbox.",
+        cause="It was started in another way than `serve`, or with a provider of its own.",
+        remedy="Start it with `example-service serve`, without `PAYMENT_PROVIDER__BASE_URL`.",
+    )
+)
+SANDBOX_UNAVAILABLE: Final = define(
+    ProblemType(
+        slug="sandbox-unavailable",
+        status=503,
+        title="Sandbox unavailable",
+        meaning="The sandbox did not answer.",
+        cause="Its process has ended or is being held up.",
+        remedy="Look at the log of the service, and start it again.",
+    )
+)
+
+_TIMEOUT_SECONDS: Final = 2.0
+
+router = APIRouter(
+    prefix="/sandbox",
+    tags=["sandbox"],
+    responses=problem_responses(NO_SANDBOX, SANDBOX_UNAVAILABLE),
+)
+
+
+class SandboxControl:
+    """Speaks to the control address of the sandbox.
+
+    Args:
+        client: Sends the requests.
+        control_url: Where the control address is, without a slash at its end.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, control_url: str) -> None:
+        self._client = client
+        self._control_url = control_url
+
+    async def exchange(self, method: str, path: str, body: str | None = None) -> bytes:
+        """Pass one request on and return the body of the answer.
+
+        Raises:
+            ProblemError: If the sandbox does not answer as it should.
+        """
+        try:
+            response = await self._client.request(
+                method, self._control_url + path, content=body, timeout=_TIMEOUT_SECONDS
+            )
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ProblemError(SANDBOX_UNAVAILABLE) from error
+        return response.content
+
+
+async def get_sandbox_control(settings: AppSettings, client: HTTPClient) -> SandboxControl:
+    """Hand the sandbox to a route.
+
+    Raises:
+        ProblemError: If there is none.
+    """
+    control_url = settings.sandbox.control_url
+    if control_url is None:
+        raise ProblemError(NO_SANDBOX)
+    return SandboxControl(client, control_url)
+
+
+_Sandbox = Annotated[SandboxControl, Depends(get_sandbox_control)]
+
+
+@router.get("/mode", summary="What the sandbox does now")
+async def read_mode(sandbox: _Sandbox) -> ModeReport:
+    """Return the mode of the sandbox."""
+    return ModeReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/mode"))
+
+
+@router.put("/mode", summary="Make the sandbox fail, or heal it")
+async def set_mode(change: ModeChange, sandbox: _Sandbox) -> ModeReport:
+    """Change what the sandbox does to the calls that reach it, from the next call on."""
+    answer = await sandbox.exchange("PUT", "/sandbox/mode", change.model_dump_json())
+    return ModeReport.model_validate_json(answer)
+
+
+@router.get("/charges", summary="What the sandbox has charged")
+async def list_charges(sandbox: _Sandbox) -> ChargesReport:
+    """List what the sandbox has charged, by idempotency key, oldest first."""
+    return ChargesReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/charges"))

@@ -1,0 +1,126 @@
+"""What the sandbox has charged: one ledger, one charge for each idempotency key."""
+
+from collections import Counter
+from typing import Annotated, Final, Literal
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DECLINED_CUSTOMER_ID: Final = "declined"
+"""A charge for this customer is declined, as an exhausted card would be."""
+
+RATES: Final = {
+    "USD": "1.00",
+    "AUD": "1.52",
+    "BRL": "5.41",
+    "CAD": "1.38",
+    "CHF": "0.80",
+    "CNY": "7.18",
+    "EUR": "0.92",
+    "GBP": "0.78",
+    "INR": "84.10",
+    "JPY": "151.30",
+    "MXN": "19.85",
+    "SEK": "10.60",
+}
+"""How much of each known currency one `BASE_CURRENCY` buys. Fixed, so that demos repeat."""
+
+BASE_CURRENCY: Final = "USD"
+
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+IdempotencyKey = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")]
+
+
+class ChargeRequest(BaseModel):
+    """The body of `POST /v1/charges`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    amount: Annotated[int, Field(ge=1, le=99_999_999, strict=True)]
+    """In minor units of the currency."""
+    currency: Currency
+    customer_id: Annotated[str, Field(min_length=1, max_length=255, strict=True)]
+
+
+class Charge(BaseModel):
+    """One movement of money."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    idempotency_key: str
+    amount: int
+    currency: str
+    customer_id: str
+    status: Literal["succeeded"] = "succeeded"
+
+
+class ChargedKey(Charge):
+    """A charge as `GET /sandbox/charges` lists it."""
+
+    times_charged: int
+    """How often money moved for this key; anything but 1 would be a double charge."""
+    requests: int
+    """How many requests carried this key and reached the ledger."""
+
+
+class ChargesReport(BaseModel):
+    """Everything charged since the start or the last `DELETE /sandbox/charges`, oldest first."""
+
+    charges: list[ChargedKey]
+    total_charges: int
+    """How often money moved, over all keys."""
+
+
+class KeyReusedError(Exception):
+    """The key has already charged something else."""
+
+
+class Ledger:
+    """Records charges. Nothing here awaits, so no two requests can interleave inside."""
+
+    def __init__(self) -> None:
+        self._movements: list[Charge] = []
+        self._by_key: dict[str, Charge] = {}
+        self._requests: Counter[str] = Counter()
+
+    def charge(self, idempotency_key: str, request: ChargeRequest) -> Charge:
+        """Move the money, unless this key already has.
+
+        Raises:
+            KeyReusedError: If the key has charged another amount, currency or customer.
+        """
+        self._requests[idempotency_key] += 1
+        earlier = self._by_key.get(idempotency_key)
+        if earlier is None:
+            earlier = Charge(
+                id=f"ch_{uuid4().hex}", idempotency_key=idempotency_key, **request.model_dump()
+            )
+            self._movements.append(earlier)
+            self._by_key[idempotency_key] = earlier
+        elif earlier.model_dump(include=set(ChargeRequest.model_fields)) != request.model_dump():
+            raise KeyReusedError
+        return earlier
+
+    def find(self, idempotency_key: str) -> Charge | None:
+        """Return the charge of this key, or `None` when it has charged nothing."""
+        return self._by_key.get(idempotency_key)
+
+    def report(self) -> ChargesReport:
+        """List the keys that were charged, with how often each really moved money."""
+        times = Counter(movement.idempotency_key for movement in self._movements)
+        return ChargesReport(
+            charges=[
+                ChargedKey(
+                    **charge.model_dump(), times_charged=times[key], requests=self._requests[key]
+                )
+                for key, charge in self._by_key.items()
+            ],
+            total_charges=len(self._movements),
+        )
+
+    def clear(self) -> None:
+        """Forget everything, the idempotency keys included."""
+        self._movements.clear()
+        self._by_key.clear()
+        self._requests.clear()

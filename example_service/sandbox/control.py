@@ -1,0 +1,43 @@
+"""The control API: it always answers, whatever the provider is being made to do."""
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from example_service.sandbox.charges import Ledger
+from example_service.sandbox.modes import ModeChange
+from example_service.sandbox.switch import Door, Switch
+from example_service.sandbox.validation import invalid_input
+
+
+def create_control(ledger: Ledger, switch: Switch, door: Door) -> Starlette:
+    """Build the control API of one provider."""
+
+    async def show_mode(_request: Request) -> Response:
+        return JSONResponse(switch.report.model_dump())
+
+    async def set_mode(request: Request) -> Response:
+        try:
+            change = ModeChange.model_validate_json(await request.body())
+        except ValidationError as error:
+            return invalid_input(error)
+        report = await switch.turn(change, door)
+        return JSONResponse(report.model_dump())
+
+    async def show_charges(_request: Request) -> Response:
+        return JSONResponse(ledger.report().model_dump())
+
+    async def forget_charges(_request: Request) -> Response:
+        ledger.clear()
+        return Response(status_code=204)
+
+    return Starlette(
+        routes=[
+            Route("/sandbox/mode", show_mode),
+            Route("/sandbox/mode", set_mode, methods=["PUT"]),
+            Route("/sandbox/charges", show_charges),
+            Route("/sandbox/charges", forget_charges, methods=["DELETE"]),
+        ]
+    )

@@ -1,0 +1,120 @@
+"""The sandbox's switch on the service's own address."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import respx
+
+from example_service.core.settings import SandboxSettings, Settings
+from example_service.main import create_app
+
+CONTROL_URL = "http://control.test"
+FAILING = {"mode": "failing", "latency_seconds": None, "failure_rate": None, "seed": None}
+
+
+@asynccontextmanager
+async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application with these settings."""
+    app = create_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://service.test"
+        ) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application in development that has a sandbox."""
+    sandbox = SandboxSettings(control_url=CONTROL_URL)
+    async with client_of(Settings(sandbox=sandbox)) as client:
+        yield client
+
+
+async def test_the_mode_is_passed_on(client: httpx.AsyncClient) -> None:
+    """What was asked for reaches the sandbox, and its answer comes back."""
+    with respx.mock(base_url=CONTROL_URL) as control:
+        route = control.put("/sandbox/mode").respond(json=FAILING)
+        response = await client.put("/sandbox/mode", json={"mode": "failing"})
+    assert (response.status_code, response.json()) == (200, FAILING)
+    assert httpx.Response(200, content=route.calls.last.request.content).json() == FAILING
+
+
+async def test_the_mode_is_shown(client: httpx.AsyncClient) -> None:
+    """As the sandbox tells it."""
+    with respx.mock(base_url=CONTROL_URL) as control:
+        control.get("/sandbox/mode").respond(json=FAILING)
+        assert (await client.get("/sandbox/mode")).json() == FAILING
+
+
+async def test_the_charges_are_shown(client: httpx.AsyncClient) -> None:
+    """With the counts that would show a double charge."""
+    charge = {
+        "id": "ch_1",
+        "idempotency_key": "k",
+        "amount": 1000,
+        "currency": "EUR",
+        "customer_id": "alice",
+        "status": "succeeded",
+        "times_charged": 1,
+        "requests": 2,
+    }
+    report = {"charges": [charge], "total_charges": 1}
+    with respx.mock(base_url=CONTROL_URL) as control:
+        control.get("/sandbox/charges").respond(json=report)
+        assert (await client.get("/sandbox/charges")).json() == report
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"mode": "on fire"}, "mode"),
+        ({}, "mode"),
+        ({"mode": "slow", "latency_seconds": 0}, "latency_seconds"),
+        ({"mode": "failing", "seed": 1}, "seed"),
+    ],
+)
+async def test_bad_input_is_a_problem_and_is_not_passed_on(
+    change: dict[str, object], field: str, client: httpx.AsyncClient
+) -> None:
+    """It names the field and what is allowed there."""
+    response = await client.put("/sandbox/mode", json=change)
+    assert response.status_code == 422
+    [error] = response.json()["errors"]
+    assert error["location"] == ["body", field]
+    assert "fire" not in response.text
+
+
+@pytest.mark.parametrize(
+    "answer", [httpx.Response(500), httpx.ConnectError("gone"), httpx.ReadTimeout("stuck")]
+)
+async def test_a_sandbox_that_does_not_answer_is_a_problem(
+    answer: httpx.Response | Exception, client: httpx.AsyncClient
+) -> None:
+    """503, for the sandbox is a part of the service in development."""
+    with respx.mock(base_url=CONTROL_URL) as control:
+        control.get("/sandbox/mode").mock(side_effect=[answer])
+        response = await client.get("/sandbox/mode")
+    assert response.status_code == 503
+    assert response.json()["type"] == "/problems/sandbox-unavailable"
+
+
+async def test_without_a_sandbox_there_is_nothing_to_switch() -> None:
+    """In development with another provider the route says so."""
+    async with client_of(Settings()) as client:
+        response = await client.get("/sandbox/mode")
+    assert response.status_code == 404
+    assert response.json()["type"] == "/problems/no-sandbox"
+
+
+async def test_outside_development_the_routes_do_not_exist() -> None:
+    """Even where somebody sets the address of a sandbox."""
+    sandbox = SandboxSettings(control_url=CONTROL_URL)
+    async with client_of(Settings(environment="test", sandbox=sandbox)) as client:
+        response = await client.put("/sandbox/mode", json={"mode": "failing"})
+    assert response.status_code == 404
+    assert response.json()["type"] == "/problems/not-found"

@@ -1,0 +1,149 @@
+"""The provider client against the sandbox: real sockets, real faults."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import IO, cast
+
+import httpx
+import pytest
+
+from example_service.core.settings import PaymentProviderSettings, Settings
+from example_service.infra.http_client import create_http_client
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.payments.exceptions import (
+    InvalidProviderAnswerError,
+    NoFreeConnectionError,
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    UnknownCurrencyError,
+)
+from example_service.payments.provider import PaymentProvider
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[dict[str, str]]:
+    """Where the sandbox listens."""
+    command = [sys.executable, "-m", "example_service.sandbox", "--seed", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield json.loads(cast("IO[bytes]", process.stdout).readline())
+        cast("IO[bytes]", process.stdin).close()
+
+
+@pytest.fixture
+async def client(addresses: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """The service's own client, impatient, so that timeouts come soon."""
+    settings = Settings(
+        environment="test",
+        payment_provider=PaymentProviderSettings(
+            base_url=addresses["provider"], timeout_seconds=5.0, connect_timeout_seconds=5.0
+        ),
+    )
+    async with create_http_client(settings) as client:
+        yield client
+
+
+def provider_at(
+    addresses: dict[str, str], client: httpx.AsyncClient, *, timeout_seconds: float = 5.0
+) -> PaymentProvider:
+    """A provider behind a breaker that is too patient to get in the way."""
+    breaker = CircuitBreaker(
+        "patient",
+        failure_threshold=10_000,
+        expected_exception=ProviderUnavailableError,
+        registry=None,
+    )
+    return PaymentProvider(client, addresses["provider"], breaker, timeout_seconds=timeout_seconds)
+
+
+async def turn(client: httpx.AsyncClient, addresses: dict[str, str], mode: str) -> None:
+    """Set the mode of the sandbox."""
+    response = await client.put(f"{addresses['control']}/sandbox/mode", json={"mode": mode})
+    response.raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("failing", ProviderUnavailableError),
+        ("refusing", ProviderUnavailableError),
+        ("hanging", ProviderTimeoutError),
+        ("slow", ProviderTimeoutError),
+        ("garbled", ProviderUnavailableError),
+    ],
+)
+async def test_each_mode_is_an_outage(
+    mode: str, expected: type[ProviderError], addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """Whatever way the provider fails, it counts; once it heals, the next call succeeds."""
+    provider = provider_at(addresses, client, timeout_seconds=0.2)
+    await turn(client, addresses, mode)
+    for _ in range(8):
+        with pytest.raises(expected):
+            await provider.exchange_rate("EUR")
+    await turn(client, addresses, "healthy")
+    assert (await provider.exchange_rate("EUR")).currency == "EUR"
+
+
+async def test_garbled_answers_are_told_from_lost_ones(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """A whole body without sense is an invalid answer, half a body is no answer."""
+    provider = provider_at(addresses, client)
+    await turn(client, addresses, "garbled")
+    met = set()
+    for _ in range(16):
+        with pytest.raises(ProviderUnavailableError) as caught:
+            await provider.exchange_rate("EUR")
+        met.add(type(caught.value))
+    assert met == {ProviderUnavailableError, InvalidProviderAnswerError}
+
+
+async def test_an_unknown_currency_is_told_from_an_outage(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """The sandbox's 404 is an answer."""
+    await turn(client, addresses, "healthy")
+    with pytest.raises(UnknownCurrencyError):
+        await provider_at(addresses, client).exchange_rate("XXX")
+
+
+async def test_connections_lost_to_a_hanging_provider_are_free_again(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """More calls than there are connections, timed out and cancelled: the pool survives both."""
+    provider = provider_at(addresses, client, timeout_seconds=0.5)
+    await turn(client, addresses, "hanging")
+    calls = [asyncio.create_task(provider.exchange_rate("EUR")) for _ in range(150)]
+    await asyncio.sleep(0)
+    for call in calls[::3]:
+        call.cancel()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(one) for one in ended} <= {
+        asyncio.CancelledError,
+        ProviderTimeoutError,
+        NoFreeConnectionError,
+    }
+    await turn(client, addresses, "healthy")
+    patient = provider_at(addresses, client)
+    rates = await asyncio.gather(*(patient.exchange_rate("EUR") for _ in range(150)))
+    assert len(rates) == 150
+
+
+async def test_an_open_circuit_refuses_without_a_connection(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """With a hanging provider the caller that comes after the fifth failure does not wait."""
+    breaker = CircuitBreaker("strict", expected_exception=ProviderUnavailableError, registry=None)
+    provider = PaymentProvider(client, addresses["provider"], breaker, timeout_seconds=0.1)
+    await turn(client, addresses, "hanging")
+    for _ in range(5):
+        with pytest.raises(ProviderTimeoutError):
+            await provider.exchange_rate("EUR")
+    with pytest.raises(CircuitOpenError):
+        await asyncio.wait_for(provider.exchange_rate("EUR"), 0.05)

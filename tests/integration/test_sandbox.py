@@ -1,0 +1,516 @@
+"""The sandbox as a process, seen by a real HTTP client over real sockets."""
+
+import asyncio
+import errno
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, Any, cast
+
+import httpx
+import pytest
+
+from example_service.sandbox.charges import Ledger
+from example_service.sandbox.listener import Listener
+from example_service.sandbox.modes import Act, Damage, Mode, ModeChange, ModeReport, Step, steps
+from example_service.sandbox.provider import create_provider
+from example_service.sandbox.switch import Switch
+
+pytestmark = pytest.mark.integration
+
+COMMAND = (sys.executable, "-m", "example_service.sandbox")
+TEN_EUROS = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
+EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
+PATIENCE_SECONDS = 10.0
+IMPATIENCE_SECONDS = 0.3
+WITHOUT_ANSWERS = ({"mode": "hanging"}, {"mode": "slow", "latency_seconds": 60})
+
+
+@contextmanager
+def sandbox_process(*options: str, stdin: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
+    """Run the sandbox, and make sure that it is gone afterwards."""
+    process = subprocess.Popen(
+        [*COMMAND, *options],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def addresses_of(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Read the one line that says where the sandbox listens."""
+    addresses: dict[str, str] = json.loads(cast("IO[str]", process.stdout).readline())
+    return addresses
+
+
+@dataclass
+class Sandbox:
+    """What a test does with a running sandbox."""
+
+    provider: str
+    control: str
+    client: httpx.AsyncClient
+
+    async def turn(self, mode: str, **parameters: Any) -> None:
+        """Set the mode."""
+        response = await self.client.put(
+            f"{self.control}/sandbox/mode", json={"mode": mode, **parameters}
+        )
+        assert response.status_code == 200, response.text
+
+    async def rate(self, currency: str = "EUR", **options: Any) -> httpx.Response:
+        """Ask for a rate."""
+        return await self.client.get(f"{self.provider}/v1/rates/{currency}", **options)
+
+    async def charge(
+        self, key: str, charge: dict[str, Any] = TEN_EUROS, **options: Any
+    ) -> httpx.Response:
+        """Charge under a key."""
+        return await self.client.post(
+            f"{self.provider}/v1/charges",
+            json=charge,
+            headers={"Idempotency-Key": key},
+            **options,
+        )
+
+    async def charges(self) -> dict[str, dict[str, Any]]:
+        """What was charged, by key."""
+        response = await self.client.get(f"{self.control}/sandbox/charges")
+        return {each["idempotency_key"]: each for each in response.json()["charges"]}
+
+    async def until_charged(self, key: str) -> None:
+        """Wait until the sandbox has recorded a charge under the key."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while key not in await self.charges():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[dict[str, str]]:
+    """One sandbox for all tests that do not end it."""
+    with sandbox_process() as process:
+        yield addresses_of(process)
+
+
+@pytest.fixture
+async def sandbox(addresses: dict[str, str]) -> AsyncIterator[Sandbox]:
+    """The sandbox, healthy and without charges."""
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
+        sandbox = Sandbox(**addresses, client=client)
+        await sandbox.turn("healthy")
+        await client.delete(f"{sandbox.control}/sandbox/charges")
+        yield sandbox
+
+
+async def outcome(call: Awaitable[httpx.Response]) -> tuple[object, ...]:
+    """What came of a call, in a form that can be compared."""
+    try:
+        response = await call
+    except httpx.TimeoutException:
+        return ("timeout",)
+    except httpx.TransportError:
+        return ("lost",)
+    return response.status_code, response.content
+
+
+class TestHealthy:
+    """A sandbox that nobody has switched."""
+
+    async def test_it_answers_with_rates(self, sandbox: Sandbox) -> None:
+        """Known currencies have a rate, others are not found."""
+        assert (await sandbox.rate()).json() == EURO
+        assert (await sandbox.rate("XXX")).status_code == 404
+
+    async def test_kept_connections_answer_at_once(self, sandbox: Sandbox) -> None:
+        """No answer waits for the acknowledgement of the one before."""
+        begun = time.monotonic()
+        for _ in range(25):
+            await sandbox.rate()
+        assert time.monotonic() - begun < 25 * 0.04
+
+    async def test_a_charge_is_recorded_under_its_key(self, sandbox: Sandbox) -> None:
+        """The answer, the look-up by key and the control address tell the same."""
+        answer = await sandbox.charge("k")
+        assert answer.status_code == 201
+        found = await sandbox.client.get(f"{sandbox.provider}/v1/charges/k")
+        assert found.json() == answer.json()
+        assert answer.json().items() <= (await sandbox.charges())["k"].items()
+
+    async def test_an_uncharged_key_is_not_found(self, sandbox: Sandbox) -> None:
+        """So a client learns that it may charge."""
+        response = await sandbox.client.get(f"{sandbox.provider}/v1/charges/k")
+        assert response.status_code == 404
+
+    async def test_concurrent_requests_with_one_key_charge_once(self, sandbox: Sandbox) -> None:
+        """Ten requests at once for each of five keys are five charges."""
+        keys = [f"k{number % 5}" for number in range(50)]
+        answers = await asyncio.gather(*(sandbox.charge(key) for key in keys))
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.json()["id"] for answer in answers}) == 5
+        charges = await sandbox.charges()
+        assert {(each["times_charged"], each["requests"]) for each in charges.values()} == {(1, 10)}
+
+    async def test_a_declined_charge_is_not_recorded(self, sandbox: Sandbox) -> None:
+        """The customer without credit is declined with 402 each time."""
+        for _ in range(2):
+            answer = await sandbox.charge("k", {**TEN_EUROS, "customer_id": "declined"})
+            assert (answer.status_code, answer.json()["status"]) == (402, "declined")
+        assert await sandbox.charges() == {}
+
+    async def test_a_key_with_another_charge_is_a_conflict(self, sandbox: Sandbox) -> None:
+        """The first charge stands, and the second is not made."""
+        await sandbox.charge("k")
+        assert (await sandbox.charge("k", {**TEN_EUROS, "amount": 5})).status_code == 409
+        assert (await sandbox.charges())["k"]["amount"] == 1000
+
+    @pytest.mark.parametrize(
+        ("key", "change", "field"),
+        [
+            ("k", {"amount": -1}, "amount"),
+            ("k", {"amount": 0.5}, "amount"),
+            ("k", {"currency": "euro"}, "currency"),
+            ("k", {"currency": "XXX"}, "currency"),
+            ("k", {"customer_id": ""}, "customer_id"),
+            ("k", {"gift": True}, "gift"),
+            ("", {}, "Idempotency-Key"),
+            ("with space", {}, "Idempotency-Key"),
+        ],
+    )
+    async def test_an_odd_charge_is_refused_by_field(
+        self, key: str, change: dict[str, Any], field: str, sandbox: Sandbox
+    ) -> None:
+        """422 says which field is wrong, and nothing is charged."""
+        answer = await sandbox.charge(key, {**TEN_EUROS, **change})
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["errors"]] == [field]
+        assert await sandbox.charges() == {}
+
+
+class TestFailing:
+    """Answers 503."""
+
+    async def test_every_call_fails_and_none_charges(self, sandbox: Sandbox) -> None:
+        """Rates, charges and look-ups alike."""
+        await sandbox.turn("failing")
+        assert (await sandbox.rate()).status_code == 503
+        assert (await sandbox.charge("k")).status_code == 503
+        assert await sandbox.charges() == {}
+
+
+class TestSlow:
+    """Answers late."""
+
+    async def test_the_answer_comes_after_the_latency(self, sandbox: Sandbox) -> None:
+        """The answer itself is honest."""
+        await sandbox.turn("slow", latency_seconds=0.2)
+        begun = time.monotonic()
+        assert (await sandbox.rate()).json() == EURO
+        assert time.monotonic() - begun >= 0.2
+
+    async def test_a_charge_stands_though_the_client_gave_up(self, sandbox: Sandbox) -> None:
+        """It is recorded on arrival; sending it again does not charge again."""
+        await sandbox.turn("slow", latency_seconds=60)
+        with pytest.raises(httpx.ReadTimeout):
+            await sandbox.charge("k", timeout=IMPATIENCE_SECONDS)
+        await sandbox.turn("healthy")
+        assert (await sandbox.charge("k")).status_code == 201
+        assert (await sandbox.charges())["k"]["times_charged"] == 1
+
+
+class TestHanging:
+    """Never answers."""
+
+    async def test_a_hanging_charge_stands_and_ends_with_the_mode(self, sandbox: Sandbox) -> None:
+        """The connection is cut when the mode changes, and the charge was recorded on arrival."""
+        await sandbox.turn("hanging")
+        call = asyncio.create_task(sandbox.charge("k"))
+        await sandbox.until_charged("k")
+        assert not call.done()
+        await sandbox.turn("healthy")
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await call
+        assert (await sandbox.charge("k")).status_code == 201
+        assert (await sandbox.charges())["k"]["times_charged"] == 1
+
+    async def test_a_caller_that_leaves_is_forgotten(self) -> None:
+        """Nothing is kept for hanging calls whose client gave up."""
+        switch = Switch()
+        listener = Listener(create_provider(Ledger(), switch), "127.0.0.1", 0)
+        await switch.turn(ModeChange(mode=Mode.HANGING), listener)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            call = asyncio.create_task(client.get(f"{listener.url}/v1/rates/EUR"))
+            await eventually(lambda: len(switch._hanging) == 1)
+            call.cancel()
+            await eventually(lambda: not switch._hanging)
+        await listener.close()
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds in this process."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not holds():  # noqa: ASYNC110 - nothing tells when it does
+            await asyncio.sleep(0)
+
+
+class TestRefusing:
+    """Does not accept connections."""
+
+    async def test_connections_are_refused_until_it_heals_on_the_same_port(
+        self, sandbox: Sandbox
+    ) -> None:
+        """A real ECONNREFUSED, at once, as often as the switch is turned."""
+        for _ in range(3):
+            await sandbox.turn("refusing")
+            port = httpx.URL(sandbox.provider).port
+            with socket.socket() as plain:
+                assert plain.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+            with pytest.raises(httpx.ConnectError):
+                await sandbox.rate()
+            await sandbox.turn("healthy")
+            assert (await sandbox.rate()).json() == EURO
+
+    async def test_live_connections_are_cut(self, sandbox: Sandbox) -> None:
+        """Calls in flight end at once; what they had charged stands."""
+        await sandbox.turn("slow", latency_seconds=60)
+        call = asyncio.create_task(sandbox.charge("k"))
+        await sandbox.until_charged("k")
+        await sandbox.turn("refusing")
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await call
+        assert "k" in await sandbox.charges()
+
+    async def test_the_port_stays_taken(self, sandbox: Sandbox) -> None:
+        """No other program can sit down on it meanwhile."""
+        await sandbox.turn("refusing")
+        with socket.socket() as other, pytest.raises(OSError) as caught:  # noqa: PT011 - errno below
+            other.bind(("127.0.0.1", httpx.URL(sandbox.provider).port))
+        assert caught.value.errno == errno.EADDRINUSE
+
+    async def test_setting_it_twice_changes_nothing(self, sandbox: Sandbox) -> None:
+        """Neither refusing nor healing twice harms."""
+        for mode in ("refusing", "refusing", "healthy", "healthy"):
+            await sandbox.turn(mode)
+        assert (await sandbox.rate()).json() == EURO
+
+
+class TestGarbled:
+    """Sends broken bodies."""
+
+    async def test_each_body_is_broken_as_drawn(self, sandbox: Sandbox) -> None:
+        """Every damage is met, and none of the bodies can be read as an answer."""
+        await sandbox.turn("garbled", seed=3)
+        drawn = drawn_steps(24, mode="garbled", seed=3)
+        assert {step.damage for step in drawn} == set(Damage)
+        for step in drawn:
+            if step.damage is Damage.TRUNCATED:
+                with pytest.raises(httpx.RemoteProtocolError, match="complete message body"):
+                    await sandbox.rate()
+                continue
+            answer = await sandbox.rate()
+            assert answer.status_code == 200
+            if step.damage is Damage.WRONG_SHAPE:
+                assert not answer.json().keys() & EURO.keys()
+            else:
+                with pytest.raises(json.JSONDecodeError):
+                    answer.json()
+
+    async def test_a_charge_is_recorded_as_drawn(self, sandbox: Sandbox) -> None:
+        """Half of the lost answers have charged, and the client cannot tell which."""
+        await sandbox.turn("garbled", seed=3)
+        drawn = dict(zip(map(str, range(24)), drawn_steps(24, mode="garbled", seed=3), strict=True))
+        for key in drawn:
+            await outcome(sandbox.charge(key))
+        recorded = {key for key, step in drawn.items() if step.records}
+        assert 0 < len(recorded) < 24
+        assert (await sandbox.charges()).keys() == recorded
+
+
+class TestFlaky:
+    """A seeded share of each fault."""
+
+    async def test_the_same_seed_gives_the_same_story(self, sandbox: Sandbox) -> None:
+        """Every call meets what was drawn for it, in each run."""
+        change = {"failure_rate": 0.8, "latency_seconds": 0.01, "seed": 8}
+        drawn = drawn_steps(20, mode="flaky", **change)
+        assert {step.act for step in drawn} == set(Act)
+        stories = []
+        for _ in range(2):
+            await sandbox.turn("flaky", **change)
+            stories.append([await outcome(sandbox.rate(timeout=IMPATIENCE_SECONDS)) for _ in drawn])
+        assert stories[0] == stories[1]
+        answered = [
+            story[0] == 200 and json.loads(cast("bytes", story[1])) == EURO
+            for story, step in zip(stories[0], drawn, strict=True)
+            if step.act in {Act.ANSWER, Act.ANSWER_LATE}
+        ]
+        assert all(answered)
+
+    async def test_who_repeats_with_the_same_key_charges_exactly_once(
+        self, sandbox: Sandbox
+    ) -> None:
+        """However many answers are lost, in the end each key has been charged once."""
+        await sandbox.turn("flaky", failure_rate=0.7, latency_seconds=0.01, seed=11)
+        keys = [str(number) for number in range(10)]
+
+        async def charge_until_answered(key: str) -> None:
+            while True:
+                status, *content = await outcome(sandbox.charge(key, timeout=IMPATIENCE_SECONDS))
+                if status == 201 and b'"idempotency_key"' in cast("bytes", content[0]):
+                    return
+
+        await asyncio.gather(*map(charge_until_answered, keys))
+        charges = await sandbox.charges()
+        assert charges.keys() == set(keys)
+        assert {each["times_charged"] for each in charges.values()} == {1}
+
+
+def drawn_steps(count: int, **change: Any) -> list[Step]:
+    """What the sandbox must do to the first calls of a mode."""
+    return list(islice(steps(ModeReport.of(ModeChange(**change), None)), count))
+
+
+class TestControl:
+    """The address that always answers."""
+
+    @pytest.mark.parametrize("mode", Mode)
+    async def test_it_answers_in_every_mode(self, mode: Mode, sandbox: Sandbox) -> None:
+        """The mode that was set is the mode that is shown."""
+        await sandbox.turn(mode)
+        shown = await sandbox.client.get(f"{sandbox.control}/sandbox/mode")
+        assert shown.json()["mode"] == mode
+
+    @pytest.mark.parametrize(
+        ("body", "fields"),
+        [
+            (b'{"mode": "on fire"}', ["mode"]),
+            (b"{}", ["mode"]),
+            (b'{"mode": "slow", "latency_seconds": -1}', ["latency_seconds"]),
+            (b'{"mode": "failing", "seed": 1}', ["seed"]),
+            (b'{"mode": "failing", "colour": "red"}', ["colour"]),
+            (b"[]", ["body"]),
+            (b"{", ["body"]),
+            (b"", ["body"]),
+        ],
+    )
+    async def test_bad_input_is_refused_by_field_and_changes_nothing(
+        self, body: bytes, fields: list[str], sandbox: Sandbox
+    ) -> None:
+        """422 names the field, repeats nothing, and the mode stays."""
+        answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", content=body)
+        assert answer.status_code == 422
+        assert [each["field"] for each in answer.json()["errors"]] == fields
+        assert "fire" not in answer.text
+        assert (await sandbox.rate()).json() == EURO
+
+    async def test_an_unknown_mode_is_answered_with_the_known_ones(self, sandbox: Sandbox) -> None:
+        """The message lists every mode."""
+        answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", json={"mode": "sick"})
+        assert all(f"'{mode}'" in answer.json()["errors"][0]["message"] for mode in Mode)
+
+
+class TestProcess:
+    """Its start and its end."""
+
+    @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
+    def test_it_ends_with_its_standard_input(self, change: dict[str, Any]) -> None:
+        """When the parent is gone the sandbox goes, too, quietly, whatever calls it holds."""
+        with sandbox_process() as process, held_call(addresses_of(process), change):
+            cast("IO[str]", process.stdin).close()
+            assert process.wait(PATIENCE_SECONDS) == 0
+            assert cast("IO[str]", process.stderr).read() == ""
+
+    @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
+    def test_it_ends_on_sigterm(self, change: dict[str, Any]) -> None:
+        """Promptly and in order, without regard to standard input."""
+        with (
+            sandbox_process(stdin=subprocess.DEVNULL) as process,
+            held_call(addresses_of(process), change),
+        ):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) == 0
+            assert cast("IO[str]", process.stderr).read() == ""
+
+    def test_ctrl_c_is_left_to_the_parent(self) -> None:
+        """It reaches the parent as well, which ends the sandbox when it needs it no more."""
+        with sandbox_process() as process:
+            addresses = addresses_of(process)
+            process.send_signal(signal.SIGINT)
+            assert httpx.get(f"{addresses['provider']}/v1/rates/EUR").json() == EURO
+
+    def test_ctrl_c_ends_it_where_nobody_else_can(self) -> None:
+        """On a terminal it is a command like any other."""
+        with sandbox_process(stdin=subprocess.DEVNULL) as process:
+            addresses_of(process)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE_SECONDS) == 0
+
+    def test_the_ports_and_the_seed_can_be_chosen(self) -> None:
+        """The same ports can be had again at once."""
+        with sandbox_process() as process:
+            ports = [str(httpx.URL(url).port) for url in addresses_of(process).values()]
+        options = ("--provider-port", ports[0], "--control-port", ports[1], "--seed", "5")
+        with sandbox_process(*options) as process:
+            addresses = addresses_of(process)
+            assert [str(httpx.URL(url).port) for url in addresses.values()] == ports
+            report = httpx.put(f"{addresses['control']}/sandbox/mode", json={"mode": "flaky"})
+            assert report.json()["seed"] == 5
+
+    @pytest.mark.parametrize(
+        ("option", "value", "hint"),
+        [
+            ("--host", "0.0.0.0", "loopback"),  # noqa: S104 - refused
+            ("--host", "localhost", "127.0.0.1"),
+            ("--provider-port", "65536", "0 to 65535"),
+            ("--control-port", "-1", "0 to 65535"),
+            ("--seed", "many", "integer"),
+        ],
+    )
+    def test_a_bad_option_is_refused_by_name(self, option: str, value: str, hint: str) -> None:
+        """Exit status 2 with the option and what it allows."""
+        ended = subprocess.run(
+            [*COMMAND, f"{option}={value}"], capture_output=True, text=True, check=False
+        )
+        assert ended.returncode == 2
+        assert option in ended.stderr
+        assert hint in ended.stderr
+
+    def test_a_taken_port_is_said_in_one_line(self) -> None:
+        """Exit status 1, without a traceback."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            ended = subprocess.run(
+                [*COMMAND, "--provider-port", port], capture_output=True, text=True, check=False
+            )
+        assert ended.returncode == 1
+        assert ended.stderr.count("\n") == 1
+        assert "127.0.0.1" in ended.stderr
+
+
+@contextmanager
+def held_call(addresses: dict[str, str], change: dict[str, Any]) -> Iterator[None]:
+    """Have a call in the sandbox that it does not answer, on a connection that stays open."""
+    control = f"{addresses['control']}/sandbox"
+    httpx.put(f"{control}/mode", json=change).raise_for_status()
+    provider = httpx.URL(addresses["provider"])
+    body = json.dumps(TEN_EUROS)
+    head = f"POST /v1/charges HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: {len(body)}"
+    with socket.create_connection((provider.host, provider.port)) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while httpx.get(f"{control}/charges").json()["total_charges"] == 0:
+            assert time.monotonic() < deadline
+        yield

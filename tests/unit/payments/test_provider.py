@@ -1,0 +1,311 @@
+"""The border to the payment provider: answers and errors in, our words out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+import respx
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from example_service.payments.exceptions import (
+    InvalidProviderAnswerError,
+    NoFreeConnectionError,
+    ProviderError,
+    ProviderRefusedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    UnknownCurrencyError,
+)
+from example_service.payments.provider import PaymentProvider, payment_breaker
+from tests.fakes import FakeClock
+
+BASE_URL = "https://provider.test"
+EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
+
+Answer = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker:
+    """A payment breaker of its own for each test, with the counting of the real one."""
+    return payment_breaker(CircuitBreakerRegistry())
+
+
+@pytest.fixture
+async def ask(breaker: CircuitBreaker) -> AsyncIterator[Callable[..., Any]]:
+    """A function that asks a provider which answers as its argument says."""
+    clients = []
+
+    async def ask(answer: Answer, currency: str = "EUR") -> Any:
+        client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+        clients.append(client)
+        return await PaymentProvider(client, BASE_URL, breaker).exchange_rate(currency)
+
+    yield ask
+    for client in clients:
+        await client.aclose()
+
+
+def answering(status: int, **content: Any) -> Answer:
+    """A provider that always gives the same answer."""
+    return lambda _request: httpx.Response(status, **content)
+
+
+def raising(error: type[httpx.TransportError]) -> Answer:
+    """A provider at whose call the HTTP library fails."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise error("secret of the provider", request=request)
+
+    return answer
+
+
+async def test_an_exchange_rate_is_read_exactly(breaker: CircuitBreaker) -> None:
+    """The rate keeps the digits that the provider sent; the base URL may end in a slash."""
+    with respx.mock(base_url=BASE_URL) as mock:
+        route = mock.get("/v1/rates/EUR").respond(json=EURO)
+        async with httpx.AsyncClient() as client:
+            rate = await PaymentProvider(client, BASE_URL + "/", breaker).exchange_rate("EUR")
+    assert (rate.currency, rate.base, rate.rate) == ("EUR", "USD", Decimal("0.92"))
+    assert route.calls.last.request.headers["Accept-Encoding"] == "identity"
+    assert breaker.total_successes == 1
+
+
+# What becomes of each error of the HTTP library. None: it is a fault of this service that no
+# provider can cause, so it passes through as it is.
+TRANSLATIONS: dict[type[httpx.TransportError], type[ProviderError] | None] = {
+    httpx.ConnectTimeout: ProviderTimeoutError,
+    httpx.ReadTimeout: ProviderTimeoutError,
+    httpx.WriteTimeout: ProviderTimeoutError,
+    httpx.PoolTimeout: NoFreeConnectionError,
+    httpx.ConnectError: ProviderUnavailableError,
+    httpx.ReadError: ProviderUnavailableError,
+    httpx.WriteError: ProviderUnavailableError,
+    httpx.CloseError: ProviderUnavailableError,
+    httpx.ProxyError: ProviderUnavailableError,
+    httpx.RemoteProtocolError: ProviderUnavailableError,
+    httpx.LocalProtocolError: None,
+    httpx.UnsupportedProtocol: None,
+}
+
+
+def leaves(error: type[Any]) -> set[type[Any]]:
+    """The most derived classes below an exception class."""
+    derived = error.__subclasses__()
+    return set().union(*map(leaves, derived)) if derived else {error}
+
+
+def test_every_transport_error_of_httpx_is_considered() -> None:
+    """A release of httpx that adds an error makes this fail until somebody decides about it."""
+    assert leaves(httpx.TransportError) == set(TRANSLATIONS)
+
+
+@pytest.mark.parametrize("error", TRANSLATIONS)
+async def test_errors_of_the_http_library_end_at_the_border(
+    error: type[httpx.TransportError], ask: Any, breaker: CircuitBreaker
+) -> None:
+    """Each becomes ours with the original as its cause; only the provider's own faults count."""
+    expected = TRANSLATIONS[error] or error
+    with pytest.raises(expected) as caught:
+        await ask(raising(error))
+    assert type(caught.value) is expected
+    if expected is not error:
+        assert isinstance(caught.value.__cause__, error)
+        assert "secret" not in str(caught.value)
+    counts = issubclass(expected, ProviderUnavailableError)
+    assert (breaker.total_failures, breaker.total_successes) == (counts, 0)
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
+async def test_a_provider_that_cannot_serve_counts_as_failure(
+    status: int, ask: Any, breaker: CircuitBreaker
+) -> None:
+    """Server errors and 429 say that the provider is down or drowning."""
+    with pytest.raises(ProviderUnavailableError) as caught:
+        await ask(answering(status, text="secret of the provider"))
+    assert str(status) in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert breaker.total_failures == 1
+
+
+async def test_an_unknown_currency_is_an_answer_of_a_living_provider(
+    ask: Any, breaker: CircuitBreaker
+) -> None:
+    """Any number of 404s leaves the circuit closed."""
+    for _ in range(20):
+        with pytest.raises(UnknownCurrencyError, match="no exchange rate for this currency"):
+            await ask(answering(404, text="secret of the provider"), "XXX")
+    assert breaker.is_closed
+    assert breaker.total_failures == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+async def test_a_refusal_is_an_answer_of_a_living_provider(
+    status: int, ask: Any, breaker: CircuitBreaker
+) -> None:
+    """What this service asks wrongly opens no circuit."""
+    with pytest.raises(ProviderRefusedError) as caught:
+        await ask(answering(status))
+    assert caught.value.status_code == status
+    assert type(caught.value) is ProviderRefusedError
+    assert breaker.total_failures == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"content": b""},
+        {"content": b"null"},
+        {"content": b'{"currency": "EUR", "ra'},
+        {"content": b"\xff\xfe\x00"},
+        {"html": "<title>Bad gateway</title>"},
+        {"json": []},
+        {"json": {"data": [EURO]}},
+        {"json": {**EURO, "rate": None}},
+        {"json": {**EURO, "rate": "much"}},
+        {"json": {**EURO, "rate": "0"}},
+        {"json": {**EURO, "rate": "-0.92"}},
+        {"json": {**EURO, "rate": "NaN"}},
+        {"json": {**EURO, "rate": "Infinity"}},
+        {"json": {**EURO, "rate": "1e9999"}},
+        {"json": {**EURO, "rate": True}},
+        {"json": {**EURO, "base": "dollars"}},
+        {"json": {**EURO, "currency": "GBP"}},
+    ],
+    ids=str,
+)
+async def test_a_broken_body_counts_as_failure(
+    broken: dict[str, Any], ask: Any, breaker: CircuitBreaker
+) -> None:
+    """Whatever is not the exchange rate that was asked for is no answer."""
+    with pytest.raises(InvalidProviderAnswerError) as caught:
+        await ask(answering(200, **broken))
+    assert "much" not in str(caught.value)
+    assert breaker.total_failures == 1
+
+
+async def test_a_compressed_answer_is_not_unpacked(ask: Any, breaker: CircuitBreaker) -> None:
+    """What was not asked for may be a bomb."""
+    body = EndlessBody(lambda: asyncio.sleep(0))
+    with pytest.raises(InvalidProviderAnswerError):
+        await ask(answering(200, headers={"Content-Encoding": "gzip"}, stream=body))
+    assert (body.sent, body.closed) == (0, True)
+    assert breaker.total_failures == 1
+
+
+@pytest.mark.parametrize("status", [204, 206, 301, 302, 304])
+async def test_a_status_outside_the_contract_counts_as_failure(
+    status: int, ask: Any, breaker: CircuitBreaker
+) -> None:
+    """A redirect, such as that to a maintenance page, is not followed and is no answer."""
+    with pytest.raises(InvalidProviderAnswerError):
+        await ask(answering(status, headers={"Location": f"{BASE_URL}/v1/rates/EUR"}, json=EURO))
+    assert breaker.total_failures == 1
+
+
+class EndlessBody(httpx.AsyncByteStream):
+    """A body that goes on until nobody reads it."""
+
+    def __init__(self, between: Callable[[], Any]) -> None:
+        self.sent = 0
+        self.closed = False
+        self._between = between
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.sent += 1024
+            yield b" " * 1024
+            await self._between()
+
+    async def aclose(self) -> None:
+        """Remember it."""
+        self.closed = True
+
+
+async def test_a_body_without_end_is_read_up_to_the_limit(
+    ask: Any, breaker: CircuitBreaker
+) -> None:
+    """At 64 KiB the connection is given up, before memory is."""
+    body = EndlessBody(lambda: asyncio.sleep(0))
+    with pytest.raises(InvalidProviderAnswerError):
+        await ask(answering(200, stream=body))
+    assert body.sent == 65 * 1024
+    assert body.closed
+    assert breaker.total_failures == 1
+
+
+async def test_a_body_that_drips_ends_with_the_time_of_the_call(breaker: CircuitBreaker) -> None:
+    """Each single read is quick enough, and still the whole call is bounded."""
+    never = asyncio.Event()
+    body = EndlessBody(never.wait)
+    transport = httpx.MockTransport(answering(200, stream=body))
+    async with httpx.AsyncClient(transport=transport) as client:
+        provider = PaymentProvider(client, BASE_URL, breaker, timeout_seconds=0.01)
+        with pytest.raises(ProviderTimeoutError) as caught:
+            await provider.exchange_rate("EUR")
+    assert isinstance(caught.value.__cause__, TimeoutError)
+    assert body.closed
+    assert breaker.total_failures == 1
+
+
+async def test_a_cancelled_call_counts_for_nothing(breaker: CircuitBreaker) -> None:
+    """A client that leaves says nothing about the provider."""
+    begun, never = asyncio.Event(), asyncio.Event()
+
+    async def answer(_request: httpx.Request) -> httpx.Response:
+        begun.set()
+        await never.wait()
+        raise AssertionError("unreachable")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        call = asyncio.create_task(PaymentProvider(client, BASE_URL, breaker).exchange_rate("EUR"))
+        await begun.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    metrics = breaker.get_metrics()
+    assert (metrics["total_failures"], metrics["in_flight"]) == (0, 0)
+
+
+async def test_five_failures_open_the_circuit_and_two_successes_close_it() -> None:
+    """The whole story: no request leaves while open, and the provider's return is noticed."""
+    clock = FakeClock()
+    registry = CircuitBreakerRegistry()
+    registry.configure({"payment": {"clock": clock}})
+    breaker = payment_breaker(registry)
+    with respx.mock(base_url=BASE_URL) as mock:
+        route = mock.get("/v1/rates/EUR").respond(503)
+        async with httpx.AsyncClient() as client:
+            provider = PaymentProvider(client, BASE_URL, breaker)
+            for _ in range(5):
+                with pytest.raises(ProviderUnavailableError):
+                    await provider.exchange_rate("EUR")
+            assert breaker.is_open
+            with pytest.raises(CircuitOpenError) as caught:
+                await provider.exchange_rate("EUR")
+            assert (caught.value.breaker_name, caught.value.retry_after) == ("payment", 60.0)
+            assert route.call_count == 5
+
+            clock.advance(60)
+            route.respond(json=EURO)
+            await provider.exchange_rate("EUR")
+            assert breaker.is_half_open
+            await provider.exchange_rate("EUR")
+            assert breaker.is_closed
+
+
+def test_the_payment_breaker_is_one_for_the_process_and_takes_settings() -> None:
+    """Everybody who asks gets the same object, made with the configured parameters."""
+    registry = CircuitBreakerRegistry()
+    registry.configure({"payment": {"failure_threshold": 3}})
+    breaker = payment_breaker(registry)
+    assert payment_breaker(registry) is breaker
+    assert (breaker.name, breaker.failure_threshold) == ("payment", 3)
+    assert breaker.expected_exception is ProviderUnavailableError

@@ -1,0 +1,70 @@
+"""The sandbox's ledger: one charge for one key."""
+
+import pytest
+from pydantic import ValidationError
+
+from example_service.sandbox.charges import ChargeRequest, KeyReusedError, Ledger
+
+TEN_EUROS = ChargeRequest(amount=1000, currency="EUR", customer_id="alice")
+
+
+def test_one_key_is_charged_once() -> None:
+    """Repeating a request returns the first charge, and the report counts both requests."""
+    ledger = Ledger()
+    first = ledger.charge("k", TEN_EUROS)
+    assert ledger.charge("k", TEN_EUROS) == first
+    [charged] = ledger.report().charges
+    assert (charged.times_charged, charged.requests) == (1, 2)
+    assert ledger.report().total_charges == 1
+
+
+def test_two_keys_are_two_charges() -> None:
+    """Equal charges under two keys are two movements of money, oldest first."""
+    ledger = Ledger()
+    first, second = ledger.charge("k1", TEN_EUROS), ledger.charge("k2", TEN_EUROS)
+    assert first.id != second.id
+    assert [charged.idempotency_key for charged in ledger.report().charges] == ["k1", "k2"]
+    assert ledger.report().total_charges == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ChargeRequest(amount=1001, currency="EUR", customer_id="alice"),
+        ChargeRequest(amount=1000, currency="USD", customer_id="alice"),
+        ChargeRequest(amount=1000, currency="EUR", customer_id="bob"),
+    ],
+)
+def test_a_key_cannot_charge_something_else(other: ChargeRequest) -> None:
+    """A reused key with another content is refused and charges nothing."""
+    ledger = Ledger()
+    first = ledger.charge("k", TEN_EUROS)
+    with pytest.raises(KeyReusedError):
+        ledger.charge("k", other)
+    assert ledger.find("k") == first
+    assert ledger.report().total_charges == 1
+
+
+def test_a_cleared_ledger_knows_no_key() -> None:
+    """After clearing, a key charges anew."""
+    ledger = Ledger()
+    first = ledger.charge("k", TEN_EUROS)
+    ledger.clear()
+    assert ledger.find("k") is None
+    assert ledger.report().model_dump() == {"charges": [], "total_charges": 0}
+    assert ledger.charge("k", TEN_EUROS).id != first.id
+
+
+@pytest.mark.parametrize("amount", [0, -1, 100_000_000, 1.0, 10.5, "10", True, None])
+def test_an_odd_amount_is_refused(amount: object) -> None:
+    """Only a positive whole number of minor units, written as a number, is an amount."""
+    with pytest.raises(ValidationError) as caught:
+        ChargeRequest.model_validate({**TEN_EUROS.model_dump(), "amount": amount})
+    assert [fault["loc"] for fault in caught.value.errors()] == [("amount",)]
+
+
+@pytest.mark.parametrize("currency", ["eur", "EURO", "EU", "EUR\n", "", 978])
+def test_an_odd_currency_is_refused(currency: object) -> None:
+    """Only three capital letters are a currency code."""
+    with pytest.raises(ValidationError):
+        ChargeRequest.model_validate({**TEN_EUROS.model_dump(), "currency": currency})

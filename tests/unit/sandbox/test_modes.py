@@ -1,0 +1,145 @@
+"""The modes of the sandbox: what may be asked for, and which faults are drawn."""
+
+from collections import Counter
+from itertools import islice
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from example_service.sandbox.modes import Act, Damage, Mode, ModeChange, ModeReport, Step, steps
+
+
+def draw(count: int, default_seed: int | None = None, **change: Any) -> list[Step]:
+    """Return the first steps of a mode."""
+    report = ModeReport.of(ModeChange(**change), default_seed)
+    return list(islice(steps(report), count))
+
+
+def faults_of(**change: Any) -> dict[str, str]:
+    """Return the messages for an invalid change, by field."""
+    with pytest.raises(ValidationError) as caught:
+        ModeChange(**change)
+    return {str(fault["loc"][0]): fault["msg"] for fault in caught.value.errors()}
+
+
+@pytest.mark.parametrize(
+    ("mode", "step"),
+    [
+        (Mode.HEALTHY, Step(Act.ANSWER, records=True)),
+        (Mode.FAILING, Step(Act.FAIL, records=False)),
+        (Mode.SLOW, Step(Act.ANSWER_LATE, records=True, latency_seconds=1.0)),
+        (Mode.HANGING, Step(Act.HANG, records=True)),
+        (Mode.REFUSING, Step(Act.CUT, records=False)),
+    ],
+)
+def test_a_plain_mode_does_the_same_to_every_call(mode: Mode, step: Step) -> None:
+    """Only garbled and flaky treat one call unlike the next."""
+    assert draw(20, mode=mode) == [step] * 20
+
+
+def test_garbled_breaks_every_body_in_every_way_and_records_half() -> None:
+    """Each damage occurs, and each of them with a recorded charge and without."""
+    drawn = draw(400, mode="garbled", seed=1)
+    assert {step.act for step in drawn} == {Act.GARBLE}
+    assert {(step.damage, step.records) for step in drawn} == {
+        (damage, records) for damage in Damage for records in (True, False)
+    }
+    assert 160 < sum(step.records for step in drawn) < 240
+
+
+def test_flaky_meets_all_faults_equally_in_the_share_asked_for() -> None:
+    """A fifth of the faulty quarter of the calls goes to each fault."""
+    acts = Counter(step.act for step in draw(4000, mode="flaky", failure_rate=0.25, seed=1))
+    assert 2900 < acts.pop(Act.ANSWER) < 3100
+    assert acts.keys() == set(Act) - {Act.ANSWER}
+    assert all(150 < count < 250 for count in acts.values())
+
+
+@pytest.mark.parametrize(
+    ("failure_rate", "answered"), [(0, {True}), (1, {False}), (None, {True, False})]
+)
+def test_flaky_takes_the_ends_of_the_range(failure_rate: float | None, answered: set[bool]) -> None:
+    """Rate 0 is healthy, rate 1 always faulty, and no rate at all is between them."""
+    drawn = draw(100, mode="flaky", failure_rate=failure_rate, seed=1)
+    assert {step.act is Act.ANSWER for step in drawn} == answered
+
+
+@pytest.mark.parametrize("mode", ["garbled", "flaky"])
+def test_the_same_seed_draws_the_same_faults(mode: str) -> None:
+    """A run is repeated by its seed, whether the call or the process gave it."""
+    drawn = draw(50, mode=mode, seed=7)
+    assert drawn == draw(50, mode=mode, seed=7)
+    assert drawn == draw(50, mode=mode, default_seed=7)
+    assert drawn != draw(50, mode=mode, seed=8)
+
+
+def test_without_any_seed_the_report_shows_the_one_that_was_drawn() -> None:
+    """A run that began without a seed can be repeated, too."""
+    report = ModeReport.of(ModeChange(mode=Mode.FLAKY), None)
+    again = ModeReport.of(ModeChange(mode=Mode.FLAKY, seed=report.seed), None)
+    assert list(islice(steps(report), 50)) == list(islice(steps(again), 50))
+
+
+def test_the_seed_of_the_process_may_be_zero() -> None:
+    """Zero is a seed, not the absence of one."""
+    assert ModeReport.of(ModeChange(mode=Mode.FLAKY), 0).seed == 0
+
+
+def test_the_report_shows_only_what_the_mode_uses() -> None:
+    """Parameters without an effect are null."""
+    assert ModeReport.of(ModeChange(mode=Mode.FLAKY), 5).model_dump() == {
+        "mode": "flaky",
+        "latency_seconds": 1.0,
+        "failure_rate": 0.5,
+        "seed": 5,
+    }
+    assert ModeReport.of(ModeChange(mode=Mode.SLOW, latency_seconds=3), 5).model_dump() == {
+        "mode": "slow",
+        "latency_seconds": 3.0,
+        "failure_rate": None,
+        "seed": None,
+    }
+
+
+def test_a_report_can_be_sent_back_as_a_change() -> None:
+    """What GET shows, PUT takes."""
+    report = ModeReport.of(ModeChange(mode=Mode.GARBLED), 5)
+    assert ModeReport.of(ModeChange(**report.model_dump()), None) == report
+
+
+def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
+    """The message names every mode, so that nobody has to look them up."""
+    message = faults_of(mode="on fire")["mode"]
+    assert all(f"'{mode}'" in message for mode in Mode)
+    assert "on fire" not in message
+
+
+@pytest.mark.parametrize(
+    ("parameter", "mode", "value"),
+    [
+        ("latency_seconds", "slow", 0),
+        ("latency_seconds", "slow", -1.0),
+        ("latency_seconds", "slow", 61),
+        ("latency_seconds", "slow", float("nan")),
+        ("latency_seconds", "slow", float("inf")),
+        ("latency_seconds", "slow", "1"),
+        ("latency_seconds", "slow", True),
+        ("latency_seconds", "healthy", 1.0),
+        ("failure_rate", "flaky", -0.1),
+        ("failure_rate", "flaky", 1.1),
+        ("failure_rate", "flaky", float("nan")),
+        ("failure_rate", "failing", 0.5),
+        ("seed", "flaky", -1),
+        ("seed", "flaky", 2**53),
+        ("seed", "flaky", 1.5),
+        ("seed", "flaky", True),
+        ("seed", "slow", 1),
+        ("sed", "flaky", 1),
+    ],
+)
+def test_a_parameter_that_cannot_work_is_refused_by_name(
+    parameter: str, mode: str, value: object
+) -> None:
+    """Neither a bad value nor a parameter of another mode passes in silence."""
+    assert list(faults_of(mode=mode, **{parameter: value})) == [parameter]

@@ -1,0 +1,92 @@
+"""The switch between the modes."""
+
+import asyncio
+
+import pytest
+
+from example_service.sandbox.modes import Act, Mode, ModeChange
+from example_service.sandbox.switch import Switch
+
+
+class FakeDoor:
+    """Remembers whether the provider can be reached."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.broken = False
+
+    async def open(self) -> None:
+        """Open, after giving others a turn, as a real one does."""
+        await asyncio.sleep(0)
+        if self.broken:
+            raise OSError
+        self.is_open = True
+
+    def refuse(self) -> None:
+        """Shut at once."""
+        self.is_open = False
+
+
+async def test_it_starts_healthy() -> None:
+    """A new sandbox answers."""
+    switch = Switch()
+    assert switch.report.mode is Mode.HEALTHY
+    assert switch.next_step().act is Act.ANSWER
+
+
+@pytest.mark.parametrize("mode", Mode)
+async def test_only_refusing_shuts_the_door(mode: Mode) -> None:
+    """Every other mode needs connections, also right after refusing them."""
+    switch, door = Switch(), FakeDoor()
+    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    assert not door.is_open
+    await switch.turn(ModeChange(mode=mode), door)
+    assert door.is_open is (mode is not Mode.REFUSING)
+
+
+async def test_setting_a_mode_again_restarts_its_sequence() -> None:
+    """The same faults come again, so that a demonstration can be repeated in one run."""
+    switch, door = Switch(default_seed=1), FakeDoor()
+    change = ModeChange(mode=Mode.FLAKY)
+    await switch.turn(change, door)
+    first = [switch.next_step() for _ in range(30)]
+    await switch.turn(change, door)
+    assert [switch.next_step() for _ in range(30)] == first
+
+
+async def test_turning_cuts_the_calls_that_hang() -> None:
+    """Hanging calls end with the mode that holds them; those whose caller left are not touched."""
+    switch, cut = Switch(), list[str]()
+
+    def first() -> None:
+        cut.append("first")
+
+    def second() -> None:
+        cut.append("second")
+
+    switch.hang(first)
+    switch.hang(second)
+    switch.forget(second)
+    await switch.turn(ModeChange(mode=Mode.HANGING), FakeDoor())
+    assert cut == ["first"]
+
+
+async def test_turns_follow_one_another() -> None:
+    """Two turns at once leave the door as the mode that holds needs it."""
+    switch, door = Switch(), FakeDoor()
+    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    await asyncio.gather(
+        switch.turn(ModeChange(mode=Mode.HEALTHY), door),
+        switch.turn(ModeChange(mode=Mode.REFUSING), door),
+    )
+    assert (switch.report.mode, door.is_open) == (Mode.REFUSING, False)
+
+
+async def test_a_door_that_does_not_open_leaves_the_mode() -> None:
+    """The report never claims a mode that does not hold."""
+    switch, door = Switch(), FakeDoor()
+    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    door.broken = True
+    with pytest.raises(OSError):  # noqa: PT011 - the door's own, without a text
+        await switch.turn(ModeChange(mode=Mode.HEALTHY), door)
+    assert switch.report.mode is Mode.REFUSING
