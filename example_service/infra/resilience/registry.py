@@ -187,7 +187,7 @@ class CircuitBreakerRegistry:
             if living:
                 breaker = self._held.get(name, living[-1])
             else:
-                configured = self._parameters.get(_configuration_key(name), {})
+                configured = self._parameters.get(configuration_key(name), {})
                 breaker = CircuitBreaker(name, registry=self, **{**defaults, **configured})
             self._held[name] = breaker
             return breaker
@@ -203,7 +203,7 @@ class CircuitBreakerRegistry:
         """
         with self._lock:
             self._parameters = {
-                _configuration_key(name): dict(given) for name, given in parameters.items()
+                configuration_key(name): dict(given) for name, given in parameters.items()
             }
 
     def get_all_metrics(self) -> dict[str, dict[str, Any]]:
@@ -293,7 +293,7 @@ class CircuitBreakerRegistry:
             self._remembered.popitem(last=False)
 
 
-def _configuration_key(name: str) -> str:
+def configuration_key(name: str) -> str:
     return "".join(one if one.isalnum() else "_" for one in name.lower())
 
 

@@ -1,0 +1,93 @@
+"""Whether the service lives, wants requests, and reaches what it depends on.
+
+Balancers and orchestrators ask with HEAD as well as GET, and no answer is to be cached.
+"""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from example_service.api import problem_types
+from example_service.api.dependencies import IsAdministrator
+from example_service.api.openapi import problem_responses
+from example_service.api.problems import ProblemError
+from example_service.core.lifecycle import is_draining
+from example_service.infra.resilience import CircuitState, circuit_breaker_registry
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+_NOT_READY = problem_responses(problem_types.NOT_READY)
+
+
+class Health(BaseModel):
+    """The answer of a probe."""
+
+    status: Literal["alive", "started", "ready"]
+
+
+class CircuitBreakersHealth(BaseModel):
+    """How the circuit breakers of this worker are.
+
+    Attributes:
+        status: `degraded` while any circuit is not closed.
+        breakers: What each breaker shows as its metrics, by name.
+    """
+
+    status: Literal["healthy", "degraded"]
+    breakers: dict[str, dict[str, Any]]
+
+
+@router.head("/live", include_in_schema=False)
+@router.get("/live")
+async def live(response: Response) -> Health:
+    """Tell that the process answers. Nothing outside it is looked at."""
+    _forbid_caching(response)
+    return Health(status="alive")
+
+
+@router.head("/startup", include_in_schema=False)
+@router.get("/startup", responses=_NOT_READY)
+async def startup(request: Request, response: Response) -> Health:
+    """Tell whether the service has finished starting."""
+    if not request.app.state.started:
+        raise ProblemError(problem_types.NOT_READY, "This instance is still starting.")
+    _forbid_caching(response)
+    return Health(status="started")
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get("/ready", responses=_NOT_READY)
+async def ready(request: Request, response: Response, is_administrator: IsAdministrator) -> Health:
+    """Tell whether this instance wants requests.
+
+    The reasons why not are in the logs, and shown to callers with the token of the administration.
+    """
+    faults = {"shutdown": "draining"} if is_draining() else await _faults(request)
+    if faults:
+        raise ProblemError(
+            problem_types.NOT_READY, extensions={"reasons": faults} if is_administrator else {}
+        )
+    _forbid_caching(response)
+    return Health(status="ready")
+
+
+@router.head("/circuit-breakers", include_in_schema=False)
+@router.get("/circuit-breakers")
+async def circuit_breakers(response: Response) -> CircuitBreakersHealth:
+    """Show every circuit breaker of the worker that answers.
+
+    The status is 200 whatever they are like: a failing dependency does not make this service ill.
+    """
+    _forbid_caching(response)
+    breakers = circuit_breaker_registry.get_all_metrics()
+    all_closed = all(one["state"] == CircuitState.CLOSED for one in breakers.values())
+    return CircuitBreakersHealth(status="healthy" if all_closed else "degraded", breakers=breakers)
+
+
+async def _faults(request: Request) -> dict[str, str]:
+    return dict(await request.app.state.readiness.faults())
+
+
+def _forbid_caching(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"

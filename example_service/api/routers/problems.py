@@ -1,0 +1,98 @@
+"""What the `type` of a problem leads to: JSON for programs, a page for people."""
+
+from html import escape
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
+
+from example_service.api import problem_types
+from example_service.api.openapi import problem_responses
+from example_service.api.problem_types import ProblemType
+from example_service.api.problems import ProblemError
+
+router = APIRouter(prefix="/problems", tags=["problems"])
+
+_TWO_FORMS = {"Vary": "Accept"}
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body {{ font: 1rem/1.5 system-ui; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}
+dt {{ font-weight: bold; margin-top: 1rem }}</style>
+<h1>{title}</h1>
+{content}
+"""
+
+
+class ProblemDescription(BaseModel):
+    """A kind of problem, and what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    meaning: str
+    cause: str
+    what_to_do: str
+
+
+@router.head("", include_in_schema=False)
+@router.get("", response_model=list[ProblemDescription])
+async def list_problems(request: Request) -> Response:
+    """List the kinds of problems that this service answers with, besides plain HTTP errors."""
+    types = problem_types.defined_problem_types()
+    if not _wants_html(request):
+        described = [_described(each, request).model_dump() for each in types]
+        return JSONResponse(described, headers=_TWO_FORMS)
+    links = "".join(
+        f'<li><a href="{_described(each, request).type}">{escape(each.title)}</a> '
+        f"({each.status})</li>\n"
+        for each in types
+    )
+    page = _PAGE.format(title="Problems", content=f"<ul>\n{links}</ul>")
+    return HTMLResponse(page, headers=_TWO_FORMS)
+
+
+@router.head("/{slug}", include_in_schema=False)
+@router.get(
+    "/{slug}",
+    response_model=ProblemDescription,
+    responses=problem_responses(problem_types.NOT_FOUND),
+)
+async def show_problem(request: Request, slug: str) -> Response:
+    """Explain one kind of problem."""
+    problem_type = problem_types.find_problem_type(slug)
+    if problem_type is None:
+        raise ProblemError(problem_types.NOT_FOUND)
+    description = _described(problem_type, request)
+    if not _wants_html(request):
+        return JSONResponse(description.model_dump(), headers=_TWO_FORMS)
+    rows = (
+        ("Status", str(description.status)),
+        ("Meaning", description.meaning),
+        ("Cause", description.cause),
+        ("What to do", description.what_to_do),
+    )
+    content = "".join(f"<dt>{term}</dt><dd>{escape(text)}</dd>\n" for term, text in rows)
+    page = _PAGE.format(title=escape(description.title), content=f"<dl>\n{content}</dl>")
+    return HTMLResponse(page, headers=_TWO_FORMS)
+
+
+def _described(problem_type: ProblemType, request: Request) -> ProblemDescription:
+    prefix = request.scope.get("root_path", "").rstrip("/")
+    return ProblemDescription(
+        type=f"{prefix}/problems/{problem_type.slug}",
+        title=problem_type.title,
+        status=problem_type.status,
+        meaning=problem_type.meaning,
+        cause=problem_type.cause,
+        what_to_do=problem_type.remedy,
+    )
+
+
+def _wants_html(request: Request) -> bool:
+    """Browsers name HTML before everything else; programs that take anything get JSON."""
+    accepted = request.headers.get("accept", "").split(",")
+    kinds = [part.partition(";")[0].strip().lower() for part in accepted]
+    return "text/html" in kinds and "application/json" not in kinds

@@ -1,0 +1,89 @@
+"""Telling a client what is wrong with its request, without repeating what it sent.
+
+Submitted values can be passwords, tokens and card numbers; they must come back in no error and
+reach no log. pydantic puts them into `input`, into parts of `ctx`, and through `ctx` into messages.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import PydanticKnownError
+
+_MOST_ERRORS = 20
+_DEEPEST_LOCATION = 10
+_LONGEST_NAME = 64
+
+_SET_BY_THE_MODEL = frozenset(
+    {
+        "class",
+        "class_name",
+        "decimal_places",
+        "discriminator",
+        "encoding",
+        "expected",
+        "expected_schemes",
+        "expected_tags",
+        "expected_version",
+        "field_type",
+        "ge",
+        "gt",
+        "le",
+        "lt",
+        "max_digits",
+        "max_length",
+        "min_length",
+        "multiple_of",
+        "pattern",
+        "tz_expected",
+        "whole_digits",
+    }
+)
+_WITHHELD = "…"
+_WITHHELD_AT_THE_END = re.compile(rf"[,:]?(?: error:| got| not)? {_WITHHELD}$")
+
+
+def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
+    """Describe validation errors for the client.
+
+    Args:
+        errors: What pydantic and FastAPI report, with `loc`, `type` and perhaps `ctx`.
+
+    Returns:
+        For each of the first twenty errors its `location` (a path from the part of the request, as
+        `["body", "amount"]`), `message` and `type`. The only words of the client in there are names
+        of members, cut to 64 characters.
+    """
+    return [
+        {
+            "location": [_bounded(part) for part in error["loc"][:_DEEPEST_LOCATION]],
+            "message": _message(error["type"], error.get("ctx") or {}),
+            "type": error["type"],
+        }
+        for error in errors[:_MOST_ERRORS]
+    ]
+
+
+def _bounded(part: object) -> str | int:
+    return part if isinstance(part, int) else str(part)[:_LONGEST_NAME]
+
+
+def _message(error_type: str, context: dict[str, Any]) -> str:
+    """Word the message anew, from pydantic's template and what the model says.
+
+    A message is its template filled from the context. Whatever else the context holds (`error`,
+    `tag`, `actual_length` and others) may come from the input and is withheld. The text of a
+    `ValueError` that a validator raised is such a value: nobody can tell what is in it.
+    """
+    try:
+        template = PydanticKnownError(error_type, context).message_template  # type: ignore[arg-type]
+    except (KeyError, TypeError):
+        return "Value is not acceptable"
+    known = _Withholding({k: v for k, v in context.items() if k in _SET_BY_THE_MODEL})
+    known["expected_plural"] = "" if 1 in known.values() else "s"
+    return _WITHHELD_AT_THE_END.sub("", template.format_map(known))
+
+
+class _Withholding(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return _WITHHELD

@@ -1,0 +1,128 @@
+"""The composition root: here, and only here, the parts of the service are put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import APIRouter, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from starlette.middleware import Middleware
+
+from example_service import __version__
+from example_service.api.access_log import AccessLog
+from example_service.api.middleware import RequestMiddleware
+from example_service.api.openapi import document_problems
+from example_service.api.payment_problems import install_payment_problem_handlers
+from example_service.api.problems import install_problem_handlers
+from example_service.api.readiness import Check, Readiness, critical_breakers
+from example_service.api.routers import admin, exchange_rates, health, metrics, problems, sandbox
+from example_service.core.logging import configure_logging
+from example_service.core.settings import Settings, load_settings
+from example_service.infra.http_client import create_http_client
+from example_service.infra.metrics import request_metrics, shared_metrics
+from example_service.infra.resilience import circuit_breaker_registry
+from example_service.payments.provider import payment_breaker
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+_CORS_REQUEST_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "X-Request-ID",
+    "traceparent",
+)
+_CORS_RESPONSE_HEADERS = ("Retry-After", "X-Request-ID", "traceparent")
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Build the application.
+
+    Args:
+        settings: What it is built with; read from the environment if left out.
+
+    Raises:
+        SettingsError: If the settings in the environment cannot be used.
+    """
+    if settings is None:
+        settings = load_settings()
+    configure_logging(settings)
+    circuit_breaker_registry.configure(
+        {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()}
+    )
+    # Made now, so that monitoring shows it before the first call.
+    payment_breaker()
+    app = FastAPI(
+        title="Example service",
+        version=__version__,
+        lifespan=_lifespan,
+        middleware=_middleware(settings),
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.started = False
+    app.state.readiness = Readiness(_readiness_checks(settings))
+    install_problem_handlers(app)
+    install_payment_problem_handlers(app)
+    document_problems(app)
+    for router in _routers(settings):
+        app.include_router(router)
+    return app
+
+
+def _middleware(settings: Settings) -> list[Middleware]:
+    """The layers around the routes, outermost first."""
+    cors = partial(
+        CORSMiddleware,
+        allow_origins=settings.http.cors_origins,
+        allow_methods=_CORS_METHODS,
+        allow_headers=_CORS_REQUEST_HEADERS,
+        expose_headers=_CORS_RESPONSE_HEADERS,
+    )
+    has_cors = bool(settings.http.cors_origins)
+    layers = [
+        Middleware(
+            RequestMiddleware,
+            limits=settings.limits,
+            metrics=request_metrics,
+            access_log=AccessLog(settings),
+            cors=cors if has_cors else None,
+        )
+    ]
+    if "*" not in settings.http.allowed_hosts:
+        hosts = settings.http.allowed_hosts
+        layers.append(Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False))
+    if has_cors:
+        layers.append(Middleware(cors))
+    return layers
+
+
+def _routers(settings: Settings) -> list[APIRouter]:
+    routers = [exchange_rates.router, health.router, metrics.router, problems.router]
+    if settings.admin.token is not None:
+        routers.append(admin.router)
+    if settings.environment == "development":
+        routers.append(sandbox.router)
+    return routers
+
+
+def _readiness_checks(settings: Settings) -> list[Check]:
+    critical = frozenset(name for name, one in settings.circuit_breakers.items() if one.critical)
+    return [critical_breakers(circuit_breaker_registry, critical)]
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open what the application holds while it runs, and close it at the end."""
+    async with create_http_client(app.state.settings) as client, shared_metrics():
+        app.state.http_client = client
+        app.state.started = True
+        yield
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Build `app` when a server asks for it; importing this module alone reads no settings."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = built = create_app()
+    return built

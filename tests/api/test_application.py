@@ -1,0 +1,132 @@
+"""The composition root: what is put together, and from which settings."""
+
+import importlib
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+import example_service.main
+from example_service.core.exceptions import SettingsError
+from example_service.core.settings import CircuitBreakerSettings, HTTPSettings, Settings
+from example_service.main import create_app
+from example_service.payments.provider import payment_breaker
+from tests.api.conftest import LogLines, Serve
+
+
+def paths(app: FastAPI) -> set[str]:
+    """The paths that the application documents."""
+    return set(app.openapi()["paths"])
+
+
+async def test_settings_reach_the_breakers(serve: Serve) -> None:
+    """`CIRCUIT_BREAKERS__PAYMENT__…` decides, and monitoring shows the breaker at once."""
+    breakers = {"payment": CircuitBreakerSettings(failure_threshold=2, recovery_timeout=7.5)}
+    client = await serve(create_app(Settings(environment="test", circuit_breakers=breakers)))
+    assert (payment_breaker().failure_threshold, payment_breaker().recovery_timeout) == (2, 7.5)
+    assert "payment" in (await client.get("/health/circuit-breakers")).json()["breakers"]
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless they are passed in."""
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "4")
+    app = create_app()
+    assert app.state.settings.environment == "test"
+    assert payment_breaker().failure_threshold == 4
+
+
+def test_unusable_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No application is made with them."""
+    monkeypatch.setenv("LIMITS__MAX_BODY_BYTES", "lots")
+    with pytest.raises(SettingsError, match="LIMITS__MAX_BODY_BYTES"):
+        create_app()
+
+
+def test_the_application_for_servers_is_made_when_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`example_service.main:app` works, and importing the module alone reads no settings."""
+    monkeypatch.setenv("LIMITS__MAX_BODY_BYTES", "lots")
+    module: Any = importlib.reload(example_service.main)
+    with pytest.raises(SettingsError):
+        _ = module.app
+    monkeypatch.setenv("ENVIRONMENT", "test")
+    monkeypatch.delenv("LIMITS__MAX_BODY_BYTES")
+    assert isinstance(module.app, FastAPI)
+    assert module.app is module.app
+    with pytest.raises(AttributeError, match="has no attribute 'other'"):
+        _ = module.other
+    del module.app
+
+
+def test_the_sandbox_is_for_development_only() -> None:
+    """Elsewhere its switch does not exist."""
+    assert "/sandbox/mode" in paths(create_app(Settings(environment="development")))
+    assert "/sandbox/mode" not in paths(create_app(Settings(environment="test")))
+
+
+async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() -> None:
+    """It is made when the application starts, and closed when it ends."""
+    app = create_app(Settings(environment="test"))
+    async with app.router.lifespan_context(app):
+        client = app.state.http_client
+        assert not client.is_closed
+    assert client.is_closed
+
+
+async def test_a_slash_too_many_is_not_redirected(serve: Serve) -> None:
+    """A redirect would name whatever host the request claims to be for."""
+    client = await serve(create_app(Settings(environment="test")))
+    response = await client.get("/health/live/", headers={"Host": "evil.test"})
+    assert response.status_code == 404
+    assert "Location" not in response.headers
+
+
+async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
+    """They may send what the service reads, and read the headers that it answers with."""
+    cors = HTTPSettings(cors_origins=["https://app.test"])
+    client = await serve(create_app(Settings(environment="test", http=cors)))
+    preflight = await client.options(
+        "/health/live",
+        headers={
+            "Origin": "https://app.test",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "content-type, idempotency-key, traceparent",
+        },
+    )
+    assert preflight.status_code == 200
+    response = await client.get("/health/live", headers={"Origin": "https://app.test"})
+    assert response.headers["Access-Control-Allow-Origin"] == "https://app.test"
+    exposed = response.headers["Access-Control-Expose-Headers"]
+    assert exposed == "Retry-After, X-Request-ID, traceparent"
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+async def test_without_origins_there_is_no_cors(serve: Serve) -> None:
+    """It is off by default."""
+    client = await serve(create_app(Settings(environment="test")))
+    response = await client.get("/health/live", headers={"Origin": "https://app.test"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+async def test_every_request_is_logged_once_under_its_route(
+    serve: Serve, log_lines: LogLines
+) -> None:
+    """Through the whole application: one line each, with the template and the ids."""
+    client = await serve(create_app(Settings(environment="test")))
+    log_lines()
+    sent = ("/health/live", "/api/v1/exchange-rates/eur", "/problems/x", "/nowhere", "/docs")
+    answers = [await client.get(path) for path in sent]
+    lines = log_lines()
+    assert [line["route"] for line in lines] == [
+        "/health/live",
+        "/api/v1/exchange-rates/{currency}",
+        "/problems/{slug}",
+        "unmatched",
+        "/docs",
+    ]
+    for line, answer in zip(lines, answers, strict=True):
+        assert line["request_id"] == answer.headers["X-Request-ID"]
+        assert line["trace_id"] == answer.headers["traceparent"].split("-")[1]
+        assert line["status"] == answer.status_code

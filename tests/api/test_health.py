@@ -1,0 +1,186 @@
+"""What balancers, orchestrators and people see of the service's health."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from example_service.api.readiness import Check, Readiness
+from example_service.core.lifecycle import begin_draining, end_draining
+from example_service.core.settings import AdminSettings, CircuitBreakerSettings, Settings
+from example_service.infra.resilience import CircuitBreaker
+from example_service.main import create_app
+from example_service.payments.provider import payment_breaker
+from tests.api.conftest import LogLines, Serve
+from tests.fakes import FakeClock
+
+TOKEN = "a-token-of-more-than-sixteen"
+AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
+PROBES = ("/health/live", "/health/startup", "/health/ready", "/health/circuit-breakers")
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The service, with an administration and a critical breaker."""
+    return create_app(
+        Settings(
+            environment="test",
+            admin=AdminSettings(token=SecretStr(TOKEN)),
+            circuit_breakers={"payment": CircuitBreakerSettings(critical=True)},
+        )
+    )
+
+
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
+    """A client of the service."""
+    return await serve(app)
+
+
+@pytest.fixture
+def _draining() -> Iterator[None]:
+    """A process that was asked to stop."""
+    begin_draining()
+    yield
+    end_draining()
+
+
+async def open_circuit(breaker: CircuitBreaker) -> None:
+    """Let a breaker see failures until it has enough of them."""
+
+    async def fail() -> None:
+        raise breaker_failure
+
+    failure_type: Any = breaker.expected_exception
+    breaker_failure = failure_type("of the provider")
+    for _ in range(breaker.failure_threshold):
+        with pytest.raises(failure_type):
+            await breaker.call(fail)
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize("path", PROBES)
+async def test_probes_answer_get_and_head_and_are_not_cached(
+    client: httpx.AsyncClient, path: str
+) -> None:
+    """Balancers ask with HEAD."""
+    for method in ("GET", "HEAD"):
+        response = await client.request(method, path)
+        assert response.status_code == 200
+        assert response.headers["Cache-Control"] == "no-store"
+
+
+async def test_probes_say_what_they_mean(client: httpx.AsyncClient) -> None:
+    """Each has a word for its kind of health."""
+    answers = [(await client.get(path)).json()["status"] for path in PROBES]
+    assert answers == ["alive", "started", "ready", "healthy"]
+
+
+async def test_before_it_has_started_the_service_says_so(app: FastAPI) -> None:
+    """An orchestrator waits for the end of the start."""
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:
+        response = await client.get("/health/startup")
+    assert response.status_code == 503
+    assert response.json()["type"] == "/problems/not-ready"
+
+
+@pytest.mark.usefixtures("_draining")
+async def test_a_draining_service_lives_and_is_not_ready(client: httpx.AsyncClient) -> None:
+    """New requests go elsewhere while those in flight are finished."""
+    for method in ("GET", "HEAD"):
+        response = await client.request(method, "/health/ready")
+        assert response.status_code == 503
+        assert response.headers["Content-Type"] == "application/problem+json"
+    body = (await client.get("/health/ready")).json()
+    assert (body["type"], "reasons" in body) == ("/problems/not-ready", False)
+    assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_draining_shows_at_once(client: httpx.AsyncClient) -> None:
+    """What was found out a moment ago does not hide it."""
+    assert (await client.get("/health/ready")).status_code == 200
+    begin_draining()
+    try:
+        response = await client.get("/health/ready", headers=AUTHORISED)
+    finally:
+        end_draining()
+    assert response.json()["reasons"] == {"shutdown": "draining"}
+
+
+async def test_an_open_critical_circuit_makes_the_service_unready(
+    client: httpx.AsyncClient, log_lines: LogLines
+) -> None:
+    """The reasons are in the log and for the administration, and for nobody else."""
+    await open_circuit(payment_breaker())
+    response = await client.get("/health/ready")
+    assert response.status_code == 503
+    assert "payment" not in response.text
+    authorised = await client.get("/health/ready", headers=AUTHORISED)
+    reasons = {"critical circuit breakers": "open: payment"}
+    assert authorised.json()["reasons"] == reasons
+    (line,) = [line for line in log_lines() if line["event"] == "readiness changed"]
+    assert line["faults"] == reasons
+    wrong = await client.get("/health/ready", headers={"Authorization": "Bearer nonsense"})
+    assert (wrong.status_code, "reasons" in wrong.json()) == (503, False)
+
+
+async def test_an_open_circuit_that_is_not_critical_leaves_the_service_ready(
+    serve: Serve,
+) -> None:
+    """A failing dependency does not take every instance out of the balancer."""
+    client = await serve(create_app(Settings(environment="test")))
+    await open_circuit(payment_breaker())
+    assert (await client.get("/health/ready")).status_code == 200
+    assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_many_probes_run_the_checks_once(app: FastAPI, client: httpx.AsyncClient) -> None:
+    """Single-flight holds over HTTP, with whatever checks there are."""
+    asked, answering, runs = asyncio.Event(), asyncio.Event(), 0
+
+    async def fault() -> str | None:
+        nonlocal runs
+        runs += 1
+        asked.set()
+        await answering.wait()
+        return "disk full"
+
+    app.state.readiness = Readiness([Check("database", fault)], clock=FakeClock())
+    probes = [asyncio.create_task(client.get("/health/ready")) for _ in range(10)]
+    await asked.wait()
+    answering.set()
+    assert {response.status_code for response in await asyncio.gather(*probes)} == {503}
+    assert (await client.get("/health/ready", headers=AUTHORISED)).json()["reasons"] == {
+        "database": "disk full"
+    }
+    assert runs == 1
+
+
+async def test_breakers_are_shown_with_their_metrics(client: httpx.AsyncClient) -> None:
+    """Every breaker of the process is there, without being registered by anybody."""
+    breaker = CircuitBreaker("of_this_test")
+    body = (await client.get("/health/circuit-breakers")).json()
+    assert body["status"] == "healthy"
+    assert body["breakers"]["of_this_test"] == breaker.get_metrics()
+    assert body["breakers"]["payment"]["state"] == "closed"
+
+
+async def test_one_circuit_that_is_not_closed_degrades_the_service(
+    client: httpx.AsyncClient,
+) -> None:
+    """Degraded is not down: the status stays 200."""
+    clock = FakeClock()
+    breaker = CircuitBreaker("of_this_test", recovery_timeout=3.0, clock=clock)
+    await open_circuit(breaker)
+    for state in ("open", "half_open"):
+        response = await client.get("/health/circuit-breakers")
+        assert (response.status_code, response.json()["status"]) == (200, "degraded")
+        assert response.json()["breakers"]["of_this_test"]["state"] == state
+        clock.advance(3)
+    await breaker.reset()
+    assert (await client.get("/health/circuit-breakers")).json()["status"] == "healthy"

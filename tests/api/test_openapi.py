@@ -1,0 +1,136 @@
+"""The OpenAPI document tells what really comes."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel, SecretStr
+
+from example_service.api.openapi import problem_responses
+from example_service.api.problem_types import CIRCUIT_BREAKER_OPEN, VALIDATION_FAILED
+from example_service.core.settings import AdminSettings, Settings
+from example_service.main import create_app
+from tests.api.conftest import Serve
+
+PROBLEM_JSON = "application/problem+json"
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The service with every router that it has."""
+    admin = AdminSettings(token=SecretStr("a-token-of-more-than-sixteen"))
+    return create_app(Settings(environment="development", admin=admin))
+
+
+@pytest.fixture
+async def document(app: FastAPI, serve: Serve) -> dict[str, Any]:
+    """The document as it is served."""
+    document: dict[str, Any] = (await (await serve(app)).get("/openapi.json")).json()
+    return document
+
+
+def operations(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every operation, by method and path."""
+    return {
+        f"{method} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def slugs(operation: dict[str, Any], status: int) -> set[str]:
+    """The problems that an operation documents for a status."""
+    return set(operation["responses"][str(status)]["content"][PROBLEM_JSON]["examples"])
+
+
+async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> None:
+    """One schema, the right media type, and no error in another form."""
+    found = operations(document)
+    assert "post /admin/circuit-breakers/{name}/reset" in found
+    assert "put /sandbox/mode" in found
+    for operation in found.values():
+        errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
+        assert {"400", "500", "503", "504"} <= set(errors)
+        for response in errors.values():
+            assert list(response["content"]) == [PROBLEM_JSON]
+            schema = response["content"][PROBLEM_JSON]["schema"]
+            assert schema == {"$ref": "#/components/schemas/Problem"}
+            assert response["description"].startswith("Problem: ")
+
+
+async def test_the_frameworks_own_shape_is_gone(document: dict[str, Any]) -> None:
+    """Nobody is told of validation errors that look otherwise than those that come."""
+    assert "HTTPValidationError" not in str(document)
+    assert "ValidationError" not in document["components"]["schemas"]
+    assert "Problem" in document["components"]["schemas"]
+
+
+async def test_operations_document_what_their_input_can_do(document: dict[str, Any]) -> None:
+    """A body can be malformed, slow or large; parameters can be wrong; no input, no 422."""
+    found = operations(document)
+    assert {"malformed-json", "invalid-host"} == slugs(found["put /sandbox/mode"], 400)
+    assert {"body-too-slow"} == slugs(found["put /sandbox/mode"], 408)
+    assert {"body-too-large"} == slugs(found["put /sandbox/mode"], 413)
+    assert {"validation-failed"} == slugs(found["get /problems/{slug}"], 422)
+    assert not {"408", "413", "422"} & set(found["get /health/live"]["responses"])
+    assert {"not-ready", "overloaded"} == slugs(found["get /health/ready"], 503)
+    assert {"unauthorized"} == slugs(found["post /admin/circuit-breakers/{name}/reset"], 401)
+
+
+async def test_examples_are_real_problems(document: dict[str, Any], serve: Serve) -> None:
+    """Each example's type is answered by the service, with the same title and status."""
+    client = await serve(create_app(Settings(environment="development")))
+    for operation in operations(document).values():
+        for status, response in operation["responses"].items():
+            examples = response.get("content", {}).get(PROBLEM_JSON, {}).get("examples", {})
+            for example in examples.values():
+                explained = (await client.get(example["value"]["type"])).json()
+                assert explained["title"] == example["value"]["title"] == example["summary"]
+                assert explained["status"] == example["value"]["status"] == int(status)
+
+
+async def test_the_schema_fits_real_problems(document: dict[str, Any], serve: Serve) -> None:
+    """Required members come, and come with the type that is documented."""
+    client = await serve(create_app(Settings(environment="test")))
+    schema = document["components"]["schemas"]["Problem"]
+    body = (await client.get("/nowhere")).json()
+    assert set(schema["required"]) == set(body)
+    kinds = {"string": str, "integer": int, "array": list}
+    for name, value in body.items():
+        kind = schema["properties"][name]["type"]
+        assert isinstance(value, kinds[kind if isinstance(kind, str) else kind[0]])
+
+
+async def test_a_route_documents_its_own_problems(serve: Serve) -> None:
+    """They stand beside those that any operation has."""
+    app = create_app(Settings(environment="test"))
+
+    class Order(BaseModel):
+        """A body."""
+
+        amount: int
+
+    @app.post("/orders", responses=problem_responses(CIRCUIT_BREAKER_OPEN, VALIDATION_FAILED))
+    async def order(order: Order) -> Order:
+        return order
+
+    client = await serve(app)
+    found = operations((await client.get("/openapi.json")).json())["post /orders"]
+    assert slugs(found, 503) == {"circuit-breaker-open", "overloaded"}
+    assert slugs(found, 422) == {"validation-failed"}
+    assert "Retry-After" in found["responses"]["503"]["headers"]
+    assert "application/json" in found["responses"]["200"]["content"]
+
+
+def test_routes_added_later_are_documented_too(app: FastAPI) -> None:
+    """The document is made anew when routes change, and is not revised twice otherwise."""
+    first = app.openapi()
+    assert app.openapi() is first
+
+    @app.get("/late/{number}")
+    async def late(number: int) -> int:
+        return number
+
+    second = app.openapi()
+    assert slugs(second["paths"]["/late/{number}"]["get"], 422) == {"validation-failed"}
+    assert "HTTPValidationError" not in str(second)
