@@ -7,6 +7,7 @@ always runs outside the lock.
 
 import inspect
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from threading import RLock, get_ident
@@ -118,6 +119,7 @@ class CircuitBreaker:
         "_machine",
         "_mutex",
         "_name",
+        "_recent",
         "_summary",
         "_unclaimed",
     )
@@ -196,6 +198,8 @@ class CircuitBreaker:
         self._summary: RejectionSummary | None = None
         self._unclaimed: list[TimedCall] | None = None
         self._forgotten = NO_TOTALS
+        # Where the registry keeps the last changes of state; the registry sets it.
+        self._recent: deque[tuple[float, StateChanged]] | None = None
         if registry is not None:
             registry.watch(self)
 
@@ -702,9 +706,10 @@ class CircuitBreaker:
         with self._mutex:
             self._machine.advance(now)
             events = self._take_events(now)
-            self._remember(time.time(), error_type or "failed result")
-            if self._machine.record_failure(permit, now) and told is not None:
-                events.append(CallFailed(self._name, error_type, _seconds_of(permit, now)))
+            if self._machine.record_failure(permit, now):
+                self._remember(time.time(), error_type or "failed result")
+                if told is not None:
+                    events.append(CallFailed(self._name, error_type, _seconds_of(permit, now)))
             events += self._take_events(now)
         self._publish(events)
 
@@ -782,6 +787,8 @@ class CircuitBreaker:
         """Tell the log and the listeners, outside the lock."""
         for event in events:
             if isinstance(event, StateChanged):
+                if self._recent is not None:
+                    self._recent.append((time.time(), event))
                 log_state_change(event)
             if self._listeners is not None:
                 self._listeners.tell(event)

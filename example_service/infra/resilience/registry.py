@@ -4,6 +4,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +14,7 @@ from example_service.infra.resilience.circuit_state import (
     Mode,
     Totals,
 )
+from example_service.infra.resilience.events import StateChanged
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 # Counters must not go down when a breaker is freed and another of its name is made, as in a client
 # that is built for each request. So many names without a living breaker are remembered.
 REMEMBERED_NAMES = 256
+
+# Enough for what led to an incident, and the same memory however many breakers there are.
+REMEMBERED_TRANSITIONS = 20
 
 StateChanges: TypeAlias = dict[tuple[CircuitState, CircuitState], int]
 
@@ -40,6 +45,7 @@ class CircuitSnapshot:
         state_changes: How often each change from one state to another happened, likewise.
         mode: The mode set by hand on one of them, or None.
         would_have_rejected: Calls that the current shadow mode has let through.
+        shadow_rejections: Lifetime calls that any shadow mode has let through; never goes down.
     """
 
     name: str
@@ -51,26 +57,35 @@ class CircuitSnapshot:
     state_changes: StateChanges
     mode: Mode | None = None
     would_have_rejected: int = 0
+    shadow_rejections: int = 0
 
 
 class _Counts:
     """What several breakers, or those that are gone, have counted together."""
 
-    __slots__ = ("failures", "rejections", "state_changes", "successes")
+    __slots__ = ("failures", "rejections", "shadow_rejections", "state_changes", "successes")
 
     def __init__(self) -> None:
         self.failures = 0
         self.successes = 0
         self.rejections = 0
+        self.shadow_rejections = 0
         self.state_changes: StateChanges = {}
 
     def totals(self) -> Totals:
-        return Totals(self.failures, self.successes, self.rejections, openings=0)
+        return Totals(
+            self.failures,
+            self.successes,
+            self.rejections,
+            openings=0,
+            shadow_rejections=self.shadow_rejections,
+        )
 
     def add(self, totals: Totals, state_changes: StateChanges | None) -> None:
         self.failures += totals.failures
         self.successes += totals.successes
         self.rejections += totals.rejections
+        self.shadow_rejections += totals.shadow_rejections
         if state_changes:
             for change, count in state_changes.items():
                 self.state_changes[change] = self.state_changes.get(change, 0) + count
@@ -107,16 +122,21 @@ class CircuitBreakerRegistry:
         self._retired: dict[str, _Counts] = {}
         self._remembered: OrderedDict[str, _Counts] = OrderedDict()
         self._parameters: dict[str, dict[str, Any]] = {}
+        self._recent: deque[tuple[float, StateChanged]] = deque(maxlen=REMEMBERED_TRANSITIONS)
         # A breaker may be freed at any moment, also while this thread holds the lock, so its
         # reference is only put aside here and looked at by the next operation.
         self._dead: deque[_BreakerRef] = deque()
         self._mark_dead = self._dead.append
 
     def watch(self, breaker: "CircuitBreaker") -> None:
-        """Add a breaker without keeping it alive; every new breaker calls this."""
+        """Add a breaker without keeping it alive; every new breaker calls this.
+
+        From now on it reports its changes of state here, and to no other registry.
+        """
         ref = _BreakerRef(breaker, self._mark_dead)
         name = ref.name = breaker.name
         ref.machine = breaker._machine
+        breaker._recent = self._recent
         with self._lock:
             if self._dead:
                 self._bury()
@@ -143,6 +163,9 @@ class CircuitBreakerRegistry:
         """
         with self._lock:
             self.get(name)
+            for breaker in self._living(name):
+                if breaker._recent is self._recent:
+                    breaker._recent = None
             self._held.pop(name, None)
             self._newest.pop(name)
             self._retired.pop(name, None)
@@ -217,6 +240,17 @@ class CircuitBreakerRegistry:
         """One snapshot for each name that has a living breaker, in order of first appearance."""
         return [self._snapshot(name, breakers) for name, breakers in self._by_name().items()]
 
+    def recent_transitions(self) -> list[tuple[datetime, StateChanged]]:
+        """The last changes of state of all breakers, the newest first.
+
+        As many as `REMEMBERED_TRANSITIONS`, of breakers already freed too. With each comes the
+        wall time, in UTC, at which it was noticed; as no timer runs, that of a wait's end may be
+        later than the end itself.
+        """
+        return [
+            (datetime.fromtimestamp(at, UTC), event) for at, event in reversed(self._recent.copy())
+        ]
+
     async def reset_all(self) -> None:
         """Reset every breaker."""
         for breaker in self:
@@ -254,9 +288,11 @@ class CircuitBreakerRegistry:
         counts = _Counts()
         states = [one.state for one in breakers]
         modes = [mode for one in breakers if (mode := one._machine.mode) is not None]
+        in_flight = 0
         for breaker in breakers:
             with breaker._mutex:
                 counts.add(breaker._machine.totals(), breaker._machine.state_changes)
+                in_flight += breaker._machine.in_flight()
         with self._lock:
             gone = self._retired.get(name)
             if gone is not None:
@@ -267,9 +303,10 @@ class CircuitBreakerRegistry:
             failures=counts.failures,
             successes=counts.successes,
             rejections=counts.rejections,
-            in_flight=sum(one.in_flight for one in breakers),
+            in_flight=in_flight,
             mode=next((one.mode for one in modes), None),
             would_have_rejected=sum(one.would_have_rejected for one in modes),
+            shadow_rejections=counts.shadow_rejections,
             state_changes=counts.state_changes,
         )
 
@@ -294,6 +331,10 @@ class CircuitBreakerRegistry:
 
 
 def configuration_key(name: str) -> str:
+    """The name by which the configuration knows the breaker of that name.
+
+    In lower case, with every character but letters and digits as an underscore.
+    """
     return "".join(one if one.isalnum() else "_" for one in name.lower())
 
 
