@@ -1,0 +1,103 @@
+"""The project's Markdown pages, as their tests see them: code blocks and tables.
+
+The role of a code block decides what executes it:
+
+- `program`: Python, complete in itself. A `text` block right below shows what it prints.
+- `commands`: what a reader types into a shell. A `text`, `json` or `http` block right below shows
+  the answer.
+- `change`: commands that begin with `git`, because they change the project. They are for a copy.
+- `output`: a block below that shows an answer.
+- `tree`: a `text` block that draws folders and files.
+- `diagram`: states and transitions, in Mermaid's language.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sybil import Document
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+README = ROOT / "README.md"
+MARKDOWN_FILES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+
+_OUTPUT_LANGUAGES = {"program": {"text"}, "commands": {"text", "json", "http"}}
+_fenced_blocks = RawFencedCodeBlockLexer(
+    re.compile(r"(?P<language>.*)$\n?", re.MULTILINE),
+    mapping={"language": "language", "source": "source"},
+)
+
+
+@dataclass
+class Block:
+    """One fenced code block.
+
+    Attributes:
+        page: The file that it is in.
+        line: Line of its opening fence, from 1.
+        language: What stands behind the fence; empty where nothing does.
+        text: What is in it.
+        role: What it is for, as listed above; None where nothing fits.
+        output: The block right below that shows its answer, if there is one.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    role: str | None
+    output: "Block | None" = None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The code blocks of a page, from top to bottom."""
+    document = Document(page.read_text(encoding="utf-8"), str(page))
+    found: list[Block] = []
+    end = 0
+    for region in _fenced_blocks(document):
+        is_adjoining = bool(found) and not document.text[end : region.start].strip()
+        above = found[-1] if is_adjoining else None
+        language, text = region.lexemes["language"].strip(), str(region.lexemes["source"])
+        line = document.text.count("\n", 0, region.start) + 1
+        block = Block(page, line, language, text, _role(language, text, above))
+        if above is not None and block.role == "output":
+            above.output = block
+        found.append(block)
+        end = region.end
+    return found
+
+
+def blocks(role: str) -> list[Block]:
+    """Every code block of that role."""
+    return [block for page in MARKDOWN_FILES for block in blocks_of(page) if block.role == role]
+
+
+def _role(language: str, text: str, above: Block | None) -> str | None:
+    if above is not None and language in _OUTPUT_LANGUAGES.get(above.role or "", ()):
+        return "output"
+    if language == "text":
+        return "tree" if text.split("\n", 1)[0].endswith("/") else None
+    if language == "sh":
+        return "change" if text.startswith("git ") else "commands"
+    return {"python": "program", "mermaid": "diagram"}.get(language)
+
+
+def table_rows(page: Path, marker: str) -> list[list[str]]:
+    """The cells of the table between `<!-- marker -->` and the next `<!-- end -->`.
+
+    Backquotes are taken off cells that are nothing but code; the head is left out.
+    """
+    _, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {marker} -->\n")
+    table, end, _ = rest.partition("<!-- end -->")
+    assert end, f"{page.name} has no table marked {marker!r}"
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[_plain(cell) for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def _plain(cell: str) -> str:
+    code = re.fullmatch(r"`([^`]*)`", cell.strip())
+    return code[1] if code else cell.strip()

@@ -1,0 +1,159 @@
+"""Every command in the pages works, and answers as the page says."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from scripts.environment import Environment
+from tests.docs import curl
+from tests.docs.pages import MARKDOWN_FILES, README, ROOT, blocks_of
+from tests.docs.walk import ADDRESS, Walk, comparable_answer, ready_url
+
+pytestmark = pytest.mark.integration
+
+COMMAND_SECONDS = 120
+EXAMPLE_ROUTE = "tests/api/test_exchange_rates.py"
+REJECTION_SECONDS = 0.05
+PAGES_WITH_COMMANDS = [
+    page for page in MARKDOWN_FILES if any(block.role == "commands" for block in blocks_of(page))
+]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
+def test_commands_of_a_page_answer_as_shown(page: Path, tmp_path: Path) -> None:
+    """A reader who types every command of the page, in order, sees what the page shows."""
+    with Walk(tmp_path) as walk:
+        for block in blocks_of(page):
+            if block.role == "commands":
+                walk.follow(block)
+        walk.stop()
+
+
+def test_refusals_of_the_service_take_milliseconds(tmp_path: Path) -> None:
+    """While the provider hangs, callers wait five times for it, and then no more."""
+    with Walk(tmp_path) as walk:
+        walk.start(PAYMENT_PROVIDER__TIMEOUT_SECONDS="0.2")
+        with httpx.Client(base_url=walk.url, trust_env=False) as client:
+            client.put("/sandbox/mode", json={"mode": "hanging"}).raise_for_status()
+            statuses, seconds = [], []
+            for _ in range(15):
+                response = client.get("/api/v1/exchange-rates/EUR")
+                statuses.append(response.status_code)
+                seconds.append(response.elapsed.total_seconds())
+        walk.stop()
+
+    assert statuses == [504] * 5 + [503] * 10
+    assert min(seconds[:5]) >= 0.2
+    assert sorted(seconds[5:])[5] < REJECTION_SECONDS
+
+
+@pytest.fixture
+def _built_by_make() -> None:
+    """Skip where make would first build the environment that runs these very tests anew."""
+    environment = Environment(ROOT, ROOT / ".venv", ROOT / "requirements-dev.lock")
+    if environment.recorded() != environment.fingerprints():
+        why = "the environment is not the one that make builds; run `make test`"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+
+
+@pytest.mark.usefixtures("_built_by_make")
+def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
+    """The first command of the README starts the service, and Ctrl+C in its terminal ends it."""
+    log = tmp_path / "service.log"
+    with log.open("wb") as output:
+        make = subprocess.Popen(
+            ["make", "-C", str(ROOT), "run", "PORT=0"],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        url = urlsplit(ready_url(log, make))
+        rate = httpx.get(f"{url.geturl()}/api/v1/exchange-rates/EUR", trust_env=False)
+        os.killpg(make.pid, signal.SIGINT)
+        make.wait(15)
+    finally:
+        if make.poll() is None:
+            os.killpg(make.pid, signal.SIGKILL)
+            make.wait()
+
+    assert rate.json() == {"currency": "EUR", "base": "USD", "rate": "0.92"}
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((url.hostname, url.port)):
+        pass
+
+
+@pytest.mark.usefixtures("_built_by_make")
+def test_make_test_runs_the_tests() -> None:
+    """The second command of the README runs pytest on what it is asked for."""
+    make = subprocess.run(
+        ["make", "-C", str(ROOT), "test", "ARGS=tests/test_public_names.py"],
+        timeout=COMMAND_SECONDS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert make.returncode == 0, make.stdout + make.stderr
+    assert " passed in " in make.stdout
+
+
+def test_renamed_service_is_whole(tmp_path: Path) -> None:
+    """The commands under "Make it yours" leave no old name behind, and what they make works."""
+    listing = subprocess.check_output(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
+    )
+    for name in listing.split("\0"):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    [renaming] = [block for block in blocks_of(README) if block.role == "change"]
+    commands = f"git init --quiet\ngit add --all\n{renaming.text}"
+    # A hook that runs the tests would point git at this repository instead.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, env=environ, check=True)
+
+    left = subprocess.run(
+        ["git", "grep", "-ilE", "example[_ -]?service", "--", ":!*.lock"],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    tests = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "tests/test_public_names.py", EXAMPLE_ROUTE],
+        cwd=tmp_path,
+        env=environ,
+        timeout=COMMAND_SECONDS,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert left.stdout == ""
+    assert tests.returncode == 0, tests.stdout
+
+
+def test_stand_in_for_curl_answers_like_curl(tmp_path: Path) -> None:
+    """The pages' commands are checked as well where a machine has no curl."""
+    programs = [str(curl.install(tmp_path) / "curl"), *filter(None, [shutil.which("curl")])]
+    rate = f"-s {ADDRESS}/api/v1/exchange-rates/EUR"
+    invalid = f"-s -o /dev/null -w '%{{http_code}}\\n' -X PUT -d '{{}}' {ADDRESS}/sandbox/mode"
+    live = f"-s -i -H 'Accept: text/html' {ADDRESS}/health/live"
+    with Walk(tmp_path) as walk:
+        walk.start()
+        for program in programs:
+            assert walk.run(f"{program} {rate}") == '{"currency":"EUR","base":"USD","rate":"0.92"}'
+            assert walk.run(f"{program} {invalid}") == "422\n"
+            status, headers, body = comparable_answer(walk.run(f"{program} {live}"))
+            assert (status, body) == ("HTTP/1.1 200 OK", '{\n  "status": "alive"\n}')
+            assert "content-type: application/json" in headers
+        walk.stop()

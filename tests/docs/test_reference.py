@@ -1,0 +1,233 @@
+"""Tables, trees, diagrams and links of the pages say what the code says."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from pydantic import SecretStr
+
+from example_service.api import problem_types
+from example_service.core.settings import AdminSettings, Settings
+from example_service.core.variables import variables
+from example_service.infra import metrics
+from example_service.infra.resilience import (
+    Backoff,
+    CircuitBreaker,
+    CircuitState,
+    FailureRate,
+    StateChanged,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from example_service.main import create_app
+from example_service.sandbox.modes import (
+    DEFAULT_FAILURE_RATE,
+    DEFAULT_LATENCY_SECONDS,
+    Mode,
+    ModeChange,
+)
+from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_rows
+
+BREAKER = ROOT / "docs" / "circuit-breaker.md"
+SERVICE = ROOT / "docs" / "service.md"
+SANDBOX = ROOT / "docs" / "sandbox.md"
+
+
+# --- the breaker
+
+
+def test_parameters_have_the_documented_defaults() -> None:
+    """The table lists the parameters of the constructor in their order, each with its default."""
+    signature = inspect.signature(CircuitBreaker)
+    written = {
+        inspect.Parameter.empty: "required",
+        Exception: "Exception",
+        signature.parameters["clock"].default: "time.monotonic",
+        signature.parameters["registry"].default: "circuit_breaker_registry",
+        Backoff(): "Backoff()",
+    }
+    expected = [
+        [name, written.get(parameter.default, repr(parameter.default))]
+        for name, parameter in signature.parameters.items()
+    ]
+
+    assert [row[:2] for row in table_rows(BREAKER, "parameters")] == expected
+
+
+@pytest.mark.parametrize(
+    ("value_class", "marker"), [(Backoff, "backoff"), (FailureRate, "failure rate")]
+)
+def test_value_objects_have_the_documented_defaults(value_class: type, marker: str) -> None:
+    """The same holds for the objects that some parameters take."""
+    expected = [
+        [name, repr(parameter.default)]
+        for name, parameter in inspect.signature(value_class).parameters.items()
+    ]
+
+    assert [row[:2] for row in table_rows(BREAKER, marker)] == expected
+
+
+async def test_metrics_have_the_documented_keys_and_types() -> None:
+    """The table lists the dictionary's keys in their order, with the types of their values."""
+    breaker = CircuitBreaker("documented", failure_threshold=1, registry=None)
+    with pytest.raises(ZeroDivisionError):
+        await breaker.call(lambda: 1 // 0)
+    breaker.force_open("documented", seconds=60)
+    shown = breaker.get_metrics()
+
+    rows = table_rows(BREAKER, "metrics")
+
+    assert [row[0] for row in rows] == list(shown)
+    for key, types, _ in rows:
+        assert type(shown[key]).__name__ == re.findall(r"\w+", types)[0]
+
+
+def test_diagram_shows_the_changes_of_state_that_happen() -> None:
+    """A breaker that is driven through all that can happen goes the ways that are drawn."""
+    [diagram] = [block for block in blocks("diagram") if block.page == BREAKER]
+    drawn = set(re.findall(r"^ *(\w+) --> (\w+):", diagram.text, re.MULTILINE))
+    clock, listener = FakeClock(), RecordingListener()
+    breaker = CircuitBreaker(
+        "drawn", failure_threshold=1, success_threshold=1, listeners=[listener], clock=clock
+    )
+
+    for outcome in ("failure", "failure", "success"):
+        clock.advance(breaker.get_metrics()["retry_after"])
+        if outcome == "success":
+            breaker.call_sync(lambda: None)
+        else:
+            with pytest.raises(ZeroDivisionError):
+                breaker.call_sync(lambda: 1 // 0)
+
+    gone = {
+        (event.from_state.name, event.to_state.name)
+        for event in listener.events
+        if isinstance(event, StateChanged)
+    }
+    assert gone == drawn
+    assert {name for change in drawn for name in change} == {state.name for state in CircuitState}
+
+
+# --- the service
+
+
+def test_settings_have_the_documented_defaults() -> None:
+    """The table lists every variable in the order of the settings class, with its default."""
+    expected = [[one.name, one.default_text] for one in variables(Settings, ["<NAME>"])]
+
+    assert [row[:2] for row in table_rows(SERVICE, "settings")] == expected
+
+
+def test_problems_are_documented_with_their_status() -> None:
+    """The table lists the whole catalogue."""
+    create_app(Settings(environment="development"))
+    expected = [
+        [f"/problems/{one.slug}", str(one.status)] for one in problem_types.defined_problem_types()
+    ]
+
+    assert [row[:2] for row in table_rows(SERVICE, "problems")] == expected
+
+
+def test_exported_metrics_are_documented_with_type_and_labels() -> None:
+    """The table lists what `/metrics` shows of the service itself, in its order."""
+    metrics.request_metrics.started()
+    metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
+    breaker = CircuitBreaker("documented")
+    expected = []
+    for family in REGISTRY.collect():
+        if family.name.startswith(("circuit_breaker_", "http_request")):
+            suffix = "_total" if family.type == "counter" else ""
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            expected.append([family.name + suffix, family.type, labels])
+
+    rows = table_rows(SERVICE, "metrics")
+
+    assert breaker.is_closed
+    assert [
+        [name, kind, set(re.findall(r"\w+", labels))] for name, kind, labels, _ in rows
+    ] == expected
+
+
+def test_operations_are_documented() -> None:
+    """The table lists every path of the API, whichever settings bring it along."""
+    admin = AdminSettings(token=SecretStr("documented-operations-7"))
+    app = create_app(Settings(environment="development", admin=admin))
+    page = SERVICE.read_text(encoding="utf-8")
+
+    assert [path for path in app.openapi()["paths"] if f"{path}`" not in page] == []
+
+
+# --- the sandbox
+
+
+def test_modes_of_the_sandbox_are_documented() -> None:
+    """The table lists all modes in their order."""
+    assert [row[0] for row in table_rows(SANDBOX, "modes")] == list(Mode)
+
+
+def test_parameters_of_modes_are_documented() -> None:
+    """The table lists what may be given with a mode, and the defaults."""
+    defaults = {
+        "latency_seconds": str(DEFAULT_LATENCY_SECONDS),
+        "failure_rate": str(DEFAULT_FAILURE_RATE),
+        "seed": "drawn",
+    }
+    given = [name for name in ModeChange.model_fields if name != "mode"]
+
+    assert [row[:2] for row in table_rows(SANDBOX, "parameters")] == [
+        [name, defaults[name]] for name in given
+    ]
+
+
+# --- all pages
+
+
+@pytest.mark.parametrize("tree", blocks("tree"), ids=str)
+def test_tree_shows_what_is_there(tree: Block) -> None:
+    """Each line of a tree is a file, or a folder if it ends in a slash."""
+    root, *lines = tree.text.splitlines()
+    folders = [ROOT / root]
+    for line in lines:
+        branch, name = re.fullmatch(r"([│ ]*[├└]── )(\S+).*", line).groups()  # type: ignore[union-attr]
+        depth = len(branch) // 4
+        path = folders[depth - 1] / name
+        assert path.is_dir() if name.endswith("/") else path.is_file(), line
+        folders[depth:] = [path]
+
+
+def test_readme_shows_every_package() -> None:
+    """The tree in the README leaves no package out."""
+    [tree] = [block for block in blocks("tree") if block.page == README]
+    packages = [path.parent for path in (ROOT / "example_service").glob("*/__init__.py")]
+
+    assert [path.name for path in packages if f"── {path.name}/" not in tree.text] == []
+
+
+def test_import_direction_is_that_of_the_contract() -> None:
+    """The layers in the text are in the order that is checked, which tells some more apart."""
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contract = configuration["tool"]["importlinter"]["contracts"][0]
+    checked = re.findall(r"example_service\.(\w+)", " ".join(contract["layers"]))
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    [written] = re.findall(r"^`(\w+(?: > \w+)+)`$", text, re.MULTILINE)
+
+    assert [layer for layer in checked if layer in written.split(" > ")] == written.split(" > ")
+
+
+@pytest.mark.parametrize("page", MARKDOWN_FILES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """Each relative link is to a file that exists, and to a heading that is in it."""
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        linked = (page.parent / target) if target else page
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments by which GitHub knows the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}

@@ -1,0 +1,176 @@
+"""Does with a page what its reader does: start the service, type the commands, look at the answers.
+
+The service is a real process on a free port; commands run in a real shell, in a folder where they
+can do no harm to the project. What differs from the page:
+
+- the service's address, which replaces http://127.0.0.1:8000 in commands and is put back into
+  answers;
+- `make` with any other target than `run` only shows what it would do; tests beside this run some
+  of them in full;
+- where the machine has no curl, `curl.py` answers to that name.
+
+An answer must equal what the page shows, but for what differs each time: see `comparable`.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from tests.docs import curl
+from tests.docs.pages import ROOT, Block
+
+ADDRESS = "http://127.0.0.1:8000"
+START_SECONDS = 30.0
+COMMAND_SECONDS = 60.0
+STOP_SECONDS = 15.0
+
+_STARTS_SERVICE = re.compile(
+    r"^(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make run|\S*example-service serve)(?P<options>[^#\n]*)",
+    re.MULTILINE,
+)
+_READY = re.compile(r" is ready: (http://\S+)")
+_VOLATILE = (
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)"), "<time>"),
+    (re.compile(r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\b"), "<traceparent>"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "<id>"),
+    (re.compile(r"\b\d+\.\d{3,}\b"), "<number>"),
+)
+_VOLATILE_HEADERS = {"content-length", "date", "retry-after"}
+
+
+class Walk:
+    """One reader's way through a page. Use it as a context manager: it stops what it starts.
+
+    Args:
+        folder: An empty folder for what the commands write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # The pages call programs of the environment as seen from the project's folder.
+        (folder / ".venv").symlink_to(sys.prefix)
+        self._log = folder / "service.log"
+        self._service: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._service is not None:
+            self._service.kill()
+            self._service.wait()
+
+    @property
+    def service_log(self) -> str:
+        """Everything that the service has printed since it was started."""
+        return self._log.read_text()
+
+    def follow(self, block: Block) -> None:
+        """Do what a block of commands says, and compare the answer with the block below it."""
+        commands = block.text
+        if start := _STARTS_SERVICE.search(commands):
+            self.stop()
+            self.start(start["options"].split(), **_variables(commands, start["settings"]))
+            commands = _STARTS_SERVICE.sub("", commands)
+        elif ADDRESS in commands and self._service is None:
+            self.start()
+        answer = self.run(commands)
+        if block.output is not None:
+            language = block.output.language
+            assert comparable(answer, language) == comparable(block.output.text, language)
+
+    def start(self, options: list[str] | None = None, **settings: str) -> None:
+        """Start the service and wait until it says that it is ready."""
+        with self._log.open("wb") as log:
+            self._service = subprocess.Popen(
+                [sys.executable, "-m", "example_service", "serve", *(options or [])],
+                cwd=self._folder,
+                env=self._environment() | {"PORT": "0"} | settings,
+                stdout=log,
+                stderr=log,
+            )
+        self.url = ready_url(self._log, self._service)
+
+    def stop(self) -> None:
+        """Press Ctrl+C, and see the service end in good order."""
+        if self._service is not None:
+            self._service.send_signal(signal.SIGINT)
+            assert self._service.wait(STOP_SECONDS) == 0, self.service_log
+            self._service = None
+
+    def run(self, commands: str) -> str:
+        """Run commands in a shell, stopping at the first that fails; what they print."""
+        make_shows = f'make() {{ command make -C "{ROOT}" --dry-run "$@" >&2; }}\n'
+        done = subprocess.run(
+            ["sh", "-e", "-c", make_shows + commands.replace(ADDRESS, self.url)],
+            cwd=self._folder,
+            env=self._environment(),
+            timeout=COMMAND_SECONDS,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{commands}{done.stdout}{done.stderr}"
+        return done.stdout.replace(self.url, ADDRESS) if self.url else done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        """The variables of this process, with our programs first on the path."""
+        programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
+        if shutil.which("curl") is None:
+            programs.insert(0, str(curl.install(self._folder)))
+        return os.environ | {"PATH": os.pathsep.join(programs), "PYTHONPATH": str(ROOT)}
+
+
+def ready_url(log: Path, service: subprocess.Popen[bytes]) -> str:
+    """Wait for the service to say where it is, and return that."""
+    deadline = time.monotonic() + START_SECONDS
+    while (ready := _READY.search(log.read_text())) is None:
+        assert service.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    return ready[1]
+
+
+def _variables(commands: str, in_front: str) -> dict[str, str]:
+    """The settings that are exported before the service is started, or written in front of it."""
+    exported = re.findall(r"^export (.+)$", commands, re.MULTILINE)
+    words = shlex.split(" ".join([*exported, in_front]))
+    return dict(word.split("=", 1) for word in words)
+
+
+def comparable(answer: str, language: str) -> object:
+    """Bring an answer into a form in which equal means that the page tells the truth.
+
+    Times, ids, trace contexts and numbers with three or more decimals count as what they are, not
+    by their value. JSON is compared without regard to its layout. Of an HTTP answer the order of
+    the headers does not matter, and those that tell a moment or a length count by their names.
+    """
+    if language == "http":
+        return comparable_answer(answer)
+    if language == "json":
+        answer = json.dumps(json.loads(answer), indent=2, sort_keys=True)
+    for pattern, placeholder in _VOLATILE:
+        answer = pattern.sub(placeholder, answer)
+    return answer.strip()
+
+
+def comparable_answer(answer: str) -> tuple[str, list[str], object]:
+    """The status line, the headers and the JSON body of an HTTP answer, as `comparable` has it."""
+    head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
+    status, *headers = head.splitlines()
+    return status, sorted(map(_comparable_header, headers)), comparable(body, "json")
+
+
+def _comparable_header(header: str) -> str:
+    name, _, value = header.partition(":")
+    masked = "<varies>" if name.lower() in _VOLATILE_HEADERS else comparable(value, "text")
+    return f"{name.lower()}: {masked}"
