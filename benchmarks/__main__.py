@@ -5,13 +5,19 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from benchmarks import breakers, http_apps, http_load, http_overhead
+from benchmarks import breakers, hanging, http_apps, http_load, http_overhead
 from benchmarks.rivals import load_contenders
 from benchmarks.rounds import QUICK, Plan
 from benchmarks.tables import Table, interpreter, summary, write_json, write_page
 
-GROUPS = ("breakers", "http", "load")
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+# Each group and the page that shows it.
+PAGES = {
+    "breakers": DOCS / "benchmarks.md",
+    "http": DOCS / "benchmarks.md",
+    "load": DOCS / "benchmarks.md",
+    "hanging": DOCS / "hanging.md",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,18 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    groups: list[str] = options.groups or list(GROUPS)
+    groups: list[str] = options.groups or list(PAGES)
     # With `choices`, argparse would also refuse an empty list.
-    if unknown := set(groups) - set(GROUPS):
-        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    if unknown := set(groups) - PAGES.keys():
+        parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(PAGES)}")
     plan = QUICK if options.quick else Plan(rounds=options.rounds, seed=options.seed)
     tables = asyncio.run(_run(groups, plan, quick=options.quick))
-    if not options.quick:
-        print(summary([table for group in tables.values() for table in group]))
+    measured = [table for group in tables.values() for table in group]
+    if not options.quick and any(table.verdicts for table in measured):
+        print(summary(measured))
     if options.json is not None:
         write_json(options.json, tables)
     if options.write_docs:
-        write_page(PAGE, tables)
+        for group in groups:
+            write_page(PAGES[group], {group: tables[group]})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the breaker and the service beside their rivals.",
     )
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all if none is named"
+        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(PAGES)}; all if none is named"
     )
     parser.add_argument("--rounds", type=int, default=Plan().rounds, help="more are steadier")
     parser.add_argument("--seed", type=int, default=Plan().seed, help="decides who runs when")
@@ -50,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--quick", action="store_true", help="only see that everything runs")
     only.add_argument(
-        "--write-docs", action="store_true", help="put the tables into docs/benchmarks.md"
+        "--write-docs", action="store_true", help="put the tables into the pages in docs"
     )
     return parser
 
@@ -82,6 +90,10 @@ async def _tables(
             yield "load", http_load.time_load(plan)
         else:
             print(f"{http_load.WRK_MISSING}\n")
+    if "hanging" in groups:
+        contenders, missing = load_contenders()
+        _tell_missing(missing)
+        yield "hanging", await hanging.run(contenders)
 
 
 def _tell_missing(missing: Sequence[str]) -> None:

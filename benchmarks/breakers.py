@@ -12,7 +12,14 @@ from typing import Any, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
 
-from benchmarks.rivals import FLOOR, OURS, AsyncFunction, Contender, Forms
+from benchmarks.rivals import (
+    FLOOR,
+    OURS,
+    AsyncFunction,
+    Contender,
+    Forms,
+    ours_with_more_rules,
+)
 from benchmarks.rounds import Plan, Samples, Slice, interleave
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 
@@ -184,6 +191,14 @@ SUCCESS = Scenario(
         BLOCK: {FLOOR: Target(1.25)},
         CALL: {FLOOR: Target(1.3, stretch=1.0), "interlock-cb": Target(0.1)},
     },
+)
+# What each further rule costs; no rival has the same ones.
+MORE_RULES = Scenario(
+    name="Closed, the call succeeds, with more rules",
+    function=succeed,
+    failure_threshold=FAILURE_THRESHOLD,
+    targets={DECORATOR: {}},
+    every_rival=None,
 )
 FAILURE = Scenario(
     name="Closed, the call fails below the threshold",
@@ -520,6 +535,8 @@ async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> As
     yield await time_scrape(contenders, plan)
     for scenario in (SUCCESS, FAILURE, REJECTION, CONCURRENCY):
         yield await time_scenario(scenario, contenders, plan)
+    ours_and_floor = [one for one in contenders if one.name in {OURS, FLOOR}]
+    yield await time_scenario(MORE_RULES, [*ours_and_floor, *ours_with_more_rules()], plan)
     yield await time_construction(contenders, plan)
     yield await weigh(contenders, 50 if quick else BREAKERS_WEIGHED)
     yield await weigh_rejections(contenders, 500 if quick else REJECTIONS_WEIGHED)

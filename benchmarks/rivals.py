@@ -7,7 +7,7 @@ by name when they are asked for, so one that is not installed costs a line of ou
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, TypeVar
@@ -53,6 +53,8 @@ class Contender:
         constructs_breakers: False where ``construct`` does not make a breaker each time, so that
             neither its time nor its size means anything.
         tidy: Does what is left to do after breakers have been freed.
+        judge_slow: Makes a breaker, from a name, a number of failures that opens it and a number of
+            seconds after which a call counts as slow; None where the library has no such rule.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Contender:
     forms: Callable[[Any], Forms]
     constructs_breakers: bool = True
     tidy: Callable[[], object] = lambda: None
+    judge_slow: Callable[[str, int, float], Any] | None = None
 
 
 def _ours() -> Contender:
@@ -75,6 +78,37 @@ def _ours() -> Contender:
         ),
         forms=lambda breaker: Forms(decorate=breaker.protected, call=breaker.call, block=breaker),
         tidy=lambda: len(library.circuit_breaker_registry),
+        judge_slow=lambda name, failure_threshold, slow_seconds: library.CircuitBreaker(
+            name,
+            failure_threshold=failure_threshold,
+            recovery_timeout=RECOVERY_SECONDS,
+            slow_call_duration=slow_seconds,
+        ),
+    )
+
+
+def ours_with_more_rules() -> list[Contender]:
+    """Ours, once with each of the rules that it has beside failures in a row."""
+    library = import_module("example_service.infra.resilience")
+    rules = {
+        "failure_rate of calls": {"failure_rate": library.FailureRate(window_calls=100)},
+        "failure_rate of seconds": {"failure_rate": library.FailureRate(window_seconds=30.0)},
+        "slow_call_duration": {"slow_call_duration": 1.0},
+    }
+    return [_ours_with(f"{OURS}, {name}", rule) for name, rule in rules.items()]
+
+
+def _ours_with(name: str, rule: dict[str, object]) -> Contender:
+    library = import_module("example_service.infra.resilience")
+    return replace(
+        _ours(),
+        name=name,
+        construct=lambda breaker_name, failure_threshold: library.CircuitBreaker(
+            breaker_name,
+            failure_threshold=failure_threshold,
+            recovery_timeout=RECOVERY_SECONDS,
+            **rule,
+        ),
     )
 
 
@@ -167,6 +201,15 @@ def _pyresilience() -> Contender:
         forms=lambda decorator: Forms(decorate=decorator),
         # The breaker itself comes into being when a function is decorated.
         constructs_breakers=False,
+        # Slowness is judged in a window alone, as a share of its calls.
+        judge_slow=lambda _name, failure_threshold, slow_seconds: library.resilient(
+            circuit_breaker=library.CircuitBreakerConfig(
+                failure_threshold,
+                RECOVERY_SECONDS,
+                sliding_window_size=failure_threshold,
+                slow_call_duration=slow_seconds,
+            )
+        ),
     )
 
 
@@ -198,6 +241,14 @@ def _interlock_cb() -> Contender:
             ),
         ),
         forms=lambda breaker: Forms(decorate=breaker, call=breaker.call, block=breaker),
+        judge_slow=lambda name, failure_threshold, slow_seconds: library.CircuitBreaker(
+            name=name,
+            config=library.Config(
+                minimum_number_of_calls=failure_threshold,
+                wait_duration_in_open=RECOVERY_SECONDS,
+                slow_call_duration_threshold=slow_seconds,
+            ),
+        ),
     )
 
 

@@ -7,6 +7,8 @@ import pytest
 from example_service.core.settings import Settings
 from example_service.core.variables import DELIMITER, group_names
 
+pytest_plugins = ["example_service.infra.resilience.testing"]
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,7 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
     for title in (
         "A scrape with 100 breakers, per breaker",
         "Closed, the call succeeds, in floors of the same form",
+        "Closed, the call succeeds, with more rules, in floors of the same form",
         "Closed, the call fails below the threshold, in floors of the same form",
         "Open, the call is refused, in floors of the same form",
         "100 tasks on one breaker, each call awaits once inside, in floors of the same form",
@@ -78,6 +79,12 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
         "Memory kept of a refused call",
     ):
         assert "example_service" in printed[title]
+    assert {
+        "example_service, failure_rate of calls",
+        "example_service, failure_rate of seconds",
+        "example_service, slow_call_duration",
+        "floor",
+    } <= set(printed["Closed, the call succeeds, with more rules, in floors of the same form"])
     for rival in RIVALS.keys() - installed:
         assert re.search(
             rf"^Left out, because not installed: .*\b{rival}\b", run.stdout, re.MULTILINE
@@ -121,12 +128,24 @@ def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
     assert "apt-get install wrk" in line
 
 
+def test_everybody_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
+    """Ours is open after three calls that were slow, and the rivals stand beside it."""
+    run = benchmark("hanging", path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    (names,) = tables(run.stdout).values()
+    installed = {name for name, module in RIVALS.items() if find_spec(module)}
+    assert {"example_service", "example_service, slow calls"} | installed <= set(names)
+    [ours] = [line for line in run.stdout.splitlines() if "example_service, slow calls" in line]
+    assert re.search(r"\| +open after 3 \| +open \|", ours)
+
+
 def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     """A misspelt group is an error that lists those there are."""
     run = benchmark("breaker", path=tmp_path)
 
     assert run.returncode == 2
-    assert "breakers, http, load" in run.stderr
+    assert "breakers, http, load, hanging" in run.stderr
 
 
 def test_a_target_is_kept_up_to_its_bound() -> None:

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 
 from example_service.core.settings import PaymentProviderSettings, Settings
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.exceptions import ProviderUnavailableError
-from tests.fakes import FakeClock
 
 PROVIDER_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}

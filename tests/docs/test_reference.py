@@ -134,7 +134,9 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
     """The table lists what `/metrics` shows of the service itself, in its order."""
     metrics.request_metrics.started()
     metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
-    breaker = CircuitBreaker("documented")
+    breaker = CircuitBreaker("documented", listeners=[metrics.CallDurations()])
+    breaker.call_sync(lambda: None)
+    breaker.shadow("documented")
     expected = []
     for family in REGISTRY.collect():
         if family.name.startswith(("circuit_breaker_", "http_request")):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from example_service.api.in_flight import InFlight
-from tests.fakes import FakeClock
+from example_service.infra.resilience.testing import FakeClock
 
 
 class FakeLoop:

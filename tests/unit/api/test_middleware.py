@@ -23,7 +23,7 @@ from example_service.core import context
 from example_service.core.logging import configure_logging
 from example_service.core.settings import LimitSettings, LogSettings, Settings
 from example_service.infra.metrics import RequestMetrics
-from tests.fakes import FakeClock
+from example_service.infra.resilience.testing import FakeClock
 
 Headers = Iterable[tuple[bytes, bytes]]
 

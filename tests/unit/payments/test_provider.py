@@ -14,6 +14,7 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     CircuitOpenError,
 )
+from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.exceptions import (
     InvalidProviderAnswerError,
     NoFreeConnectionError,
@@ -24,7 +25,6 @@ from example_service.payments.exceptions import (
     UnknownCurrencyError,
 )
 from example_service.payments.provider import PaymentProvider, payment_breaker
-from tests.fakes import FakeClock
 
 BASE_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
@@ -97,8 +97,8 @@ TRANSLATIONS: dict[type[httpx.TransportError], type[ProviderError] | None] = {
 
 
 def leaves(error: type[Any]) -> set[type[Any]]:
-    """The most derived classes below an exception class."""
-    derived = error.__subclasses__()
+    """The most derived classes of httpx below an exception class of its own."""
+    derived = [one for one in error.__subclasses__() if one.__module__ == "httpx"]
     return set().union(*map(leaves, derived)) if derived else {error}
 
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
 from example_service.infra.metrics import RequestMetrics
-from example_service.infra.metrics.http import DURATION_BOUNDS_SECONDS
+from example_service.infra.metrics.duration_buckets import DURATION_BOUNDS_SECONDS
 
 ROUTE = "/api/v1/exchange-rates/{currency}"
 

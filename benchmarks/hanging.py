@@ -1,0 +1,161 @@
+"""A dependency that hangs: whose circuit opens, and when.
+
+Nothing is timed here. Eight calls that never end are made one after another, each cut off by an
+`asyncio.timeout` around the breaker; then eight at once, looked at while they hang; then eight of
+which each is cancelled at once, as by a client that hangs up, which says nothing about the
+dependency. A ninth call tells whether the circuit is open. Three failures open every breaker, and a
+library that can judge slow calls takes part a second time, told that half the timeout is slow.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.rivals import FLOOR, AsyncFunction, Contender
+from benchmarks.tables import Table, exactly
+
+CALLS = 8
+FAILURE_THRESHOLD = 3
+TIMEOUT_SECONDS = 0.02
+SLOW_SECONDS = TIMEOUT_SECONDS / 2
+
+
+class HangingDependency:
+    """Something that never answers.
+
+    Attributes:
+        calls: How many calls have reached it.
+    """
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def ask(self) -> None:
+        """Wait for an answer that never comes."""
+        self.calls += 1
+        await asyncio.Event().wait()
+
+
+async def run(contenders: Sequence[Contender]) -> Table:
+    """Have everybody but the floor call a dependency that hangs.
+
+    Args:
+        contenders: Ours and the rivals, in the order of the table.
+    """
+    # Rivals and ours write log lines; a handler that drops them keeps the terminal out of it.
+    logging.getLogger().addHandler(logging.NullHandler())
+    table = Table(
+        f"{CALLS} calls to a dependency that hangs, {FAILURE_THRESHOLD} failures open",
+        ["", "cut off by an outer timeout", "while all of them hang", "clients hang up at once"],
+    )
+    for contender in _with_slow_calls(contenders):
+        cut_off, hung_up = await open_by_timeouts(contender), await open_by_hanging_up(contender)
+        refuses = await is_open_while_calls_hang(contender)
+        table.rows.append(
+            [contender.name, _words(cut_off), "open" if refuses else "closed", _words(hung_up)]
+        )
+        table.figures[contender.name] = {
+            what: exactly(calls)
+            for what, calls in (("calls cut off", cut_off), ("clients hung up", hung_up))
+            if calls is not None
+        }
+    return table
+
+
+def _with_slow_calls(contenders: Sequence[Contender]) -> list[Contender]:
+    entrants = []
+    for contender in contenders:
+        if contender.name == FLOOR:
+            continue
+        entrants.append(contender)
+        if contender.judge_slow is not None:
+            entrants.append(_judging_slow(contender, contender.judge_slow))
+    return entrants
+
+
+def _judging_slow(contender: Contender, judge_slow: Callable[[str, int, float], Any]) -> Contender:
+    return replace(
+        contender,
+        name=f"{contender.name}, slow calls",
+        construct=lambda name, failures: judge_slow(name, failures, SLOW_SECONDS),
+    )
+
+
+def _words(calls: int | None) -> str:
+    return f"never in {CALLS}" if calls is None else f"open after {calls}"
+
+
+async def open_by_timeouts(contender: Contender) -> int | None:
+    """How many hanging calls, each cut off by an outer timeout, open the circuit; None for none."""
+    dependency = HangingDependency()
+    call = _guarded(contender, dependency, "cut off")
+    for _ in range(CALLS + 1):
+        if await _is_refused(contender, call):
+            return dependency.calls
+    return None
+
+
+async def is_open_while_calls_hang(contender: Contender) -> bool:
+    """Whether one more call is refused while calls hang that nobody cuts off."""
+    call = _guarded(contender, HangingDependency(), "hanging")
+    tasks = [asyncio.ensure_future(call()) for _ in range(CALLS)]
+    await asyncio.sleep(TIMEOUT_SECONDS)
+    refused = await _is_refused(contender, call)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return refused
+
+
+async def open_by_hanging_up(contender: Contender) -> int | None:
+    """How many calls, each cancelled as soon as it runs, open the circuit; None for none."""
+    dependency = HangingDependency()
+    call = _guarded(contender, dependency, "hung up")
+    for _ in range(CALLS + 1):
+        task = asyncio.ensure_future(call())
+        await asyncio.sleep(0)
+        task.cancel()
+        (outcome,) = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome, contender.refusal):
+            return dependency.calls
+    return None
+
+
+async def _is_refused(contender: Contender, call: AsyncFunction) -> bool:
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await call()
+    except contender.refusal:
+        return True
+    except TimeoutError:
+        pass
+    return False
+
+
+def _guarded(contender: Contender, dependency: HangingDependency, situation: str) -> AsyncFunction:
+    """Asking the dependency through a new breaker, in the first form that there is.
+
+    Raises:
+        ValueError: If there is neither a decorator nor a plain block.
+    """
+    forms = contender.forms(
+        contender.construct(f"{contender.name}, {situation}", FAILURE_THRESHOLD)
+    )
+
+    # Not every decorator takes a method.
+    async def ask() -> None:
+        await dependency.ask()
+
+    if forms.decorate is not None:
+        return forms.decorate(ask)
+    if (enter := forms.sync_block) is None:
+        message = f"{contender.name} has no form to call in"
+        raise ValueError(message)
+
+    async def ask_in_block() -> None:
+        with enter():
+            await ask()
+
+    return ask_in_block
