@@ -70,6 +70,23 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
                 },
             },
         },
+        "breaker": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: name of the circuit breaker.",
+        },
+        "state": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: state of the circuit.",
+            "examples": ["open", "half_open"],
+        },
+        "retry_after": {
+            "type": ["number", "null"],
+            "description": "Of `circuit-breaker-open`: seconds until a call may be admitted.",
+        },
+        "reason": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: what opened the circuit.",
+        },
     },
     "additionalProperties": True,
 }

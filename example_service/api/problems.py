@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from example_service.api import problem_types
+from example_service.api.breaker_reports import LONGEST_REASON
 from example_service.api.problem_types import ProblemType
 from example_service.api.route_table import allowed_methods
 from example_service.api.validation_errors import described
@@ -221,6 +222,7 @@ def _open_circuit(refusal: CircuitOpenError | CircuitBreakerOpenException) -> Pr
             "breaker": name,
             "state": None if state is None else str(state),
             "retry_after": wait,
+            "reason": None if refusal.reason is None else refusal.reason[:LONGEST_REASON],
         },
     )
 

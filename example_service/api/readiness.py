@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from example_service.infra.resilience import CircuitBreakerRegistry, CircuitState
+from example_service.infra.resilience.registry import configuration_key
 
 LIMIT_SECONDS = 2.0
 KEPT_SECONDS = 1.0
@@ -103,12 +104,7 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
 
     async def fault() -> str | None:
         opened = [one.name for one in registry.snapshots() if one.state is CircuitState.OPEN]
-        critical = sorted(name for name in opened if _as_in_settings(name) in names)
+        critical = sorted(name for name in opened if configuration_key(name) in names)
         return f"open: {', '.join(critical)}" if critical else None
 
     return Check("critical circuit breakers", fault)
-
-
-def _as_in_settings(name: str) -> str:
-    """The name by which the settings know a breaker, as the registry compares them."""
-    return "".join(one if one.isalnum() else "_" for one in name.lower())

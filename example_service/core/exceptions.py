@@ -68,6 +68,7 @@ class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name
         detail: What happened, for the client; None words it from the name.
         retry_after: Seconds until a call may be admitted, None where nobody can tell.
         state: State of the circuit (`"open"` or `"half_open"`), None where it is not known.
+        reason: What opened the circuit, for the client; None where it is not known.
 
     Attributes:
         status_code: HTTP status of the answer, 503.
@@ -86,6 +87,7 @@ class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name
         detail: str | None = None,
         retry_after: float | None = None,
         state: str | None = None,
+        reason: str | None = None,
     ) -> None:
         # The name alone is the exception's argument, so that pickle and copy can call the class.
         super().__init__(breaker_name)
@@ -93,6 +95,7 @@ class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name
         self.detail = _open_circuit_detail(breaker_name) if detail is None else detail
         self.retry_after = retry_after
         self.state = state
+        self.reason = reason
 
     def __str__(self) -> str:
         return self.detail

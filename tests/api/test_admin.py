@@ -1,13 +1,21 @@
 """Administration of breakers: there only with a token, and each use of it is told to the log."""
 
+import json
 import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from example_service.api.routers.admin import LONGEST_MODE_SECONDS
 from example_service.core.settings import AdminSettings, Settings
-from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+    circuit_breaker_registry,
+)
 from example_service.main import create_app
 from tests.api.conftest import LogLines, Serve
 
@@ -44,6 +52,20 @@ async def opened(name: str) -> CircuitBreaker:
 def reset_path(name: str) -> str:
     """Where a breaker is reset."""
     return f"/admin/circuit-breakers/{name}/reset"
+
+
+MODES = [("force-open", "forced_open"), ("disable", "disabled"), ("shadow", "shadow")]
+
+
+def mode_path(name: str, order: str) -> str:
+    """Where a mode is set."""
+    return f"/admin/circuit-breakers/{name}/{order}"
+
+
+def logged(log_lines: LogLines) -> dict[str, Any]:
+    """The one line that the administration has written since the last time."""
+    (line,) = [line for line in log_lines() if line["logger"] == "example_service.admin"]
+    return line
 
 
 async def test_without_a_token_there_is_no_administration(
@@ -104,9 +126,17 @@ async def test_a_breaker_is_reset(
         json={"reason": "The provider is back."},
     )
     assert response.status_code == 200
-    assert response.json() == {"breaker": "shop", "state": "closed", "worker": os.getpid()}
+    assert response.json() == {
+        "breaker": "shop",
+        "state": "closed",
+        "mode": None,
+        "reason": "The provider is back.",
+        "until": None,
+        "client": "192.0.2.1",
+        "worker": os.getpid(),
+    }
     assert breaker.is_closed
-    (line,) = [line for line in log_lines() if line["logger"] == "example_service.admin"]
+    line = logged(log_lines)
     assert line["level"] == "warning"
     assert line["breaker"] == "shop"
     assert line["reason"] == "The provider is back."
@@ -155,12 +185,14 @@ async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
     [
         {},
         {"reason": ""},
+        {"reason": " \u3000"},
         {"reason": 7},
         {"reason": "x" * 201},
         {"reason": "two\nlines"},
         {"reason": "\x1b[31mred"},
         {"reason": "\u202ereversed"},
         {"reason": "fine", "more": 1},
+        {"reason": "fine", "seconds": 1},
         [],
         "text",
     ],
@@ -181,3 +213,164 @@ async def test_only_post_resets(client: httpx.AsyncClient, breaker: CircuitBreak
     assert response.status_code == 405
     assert response.headers["Allow"] == "POST"
     assert breaker.is_open
+
+
+@pytest.mark.parametrize("path_and_mode", MODES)
+@pytest.mark.parametrize("seconds", [None, 1800, 0.5])
+async def test_a_mode_is_set(
+    client: httpx.AsyncClient,
+    breaker: CircuitBreaker,
+    path_and_mode: tuple[str, str],
+    seconds: float | None,
+    log_lines: LogLines,
+) -> None:
+    """Answer and log say who, why, until when, and which worker did it."""
+    order, mode = path_and_mode
+    before = datetime.now(UTC)
+    response = await client.post(
+        mode_path("shop", order),
+        headers={**AUTHORISED, "X-Request-ID": "of-the-operator"},
+        json={"reason": "Umbau für einen Tag"} | ({} if seconds is None else {"seconds": seconds}),
+    )
+    assert response.status_code == 200
+    report = response.json()
+    shown = breaker.get_metrics()
+    assert shown["mode"]["name"] == mode
+    assert shown["mode"]["reason"] == "Umbau für einen Tag"
+    assert (shown["mode"]["ends_in"] is None) is (seconds is None)
+    if seconds is None:
+        assert report["until"] is None
+    else:
+        until = datetime.fromisoformat(report["until"])
+        assert before <= until - timedelta(seconds=seconds) <= datetime.now(UTC)
+    assert report == {
+        "breaker": "shop",
+        "state": shown["state"],
+        "mode": mode,
+        "reason": "Umbau für einen Tag",
+        "until": report["until"],
+        "client": "192.0.2.1",
+        "worker": os.getpid(),
+    }
+    line = logged(log_lines)
+    assert line["level"] == "warning"
+    assert line["request_id"] == "of-the-operator"
+    assert report.items() <= line.items()
+
+
+async def test_the_modes_do_what_they_say(client: httpx.AsyncClient) -> None:
+    """A circuit forced open refuses, a disabled one lets through, shadow counts; reset ends it."""
+    breaker = await opened("shop")
+
+    async def order(name: str) -> None:
+        path, why = mode_path("shop", name), {"reason": "a test"}
+        response = await client.post(path, headers=AUTHORISED, json=why)
+        assert response.status_code == 200
+
+    await order("disable")
+    assert await breaker.call(lambda: "through") == "through"
+    await order("force-open")
+    with pytest.raises(CircuitOpenError) as refused:
+        await breaker.call(lambda: "through")
+    assert refused.value.reason == "forced open by hand: a test"
+    await order("reset")
+    assert "mode" not in breaker.get_metrics()
+    await order("shadow")
+    with pytest.raises(ZeroDivisionError):
+        await breaker.call(lambda: 1 // 0)
+    assert await breaker.call(lambda: "through") == "through"
+    assert breaker.get_metrics()["mode"]["would_have_rejected"] == 1
+
+
+@pytest.mark.parametrize(("order", "mode"), MODES)
+async def test_a_mode_is_set_on_all_breakers_of_a_name(
+    client: httpx.AsyncClient, order: str, mode: str
+) -> None:
+    """Monitoring shows them as one, so they are treated as one."""
+    twins = [CircuitBreaker("twin"), CircuitBreaker("twin")]
+    await client.post(mode_path("twin", order), headers=AUTHORISED, json={"reason": "both"})
+    assert [twin.get_metrics()["mode"]["name"] for twin in twins] == [mode, mode]
+
+
+@pytest.mark.parametrize("order", [order for order, _ in MODES])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        {"seconds": 1},
+        {"reason": ""},
+        {"reason": "  "},
+        {"reason": None},
+        {"reason": 7},
+        {"reason": "x" * 201},
+        {"reason": "two\nlines"},
+        {"reason": "fine", "seconds": 0},
+        {"reason": "fine", "seconds": -1},
+        {"reason": "fine", "seconds": "60"},
+        {"reason": "fine", "seconds": True},
+        {"reason": "fine", "seconds": LONGEST_MODE_SECONDS + 1},
+        {"reason": "fine", "seconds": 1e400},
+        {"reason": "fine", "seconds": float("nan")},
+        {"reason": "fine", "until": "noon"},
+        [],
+    ],
+)
+async def test_a_bad_order_sets_no_mode(
+    client: httpx.AsyncClient, breaker: CircuitBreaker, order: str, body: object
+) -> None:
+    """A reason is required, a time is a sensible number of seconds, and nothing else is taken."""
+    response = await client.post(
+        mode_path("shop", order),
+        headers={**AUTHORISED, "Content-Type": "application/json"},
+        content=json.dumps(body),
+    )
+    assert response.status_code == 422
+    assert response.json()["type"] == "/problems/validation-failed"
+    assert "mode" not in breaker.get_metrics()
+
+
+@pytest.mark.parametrize("order", [order for order, _ in MODES])
+async def test_modes_need_the_token_and_a_breaker(
+    client: httpx.AsyncClient, breaker: CircuitBreaker, order: str, log_lines: LogLines
+) -> None:
+    """Without the one it is 401, without the other 404; nothing is set, and nothing given away."""
+    why = {"reason": "to see"}
+    response = await client.post(mode_path("shop", order), json=why)
+    assert (response.status_code, response.json()["type"]) == (401, "/problems/unauthorized")
+    response = await client.post(mode_path("nobody", order), headers=AUTHORISED, json=why)
+    assert response.status_code == 404
+    assert response.json()["type"] == "/problems/unknown-circuit-breaker"
+    assert "shop" not in response.text
+    assert "mode" not in breaker.get_metrics()
+    assert "nobody" not in circuit_breaker_registry
+    assert not [line for line in log_lines() if line["logger"] == "example_service.admin"]
+
+
+async def test_an_end_in_a_name_is_part_of_the_name(client: httpx.AsyncClient) -> None:
+    """The last segment is the order, whatever stands before it."""
+    breaker = CircuitBreaker("a/force-open")
+    response = await client.post(
+        mode_path("a/force-open", "disable"), headers=AUTHORISED, json={"reason": "odd"}
+    )
+    assert response.json()["breaker"] == "a/force-open"
+    assert breaker.get_metrics()["mode"]["name"] == "disabled"
+
+
+async def test_breakers_are_listed_with_their_modes(
+    client: httpx.AsyncClient, breaker: CircuitBreaker, log_lines: LogLines
+) -> None:
+    """The list is that of the health answer, for the worker that is named, and is logged."""
+    breaker.shadow("to see")
+    log_lines()
+    response = await client.get("/admin/circuit-breakers", headers=AUTHORISED)
+    assert response.status_code == 200
+    assert response.headers["Cache-Control"] == "no-store"
+    body = response.json()
+    assert body["worker"] == os.getpid()
+    assert set(body["breakers"]) == {one.name for one in circuit_breaker_registry}
+    assert body["breakers"]["shop"]["mode"]["name"] == "shadow"
+    assert "mode" not in body["breakers"]["payment"]
+    line = logged(log_lines)
+    assert (line["event"], line["client"]) == ("circuit breakers listed", "192.0.2.1")
+    assert (await client.get("/admin/circuit-breakers")).status_code == 401

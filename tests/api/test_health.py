@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -9,14 +10,15 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from example_service.api.breaker_reports import LONGEST_REASON
 from example_service.api.readiness import Check, Readiness
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import AdminSettings, CircuitBreakerSettings, Settings
 from example_service.infra.resilience import CircuitBreaker
+from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
 from tests.api.conftest import LogLines, Serve
-from tests.fakes import FakeClock
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
@@ -168,6 +170,78 @@ async def test_breakers_are_shown_with_their_metrics(client: httpx.AsyncClient) 
     assert body["status"] == "healthy"
     assert body["breakers"]["of_this_test"] == breaker.get_metrics()
     assert body["breakers"]["payment"]["state"] == "closed"
+
+
+async def test_the_reason_and_the_mode_are_shown_while_they_hold(
+    client: httpx.AsyncClient,
+) -> None:
+    """The answer is the breaker's own, with what is there at times only."""
+    breaker = CircuitBreaker("of_this_test", clock=FakeClock())
+    for seconds in (None, 60.0):
+        breaker.force_open("stocktaking", seconds)
+        body = (await client.get("/health/circuit-breakers")).json()
+        shown = body["breakers"]["of_this_test"]
+        assert shown == breaker.get_metrics()
+        assert shown["reason"] == "forced open by hand: stocktaking"
+        assert shown["mode"]["ends_in"] == seconds
+        assert body["status"] == "degraded"
+    await breaker.reset()
+    body = (await client.get("/health/circuit-breakers")).json()
+    assert not {"reason", "mode"} & set(body["breakers"]["of_this_test"])
+
+
+async def test_the_last_transitions_are_shown_with_reason_and_time(
+    client: httpx.AsyncClient,
+) -> None:
+    """Newest first; that a wait is over is seen by looking, and shows in the same answer."""
+    clock = FakeClock()
+    breaker = CircuitBreaker("of_a_story", recovery_timeout=3.0, success_threshold=1, clock=clock)
+    before = datetime.now(UTC)
+    await open_circuit(breaker)
+    clock.advance(3)
+    told = (await client.get("/health/circuit-breakers")).json()["transitions"]
+    half_open, opened = (each for each in told if each["breaker_name"] == "of_a_story")
+    for each in (half_open, opened):
+        assert before <= datetime.fromisoformat(each.pop("at")) <= datetime.now(UTC)
+    assert opened == {
+        "breaker_name": "of_a_story",
+        "from_state": "closed",
+        "to_state": "open",
+        "reason": "5 failures in a row; last failures: Exception",
+        "wait_seconds": 3.0,
+        "failure_count": 5,
+        "rejections": 0,
+    }
+    assert (half_open["to_state"], half_open["wait_seconds"]) == ("half_open", None)
+
+
+async def test_transitions_are_bounded_and_outlive_their_breakers(
+    client: httpx.AsyncClient,
+) -> None:
+    """What short-lived breakers went through shows, and no more than the last of it."""
+    for number in range(50):
+        CircuitBreaker(f"of_request_{number}").force_open("x" * 10_000)
+    body = (await client.get("/health/circuit-breakers")).json()
+    told = body["transitions"]
+    assert [each["breaker_name"] for each in told] == [
+        f"of_request_{number}" for number in range(49, 29, -1)
+    ]
+    assert {len(each["reason"]) for each in told} == {LONGEST_REASON}
+    assert told[0]["wait_seconds"] is None
+    assert "of_request_49" not in body["breakers"]
+
+
+@pytest.mark.parametrize("odd", ['say "no"', "two\nlines", "half \ud83d", "zahlung-ä-🔌"])
+async def test_odd_names_and_reasons_spoil_nothing(client: httpx.AsyncClient, odd: str) -> None:
+    """The answer is JSON whatever a breaker is called; a lone surrogate is spelled out."""
+    breaker = CircuitBreaker(odd)
+    breaker.force_open(odd)
+    body = (await client.get("/health/circuit-breakers")).json()
+    readable = odd.replace("\ud83d", "\\ud83d")
+    assert body["breakers"][readable]["mode"]["reason"] == readable
+    assert body["breakers"][readable]["reason"] == f"forced open by hand: {readable}"
+    assert body["transitions"][0]["breaker_name"] == readable
+    assert body["transitions"][0]["reason"] == f"forced open by hand: {readable}"
 
 
 async def test_one_circuit_that_is_not_closed_degrades_the_service(

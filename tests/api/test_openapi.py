@@ -1,5 +1,6 @@
 """The OpenAPI document tells what really comes."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import BaseModel, SecretStr
 from example_service.api.openapi import problem_responses
 from example_service.api.problem_types import CIRCUIT_BREAKER_OPEN, VALIDATION_FAILED
 from example_service.core.settings import AdminSettings, Settings
+from example_service.infra.resilience import CircuitBreaker, StateChanged
 from example_service.main import create_app
 from tests.api.conftest import Serve
 
@@ -99,6 +101,46 @@ async def test_the_schema_fits_real_problems(document: dict[str, Any], serve: Se
     for name, value in body.items():
         kind = schema["properties"][name]["type"]
         assert isinstance(value, kinds[kind if isinstance(kind, str) else kind[0]])
+
+
+async def test_the_schema_knows_the_members_of_an_open_circuit(
+    document: dict[str, Any], serve: Serve
+) -> None:
+    """A client's author finds what the problem says beyond the standard."""
+    app = create_app(Settings(environment="test"))
+
+    @app.get("/refused")
+    async def refused() -> None:
+        breaker = CircuitBreaker("shop", registry=None)
+        breaker.force_open("maintenance", seconds=10)
+        with breaker:
+            pass
+
+    body = (await (await serve(app)).get("/refused")).json()
+    members = document["components"]["schemas"]["Problem"]["properties"]
+    assert set(body) <= set(members)
+    for name in ("breaker", "state", "reason"):
+        assert (members[name]["type"], type(body[name])) == (["string", "null"], str)
+    assert (members["retry_after"]["type"], type(body["retry_after"])) == (
+        ["number", "null"],
+        float,
+    )
+
+
+async def test_answers_about_breakers_are_documented_member_by_member(
+    document: dict[str, Any],
+) -> None:
+    """What a breaker shows at all times is required, the rest is there at times."""
+    schemas = document["components"]["schemas"]
+    breaker = CircuitBreaker("documented", registry=None)
+    always = set(breaker.get_metrics())
+    breaker.force_open("to see all members")
+    metrics = schemas["BreakerMetrics"]
+    assert set(metrics["required"]) == always
+    assert set(metrics["properties"]) == set(breaker.get_metrics())
+    assert set(schemas["BreakerMode"]["required"]) == set(breaker.get_metrics()["mode"])
+    event = {field.name for field in dataclasses.fields(StateChanged)}
+    assert set(schemas["Transition"]["required"]) == event | {"at"}
 
 
 async def test_a_route_documents_its_own_problems(serve: Serve) -> None:

@@ -10,13 +10,14 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from example_service.api.breaker_reports import LONGEST_REASON
 from example_service.api.problems import UNKNOWN_WAIT_SECONDS
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.core.settings import HTTPSettings, LimitSettings, Settings
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from tests.api.conftest import LogLines, Serve
-from tests.fakes import FakeClock
 
 SECRET = "hunter2-und-mehr"
 
@@ -412,12 +413,13 @@ async def refusing() -> Refusing:
 async def test_an_open_circuit_is_a_problem_wherever_it_is_met(
     refusing: Refusing, serve: Serve, path: str, log_lines: LogLines
 ) -> None:
-    """It names the breaker and its state, and when to come back; no traceback is logged."""
+    """It names the breaker, its state and why, and when to come back; no traceback is logged."""
     client = await serve(refusing.application())
     refusing.clock.advance(0.75)
     response = await client.get(path)
     body = problem_of(response, 503, "circuit-breaker-open")
     assert (body["breaker"], body["state"], body["retry_after"]) == ("shop", "open", 19.25)
+    assert body["reason"] == "1 failures in a row; last failures: ConnectionError"
     assert body["detail"] == "Circuit breaker 'shop' is open; the call was not made."
     assert response.headers["Retry-After"] == "20"
     assert SECRET not in response.text
@@ -463,6 +465,52 @@ async def test_refusals_raised_by_hand_are_problems(
     assert body["retry_after"] == wait
     assert response.headers["Retry-After"] == header
     assert "own" not in body["detail"]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, None),
+        ('two\nlines, "quoted"\x1b[31m', 'two\nlines, "quoted"\x1b[31m'),
+        ("half \ud83d", "half \ud83d"),
+        ("x" * 10_000, "x" * LONGEST_REASON),
+    ],
+)
+async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
+    serve: Serve, given: str | None, told: str | None
+) -> None:
+    """Whatever somebody gave as the reason, the body is JSON in ASCII, and short."""
+    app = create_app(Settings(environment="test"))
+
+    @app.get("/refused")
+    async def refused() -> None:
+        raise CircuitBreakerOpenException("a", reason=given)
+
+    @app.get("/forced")
+    async def forced() -> None:
+        breaker = CircuitBreaker("a", registry=None)
+        breaker.force_open(given or "-")
+        with breaker:
+            pass
+
+    client = await serve(app)
+    response = await client.get("/refused")
+    assert problem_of(response, 503, "circuit-breaker-open")["reason"] == told
+    assert response.content.isascii()
+    assert b"\n" not in response.content
+    response = await client.get("/forced")
+    reason = problem_of(response, 503, "circuit-breaker-open")["reason"]
+    assert reason == f"forced open by hand: {given or '-'}"[:LONGEST_REASON]
+
+
+async def test_a_circuit_forced_open_for_good_says_why(refusing: Refusing, serve: Serve) -> None:
+    """Nobody can tell when to come back, so the header has a guess and the body none."""
+    refusing.breaker.force_open("the provider asked for it")
+    response = await (await serve(refusing.application())).get("/endpoint")
+    body = problem_of(response, 503, "circuit-breaker-open")
+    assert body["reason"] == "forced open by hand: the provider asked for it"
+    assert body["retry_after"] is None
+    assert response.headers["Retry-After"] == str(UNKNOWN_WAIT_SECONDS)
 
 
 async def test_the_detail_of_a_refusal_can_be_chosen(serve: Serve) -> None:

@@ -3,17 +3,23 @@
 Balancers and orchestrators ask with HEAD as well as GET, and no answer is to be cached.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from example_service.api import problem_types
+from example_service.api.breaker_reports import (
+    BreakerMetrics,
+    Transition,
+    breaker_metrics,
+    recent_transitions,
+)
 from example_service.api.dependencies import IsAdministrator
 from example_service.api.openapi import problem_responses
 from example_service.api.problems import ProblemError
 from example_service.core.lifecycle import is_draining
-from example_service.infra.resilience import CircuitState, circuit_breaker_registry
+from example_service.infra.resilience import CircuitState
 
 router = APIRouter(prefix="/health", tags=["health"])
 
@@ -27,15 +33,15 @@ class Health(BaseModel):
 
 
 class CircuitBreakersHealth(BaseModel):
-    """How the circuit breakers of this worker are.
+    """How the circuit breakers of one worker are."""
 
-    Attributes:
-        status: `degraded` while any circuit is not closed.
-        breakers: What each breaker shows as its metrics, by name.
-    """
-
-    status: Literal["healthy", "degraded"]
-    breakers: dict[str, dict[str, Any]]
+    status: Literal["healthy", "degraded"] = Field(
+        description="`degraded` while any circuit is not closed."
+    )
+    breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
+    transitions: list[Transition] = Field(
+        description="The last changes of state, at most 20, the newest first."
+    )
 
 
 @router.head("/live", include_in_schema=False)
@@ -73,16 +79,21 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
 
 
 @router.head("/circuit-breakers", include_in_schema=False)
-@router.get("/circuit-breakers")
+@router.get("/circuit-breakers", response_model_exclude_unset=True)
 async def circuit_breakers(response: Response) -> CircuitBreakersHealth:
-    """Show every circuit breaker of the worker that answers.
+    """Show every circuit breaker of the worker that answers, and what last happened to them.
 
     The status is 200 whatever they are like: a failing dependency does not make this service ill.
     """
     _forbid_caching(response)
-    breakers = circuit_breaker_registry.get_all_metrics()
-    all_closed = all(one["state"] == CircuitState.CLOSED for one in breakers.values())
-    return CircuitBreakersHealth(status="healthy" if all_closed else "degraded", breakers=breakers)
+    breakers = breaker_metrics()
+    all_closed = all(one.state is CircuitState.CLOSED for one in breakers.values())
+    return CircuitBreakersHealth(
+        status="healthy" if all_closed else "degraded",
+        breakers=breakers,
+        # After the breakers: looking at them may be what changes a state.
+        transitions=recent_transitions(),
+    )
 
 
 async def _faults(request: Request) -> dict[str, str]:

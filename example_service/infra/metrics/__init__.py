@@ -6,6 +6,7 @@ registry from then on.
 
 from prometheus_client import REGISTRY
 
+from example_service.infra.metrics.call_durations import CallDurations, call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import (
     CircuitBreakerCollector,
     circuit_breaker_collector,
@@ -19,6 +20,7 @@ from example_service.infra.metrics.multiprocess import (
 )
 
 __all__ = [
+    "CallDurations",
     "CircuitBreakerCollector",
     "Exposition",
     "RequestMetrics",
@@ -29,5 +31,5 @@ __all__ = [
     "shared_metrics",
 ]
 
-for _collector in (circuit_breaker_collector, request_metrics):
+for _collector in (circuit_breaker_collector, call_duration_metrics, request_metrics):
     REGISTRY.register(_collector)

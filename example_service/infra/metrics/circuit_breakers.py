@@ -17,6 +17,7 @@ from example_service.infra.resilience import (
     CircuitState,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.circuit_state import Mode
 
 STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 """What `circuit_breaker_state` shows; the greater, the worse."""
@@ -96,7 +97,7 @@ class CircuitBreakerCollector(Collector):
 def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
     # One dictionary of labels serves all samples of a breaker, and they are made here and not by
     # add_metric(), which would make one for each: a scrape of many breakers is noticed.
-    labels = [{"name": _label(snapshot.name)} for snapshot in snapshots]
+    labels = [{"name": label_text(snapshot.name)} for snapshot in snapshots]
     families: list[Metric] = []
     for kind, name, documentation, figure in _FIGURES:
         family = kind(name, documentation, labels=("name",))
@@ -115,7 +116,29 @@ def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
             state_changes.add_metric((label["name"], *_FIRST_CHANGE), 0)
         for change, count in snapshot.state_changes.items():
             state_changes.add_metric((label["name"], *change), count)
-    return [*families, state_changes]
+    return [*families, state_changes, *_mode_families(snapshots)]
+
+
+def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:
+    """What modes set by hand do; nearly always without a sample, for breakers rarely have one."""
+    modes = GaugeMetricFamily(
+        "circuit_breaker_mode",
+        "Processes in which this mode, set by hand, holds.",
+        labels=("name", "mode"),
+    )
+    shadow_rejections = CounterMetricFamily(
+        "circuit_breaker_shadow_rejections_total",
+        "Calls let through by shadow mode that would have been refused.",
+        labels=("name",),
+    )
+    for snapshot in snapshots:
+        if snapshot.mode is not None:
+            modes.add_metric((label_text(snapshot.name), snapshot.mode.value), 1)
+        # From the beginning of the first shadow mode on, so that the first rejection is an
+        # increase.
+        if snapshot.shadow_rejections or snapshot.mode is Mode.SHADOW:
+            shadow_rejections.add_metric((label_text(snapshot.name),), snapshot.shadow_rejections)
+    return modes, shadow_rejections
 
 
 def _one_for_each_name(sources: Iterable[SnapshotSource]) -> Collection[CircuitSnapshot]:
@@ -139,12 +162,17 @@ def _added(one: CircuitSnapshot, other: CircuitSnapshot) -> CircuitSnapshot:
         rejections=one.rejections + other.rejections,
         in_flight=one.in_flight + other.in_flight,
         state_changes=state_changes,
+        mode=one.mode or other.mode,
+        shadow_rejections=one.shadow_rejections + other.shadow_rejections,
     )
 
 
-def _label(name: str) -> str:
-    # The library escapes quotes, backslashes and line ends. A lone surrogate is no UTF-8 text, and
-    # one breaker's name must not cost the whole exposition.
+def label_text(name: str) -> str:
+    """The name of a breaker as the value of a label.
+
+    The library escapes quotes, backslashes and line ends. A lone surrogate is no UTF-8 text, and
+    one breaker's name must not cost the whole exposition.
+    """
     return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 

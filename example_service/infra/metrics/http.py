@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
-from prometheus_client import Histogram
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -18,16 +17,18 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from example_service.infra.metrics.duration_buckets import (
+    DURATION_BOUNDS_SECONDS,
+    cumulated,
+    no_durations,
+)
+
 OTHER: Final = "other"
 """Label of an unknown method, and of the route of any request once `max_series` is reached."""
-
-DURATION_BOUNDS_SECONDS: Final = tuple(Histogram.DEFAULT_BUCKETS[:-1])
-"""Upper ends of the duration buckets, each included in its bucket; a last one has no end."""
 
 _METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 )
-_BUCKET_LABELS: Final = (*map(str, DURATION_BOUNDS_SECONDS), "+Inf")
 
 
 class RequestMetrics(Collector):
@@ -44,8 +45,7 @@ class RequestMetrics(Collector):
     def __init__(self, *, max_series: int = 2000) -> None:
         self._max_series = max_series
         self._in_flight = 0
-        # For each method, route and status: the requests by duration bucket, then the seconds of
-        # all of them.
+        # By method, route and status; `duration_buckets` says what the numbers are.
         self._figures: dict[tuple[str, str, int], list[float]] = {}
 
     def started(self) -> None:
@@ -89,7 +89,7 @@ class RequestMetrics(Collector):
                 figures if known is None else [a + b for a, b in zip(known, figures, strict=True)]
             )
         for labels, figures in by_route.items():
-            durations.add_metric(labels, _cumulated(figures), figures[-1])
+            durations.add_metric(labels, cumulated(figures), figures[-1])
         in_flight.add_metric((), self._in_flight)
         return (requests, durations, in_flight)
 
@@ -98,16 +98,7 @@ class RequestMetrics(Collector):
         key = (method if method in _METHODS else OTHER, route, status)
         if key not in self._figures and len(self._figures) >= self._max_series:
             key = (key[0], OTHER, status)
-        return self._figures.setdefault(key, [0] * len(_BUCKET_LABELS) + [0.0])
-
-
-def _cumulated(figures: list[float]) -> list[tuple[str, float]]:
-    total = 0.0
-    buckets = []
-    for label, count in zip(_BUCKET_LABELS, figures, strict=False):
-        total += count
-        buckets.append((label, total))
-    return buckets
+        return self._figures.setdefault(key, no_durations())
 
 
 def _requests_family() -> CounterMetricFamily:

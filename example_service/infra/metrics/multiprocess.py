@@ -34,6 +34,7 @@ from typing import Final
 
 from prometheus_client import values
 
+from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
 from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared_figures import SharedFigures
@@ -109,7 +110,8 @@ def this_worker() -> Worker | None:
     if directory is None or values.ValueClass is values.MutexValue:
         return None
     directory.mkdir(parents=True, exist_ok=True)
-    return Worker(directory, SharedFigures((circuit_breaker_collector, request_metrics)))
+    collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics)
+    return Worker(directory, SharedFigures(collectors))
 
 
 def _directory() -> Path | None:

@@ -6,8 +6,8 @@ always runs outside the lock.
 """
 
 import inspect
+import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from threading import RLock, get_ident
@@ -61,6 +61,9 @@ from example_service.infra.resilience.validation import (
     name_error,
     number_error,
 )
+
+if TYPE_CHECKING:
+    from collections import deque
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -627,10 +630,13 @@ class CircuitBreaker:
         Raises:
             CircuitOpenError: The circuit refuses.
         """
-        block = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
-        permit = self._take_permit()
-        if block is not None and block.enter(self, permit):
-            return
+        if prepared_blocks:
+            block = prepared_blocks.pop(get_ident(), None)
+            permit = self._take_permit()
+            if block is not None and block.enter(self, permit):
+                return
+        else:
+            permit = self._admit()
         if not isinstance(permit, Closed):
             with self._mutex:
                 self._unclaimed = [*self._running_unclaimed(), permit]
@@ -687,7 +693,9 @@ class CircuitBreaker:
             permit.quiet = False
             evidence = self._evidence or self._first_evidence()
             evidence.failed_at = time.time()
-            evidence.errors.append(type(error).__name__)
+            # Failures mostly repeat themselves, and then there is nothing to remember anew.
+            if evidence.last_kind != (kind := type(error).__name__):
+                evidence.remember(kind)
             return
         if failed and self._is_failure is not None:
             try:
@@ -751,7 +759,7 @@ class CircuitBreaker:
 
     def _state_changed(self, transition: Transition, now: float) -> StateChanged:
         """Requires the lock."""
-        reason = transition.cause
+        reason, wait = transition.cause, transition.wait_seconds
         if transition.to_state is CircuitState.OPEN:
             reason = (self._evidence or self._first_evidence()).open_because(reason)
             self._begin_summary(now)
@@ -761,7 +769,7 @@ class CircuitBreaker:
             breaker_name=self._name,
             from_state=transition.from_state,
             to_state=transition.to_state,
-            wait_seconds=transition.wait_seconds,
+            wait_seconds=None if wait == math.inf else wait,
             failure_count=transition.failure_count,
             rejections=transition.rejections,
             reason=reason,
@@ -774,7 +782,7 @@ class CircuitBreaker:
     def _remember(self, failed_at: float, error_type: str) -> None:
         evidence = self._evidence or self._first_evidence()
         evidence.failed_at = max(failed_at, evidence.failed_at or failed_at)
-        evidence.errors.append(error_type)
+        evidence.remember(error_type)
 
     def _reason(self) -> str | None:
         """What opened the circuit; None where nothing did."""
@@ -787,8 +795,8 @@ class CircuitBreaker:
         """Tell the log and the listeners, outside the lock."""
         for event in events:
             if isinstance(event, StateChanged):
-                if self._recent is not None:
-                    self._recent.append((time.time(), event))
+                if (recent := self._recent) is not None:
+                    recent.append((time.time(), event))
                 log_state_change(event)
             if self._listeners is not None:
                 self._listeners.tell(event)

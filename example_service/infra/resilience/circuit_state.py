@@ -214,15 +214,19 @@ class Transition:
 
 
 class Totals(NamedTuple):
-    """Lifetime counts of one circuit; they never go down."""
+    """Lifetime counts of one circuit; they never go down.
+
+    `shadow_rejections` are calls that shadow mode let through against the rules.
+    """
 
     failures: int
     successes: int
     rejections: int
     openings: int
+    shadow_rejections: int
 
 
-NO_TOTALS = Totals(failures=0, successes=0, rejections=0, openings=0)
+NO_TOTALS = Totals(failures=0, successes=0, rejections=0, openings=0, shadow_rejections=0)
 NO_PERMITS: "repeat[Closed]" = repeat(Closed(False, None), 0)
 NO_REFUSALS = repeat(None, 0)
 
@@ -261,6 +265,7 @@ class CircuitStateMachine:
         "_rejections_when_closed",
         "_reopenings",
         "_running",
+        "_shadow_rejections",
         "_short_cuts",
         "_transitions",
         "failure_threshold",
@@ -317,6 +322,7 @@ class CircuitStateMachine:
         # Made when there is something to refuse, which for most circuits is never.
         self.refusals = NO_REFUSALS
         self._rejections_when_closed = 0
+        self._shadow_rejections = 0
         self._transitions: list[Transition] | None = None
         self._begin(self._closed())
 
@@ -330,6 +336,7 @@ class CircuitStateMachine:
             openings=sum(n for (_, to), n in changes.items() if to is CircuitState.OPEN)
             if changes
             else 0,
+            shadow_rejections=self._shadow_rejections,
         )
 
     def failures_in_a_row(self) -> int:
@@ -340,9 +347,14 @@ class CircuitStateMachine:
         """Lifetime count of refused calls."""
         return _taken(self.refusals)
 
-    def in_flight(self) -> int:
-        """Calls admitted and not ended."""
-        totals = self.totals()
+    def in_flight(self, totals: Totals | None = None) -> int:
+        """Calls admitted and not ended.
+
+        Args:
+            totals: What `totals` gave just now, for a caller that has it.
+        """
+        if totals is None:
+            totals = self.totals()
         ended = totals.successes + totals.failures + self._ignored - self._overdue
         return max(0, self._admitted + _taken(self.permits) - ended)
 
@@ -397,6 +409,7 @@ class CircuitStateMachine:
         if self.mode is not None and self.mode.mode is Mode.SHADOW:
             self._admitted += 1
             self.mode.would_have_rejected += 1
+            self._shadow_rejections += 1
             return TimedCall(None, now, inf)
         next(self.refusals)
         return None

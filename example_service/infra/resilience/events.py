@@ -19,7 +19,8 @@ class StateChanged:
         breaker_name: Name of the breaker.
         from_state: The state before.
         to_state: The state after.
-        wait_seconds: Seconds until a probe may be admitted, where it opened; else None.
+        wait_seconds: Seconds until a probe may be admitted, where it opened; None where it did
+            not, or was forced open without an end.
         failure_count: Failures in a row that led to it.
         rejections: Calls refused since the circuit was last closed.
         reason: What led to it: the rule, its numbers and, where it opened, the type names of the

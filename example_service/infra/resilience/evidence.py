@@ -1,9 +1,7 @@
 """What a breaker remembers of failures: names and times, never an exception itself."""
 
-from collections import deque
-
-ERRORS_REMEMBERED = 5
-ERROR_NAME_LENGTH = 80
+KINDS_REMEMBERED = 5
+KIND_LENGTH = 80
 
 
 class Evidence:
@@ -11,19 +9,26 @@ class Evidence:
 
     Attributes:
         failed_at: Wall time of the last failure, in seconds since the epoch; None for none.
-        errors: Type names of the last failures' exceptions, oldest first.
+        last_kind: Type name of the last failure's exception, or what else it was.
         reason: What opened the circuit; None while it is closed.
     """
 
-    __slots__ = ("errors", "failed_at", "reason")
+    __slots__ = ("_kinds", "failed_at", "last_kind", "reason")
 
     def __init__(self) -> None:
         self.failed_at: float | None = None
-        self.errors: deque[str] = deque(maxlen=ERRORS_REMEMBERED)
+        self.last_kind: str | None = None
         self.reason: str | None = None
+        self._kinds: tuple[str, ...] = ()
+
+    def remember(self, kind: str) -> None:
+        """Add a kind of failure; those that came before it are kept, the oldest forgotten."""
+        others = [one for one in self._kinds if one != kind]
+        self._kinds = (kind, *others[: KINDS_REMEMBERED - 1])
+        self.last_kind = kind
 
     def open_because(self, cause: str) -> str:
         """Keep the reason of an opening: its cause and the kinds of the last failures."""
-        kinds = dict.fromkeys(name[:ERROR_NAME_LENGTH] for name in reversed(self.errors))
-        self.reason = f"{cause}; last failures: {', '.join(kinds)}" if kinds else cause
+        kinds = ", ".join(kind[:KIND_LENGTH] for kind in self._kinds)
+        self.reason = f"{cause}; last failures: {kinds}" if kinds else cause
         return self.reason

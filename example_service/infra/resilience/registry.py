@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from example_service.infra.resilience.circuit_state import (
     CircuitState,
     CircuitStateMachine,
+    ManualMode,
     Mode,
     Totals,
 )
@@ -286,13 +287,18 @@ class CircuitBreakerRegistry:
 
     def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:
         counts = _Counts()
-        states = [one.state for one in breakers]
-        modes = [mode for one in breakers if (mode := one._machine.mode) is not None]
+        states: list[CircuitState] = []
+        modes: list[ManualMode] = []
         in_flight = 0
         for breaker in breakers:
+            states.append(breaker.state)
+            machine = breaker._machine
             with breaker._mutex:
-                counts.add(breaker._machine.totals(), breaker._machine.state_changes)
-                in_flight += breaker._machine.in_flight()
+                totals = machine.totals()
+                counts.add(totals, machine.state_changes)
+                in_flight += machine.in_flight(totals)
+                if machine.mode is not None:
+                    modes.append(machine.mode)
         with self._lock:
             gone = self._retired.get(name)
             if gone is not None:

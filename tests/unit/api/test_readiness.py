@@ -9,7 +9,7 @@ from example_service.api.readiness import Check, Readiness, critical_breakers
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
-from tests.fakes import FakeClock
+from example_service.infra.resilience.testing import FakeClock
 
 
 class FakeDependency:

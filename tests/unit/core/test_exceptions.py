@@ -40,10 +40,13 @@ def test_the_table_of_settings_is_aligned() -> None:
 
 def test_an_open_circuit_is_a_503_with_its_own_problem_type() -> None:
     """The exception carries what an RFC 9457 problem needs."""
-    error = CircuitBreakerOpenException("payment", retry_after=2.5, state="open")
+    error = CircuitBreakerOpenException(
+        "payment", retry_after=2.5, state="open", reason="5 failures in a row"
+    )
 
     assert (error.status_code, error.slug) == (503, "circuit-breaker-open")
     assert (error.breaker_name, error.retry_after, error.state) == ("payment", 2.5, "open")
+    assert error.reason == "5 failures in a row"
     assert error.detail == str(error) == "Circuit breaker 'payment' is open; the call was not made."
     assert isinstance(error, ExampleServiceError)
 
@@ -58,7 +61,9 @@ def test_an_open_circuit_may_be_told_in_other_words() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        CircuitBreakerOpenException("payment", detail="Later.", retry_after=1.0, state="open"),
+        CircuitBreakerOpenException(
+            "payment", detail="Later.", retry_after=1.0, state="open", reason="5 failures in a row"
+        ),
         SettingsError([SettingProblem("PORT", "is wrong", "PORT=1")]),
     ],
 )

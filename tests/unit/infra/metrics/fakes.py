@@ -5,6 +5,7 @@ from typing import Any
 from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
 from example_service.infra.metrics.shared_figures import SharedFigures
 from example_service.infra.resilience import CircuitSnapshot, CircuitState
+from example_service.infra.resilience.circuit_state import Mode
 
 
 class FakeBreakers:
@@ -25,6 +26,8 @@ class FakeBreakers:
         successes: int = 0,
         in_flight: int = 0,
         openings: int = 0,
+        mode: Mode | None = None,
+        shadow_rejections: int = 0,
     ) -> None:
         """Show one breaker, `payment`, with these figures."""
         change = (CircuitState.CLOSED, CircuitState.OPEN)
@@ -36,6 +39,8 @@ class FakeBreakers:
             rejections=0,
             in_flight=in_flight,
             state_changes={change: openings} if openings else {},
+            mode=mode,
+            shadow_rejections=shadow_rejections,
         )
         self.shown = [snapshot]
 

@@ -21,6 +21,7 @@ from example_service.infra.resilience import (
     CircuitSnapshot,
     CircuitState,
 )
+from example_service.infra.resilience.circuit_state import Mode
 from tests.unit.infra.metrics.fakes import FakeBreakers
 
 ODD_NAMES = [
@@ -108,6 +109,54 @@ def test_the_first_opening_can_be_seen_to_come() -> None:
 
     labels = {"name": "quiet", "from_state": "closed", "to_state": "open"}
     assert registry.get_sample_value("circuit_breaker_state_changes_total", labels) == 0
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_mode_that_holds_is_1_and_no_other_is_there(mode: Mode) -> None:
+    """`circuit_breaker_mode > 0` is a whole alert, and breakers left alone add no series."""
+    held = CircuitSnapshot("held", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=mode)
+    registry = exported(FakeBreakers(held, snapshot("free")))
+
+    (family,) = (one for one in registry.collect() if one.name == "circuit_breaker_mode")
+
+    assert [(sample.labels, sample.value) for sample in family.samples] == [
+        ({"name": "held", "mode": mode.value}, 1)
+    ]
+
+
+def test_shadow_rejections_are_shown_from_the_beginning_of_a_shadow_mode_on() -> None:
+    """The first is an increase, and the count stays when the mode has ended."""
+    shown = [
+        CircuitSnapshot(
+            name, CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=mode, shadow_rejections=count
+        )
+        for name, mode, count in (
+            ("begun", Mode.SHADOW, 0),
+            ("ended", None, 4),
+            ("never", Mode.FORCED_OPEN, 0),
+        )
+    ]
+    registry = exported(FakeBreakers(*shown))
+
+    rejections = "circuit_breaker_shadow_rejections_total"
+    values = [
+        registry.get_sample_value(rejections, {"name": name})
+        for name in ("begun", "ended", "never")
+    ]
+    assert values == [0, 4, None]
+
+
+def test_a_mode_of_one_source_is_not_hidden_by_another() -> None:
+    """A tracked circuit has no modes, and takes none away from ours."""
+    held = CircuitSnapshot(
+        "payment", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=Mode.SHADOW, shadow_rejections=2
+    )
+    for sources in ((held, snapshot("payment")), (snapshot("payment"), held)):
+        registry = exported(*(FakeBreakers(one) for one in sources))
+        labels = {"name": "payment"}
+        mode = registry.get_sample_value("circuit_breaker_mode", {**labels, "mode": "shadow"})
+        count = registry.get_sample_value("circuit_breaker_shadow_rejections_total", labels)
+        assert (mode, count) == (1, 2)
 
 
 def test_sources_that_share_a_name_add_up() -> None:
@@ -203,6 +252,36 @@ class TestRealBreakers:
         assert value("circuit_breaker_state") == 2
         changes = "circuit_breaker_state_changes_total"
         assert value(changes, from_state="closed", to_state="open") == 1
+
+    async def test_a_shadow_mode_can_be_followed(self) -> None:
+        """What it would have refused is counted, and the count outlives mode and reset."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        breaker = CircuitBreaker("payment", failure_threshold=1, registry=breakers)
+
+        def shown() -> tuple[float | None, ...]:
+            names = ("shadow_rejections_total", "rejections_total", "state")
+            return (
+                registry.get_sample_value(
+                    "circuit_breaker_mode", {"name": "payment", "mode": "shadow"}
+                ),
+                *(
+                    registry.get_sample_value(f"circuit_breaker_{name}", {"name": "payment"})
+                    for name in names
+                ),
+            )
+
+        assert shown() == (None, None, 0, 0)
+        breaker.shadow("to see")
+        assert shown() == (1, 0, 0, 0)
+        with pytest.raises(ConnectionError), breaker:
+            raise ConnectionError
+        for _ in range(3):
+            with breaker:
+                pass
+        assert shown() == (1, 3, 0, 2)
+        await breaker.reset()
+        assert shown() == (None, 3, 0, 0)
 
     async def test_a_call_is_in_flight_until_it_ends(self) -> None:
         """The gauge follows calls while they run."""

@@ -17,6 +17,7 @@ from example_service.infra.metrics.shared_figures import SharedFigures
 from example_service.infra.metrics.shared_files import SharedFiles
 from example_service.infra.metrics.tracking import TrackedCircuits
 from example_service.infra.resilience import CircuitState
+from example_service.infra.resilience.circuit_state import Mode
 from tests.unit.infra.metrics.fakes import FakeProcess
 
 Processes = Callable[[int], FakeProcess]
@@ -64,6 +65,38 @@ def test_what_is_in_flight_is_the_sum_of_all_workers(process: Processes, total: 
 
     assert total("circuit_breaker_calls_in_flight", name="payment") == 5
     assert total("http_requests_in_flight") == 2
+
+
+def test_a_mode_shows_in_how_many_workers_it_holds(process: Processes, total: Total) -> None:
+    """An order of the administration reaches one worker; a mode that has ended is 0."""
+    forced = {"name": "payment", "mode": "forced_open"}
+    processes = [process(pid) for pid in (1, 2, 3)]
+    for each, mode in zip(processes, (Mode.FORCED_OPEN, Mode.FORCED_OPEN, None), strict=True):
+        each.breakers.show(mode=mode)
+        each.figures.copy()
+    assert total("circuit_breaker_mode", **forced) == 2
+    assert total("circuit_breaker_mode", name="payment", mode="disabled") is None
+
+    processes[0].breakers.show(mode=Mode.DISABLED)
+    processes[0].figures.copy()
+    processes[1].figures.clear_gauges()
+    assert total("circuit_breaker_mode", **forced) == 0
+    assert total("circuit_breaker_mode", name="payment", mode="disabled") == 1
+
+
+def test_shadow_rejections_are_the_sum_of_all_workers(process: Processes, total: Total) -> None:
+    """They stay when the mode has ended, and when the breaker is made anew."""
+    one, other = process(1), process(2)
+    one.breakers.show(mode=Mode.SHADOW, shadow_rejections=3)
+    other.breakers.show(mode=Mode.SHADOW, shadow_rejections=4)
+    for each in (one, other):
+        each.figures.copy()
+        each.breakers.show()
+        each.figures.copy()
+    other.breakers.show(mode=Mode.SHADOW, shadow_rejections=1)
+    other.figures.copy()
+
+    assert total("circuit_breaker_shadow_rejections_total", name="payment") == 8
 
 
 def test_histograms_are_the_sum_of_all_workers(process: Processes, total: Total) -> None:

@@ -1,0 +1,240 @@
+"""The last changes of state that a registry remembers."""
+
+import gc
+import sys
+import weakref
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitState,
+    StateChanged,
+    circuit_breaker_registry,
+)
+from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
+from tests.fakes import FakeClock, RecordingListener
+
+
+@pytest.fixture
+def registry() -> CircuitBreakerRegistry:
+    """A registry of its own."""
+    return CircuitBreakerRegistry()
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    """Let one call of the breaker fail."""
+    with pytest.raises(ConnectionError), breaker:
+        raise ConnectionError
+
+
+def changes(registry: CircuitBreakerRegistry) -> list[tuple[str, str]]:
+    """What is remembered: whose state changed, and to which."""
+    return [(one.breaker_name, one.to_state.value) for _, one in registry.recent_transitions()]
+
+
+def test_nothing_is_remembered_where_nothing_happened(registry: CircuitBreakerRegistry) -> None:
+    """Making breakers and calling them is no change of state."""
+    with CircuitBreaker("quiet", registry=registry):
+        pass
+    assert registry.recent_transitions() == []
+
+
+async def test_a_story_is_remembered_as_listeners_heard_it(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Each change is the event itself, with its reason; the newest comes first."""
+    clock, listener = FakeClock(), RecordingListener()
+    breaker = CircuitBreaker(
+        "told",
+        failure_threshold=1,
+        success_threshold=1,
+        recovery_timeout=5.0,
+        listeners=[listener],
+        clock=clock,
+        registry=registry,
+    )
+    fail(breaker)
+    clock.advance(5)
+    async with breaker:
+        pass
+
+    heard = [event for event in listener.events if isinstance(event, StateChanged)]
+    assert [event for _, event in reversed(registry.recent_transitions())] == heard
+    assert changes(registry) == [("told", "closed"), ("told", "half_open"), ("told", "open")]
+    assert heard[0].reason == "1 failures in a row; last failures: ConnectionError"
+
+
+def test_a_change_is_remembered_with_the_wall_time(registry: CircuitBreakerRegistry) -> None:
+    """It is in UTC, whatever the breaker's clock shows."""
+    breaker = CircuitBreaker("timed", failure_threshold=1, clock=FakeClock(), registry=registry)
+    before = datetime.now(UTC)
+    fail(breaker)
+    ((at, _),) = registry.recent_transitions()
+    assert at.utcoffset() == timedelta(0)
+    assert before <= at <= datetime.now(UTC)
+
+
+def test_a_mode_without_an_end_has_no_wait(registry: CircuitBreakerRegistry) -> None:
+    """Infinity is no number for JSON, and None is what the event promises."""
+    breaker = CircuitBreaker("by_hand", registry=registry)
+    breaker.force_open("maintenance")
+    breaker.disable("done")
+    breaker.force_open("once more", seconds=7)
+    waits = [change.wait_seconds for _, change in registry.recent_transitions()]
+    assert waits == [7.0, None, None]
+    assert [change.reason for _, change in registry.recent_transitions()] == [
+        "forced open by hand: once more",
+        "disabled by hand: done",
+        "forced open by hand: maintenance",
+    ]
+
+
+def test_only_the_last_changes_are_remembered(registry: CircuitBreakerRegistry) -> None:
+    """A circuit that flaps for a year takes no more memory than one that flapped for an hour."""
+    clock = FakeClock()
+    breaker = CircuitBreaker("flapping", failure_threshold=1, clock=clock, registry=registry)
+    for number in range(REMEMBERED_TRANSITIONS):
+        breaker.force_open(f"time {number}", seconds=1)
+        clock.advance(1)
+        assert breaker.is_half_open
+    kept = registry.recent_transitions()
+    assert len(kept) == REMEMBERED_TRANSITIONS
+    assert kept[0][1].to_state is CircuitState.HALF_OPEN
+    assert kept[1][1].reason == f"forced open by hand: time {REMEMBERED_TRANSITIONS - 1}"
+    assert kept[-1][1].reason == f"forced open by hand: time {REMEMBERED_TRANSITIONS // 2}"
+
+
+def test_what_is_handed_out_is_a_copy(registry: CircuitBreakerRegistry) -> None:
+    """Whoever changes the list changes nobody else's."""
+    fail(CircuitBreaker("once", failure_threshold=1, registry=registry))
+    registry.recent_transitions().clear()
+    assert changes(registry) == [("once", "open")]
+
+
+def test_breakers_of_other_registries_and_of_none_are_not_remembered(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Each registry has its own memory, and a breaker without one tells nobody."""
+    before = circuit_breaker_registry.recent_transitions()
+    fail(CircuitBreaker("elsewhere", failure_threshold=1, registry=CircuitBreakerRegistry()))
+    fail(CircuitBreaker("nowhere", failure_threshold=1, registry=None))
+    assert registry.recent_transitions() == []
+    assert circuit_breaker_registry.recent_transitions() == before
+
+
+def test_a_breaker_registered_by_hand_reports_from_then_on(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """It is like one that was made with that registry."""
+    breaker = CircuitBreaker("late", failure_threshold=1, registry=None)
+    registry.register(breaker)
+    fail(breaker)
+    assert changes(registry) == [("late", "open")]
+
+
+def test_an_unregistered_breaker_reports_no_more(registry: CircuitBreakerRegistry) -> None:
+    """It is not seen here any more; what it did before stays."""
+    twins = [CircuitBreaker("twin", failure_threshold=1, registry=registry) for _ in range(2)]
+    fail(twins[0])
+    registry.unregister("twin")
+    for twin in twins:
+        twin.force_open("unseen")
+    assert changes(registry) == [("twin", "open")]
+
+
+def test_unregistering_does_not_silence_a_breaker_in_its_new_registry(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """A breaker that has moved reports where it is now, and there alone."""
+    old = CircuitBreakerRegistry()
+    breaker = CircuitBreaker("moved", failure_threshold=1, registry=old)
+    registry.register(breaker)
+    old.unregister("moved")
+    fail(breaker)
+    assert changes(registry) == [("moved", "open")]
+    assert old.recent_transitions() == []
+
+
+def test_a_breaker_that_is_gone_stays_in_memory_by_its_changes_alone(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """What a client made for one request ran into can be read afterwards."""
+    breaker = CircuitBreaker("gone", failure_threshold=1, registry=registry)
+    fail(breaker)
+    ref = weakref.ref(breaker)
+    del breaker
+    gc.collect()
+    assert ref() is None
+    assert len(registry) == 0
+    assert changes(registry) == [("gone", "open")]
+
+
+def test_a_breaker_does_not_keep_its_registry_alive() -> None:
+    """A registry made for a test is freed with it, though a breaker lives on and changes."""
+    registry = CircuitBreakerRegistry()
+    breaker = CircuitBreaker("alone", failure_threshold=1, registry=registry)
+    ref = weakref.ref(registry)
+    del registry
+    gc.collect()
+    assert ref() is None
+    fail(breaker)
+    assert breaker.is_open
+
+
+def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegistry) -> None:
+    """None is lost or doubled, while others read."""
+    breakers = [
+        CircuitBreaker(f"thread {number}", registry=registry)
+        for number in range(REMEMBERED_TRANSITIONS)
+    ]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for one in breakers:
+                threads.submit(one.force_open, "at once")
+            reading = [threads.submit(registry.recent_transitions) for _ in range(200)]
+            for job in reading:
+                job.result(timeout=30)
+    finally:
+        sys.setswitchinterval(interval)
+    assert Counter(changes(registry)) == {(one.name, "open"): 1 for one in breakers}
+
+
+async def test_shadow_rejections_are_counted_for_life(registry: CircuitBreakerRegistry) -> None:
+    """A reset and a second mode begin a new count of the mode, and no new lifetime count."""
+    breaker = CircuitBreaker("shadowed", failure_threshold=1, registry=registry)
+    for times in (2, 3):
+        breaker.shadow("to see")
+        fail(breaker)
+        for _ in range(times):
+            async with breaker:
+                pass
+        (snapshot,) = registry.snapshots()
+        assert snapshot.would_have_rejected == times
+        assert snapshot.rejections == 0
+        await breaker.reset()
+    (snapshot,) = registry.snapshots()
+    assert (snapshot.would_have_rejected, snapshot.shadow_rejections) == (0, 5)
+
+
+async def test_shadow_rejections_of_a_freed_breaker_stay_in_the_sum(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Counters for monitoring never go down."""
+    kept = CircuitBreaker("shadowed", failure_threshold=1, registry=registry)
+    gone = CircuitBreaker("shadowed", failure_threshold=1, registry=registry)
+    for breaker in (kept, gone):
+        breaker.shadow("to see")
+        fail(breaker)
+        async with breaker:
+            pass
+    del breaker, gone
+    gc.collect()
+    (snapshot,) = registry.snapshots()
+    assert snapshot.shadow_rejections == 2
