@@ -27,6 +27,7 @@ from example_service.infra.resilience.circuit_state import (
     HalfOpen,
     Mode,
     Open,
+    Overdue,
     Permit,
     ShortCuts,
     TimedCall,
@@ -43,7 +44,12 @@ from example_service.infra.resilience.events import (
 from example_service.infra.resilience.evidence import Evidence
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.failure_rate import FailureRate
-from example_service.infra.resilience.guarded_block import BlockExit, BlockExitSync, prepared_blocks
+from example_service.infra.resilience.guarded_block import (
+    BlockExit,
+    BlockExitSync,
+    GuardedBlock,
+    prepared_blocks,
+)
 from example_service.infra.resilience.guarded_function import guarded
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import (
@@ -512,11 +518,14 @@ class CircuitBreaker:
         Calls in flight become stale: their outcomes no longer act on the state. What Prometheus
         is told never goes down.
         """
+        now = self._clock()
         with self._mutex:
+            self._machine.advance(now)
+            events = self._take_events(now)
             self._machine.reset()
             self._forgotten = self._machine.totals()
             self._evidence = None
-            events = self._take_events(self._clock())
+            events += self._take_events(now)
         self._publish(events)
 
     def force_open(self, reason: str, seconds: float | None = None) -> None:
@@ -630,33 +639,33 @@ class CircuitBreaker:
         Raises:
             CircuitOpenError: The circuit refuses.
         """
+        shared_leave = self._machine.phase_memo
         if prepared_blocks:
             block = prepared_blocks.pop(get_ident(), None)
             permit = self._take_permit()
-            if block is not None and block.enter(self, permit):
-                return
         else:
+            block = None
             permit = self._admit()
-        if not isinstance(permit, Closed):
-            with self._mutex:
-                self._unclaimed = [*self._running_unclaimed(), permit]
+        if isinstance(permit, Closed):
+            if block is not None:
+                block.enter(self, permit)
+            return
+        with self._mutex:
+            if block is None and shared_leave is not None and shared_leave.__self__.permit is None:
+                block = shared_leave.__self__
+            if block is None or not block.enter(self, permit):
+                self._unclaimed = [*(self._unclaimed or ()), permit]
 
-    def _running_unclaimed(self) -> list[TimedCall]:
-        """Permits without a block whose phase is not over. Requires the lock."""
-        phase = self._machine.phase
-        return [one for one in self._unclaimed or () if one.phase is phase]
-
-    def _settle_block(self, permit: Permit | None, exc: BaseException | None) -> None:
+    def _settle_block(self, block: GuardedBlock | None, exc: BaseException | None) -> None:
         """Account for a block that ended; without a permit it takes an unclaimed one."""
-        if permit is None:
-            with self._mutex:
-                unclaimed = self._running_unclaimed()
+        with self._mutex:
+            permit = block.take_permit() if block is not None else None
+            if permit is None and self._unclaimed:
+                permit = self._unclaimed[-1]
+                self._unclaimed = self._unclaimed[:-1] or None
+            if permit is None:
                 phase = self._machine.phase
-                if unclaimed:
-                    permit = unclaimed.pop()
-                else:
-                    permit = phase if isinstance(phase, Closed) else STALE_PERMIT
-                self._unclaimed = unclaimed or None
+                permit = phase if isinstance(phase, Closed) else STALE_PERMIT
         if exc is None:
             self._succeed(permit)
         else:
@@ -745,17 +754,15 @@ class CircuitBreaker:
 
         Requires the lock.
         """
-        machine = self._machine
-        passed = machine.take_deadlines_passed()
-        transitions = machine.take_transitions()
-        if passed is None and transitions is None:
-            return []
-        events: list[Event] = []
-        for deadline, seconds in passed or ():
-            self._remember(time.time() - (now - deadline), "overdue call")
-            events.append(CallFailed(self._name, None, seconds))
-        events.extend(self._state_changed(one, now) for one in transitions or ())
-        return events
+        happenings = self._machine.take_happenings()
+        return [] if happenings is None else [self._event(one, now) for one in happenings]
+
+    def _event(self, happening: Transition | Overdue, now: float) -> Event:
+        """Requires the lock."""
+        if isinstance(happening, Transition):
+            return self._state_changed(happening, now)
+        self._remember(time.time() - (now - happening.deadline), "overdue call")
+        return CallFailed(self._name, None, happening.seconds)
 
     def _state_changed(self, transition: Transition, now: float) -> StateChanged:
         """Requires the lock."""

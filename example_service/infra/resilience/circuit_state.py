@@ -20,11 +20,13 @@ it. An outcome whose phase is over is stale: it counts in the totals and changes
 
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import repeat
 from math import inf
-from operator import length_hint
+from operator import itemgetter, length_hint
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 # The short cuts below count with iterators that one C call advances, which is atomic only under
@@ -213,6 +215,18 @@ class Transition:
     rejections: int
 
 
+class Overdue(NamedTuple):
+    """A call passed its deadline.
+
+    Attributes:
+        deadline: When, in seconds on the clock.
+        seconds: How long it had been running by then.
+    """
+
+    deadline: float
+    seconds: float
+
+
 class Totals(NamedTuple):
     """Lifetime counts of one circuit; they never go down.
 
@@ -257,9 +271,9 @@ class CircuitStateMachine:
     __slots__ = (
         "_admitted",
         "_allowed",
-        "_deadlines_passed",
         "_failures",
         "_failures_in_a_row",
+        "_happenings",
         "_ignored",
         "_overdue",
         "_rejections_when_closed",
@@ -267,7 +281,6 @@ class CircuitStateMachine:
         "_running",
         "_shadow_rejections",
         "_short_cuts",
-        "_transitions",
         "failure_threshold",
         "half_open_max_calls",
         "mode",
@@ -306,9 +319,8 @@ class CircuitStateMachine:
         self.rate_rule = rate_rule
         self.slow_call_duration = slow_call_duration
         self._short_cuts = short_cuts
-        # Running calls with a deadline, admitted by a closed phase, oldest first.
-        self._running: OrderedDict[TimedCall, None] | None = None
-        self._deadlines_passed: list[tuple[float, float]] | None = None
+        # Running calls and when they become slow, oldest first.
+        self._running: OrderedDict[TimedCall, float] | None = None
         self.mode: ManualMode | None = None
         self._failures = 0
         self._failures_in_a_row = 0
@@ -323,7 +335,7 @@ class CircuitStateMachine:
         self.refusals = NO_REFUSALS
         self._rejections_when_closed = 0
         self._shadow_rejections = 0
-        self._transitions: list[Transition] | None = None
+        self._happenings: list[Transition | Overdue] | None = None
         self._begin(self._closed())
 
     def totals(self) -> Totals:
@@ -375,19 +387,25 @@ class CircuitStateMachine:
         An open circuit whose wait is over becomes half-open; a circuit that a probe's deadline
         re-opened has been open since then, perhaps for so long that it is half-open once more.
         """
-        if self.mode is not None and self.mode.until is not None and now >= self.mode.until:
-            self._end_mode()
-        while self._running and now >= (call := next(iter(self._running))).deadline:
-            del self._running[call]
-            self._count_overdue(call)
-        while True:
-            phase = self.phase
-            if isinstance(phase, Open) and now >= phase.until:
-                self._change(HalfOpen(), "the open wait is over")
-            elif isinstance(phase, HalfOpen) and phase.probes and now >= phase.probes[0].deadline:
-                self._count_overdue(phase.probes[0])
-            else:
-                return
+        while not self.is_timeless() and (due := self._next_due()) and now >= due[0]:
+            due[1]()
+
+    def _next_due(self) -> tuple[float, Callable[[], None]] | None:
+        """What time does next, and when; None where time does nothing."""
+        due: list[tuple[float, Callable[[], None]]] = []
+        if self._running:
+            call, slow_at = next(iter(self._running.items()))
+            due.append((slow_at, partial(self._count_overdue, call, slow_at)))
+        phase = self.phase
+        if isinstance(phase, HalfOpen) and phase.probes:
+            probe = phase.probes[0]
+            due.append((probe.deadline, partial(self._count_overdue, probe, probe.deadline)))
+        if self.mode is not None and self.mode.until is not None:
+            due.append((self.mode.until, self._end_mode))
+        if isinstance(phase, Open):
+            due.append((phase.until, partial(self._change, HalfOpen(), "the open wait is over")))
+        # Of what falls on one moment the first named comes first.
+        return min(due, key=itemgetter(0), default=None)
 
     def try_acquire(self, now: float) -> Permit | None:
         """Ask whether one call may run now.
@@ -400,17 +418,17 @@ class CircuitStateMachine:
         phase = self.phase
         if isinstance(phase, Closed):
             self._admitted += 1
-            return phase if self._short_cuts.admissions else self._timed_call(phase, now)
+            return phase if self._short_cuts.admissions else self._timed_call(phase, now, inf)
         if isinstance(phase, HalfOpen) and len(phase.probes) < self.half_open_max_calls:
             self._admitted += 1
-            probe = TimedCall(phase, now, now + self._probe_seconds())
+            probe = self._timed_call(phase, now, now + self.probe_timeout)
             phase.probes.append(probe)
             return probe
         if self.mode is not None and self.mode.mode is Mode.SHADOW:
             self._admitted += 1
             self.mode.would_have_rejected += 1
             self._shadow_rejections += 1
-            return TimedCall(None, now, inf)
+            return self._timed_call(None, now, inf)
         next(self.refusals)
         return None
 
@@ -494,18 +512,10 @@ class CircuitStateMachine:
         if isinstance(self.phase, Open):
             self.phase.until = since + self.phase.wait_seconds
 
-    def take_transitions(self) -> list[Transition] | None:
-        """The changes of state since this was last asked, oldest first; None for none."""
-        transitions, self._transitions = self._transitions, None
-        return transitions
-
-    def take_deadlines_passed(self) -> list[tuple[float, float]] | None:
-        """When calls became overdue and how long they ran by then, since this was last asked.
-
-        None for none.
-        """
-        passed, self._deadlines_passed = self._deadlines_passed, None
-        return passed
+    def take_happenings(self) -> list[Transition | Overdue] | None:
+        """What has happened since this was last asked, in order; None for nothing."""
+        happenings, self._happenings = self._happenings, None
+        return happenings
 
     def _hand_back(self, permit: Permit, now: float) -> Phase | None:
         """End the permit's call; the phase it may still act on, or None when it is stale."""
@@ -524,31 +534,32 @@ class CircuitStateMachine:
             phase.probes.remove(permit)
         return phase
 
-    def _timed_call(self, phase: Closed, now: float) -> TimedCall:
-        """A call that a closed phase admits where calls are timed."""
-        if self.slow_call_duration is None:
-            return TimedCall(phase, now, inf)
-        call = TimedCall(phase, now, now + self.slow_call_duration)
-        if self._running is None:
-            self._running = OrderedDict()
-        self._running[call] = None
+    def _timed_call(
+        self, phase: Closed | HalfOpen | None, now: float, deadline: float
+    ) -> TimedCall:
+        """The permit of a call whose time counts."""
+        call = TimedCall(phase, now, deadline)
+        if self.slow_call_duration is not None:
+            if self._running is None:
+                self._running = OrderedDict()
+            self._running[call] = now + self.slow_call_duration
         return call
 
-    def _probe_seconds(self) -> float:
-        """How long a probe may run before it counts as failed."""
-        slow = self.slow_call_duration
-        return self.probe_timeout if slow is None else min(self.probe_timeout, slow)
-
-    def _count_overdue(self, call: TimedCall) -> None:
-        """Count a call as failed at its deadline, while it runs on."""
+    def _count_overdue(self, call: TimedCall, at: float) -> None:
+        """Count a call as failed, while it runs on."""
+        if self._running is not None:
+            self._running.pop(call, None)
         call.overdue = True
         self._overdue += 1
         self._failures += 1
-        self._deadlines_passed = self._deadlines_passed or []
-        self._deadlines_passed.append((call.deadline, call.deadline - call.started))
+        self._note(Overdue(at, at - call.started))
         phase = call.phase if call.phase is self.phase else None
-        cause = f"a probe did not end within {call.deadline - call.started:g} seconds"
-        self._act_on_failure(phase, call.deadline, cause)
+        cause = f"a probe did not end within {at - call.started:g} seconds"
+        self._act_on_failure(phase, at, cause)
+
+    def _note(self, happening: Transition | Overdue) -> None:
+        self._happenings = self._happenings or []
+        self._happenings.append(happening)
 
     def _act_on_failure(self, phase: Phase | None, at: float, cause_in_half_open: str) -> None:
         """Let a failure act on the phase that admitted its call; None where that is over."""
@@ -625,8 +636,7 @@ class CircuitStateMachine:
         changes = self.state_changes or {}
         # A new dictionary, so that whoever reads the old one may go on.
         self.state_changes = {**changes, change: changes.get(change, 0) + 1}
-        self._transitions = self._transitions or []
-        self._transitions.append(
+        self._note(
             Transition(
                 *change,
                 wait_seconds=phase.wait_seconds if isinstance(phase, Open) else None,

@@ -83,7 +83,8 @@ class FailureRate:
 
     def is_reached(self, failures: int, calls: int) -> bool:
         """Whether so many failures among so many calls open the circuit."""
-        return calls >= self.minimum_calls and failures >= self.threshold * calls
+        # Divided, not multiplied: 7 / 100 is the number that 0.07 is, 0.07 * 100 is more than 7.
+        return calls >= self.minimum_calls and failures / calls >= self.threshold
 
 
 class CallWindow:

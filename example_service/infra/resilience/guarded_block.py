@@ -9,7 +9,7 @@ enter that follows in the same thread puts the permit into it.
 
 While the circuit is closed, the permit is the closed phase itself and the same for everybody: one
 shared block is handed out and nothing is prepared. While it is open no block is entered, and one is
-shared too.
+shared too: the enter that finds the wait to be over puts its probe into that one.
 
 What this cannot pair (enter and exit called by name, or another thread that changes the state
 between look-up and enter) goes through the breaker's unclaimed permits: an enter without a block
@@ -69,6 +69,16 @@ class GuardedBlock:
         self.permit = permit
         return True
 
+    def take_permit(self) -> Permit | None:
+        """The permit to settle, once: only that of a closed phase is for many blocks.
+
+        Requires the breaker's lock.
+        """
+        permit = self.permit
+        if not isinstance(permit, Closed):
+            self.permit = None
+        return permit
+
     async def leave(
         self,
         exc_type: type[BaseException] | None,  # noqa: ARG002
@@ -113,11 +123,11 @@ class GuardedBlock:
     def _settle(self, exc: BaseException | None) -> None:
         breaker = self._breaker() if self._breaker is not None else None
         if breaker is not None:
-            breaker._settle_block(self.permit, exc)
+            breaker._settle_block(self, exc)
 
     def _settle_for(self, breaker: "CircuitBreaker", exc: BaseException | None) -> None:
         entered_here = self._breaker is not None and self._breaker() is breaker
-        breaker._settle_block(self.permit if entered_here else None, exc)
+        breaker._settle_block(self if entered_here else None, exc)
 
 
 class BlockExit:

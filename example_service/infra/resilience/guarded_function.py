@@ -87,8 +87,8 @@ def _guarded_async_generator(
 ) -> Callable[P, AsyncGenerator[R, Any]]:
     @functools.wraps(func)
     async def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
-        permit = breaker._take_permit()
         stream = func(*args, **kwargs)
+        permit = breaker._take_permit()
         try:
             item = await anext(stream)
             while True:
@@ -115,9 +115,10 @@ def _guarded_generator(
 ) -> Callable[P, Generator[Any, Any, R]]:
     @functools.wraps(func)
     def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
+        stream = func(*args, **kwargs)
         permit = breaker._take_permit()
         try:
-            result = yield from func(*args, **kwargs)
+            result = yield from stream
         except BaseException as error:
             breaker._settle_error(permit, error)
             raise
