@@ -194,8 +194,9 @@ def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
 
     Breakers that exist before the test, as those made at import time do, are reset before and after
     it. Whatever the test adds to the registry, holds in it, takes out of it or configures is undone
-    after it; breakers that are made anew then count from zero, in metrics too. Once imported into a
-    `conftest.py`, or with the plugin, it acts on every test without being asked for.
+    after it, and its changes of state are forgotten; breakers that are made anew then count from
+    zero, in metrics too. Once imported into a `conftest.py`, or with the plugin, it acts on every
+    test without being asked for.
     """
     registry = circuit_breaker_registry
     with registry._lock:
@@ -204,6 +205,7 @@ def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
         newest = {breaker.name: registry._newest[breaker.name] for breaker in existing}
         held, parameters = dict(registry._held), registry._parameters
         counts = deepcopy((registry._retired, registry._remembered))
+        recent = list(registry._recent)
     for breaker in existing:
         _reset(breaker)
     yield registry
@@ -212,3 +214,6 @@ def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
         registry._retired, registry._remembered = counts
     for breaker in existing:
         _reset(breaker)
+        breaker._recent = registry._recent
+    registry._recent.clear()
+    registry._recent.extend(recent)

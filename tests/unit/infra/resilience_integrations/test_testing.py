@@ -371,6 +371,9 @@ INNER_TESTS = """
     def test_that_finds_them_there_again():
         assert [one.name for one in circuit_breaker_registry] == ["stock", "held"]
         assert circuit_breaker_registry.get("stock") is stock
+        assert circuit_breaker_registry.recent_transitions() == []
+        stock.force_open("must not outlive this test")
+        assert len(circuit_breaker_registry.recent_transitions()) == 1
         circuit_breaker_registry.get("held").force_open("must not outlive this test")
 
 
