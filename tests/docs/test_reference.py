@@ -33,6 +33,7 @@ from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_
 BREAKER = ROOT / "docs" / "circuit-breaker.md"
 SERVICE = ROOT / "docs" / "service.md"
 SANDBOX = ROOT / "docs" / "sandbox.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 
 # --- the breaker
@@ -207,12 +208,32 @@ def test_readme_shows_every_package() -> None:
     assert [path.name for path in packages if f"── {path.name}/" not in tree.text] == []
 
 
+def test_architecture_shows_every_module_of_the_breaker() -> None:
+    """Its tree leaves none out, nor any top-level module and package of the service."""
+    [tree] = [block for block in blocks("tree") if block.page == ARCHITECTURE]
+    package = ROOT / "example_service"
+    modules = [*package.glob("*.py"), *(package / "infra" / "resilience").glob("*.py")]
+    names = [path.name for path in modules if not path.name.startswith("__")]
+
+    assert [name for name in names if f"── {name} " not in tree.text] == []
+
+
+def test_readme_lists_every_page() -> None:
+    """Whoever has read it knows which pages there are."""
+    text = README.read_text(encoding="utf-8")
+    _, _, where_to_read_on = text.partition("## Where to read on\n")
+    listed = where_to_read_on.partition("\n## ")[0]
+    pages = [path.relative_to(ROOT).as_posix() for path in MARKDOWN_FILES if path != README]
+
+    assert [page for page in pages if f"]({page})" not in listed] == []
+
+
 def test_import_direction_is_that_of_the_contract() -> None:
     """The layers in the text are in the order that is checked, which tells some more apart."""
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = configuration["tool"]["importlinter"]["contracts"][0]
     checked = re.findall(r"example_service\.(\w+)", " ".join(contract["layers"]))
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    text = ARCHITECTURE.read_text(encoding="utf-8")
     [written] = re.findall(r"^`(\w+(?: > \w+)+)`$", text, re.MULTILINE)
 
     assert [layer for layer in checked if layer in written.split(" > ")] == written.split(" > ")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
+from asyncpg import PostgresError
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
@@ -17,7 +18,6 @@ from tests.postgres import PostgresServer, running_postgres
 from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
-PostgresError = pytest.importorskip("asyncpg", reason="no asyncpg: install it").PostgresError
 
 # What "at once" means here, with room for a busy machine; a timeout would take seconds.
 AT_ONCE_SECONDS = 0.1

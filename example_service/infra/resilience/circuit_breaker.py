@@ -25,6 +25,7 @@ from example_service.infra.resilience.circuit_state import (
     CircuitStateMachine,
     Closed,
     HalfOpen,
+    ManualMode,
     Mode,
     Open,
     Overdue,
@@ -67,9 +68,6 @@ from example_service.infra.resilience.validation import (
     name_error,
     number_error,
 )
-
-if TYPE_CHECKING:
-    from collections import deque
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -128,7 +126,7 @@ class CircuitBreaker:
         "_machine",
         "_mutex",
         "_name",
-        "_recent",
+        "_registry",
         "_summary",
         "_unclaimed",
     )
@@ -208,7 +206,7 @@ class CircuitBreaker:
         self._unclaimed: list[TimedCall] | None = None
         self._forgotten = NO_TOTALS
         # Where the registry keeps the last changes of state; the registry sets it.
-        self._recent: deque[tuple[float, StateChanged]] | None = None
+        self._registry: CircuitBreakerRegistry | None = None
         if registry is not None:
             registry.watch(self)
 
@@ -222,8 +220,8 @@ class CircuitBreaker:
 
         Args:
             func: A coroutine function, a plain function, an async generator function or a
-                generator function. A coroutine that a plain function returns is guarded when it
-                is awaited. A generator asks when its first item is asked for, holds its permit
+                generator function. A coroutine that a plain function returns asks once more when
+                it is awaited. A generator asks when its first item is asked for, holds its permit
                 until it ends, and succeeds when it is exhausted; that its consumer closes it
                 early counts as neither success nor failure.
 
@@ -448,6 +446,11 @@ class CircuitBreaker:
         return self._listeners.given if self._listeners is not None else ()
 
     @property
+    def registry(self) -> CircuitBreakerRegistry | None:
+        """Where the breaker shows up; None for nowhere."""
+        return self._registry
+
+    @property
     def clock(self) -> Callable[[], float]:
         """Where "now" comes from."""
         return self._clock
@@ -574,7 +577,7 @@ class CircuitBreaker:
         self,
         reason: str,
         seconds: float | None,
-        begin: Callable[[float, float | None], None],
+        begin: Callable[[float, float | None], ManualMode],
     ) -> None:
         if error := (
             name_error("reason", reason)
@@ -584,12 +587,10 @@ class CircuitBreaker:
         now = self._clock()
         with self._mutex:
             self._machine.advance(now)
-            begin(now, None if seconds is None else now + seconds)
-            mode = self._machine.mode
+            mode = begin(now, None if seconds is None else now + seconds)
             events = self._take_events(now)
             self._begin_summary(now)
-        if mode is not None:
-            log_mode(self._name, mode, seconds)
+        log_mode(self._name, mode, seconds)
         self._publish(events)
 
     # Deciding.
@@ -802,8 +803,8 @@ class CircuitBreaker:
         """Tell the log and the listeners, outside the lock."""
         for event in events:
             if isinstance(event, StateChanged):
-                if (recent := self._recent) is not None:
-                    recent.append((time.time(), event))
+                if (registry := self._registry) is not None:
+                    registry.keep(event)
                 log_state_change(event)
             if self._listeners is not None:
                 self._listeners.tell(event)

@@ -479,23 +479,26 @@ class CircuitStateMachine:
         self.mode = None
         self._close("reset by hand")
 
-    def force_open(self, reason: str, now: float, until: float | None) -> None:
+    def force_open(self, reason: str, now: float, until: float | None) -> ManualMode:
         """Refuse every call until `until`, or for good; then the circuit is half-open."""
         self.mode = ManualMode(Mode.FORCED_OPEN, reason, until)
         wait = inf if until is None else until - now
         self._change(Open(now, wait), f"forced open by hand: {reason}")
+        return self.mode
 
-    def disable(self, reason: str, until: float | None) -> None:
+    def disable(self, reason: str, until: float | None) -> ManualMode:
         """Let every call through and open for none."""
         self.mode = ManualMode(Mode.DISABLED, reason, until)
         self._close(f"disabled by hand: {reason}")
+        return self.mode
 
-    def shadow(self, reason: str, until: float | None) -> None:
+    def shadow(self, reason: str, until: float | None) -> ManualMode:
         """Go on deciding, and let through what would be refused."""
         before = self.mode
         self.mode = ManualMode(Mode.SHADOW, reason, until)
         if before is not None or isinstance(self.phase, Closed):
             self._close(f"shadowed by hand: {reason}")
+        return self.mode
 
     def force_state(self, state: CircuitState, since: float) -> None:
         """Begin a new stay in `state`, whatever came before."""

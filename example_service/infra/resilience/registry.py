@@ -1,5 +1,6 @@
 """The breakers there are, by name."""
 
+import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
@@ -137,7 +138,7 @@ class CircuitBreakerRegistry:
         ref = _BreakerRef(breaker, self._mark_dead)
         name = ref.name = breaker.name
         ref.machine = breaker._machine
-        breaker._recent = self._recent
+        breaker._registry = self
         with self._lock:
             if self._dead:
                 self._bury()
@@ -165,8 +166,8 @@ class CircuitBreakerRegistry:
         with self._lock:
             self.get(name)
             for breaker in self._living(name):
-                if breaker._recent is self._recent:
-                    breaker._recent = None
+                if breaker._registry is self:
+                    breaker._registry = None
             self._held.pop(name, None)
             self._newest.pop(name)
             self._retired.pop(name, None)
@@ -240,6 +241,10 @@ class CircuitBreakerRegistry:
     def snapshots(self) -> list[CircuitSnapshot]:
         """One snapshot for each name that has a living breaker, in order of first appearance."""
         return [self._snapshot(name, breakers) for name, breakers in self._by_name().items()]
+
+    def keep(self, event: StateChanged) -> None:
+        """Add a change of state to the recent ones; every breaker calls this."""
+        self._recent.append((time.time(), event))
 
     def recent_transitions(self) -> list[tuple[datetime, StateChanged]]:
         """The last changes of state of all breakers, the newest first.

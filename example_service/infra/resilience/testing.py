@@ -214,6 +214,6 @@ def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
         registry._retired, registry._remembered = counts
     for breaker in existing:
         _reset(breaker)
-        breaker._recent = registry._recent
+        breaker._registry = registry
     registry._recent.clear()
     registry._recent.extend(recent)

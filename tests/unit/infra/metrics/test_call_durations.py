@@ -17,7 +17,7 @@ from example_service.infra.metrics import CallDurations
 from example_service.infra.metrics.call_durations import CallDurationMetrics
 from example_service.infra.metrics.duration_buckets import DURATION_BOUNDS_SECONDS
 from example_service.infra.resilience import CallSucceeded, CircuitBreaker, CircuitOpenError
-from tests.fakes import FakeClock
+from example_service.infra.resilience.testing import FakeClock
 
 DURATION = "circuit_breaker_call_duration_seconds"
 

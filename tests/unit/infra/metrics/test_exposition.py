@@ -15,6 +15,7 @@ from example_service.infra.metrics import RequestMetrics
 from example_service.infra.metrics.circuit_breakers import CircuitBreakerCollector
 from example_service.infra.metrics.exposition import expose, render
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
+from tests.real_parts import missing
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -112,7 +113,7 @@ def test_promtool_accepts_the_text(name: str) -> None:
     """Prometheus' own checker finds no fault with any of our families."""
     promtool = shutil.which("promtool")
     if promtool is None:
-        pytest.skip("promtool is not on PATH; it comes with Prometheus (Debian: prometheus)")
+        missing("promtool is not on PATH; it comes with Prometheus (Debian: prometheus)")
     breakers = CircuitBreakerRegistry()
     breaker = CircuitBreaker(name, registry=breakers)
     requests = RequestMetrics()

@@ -34,7 +34,7 @@ from example_service.infra.resilience.httpx import (
     is_upstream_failure,
     origin_of,
 )
-from tests.fakes import FakeClock, RecordingListener
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
 
 URL = "https://api.test/rates"
 ORIGIN = "https://api.test"

@@ -17,7 +17,7 @@ from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
-from tests.fakes import FakeClock, RecordingListener
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
 
 
 @pytest.fixture
