@@ -1,0 +1,90 @@
+"""`Backoff`: how long a circuit stays open when recovery fails again and again."""
+
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import Backoff
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "error"),
+    [
+        *[("multiplier", one, ValueError) for one in (0.5, 0, -2, float("nan"), float("inf"))],
+        *[("multiplier", one, TypeError) for one in ("2", None, True)],
+        *[("max_timeout", one, ValueError) for one in (0, -1.0, float("inf"), float("nan"))],
+        *[("max_timeout", one, TypeError) for one in ("300", True)],
+        *[("jitter", one, ValueError) for one in (-0.1, 1.1, float("nan"), float("inf"))],
+        *[("jitter", one, TypeError) for one in ("0.2", None, True)],
+        *[("seed", one, TypeError) for one in (1.5, "7", True)],
+    ],
+)
+def test_a_bad_value_is_refused_by_name(parameter: str, value: Any, error: type[Exception]) -> None:
+    """The error names the parameter."""
+    with pytest.raises(error, match=f"Backoff.{parameter}"):
+        Backoff(**{parameter: value})
+
+
+def test_it_is_frozen_and_equal_by_value() -> None:
+    """A value object, that several breakers may share."""
+    assert Backoff(jitter=0.2, seed=7) == Backoff(jitter=0.2, seed=7)
+    with pytest.raises(AttributeError):
+        Backoff().jitter = 0.2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("backoff", "waits"),
+    [
+        (Backoff(), [60.0, 120.0, 240.0, 300.0, 300.0]),
+        (Backoff(multiplier=1.0), [60.0] * 5),
+        (Backoff(multiplier=3.0, max_timeout=1000.0), [60.0, 180.0, 540.0, 1000.0, 1000.0]),
+        (Backoff(max_timeout=10.0), [10.0] * 5),
+        (Backoff(multiplier=2), [60.0, 120.0, 240.0, 300.0, 300.0]),
+    ],
+)
+def test_waits_grow_up_to_the_limit(backoff: Backoff, waits: list[float]) -> None:
+    """`recovery_timeout * multiplier**reopenings`, and never more than `max_timeout`."""
+    assert [backoff.wait_seconds(60.0, one, one + 1) for one in range(5)] == waits
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 1.5, 2.0, 2, 1e300])
+@pytest.mark.parametrize("recovery_timeout", [5e-324, 60.0, 60, 1.7e308])
+def test_every_wait_is_finite_and_above_zero(multiplier: float, recovery_timeout: float) -> None:
+    """However often recovery fails, and however extreme the numbers."""
+    backoff = Backoff(multiplier=multiplier)
+    for reopenings in (0, 1, 10, 1000, 5000):
+        wait = backoff.wait_seconds(recovery_timeout, reopenings, reopenings + 1)
+        assert 0.0 < wait < float("inf")
+
+
+class TestJitter:
+    """A random share by which a wait is shortened."""
+
+    @pytest.mark.parametrize("seed", [None, 7])
+    @pytest.mark.parametrize("jitter", [0.2, 1.0])
+    def test_waits_stay_within_their_bounds_and_differ(
+        self, jitter: float, seed: int | None
+    ) -> None:
+        """Never longer than without it, and spread over the whole share."""
+        backoff = Backoff(multiplier=1.0, jitter=jitter, seed=seed)
+        waits = [backoff.wait_seconds(60.0, 0, opening) for opening in range(1, 1001)]
+        low = 60.0 * (1.0 - jitter)
+        assert low <= min(waits) < low + 0.05 * (60.0 - low)
+        assert 60.0 - 0.05 * (60.0 - low) < max(waits) <= 60.0
+        assert len(set(waits)) > 990
+
+    def test_equal_seeds_give_equal_waits(self) -> None:
+        """Opening for opening, in whatever order they are asked for."""
+        one, other = Backoff(jitter=0.5, seed=7), Backoff(jitter=0.5, seed=7)
+        openings = range(1, 20)
+        forwards = [one.wait_seconds(60.0, 0, opening) for opening in openings]
+        backwards = [other.wait_seconds(60.0, 0, opening) for opening in reversed(openings)]
+        assert forwards == backwards[::-1]
+        assert forwards != [
+            Backoff(jitter=0.5, seed=8).wait_seconds(60.0, 0, opening) for opening in openings
+        ]
+
+    def test_without_it_nothing_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The default is exact, and leaves everybody's random numbers alone."""
+        monkeypatch.setattr("random.random", lambda: pytest.fail("drawn"))
+        assert Backoff().wait_seconds(60.0, 0, 1) == 60.0

@@ -1,0 +1,248 @@
+"""`async with breaker` and `with breaker`: each exit settles its own admission."""
+
+import contextlib
+import gc
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.scenes import DownError, fail
+
+
+def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
+    """A breaker that admits one probe, whose success closes it."""
+    breaker = CircuitBreaker(
+        "block",
+        failure_threshold=1,
+        recovery_timeout=10.0,
+        success_threshold=1,
+        half_open_max_calls=1,
+        clock=clock,
+        registry=None,
+    )
+    with contextlib.suppress(DownError), breaker:
+        raise DownError
+    clock.advance(10.0)
+    assert breaker.is_half_open
+    return breaker
+
+
+class DelegatingBlock:
+    """A context manager of a user's own that calls the breaker's methods by name."""
+
+    def __init__(self, breaker: CircuitBreaker) -> None:
+        self.breaker = breaker
+
+    async def __aenter__(self) -> Self:
+        await self.breaker.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.breaker.__aexit__(exc_type, exc, traceback)
+
+    def __enter__(self) -> Self:
+        self.breaker.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.breaker.__exit__(exc_type, exc, traceback)
+
+
+class OverridingBreaker(CircuitBreaker):
+    """A subclass that adds something to the exit."""
+
+    __slots__ = ()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await super().__aexit__(exc_type, exc, traceback)
+
+
+class TestMethodsCalledByName:
+    """Enter and exit called as ordinary methods, without a `with` statement looking them up."""
+
+    async def test_a_probe_entered_by_name_is_admitted_and_closes_the_circuit(self) -> None:
+        """A wrapper around the block recovers like the block itself."""
+        breaker = half_open_breaker(FakeClock())
+        async with DelegatingBlock(breaker):
+            assert breaker.in_flight == 1
+        assert breaker.is_closed
+        assert breaker.in_flight == 0
+
+    def test_a_plain_probe_entered_by_name_is_admitted_and_closes_the_circuit(self) -> None:
+        """So does a wrapper around the plain block."""
+        breaker = half_open_breaker(FakeClock())
+        with DelegatingBlock(breaker):
+            pass
+        assert breaker.is_closed
+        assert breaker.in_flight == 0
+
+    async def test_a_block_entered_by_name_may_end_after_the_circuit_opened(self) -> None:
+        """Its own exception passes through, and counts in the totals alone."""
+        breaker = CircuitBreaker("block", failure_threshold=1, registry=None)
+
+        async def block() -> None:
+            async with DelegatingBlock(breaker):
+                fail(breaker)
+                raise DownError("the block's own")
+
+        with pytest.raises(DownError, match="the block's own"):
+            await block()
+        assert breaker.is_open
+        assert breaker.total_failures == 2
+        assert breaker.in_flight == 0
+
+    async def test_a_block_entered_by_name_is_counted_under_a_mode(self) -> None:
+        """Where every admission is asked for."""
+        breaker = CircuitBreaker("block", registry=None)
+        breaker.disable("false alarm")
+        async with DelegatingBlock(breaker):
+            assert breaker.in_flight == 1
+        with contextlib.suppress(DownError), DelegatingBlock(breaker):
+            raise DownError
+        assert (breaker.total_successes, breaker.total_failures) == (1, 1)
+        assert breaker.in_flight == 0
+
+    async def test_a_subclass_may_override_the_exit(self) -> None:
+        """The probe that a subclass admits is given back through its own exit."""
+        clock = FakeClock()
+        breaker = OverridingBreaker(
+            "block",
+            failure_threshold=1,
+            recovery_timeout=10.0,
+            success_threshold=1,
+            half_open_max_calls=1,
+            clock=clock,
+            registry=None,
+        )
+        with contextlib.suppress(DownError):
+            async with breaker:
+                raise DownError
+        clock.advance(10.0)
+        async with breaker:
+            pass
+        assert breaker.is_closed
+
+    async def test_an_exit_pushed_on_a_stack_settles_a_block_entered_by_name(self) -> None:
+        """`push_async_exit` after a successful enter works as contextlib documents it."""
+        breaker = half_open_breaker(FakeClock())
+        async with contextlib.AsyncExitStack() as stack:
+            await breaker.__aenter__()
+            stack.push_async_exit(breaker)
+        assert breaker.is_closed
+        assert breaker.in_flight == 0
+
+
+class TestResultPredicate:
+    """A block has no result."""
+
+    async def test_a_block_never_asks_is_failed_result(self) -> None:
+        """A predicate made for responses is not handed a None that nobody returned."""
+        asked: list[object] = []
+
+        def is_failed(result: object) -> bool:
+            asked.append(result)
+            return True
+
+        breaker = CircuitBreaker("block", is_failed_result=is_failed, registry=None)
+        async with breaker:
+            pass
+        with breaker:
+            pass
+        assert asked == []
+        assert breaker.total_successes == 2
+
+
+def test_another_block_between_look_up_and_enter_does_no_harm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A finalizer or signal handler may use a breaker while another block is being entered."""
+    for gil_enabled in (True, False):
+        monkeypatch.setattr(
+            "example_service.infra.resilience.circuit_breaker.GIL_ENABLED", gil_enabled
+        )
+        breaker = CircuitBreaker("block", registry=None)
+        other = CircuitBreaker("other", registry=None)
+        leave = breaker.__exit__
+        with other:
+            pass
+        breaker.__enter__()
+        leave(None, None, None)
+        assert breaker.total_successes == other.total_successes == 1
+        assert breaker.in_flight == 0
+
+
+async def test_a_probe_that_is_the_first_look_after_the_wait_settles_its_own_admission() -> None:
+    """After a reset its failure is late, and does not count against the new stay in CLOSED."""
+    clock = FakeClock()
+    breaker = CircuitBreaker(
+        "block", failure_threshold=1, recovery_timeout=10.0, clock=clock, registry=None
+    )
+    fail(breaker)
+    clock.advance(10.0)
+    with contextlib.suppress(DownError):
+        async with breaker:
+            await breaker.reset()
+            raise DownError
+    assert breaker.is_closed
+    assert breaker.in_flight == 0
+
+
+def test_a_breaker_that_is_gone_when_its_block_ends_does_no_harm() -> None:
+    """The block has nobody to report to."""
+    breakers = [half_open_breaker(FakeClock())]
+    with contextlib.ExitStack() as stack:
+        leave = breakers[0].__exit__
+        breakers[0].__enter__()
+        stack.push(leave)
+        breakers.clear()
+        gc.collect()
+
+
+def test_an_exit_looked_up_for_one_breaker_does_not_end_the_block_of_another() -> None:
+    """Two breakers whose exits are looked up before either is entered."""
+    clock = FakeClock()
+    first, second = half_open_breaker(clock), half_open_breaker(clock)
+    leave_first = first.__exit__
+    second.__enter__()
+    first.__enter__()
+    leave_first(None, None, None)
+    assert first.is_closed
+    assert second.is_half_open
+    second.__exit__(None, None, None)
+    assert second.is_closed
+
+
+def test_an_exit_without_an_enter_changes_no_state() -> None:
+    """In no state; what it counts as is a success of nobody."""
+    for state in CircuitState:
+        breaker = CircuitBreaker("block", success_threshold=1, registry=None)
+        breaker._state = state
+        breaker.__exit__(DownError, DownError(), None)
+        assert breaker.state is state
+        assert breaker.in_flight == 0
+
+
+def test_a_block_refused_counts_as_a_rejection() -> None:
+    """A full half-open circuit refuses a block as it refuses a call."""
+    breaker = half_open_breaker(FakeClock())
+    with breaker, pytest.raises(CircuitOpenError), breaker:
+        pass
+    assert breaker.total_rejections == 1

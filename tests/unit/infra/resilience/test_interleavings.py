@@ -1,0 +1,331 @@
+"""Two threads on one breaker, one of them stopped at each line in turn while the other acts.
+
+Thread A performs an operation. At its n-th line inside the package it is stopped, thread B performs
+another operation as far as A's locks let it, and A goes on; for every n there is. Whatever came
+out must be explained by some order of the admissions and ends of both, as the model has them.
+"""
+
+import contextlib
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeAlias
+
+import pytest
+
+import example_service.infra.resilience
+from example_service.infra.resilience import (
+    Backoff,
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    circuit_breaker,
+)
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.breaker_model import Model
+
+PACKAGE = str(Path(example_service.infra.resilience.__file__).parent)
+
+RECOVERY_TIMEOUT = 10.0
+
+
+class WatchedLock:
+    """A re-entrant lock that says when a thread is about to wait for it.
+
+    Args:
+        waiting: Called by the thread that is about to wait.
+    """
+
+    def __init__(self, waiting: Callable[[], None]) -> None:
+        self._lock = threading.RLock()
+        self._waiting = waiting
+
+    def acquire(self) -> None:
+        """Take the lock."""
+        if not self._lock.acquire(blocking=False):
+            self._waiting()
+            self._lock.acquire()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class DownError(Exception):
+    """Counts as a failure."""
+
+
+class Rig:
+    """A breaker of one failure below, or at, a threshold, with everything needed to watch it."""
+
+    def __init__(self, prepare: str) -> None:
+        self.clock = FakeClock(now=0.0)
+        self.registry = CircuitBreakerRegistry()
+        self.may_go_on = threading.Event()
+        self.running = self.most_at_once = 0
+        self.breaker = CircuitBreaker(
+            "shared",
+            failure_threshold=2,
+            recovery_timeout=RECOVERY_TIMEOUT,
+            success_threshold=2,
+            half_open_max_calls=1,
+            backoff=Backoff(multiplier=1.0),
+            clock=self.clock,
+            registry=self.registry,
+        )
+        self.breaker._mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
+        self.registry._lock = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
+        for step in PREPARATIONS[prepare]:
+            if step == "wait":
+                self.clock.advance(RECOVERY_TIMEOUT)
+            else:
+                OPERATIONS[step](self)
+
+    def work(self, *, fail: bool) -> None:
+        """What the breaker guards."""
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        self.running -= 1
+        if fail:
+            raise DownError
+
+    def seen(self) -> tuple[object, ...]:
+        """What there is to compare with the model."""
+        metrics = self.breaker.get_metrics()
+        snapshot = self.registry.snapshots()[0]
+        return (
+            metrics["state"],
+            metrics["failure_count"],
+            metrics["success_count"],
+            metrics["opened_count"],
+            metrics["in_flight"],
+            snapshot.failures,
+            snapshot.successes,
+            snapshot.rejections,
+        )
+
+    def in_flight_of_one_call(self) -> int:
+        """Calls in flight while there is one: a lost admission shows here."""
+        _reset(self)
+        with self.breaker:
+            return self.breaker.in_flight
+
+
+def _call(rig: Rig, *, fail: bool) -> None:
+    with contextlib.suppress(DownError, CircuitOpenError):
+        rig.breaker.call_sync(rig.work, fail=fail)
+
+
+def _block(rig: Rig, *, fail: bool) -> None:
+    with contextlib.suppress(DownError, CircuitOpenError), rig.breaker:
+        rig.work(fail=fail)
+
+
+def _reset(rig: Rig) -> None:
+    with contextlib.suppress(StopIteration):
+        rig.breaker.reset().send(None)
+
+
+OPERATIONS: dict[str, Callable[[Rig], object]] = {
+    "success": lambda rig: _call(rig, fail=False),
+    "failure": lambda rig: _call(rig, fail=True),
+    "successful block": lambda rig: _block(rig, fail=False),
+    "failing block": lambda rig: _block(rig, fail=True),
+    "look": lambda rig: rig.breaker.state,
+    "scrape": lambda rig: rig.registry.snapshots(),
+    "reset": _reset,
+}
+
+PREPARATIONS = {
+    "closed": [],
+    "closed, one failure from opening": ["failure"],
+    "open": ["failure", "failure"],
+    "open, its wait over": ["failure", "failure", "wait"],
+    "half-open": ["failure", "failure", "wait", "look"],
+    "half-open, one success from closing": ["failure", "failure", "wait", "success"],
+}
+
+# Those in which one call at once is the limit from start to end; success may close the others.
+PROBING = {"open, its wait over", "half-open"}
+
+Step: TypeAlias = Callable[[Model, dict[str, Any]], None]
+
+
+def _steps(who: str, operation: str) -> list[Step]:
+    """The atomic steps of an operation, on the model; `who` keeps its call apart."""
+    if operation in {"look", "scrape"}:
+        return [lambda model, _: model.look()]
+    if operation == "reset":
+        return [lambda model, _: model.reset()]
+
+    def begin(model: Model, calls: dict[str, Any]) -> None:
+        calls[who] = model.begin()
+
+    def end(model: Model, calls: dict[str, Any]) -> None:
+        if calls[who] is not None:
+            model.end(calls[who], "failure" if operation.startswith("fail") else "success")
+
+    return [begin, end]
+
+
+def _modelled(prepare: str) -> Model:
+    model = Model()
+    for step in PREPARATIONS[prepare]:
+        if step == "wait":
+            model.now += RECOVERY_TIMEOUT
+        else:
+            calls: dict[str, Any] = {}
+            for one in _steps("P", step):
+                one(model, calls)
+    return model
+
+
+def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
+    """What may come out: each order of A's and B's steps that keeps A's and B's own order."""
+    steps = [("A", one) for one in _steps("A", a)] + [("B", one) for one in _steps("B", b)]
+    outcomes: set[tuple[object, ...]] = set()
+    for order in itertools.permutations(range(len(steps))):
+        kept = all(
+            [i for i in order if steps[i][0] == who]
+            == [i for i in range(len(steps)) if steps[i][0] == who]
+            for who in "AB"
+        )
+        if not kept:
+            continue
+        model = _modelled(prepare)
+        calls: dict[str, Any] = {}
+        for i in order:
+            steps[i][1](model, calls)
+        model.look()
+        outcomes.add(
+            (
+                model.state,
+                model.failure_count,
+                model.success_count,
+                model.opened_count,
+                len(model.calls),
+                model.lifetime["failures"],
+                model.lifetime["successes"],
+                model.lifetime["rejections"],
+            )
+        )
+    return outcomes
+
+
+@dataclass
+class Stopped:
+    """One run: A stopped at a line, B acting there."""
+
+    rig: Rig
+    a: Callable[[Rig], object]
+    b: Callable[[Rig], object]
+    stop_at: int
+    line: str = ""
+
+    def run(self) -> bool:
+        """Perform both; whether A had so many lines."""
+        self._lines = 0
+        self.errors: list[BaseException] = []
+        self._others: list[threading.Thread] = []
+        first = threading.Thread(target=self._run_a)
+        first.start()
+        first.join()
+        for other in self._others:
+            other.join()
+        return bool(self._others)
+
+    def _run_a(self) -> None:
+        sys.settrace(self._trace)
+        try:
+            self.a(self.rig)
+        except BaseException as error:  # noqa: BLE001 - The test's thread reports it.
+            self.errors.append(error)
+        finally:
+            sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        if event == "line":
+            self._lines += 1
+            if self._lines == self.stop_at:
+                self.line = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                self._let_b_act()
+        return self._trace
+
+    def _let_b_act(self) -> None:
+        other = threading.Thread(target=self._run_b)
+        self._others.append(other)
+        other.start()
+        self.rig.may_go_on.wait()
+
+    def _run_b(self) -> None:
+        try:
+            self.b(self.rig)
+        except BaseException as error:  # noqa: BLE001 - The test's thread reports it.
+            self.errors.append(error)
+        finally:
+            self.rig.may_go_on.set()
+
+
+def _every_stop(prepare: str, a: str, b: str) -> Iterator[Stopped]:
+    for stop_at in itertools.count(1):
+        stopped = Stopped(Rig(prepare), OPERATIONS[a], OPERATIONS[b], stop_at)
+        if not stopped.run():
+            return
+        yield stopped
+
+
+def _check(prepare: str, a: str, others: Iterable[str]) -> None:
+    unexplained = []
+    for b in others:
+        explained = _explained(prepare, a, b)
+        for stopped in _every_stop(prepare, a, b):
+            stop = f"{a}, stopped at {stopped.line} by {b}"
+            if stopped.errors:
+                unexplained.append(f"{stop}: {stopped.errors!r}")
+            elif (seen := stopped.rig.seen()) not in explained:
+                unexplained.append(f"{stop}: {seen}, none of {explained}")
+            elif stopped.rig.most_at_once > 2 - (prepare in PROBING):
+                unexplained.append(f"{stop}: {stopped.rig.most_at_once} calls at once")
+            elif (in_flight := stopped.rig.in_flight_of_one_call()) != 1:
+                unexplained.append(f"{stop}: one call in flight is shown as {in_flight}")
+    assert not unexplained, "\n".join(unexplained)
+
+
+# Those that tell the most: what counts without the lock, and what ends a phase under its feet.
+TELLING = ("success", "failure", "reset")
+
+
+@pytest.mark.parametrize("prepare", PREPARATIONS)
+@pytest.mark.parametrize("a", ["success", "failure", "failing block", "reset"])
+def test_whatever_line_a_thread_is_stopped_at_nothing_is_lost(prepare: str, a: str) -> None:
+    """Wherever one thread is stopped for another, every count is explained by some order."""
+    _check(prepare, a, TELLING)
+
+
+@pytest.mark.parametrize("prepare", PREPARATIONS)
+def test_whatever_line_a_free_thread_is_stopped_at_nothing_is_lost(
+    prepare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is where nothing is atomic but what the lock makes so."""
+    monkeypatch.setattr(circuit_breaker, "GIL_ENABLED", False)
+    _check(prepare, "failing block", ["failure", "reset"])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("prepare", PREPARATIONS)
+@pytest.mark.parametrize("a", OPERATIONS)
+def test_whatever_two_threads_do_nothing_is_lost(prepare: str, a: str) -> None:
+    """So it is for every pair of operations."""
+    _check(prepare, a, [one for one in OPERATIONS if one not in TELLING])

@@ -1,0 +1,210 @@
+"""Listeners are told what happens, outside the lock, and can do no harm."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+
+import pytest
+
+from example_service.infra.resilience import (
+    CallFailed,
+    CallRejected,
+    CallSucceeded,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    StateChanged,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience.scenes import DownError, RunningCall, fail, make_breaker, succeed
+
+
+@dataclass
+class BrokenHook:
+    """A callable that raises; as a dataclass with equality it has no hash."""
+
+    calls: int = 0
+
+    def __call__(self, _event: CallSucceeded, /) -> None:
+        """Fail."""
+        self.calls += 1
+        raise ValueError("broken")
+
+
+class ListenerOfHooks:
+    """A listener whose hook is an attribute."""
+
+    def __init__(self, hook: BrokenHook) -> None:
+        self.on_success = hook
+
+
+def test_a_hook_without_a_hash_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """What kind of callable a hook is makes no difference to the guarded call."""
+    hook = BrokenHook()
+    breaker = CircuitBreaker("told", listeners=[ListenerOfHooks(hook)], registry=None)
+    with caplog.at_level(logging.ERROR, logger="example_service.infra.resilience"):
+        assert breaker.call_sync(lambda: "fine") == "fine"
+        assert breaker.call_sync(lambda: "fine") == "fine"
+    assert hook.calls == 2
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info is not None
+    assert caplog.records[0].breaker == "told"  # type: ignore[attr-defined]
+
+
+class BrokenListener:
+    """Raises at whatever it hears."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def on_state_change(self, event: StateChanged, /) -> None:
+        """Fail."""
+        self.heard += 1
+        raise RuntimeError(event)
+
+    def on_success(self, event: CallSucceeded, /) -> None:
+        """Fail."""
+        self.heard += 1
+        raise RuntimeError(event)
+
+    def on_failure(self, event: CallFailed, /) -> None:
+        """Fail."""
+        self.heard += 1
+        raise RuntimeError(event)
+
+    def on_rejection(self, event: CallRejected, /) -> None:
+        """Fail."""
+        self.heard += 1
+        raise RuntimeError(event)
+
+
+def test_one_that_raises_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """The circuit works, the others hear everything, and each broken hook is logged once."""
+    broken, told = BrokenListener(), RecordingListener()
+    clock = FakeClock()
+    breaker = make_breaker(clock, failure_threshold=2, listeners=[broken, told])
+    with caplog.at_level(logging.ERROR, logger="example_service.infra.resilience"):
+        for _ in range(3):
+            succeed(breaker)
+            fail(breaker, 2)
+            with pytest.raises(CircuitOpenError):
+                succeed(breaker)
+            clock.advance(1000.0)
+            succeed(breaker, 2)
+    assert len(told.events) == broken.heard == 3 * (1 + 3 + 1 + 1 + 3)
+    assert len(caplog.records) == 4
+
+
+def test_events_tell_what_happened_in_order() -> None:
+    """The whole list, with durations where calls are timed."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, failure_threshold=1, success_threshold=1, listeners=[told])
+    first = RunningCall(breaker)
+    clock.advance(2.0)
+    first.succeed()
+    second = RunningCall(breaker)
+    clock.advance(3.0)
+    second.fail()
+    with pytest.raises(CircuitOpenError):
+        succeed(breaker)
+    clock.advance(60.0)
+    third = RunningCall(breaker)
+    with pytest.raises(CircuitOpenError):
+        [RunningCall(breaker) for _ in range(3)]
+    clock.advance(4.0)
+    third.succeed()
+    closed, opened, half_open = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+    reason = "1 failures in a row; last failures: DownError"
+    assert told.events == [
+        CallSucceeded("scene", 2.0),
+        CallFailed("scene", "DownError", 3.0),
+        StateChanged("scene", closed, opened, 60.0, 1, 0, reason),
+        CallRejected("scene", opened, 60.0),
+        StateChanged("scene", opened, half_open, None, 1, 1, "the open wait is over"),
+        CallRejected("scene", half_open, 0.0),
+        CallSucceeded("scene", 4.0),
+        StateChanged("scene", half_open, closed, None, 0, 2, "1 probes succeeded"),
+    ]
+
+
+def test_a_failed_result_has_no_error_type() -> None:
+    """Nothing was raised."""
+    told = RecordingListener()
+    breaker = make_breaker(listeners=[told], is_failed_result=bool)
+    breaker.call_sync(lambda: 503)
+    assert told.events == [CallFailed("scene", None, 0.0)]
+
+
+def test_events_are_frozen() -> None:
+    """No listener can change what the next one hears."""
+    event = CallSucceeded("scene", 1.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.breaker_name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("method", ["call_sync", "reset", "state", "force_open", "get_metrics"])
+def test_a_listener_may_call_the_breaker(method: str) -> None:
+    """Also with what causes further events."""
+
+    class Meddler:
+        """Does something to the breaker that has just opened."""
+
+        def on_state_change(self, event: StateChanged, /) -> None:
+            """Meddle once."""
+            if event.to_state is not CircuitState.OPEN or heard:
+                return
+            heard.append(event)
+            if method == "call_sync":
+                with pytest.raises(CircuitOpenError):
+                    breaker.call_sync(str)
+            elif method == "reset":
+                with pytest.raises(StopIteration):
+                    breaker.reset().send(None)
+            elif method == "force_open":
+                breaker.force_open("by a listener")
+            elif method == "get_metrics":
+                breaker.get_metrics()
+
+    heard: list[StateChanged] = []
+    breaker = make_breaker(failure_threshold=1, listeners=[Meddler()])
+    fail(breaker)
+    assert len(heard) == 1
+    assert breaker.is_closed == (method == "reset")
+
+
+class OneHook:
+    """Hears of changes of state only."""
+
+    def __init__(self) -> None:
+        self.heard: list[StateChanged] = []
+
+    def on_state_change(self, event: StateChanged, /) -> None:
+        """Keep it."""
+        self.heard.append(event)
+
+
+def test_one_hook_is_enough() -> None:
+    """What a listener does not have is not called."""
+    one = OneHook()
+    breaker = make_breaker(failure_threshold=1, listeners=[one])
+    succeed(breaker)
+    fail(breaker)
+    with pytest.raises(CircuitOpenError):
+        succeed(breaker)
+    assert [event.to_state for event in one.heard] == ["open"]
+
+
+def test_exceptions_that_are_no_exceptions_pass_through_a_listener() -> None:
+    """A keyboard interrupt is nobody's to swallow."""
+
+    class Interrupting:
+        """Interrupted while it hears."""
+
+        def on_failure(self, event: CallFailed, /) -> None:
+            """Be interrupted."""
+            raise KeyboardInterrupt(event)
+
+    breaker = make_breaker(listeners=[Interrupting()])
+    with pytest.raises(KeyboardInterrupt), breaker:
+        raise DownError
+    assert breaker.in_flight == 0

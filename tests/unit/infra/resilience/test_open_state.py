@@ -1,0 +1,214 @@
+"""OPEN: nothing is called until the wait is over."""
+
+import pytest
+
+from example_service.infra.resilience import Backoff, CircuitOpenError, CircuitState
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience.scenes import (
+    FORMS,
+    PLAIN_FORMS,
+    DownError,
+    RunningCall,
+    half_opened,
+    make_breaker,
+    opened,
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_no_coroutine_runs(form: str) -> None:
+    """A refused coroutine function is not even called."""
+
+    async def work() -> None:
+        pytest.fail("ran while open")
+
+    breaker = opened(FakeClock())
+    with pytest.raises(CircuitOpenError):
+        await FORMS[form](breaker, work)
+    assert breaker.total_rejections == 1
+    assert breaker.in_flight == 0
+
+
+@pytest.mark.parametrize("form", PLAIN_FORMS)
+def test_no_plain_function_runs(form: str) -> None:
+    """Nor is a plain function."""
+    breaker = opened(FakeClock())
+    with pytest.raises(CircuitOpenError):
+        PLAIN_FORMS[form](breaker, lambda: pytest.fail("ran while open"))
+    assert breaker.total_rejections == 1
+
+
+def test_the_refusal_says_when_to_come_back() -> None:
+    """The error counts down to the moment in which a probe may be admitted."""
+    clock = FakeClock()
+    breaker = opened(clock, recovery_timeout=60.0)
+    for passed, left in ((0.0, 60.0), (0.5, 59.5), (59.0, 0.5)):
+        clock.advance(passed)
+        with pytest.raises(CircuitOpenError) as caught:
+            breaker.call_sync(str)
+        assert caught.value.retry_after == left
+        assert caught.value.state is CircuitState.OPEN
+        assert caught.value.breaker_name == "scene"
+        assert caught.value.reason == "5 failures in a row; last failures: DownError"
+        assert breaker.get_metrics()["retry_after"] == left
+
+
+def test_the_wait_ends_exactly_on_time() -> None:
+    """At the announced moment, and not before, the circuit is half-open."""
+    clock = FakeClock()
+    breaker = opened(clock, recovery_timeout=60.0)
+    clock.advance(59.0)
+    assert breaker.is_open
+    clock.advance(1.0)
+    assert breaker.is_half_open
+
+
+def test_looks_after_the_wait_yield_one_transition() -> None:
+    """Whoever looks, and however often, the change is told once, and no permit is used."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = opened(clock, listeners=[told], half_open_max_calls=1)
+    told.events.clear()
+    clock.advance(1e6)
+    for _ in range(3):
+        assert breaker.state is CircuitState.HALF_OPEN
+        assert breaker.get_metrics()["state"] == "half_open"
+        assert breaker.is_half_open
+        assert breaker.total_failures == 5
+    assert len(told.events) == 1
+    RunningCall(breaker).succeed()
+
+
+def test_a_look_during_the_wait_tells_nothing() -> None:
+    """Reading changes nothing as long as nothing is due."""
+    told = RecordingListener()
+    breaker = opened(FakeClock(), listeners=[told])
+    told.events.clear()
+    assert breaker.is_open
+    assert not breaker.is_closed
+    assert not breaker.is_half_open
+    breaker.get_metrics()
+    assert told.events == []
+
+
+@pytest.mark.parametrize("end", ["success", "failure"])
+def test_late_outcomes_change_neither_state_nor_opening_time(end: str) -> None:
+    """Calls from before the outage end into the totals alone."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, failure_threshold=1, recovery_timeout=60.0)
+    late, last = RunningCall(breaker), RunningCall(breaker)
+    last.fail()
+    clock.advance(59.0)
+    if end == "success":
+        late.succeed()
+    else:
+        late.fail()
+    metrics = breaker.get_metrics()
+    assert metrics["state"] == "open"
+    assert metrics["retry_after"] == 1.0
+    assert metrics["total_successes" if end == "success" else "total_failures"] >= 1
+    assert metrics["opened_count"] == 1
+    assert metrics["failure_count"] == 1
+
+
+def test_simultaneous_failures_open_once() -> None:
+    """Of a hundred calls that fail together, those after the threshold's change nothing."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, failure_threshold=5, listeners=[told])
+    calls = [RunningCall(breaker) for _ in range(100)]
+    for call in calls:
+        call.fail()
+    assert breaker.get_metrics()["opened_count"] == 1
+    assert breaker.total_failures == 100
+    clock.advance(60.0)
+    assert breaker.is_half_open
+
+
+class TestWaits:
+    """How long the circuit stays open."""
+
+    def test_they_grow_with_each_failed_recovery_up_to_the_limit(self) -> None:
+        """By default twice as long each time, and never more than five times the first."""
+        clock = FakeClock()
+        breaker = opened(clock, recovery_timeout=60.0)
+        waits = []
+        for _ in range(6):
+            waits.append(breaker.get_metrics()["retry_after"])
+            clock.advance(waits[-1])
+            RunningCall(breaker).fail()
+        assert waits == [60.0, 120.0, 240.0, 300.0, 300.0, 300.0]
+
+    def test_a_full_recovery_forgets_the_growth(self) -> None:
+        """The outage after the next success starts with the first wait."""
+        clock = FakeClock()
+        breaker = half_opened(clock, failure_threshold=1, success_threshold=1)
+        RunningCall(breaker).fail()
+        clock.advance(120.0)
+        RunningCall(breaker).succeed()
+        assert breaker.is_closed
+        RunningCall(breaker).fail()
+        assert breaker.get_metrics()["retry_after"] == 60.0
+
+    def test_the_announced_wait_is_the_one_used(self) -> None:
+        """With jitter too, a caller that comes back when it was told to is a probe."""
+        clock = FakeClock(now=0.0)
+        breaker = opened(clock, backoff=Backoff(jitter=1.0, seed=7))
+        for _ in range(20):
+            with pytest.raises(CircuitOpenError) as caught:
+                breaker.call_sync(str)
+            wait = caught.value.retry_after
+            assert wait is not None
+            clock.advance(wait)
+            RunningCall(breaker).fail()
+
+    def test_thousands_of_failed_recoveries_stay_finite(self) -> None:
+        """The power of the multiplier may overflow; the wait may not."""
+        clock = FakeClock()
+        breaker = opened(clock, backoff=Backoff(multiplier=10.0), half_open_max_calls=1)
+        for _ in range(3000):
+            clock.advance(300.0)
+            RunningCall(breaker).fail()
+        assert breaker.get_metrics()["retry_after"] == 300.0
+        assert breaker.get_metrics()["opened_count"] == 3001
+
+    def test_the_wall_clock_plays_no_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Setting the clock of the machine neither shortens nor lengthens a wait."""
+        clock = FakeClock()
+        breaker = opened(clock)
+        monkeypatch.setattr("time.time", lambda: 0.0)
+        assert breaker.get_metrics()["retry_after"] == 60.0
+        monkeypatch.setattr("time.time", lambda: 1e12)
+        assert breaker.is_open
+        clock.advance(60.0)
+        assert breaker.is_half_open
+
+
+def test_the_whole_story_of_an_outage() -> None:
+    """Closed, open, half-open, open for longer, half-open, closed: told in this order."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = opened(clock, failure_threshold=2, listeners=[told])
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(str)
+    clock.advance(60.0)
+    with pytest.raises(DownError), breaker:
+        raise DownError
+    clock.advance(120.0)
+    RunningCall(breaker).succeed()
+    RunningCall(breaker).succeed()
+    story = []
+    for event in told.events:
+        kind = type(event).__name__
+        to = getattr(event, "to_state", None)
+        story.append(f"{kind} {to}" if to else kind)
+    assert story == [
+        "CallFailed",
+        "CallFailed",
+        "StateChanged open",
+        "CallRejected",
+        "StateChanged half_open",
+        "CallFailed",
+        "StateChanged open",
+        "StateChanged half_open",
+        "CallSucceeded",
+        "CallSucceeded",
+        "StateChanged closed",
+    ]

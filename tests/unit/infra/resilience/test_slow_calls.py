@@ -1,0 +1,282 @@
+"""`slow_call_duration`: a call that still runs after so long counts as failed at that moment."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import (
+    CallFailed,
+    CallSucceeded,
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    StateChanged,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience.scenes import (
+    FORMS,
+    DownError,
+    RunningCall,
+    fail,
+    half_opened,
+    make_breaker,
+    succeed,
+)
+
+ENDS: dict[str, Callable[[RunningCall], None]] = {
+    "success": RunningCall.succeed,
+    "failure": RunningCall.fail,
+    "cancellation": lambda call: call.end_with(asyncio.CancelledError()),
+    "abandoning": lambda call: call.end_with(GeneratorExit()),
+}
+
+# Everything by which somebody can look at a breaker.
+LOOKS: dict[str, Callable[[CircuitBreaker, CircuitBreakerRegistry], object]] = {
+    "state": lambda breaker, _: breaker.state,
+    "is_open": lambda breaker, _: breaker.is_open,
+    "total_failures": lambda breaker, _: breaker.total_failures,
+    "total_successes": lambda breaker, _: breaker.total_successes,
+    "get_metrics": lambda breaker, _: breaker.get_metrics(),
+    "scrape": lambda _, registry: registry.snapshots(),
+    "get_all_metrics": lambda _, registry: registry.get_all_metrics(),
+}
+
+
+def test_calls_that_hang_open_the_circuit_before_they_end() -> None:
+    """While they pile up, nobody has to wait for the first of them to end."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+    hanging = [RunningCall(breaker) for _ in range(20)]
+    clock.advance(1.0)
+    assert breaker.is_closed
+    clock.advance(1.0)
+    assert breaker.is_open
+    assert breaker.total_failures == 20
+    assert breaker.in_flight == 20
+    assert breaker.get_metrics()["reason"] == "5 failures in a row; last failures: overdue call"
+    for call in hanging:
+        call.succeed()
+    assert breaker.in_flight == 0
+    assert breaker.total_failures == 20
+    assert breaker.total_successes == 0
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_any_look_finds_what_is_overdue(look: str) -> None:
+    """Totals and state are those of the deadline, whoever looks first and however late."""
+    clock, registry, told = FakeClock(now=0.0), CircuitBreakerRegistry(), RecordingListener()
+    breaker = make_breaker(
+        clock, slow_call_duration=2.0, failure_threshold=1, registry=registry, listeners=[told]
+    )
+    RunningCall(breaker)
+    clock.advance(12.0)
+    LOOKS[look](breaker, registry)
+    assert [type(one) for one in told.events] == [CallFailed, StateChanged]
+    assert breaker.get_metrics()["retry_after"] == 50.0
+    assert breaker.total_failures == 1
+
+
+@pytest.mark.parametrize("how", ENDS)
+class TestEnd:
+    """However a call ends, it is counted once."""
+
+    def test_an_end_in_time_counts_as_it_is(self, how: str) -> None:
+        """Before the duration is over the rule has nothing to say."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, slow_call_duration=2.0)
+        call = RunningCall(breaker)
+        clock.advance(1.0)
+        ENDS[how](call)
+        clock.advance(100.0)
+        assert breaker.total_failures == (how == "failure")
+        assert breaker.total_successes == (how == "success")
+        assert breaker.in_flight == 0
+
+    def test_an_end_after_it_counts_as_one_failure(self, how: str) -> None:
+        """Also where nobody looked in between."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, slow_call_duration=2.0)
+        call = RunningCall(breaker)
+        clock.advance(2.0)
+        ENDS[how](call)
+        assert breaker.total_failures == 1
+        assert breaker.total_successes == 0
+        assert breaker.get_metrics()["failure_count"] == 1
+        assert breaker.in_flight == 0
+
+    def test_an_end_after_a_look_changes_nothing(self, how: str) -> None:
+        """The look has counted it."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, slow_call_duration=2.0)
+        call = RunningCall(breaker)
+        clock.advance(2.0)
+        before = breaker.get_metrics()
+        ENDS[how](call)
+        after = breaker.get_metrics()
+        assert (before.pop("in_flight"), after.pop("in_flight")) == (1, 0)
+        assert after == before
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_an_outer_timeout_after_the_duration_does_not_hide_the_failure(form: str) -> None:
+    """A hanging dependency opens the circuit though every caller gives up on it."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=3)
+
+    async def hanging() -> None:
+        clock.advance(2.0)
+        await asyncio.Event().wait()
+
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await FORMS[form](breaker, hanging)
+    assert breaker.is_open
+    assert breaker.total_failures == 3
+    assert breaker.in_flight == 0
+
+
+def test_a_refused_call_is_a_look_too() -> None:
+    """The call after the deadline finds the circuit open."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=1)
+    RunningCall(breaker)
+    clock.advance(3.0)
+    with pytest.raises(CircuitOpenError) as caught:
+        succeed(breaker)
+    assert caught.value.retry_after == 59.0
+
+
+def test_each_call_is_told_with_its_duration() -> None:
+    """An overdue call is told as of its deadline, before what came later."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, slow_call_duration=5.0, listeners=[told])
+    hanging, quick, failing = (RunningCall(breaker) for _ in range(3))
+    clock.advance(2.0)
+    quick.succeed()
+    clock.advance(1.0)
+    failing.fail()
+    clock.advance(4.0)
+    late = RunningCall(breaker)
+    clock.advance(1.0)
+    late.succeed()
+    hanging.fail()
+    assert told.events == [
+        CallSucceeded("scene", 2.0),
+        CallFailed("scene", "DownError", 3.0),
+        CallFailed("scene", None, 5.0),
+        CallSucceeded("scene", 1.0),
+    ]
+
+
+def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
+    """A success after the deadline comes after the overdue call, and starts the row anew."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=2)
+    RunningCall(breaker)
+    clock.advance(4.0)
+    second = RunningCall(breaker)
+    clock.advance(2.0)
+    second.succeed()
+    assert breaker.get_metrics()["failure_count"] == 0
+    fail(breaker)
+    assert breaker.is_closed
+    assert breaker.total_failures == 2
+
+
+def test_a_late_look_finds_open_wait_and_deadline_in_their_order() -> None:
+    """The circuit opened at the deadline, and its wait is long over."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=1, listeners=[told])
+    RunningCall(breaker)
+    clock.advance(500.0)
+    assert breaker.is_half_open
+    assert [getattr(one, "to_state", "failed") for one in told.events] == [
+        "failed",
+        "open",
+        "half_open",
+    ]
+
+
+@pytest.mark.parametrize(("slow", "probe_timeout"), [(2.0, 9.0), (9.0, 2.0)])
+def test_a_probe_is_overdue_after_the_shorter_of_both(slow: float, probe_timeout: float) -> None:
+    """Whichever limit comes first reopens the circuit."""
+    clock = FakeClock()
+    breaker = half_opened(clock, slow_call_duration=slow, probe_timeout=probe_timeout)
+    RunningCall(breaker)
+    clock.advance(1.0)
+    assert breaker.is_half_open
+    clock.advance(1.0)
+    assert breaker.is_open
+    assert breaker.get_metrics()["retry_after"] == 120.0
+    assert breaker.total_failures == 6
+
+
+def test_a_probe_of_a_cycle_that_is_over_is_still_slow() -> None:
+    """It acts on no state any more, but counts as every slow call does."""
+    clock = FakeClock()
+    breaker = half_opened(clock, slow_call_duration=10.0)
+    lingering, failing = RunningCall(breaker), RunningCall(breaker)
+    failing.fail()
+    clock.advance(10.0)
+    assert breaker.total_failures == 7
+    lingering.succeed()
+    assert breaker.total_failures == 7
+    assert breaker.total_successes == 0
+
+
+def test_events_of_one_look_come_in_the_order_of_their_moments() -> None:
+    """The wait was over before the call from before the outage became overdue."""
+    clock, told = FakeClock(), RecordingListener()
+    breaker = make_breaker(
+        clock,
+        slow_call_duration=15.0,
+        failure_threshold=1,
+        recovery_timeout=10.0,
+        listeners=[told],
+    )
+    RunningCall(breaker)
+    fail(breaker)
+    told.events.clear()
+    clock.advance(20.0)
+    assert breaker.is_half_open
+    assert [type(one) for one in told.events] == [StateChanged, CallFailed]
+
+
+async def test_a_stream_that_takes_too_long_is_slow() -> None:
+    """Its duration is from the first item asked for to its end."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+
+    @breaker.protected
+    def stream() -> Any:
+        yield 1
+        clock.advance(2.0)
+        yield 2
+
+    assert list(stream()) == [1, 2]
+    assert breaker.total_failures == 1
+    assert breaker.total_successes == 0
+
+
+async def test_a_block_entered_by_name_is_counted_once() -> None:
+    """Also where the circuit opens before it ends."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=15.0, failure_threshold=1)
+    await breaker.__aenter__()
+    fail(breaker)
+    error = DownError()
+    await breaker.__aexit__(DownError, error, None)
+    clock.advance(20.0)
+    assert breaker.total_failures == 2
+    assert breaker.in_flight == 0
+
+
+def test_the_memory_of_calls_that_ended_is_given_back() -> None:
+    """Only what runs is kept."""
+    breaker = make_breaker(slow_call_duration=10.0)
+    succeed(breaker, 1000)
+    fail(breaker, 4)
+    assert not breaker._machine._running

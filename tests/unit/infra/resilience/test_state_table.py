@@ -1,0 +1,245 @@
+"""The table of states and events in the docs, made by driving the real state machine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from example_service.infra.resilience import CircuitState
+from example_service.infra.resilience.circuit_state import (
+    CircuitStateMachine,
+    HalfOpen,
+    Open,
+    Permit,
+    Phase,
+)
+from tests.unit.infra.resilience.scenes import make_breaker
+
+PAGE = Path(__file__).parents[4] / "docs" / "circuit-breaker.md"
+BEGIN, END = "<!-- state table -->\n", "<!-- end -->"
+
+CLOSED, HALF_OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN
+
+NOW = 1000.0
+RECOVERY_TIMEOUT = 60.0
+
+
+@dataclass
+class Situation:
+    """A circuit in one of its states, with calls that may end.
+
+    Attributes:
+        machine: Its rules; one failure or one success below each threshold there is.
+        current: The permit of a call that the present state admitted; None where it admits none.
+        late: The permit of a call that an earlier state admitted.
+    """
+
+    machine: CircuitStateMachine
+    current: Permit | None
+    late: Permit
+
+
+def _situation(state: CircuitState, *, nearly: bool) -> Situation:
+    machine = make_breaker(
+        failure_threshold=3,
+        success_threshold=3,
+        half_open_max_calls=2,
+        recovery_timeout=RECOVERY_TIMEOUT,
+        slow_call_duration=5.0,
+    )._machine
+    late = _admitted(machine, NOW - 2)
+    if state is CLOSED:
+        machine.reset()
+        for _ in range(2 if nearly else 1):
+            machine.record_failure(_admitted(machine, NOW - 1), NOW - 1)
+        return Situation(machine, _admitted(machine, NOW), late)
+    machine.force_state(CircuitState.OPEN, NOW)
+    if state is CircuitState.OPEN:
+        return Situation(machine, None, late)
+    machine.force_state(HALF_OPEN, NOW)
+    for _ in range(2 if nearly else 1):
+        machine.record_success(_admitted(machine, NOW), NOW)
+    return Situation(machine, _admitted(machine, NOW), late)
+
+
+def _admitted(machine: CircuitStateMachine, now: float) -> Permit:
+    permit = machine.try_acquire(now)
+    assert permit is not None
+    return permit
+
+
+def _begin(one: Situation) -> str:
+    return "runs" if one.machine.try_acquire(NOW) else "refused"
+
+
+def _begin_when_full(one: Situation) -> str | None:
+    if one.machine.phase.state is not HALF_OPEN:
+        return None
+    _admitted(one.machine, NOW)
+    return _begin(one)
+
+
+def _end(how: str, *, late: bool) -> Callable[[Situation], str | None]:
+    def end(one: Situation) -> str | None:
+        permit = one.late if late else one.current
+        if permit is None:
+            return None
+        getattr(one.machine, how)(permit, NOW + 1)
+        return ""
+
+    return end
+
+
+def _overdue(one: Situation) -> str | None:
+    if one.current is None:
+        return None
+    one.machine.release(one.late, NOW + 1)
+    one.machine.advance(NOW + 5)
+    return ""
+
+
+def _wait_over(one: Situation) -> str | None:
+    if one.machine.phase.state is not CircuitState.OPEN:
+        return None
+    one.machine.release(one.late, NOW + 1)
+    one.machine.advance(NOW + RECOVERY_TIMEOUT)
+    return ""
+
+
+def _by_hand(act: Callable[[CircuitStateMachine], object]) -> Callable[[Situation], str]:
+    def by_hand(one: Situation) -> str:
+        act(one.machine)
+        # Whether calls run is asked for every place that HALF_OPEN has, and one more.
+        runs = all(one.machine.try_acquire(NOW) for _ in range(3))
+        return "every call runs" if runs else "calls are refused"
+
+    return by_hand
+
+
+@dataclass(frozen=True)
+class Event:
+    """A row of the table.
+
+    Attributes:
+        name: The words in its first column.
+        act: Lets it happen; what it says beside the changes that show, or None where it cannot
+            happen in that state.
+        nearly: The one state that it is about, one step before a threshold; None for every state.
+    """
+
+    name: str
+    act: Callable[[Situation], str | None]
+    nearly: CircuitState | None = None
+
+
+EVENTS = [
+    Event("a call begins", _begin),
+    Event("a call begins, all places of probes taken", _begin_when_full),
+    Event("a call succeeds", _end("record_success", late=False)),
+    Event(
+        "a call succeeds, the last success needed", _end("record_success", late=False), HALF_OPEN
+    ),
+    Event("a call fails", _end("record_failure", late=False)),
+    Event(
+        "a call fails, the row reaches its threshold", _end("record_failure", late=False), CLOSED
+    ),
+    Event("a call ends as neither", _end("release", late=False)),
+    Event("a call becomes overdue", _overdue),
+    Event("a late call succeeds", _end("record_success", late=True)),
+    Event("a late call fails", _end("record_failure", late=True)),
+    Event("a late call ends as neither", _end("release", late=True)),
+    Event("the open wait is over", _wait_over),
+    Event("`reset()`", _by_hand(lambda machine: machine.reset())),
+    Event("`force_open()`", _by_hand(lambda machine: machine.force_open("why", NOW, None))),
+    Event("`disable()`", _by_hand(lambda machine: machine.disable("why", None))),
+    Event("`shadow()`", _by_hand(lambda machine: machine.shadow("why", None))),
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is to see of a circuit."""
+
+    state: CircuitState
+    failures: int
+    successes: int
+    in_a_row: int
+    towards_closing: int
+
+    @classmethod
+    def of(cls, machine: CircuitStateMachine) -> "Seen":
+        """As it is now, without a look at the time."""
+        phase, totals = machine.phase, machine.totals()
+        return cls(
+            state=phase.state,
+            failures=totals.failures,
+            successes=totals.successes,
+            in_a_row=machine.failures_in_a_row(),
+            towards_closing=phase.successes if isinstance(phase, HalfOpen) else 0,
+        )
+
+
+def _cell(event: Event, state: CircuitState) -> str:
+    if event.nearly not in {None, state}:
+        return "-"
+    situation = _situation(state, nearly=event.nearly is not None)
+    machine = situation.machine
+    before = Seen.of(machine)
+    words = event.act(situation)
+    if words is None:
+        return "-"
+    after = Seen.of(machine)
+    return "; ".join(filter(None, [words, *_changes(machine, before, after)])) or "nothing"
+
+
+def _changes(machine: CircuitStateMachine, before: Seen, after: Seen) -> list[str]:
+    changes = []
+    if after.failures > before.failures:
+        changes.append("counted as a failure")
+    if after.successes > before.successes:
+        changes.append("counted as a success")
+    if after.state is CLOSED is before.state and after.in_a_row != before.in_a_row:
+        changes.append("the row " + ("grows" if after.in_a_row else "starts anew"))
+    if after.state is before.state and after.towards_closing > before.towards_closing:
+        changes.append("one success nearer to closing")
+    if after.state is not before.state:
+        changes.append(f"**{after.state.name}**{_how_long(machine.phase)}")
+    return changes
+
+
+def _how_long(phase: Phase) -> str:
+    if not isinstance(phase, Open) or phase.wait_seconds == inf:
+        return ""
+    return " for the first wait" if phase.wait_seconds == RECOVERY_TIMEOUT else " for a longer wait"
+
+
+def _table() -> str:
+    rows = [["event", *(state.name for state in CircuitState)], ["---"] * 4]
+    rows += [[event.name, *(_cell(event, state) for state in CircuitState)] for event in EVENTS]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_the_table_in_the_docs_is_what_the_machine_does() -> None:
+    """Every event in every state, word for word."""
+    page = PAGE.read_text(encoding="utf-8")
+    _, table_and_rest = page.split(BEGIN)
+    assert table_and_rest.split(END)[0] == _table()
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
+def test_no_state_but_the_three_follows(event: Event) -> None:
+    """And every change of state is one of the drawing's, or made by hand."""
+    drawn = {
+        ("closed", "open"),
+        ("open", "half_open"),
+        ("half_open", "closed"),
+        ("half_open", "open"),
+    }
+    for state in CircuitState:
+        situation = _situation(state, nearly=event.nearly is not None)
+        before = situation.machine.phase.state
+        event.act(situation)
+        after = situation.machine.phase.state
+        assert event.name.startswith("`") or before is after or (before, after) in drawn
