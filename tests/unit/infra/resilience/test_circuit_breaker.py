@@ -120,8 +120,9 @@ class TestConstruction:
             "probe_timeout": 6.5,
             "listeners": (told,),
             "clock": clock,
+            "registry": CircuitBreakerRegistry(),
         }
-        breaker = CircuitBreaker("scene", registry=None, **given)
+        breaker = CircuitBreaker("scene", **given)
         assert {one: getattr(breaker, one) for one in given} == given
 
     def test_parameters_cannot_be_changed(self) -> None:
