@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
-    from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+    from example_service.infra.resilience.breaker_core import BreakerCore
 
 # Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
 # look-up at once, so a thread never has more than one; one left over by a mere `hasattr` is
@@ -48,15 +48,15 @@ class GuardedBlock:
 
     __slots__ = ("_breaker", "_successes", "permit")
 
-    def __init__(self, breaker: "CircuitBreaker | None", permit: Permit | None) -> None:
-        self._breaker: weakref.ref[CircuitBreaker] | None = None
+    def __init__(self, breaker: "BreakerCore | None", permit: Permit | None) -> None:
+        self._breaker: weakref.ref[BreakerCore] | None = None
         self._successes: Iterator[None]
         self.permit = permit
         if breaker is not None:
             self._breaker = weakref.ref(breaker)
             self._successes = breaker._machine.successes
 
-    def enter(self, breaker: "CircuitBreaker", permit: Permit) -> bool:
+    def enter(self, breaker: "BreakerCore", permit: Permit) -> bool:
         """Take the permit of the enter that belongs to this block's exit.
 
         Returns:
@@ -102,7 +102,7 @@ class GuardedBlock:
 
     async def leave_unbound(
         self,
-        breaker: "CircuitBreaker",
+        breaker: "BreakerCore",
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
@@ -112,7 +112,7 @@ class GuardedBlock:
 
     def leave_unbound_sync(
         self,
-        breaker: "CircuitBreaker",
+        breaker: "BreakerCore",
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
@@ -125,7 +125,7 @@ class GuardedBlock:
         if breaker is not None:
             breaker._settle_block(self, exc)
 
-    def _settle_for(self, breaker: "CircuitBreaker", exc: BaseException | None) -> None:
+    def _settle_for(self, breaker: "BreakerCore", exc: BaseException | None) -> None:
         entered_here = self._breaker is not None and self._breaker() is breaker
         breaker._settle_block(self if entered_here else None, exc)
 
@@ -136,7 +136,7 @@ class BlockExit:
     __slots__ = ()
 
     def __get__(
-        self, breaker: "CircuitBreaker | None", owner: type
+        self, breaker: "BreakerCore | None", owner: type
     ) -> "Callable[..., Coroutine[Any, Any, None]]":
         """The exit of the block that is about to be entered."""
         if breaker is None:
@@ -150,7 +150,7 @@ class BlockExitSync:
 
     __slots__ = ()
 
-    def __get__(self, breaker: "CircuitBreaker | None", owner: type) -> "Callable[..., None]":
+    def __get__(self, breaker: "BreakerCore | None", owner: type) -> "Callable[..., None]":
         """The exit of the block that is about to be entered."""
         if breaker is None:
             return _prepared(GuardedBlock(None, None)).leave_unbound_sync
@@ -159,7 +159,7 @@ class BlockExitSync:
         return block.leave_sync
 
 
-def _block_to_enter(breaker: "CircuitBreaker") -> GuardedBlock:
+def _block_to_enter(breaker: "BreakerCore") -> GuardedBlock:
     """The block of the phase where it is shared, else one prepared for this thread's enter."""
     machine = breaker._machine
     with breaker._mutex:

@@ -225,7 +225,7 @@ class TestWhatCountsAsFailure:
     ) -> None:
         """Its own error reaches the caller, and the call counts as neither."""
         monkeypatch.setattr(
-            "example_service.infra.resilience.circuit_breaker.GIL_ENABLED", gil_enabled
+            "example_service.infra.resilience.breaker_core.GIL_ENABLED", gil_enabled
         )
 
         def broken(_: object) -> bool:

@@ -145,7 +145,7 @@ class TestSummary:
     @pytest.fixture(autouse=True)
     def _path(self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            "example_service.infra.resilience.circuit_breaker.GIL_ENABLED", gil_enabled
+            "example_service.infra.resilience.breaker_core.GIL_ENABLED", gil_enabled
         )
 
     def test_there_is_one_a_second_at_most(

@@ -30,7 +30,7 @@ from example_service.infra.resilience import (
     CircuitOpenError,
     FailureRate,
     StateChanged,
-    circuit_breaker,
+    breaker_core,
 )
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.breaker_model import Heard, Model, ModelCall, ModelParameters
@@ -236,7 +236,7 @@ class BreakerMachine(RuleBasedStateMachine):
     ) -> None:
         """Make a breaker and its model with the same parameters."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(circuit_breaker, "GIL_ENABLED", gil_enabled)
+        self.patch.setattr(breaker_core, "GIL_ENABLED", gil_enabled)
         self.clock = FakeClock(now=0.0)
         self.registry = CircuitBreakerRegistry()
         self.listener = listener_type() if listener_type is not None else None
