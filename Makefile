@@ -11,7 +11,7 @@ compile = uv pip compile --quiet --custom-compile-command 'make lock' --universa
 ARGS =
 COVERAGE =
 
-.PHONY: help run test lint bench lock clean environment environment-bench
+.PHONY: help run test lint bench mutation lock clean environment environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -35,16 +35,24 @@ lint: environment ## Check style, formatting, types and import contracts
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)
 
+mutation: environment-mutation ## Change the breaker's rules bit by bit and see a test fail each time
+	@.venv-mutation/bin/mutmut run --max-children 1 $(ARGS)
+	@.venv-mutation/bin/mutmut results
+
 lock: ## Write the locks anew, with uv (ARGS=--upgrade for newer releases)
 	$(compile) $(ARGS) --output-file requirements.lock
 	$(compile) $(ARGS) --group dev --output-file requirements-dev.lock
 	$(compile) $(ARGS) --group bench --output-file requirements-bench.lock
+	$(compile) $(ARGS) --group mutation --output-file requirements-mutation.lock
 
 clean: ## Delete the environments and caches
-	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .*_cache
+	rm -rf .venv .venv-* mutants .coverage .coverage.* .hypothesis .*_cache
 
 environment:
 	@$(call environment,.venv,requirements-dev.lock)
 
 environment-bench:
 	@$(call environment,.venv-bench,requirements-bench.lock)
+
+environment-mutation:
+	@$(call environment,.venv-mutation,requirements-mutation.lock)
