@@ -5,7 +5,7 @@ reach no log. pydantic puts them into `input`, into parts of `ctx`, and through 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import PydanticKnownError
@@ -56,12 +56,20 @@ def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """
     return [
         {
-            "location": [_bounded(part) for part in error["loc"][:_DEEPEST_LOCATION]],
+            "location": [_bounded(part) for part in _location(error)],
             "message": _message(error["type"], error.get("ctx") or {}),
             "type": error["type"],
         }
         for error in errors[:_MOST_ERRORS]
     ]
+
+
+def _location(error: Mapping[str, Any]) -> Sequence[object]:
+    """Where the error is; a member that the model does not know is the client's own word."""
+    location: Sequence[object] = error["loc"]
+    if error["type"] == "extra_forbidden":
+        location = location[:-1]
+    return location[:_DEEPEST_LOCATION]
 
 
 def _bounded(part: object) -> str | int:

@@ -196,6 +196,11 @@ class CircuitBreakerSettings(Group):
         description="Seconds after which a probe that has not ended counts as a failure.",
         examples=[30.0],
     )
+    slow_call_duration: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a call that still runs counts as a failure.",
+        examples=[10.0],
+    )
     critical: bool = Field(
         default=False, description="Whether the service is not ready while the circuit is open."
     )

@@ -115,6 +115,9 @@ def test_renamed_service_is_whole(tmp_path: Path) -> None:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, tmp_path / name)
     [renaming] = [block for block in blocks_of(README) if block.role == "change"]
+    _, _, old_name, new_name, *_ = renaming.text.split()
+    if old_name == new_name:
+        pytest.skip("this service has been renamed already")
     commands = f"git init --quiet\ngit add --all\n{renaming.text}"
     # A hook that runs the tests would point git at this repository instead.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

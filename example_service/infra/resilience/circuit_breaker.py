@@ -47,6 +47,7 @@ from example_service.infra.resilience.validation import (
     instance_error,
     name_error,
     number_error,
+    reason_error,
 )
 
 P = ParamSpec("P")
@@ -237,6 +238,7 @@ class CircuitBreaker(BreakerCore):
 
         Raises:
             CircuitOpenError: The circuit refused; `func` was not called.
+            TypeError: `func` returned a coroutine, which `call` can await and this cannot.
         """
         machine = self._machine
         permit: Permit | None = next(machine.permits, None)
@@ -247,6 +249,10 @@ class CircuitBreaker(BreakerCore):
         except BaseException as error:
             self._settle_error(permit, error)
             raise
+        if result.__class__ is CoroutineType:
+            cast("CoroutineType[Any, Any, Any]", result).close()
+            self._release(permit)
+            raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
         if permit.quiet:
             next(machine.successes)
         else:
@@ -494,7 +500,7 @@ class CircuitBreaker(BreakerCore):
         """Refuse every call, whatever the dependency does.
 
         Args:
-            reason: Why, for logs, metrics and errors; not empty.
+            reason: Why, for logs, metrics and errors: printable, 1 to 500 characters.
             seconds: How long; afterwards the circuit is half-open. None means until `reset`.
 
         Raises:
@@ -509,7 +515,7 @@ class CircuitBreaker(BreakerCore):
         """Let every call through and open for none; outcomes are still counted.
 
         Args:
-            reason: Why, for logs and metrics; not empty.
+            reason: Why, for logs and metrics: printable, 1 to 500 characters.
             seconds: How long; afterwards the circuit is closed. None means until `reset`.
 
         Raises:
@@ -522,7 +528,7 @@ class CircuitBreaker(BreakerCore):
         """Decide and report as ever, but let through what would be refused.
 
         Args:
-            reason: Why, for logs and metrics; not empty.
+            reason: Why, for logs and metrics: printable, 1 to 500 characters.
             seconds: How long; afterwards the circuit refuses what it decides to refuse. None
                 means until `reset`.
 
@@ -539,7 +545,7 @@ class CircuitBreaker(BreakerCore):
         begin: Callable[[float, float | None], ManualMode],
     ) -> None:
         if error := (
-            name_error("reason", reason)
+            reason_error("reason", reason)
             or (seconds is not None and number_error("seconds", seconds))
         ):
             raise error

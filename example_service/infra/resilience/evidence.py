@@ -29,6 +29,11 @@ class Evidence:
 
     def open_because(self, cause: str) -> str:
         """Keep the reason of an opening: its cause and the kinds of the last failures."""
-        kinds = ", ".join(kind[:KIND_LENGTH] for kind in self._kinds)
+        kinds = ", ".join(_printable(kind[:KIND_LENGTH]) for kind in self._kinds)
         self.reason = f"{cause}; last failures: {kinds}" if kinds else cause
         return self.reason
+
+
+def _printable(kind: str) -> str:
+    """A type's name may hold anything; in a log line it must not begin another."""
+    return "".join(one if one.isprintable() else "?" for one in kind)

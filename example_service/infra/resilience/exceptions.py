@@ -53,8 +53,8 @@ class CircuitOpenError(Exception):
         if self.breaker_name is None:
             return super().__str__()
         if self.state is CircuitState.HALF_OPEN:
-            return f"Circuit breaker '{self.breaker_name}' half-open call limit reached"
-        message = f"Circuit breaker '{self.breaker_name}' is open"
+            return f"Circuit breaker {self.breaker_name!r} half-open call limit reached"
+        message = f"Circuit breaker {self.breaker_name!r} is open"
         if self.retry_after is None:
             return message
         return f"{message}, retry after {self.retry_after:.1f} seconds"

@@ -8,6 +8,7 @@ from example_service.infra.resilience.validation import count_error, number_erro
 
 # Results that come within a sixtieth of the window after one another are counted as one moment.
 MOMENTS = 60
+LARGEST_WINDOW_CALLS = 1_000_000
 
 
 class FailureWindow(Protocol):
@@ -35,8 +36,8 @@ class FailureRate:
         window_seconds: Length of a window of time, in seconds; a result leaves it as soon as it
             is that old. Results that come within a sixtieth of the window are taken together and
             leave with the first of them.
-        window_calls: Length of a window of calls: the last so many results. Give one of the two
-            windows; with neither it is `window_calls=100`.
+        window_calls: Length of a window of calls: the last so many results, at most 1,000,000.
+            Give one of the two windows; with neither it is `window_calls=100`.
         minimum_calls: Results that the window must hold before the share counts.
 
     Raises:
@@ -69,6 +70,11 @@ class FailureRate:
             )
         ):
             raise error
+        if self.window_calls is not None and self.window_calls > LARGEST_WINDOW_CALLS:
+            raise ValueError(
+                f"FailureRate.window_calls must be at most {LARGEST_WINDOW_CALLS}, a byte each, "
+                f"not {self.window_calls}"
+            )
         if self.window_calls is not None and self.minimum_calls > self.window_calls:
             raise ValueError(
                 f"FailureRate.minimum_calls must be at most window_calls ({self.window_calls}), "

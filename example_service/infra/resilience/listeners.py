@@ -31,7 +31,10 @@ class Listeners:
     __slots__ = ("_failed", "given", "on_failure", "on_rejection", "on_state_change", "on_success")
 
     def __init__(self, given: Iterable[CircuitListener]) -> None:
-        self.given = tuple(given)
+        try:
+            self.given = tuple(given)
+        except TypeError:
+            raise TypeError(f"listeners must be an iterable of them, not {given!r}") from None
         self.on_state_change: tuple[Callable[[StateChanged], None], ...] = self._hooks(
             "on_state_change"
         )
@@ -56,7 +59,7 @@ class Listeners:
                 if id(hook) not in self._failed:
                     self._failed.add(id(hook))
                     logger.exception(
-                        "Listener %r of circuit breaker '%s' raised; it is logged only once",
+                        "Listener %r of circuit breaker %r raised; it is logged only once",
                         getattr(hook, "__qualname__", hook),
                         event.breaker_name,
                         extra={"breaker": event.breaker_name},

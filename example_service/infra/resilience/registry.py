@@ -17,6 +17,7 @@ from example_service.infra.resilience.circuit_state import (
     Totals,
 )
 from example_service.infra.resilience.events import StateChanged
+from example_service.infra.resilience.validation import instance_error
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -151,7 +152,15 @@ class CircuitBreakerRegistry:
         """Hold a breaker until it is unregistered; `get` finds it before others of its name.
 
         The one held before under its name, if any, is let go.
+
+        Raises:
+            TypeError: It is no breaker.
         """
+        # The class imports this module for its default registry.
+        from example_service.infra.resilience.circuit_breaker import CircuitBreaker  # noqa: PLC0415
+
+        if error := instance_error("breaker", breaker, CircuitBreaker):
+            raise error
         with self._lock:
             if breaker not in self._living(breaker.name):
                 self.watch(breaker)

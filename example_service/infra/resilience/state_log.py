@@ -19,7 +19,7 @@ def log_state_change(event: StateChanged) -> None:
     if event.to_state is CircuitState.OPEN:
         wait = event.wait_seconds
         logger.warning(
-            "Circuit breaker '%s' opened: %s; probes admitted %s",
+            "Circuit breaker %r opened: %s; probes admitted %s",
             event.breaker_name,
             event.reason,
             "not before a reset" if wait is None else f"in {wait:.1f} seconds",
@@ -27,13 +27,13 @@ def log_state_change(event: StateChanged) -> None:
         )
     elif event.to_state is CircuitState.HALF_OPEN:
         logger.info(
-            "Circuit breaker '%s' is half-open: the next calls are probes",
+            "Circuit breaker %r is half-open: the next calls are probes",
             event.breaker_name,
             extra=fields,
         )
     else:
         logger.info(
-            "Circuit breaker '%s' closed: %s; calls rejected meanwhile: %d",
+            "Circuit breaker %r closed: %s; calls rejected meanwhile: %d",
             event.breaker_name,
             event.reason,
             event.rejections,
@@ -46,7 +46,7 @@ def log_rejections(
 ) -> None:
     """Write the summary of the calls refused since the last one."""
     logger.info(
-        "Circuit breaker '%s' refuses calls: %d since the last such line",
+        "Circuit breaker %r refuses calls: %d since the last such line",
         breaker_name,
         count,
         extra={
@@ -61,7 +61,7 @@ def log_rejections(
 def log_mode(breaker_name: str, mode: ManualMode, seconds: float | None) -> None:
     """Write the line of a mode set by hand."""
     logger.warning(
-        "Circuit breaker '%s' set to %s by hand: %s; holds %s",
+        "Circuit breaker %r set to %s by hand: %s; holds %s",
         breaker_name,
         mode.mode.value,
         mode.reason,

@@ -13,6 +13,18 @@ def name_error(parameter: str, value: object) -> TypeError | ValueError | None:
     return None if value else ValueError(f"{parameter} must not be empty")
 
 
+LONGEST_REASON = 500
+
+
+def reason_error(parameter: str, value: object) -> TypeError | ValueError | None:
+    """A reason is one line that a log can show: printable, and of bounded length."""
+    if error := name_error(parameter, value):
+        return error
+    if str(value).isprintable() and len(str(value)) <= LONGEST_REASON:
+        return None
+    return ValueError(f"{parameter} must be printable and at most {LONGEST_REASON} characters long")
+
+
 def number_error(
     parameter: str,
     value: object,

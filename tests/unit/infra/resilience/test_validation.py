@@ -1,0 +1,67 @@
+"""Bad input to the breaker's other doors: the text names what is wrong and how to mend it."""
+
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    FailureRate,
+)
+
+
+@pytest.mark.parametrize("listeners", [None, 3, object()])
+def test_listeners_that_are_no_iterable_are_named(listeners: Any) -> None:
+    """Whoever reads the error knows which parameter to mend."""
+    with pytest.raises(TypeError, match=r"^listeners must be"):
+        CircuitBreaker("scene", registry=None, listeners=listeners)
+
+
+@pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31m", "x" * 501])
+@pytest.mark.parametrize("mode", ["force_open", "disable", "shadow"])
+def test_a_reason_is_one_short_line(mode: str, reason: str) -> None:
+    """It is written into logs and metrics as it stands."""
+    breaker = CircuitBreaker("scene", registry=None)
+    with pytest.raises(ValueError, match=r"^reason must be printable"):
+        getattr(breaker, mode)(reason)
+    assert "mode" not in breaker.get_metrics()
+
+
+def test_a_window_is_not_larger_than_memory() -> None:
+    """A slip of the pen in a setting is an error, not an exhausted machine."""
+    with pytest.raises(ValueError, match="window_calls must be at most 1000000"):
+        FailureRate(window_calls=10**12)
+
+
+def test_the_synchronous_call_refuses_what_only_await_can_run() -> None:
+    """A coroutine that nobody awaits would have counted as a success."""
+    breaker = CircuitBreaker("scene", registry=None)
+
+    async def work() -> None:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="await call"):
+        _ = breaker.call_sync(work)
+    assert (breaker.total_successes, breaker.in_flight) == (0, 0)
+
+
+def test_only_breakers_can_be_registered() -> None:
+    """Anything else is named."""
+    registry: Any = CircuitBreakerRegistry()
+    with pytest.raises(TypeError, match=r"^breaker must be a CircuitBreaker, not 3"):
+        registry.register(3)
+
+
+def test_a_name_cannot_break_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither that of the breaker nor that of an exception's type."""
+    odd = type("bad\nINFO forged", (Exception,), {})
+    breaker = CircuitBreaker("evil\nINFO forged \x1b[31m", failure_threshold=1, registry=None)
+    with pytest.raises(odd), breaker:
+        raise odd
+    with pytest.raises(CircuitOpenError) as refused, breaker:
+        pass
+    shown = [record.getMessage() for record in caplog.records] + [str(refused.value)]
+    assert len(shown) == 2
+    assert all(line.isprintable() for line in shown)
