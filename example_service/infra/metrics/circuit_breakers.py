@@ -4,7 +4,6 @@ A breaker pays nothing for being exported: it counts for itself, and a scrape re
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
@@ -154,8 +153,7 @@ def _added(one: CircuitSnapshot, other: CircuitSnapshot) -> CircuitSnapshot:
     state_changes = dict(one.state_changes)
     for change, count in other.state_changes.items():
         state_changes[change] = state_changes.get(change, 0) + count
-    return replace(
-        one,
+    return one._replace(
         state=max(one.state, other.state, key=STATE_VALUES.__getitem__),
         failures=one.failures + other.failures,
         successes=one.successes + other.successes,

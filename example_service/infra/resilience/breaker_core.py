@@ -37,7 +37,11 @@ from example_service.infra.resilience.events import (
 )
 from example_service.infra.resilience.evidence import Evidence
 from example_service.infra.resilience.exceptions import CircuitOpenError
-from example_service.infra.resilience.guarded_block import GuardedBlock, prepared_blocks
+from example_service.infra.resilience.guarded_block import (
+    NOT_ENTERED,
+    GuardedBlock,
+    prepared_blocks,
+)
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import CircuitBreakerRegistry
 from example_service.infra.resilience.rejection_summary import RejectionSummary
@@ -140,7 +144,11 @@ class BreakerCore:
                 block.enter(self, permit)
             return
         with self._mutex:
-            if block is None and shared_leave is not None and shared_leave.__self__.permit is None:
+            if (
+                block is None
+                and shared_leave is not None
+                and shared_leave.__self__.permit is NOT_ENTERED
+            ):
                 block = shared_leave.__self__
             if block is None or not block.enter(self, permit):
                 self._unclaimed = [*(self._unclaimed or ()), permit]

@@ -1,5 +1,7 @@
 """What a breaker remembers of failures: names and times, never an exception itself."""
 
+import sys
+
 KINDS_REMEMBERED = 5
 KIND_LENGTH = 80
 
@@ -13,23 +15,28 @@ class Evidence:
         reason: What opened the circuit; None while it is closed.
     """
 
-    __slots__ = ("_kinds", "failed_at", "last_kind", "reason")
+    __slots__ = ("_older_kinds", "failed_at", "last_kind", "reason")
 
     def __init__(self) -> None:
         self.failed_at: float | None = None
         self.last_kind: str | None = None
         self.reason: str | None = None
-        self._kinds: tuple[str, ...] = ()
+        self._older_kinds: tuple[str, ...] = ()
 
     def remember(self, kind: str) -> None:
         """Add a kind of failure; those that came before it are kept, the oldest forgotten."""
-        others = [one for one in self._kinds if one != kind]
-        self._kinds = (kind, *others[: KINDS_REMEMBERED - 1])
+        kind = sys.intern(kind)  # The same few names stand in every breaker of a process.
+        if self.last_kind is not None:
+            kinds = [one for one in (self.last_kind, *self._older_kinds) if one != kind]
+            self._older_kinds = tuple(kinds[: KINDS_REMEMBERED - 1])
         self.last_kind = kind
+
+    def _kinds(self) -> tuple[str, ...]:
+        return () if self.last_kind is None else (self.last_kind, *self._older_kinds)
 
     def open_because(self, cause: str) -> str:
         """Keep the reason of an opening: its cause and the kinds of the last failures."""
-        kinds = ", ".join(_printable(kind[:KIND_LENGTH]) for kind in self._kinds)
+        kinds = ", ".join(_printable(kind[:KIND_LENGTH]) for kind in self._kinds())
         self.reason = f"{cause}; last failures: {kinds}" if kinds else cause
         return self.reason
 

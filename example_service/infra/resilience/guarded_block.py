@@ -17,12 +17,19 @@ leaves its permit there, and an exit without a permit takes one from there, or e
 the closed phase admitted.
 """
 
+import math
 import weakref
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from example_service.infra.resilience.circuit_state import NO_PERMITS, Closed, Open, Permit
+from example_service.infra.resilience.circuit_state import (
+    NO_PERMITS,
+    Closed,
+    Open,
+    Permit,
+    TimedCall,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
 prepared_blocks: "dict[int, GuardedBlock]" = {}
 
 
+# A permit in its place spares the hot path a question.
+NOT_ENTERED = TimedCall(None, 0.0, math.inf)
+
+
 class GuardedBlock:
     """One guarded block, or all those of one closed phase.
 
@@ -43,12 +54,12 @@ class GuardedBlock:
         breaker: The breaker that is asked when the block ends; None until it is entered, where
             the exit was looked up on the class. Held weakly, so that a breaker is freed with its
             last reference; a block that outlives its breaker has nobody to report to.
-        permit: The permit to hand back; None until the block is entered.
+        permit: The permit to hand back; `NOT_ENTERED` until the block is entered.
     """
 
     __slots__ = ("_breaker", "_successes", "permit")
 
-    def __init__(self, breaker: "BreakerCore | None", permit: Permit | None) -> None:
+    def __init__(self, breaker: "BreakerCore | None", permit: Permit) -> None:
         self._breaker: weakref.ref[BreakerCore] | None = None
         self._successes: Iterator[None]
         self.permit = permit
@@ -76,8 +87,8 @@ class GuardedBlock:
         """
         permit = self.permit
         if not isinstance(permit, Closed):
-            self.permit = None
-        return permit
+            self.permit = NOT_ENTERED
+        return None if permit is NOT_ENTERED else permit
 
     async def leave(
         self,
@@ -86,7 +97,7 @@ class GuardedBlock:
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` of the block."""
-        if exc is None and (permit := self.permit) is not None and permit.quiet:
+        if exc is None and self.permit.quiet:
             next(self._successes)
         else:
             self._settle(exc)
@@ -122,7 +133,12 @@ class GuardedBlock:
 
     def _settle(self, exc: BaseException | None) -> None:
         breaker = self._breaker() if self._breaker is not None else None
-        if breaker is not None:
+        if breaker is None:
+            return
+        permit = self.permit
+        if exc is not None and isinstance(permit, Closed):
+            breaker._settle_error(permit, exc)
+        else:
             breaker._settle_block(self, exc)
 
     def _settle_for(self, breaker: "BreakerCore", exc: BaseException | None) -> None:
@@ -140,7 +156,7 @@ class BlockExit:
     ) -> "Callable[..., Coroutine[Any, Any, None]]":
         """The exit of the block that is about to be entered."""
         if breaker is None:
-            return _prepared(GuardedBlock(None, None)).leave_unbound
+            return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound
         leave = breaker._machine.phase_memo
         return _block_to_enter(breaker).leave if leave is None else leave
 
@@ -153,7 +169,7 @@ class BlockExitSync:
     def __get__(self, breaker: "BreakerCore | None", owner: type) -> "Callable[..., None]":
         """The exit of the block that is about to be entered."""
         if breaker is None:
-            return _prepared(GuardedBlock(None, None)).leave_unbound_sync
+            return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound_sync
         leave = breaker._machine.phase_memo
         block = _block_to_enter(breaker) if leave is None else leave.__self__
         return block.leave_sync
@@ -167,10 +183,10 @@ def _block_to_enter(breaker: "BreakerCore") -> GuardedBlock:
         hands_out = isinstance(phase, Closed) and machine.permits is not NO_PERMITS
         refuses_all = isinstance(phase, Open) and machine.mode is None
         if hands_out or refuses_all:
-            block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else None)
+            block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else NOT_ENTERED)
             machine.phase_memo = block.leave
             return block
-    return _prepared(GuardedBlock(breaker, None))
+    return _prepared(GuardedBlock(breaker, NOT_ENTERED))
 
 
 def _prepared(block: GuardedBlock) -> GuardedBlock:

@@ -4,10 +4,9 @@ import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import RLock
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from example_service.infra.resilience.circuit_state import (
     CircuitState,
@@ -34,8 +33,7 @@ StateChanges: TypeAlias = dict[tuple[CircuitState, CircuitState], int]
 _SEVERITY = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitSnapshot:
+class CircuitSnapshot(NamedTuple):
     """What all breakers of one name add up to, for monitoring.
 
     Attributes:

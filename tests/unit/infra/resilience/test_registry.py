@@ -347,7 +347,7 @@ class TestMonitoring:
 
 
 def _as_dict(snapshot: CircuitSnapshot) -> dict[str, Any]:
-    return {name: getattr(snapshot, name) for name in snapshot.__slots__}
+    return snapshot._asdict()
 
 
 @pytest.mark.parametrize(
