@@ -2,25 +2,13 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
 
+from example_service.infra.resilience.circuit_state import ResultWindow
 from example_service.infra.resilience.validation import count_error, number_error
 
 # Results that come within a sixtieth of the window after one another are counted as one moment.
 MOMENTS = 60
 LARGEST_WINDOW_CALLS = 1_000_000
-
-
-class FailureWindow(Protocol):
-    """The recent results of one stay in CLOSED."""
-
-    def record(self, now: float, *, failed: bool) -> None:
-        """Add one result."""
-        ...
-
-    def counts(self, now: float) -> tuple[int, int]:
-        """Failures and calls in the window."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +69,7 @@ class FailureRate:
                 f"not {self.minimum_calls}"
             )
 
-    def window(self) -> FailureWindow:
+    def window(self) -> ResultWindow:
         """An empty window."""
         if self.window_calls is not None:
             return CallWindow(self.window_calls)
