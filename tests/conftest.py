@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ pytest_plugins = ["example_service.infra.resilience.testing"]
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let no variable and no `.env` of whoever runs the tests decide their outcome."""
     groups = group_names(Settings)
     for name in os.environ:
@@ -19,3 +20,5 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         if group in groups if delimiter else group in Settings.model_fields:
             monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
+    # Whatever a test does to its database, it is not the one of a developer.
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/database.sqlite3")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TRACE_ID = slice(3, 35)
 _TRACEBACK_MARGIN = "    "
-_CHATTY_LOGGERS = ("httpx", "httpcore")
+_CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 
 # The formatters of other handlers leave their results on a record, and uvicorn its message with

@@ -4,25 +4,52 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from example_service.core.exceptions import SettingProblem
 
 if TYPE_CHECKING:
     from example_service.core.settings import Settings
 
-_PLACEHOLDERS = re.compile(r"change.?me|password|placeholder|example|your.?token", re.IGNORECASE)
+_PLACEHOLDERS = re.compile(
+    r"change.?me|password|placeholder|example|postgres|your.?token", re.IGNORECASE
+)
 _FEWEST_DISTINCT_CHARACTERS = 8
 
 
 def production_problems(settings: "Settings") -> list[SettingProblem]:
     """Find what would be unsafe in production, wherever these settings are used now."""
     return [
+        *_database_problems(settings),
         *_provider_problems(settings),
         *_sandbox_problems(settings),
         *_http_problems(settings),
         *_token_problems(settings),
     ]
+
+
+def _database_problems(settings: "Settings") -> Iterator[SettingProblem]:
+    url = settings.database_url.get_secret_value()
+    name = "DATABASE_URL"
+    example = f"{name}=postgresql://payments:$PASSWORD@db.internal:5432/payments"
+    if url.startswith("sqlite"):
+        problem = "is not set to PostgreSQL; SQLite is for one machine in development"
+        yield SettingProblem(name, problem, example)
+        return
+    parts = urlsplit(url)
+    password = unquote(parts.password or "")
+    if password and (password == unquote(parts.username or "") or _can_be_guessed(password)):
+        yield SettingProblem(name, "has a password that can be guessed", example)
+    longest = settings.payment_provider.timeout_seconds
+    if settings.payments.claim_seconds < 2 * longest:
+        # Another worker would take a payment up while the first still waits for its answer.
+        name = "PAYMENTS__CLAIM_SECONDS"
+        problem = "should be at least twice PAYMENT_PROVIDER__TIMEOUT_SECONDS"
+        yield SettingProblem(name, problem, f"{name}={2 * longest:g}")
+
+
+def _can_be_guessed(secret: str) -> bool:
+    return len(set(secret)) < _FEWEST_DISTINCT_CHARACTERS or bool(_PLACEHOLDERS.search(secret))
 
 
 def _provider_problems(settings: "Settings") -> Iterator[SettingProblem]:
@@ -87,8 +114,7 @@ def _http_problems(settings: "Settings") -> Iterator[SettingProblem]:
 def _token_problems(settings: "Settings") -> Iterator[SettingProblem]:
     if settings.admin.token is None:
         return
-    token = settings.admin.token.get_secret_value()
-    if len(set(token)) < _FEWEST_DISTINCT_CHARACTERS or _PLACEHOLDERS.search(token):
+    if _can_be_guessed(settings.admin.token.get_secret_value()):
         yield SettingProblem(
             "ADMIN__TOKEN",
             "can be guessed",

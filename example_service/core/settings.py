@@ -12,6 +12,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -28,6 +29,7 @@ from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.production import production_problems
 from example_service.core.setting_types import (
     HTTPURL,
+    DatabaseURL,
     HeaderToken,
     HostPatterns,
     Origins,
@@ -128,6 +130,27 @@ class HTTPSettings(Group):
     )
 
 
+class DatabaseSettings(Group):
+    """How one process uses the database of `DATABASE_URL`."""
+
+    pool_size: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Connections to PostgreSQL at once, of one worker process. SQLite has one.",
+    )
+    pool_timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for a free connection."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for a new connection."
+    )
+    statement_timeout_seconds: Seconds = Field(
+        default=5.0,
+        description="Seconds that one statement may take; for SQLite, to wait for another writer.",
+    )
+
+
 class AdminSettings(Group):
     """The administration endpoints."""
 
@@ -153,6 +176,41 @@ class PaymentProviderSettings(Group):
     )
     connect_timeout_seconds: Seconds = Field(
         default=1.0, description="Seconds to wait for a connection to the provider."
+    )
+
+
+class PaymentSettings(Group):
+    """How pending payments are finished in the background."""
+
+    worker: bool = Field(
+        default=True,
+        description="Whether this service finishes pending payments. In test false unless given.",
+    )
+    poll_seconds: Seconds = Field(
+        default=1.0, description="Seconds between two looks for payments that are due."
+    )
+    batch_size: int = Field(
+        default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
+    )
+    claim_seconds: Seconds = Field(
+        default=30.0,
+        description="Seconds for which a payment belongs to the process that works on it. After a "
+        "crash it waits for so long.",
+    )
+    retry_seconds: Seconds = Field(
+        default=2.0,
+        description="Seconds to wait after the first failed attempt; they double each time.",
+    )
+    max_retry_seconds: Seconds = Field(
+        default=300.0, description="The longest of these waits, in seconds."
+    )
+    give_up_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Age in seconds at which a payment that the provider has not charged is failed "
+        "rather than tried again.",
     )
 
 
@@ -242,8 +300,16 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     shutdown: ShutdownSettings = ShutdownSettings()
     http: HTTPSettings = HTTPSettings()
+    database_url: DatabaseURL = Field(
+        default=SecretStr("sqlite:///var/database.sqlite3"),
+        description="Where the database is: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, perhaps "
+        "with ?sslmode=require, or sqlite:/// and the path of a file. Production refuses SQLite.",
+        examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
+    )
+    database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
     payment_provider: PaymentProviderSettings = PaymentProviderSettings()
+    payments: PaymentSettings = PaymentSettings()
     sandbox: SandboxSettings = SandboxSettings()
     circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
         default={},
@@ -261,6 +327,13 @@ class Settings(BaseSettings):
         ):
             return value
         return value.model_copy(update={"drain_seconds": _PRODUCTION_DRAIN_SECONDS})
+
+    @field_validator("payments")
+    @classmethod
+    def _no_worker_under_test(cls, value: PaymentSettings, info: ValidationInfo) -> PaymentSettings:
+        if info.data.get("environment") != "test" or "worker" in value.model_fields_set:
+            return value
+        return value.model_copy(update={"worker": False})
 
     @field_validator("circuit_breakers")
     @classmethod

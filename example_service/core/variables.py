@@ -44,7 +44,9 @@ class Variable:
     @property
     def default_text(self) -> str:
         """The default as it would be written into the environment; empty for "not given"."""
-        return as_text(self.field.get_default(call_default_factory=True))
+        default = self.field.get_default(call_default_factory=True)
+        # What everybody can read here is no secret.
+        return as_text(default.get_secret_value() if isinstance(default, SecretStr) else default)
 
     @property
     def example(self) -> str:

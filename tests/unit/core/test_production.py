@@ -11,17 +11,20 @@ from example_service.core.settings import (
     HTTPSettings,
     LimitSettings,
     PaymentProviderSettings,
+    PaymentSettings,
     SandboxSettings,
     Settings,
 )
 
 GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
+GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"
 
 
 def settings_with(**changes: Any) -> Settings:
     """Settings that are fit for production, but for the changes."""
     fit: dict[str, Any] = {
         "environment": "production",
+        "database_url": SecretStr(GOOD_DATABASE),
         "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
         "http": HTTPSettings(allowed_hosts=["api.shop.com", "*.shop.com"]),
     }
@@ -80,6 +83,38 @@ def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
     settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
 
     assert refused(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:///var/database.sqlite3", "PostgreSQL"),
+        ("postgresql://shop:shop@db.internal/shop", "guessed"),
+        ("postgresql://sh%40p:sh%40p@db.internal/shop", "guessed"),
+        ("postgresql://shop:postgres@db.internal/shop", "guessed"),
+        ("postgresql://shop:change-me-now@db.internal/shop", "guessed"),
+        ("postgresql://shop:1111111111@db.internal/shop", "guessed"),
+    ],
+)
+def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
+    """A file of one machine and a password that can be guessed are refused, without showing it."""
+    (problem,) = production_problems(settings_with(database_url=SecretStr(url)))
+
+    assert problem.variable == "DATABASE_URL"
+    assert reason in problem.problem
+    assert url not in f"{problem.problem} {problem.example}"
+
+
+def test_a_database_without_a_password_passes() -> None:
+    """Sockets, certificates and trusted networks need none."""
+    assert refused(settings_with(database_url=SecretStr("postgresql://shop@db/shop"))) == []
+
+
+def test_a_payment_is_held_for_longer_than_the_provider_may_take() -> None:
+    """Otherwise a second worker would ask while the first still waits for the answer."""
+    settings = settings_with(payments=PaymentSettings(claim_seconds=3.0))
+
+    assert refused(settings) == ["PAYMENTS__CLAIM_SECONDS"]
 
 
 def test_the_provider_must_be_given_up_before_the_request_is() -> None:

@@ -12,6 +12,7 @@ from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings import (
     AdminSettings,
     CircuitBreakerSettings,
+    PaymentSettings,
     Settings,
     ShutdownSettings,
     load_settings,
@@ -159,6 +160,13 @@ def test_production_drains_for_five_seconds_unless_told_otherwise() -> None:
     assert Settings(environment="production", shutdown=no_drain).shutdown.drain_seconds == 0.0
 
 
+def test_no_worker_finishes_payments_under_test_unless_told_to() -> None:
+    """What a test looks at does not change behind its back."""
+    assert Settings().payments.worker
+    assert not Settings(environment="test").payments.worker
+    assert Settings(environment="test", payments=PaymentSettings(worker=True)).payments.worker
+
+
 def test_settings_are_read_only() -> None:
     """Nobody changes a setting behind the back of those who have read it."""
     settings = Settings()
@@ -245,11 +253,12 @@ def test_production_is_refused_what_development_may_have(monkeypatch: pytest.Mon
     set_variables(
         monkeypatch,
         ENVIRONMENT="production",
+        DATABASE_URL="postgresql://shop:Wm8-tY3pQz51@db.internal/shop",
         PAYMENT_PROVIDER__BASE_URL="https://api.payment-provider.com",
         HTTP__ALLOWED_HOSTS="api.shop.com",
     )
 
-    assert set(problems) == {"PAYMENT_PROVIDER__BASE_URL", "HTTP__ALLOWED_HOSTS"}
+    assert set(problems) == {"DATABASE_URL", "PAYMENT_PROVIDER__BASE_URL", "HTTP__ALLOWED_HOSTS"}
     assert load_settings().environment == "production"
 
 
