@@ -17,6 +17,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
 
 run: environment ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
+	@.venv/bin/python -m example_service migrate
 	@.venv/bin/python -m example_service serve
 
 test: environment ## Run every test (ARGS="-k name" for some)

@@ -1,4 +1,4 @@
-"""The command line: `example-service serve` and `example-service doctor`."""
+"""The command line: `example-service serve`, `migrate` and `doctor`."""
 
 import argparse
 import os
@@ -9,6 +9,8 @@ import example_service
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import load_settings
 from example_service.doctor import doctor
+from example_service.migrate import migrate
+from example_service.migrations import MigrationError
 from example_service.serve import SandboxError, serve
 from example_service.server import ListenError
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_SETTINGS
-    except (ListenError, SandboxError) as error:
+    except (ListenError, MigrationError, SandboxError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILURE
     except KeyboardInterrupt:
@@ -44,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         return doctor(sys.stdout)
+    if options.command == "migrate":
+        return migrate(load_settings(), sys.stdout)
     for name in _OVERRIDES:
         # Through the environment, an option is checked like the setting and reaches every worker.
         if (value := getattr(options, name)) is not None:
@@ -67,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", help="address to listen on, instead of HOST")
     serving.add_argument("--port", help="TCP port to listen on, 0 for a free one, instead of PORT")
     serving.add_argument("--workers", help="number of worker processes, instead of WORKERS")
+    commands.add_parser(
+        "migrate",
+        help="bring the schema of the database up to date",
+        description="Apply the migrations that the database lacks. Safe to start several times at "
+        "once, and when there is nothing to do.",
+    )
     commands.add_parser(
         "doctor",
         help="show every setting with its source, and what is wrong",

@@ -1,7 +1,9 @@
 """What `example-service doctor` does: show the settings, and find what is wrong with them."""
 
+import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
@@ -12,6 +14,10 @@ from example_service.core.production import production_problems
 from example_service.core.settings import Settings, Source, read_settings, variable_sources
 from example_service.core.table import aligned
 from example_service.core.variables import DELIMITER, Variable, as_text, variables
+from example_service.infra.database.database import open_database
+from example_service.infra.database.engine import database_url, is_sqlite
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.migrations import schema_fault
 
 UPSTREAM_LIMIT_SECONDS = 2.0
 
@@ -36,18 +42,20 @@ def doctor(output: TextIO) -> int:
     unsafe = production_problems(settings)
     in_production = settings.environment == "production"
     faults = [*problems, *(unsafe if in_production else [])]
+    database, database_serves = _check_database(settings)
     upstream, upstream_answers = _check_provider(settings)
     sections: list[tuple[str, list[Sequence[str]]]] = [
         ("Settings", _setting_rows(settings, variable_sources())),
         ("Faults", _problem_rows(faults)),
         ("Production would refuse", [] if in_production else _problem_rows(unsafe)),
         ("Set, but not read", _overlooked_rows(settings, variable_sources())),
+        ("Database", [database]),
         ("Upstreams", [("payment provider", upstream)]),
     ]
     for title, rows in sections:
         if rows:
             output.write(f"{title}\n\n{aligned(rows)}\n\n")
-    healthy = not faults and upstream_answers
+    healthy = not faults and database_serves and upstream_answers
     output.write("Nothing is wrong.\n" if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
 
@@ -82,6 +90,24 @@ def _overlooked_rows(settings: Settings, sources: Mapping[str, Source]) -> list[
     ]
 
 
+def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
+    """Say how the database and its schema are, and whether that is as it should be."""
+    url = database_url(settings)
+    where = url.render_as_string(hide_password=True)
+    if is_sqlite(url) and not Path(url.database or "").exists():
+        return (where, "not there yet; `example-service migrate` makes it"), True
+    fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
+    return (where, fault or "answers, and its schema is up to date"), fault is None
+
+
+async def _database_fault(settings: Settings) -> str | None:
+    try:
+        async with open_database(settings) as database:
+            return await schema_fault(database)
+    except DatabaseUnavailableError as error:
+        return str(error.__cause__) or type(error.__cause__).__name__
+
+
 def _check_provider(settings: Settings) -> tuple[str, bool]:
     """Say how the payment provider is, and whether that is as it should be."""
     base_url = settings.payment_provider.base_url
@@ -89,24 +115,27 @@ def _check_provider(settings: Settings) -> tuple[str, bool]:
         if settings.environment == "development":
             return "the sandbox, which `serve` starts", True
         return "not set", settings.environment == "test"
-    problem = _why_unreachable(base_url)
+    problem = _within_limit(lambda: _why_unreachable(base_url))
     host = urlsplit(base_url).netloc
     return (f"{host} answers", True) if problem is None else (f"{host}: {problem}", False)
 
 
 def _why_unreachable(url: str) -> str | None:
-    """Ask a server for anything at all; None if it answers in time, whatever it answers."""
-    outcome = [f"no answer within {UPSTREAM_LIMIT_SECONDS:g} s"]
+    """Ask a server for anything at all; None if it answers, whatever it answers."""
+    try:
+        with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
+            return None
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
 
-    def ask() -> None:
-        try:
-            with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
-                outcome.clear()
-        except httpx.HTTPError as error:
-            outcome[0] = str(error) or type(error).__name__
 
-    # httpx limits each step, and nothing limits the look-up of the name: the thread's end does.
-    thread = threading.Thread(target=ask, daemon=True)
+def _within_limit(find_fault: Callable[[], str | None]) -> str | None:
+    """Look for a fault; taking too long is one.
+
+    What runs in a thread need not be waited for, whereas a look-up of a name cannot be cancelled.
+    """
+    outcome: list[str | None] = []
+    thread = threading.Thread(target=lambda: outcome.append(find_fault()), daemon=True)
     thread.start()
     thread.join(UPSTREAM_LIMIT_SECONDS)
-    return outcome[0] if outcome else None
+    return outcome[0] if outcome else f"no answer within {UPSTREAM_LIMIT_SECONDS:g} s"

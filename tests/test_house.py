@@ -66,22 +66,23 @@ def stage(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("target", "arguments"),
+    ("target", "programs"),
     [
-        ("run", "-m example_service serve"),
-        ("test", "-m pytest"),
-        ("bench", "-m benchmarks"),
-        ("test-3.11", "-m pytest -m not integration"),
+        ("run", ["-m example_service migrate", "-m example_service serve"]),
+        ("test", ["-m pytest"]),
+        ("bench", ["-m benchmarks"]),
+        ("test-3.11", ["-m pytest -m not integration"]),
     ],
 )
 def test_make_starts_the_program_from_any_directory(
-    stage: Path, target: str, arguments: str
+    stage: Path, target: str, programs: list[str]
 ) -> None:
-    """`make -C` runs the command in the project's folder, with the environment's Python."""
+    """`make -C` runs the commands in the project's folder, with the environment's Python."""
     made = make("-C", str(stage), target, cwd=Path("/"))
 
     assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: {arguments}"
+    started = [line.rstrip() for line in made.stdout.splitlines() if line.startswith(f"{stage}: ")]
+    assert started == [f"{stage}: {program}" for program in programs]
 
 
 def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:

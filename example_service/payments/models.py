@@ -1,14 +1,148 @@
 """What the payments domain speaks of."""
 
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticKnownError
+from sqlalchemy import CheckConstraint, Enum, Index, Integer, String, Uuid, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from example_service.infra.database.base import Base, UTCDateTime
+from example_service.payments.currencies import CURRENCIES
+
+LARGEST_AMOUNT: Final = 99_999_999
+"""In minor units: a million of most currencies, less one of the smallest coins."""
+
+LONGEST_CUSTOMER_ID: Final = 64
+LONGEST_IDEMPOTENCY_KEY: Final = 255
 
 Currency = Annotated[
     str,
     Field(pattern="^[A-Z]{3}$", description="ISO 4217 code in capitals.", examples=["EUR"]),
 ]
+
+
+def _check_currency(code: str) -> str:
+    if code not in CURRENCIES:
+        raise PydanticKnownError("literal_error", {"expected": "a currency code of ISO 4217"})
+    return code
+
+
+class PaymentOrder(BaseModel):
+    """What somebody wants to have paid."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    amount: Annotated[
+        int,
+        Field(
+            strict=True,
+            ge=1,
+            le=LARGEST_AMOUNT,
+            description="In minor units of the currency: cents of EUR, whole JPY.",
+            examples=[1250],
+        ),
+    ]
+    currency: Annotated[
+        Currency,
+        AfterValidator(_check_currency),
+        Field(json_schema_extra={"enum": sorted(CURRENCIES)}),
+    ]
+    customer_id: Annotated[
+        str,
+        Field(
+            pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{LONGEST_CUSTOMER_ID - 1}}}$",
+            description="Id of the customer: 1 to 64 letters, digits and `._:@-`, the first of "
+            "them a letter or a digit.",
+            examples=["customer-7"],
+        ),
+    ]
+
+
+class PaymentStatus(StrEnum):
+    """How far a payment is; only `pending` ever changes."""
+
+    PENDING = "pending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class FailureReason(StrEnum):
+    """Why a payment has failed; in no case was anything charged."""
+
+    DECLINED = "declined"
+    """The provider has declined it, as for a card that is exhausted."""
+    REFUSED = "refused"
+    """The provider does not accept what was asked for, and never will."""
+    EXPIRED = "expired"
+    """It could not be charged within `PAYMENTS__GIVE_UP_SECONDS`."""
+
+
+def _as_text(words: type[StrEnum]) -> Enum:
+    """Store an enumeration by its values, in a column that takes new ones without a migration."""
+    return Enum(words, native_enum=False, length=16, values_callable=_values)
+
+
+def _values(words: type[StrEnum]) -> list[str]:
+    return [word.value for word in words]
+
+
+class Payment(Base):
+    """A payment that was accepted: it will be charged exactly once, or fail with a reason.
+
+    Attributes:
+        id: Also the idempotency key towards the provider.
+        idempotency_key: The client's; one payment each.
+        attempts: Calls to the provider that ended without a result.
+        due_at: When somebody may work on it, None once it is finished. Whoever takes it up moves
+            this into the future, and so has it until then.
+        charge_id: The provider's id of the charge, once it has succeeded.
+        finished_at: When its result was recorded.
+    """
+
+    __tablename__ = "payments"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="amount_is_positive"),
+        CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_is_due"),
+        CheckConstraint(
+            "(status = 'failed') = (failure_reason IS NOT NULL)", name="failed_has_reason"
+        ),
+        CheckConstraint(
+            "(status = 'succeeded') = (charge_id IS NOT NULL)", name="succeeded_has_charge"
+        ),
+        Index(None, "created_at", "id"),
+        # Few payments are pending, so this stays small however many there are.
+        Index(
+            None,
+            "due_at",
+            postgresql_where=text("due_at IS NOT NULL"),
+            sqlite_where=text("due_at IS NOT NULL"),
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_IDEMPOTENCY_KEY), unique=True)
+    amount: Mapped[int] = mapped_column(Integer)
+    currency: Mapped[str] = mapped_column(String(3))
+    customer_id: Mapped[str] = mapped_column(String(LONGEST_CUSTOMER_ID))
+    status: Mapped[PaymentStatus] = mapped_column(_as_text(PaymentStatus))
+    failure_reason: Mapped[FailureReason | None] = mapped_column(_as_text(FailureReason))
+    charge_id: Mapped[str | None] = mapped_column(String(255))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    @property
+    def order(self) -> PaymentOrder:
+        """What was asked for."""
+        return PaymentOrder(
+            amount=self.amount, currency=self.currency, customer_id=self.customer_id
+        )
 
 
 class ExchangeRate(BaseModel):

@@ -1,16 +1,20 @@
 """What the doctor finds."""
 
+import asyncio
 import io
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from example_service.core.exceptions import SettingsError
+from example_service.core.settings import load_settings
 from example_service.doctor import doctor
+from example_service.migrations import upgrade
 
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
@@ -114,6 +118,51 @@ def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert status == 0
     assert "did you mean LOG__LEVEL?" in report
+
+
+def test_a_database_that_is_not_there_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `make run` makes it; looking for it does not."""
+    status, report = examine(monkeypatch)
+
+    assert status == 0
+    assert "not there yet" in report
+
+
+def test_a_database_with_its_schema_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked, and so is the revision of its schema."""
+    asyncio.run(upgrade(load_settings()))
+
+    status, report = examine(monkeypatch)
+
+    assert status == 0
+    assert "answers, and its schema is up to date" in report
+
+
+def test_a_schema_that_is_behind_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What has to be done is told."""
+    file = tmp_path / "empty.sqlite3"
+    file.touch()
+
+    status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{file}")
+
+    assert status == 1
+    assert "run `example-service migrate`" in report
+
+
+def test_a_database_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was looked for is told, without the password."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+
+    status, report = examine(
+        monkeypatch, DATABASE_URL=f"postgresql://me:{TOKEN}@127.0.0.1:{port}/d"
+    )
+
+    assert status == 1
+    assert f"me:***@127.0.0.1:{port}/d" in report
+    assert TOKEN not in report
 
 
 def test_a_provider_that_answers_is_well(monkeypatch: pytest.MonkeyPatch, upstream: str) -> None:

@@ -11,6 +11,7 @@ from example_service.infra.metrics.circuit_breakers import (
     CircuitBreakerCollector,
     circuit_breaker_collector,
 )
+from example_service.infra.metrics.database_pool import PoolMetrics, pool_metrics
 from example_service.infra.metrics.exposition import Exposition, expose
 from example_service.infra.metrics.http import RequestMetrics, request_metrics
 from example_service.infra.metrics.multiprocess import (
@@ -23,13 +24,15 @@ __all__ = [
     "CallDurations",
     "CircuitBreakerCollector",
     "Exposition",
+    "PoolMetrics",
     "RequestMetrics",
     "expose",
     "mark_worker_dead",
+    "pool_metrics",
     "prepare_multiprocess_directory",
     "request_metrics",
     "shared_metrics",
 ]
 
-for _collector in (circuit_breaker_collector, call_duration_metrics, request_metrics):
+for _collector in (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics):
     REGISTRY.register(_collector)

@@ -36,6 +36,7 @@ from prometheus_client import values
 
 from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
+from example_service.infra.metrics.database_pool import pool_metrics
 from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared_figures import SharedFigures
 from example_service.infra.metrics.shared_files import clear, put_away
@@ -110,7 +111,7 @@ def this_worker() -> Worker | None:
     if directory is None or values.ValueClass is values.MutexValue:
         return None
     directory.mkdir(parents=True, exist_ok=True)
-    collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics)
+    collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics)
     return Worker(directory, SharedFigures(collectors))
 
 

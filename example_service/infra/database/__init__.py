@@ -1,0 +1,1 @@
+"""The database: the engine, its transactions, and what tables have in common."""

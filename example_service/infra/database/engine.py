@@ -1,0 +1,121 @@
+"""Engines for the database that the settings name: PostgreSQL, or a file of SQLite."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+from example_service.core.setting_types import SQLITE_SCHEMES, SSL_MODE
+from example_service.core.settings import Settings
+
+_RECYCLE_SECONDS: Final = 1800
+"""Below the idle limits of common firewalls and balancers."""
+
+_CLIENT_MARGIN_SECONDS: Final = 1.0
+"""How much longer the client waits than the server may work: a server that can still answer ends
+its statement itself, and the connection survives."""
+
+_IDLE_IN_TRANSACTION_SECONDS: Final = 60
+"""A transaction whose owner was stopped must not keep its locks for ever."""
+
+
+def create_engine(settings: Settings) -> AsyncEngine:
+    """Make the engine that serves requests; nothing is connected yet.
+
+    PostgreSQL: at most `DATABASE__POOL_SIZE` connections, each asked whether it lives before it is
+    used, and a time limit for each way in which the server may keep one waiting.
+
+    SQLite: one connection, whose transactions follow each other in order of arrival, in a file with
+    a write-ahead log. A transaction is on the disk when it is committed.
+    """
+    url = database_url(settings)
+    database = settings.database
+    if is_sqlite(url):
+        busy_timeout_seconds = database.statement_timeout_seconds
+        # Whoever waits for the one connection waits for a transaction, which may wait for a writer.
+        queue_seconds = database.pool_timeout_seconds + busy_timeout_seconds
+        return _sqlite_engine(
+            url, busy_timeout_seconds, pool_size=1, max_overflow=0, pool_timeout=queue_seconds
+        )
+    return create_async_engine(
+        url,
+        connect_args=_postgresql_arguments(settings, database.statement_timeout_seconds),
+        pool_size=database.pool_size,
+        max_overflow=0,
+        pool_timeout=database.pool_timeout_seconds,
+        pool_pre_ping=True,
+        pool_recycle=_RECYCLE_SECONDS,
+        hide_parameters=True,
+    )
+
+
+def create_migration_engine(settings: Settings, *, statement_timeout_seconds: float) -> AsyncEngine:
+    """Make an engine without a pool, for work that takes longer than a request may.
+
+    Args:
+        settings: Where the database is, and how long connecting may take.
+        statement_timeout_seconds: How long one statement may take or, with SQLite, wait for
+            another writer.
+    """
+    url = database_url(settings)
+    if is_sqlite(url):
+        return _sqlite_engine(url, statement_timeout_seconds, poolclass=NullPool)
+    arguments = _postgresql_arguments(settings, statement_timeout_seconds)
+    return create_async_engine(url, connect_args=arguments, poolclass=NullPool)
+
+
+def database_url(settings: Settings) -> URL:
+    """The address as SQLAlchemy reads it: with the driver, and without what is said elsewhere."""
+    url = make_url(settings.database_url.get_secret_value())
+    driver = "sqlite+aiosqlite" if url.drivername in SQLITE_SCHEMES else "postgresql+asyncpg"
+    return url.set(drivername=driver, query={})
+
+
+def is_sqlite(url: URL) -> bool:
+    """Whether the database is a file of SQLite."""
+    return url.get_backend_name() == "sqlite"
+
+
+def _postgresql_arguments(settings: Settings, statement_timeout_seconds: float) -> dict[str, Any]:
+    """What the driver is told when it connects."""
+    url = make_url(settings.database_url.get_secret_value())
+    milliseconds = max(1, round(statement_timeout_seconds * 1000))
+    return {
+        "timeout": settings.database.connect_timeout_seconds,
+        "command_timeout": statement_timeout_seconds + _CLIENT_MARGIN_SECONDS,
+        "ssl": url.query.get(SSL_MODE, "prefer"),
+        "server_settings": {
+            "application_name": "example-service",
+            "statement_timeout": str(milliseconds),
+            "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_SECONDS}s",
+        },
+    }
+
+
+def _sqlite_engine(url: URL, busy_timeout_seconds: float, **options: Any) -> AsyncEngine:
+    if url.database is not None:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url, connect_args={"timeout": busy_timeout_seconds}, hide_parameters=True, **options
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # The driver begins no transaction before a SELECT or a CREATE TABLE; `_begin_sqlite` does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # At once as a writer: one that has read first cannot become a writer after another has written.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,13 @@
+"""What the database raises in our words.
+
+DatabaseUnavailableError    it could not be asked, or did not answer; whether it acted is unknown
+"""
+
+from example_service.core.exceptions import ExampleServiceError
+
+
+class DatabaseUnavailableError(ExampleServiceError):
+    """The database cannot serve now. The error of the driver or of SQLAlchemy is the `__cause__`.
+
+    Where it is raised at the end of a transaction, nobody can tell whether that was committed.
+    """

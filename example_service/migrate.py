@@ -1,0 +1,38 @@
+"""What `example-service migrate` does: bring the schema of the database up to date."""
+
+import asyncio
+from typing import TextIO
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from example_service.core.settings import Settings
+from example_service.infra.database.engine import database_url
+from example_service.migrations import MigrationError, upgrade
+
+
+def migrate(settings: Settings, output: TextIO) -> int:
+    """Apply the migrations that the database lacks.
+
+    Args:
+        settings: Where the database is.
+        output: Where it is told what was done.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        MigrationError: If they cannot be applied; the text says why.
+    """
+    where = database_url(settings).render_as_string(hide_password=True)
+    try:
+        before, after = asyncio.run(upgrade(settings))
+    except (SQLAlchemyError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise MigrationError(
+            f"The database {where} could not be migrated: {cause or type(cause).__name__}"
+        ) from error
+    if before == after:
+        output.write(f"The schema of {where} is up to date ({after}).\n")
+    else:
+        output.write(f"Migrated {where} from {before or 'nothing'} to {after}.\n")
+    return 0

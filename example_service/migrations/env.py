@@ -1,0 +1,50 @@
+"""What alembic runs to reach the database, for its own command line and for `upgrade`."""
+
+import asyncio
+from typing import Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+
+import example_service.payments.models  # noqa: F401 - brings its tables into the metadata
+from example_service.core.settings import load_settings
+from example_service.infra.database.base import Base, UTCDateTime
+from example_service.infra.database.engine import create_migration_engine
+
+_STATEMENT_TIMEOUT_SECONDS = 60.0
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=Base.metadata,
+        # SQLite alters a table by making it anew.
+        render_as_batch=connection.dialect.name == "sqlite",
+        render_item=_render,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _render(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
+    """Write our types down as what they are in the database; a migration must outlive our code."""
+    is_moment = kind == "type" and isinstance(item, UTCDateTime)
+    return "sa.DateTime(timezone=True)" if is_moment else False
+
+
+async def _connect_and_migrate() -> None:
+    engine = create_migration_engine(
+        load_settings(), statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS
+    )
+    async with engine.connect() as connection:
+        await connection.run_sync(_migrate)
+    await engine.dispose()
+
+
+if (given := context.config.attributes.get("connection")) is not None:
+    _migrate(given)
+elif context.is_offline_mode():
+    raise SystemExit("Migrations are made for a database that can be asked: leave --sql out.")
+else:
+    asyncio.run(_connect_and_migrate())

@@ -1,0 +1,1 @@
+"""The migrations, one file each; `down_revision` tells which comes before."""
