@@ -1,9 +1,10 @@
 """The composition root: here, and only here, the parts of the service are put together."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+import httpx
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -16,13 +17,25 @@ from example_service.api.openapi import document_problems
 from example_service.api.payment_problems import install_payment_problem_handlers
 from example_service.api.problems import install_problem_handlers
 from example_service.api.readiness import Check, Readiness, critical_breakers
-from example_service.api.routers import admin, exchange_rates, health, metrics, problems, sandbox
+from example_service.api.routers import (
+    admin,
+    exchange_rates,
+    health,
+    metrics,
+    payments,
+    problems,
+    sandbox,
+)
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
+from example_service.infra.database.database import Database, database_breaker, open_database
 from example_service.infra.http_client import create_http_client
-from example_service.infra.metrics import request_metrics, shared_metrics
+from example_service.infra.metrics import pool_metrics, request_metrics, shared_metrics
 from example_service.infra.resilience import circuit_breaker_registry
-from example_service.payments.provider import payment_breaker
+from example_service.migrations import schema_fault
+from example_service.payments.provider import PaymentProvider, payment_breaker
+from example_service.payments.service import PaymentService
+from example_service.payments.worker import PaymentWorker
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _CORS_REQUEST_HEADERS = (
@@ -50,7 +63,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     circuit_breaker_registry.configure(
         {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()}
     )
-    # Made now, so that monitoring shows it before the first call.
+    # Made now, so that monitoring shows them before the first call.
+    database_breaker()
     payment_breaker()
     app = FastAPI(
         title="Example service",
@@ -61,7 +75,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.started = False
-    app.state.readiness = Readiness(_readiness_checks(settings))
+    app.state.readiness = Readiness(_readiness_checks(app, settings))
     install_problem_handlers(app)
     install_payment_problem_handlers(app)
     document_problems(app)
@@ -98,7 +112,13 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 def _routers(settings: Settings) -> list[APIRouter]:
-    routers = [exchange_rates.router, health.router, metrics.router, problems.router]
+    routers = [
+        payments.router,
+        exchange_rates.router,
+        health.router,
+        metrics.router,
+        problems.router,
+    ]
     if settings.admin.token is not None:
         routers.append(admin.router)
     if settings.environment == "development":
@@ -106,18 +126,50 @@ def _routers(settings: Settings) -> list[APIRouter]:
     return routers
 
 
-def _readiness_checks(settings: Settings) -> list[Check]:
+def _readiness_checks(app: FastAPI, settings: Settings) -> list[Check]:
     critical = frozenset(name for name, one in settings.circuit_breakers.items() if one.critical)
-    return [critical_breakers(circuit_breaker_registry, critical)]
+    return [
+        Check("database", lambda: schema_fault(app.state.database)),
+        critical_breakers(circuit_breaker_registry, critical),
+    ]
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open what the application holds while it runs, and close it at the end."""
-    async with create_http_client(app.state.settings) as client, shared_metrics():
+    """Open what the application holds while it runs, and close it at the end, last opened first."""
+    settings: Settings = app.state.settings
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(create_http_client(settings))
+        database = await stack.enter_async_context(open_database(settings))
+        pool_metrics.watch(database.engine.pool)
+        await stack.enter_async_context(shared_metrics())
+        provider = _payment_provider(settings, client)
+        service = _payment_service(settings, database, provider)
         app.state.http_client = client
+        app.state.database = database
+        app.state.payment_provider = provider
+        app.state.payment_service = service
+        if service is not None and settings.payments.worker:
+            worker = PaymentWorker(service, payment_breaker(), settings.payments)
+            await stack.enter_async_context(worker.running())
         app.state.started = True
         yield
+
+
+def _payment_provider(settings: Settings, client: httpx.AsyncClient) -> PaymentProvider | None:
+    """The provider, where the service has been told of one."""
+    provider = settings.payment_provider
+    if provider.base_url is None:
+        return None
+    return PaymentProvider(
+        client, provider.base_url, payment_breaker(), timeout_seconds=provider.timeout_seconds
+    )
+
+
+def _payment_service(
+    settings: Settings, database: Database, provider: PaymentProvider | None
+) -> PaymentService | None:
+    return None if provider is None else PaymentService(database, provider, settings.payments)
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -6,7 +6,7 @@ request sixty microseconds. Solving one of these costs eight, so none is built u
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import httpx
 from fastapi import Depends, Request
@@ -15,8 +15,12 @@ from example_service.api import problem_types
 from example_service.api.payment_problems import PROVIDER_NOT_CONFIGURED
 from example_service.api.problems import ProblemError
 from example_service.core.settings import Settings
+from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.payments.provider import PaymentProvider, payment_breaker
+from example_service.payments.service import PaymentService
+
+T = TypeVar("T")
 
 
 def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[CircuitBreaker]]:
@@ -51,22 +55,33 @@ async def get_http_client(request: Request) -> httpx.AsyncClient:
     return cast("httpx.AsyncClient", request.app.state.http_client)
 
 
+async def get_database(request: Request) -> Database:
+    """Hand out the database; the application closes it when it ends."""
+    return cast("Database", request.app.state.database)
+
+
 async def get_payment_provider(request: Request) -> PaymentProvider:
     """Hand out the payment provider.
 
     Raises:
         ProblemError: If nobody has told the service where the provider is.
     """
-    state = request.app.state
-    provider = cast("Settings", state.settings).payment_provider
-    if provider.base_url is None:
+    return _configured(cast("PaymentProvider | None", request.app.state.payment_provider))
+
+
+async def get_payment_service(request: Request) -> PaymentService:
+    """Hand out what accepts payments and works on them.
+
+    Raises:
+        ProblemError: If nobody has told the service where the provider is.
+    """
+    return _configured(cast("PaymentService | None", request.app.state.payment_service))
+
+
+def _configured(part: T | None) -> T:
+    if part is None:
         raise ProblemError(PROVIDER_NOT_CONFIGURED)
-    return PaymentProvider(
-        state.http_client,
-        provider.base_url,
-        payment_breaker(),
-        timeout_seconds=provider.timeout_seconds,
-    )
+    return part
 
 
 async def bears_admin_token(request: Request) -> bool:
@@ -96,5 +111,7 @@ async def require_admin_token(request: Request) -> None:
 AppSettings = Annotated[Settings, Depends(get_settings)]
 HTTPClient = Annotated[httpx.AsyncClient, Depends(get_http_client)]
 IsAdministrator = Annotated[bool, Depends(bears_admin_token)]
+OpenDatabase = Annotated[Database, Depends(get_database)]
 PaymentBreaker = Annotated[CircuitBreaker, Depends(get_payment_breaker)]
 Provider = Annotated[PaymentProvider, Depends(get_payment_provider)]
+Payments = Annotated[PaymentService, Depends(get_payment_service)]

@@ -1,4 +1,4 @@
-"""Which problem each error of the payments domain is over HTTP."""
+"""Which problem each error of the payments domain, and of its database, is over HTTP."""
 
 import logging
 from typing import Final
@@ -7,7 +7,10 @@ from fastapi import FastAPI, Request, Response
 
 from example_service.api.problem_types import CIRCUIT_BREAKER_OPEN, ProblemType, define
 from example_service.api.problems import Problem
+from example_service.core.exceptions import ExampleServiceError
+from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.payments.exceptions import (
+    IdempotencyKeyReusedError,
     NoFreeConnectionError,
     ProviderError,
     ProviderRefusedError,
@@ -79,6 +82,62 @@ UNKNOWN_CURRENCY: Final = define(
     )
 )
 
+UNKNOWN_PAYMENT: Final = define(
+    ProblemType(
+        slug="unknown-payment",
+        status=404,
+        title="Unknown payment",
+        meaning="There is no payment with this id.",
+        cause="The id is misspelt, or belongs to another environment.",
+        remedy="Compare it with the `id` that the payment was accepted with.",
+    )
+)
+PAYMENT_DECLINED: Final = define(
+    ProblemType(
+        slug="payment-declined",
+        status=402,
+        title="Payment declined",
+        meaning="The payment provider has declined the payment; nothing was charged.",
+        cause="The customer's means of payment does not cover it, or is no longer valid.",
+        remedy="Ask the customer for another one, and pay with a new `Idempotency-Key`.",
+    )
+)
+PAYMENT_FAILED: Final = define(
+    ProblemType(
+        slug="payment-failed",
+        status=502,
+        title="Payment failed",
+        meaning="The payment could not be made; nothing was charged.",
+        cause="The provider does not accept such a payment, or could not be reached for too long. "
+        "`failure_reason` tells which.",
+        remedy="Pay with a new `Idempotency-Key` if it is `expired`; report it if it is `refused`.",
+    )
+)
+IDEMPOTENCY_KEY_REUSED: Final = define(
+    ProblemType(
+        slug="idempotency-key-reused",
+        status=409,
+        title="Idempotency key reused",
+        meaning="The `Idempotency-Key` belongs to a payment that asked for something else.",
+        cause="Two orders with different amounts, currencies or customers were sent with one key.",
+        remedy="Use a new key for each order, and the same key only to repeat an order.",
+    )
+)
+DATABASE_UNAVAILABLE: Final = define(
+    ProblemType(
+        slug="database-unavailable",
+        status=503,
+        title="Database unavailable",
+        meaning="The database did not answer. Whether the request took effect is not known.",
+        cause="The database is down, starting, or too busy.",
+        remedy="Repeat the request after the seconds in `Retry-After`, with the same "
+        "`Idempotency-Key` if it had one.",
+    )
+)
+
+DATABASE_PROBLEMS: Final = (DATABASE_UNAVAILABLE, CIRCUIT_BREAKER_OPEN)
+"""What every operation that uses the database may answer with."""
+
 PROVIDER_CALL_PROBLEMS: Final = (
     PROVIDER_UNAVAILABLE,
     PROVIDER_TIMEOUT,
@@ -91,7 +150,7 @@ PROVIDER_CALL_PROBLEMS: Final = (
 
 _RETRY_AFTER_SECONDS: Final = 1
 
-_PROBLEMS: Final[tuple[tuple[type[ProviderError], Problem], ...]] = (
+_PROBLEMS: Final[tuple[tuple[type[ExampleServiceError], Problem], ...]] = (
     # The first class that fits decides, so subclasses come before what they derive from.
     (UnknownCurrencyError, Problem(UNKNOWN_CURRENCY)),
     (ProviderRefusedError, Problem(PROVIDER_REFUSED)),
@@ -101,12 +160,18 @@ _PROBLEMS: Final[tuple[tuple[type[ProviderError], Problem], ...]] = (
         NoFreeConnectionError,
         Problem(PROVIDER_BUSY, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
     ),
+    (IdempotencyKeyReusedError, Problem(IDEMPOTENCY_KEY_REUSED)),
+    (
+        DatabaseUnavailableError,
+        Problem(DATABASE_UNAVAILABLE, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
+    ),
 )
 
 
 def install_payment_problem_handlers(app: FastAPI) -> None:
-    """Let the application answer with a problem where an error of the provider reaches it."""
-    app.add_exception_handler(ProviderError, _answer)
+    """Let the application answer with a problem where one of these errors reaches it."""
+    for error in (ProviderError, IdempotencyKeyReusedError, DatabaseUnavailableError):
+        app.add_exception_handler(error, _answer)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -1,11 +1,14 @@
-"""What can go wrong between this service and its payment provider.
+"""What can go wrong with a payment, and between this service and its payment provider.
+
+IdempotencyKeyReusedError           one key for two different orders
 
 ProviderError
 ├── ProviderUnavailableError        no usable answer; counts against the circuit
 │   ├── ProviderTimeoutError        not within the time that a call may take
 │   └── InvalidProviderAnswerError  an answer that breaks the contract
 ├── ProviderRefusedError            the provider lives, and does not accept the request
-│   └── UnknownCurrencyError        it has no rate for the currency
+│   ├── UnknownCurrencyError        it has no rate for the currency
+│   └── OrderRefusedError           it will never accept this order
 └── NoFreeConnectionError           the provider was not asked: this service is too busy
 
 The error of the HTTP library, where there was one, is the `__cause__`. The messages hold no text
@@ -13,6 +16,10 @@ from the provider.
 """
 
 from example_service.core.exceptions import ExampleServiceError
+
+
+class IdempotencyKeyReusedError(ExampleServiceError):
+    """The idempotency key belongs to a payment with another amount, currency or customer."""
 
 
 class ProviderError(ExampleServiceError):
@@ -51,6 +58,10 @@ class UnknownCurrencyError(ProviderRefusedError):
 
     def __str__(self) -> str:
         return "The payment provider has no exchange rate for this currency."
+
+
+class OrderRefusedError(ProviderRefusedError):
+    """The provider cannot process this order (400, 422), however often it is sent."""
 
 
 class NoFreeConnectionError(ProviderError):

@@ -1,10 +1,14 @@
 """The border to the payment provider: its HTTP API on one side, our words on the other."""
 
 import asyncio
-from typing import Final, NoReturn
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, NoReturn
+from uuid import UUID
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from example_service.infra.resilience import (
     CircuitBreaker,
@@ -14,12 +18,13 @@ from example_service.infra.resilience import (
 from example_service.payments.exceptions import (
     InvalidProviderAnswerError,
     NoFreeConnectionError,
+    OrderRefusedError,
     ProviderRefusedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnknownCurrencyError,
 )
-from example_service.payments.models import ExchangeRate
+from example_service.payments.models import ExchangeRate, PaymentOrder
 
 PAYMENT_BREAKER: Final = "payment"
 
@@ -30,6 +35,40 @@ that no limit on what was unpacked comes in time."""
 
 _OWN_FAULTS: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 """Errors that no provider can cause. They are bugs or wrong settings, and pass through as such."""
+
+
+_FINAL_REFUSALS: Final = frozenset((httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY))
+"""Statuses that speak of the order itself. Others (401, 403, 404, 409) may speak of our key, our
+address or the moment, and an order is worth another attempt once that is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """The provider has charged the order, now or at an earlier attempt.
+
+    Attributes:
+        charge_id: Its id of the charge.
+    """
+
+    charge_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """The provider has declined the order. It is well, and says so: a success for the circuit."""
+
+
+class _Charge(BaseModel):
+    """A charge as the provider tells of it; members that are not used here may be there."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=255)]
+    idempotency_key: str
+    amount: int
+    currency: str
+    customer_id: str
+    status: Literal["succeeded"]
 
 
 def payment_breaker(
@@ -85,14 +124,61 @@ class PaymentProvider:
         """
         return await self._breaker.call(self._exchange_rate, currency)
 
+    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+        """Have an order charged, once, however often this is called for the same payment.
+
+        Args:
+            payment_id: The idempotency key: the provider charges one key once, and answers later
+                calls as it did the first.
+            order: What is charged; always the same for one payment.
+
+        Raises:
+            OrderRefusedError: If the provider will never accept the order.
+            ProviderRefusedError: If it refuses for a reason that may pass.
+            ProviderUnavailableError: If no usable answer comes. It may have charged nevertheless.
+            NoFreeConnectionError: If this service is too busy to ask.
+        """
+        return await self._breaker.call(self._charge, payment_id, order)
+
+    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
+        """Ask whether a payment has been charged.
+
+        Returns:
+            The charge; None where the provider says that there is none.
+
+        Raises:
+            ProviderRefusedError: If the provider does not want to tell.
+            ProviderUnavailableError: If no usable answer comes.
+            NoFreeConnectionError: If this service is too busy to ask.
+        """
+        return await self._breaker.call(self._find_charge, payment_id, order)
+
+    async def _charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+        status_code, body = await self._send(
+            "POST",
+            "/v1/charges",
+            content=order.model_dump_json(),
+            headers={"Content-Type": "application/json", "Idempotency-Key": str(payment_id)},
+        )
+        if status_code == httpx.codes.PAYMENT_REQUIRED:
+            return Declined()
+        if status_code in _FINAL_REFUSALS:
+            raise OrderRefusedError(status_code)
+        _raise_unless(status_code, httpx.codes.OK, httpx.codes.CREATED)
+        return _charged(body, payment_id, order)
+
+    async def _find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
+        status_code, body = await self._send("GET", f"/v1/charges/{payment_id}")
+        if status_code == httpx.codes.NOT_FOUND:
+            return None
+        _raise_unless(status_code, httpx.codes.OK)
+        return _charged(body, payment_id, order)
+
     async def _exchange_rate(self, currency: str) -> ExchangeRate:
-        status_code, body = await self._get(f"/v1/rates/{currency}")
+        status_code, body = await self._send("GET", f"/v1/rates/{currency}")
         if status_code == httpx.codes.NOT_FOUND:
             raise UnknownCurrencyError(status_code)
-        if httpx.codes.is_client_error(status_code):
-            raise ProviderRefusedError(status_code)
-        if status_code != httpx.codes.OK:
-            raise InvalidProviderAnswerError(f"Status {status_code} is not in the contract.")
+        _raise_unless(status_code, httpx.codes.OK)
         try:
             rate = ExchangeRate.model_validate_json(body)
         except ValidationError as error:
@@ -101,11 +187,24 @@ class PaymentProvider:
             raise InvalidProviderAnswerError("The rate is for another currency.")
         return rate
 
-    async def _get(self, path: str) -> tuple[int, bytes]:
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, bytes]:
         """Return the status and the body, unless the status says that the provider is down."""
+        request = self._client.build_request(
+            method,
+            self._base_url + path,
+            content=content,
+            headers={"Accept-Encoding": _UNCOMPRESSED, **(headers or {})},
+        )
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._exchange(path)
+                return await self._exchange(request)
         except TimeoutError as error:
             raise ProviderTimeoutError("The answer was not complete in time.") from error
         except _OWN_FAULTS:
@@ -113,11 +212,9 @@ class PaymentProvider:
         except httpx.TransportError as error:
             _translate(error)
 
-    async def _exchange(self, path: str) -> tuple[int, bytes]:
-        request = self._client.stream(
-            "GET", self._base_url + path, headers={"Accept-Encoding": _UNCOMPRESSED}
-        )
-        async with request as response:
+    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
+        response = await self._client.send(request, stream=True)
+        async with aclosing(response):
             if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
                 raise ProviderUnavailableError(
                     f"The provider answered with status {response.status_code}."
@@ -138,3 +235,23 @@ def _translate(error: httpx.TransportError) -> NoReturn:
     if isinstance(error, httpx.TimeoutException):
         raise ProviderTimeoutError("The provider did not answer in time.") from error
     raise ProviderUnavailableError("The provider cannot be reached.") from error
+
+
+def _raise_unless(status_code: int, *accepted: int) -> None:
+    if status_code in accepted:
+        return
+    if httpx.codes.is_client_error(status_code):
+        raise ProviderRefusedError(status_code)
+    raise InvalidProviderAnswerError(f"Status {status_code} is not in the contract.")
+
+
+def _charged(body: bytes, payment_id: UUID, order: PaymentOrder) -> Charged:
+    """Read a charge, and see that it is the one that was meant."""
+    try:
+        charge = _Charge.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidProviderAnswerError("The answer is not a charge.") from error
+    expected = {"idempotency_key": str(payment_id), **order.model_dump()}
+    if charge.model_dump(include=set(expected)) != expected:
+        raise InvalidProviderAnswerError("The charge is for something else.")
+    return Charged(charge.id)

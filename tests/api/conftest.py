@@ -23,8 +23,9 @@ def _no_breakers_of_other_tests() -> Iterator[None]:
         circuit_breaker_registry.unregister(name)
     yield
     circuit_breaker_registry.configure({})
-    if "payment" in circuit_breaker_registry:
-        circuit_breaker_registry.unregister("payment")
+    for name in ("database", "payment"):
+        if name in circuit_breaker_registry:
+            circuit_breaker_registry.unregister(name)
 
 
 @pytest.fixture

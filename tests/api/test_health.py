@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,15 +15,23 @@ from example_service.api.breaker_reports import LONGEST_REASON
 from example_service.api.readiness import Check, Readiness
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import AdminSettings, CircuitBreakerSettings, Settings
+from example_service.infra.database.database import database_breaker
 from example_service.infra.resilience import CircuitBreaker
-from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
+from example_service.migrations import upgrade
 from example_service.payments.provider import payment_breaker
 from tests.api.conftest import LogLines, Serve
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 PROBES = ("/health/live", "/health/startup", "/health/ready", "/health/circuit-breakers")
+
+
+@pytest.fixture(autouse=True)
+async def _schema() -> None:
+    """A database that is up to date."""
+    await upgrade(Settings())
 
 
 @pytest.fixture
@@ -112,6 +121,29 @@ async def test_draining_shows_at_once(client: httpx.AsyncClient) -> None:
     finally:
         end_draining()
     assert response.json()["reasons"] == {"shutdown": "draining"}
+
+
+async def test_a_database_without_a_schema_makes_the_service_unready(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Somebody has to migrate it first, and no instance does so by itself."""
+    empty = SecretStr(f"sqlite:///{tmp_path}/empty.sqlite3")
+    admin = AdminSettings(token=SecretStr(TOKEN))
+    client = await serve(create_app(Settings(environment="test", database_url=empty, admin=admin)))
+    response = await client.get("/health/ready", headers=AUTHORISED)
+    assert response.status_code == 503
+    reason = "the database has no schema; run `example-service migrate`"
+    assert response.json()["reasons"] == {"database": reason}
+
+
+async def test_an_open_database_circuit_makes_the_service_unready(
+    client: httpx.AsyncClient,
+) -> None:
+    """The database is not asked again for it."""
+    with opened(database_breaker()):
+        response = await client.get("/health/ready", headers=AUTHORISED)
+    assert response.status_code == 503
+    assert "Circuit breaker 'database'" in response.json()["reasons"]["database"]
 
 
 async def test_an_open_critical_circuit_makes_the_service_unready(

@@ -140,7 +140,7 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
     breaker.shadow("documented")
     expected = []
     for family in REGISTRY.collect():
-        if family.name.startswith(("circuit_breaker_", "http_request")):
+        if family.name.startswith(("circuit_breaker_", "http_request", "database_pool")):
             suffix = "_total" if family.type == "counter" else ""
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             expected.append([family.name + suffix, family.type, labels])

@@ -41,6 +41,7 @@ _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)"), "<time>"),
     (re.compile(r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\b"), "<traceparent>"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "<id>"),
+    (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
     (re.compile(r"\b\d+\.\d{3,}\b"), "<number>"),
 )
 _VOLATILE_HEADERS = {"content-length", "date", "retry-after"}
@@ -89,7 +90,8 @@ class Walk:
             assert comparable(answer, language) == comparable(block.output.text, language)
 
     def start(self, options: list[str] | None = None, **settings: str) -> None:
-        """Start the service and wait until it says that it is ready."""
+        """Do what `make run` does, and wait until the service says that it is ready."""
+        self.run(".venv/bin/python -m example_service migrate")
         with self._log.open("wb") as log:
             self._service = subprocess.Popen(
                 [sys.executable, "-m", "example_service", "serve", *(options or [])],

@@ -1,0 +1,186 @@
+"""Payments: order one, look at one, look at all."""
+
+import math
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from example_service.api.dependencies import OpenDatabase, Payments
+from example_service.api.openapi import problem_responses
+from example_service.api.payment_problems import (
+    DATABASE_PROBLEMS,
+    IDEMPOTENCY_KEY_REUSED,
+    PAYMENT_DECLINED,
+    PAYMENT_FAILED,
+    PROVIDER_NOT_CONFIGURED,
+    UNKNOWN_PAYMENT,
+)
+from example_service.api.problems import ProblemError
+from example_service.payments.models import (
+    LONGEST_IDEMPOTENCY_KEY,
+    FailureReason,
+    Payment,
+    PaymentOrder,
+    PaymentStatus,
+)
+from example_service.payments.repository import PaymentRepository
+from example_service.payments.service import utc_now
+
+router = APIRouter(prefix="/api/v1/payments", tags=["payments"])
+
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        alias="Idempotency-Key",
+        pattern=rf"^[!-~]{{1,{LONGEST_IDEMPOTENCY_KEY}}}$",
+        description="Chosen by the client, one for each order: 1 to 255 visible ASCII characters. "
+        "An order that is repeated with its key is not paid again.",
+        examples=["order-2026-0815"],
+    ),
+]
+
+
+class PaymentReport(BaseModel):
+    """A payment as it is now."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    status: PaymentStatus
+    amount: int = Field(description="In minor units of the currency.")
+    currency: str
+    customer_id: str
+    failure_reason: FailureReason | None = Field(description="Only of a failed payment.")
+    created_at: datetime
+    finished_at: datetime | None = Field(description="Null while the payment is pending.")
+
+
+class PaymentPage(BaseModel):
+    """Some payments, from the newest to the oldest."""
+
+    items: list[PaymentReport]
+    next_cursor: UUID | None = Field(
+        description="The `cursor` of the next page; null where there is none."
+    )
+
+
+_LINKS: Final = {
+    "payment": {
+        "operationId": "read_payment",
+        "parameters": {"payment_id": "$response.body#/id"},
+        "description": "The payment as it is later.",
+    }
+}
+_PAYMENT_HEADERS: Final = {
+    "Location": {"description": "Where the payment is.", "schema": {"type": "string"}}
+}
+_PENDING_HEADERS: Final = {
+    **_PAYMENT_HEADERS,
+    "Retry-After": {
+        "description": "Whole seconds after which another look may tell more.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+_ORDER_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    201: {"description": "Paid.", "headers": _PAYMENT_HEADERS, "links": _LINKS},
+    202: {
+        "model": PaymentReport,
+        "description": "Accepted, and paid later: the provider or its circuit does not allow it "
+        "now.",
+        "headers": _PENDING_HEADERS,
+        "links": _LINKS,
+    },
+    **problem_responses(
+        PAYMENT_DECLINED,
+        PAYMENT_FAILED,
+        IDEMPOTENCY_KEY_REUSED,
+        PROVIDER_NOT_CONFIGURED,
+        *DATABASE_PROBLEMS,
+    ),
+}
+
+
+@router.post(
+    "",
+    operation_id="create_payment",
+    status_code=status.HTTP_201_CREATED,
+    responses=_ORDER_RESPONSES,
+)
+async def create_payment(
+    order: PaymentOrder,
+    idempotency_key: IdempotencyKey,
+    payments: Payments,
+    request: Request,
+    response: Response,
+) -> PaymentReport:
+    """Have an order paid, once, however often it is sent with its key.
+
+    It is stored before the provider is asked. If the provider fails then, the answer is 202, and
+    the service goes on trying by itself until the payment has succeeded or failed.
+    """
+    payment = await payments.pay(order, idempotency_key)
+    if payment.status is PaymentStatus.FAILED:
+        raise _failure(payment)
+    response.headers["Location"] = str(
+        request.app.url_path_for("read_payment", payment_id=payment.id)
+    )
+    if payment.status is PaymentStatus.PENDING:
+        response.status_code = status.HTTP_202_ACCEPTED
+        response.headers["Retry-After"] = str(_seconds_until(payment.due_at))
+    return PaymentReport.model_validate(payment)
+
+
+@router.get(
+    "",
+    operation_id="list_payments",
+    responses=problem_responses(UNKNOWN_PAYMENT, *DATABASE_PROBLEMS),
+)
+async def list_payments(
+    database: OpenDatabase,
+    limit: Annotated[int, Query(ge=1, le=100, description="Payments on one page.")] = 20,
+    cursor: Annotated[
+        UUID | None, Query(description="`next_cursor` of the page before; none for the newest.")
+    ] = None,
+) -> PaymentPage:
+    """List payments, from the newest to the oldest, page by page.
+
+    Payments that arrive meanwhile do not move the pages that follow.
+    """
+    async with database.transaction() as session:
+        payments = PaymentRepository(session)
+        last = None if cursor is None else await payments.find(cursor)
+        if cursor is not None and last is None:
+            raise ProblemError(UNKNOWN_PAYMENT, "`cursor` is not of a page that there was.")
+        found = await payments.newest(limit + 1, older_than=last)
+    items = [PaymentReport.model_validate(payment) for payment in found[:limit]]
+    return PaymentPage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+
+
+@router.get(
+    "/{payment_id}",
+    operation_id="read_payment",
+    name="read_payment",
+    responses=problem_responses(UNKNOWN_PAYMENT, *DATABASE_PROBLEMS),
+)
+async def read_payment(payment_id: UUID, database: OpenDatabase) -> PaymentReport:
+    """Return a payment as it is now, with the reason where it has failed."""
+    async with database.transaction() as session:
+        payment = await PaymentRepository(session).find(payment_id)
+    if payment is None:
+        raise ProblemError(UNKNOWN_PAYMENT)
+    return PaymentReport.model_validate(payment)
+
+
+def _failure(payment: Payment) -> ProblemError:
+    declined = payment.failure_reason is FailureReason.DECLINED
+    return ProblemError(
+        PAYMENT_DECLINED if declined else PAYMENT_FAILED,
+        extensions={"payment_id": str(payment.id), "failure_reason": payment.failure_reason},
+    )
+
+
+def _seconds_until(due_at: datetime | None) -> int:
+    return 1 if due_at is None else max(1, math.ceil((due_at - utc_now()).total_seconds()))

@@ -1,0 +1,122 @@
+"""Finishes pending payments in the background, once the circuit lets it.
+
+Every process of the service has one, and they share the work through the database: what one has
+taken up, no other sees until the end of its claim. A process may be killed at any moment; what it
+had taken up is due again then.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from example_service.core.lifecycle import is_draining
+from example_service.core.settings import PaymentSettings
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.payments.service import PaymentService
+
+logger = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 4.0
+"""Below the five seconds after the time of grace that a process has to clean up."""
+
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+class PaymentWorker:
+    """Takes up payments that are due, again and again.
+
+    Args:
+        service: Works on each of them.
+        breaker: The circuit of the provider; while it is open nothing is taken up.
+        settings: How often to look, and how many to work on at once.
+        stop_seconds: How long the payments in work have to be finished at the end.
+        is_stopping: Tells that nothing more is to be taken up, as while the service drains.
+    """
+
+    def __init__(
+        self,
+        service: PaymentService,
+        breaker: CircuitBreaker,
+        settings: PaymentSettings,
+        *,
+        stop_seconds: float = STOP_SECONDS,
+        is_stopping: Callable[[], bool] = is_draining,
+    ) -> None:
+        self._service = service
+        self._breaker = breaker
+        self._settings = settings
+        self._stop_seconds = stop_seconds
+        self._is_stopping = is_stopping
+        self._stopped = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Work until the end of the block, which waits for the payments in work, with a limit.
+
+        What is cut off then is taken up again by whoever looks after the end of its claim.
+        """
+        working = asyncio.create_task(self._work(), name="payment worker")
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            _, unfinished = await asyncio.wait([working], timeout=self._stop_seconds)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def run_once(self) -> float:
+        """Work on what is due now.
+
+        Returns:
+            Seconds after which to look again; 0 where more may be due already.
+        """
+        wait, limit = self._admission()
+        if limit == 0:
+            return wait
+        payments = await self._service.take_up(limit)
+        outcomes = await asyncio.gather(
+            *map(self._service.work_on, payments), return_exceptions=True
+        )
+        for payment, outcome in zip(payments, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                logger.error(
+                    "Work on a payment ended with an unexpected error; it will be taken up again",
+                    extra={"payment_id": str(payment.id)},
+                    exc_info=outcome,
+                )
+        return 0.0 if len(payments) == limit else wait
+
+    def _admission(self) -> tuple[float, int]:
+        """How long to wait before the next look, and how many payments the circuit lets through."""
+        poll_seconds = self._settings.poll_seconds
+        if self._is_stopping():
+            return poll_seconds, 0
+        if self._breaker.is_open:
+            # Somebody may close the circuit by hand meanwhile, so it is looked at now and then.
+            wait = self._breaker.get_metrics()["retry_after"]
+            return poll_seconds if wait is None else min(wait, _LONGEST_PAUSE_SECONDS), 0
+        if self._breaker.is_half_open:
+            return poll_seconds, min(self._breaker.half_open_max_calls, self._settings.batch_size)
+        return poll_seconds, self._settings.batch_size
+
+    async def _work(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                wait = await self.run_once()
+            except (CircuitOpenError, DatabaseUnavailableError) as error:
+                # The database's breaker has told of it.
+                wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
+                wait = min(wait, _LONGEST_PAUSE_SECONDS)
+            except Exception:
+                logger.exception("The payment worker failed; it goes on")
+                wait = _LONGEST_PAUSE_SECONDS
+            await self._pause(wait)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
