@@ -1,5 +1,6 @@
 """The service as processes: how it starts, how it stops, and what it leaves behind."""
 
+import asyncio
 import contextlib
 import os
 import re
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from example_service.core.settings import Settings
+from example_service.migrations import upgrade
 from example_service.server import listen
 from example_service.workers import Supervisor
 
@@ -25,6 +28,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 30.0
+DATABASE = "database.sqlite3"
 RATES = "/api/v1/exchange-rates/EUR"
 
 
@@ -40,6 +44,8 @@ class Service:
     """`example-service serve` in a process of its own, on a free port, away from any `.env`."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
+        database_url = f"sqlite:///{directory / DATABASE}"
+        asyncio.run(upgrade(Settings(database_url=SecretStr(database_url))))
         self.output = directory / "stdout"
         self._errors = directory / "stderr"
         environment = {
@@ -47,6 +53,7 @@ class Service:
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(directory),
             "PORT": "0",
+            "DATABASE_URL": database_url,
             **variables,
         }
         with self.output.open("wb") as output, self._errors.open("wb") as errors:
@@ -282,6 +289,7 @@ def test_production_refuses_with_a_table(start: Callable[..., Service]) -> None:
     rows = [line.split()[0] for line in service.errors.splitlines() if line.startswith("  ")]
     assert rows == [
         "VARIABLE",
+        "DATABASE_URL",
         "PAYMENT_PROVIDER__BASE_URL",
         "HTTP__ALLOWED_HOSTS",
         "ADMIN__TOKEN",
@@ -318,7 +326,7 @@ def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_p
     assert service.status() == 0
     assert refuses_connections(url)
     assert service.errors == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["stderr", "stdout"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [DATABASE, "stderr", "stdout"]
 
 
 def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
