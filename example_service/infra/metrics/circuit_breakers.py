@@ -145,24 +145,8 @@ def _one_for_each_name(sources: Iterable[SnapshotSource]) -> Collection[CircuitS
     for source in sources:
         for snapshot in source.snapshots():
             known = by_name.get(snapshot.name)
-            by_name[snapshot.name] = snapshot if known is None else _added(known, snapshot)
+            by_name[snapshot.name] = snapshot if known is None else known.plus(snapshot)
     return by_name.values()
-
-
-def _added(one: CircuitSnapshot, other: CircuitSnapshot) -> CircuitSnapshot:
-    state_changes = dict(one.state_changes)
-    for change, count in other.state_changes.items():
-        state_changes[change] = state_changes.get(change, 0) + count
-    return one._replace(
-        state=max(one.state, other.state, key=STATE_VALUES.__getitem__),
-        failures=one.failures + other.failures,
-        successes=one.successes + other.successes,
-        rejections=one.rejections + other.rejections,
-        in_flight=one.in_flight + other.in_flight,
-        state_changes=state_changes,
-        mode=one.mode or other.mode,
-        shadow_rejections=one.shadow_rejections + other.shadow_rejections,
-    )
 
 
 def label_text(name: str) -> str:

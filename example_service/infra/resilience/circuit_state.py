@@ -340,15 +340,16 @@ class CircuitStateMachine:
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""
-        changes = self.state_changes
+        openings = 0
+        if changes := self.state_changes:
+            openings = sum(n for (_, to), n in changes.items() if to is CircuitState.OPEN)
+        # By position, as each scrape asks every breaker.
         return Totals(
-            failures=self._failures + self._allowance_taken(),
-            successes=_taken(self.successes),
-            rejections=self.rejections(),
-            openings=sum(n for (_, to), n in changes.items() if to is CircuitState.OPEN)
-            if changes
-            else 0,
-            shadow_rejections=self._shadow_rejections,
+            self._failures + self._allowance_taken(),
+            _taken(self.successes),
+            self.rejections(),
+            openings,
+            self._shadow_rejections,
         )
 
     def failures_in_a_row(self) -> int:

@@ -5,13 +5,13 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import reduce
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from example_service.infra.resilience.circuit_state import (
     CircuitState,
     CircuitStateMachine,
-    ManualMode,
     Mode,
     Totals,
 )
@@ -28,7 +28,7 @@ REMEMBERED_NAMES = 256
 # Enough for what led to an incident, and the same memory however many breakers there are.
 REMEMBERED_TRANSITIONS = 20
 
-StateChanges: TypeAlias = dict[tuple[CircuitState, CircuitState], int]
+StateChanges: TypeAlias = Mapping[tuple[CircuitState, CircuitState], int]
 
 _SEVERITY = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
@@ -60,9 +60,27 @@ class CircuitSnapshot(NamedTuple):
     would_have_rejected: int = 0
     shadow_rejections: int = 0
 
+    def plus(self, other: "CircuitSnapshot") -> "CircuitSnapshot":
+        """What this and another one of the same name add up to."""
+        state_changes = dict(self.state_changes)
+        for change, count in other.state_changes.items():
+            state_changes[change] = state_changes.get(change, 0) + count
+        return CircuitSnapshot(
+            self.name,
+            max(self.state, other.state, key=_SEVERITY.__getitem__),
+            self.failures + other.failures,
+            self.successes + other.successes,
+            self.rejections + other.rejections,
+            self.in_flight + other.in_flight,
+            state_changes,
+            self.mode or other.mode,
+            self.would_have_rejected + other.would_have_rejected,
+            self.shadow_rejections + other.shadow_rejections,
+        )
+
 
 class _Counts:
-    """What several breakers, or those that are gone, have counted together."""
+    """What breakers of one name that are gone have counted together."""
 
     __slots__ = ("failures", "rejections", "shadow_rejections", "state_changes", "successes")
 
@@ -71,16 +89,7 @@ class _Counts:
         self.successes = 0
         self.rejections = 0
         self.shadow_rejections = 0
-        self.state_changes: StateChanges = {}
-
-    def totals(self) -> Totals:
-        return Totals(
-            self.failures,
-            self.successes,
-            self.rejections,
-            openings=0,
-            shadow_rejections=self.shadow_rejections,
-        )
+        self.state_changes: dict[tuple[CircuitState, CircuitState], int] = {}
 
     def add(self, totals: Totals, state_changes: StateChanges | None) -> None:
         self.failures += totals.failures
@@ -90,6 +99,19 @@ class _Counts:
         if state_changes:
             for change, count in state_changes.items():
                 self.state_changes[change] = self.state_changes.get(change, 0) + count
+
+    def snapshot(self, name: str) -> CircuitSnapshot:
+        """The same, to be added to what the living have; in no state that is worse than theirs."""
+        return CircuitSnapshot(
+            name,
+            CircuitState.CLOSED,
+            self.failures,
+            self.successes,
+            self.rejections,
+            in_flight=0,
+            state_changes=self.state_changes,
+            shadow_rejections=self.shadow_rejections,
+        )
 
 
 class _BreakerRef(weakref.ref["CircuitBreaker"]):
@@ -298,35 +320,12 @@ class CircuitBreakerRegistry:
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
     def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:
-        counts = _Counts()
-        states: list[CircuitState] = []
-        modes: list[ManualMode] = []
-        in_flight = 0
-        for breaker in breakers:
-            states.append(breaker.state)
-            machine = breaker._machine
-            with breaker._mutex:
-                totals = machine.totals()
-                counts.add(totals, machine.state_changes)
-                in_flight += machine.in_flight(totals)
-                if machine.mode is not None:
-                    modes.append(machine.mode)
+        snapshot = reduce(CircuitSnapshot.plus, map(_snapshot_of, breakers))
+        gone = self._retired.get(name)
+        if gone is None:
+            return snapshot
         with self._lock:
-            gone = self._retired.get(name)
-            if gone is not None:
-                counts.add(gone.totals(), gone.state_changes)
-        return CircuitSnapshot(
-            name=name,
-            state=max(states, key=_SEVERITY.__getitem__),
-            failures=counts.failures,
-            successes=counts.successes,
-            rejections=counts.rejections,
-            in_flight=in_flight,
-            mode=next((one.mode for one in modes), None),
-            would_have_rejected=sum(one.would_have_rejected for one in modes),
-            shadow_rejections=counts.shadow_rejections,
-            state_changes=counts.state_changes,
-        )
+            return snapshot.plus(gone.snapshot(name))
 
     def _bury(self) -> None:
         """Take over the counters of breakers that were freed. Requires the lock."""
@@ -346,6 +345,25 @@ class CircuitBreakerRegistry:
                 self._remembered[name] = self._retired.pop(name)
         while len(self._remembered) > REMEMBERED_NAMES:
             self._remembered.popitem(last=False)
+
+
+def _snapshot_of(breaker: "CircuitBreaker") -> CircuitSnapshot:
+    breaker._look()
+    machine = breaker._machine
+    with breaker._mutex:
+        totals, mode = machine.totals(), machine.mode
+        return CircuitSnapshot(
+            breaker._name,
+            machine.phase.state,
+            totals.failures,
+            totals.successes,
+            totals.rejections,
+            machine.in_flight(totals),
+            machine.state_changes or {},
+            None if mode is None else mode.mode,
+            0 if mode is None else mode.would_have_rejected,
+            totals.shadow_rejections,
+        )
 
 
 def configuration_key(name: str) -> str:
