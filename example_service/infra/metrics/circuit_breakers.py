@@ -4,6 +4,7 @@ A breaker pays nothing for being exported: it counts for itself, and a scrape re
 """
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import repeat
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
@@ -100,21 +101,19 @@ def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
     families: list[Metric] = []
     for kind, name, documentation, figure in _FIGURES:
         family = kind(name, documentation, labels=("name",))
-        family.samples = [
-            Sample(name, label, figure(snapshot))
-            for label, snapshot in zip(labels, snapshots, strict=True)
-        ]
+        family.samples = list(map(Sample, repeat(name), labels, map(figure, snapshots)))
         families.append(family)
+    name = "circuit_breaker_state_changes_total"
     state_changes = CounterMetricFamily(
-        "circuit_breaker_state_changes_total",
-        "Changes of state.",
-        labels=("name", "from_state", "to_state"),
+        name, "Changes of state.", labels=("name", "from_state", "to_state")
     )
     for label, snapshot in zip(labels, snapshots, strict=True):
-        if _FIRST_CHANGE not in snapshot.state_changes:
-            state_changes.add_metric((label["name"], *_FIRST_CHANGE), 0)
-        for change, count in snapshot.state_changes.items():
-            state_changes.add_metric((label["name"], *change), count)
+        changes = snapshot.state_changes
+        if _FIRST_CHANGE not in changes:
+            changes = {_FIRST_CHANGE: 0, **changes}
+        for (from_state, to_state), count in changes.items():
+            edge = {**label, "from_state": from_state, "to_state": to_state}
+            state_changes.samples.append(Sample(name, edge, count))
     return [*families, state_changes, *_mode_families(snapshots)]
 
 
