@@ -84,7 +84,8 @@ async def _tables(
     if "http" in groups:
         applications, missing = http_apps.load_applications()
         _tell_missing(missing)
-        yield "http", await http_overhead.time_requests(applications, plan)
+        async for table in http_overhead.run(applications, plan):
+            yield "http", table
     if "load" in groups:
         if http_load.wrk_is_there():
             yield "load", http_load.time_load(plan)

@@ -21,6 +21,7 @@ from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
 
 BARE = "bare FastAPI"
+BARE_AGAIN = "bare FastAPI, once more"
 NO_OPERATION = "and a middleware that does nothing"
 GUARDED = "and a breaker around the route's work"
 GUARDED_FUNCTION = "and a breaker on the function that it calls"
@@ -146,6 +147,7 @@ def load_applications() -> tuple[Mapping[str, Callable[[], FastAPI]], list[str]]
     """
     applications: dict[str, Callable[[], FastAPI]] = {
         BARE: bare,
+        BARE_AGAIN: bare,
         NO_OPERATION: with_no_operation,
         GUARDED: guarded,
         GUARDED_FUNCTION: guarded_function,

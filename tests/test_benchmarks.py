@@ -98,12 +98,18 @@ def test_requests_in_process_are_timed_beside_bare_fastapi(tmp_path: Path) -> No
     run = benchmark("http", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
+    printed = tables(run.stdout)
     assert {
         "bare FastAPI",
         "example_service",
         "example_service, no access line",
+    } <= set(printed["A request in process"])
+    assert {
+        "bare FastAPI",
+        "bare FastAPI, once more",
         "and a breaker around the route's work",
-    } <= set(tables(run.stdout)["A request in process"])
+        "and a breaker on the function that it calls",
+    } <= set(printed["A guarded request in process"])
 
 
 @pytest.mark.integration
