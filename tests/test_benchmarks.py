@@ -80,6 +80,10 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
     ):
         assert "example_service" in printed[title]
     assert {
+        "example_service, its breakers",
+        "example_service, process, Python and HTTP",
+    } <= set(printed["A scrape with 100 breakers, per breaker"])
+    assert {
         "example_service, failure_rate of calls",
         "example_service, failure_rate of seconds",
         "example_service, slow_call_duration",
