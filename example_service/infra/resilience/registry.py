@@ -315,8 +315,9 @@ class CircuitBreakerRegistry:
 
     def _by_name(self) -> dict[str, list["CircuitBreaker"]]:
         with self._lock:
-            self._bury()
             by_name = {name: self._living(name) for name in self._newest}
+            # Only now: one that another thread frees between the two would be in neither.
+            self._bury()
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
     def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:

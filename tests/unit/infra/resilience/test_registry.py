@@ -323,6 +323,24 @@ class TestMonitoring:
             breaker = make_breaker(registry=registry)
             gc.collect()
 
+    def test_a_breaker_freed_during_a_scrape_counts_in_it(self) -> None:
+        """Whenever another thread lets go of it: with the living, or with those that are gone."""
+        freed: list[CircuitBreaker] = []
+
+        class FreeingRegistry(CircuitBreakerRegistry):
+            def _bury(self) -> None:
+                super()._bury()
+                freed.clear()
+
+        registry = FreeingRegistry()
+        kept = make_breaker(registry=registry)
+        freed.append(make_breaker(registry=registry))
+        succeed(kept, 2)
+        succeed(freed[0], 3)
+        for _ in range(2):
+            (snapshot,) = registry.snapshots()
+            assert snapshot.successes == 5
+
     async def test_reset_all_resets_every_breaker(self) -> None:
         """Those of one name too."""
         registry = CircuitBreakerRegistry()
