@@ -139,8 +139,8 @@ class Payment(Base):
 
     @property
     def order(self) -> PaymentOrder:
-        """What was asked for."""
-        return PaymentOrder(
+        """What was asked for, whether or not it would still be accepted today."""
+        return PaymentOrder.model_construct(
             amount=self.amount, currency=self.currency, customer_id=self.customer_id
         )
 
