@@ -7,11 +7,11 @@ from functools import partial
 import httpx
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from starlette.middleware import Middleware
 
 from example_service import __version__
 from example_service.api.access_log import AccessLog
+from example_service.api.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.middleware import RequestMiddleware
 from example_service.api.openapi import document_problems
 from example_service.api.payment_problems import install_payment_problem_handlers
@@ -105,7 +105,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
     ]
     if "*" not in settings.http.allowed_hosts:
         hosts = settings.http.allowed_hosts
-        layers.append(Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False))
+        layers.append(Middleware(AllowedHostsMiddleware, allowed_hosts=hosts, www_redirect=False))
     if has_cors:
         layers.append(Middleware(cors))
     return layers

@@ -32,8 +32,7 @@ _TOO_SLOW = Problem(problem_types.BODY_TOO_SLOW, headers=_CLOSE_CONNECTION)
 _TIMED_OUT = Problem(problem_types.REQUEST_TIMEOUT)
 _OVERLOADED = Problem(problem_types.OVERLOADED, headers={"Retry-After": "1"})
 
-# Answered at any load, so that an overloaded worker is neither killed for it nor out of sight.
-_ALWAYS_ADMITTED = ("/health/", "/metrics")
+_MONITORING = ("/health/", "/metrics")
 
 _READ_HEADERS = frozenset(
     {b"content-length", b"traceparent", b"transfer-encoding", b"x-request-id"}
@@ -104,7 +103,7 @@ class RequestMiddleware:
         try:
             if exchange.declared_bytes > self._max_body_bytes:
                 await self._answer(_TOO_LARGE, exchange)
-            elif len(in_flight) > self._max_in_flight and not _is_always_admitted(scope):
+            elif len(in_flight) > self._max_in_flight and not is_for_monitoring(scope):
                 await self._answer(_OVERLOADED, exchange)
             else:
                 counting = exchange.receive if exchange.may_have_body else receive
@@ -259,9 +258,14 @@ def _problem(error: BaseException, exchange: _Exchange) -> Problem | None:
     return problem
 
 
-def _is_always_admitted(scope: Scope) -> bool:
+def is_for_monitoring(scope: Scope) -> bool:
+    """Tell whether a request looks at health or metrics.
+
+    Those are answered at any load and for any host, so that a worker is neither killed for being
+    overloaded nor out of sight.
+    """
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.startswith(_ALWAYS_ADMITTED)
+    return path.startswith(_MONITORING)
 
 
 def _whole_number(digits: bytes) -> int:

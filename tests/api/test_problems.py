@@ -293,9 +293,26 @@ async def test_a_foreign_host_is_a_problem(serve: Serve, host: str) -> None:
     """The refusal of Starlette's own middleware does not get through as plain text."""
     hosts = HTTPSettings(allowed_hosts=["service.test"])
     client = await serve(create_app(Settings(environment="test", http=hosts)))
-    response = await client.get("/health/live", headers={"Host": host})
+    response = await client.get("/problems", headers={"Host": host})
     problem_of(response, 400, "invalid-host")
-    assert (await client.get("/health/live")).status_code == 200
+    assert (await client.get("/problems")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+async def test_monitoring_is_answered_for_any_host(serve: Serve, path: str) -> None:
+    """Probes and scrapers come by the address of the instance, which no list can foresee."""
+    hosts = HTTPSettings(allowed_hosts=["service.test"])
+    client = await serve(create_app(Settings(environment="test", http=hosts)))
+    assert (await client.get(path, headers={"Host": "10.1.2.3:8000"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthy", "/api/health/live", "//metrics"])
+async def test_only_monitoring_is_exempt_from_the_host_check(serve: Serve, path: str) -> None:
+    """A path that merely resembles one of them is refused like any other."""
+    hosts = HTTPSettings(allowed_hosts=["service.test"])
+    client = await serve(create_app(Settings(environment="test", http=hosts)))
+    response = await client.get(f"http://10.1.2.3{path}")
+    problem_of(response, 400, "invalid-host")
 
 
 async def test_a_refused_preflight_is_a_problem_that_says_why(serve: Serve) -> None:
