@@ -27,11 +27,12 @@ test-%: ## Run the fast tests on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
 	@.venv-$*/bin/python -m pytest -m "not integration" $(ARGS)
 
-lint: environment ## Check style, formatting, types and import contracts
+lint: environment ## Check style, formatting, types, import contracts, Dockerfile
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/hadolint Dockerfile
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)

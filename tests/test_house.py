@@ -122,10 +122,10 @@ def test_make_help_lists_the_commands() -> None:
 
 
 def test_makefile_recipes_are_thin() -> None:
-    """A target is a few lines; what needs more lives in a script."""
+    """A target is a few lines, such as one for each check; what needs more lives in a script."""
     recipes = re.findall(r"^\S+:.*\n((?:\t.*\n)*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
-    assert max(recipe.count("\n") for recipe in recipes) <= 4
+    assert max(recipe.count("\n") for recipe in recipes) <= 6
 
 
 @pytest.mark.parametrize("name", [".ci/run", "scripts/find-python.sh", "scripts/environment.py"])
