@@ -27,12 +27,13 @@ test-%: ## Run the fast tests on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
 	@.venv-$*/bin/python -m pytest -m "not integration" $(ARGS)
 
-lint: environment ## Check style, formatting, types, import contracts, Dockerfile
+lint: environment ## Check style, formatting, types, import contracts, image and compose file
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/hadolint Dockerfile
+	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)

@@ -1,18 +1,33 @@
-"""What is shipped: Dockerfile and .dockerignore agree with the project.
+"""What is shipped: Dockerfile, .dockerignore and compose file agree with the project.
 
 That the image can be built, and does what it should, is seen in tests/integration/test_image.py.
 """
 
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from example_service.core.settings import Settings
+from example_service.core.variables import variables
+from example_service.server import CLEAN_UP_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+COMPOSE: dict[str, Any] = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+VARIABLES = {variable.name: variable for variable in variables(Settings, ["payment"])}
+LOOKS_SECRET = re.compile("PASSWORD|TOKEN|SECRET|KEY")
 
 
 def instructions(name: str) -> list[str]:
     """The arguments of every instruction of that name in the Dockerfile."""
     return re.findall(rf"^{name} +(.+?) *$", DOCKERFILE, re.MULTILINE)
+
+
+# --- the Dockerfile
 
 
 def test_image_has_the_preferred_python() -> None:
@@ -56,3 +71,72 @@ def test_build_is_given_nothing_but_what_it_copies() -> None:
     assert patterns[0] == "*"
     assert {name[1:] for name in patterns if name.startswith("!")} == copied | mounted
     assert copied | mounted == {"example_service", "requirements.lock"}
+
+
+# --- the compose file
+
+
+def interpolations(text: str) -> list[tuple[str, str]]:
+    """The variables that a text asks for, each with what stands for it when it is not set."""
+    return re.findall(r"\$\{(\w+)([^}]*)\}", text)
+
+
+def test_compose_sets_only_settings_that_exist() -> None:
+    """A renamed setting is renamed here, too, and none that the image needs set is left out."""
+    given = SERVICES["service"]["environment"]
+
+    assert given.keys() <= VARIABLES.keys()
+    assert {"DATABASE_URL", "HTTP__ALLOWED_HOSTS", "PAYMENT_PROVIDER__BASE_URL"} <= given.keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_compose_holds_no_secret_and_no_default_for_one(service: str) -> None:
+    """Each secret comes from outside, and where one is needed and not given nothing starts."""
+    for name, value in SERVICES[service]["environment"].items():
+        is_secret = VARIABLES[name].is_secret if name in VARIABLES else LOOKS_SECRET.search(name)
+        needed = [asked for asked, _ in interpolations(value or "")]
+        assert not is_secret or value is None or any(map(LOOKS_SECRET.search, needed)), name
+        for asked, otherwise in interpolations(value or ""):
+            assert not LOOKS_SECRET.search(asked) or otherwise.startswith(":?"), name
+
+
+def test_compose_runs_the_migration_before_the_service() -> None:
+    """One image does both; the service waits for the end of the one, and for the database."""
+    migrate, service = SERVICES["migrate"], SERVICES["service"]
+
+    assert migrate["image"] == service["image"]
+    assert migrate["environment"] == service["environment"]
+    assert migrate["command"] == ["migrate"]
+    assert "restart" not in migrate
+    assert migrate["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert service["depends_on"] == {
+        "postgres": {"condition": "service_healthy"},
+        "migrate": {"condition": "service_completed_successfully"},
+    }
+
+
+@pytest.mark.parametrize("name", ["migrate", "service"])
+def test_compose_gives_the_image_no_more_rights_than_it_needs(name: str) -> None:
+    """Nothing can be written but temporary files, and nothing be gained."""
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["tmpfs"] == ["/tmp"]  # noqa: S108 - a place in the container
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_compose_lets_a_stop_take_as_long_as_it_may() -> None:
+    """The service is not killed while it drains: several workers may take the longest."""
+    shutdown = Settings(environment="production").shutdown
+    longest = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
+
+    assert float(SERVICES["service"]["stop_grace_period"].removesuffix("s")) > longest
+
+
+def test_compose_publishes_nothing_beyond_this_machine() -> None:
+    """Whoever wants the service on other interfaces says so."""
+    published = [port for service in SERVICES.values() for port in service.get("ports", [])]
+
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
