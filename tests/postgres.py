@@ -29,7 +29,7 @@ class PostgresServer:
     """
 
     def __init__(self, binaries: Path, folder: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._binaries = binaries
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -149,7 +149,8 @@ def _account() -> dict[str, Any]:
     return {"user": UNPRIVILEGED_USER, "group": UNPRIVILEGED_USER, "extra_groups": [], "cwd": "/"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nobody listens now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -1,0 +1,389 @@
+"""The image and the compose file, for real, with a real PostgreSQL.
+
+Where a test runs the image by itself, it has the rights that docker-compose.yml gives it, and no
+init as process 1, which is the harder case: the service gets its signals as process 1 itself.
+"""
+
+import asyncio
+import json
+import re
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.docker import Docker, running_docker
+from tests.integration.test_serve import DEADLINE_SECONDS, is_ready, refuses_connections, wait_until
+from tests.postgres import PostgresServer, free_port, running_postgres
+
+# Also an integration test, so that what leaves those out leaves these out, too.
+pytestmark = [pytest.mark.integration, pytest.mark.image]
+
+IMAGE = "example-service"
+HARDENED = (
+    *("--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - a place in the container
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
+)
+RATES = "/api/v1/exchange-rates/EUR"
+PAYMENTS = "/api/v1/payments"
+PRODUCTION = {
+    "HTTP__ALLOWED_HOSTS": "api.shop.com",
+    "PAYMENT_PROVIDER__BASE_URL": "https://api.payment-provider.com",
+}
+PAYMENT = {"amount": 1250, "currency": "EUR", "customer_id": "customer-7"}
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Docker]:
+    """Docker, with the image built from what is here."""
+    with running_docker() as docker:
+        docker("build", "--tag", IMAGE, ".")
+        yield docker
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests of this module."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer) -> str:
+    """An empty database, by an address that production accepts."""
+    name = f"image_{secrets.token_hex(4)}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+
+    asyncio.run(create())
+    # The server trusts whoever comes, with whatever password.
+    return f"postgresql://postgres:{secrets.token_urlsafe()}@127.0.0.1:{postgres.port}/{name}"
+
+
+class Container:
+    """A container that runs the service, in the background."""
+
+    def __init__(self, docker: Docker, *words: str, **settings: str) -> None:
+        self.port = free_port()
+        self._docker = docker
+        environment = {"PORT": str(self.port), **settings}
+        given = [f"--env={name}={value}" for name, value in environment.items()]
+        self.id = docker("run", "--detach", *HARDENED, *given, IMAGE, *words)
+
+    @property
+    def url(self) -> str:
+        """Where it serves, once it does."""
+        url = f"http://127.0.0.1:{self.port}"
+        wait_until(lambda: not refuses_connections(url) or self._has_ended())
+        assert not self._has_ended(), self.log
+        return url
+
+    @property
+    def log(self) -> str:
+        """What it has written."""
+        done = self._docker.attempt("logs", self.id)
+        return done.stdout + done.stderr
+
+    def execute(self, *command: str) -> str:
+        """Run a program inside, which succeeds; what it prints."""
+        return self._docker("exec", self.id, *command)
+
+    def terminate(self) -> None:
+        """Send the signal to stop, without waiting for the end."""
+        self._docker("kill", "--signal", "TERM", self.id)
+
+    def status(self) -> int:
+        """Its exit status, once it has ended."""
+        return int(self._docker("wait", self.id))
+
+    def remove(self) -> None:
+        """Make an end of it."""
+        self._docker("rm", "--force", self.id)
+
+    def _has_ended(self) -> bool:
+        return self._docker("inspect", "--format", "{{.State.Running}}", self.id) == "false"
+
+
+@pytest.fixture
+def start(docker: Docker) -> Iterator[Callable[..., Container]]:
+    """Start containers; whatever is left of them after the test is removed."""
+    containers: list[Container] = []
+
+    def start_container(*words: str, **settings: str) -> Container:
+        containers.append(Container(docker, *words, **settings))
+        return containers[-1]
+
+    yield start_container
+    for container in containers:
+        container.remove()
+
+
+@pytest.fixture
+def migrated_url(docker: Docker, database_url: str) -> str:
+    """A database with the schema that the image wants."""
+    migrate(docker, database_url)
+    return database_url
+
+
+def migrate(docker: Docker, database_url: str) -> None:
+    """Run the one-shot to its successful end."""
+    settings = ["--env=ENVIRONMENT=development", f"--env=DATABASE_URL={database_url}"]
+    docker("run", "--rm", *HARDENED, *settings, IMAGE, "migrate")
+
+
+def health_check(docker: Docker) -> list[str]:
+    """The program that the image names to have its health checked, and its arguments."""
+    [image] = json.loads(docker("inspect", "--type", "image", IMAGE))
+    test: list[str] = image["Config"]["Healthcheck"]["Test"]
+    assert test[0] == "CMD"
+    return test[1:]
+
+
+# --- what is in it
+
+
+def test_image_says_how_it_is_run(docker: Docker) -> None:
+    """Whoever inspects it sees a numbered user, the port, the signal, and the check of health."""
+    [image] = json.loads(docker("inspect", "--type", "image", IMAGE))
+    config = image["Config"]
+
+    assert config["User"] == "10001:10001"
+    assert list(config["ExposedPorts"]) == ["8000/tcp"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert (config["Entrypoint"], config["Cmd"]) == (["python", "-m", "example_service"], ["serve"])
+    assert {"ENVIRONMENT=production", "HOST=0.0.0.0"} <= set(config["Env"])
+    assert health_check(docker)[0] == "python"
+
+
+def test_image_holds_the_package_with_its_bytecode_and_no_installer(docker: Docker) -> None:
+    """Nothing else of the project is in it, nothing is compiled at the start or added later."""
+    look = (
+        "import example_service.cli, fastapi, os, importlib.util;"
+        "print(os.listdir('.'), os.path.exists(example_service.cli.__cached__),"
+        "os.path.exists(fastapi.__cached__), importlib.util.find_spec('pip'))"
+    )
+
+    seen = docker("run", "--rm", "--entrypoint", "python", IMAGE, "-c", look)
+
+    assert seen == "['example_service'] True True None"
+
+
+# --- the settings
+
+
+def test_image_does_not_start_with_unsafe_settings(docker: Docker) -> None:
+    """It is made for production, which refuses what is missing, in a table and with status 2."""
+    refused = docker.attempt(
+        "run", "--rm", *HARDENED, "--env=ADMIN__TOKEN=changeme-changeme", IMAGE
+    )
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert re.findall(r"^  ([A-Z_]+) ", refused.stderr, re.MULTILINE) == [
+        "VARIABLE",
+        "DATABASE_URL",
+        "PAYMENT_PROVIDER__BASE_URL",
+        "HTTP__ALLOWED_HOSTS",
+        "ADMIN__TOKEN",
+    ]
+    assert "Traceback" not in refused.stderr
+    assert "changeme" not in refused.stderr
+
+
+def test_image_serves_with_the_settings_of_production(
+    start: Callable[..., Container], migrated_url: str
+) -> None:
+    """Probes get through by address, everybody else only by a name of the service."""
+    service = start(DATABASE_URL=migrated_url, SHUTDOWN__DRAIN_SECONDS="0", **PRODUCTION)
+    url = service.url
+
+    wait_until(lambda: is_ready(url))
+    assert httpx.get(f"{url}/problems").status_code == 400
+    assert httpx.get(f"{url}/problems", headers={"Host": "api.shop.com"}).status_code == 200
+    service.terminate()
+    assert service.status() == 0
+
+
+# --- the migration
+
+
+def test_migration_succeeds_however_often_it_runs(docker: Docker, database_url: str) -> None:
+    """Several that start at once all succeed, and so does one that comes later."""
+    with ThreadPoolExecutor() as executor:
+        list(executor.map(lambda _: migrate(docker, database_url), range(3)))
+
+    migrate(docker, database_url)
+
+
+def test_service_is_not_ready_before_the_migration(
+    docker: Docker, start: Callable[..., Container], database_url: str
+) -> None:
+    """It lives and waits, and is ready once the one-shot has run, without a restart."""
+    service = start(ENVIRONMENT="development", DATABASE_URL=database_url)
+    url = service.url
+
+    assert httpx.get(f"{url}/health/live").status_code == 200
+    assert httpx.get(f"{url}/health/ready").status_code == 503
+    migrate(docker, database_url)
+    wait_until(lambda: is_ready(url))
+
+
+# --- the service
+
+
+def test_service_runs_without_rights_on_a_read_only_root(
+    docker: Docker, start: Callable[..., Container], migrated_url: str
+) -> None:
+    """It is nobody in particular, can write to /tmp alone, and its own check finds it healthy."""
+    service = start(ENVIRONMENT="development", DATABASE_URL=migrated_url)
+    url = service.url
+    rights = "print(*(line for line in open('/proc/1/status') if line[:4] in ('Uid:', 'CapE')))"
+    write = "import sys; open(sys.argv[1] + '/written', 'w').close()"
+
+    wait_until(lambda: is_ready(url))
+    service.execute(*health_check(docker))
+    assert service.execute("python", "-c", rights).split() == [
+        *("Uid:", "10001", "10001", "10001", "10001"),
+        *("CapEff:", "0000000000000000"),
+    ]
+    service.execute("python", "-c", write, "/tmp")  # noqa: S108 - a place in the container
+    for folder in ("/", "/app", "/venv", "/var/tmp"):  # noqa: S108 - likewise
+        refused = docker.attempt("exec", service.id, "python", "-c", write, folder)
+        assert "Read-only file system" in refused.stderr, folder
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_service_accepts_payments_and_ends_with_status_0(
+    start: Callable[..., Container], migrated_url: str, workers: int
+) -> None:
+    """The sandbox is inside, and the figures of several workers are added up."""
+    service = start(ENVIRONMENT="development", DATABASE_URL=migrated_url, WORKERS=str(workers))
+    url = service.url
+
+    answers = [
+        httpx.post(url + PAYMENTS, json=PAYMENT, headers={"Idempotency-Key": f"order-{number}"})
+        for number in range(4)
+    ]
+    figures = httpx.get(f"{url}/metrics").text
+    service.terminate()
+
+    assert [(one.status_code, one.json()["status"]) for one in answers] == [(201, "succeeded")] * 4
+    assert re.search(r'http_requests_total{.*route="/api/v1/payments".*} 4\.0', figures)
+    assert service.log.count("Started server process") == workers
+    assert service.status() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_signal_to_stop_loses_no_request(
+    start: Callable[..., Container], migrated_url: str, workers: int
+) -> None:
+    """Ready answers 503 first, then nobody listens, and the request in flight is answered."""
+    service = start(
+        ENVIRONMENT="development",
+        DATABASE_URL=migrated_url,
+        WORKERS=str(workers),
+        PAYMENT_PROVIDER__TIMEOUT_SECONDS="30",
+        SHUTDOWN__DRAIN_SECONDS="1",
+    )
+    url = service.url
+    httpx.put(f"{url}/sandbox/mode", json={"mode": "slow", "latency_seconds": 4})
+
+    with ThreadPoolExecutor() as executor:
+        request = executor.submit(httpx.get, url + RATES, timeout=DEADLINE_SECONDS)
+        wait_until(
+            lambda: 'calls_in_flight{name="payment"} 1.0' in httpx.get(f"{url}/metrics").text
+        )
+        service.terminate()
+        wait_until(lambda: not is_ready(url))
+        wait_until(lambda: refuses_connections(url))
+        assert not request.done()
+        assert request.result().status_code == 200
+    assert service.status() == 0
+
+
+# --- the compose file
+
+
+class Composition:
+    """What docker-compose.yml describes, as a project of its own, without anybody's `.env`."""
+
+    def __init__(self, docker: Docker, no_variables: Path, **variables: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._docker = docker
+        self._project = f"image{secrets.token_hex(4)}"
+        self._no_variables = str(no_variables)
+        self._variables = {"PORT": str(self.port), **variables}
+
+    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of compose."""
+        options = ("--env-file", self._no_variables, "--project-name", self._project)
+        return self._docker.attempt("compose", *options, *words, variables=self._variables)
+
+    def exit_status(self, service: str) -> int:
+        """With which status the container of a service has ended."""
+        container = self("ps", "--all", "--quiet", service).stdout.strip()
+        return int(self._docker("inspect", "--format", "{{.State.ExitCode}}", container))
+
+
+@pytest.fixture
+def compose(docker: Docker, tmp_path: Path) -> Iterator[Callable[..., Composition]]:
+    """Prepare projects with the variables given; nothing is left of them after the test."""
+    projects: list[Composition] = []
+    no_variables = tmp_path / "empty.env"
+    no_variables.touch()
+
+    def prepare(**variables: str) -> Composition:
+        projects.append(Composition(docker, no_variables, **variables))
+        return projects[-1]
+
+    yield prepare
+    for project in projects:
+        project("down", "--volumes", "--timeout", "0")
+
+
+def test_compose_starts_nothing_without_a_password(compose: Callable[..., Composition]) -> None:
+    """It says which variable is missing, and where to read about it."""
+    refused = compose()("up", "--detach", "--no-build")
+
+    assert refused.returncode != 0
+    assert "POSTGRES_PASSWORD" in refused.stderr
+    assert "see docs/deployment.md" in refused.stderr
+
+
+def test_compose_serves_from_an_empty_volume(compose: Callable[..., Composition]) -> None:
+    """Database, migration and service come up in that order, and the service ends well."""
+    project = compose(POSTGRES_PASSWORD=secrets.token_urlsafe())
+
+    started = project("up", "--detach", "--no-build")
+    assert started.returncode == 0, started.stderr
+    wait_until(lambda: not refuses_connections(project.url) and is_ready(project.url))
+    paid = httpx.post(project.url + PAYMENTS, json=PAYMENT, headers={"Idempotency-Key": "order-1"})
+    again = project("run", "--rm", "migrate")
+    project("stop", "service")
+
+    assert (paid.status_code, paid.json()["status"]) == (201, "succeeded")
+    assert project.exit_status("migrate") == 0
+    assert again.returncode == 0, again.stderr
+    assert project.exit_status("service") == 0
+
+
+def test_compose_keeps_production_from_unsafe_settings(
+    compose: Callable[..., Composition],
+) -> None:
+    """The migration refuses what is missing, and the service is not started at all."""
+    project = compose(POSTGRES_PASSWORD=secrets.token_urlsafe(), ENVIRONMENT="production")
+
+    refused = project("up", "--detach", "--no-build")
+
+    assert refused.returncode != 0
+    assert project.exit_status("migrate") == 2
+    assert "HTTP__ALLOWED_HOSTS" in project("logs", "migrate").stdout
+    assert refuses_connections(project.url)
