@@ -5,6 +5,7 @@ The role of a code block decides what executes it:
 - `program`: Python, complete in itself. A `text` block right below shows what it prints.
 - `commands`: what a reader types into a shell. A `text`, `json` or `http` block right below shows
   the answer.
+- `containers`: commands that call `docker`. They run in the long form of the gate, where one is.
 - `change`: commands that begin with `git`, because they change the project. They are for a copy.
 - `output`: a block below that shows an answer.
 - `tree`: a `text` block that draws folders and files.
@@ -22,7 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 README = ROOT / "README.md"
 MARKDOWN_FILES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 
-_OUTPUT_LANGUAGES = {"program": {"text"}, "commands": {"text", "json", "http"}}
+_OUTPUT_LANGUAGES = {
+    "program": {"text"},
+    "commands": {"text", "json", "http"},
+    "containers": {"text"},
+}
 _fenced_blocks = RawFencedCodeBlockLexer(
     re.compile(r"(?P<language>.*)$\n?", re.MULTILINE),
     mapping={"language": "language", "source": "source"},
@@ -81,6 +86,8 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
         return "output"
     if language == "text":
         return "tree" if text.split("\n", 1)[0].endswith("/") else None
+    if language == "sh" and re.search(r"\bdocker (?=[a-z])", text):
+        return "containers"
     if language == "sh":
         return "change" if text.startswith("git ") else "commands"
     return {"python": "program", "mermaid": "diagram"}.get(language)

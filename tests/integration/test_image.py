@@ -1,4 +1,4 @@
-"""The image and the compose file, for real, with a real PostgreSQL.
+"""The image, the compose file and the page about them, for real, with a real PostgreSQL.
 
 Where a test runs the image by itself, it has the rights that docker-compose.yml gives it, and no
 init as process 1, which is the harder case: the service gets its signals as process 1 itself.
@@ -6,8 +6,10 @@ init as process 1, which is the harder case: the service gets its signals as pro
 
 import asyncio
 import json
+import os
 import re
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.docker import Docker, running_docker
+from tests.docker import COMMAND_SECONDS, Docker, running_docker
+from tests.docs.pages import ROOT, blocks_of
+from tests.docs.walk import ADDRESS
 from tests.integration.test_serve import DEADLINE_SECONDS, is_ready, refuses_connections, wait_until
 from tests.postgres import PostgresServer, free_port, running_postgres
 
@@ -387,3 +391,43 @@ def test_compose_keeps_production_from_unsafe_settings(
     assert project.exit_status("migrate") == 2
     assert "HTTP__ALLOWED_HOSTS" in project("logs", "migrate").stdout
     assert refuses_connections(project.url)
+
+
+# --- the page
+
+
+def test_commands_of_the_page_work_as_shown(
+    docker: Docker, database_url: str, tmp_path: Path
+) -> None:
+    """Whoever types them in a clone, with settings for production at hand, sees what is shown.
+
+    Requests are left out: tests/docs makes them, to a service outside of a container.
+    """
+    shutil.copytree(ROOT / "example_service", tmp_path / "example_service")
+    for name in (".dockerignore", "Dockerfile", "docker-compose.yml", "requirements.lock"):
+        shutil.copy(ROOT / name, tmp_path)
+    settings = {"DATABASE_URL": database_url, "PORT": str(free_port()), **PRODUCTION}
+    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+    (tmp_path / "production.env").write_text(lines)
+    path = os.pathsep.join([str(docker.folder), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "PORT": str(free_port())}
+
+    def type_in(commands: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-e", "-c", commands],
+            cwd=tmp_path,
+            env=environment,
+            timeout=COMMAND_SECONDS,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    try:
+        for block in blocks_of(ROOT / "docs" / "deployment.md"):
+            if block.role in ("containers", "commands") and ADDRESS not in block.text:
+                done = type_in(block.text)
+                assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+                assert block.output is None or done.stdout == block.output.text, block
+    finally:
+        type_in("docker rm --force example-service; docker compose down --volumes --timeout 0")
