@@ -1,6 +1,7 @@
 """The OpenAPI document tells what really comes."""
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
@@ -77,6 +78,16 @@ async def test_operations_document_what_their_input_can_do(document: dict[str, A
     assert not {"408", "413", "422"} & set(found["get /health/live"]["responses"])
     assert {"not-ready", "overloaded"} == slugs(found["get /health/ready"], 503)
     assert {"unauthorized"} == slugs(found["post /admin/circuit-breakers/{name}/reset"], 401)
+
+
+async def test_operations_have_names_that_clients_can_be_generated_from(
+    document: dict[str, Any],
+) -> None:
+    """Words that say what it does, once each, and independent of its path."""
+    names = [operation["operationId"] for operation in operations(document).values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)+", name) for name in names)
+    assert not [name for name in names if name.endswith(("_get", "_post", "_put"))]
 
 
 async def test_examples_are_real_problems(document: dict[str, Any], serve: Serve) -> None:

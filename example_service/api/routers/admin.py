@@ -93,7 +93,11 @@ class BreakerList(BaseModel):
     breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
 
 
-@router.get("/circuit-breakers", response_model_exclude_unset=True)
+@router.get(
+    "/circuit-breakers",
+    operation_id="list_circuit_breakers",
+    response_model_exclude_unset=True,
+)
 async def list_circuit_breakers(request: Request, response: Response) -> BreakerList:
     """Show every circuit breaker of the worker that answers, with the mode that holds."""
     _log.info("circuit breakers listed", client=_client(request), worker=os.getpid())
@@ -101,7 +105,11 @@ async def list_circuit_breakers(request: Request, response: Response) -> Breaker
     return BreakerList(worker=os.getpid(), breakers=breaker_metrics())
 
 
-@router.post("/circuit-breakers/{name:path}/reset", responses=_UNKNOWN_NAME)
+@router.post(
+    "/circuit-breakers/{name:path}/reset",
+    operation_id="reset_circuit_breaker",
+    responses=_UNKNOWN_NAME,
+)
 async def reset_circuit_breaker(
     request: Request, name: str, order: Annotated[ResetOrder | None, Body()] = None
 ) -> OrderReport:
@@ -123,19 +131,31 @@ async def reset_circuit_breaker(
     )
 
 
-@router.post("/circuit-breakers/{name:path}/force-open", responses=_UNKNOWN_NAME)
+@router.post(
+    "/circuit-breakers/{name:path}/force-open",
+    operation_id="force_circuit_breaker_open",
+    responses=_UNKNOWN_NAME,
+)
 async def force_circuit_breaker_open(request: Request, name: str, order: ModeOrder) -> OrderReport:
     """Refuse every call of a breaker, in the worker that answers; at its end, let some probe."""
     return _set_mode(request, name, order, Mode.FORCED_OPEN, CircuitBreaker.force_open)
 
 
-@router.post("/circuit-breakers/{name:path}/disable", responses=_UNKNOWN_NAME)
+@router.post(
+    "/circuit-breakers/{name:path}/disable",
+    operation_id="disable_circuit_breaker",
+    responses=_UNKNOWN_NAME,
+)
 async def disable_circuit_breaker(request: Request, name: str, order: ModeOrder) -> OrderReport:
     """Let every call of a breaker through, in the worker that answers; nothing opens it."""
     return _set_mode(request, name, order, Mode.DISABLED, CircuitBreaker.disable)
 
 
-@router.post("/circuit-breakers/{name:path}/shadow", responses=_UNKNOWN_NAME)
+@router.post(
+    "/circuit-breakers/{name:path}/shadow",
+    operation_id="shadow_circuit_breaker",
+    responses=_UNKNOWN_NAME,
+)
 async def shadow_circuit_breaker(request: Request, name: str, order: ModeOrder) -> OrderReport:
     """Let a breaker decide and refuse nothing, in the worker that answers.
 

@@ -14,6 +14,7 @@ router = APIRouter(prefix="/api/v1/exchange-rates", tags=["payments"])
 
 @router.get(
     "/{currency}",
+    operation_id="read_exchange_rate",
     summary="Exchange rate of a currency",
     responses=problem_responses(UNKNOWN_CURRENCY, *PROVIDER_CALL_PROBLEMS),
 )

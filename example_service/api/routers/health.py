@@ -45,7 +45,7 @@ class CircuitBreakersHealth(BaseModel):
 
 
 @router.head("/live", include_in_schema=False)
-@router.get("/live")
+@router.get("/live", operation_id="read_liveness")
 async def live(response: Response) -> Health:
     """Tell that the process answers. Nothing outside it is looked at."""
     _forbid_caching(response)
@@ -53,7 +53,7 @@ async def live(response: Response) -> Health:
 
 
 @router.head("/startup", include_in_schema=False)
-@router.get("/startup", responses=_NOT_READY)
+@router.get("/startup", operation_id="read_startup", responses=_NOT_READY)
 async def startup(request: Request, response: Response) -> Health:
     """Tell whether the service has finished starting."""
     if not request.app.state.started:
@@ -63,7 +63,7 @@ async def startup(request: Request, response: Response) -> Health:
 
 
 @router.head("/ready", include_in_schema=False)
-@router.get("/ready", responses=_NOT_READY)
+@router.get("/ready", operation_id="read_readiness", responses=_NOT_READY)
 async def ready(request: Request, response: Response, is_administrator: IsAdministrator) -> Health:
     """Tell whether this instance wants requests.
 
@@ -79,7 +79,11 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
 
 
 @router.head("/circuit-breakers", include_in_schema=False)
-@router.get("/circuit-breakers", response_model_exclude_unset=True)
+@router.get(
+    "/circuit-breakers",
+    operation_id="read_circuit_breaker_health",
+    response_model_exclude_unset=True,
+)
 async def circuit_breakers(response: Response) -> CircuitBreakersHealth:
     """Show every circuit breaker of the worker that answers, and what last happened to them.
 

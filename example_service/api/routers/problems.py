@@ -1,8 +1,9 @@
 """What the `type` of a problem leads to: JSON for programs, a page for people."""
 
 from html import escape
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
@@ -38,7 +39,7 @@ class ProblemDescription(BaseModel):
 
 
 @router.head("", include_in_schema=False)
-@router.get("", response_model=list[ProblemDescription])
+@router.get("", operation_id="list_problems", response_model=list[ProblemDescription])
 async def list_problems(request: Request) -> Response:
     """List the kinds of problems that this service answers with, besides plain HTTP errors."""
     types = problem_types.defined_problem_types()
@@ -57,10 +58,14 @@ async def list_problems(request: Request) -> Response:
 @router.head("/{slug}", include_in_schema=False)
 @router.get(
     "/{slug}",
+    operation_id="read_problem",
     response_model=ProblemDescription,
     responses=problem_responses(problem_types.NOT_FOUND),
 )
-async def show_problem(request: Request, slug: str) -> Response:
+async def show_problem(
+    request: Request,
+    slug: Annotated[str, Path(description="End of the type.", examples=["circuit-breaker-open"])],
+) -> Response:
     """Explain one kind of problem."""
     problem_type = problem_types.find_problem_type(slug)
     if problem_type is None:

@@ -88,20 +88,20 @@ async def get_sandbox_control(settings: AppSettings, client: HTTPClient) -> Sand
 _Sandbox = Annotated[SandboxControl, Depends(get_sandbox_control)]
 
 
-@router.get("/mode", summary="What the sandbox does now")
+@router.get("/mode", operation_id="read_sandbox_mode", summary="What the sandbox does now")
 async def read_mode(sandbox: _Sandbox) -> ModeReport:
     """Return the mode of the sandbox."""
     return ModeReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/mode"))
 
 
-@router.put("/mode", summary="Make the sandbox fail, or heal it")
+@router.put("/mode", operation_id="set_sandbox_mode", summary="Make the sandbox fail, or heal it")
 async def set_mode(change: ModeChange, sandbox: _Sandbox) -> ModeReport:
     """Change what the sandbox does to the calls that reach it, from the next call on."""
     answer = await sandbox.exchange("PUT", "/sandbox/mode", change.model_dump_json())
     return ModeReport.model_validate_json(answer)
 
 
-@router.get("/charges", summary="What the sandbox has charged")
+@router.get("/charges", operation_id="list_sandbox_charges", summary="What the sandbox has charged")
 async def list_charges(sandbox: _Sandbox) -> ChargesReport:
     """List what the sandbox has charged, by idempotency key, oldest first."""
     return ChargesReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/charges"))
