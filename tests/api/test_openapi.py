@@ -90,6 +90,15 @@ async def test_operations_have_names_that_clients_can_be_generated_from(
     assert not [name for name in names if name.endswith(("_get", "_post", "_put"))]
 
 
+async def test_the_administration_asks_for_a_bearer_token(document: dict[str, Any]) -> None:
+    """A client's author, and the page at `/docs`, learn which operations need it, and how."""
+    scheme = {"type": "http", "scheme": "bearer"}
+    assert document["components"]["securitySchemes"] == {"administration": scheme}
+    for name, operation in operations(document).items():
+        assert ("security" in operation) == ("/admin/" in name)
+        assert operation.get("security", []) in ([], [{"administration": []}])
+
+
 async def test_examples_are_real_problems(document: dict[str, Any], serve: Serve) -> None:
     """Each example's type is answered by the service, with the same title and status."""
     client = await serve(create_app(Settings(environment="development")))
