@@ -43,7 +43,8 @@ class PaymentOrder(BaseModel):
             strict=True,
             ge=1,
             le=LARGEST_AMOUNT,
-            description="In minor units of the currency: cents of EUR, whole JPY.",
+            description="In minor units of the currency: cents of EUR, whole JPY. Digits alone: "
+            "`1250.0` is refused, for it tells of a client that computes in fractions.",
             examples=[1250],
         ),
     ]
