@@ -67,11 +67,18 @@ class PaymentPage(BaseModel):
     )
 
 
-_LINKS: Final = {
+_PAYMENT_LINK: Final = {
     "payment": {
         "operationId": "read_payment",
         "parameters": {"payment_id": "$response.body#/id"},
         "description": "The payment as it is later.",
+    }
+}
+_PAGE_LINK: Final = {
+    "next_page": {
+        "operationId": "list_payments",
+        "parameters": {"cursor": "$response.body#/next_cursor"},
+        "description": "The page after this one, where `next_cursor` is not null.",
     }
 }
 _PAYMENT_HEADERS: Final = {
@@ -85,13 +92,13 @@ _PENDING_HEADERS: Final = {
     },
 }
 _ORDER_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    201: {"description": "Paid.", "headers": _PAYMENT_HEADERS, "links": _LINKS},
+    201: {"description": "Paid.", "headers": _PAYMENT_HEADERS, "links": _PAYMENT_LINK},
     202: {
         "model": PaymentReport,
         "description": "Accepted, and paid later: the provider or its circuit does not allow it "
         "now.",
         "headers": _PENDING_HEADERS,
-        "links": _LINKS,
+        "links": _PAYMENT_LINK,
     },
     **problem_responses(
         PAYMENT_DECLINED,
@@ -136,7 +143,10 @@ async def create_payment(
 @router.get(
     "",
     operation_id="list_payments",
-    responses=problem_responses(UNKNOWN_PAYMENT, *DATABASE_PROBLEMS),
+    responses={
+        200: {"links": _PAGE_LINK},
+        **problem_responses(UNKNOWN_PAYMENT, *DATABASE_PROBLEMS),
+    },
 )
 async def list_payments(
     database: OpenDatabase,
