@@ -91,7 +91,7 @@ MALFORMED_JSON = define(
         status=400,
         title="Malformed JSON",
         meaning="The body of the request is not valid JSON.",
-        cause="A syntax error, an encoding other than UTF-8, or nesting beyond reason.",
+        cause="A syntax error, an encoding other than UTF-8, or a nesting or number beyond reason.",
         remedy="Send well-formed JSON in UTF-8 with `Content-Type: application/json`.",
     )
 )

@@ -36,6 +36,9 @@ _LONGEST_INSTANCE = 1_024
 _LONGEST_REFUSAL = 500
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 
+_UNREADABLE_BODY = "There was an error parsing the body"
+"""What FastAPI says with status 400 where reading a body failed otherwise than by its syntax."""
+
 _BY_STATUS = {
     401: problem_types.UNAUTHORIZED,
     404: problem_types.NOT_FOUND,
@@ -162,9 +165,9 @@ def _http_error(error: HTTPException, scope: Scope) -> Problem:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "app" in scope:
         # The router knows the methods of the first route with this path only.
         headers["Allow"] = ", ".join(allowed_methods(scope)) or headers.get("Allow", "")
-    # FastAPI answers 400 where reading a body failed otherwise than by its JSON syntax.
-    if error.status_code == HTTPStatus.BAD_REQUEST and isinstance(
-        error.__cause__, (UnicodeError, RecursionError)
+    # By its encoding or by the length of a number, which are values to Python, or by its nesting.
+    if error.detail == _UNREADABLE_BODY and isinstance(
+        error.__cause__, (ValueError, RecursionError)
     ):
         return Problem(problem_types.MALFORMED_JSON, headers=headers)
     detail: object = error.detail

@@ -168,6 +168,19 @@ async def test_a_bad_value_is_named_and_not_repeated(
     assert SECRET not in response.text
 
 
+async def test_a_refusal_for_a_bad_value_is_not_taken_for_bad_json(
+    app: FastAPI, serve: Serve
+) -> None:
+    """Only where the framework could not read a body is the body to blame."""
+
+    @app.get("/refuses")
+    async def refuses() -> None:
+        raise HTTPException(400, "Not on a Monday.") from ValueError(SECRET)
+
+    body = problem_of(await (await serve(app)).get("/refuses"), 400, "http-400")
+    assert body["detail"] == "Not on a Monday."
+
+
 async def test_an_unknown_member_is_not_named(client: httpx.AsyncClient) -> None:
     """A name that the client made up can be a secret as well as a value can."""
     name = "\x00\x1b[31m\u2028\u202e" + "x" * 500
