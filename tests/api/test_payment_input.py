@@ -1,0 +1,210 @@
+"""What clients should not send to the payment API, and some odd things that they may."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from example_service.payments.currencies import CURRENCIES
+from tests.payment_api import (
+    GOOD_ORDER,
+    PATH,
+    REFUSED_BODIES,
+    REFUSED_KEYS,
+    PaymentAPI,
+    running_payment_api,
+)
+
+MARK = "hunter2-und-mehr"
+NOWHERE = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[PaymentAPI]:
+    """The payment API, with nothing stored."""
+    async with running_payment_api() as api:
+        yield api
+
+
+def refusal(response: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """The body of an answer, which is a problem with one of the statuses."""
+    assert response.status_code in statuses, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.text.isascii()
+    problem: dict[str, Any] = response.json()
+    assert problem["status"] == response.status_code
+    kind = "malformed-json" if response.status_code == 400 else "validation-failed"
+    assert problem["type"] == f"/problems/{kind}"
+    return problem
+
+
+async def test_a_bad_body_is_refused_and_nothing_is_stored(api: PaymentAPI) -> None:
+    """Whatever is wrong with it: values, types, encoding, syntax or nesting."""
+    for name, body in REFUSED_BODIES.items():
+        problem = refusal(await api.order(body, b"key"), 400, 422)
+        assert len(json.dumps(problem)) < 1_000, name
+    assert (await api.stored(), api.charged) == ({}, [])
+
+
+async def test_a_bad_key_is_refused_and_nothing_is_stored(api: PaymentAPI) -> None:
+    """The problem names the header."""
+    for name, key in REFUSED_KEYS.items():
+        problem = refusal(await api.order(GOOD_ORDER, key), 422)
+        assert problem["errors"][0]["location"] == ["header", "Idempotency-Key"], name
+    refusal(await api.order(GOOD_ORDER), 422)
+    assert (await api.stored(), api.charged) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"amount": MARK, "currency": MARK, "customer_id": [MARK]},
+        {"amount": {MARK: MARK}, "currency": [MARK], "customer_id": f"\0{MARK}"},
+        {MARK: MARK},
+        [MARK],
+        MARK,
+    ],
+)
+async def test_nothing_of_what_was_sent_comes_back(api: PaymentAPI, order: object) -> None:
+    """Neither values nor names, of the body, the key, the path and the query."""
+    body = json.dumps(order).encode()
+    answers = [
+        await api.order(body, f"{MARK} {MARK}".encode()),
+        await api.order(body[:-1] + MARK.encode(), b"key"),
+        await api.order(body, b"key", content_type=f"text/{MARK}".encode()),
+        await api.client.get(f"{PATH}?limit={MARK}&cursor={MARK}&{MARK}={MARK}"),
+    ]
+    for answer in answers:
+        refusal(answer, 400, 422)
+        assert MARK not in answer.text
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        b"",
+        b"text/plain",
+        b"text/json",
+        b"application/x-www-form-urlencoded",
+        b"multipart/form-data; boundary=x",
+        b"application/xml",
+        b"application/jsonp",
+        b"application/json, text/plain",
+        b"application/json\0",
+        b"\xff\xfe",
+    ],
+)
+async def test_an_order_that_is_not_declared_as_json_is_refused(
+    api: PaymentAPI, content_type: bytes | None
+) -> None:
+    """A form on another site can send text, but cannot order a payment with it."""
+    refusal(await api.order(GOOD_ORDER, b"key", content_type=content_type), 422)
+    assert await api.stored() == {}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32-le"])
+async def test_an_order_in_any_unicode_encoding_is_read(api: PaymentAPI, encoding: str) -> None:
+    """As JSON tells them apart by its first bytes, and with the same outcome."""
+    response = await api.order(json.dumps(GOOD_ORDER).encode(encoding), b"key")
+    assert response.status_code == 201
+    assert await api.stored() == {"key": GOOD_ORDER}
+
+
+async def test_of_members_that_come_twice_the_last_counts(api: PaymentAPI) -> None:
+    """It is the one that is validated, stored, charged and answered."""
+    body = b'{"amount": -1, "currency": "EUR", "customer_id": "a", "amount": 7}'
+    response = await api.order(body, b"key")
+    assert (response.status_code, response.json()["amount"]) == (201, 7)
+    assert (await api.stored())["key"]["amount"] == api.charged[0]["amount"] == 7
+
+
+async def test_an_order_at_the_limits_is_stored_as_it_was_sent(api: PaymentAPI) -> None:
+    """Every character that a key may have, and the longest and largest of everything."""
+    keys = ["".join(map(chr, range(0x21, 0x7F))), "k" * 255, "'", '"', "\\0", "a,b", "%00", "null"]
+    orders = [
+        {"amount": 1, "currency": "JPY", "customer_id": "0"},
+        {"amount": 99_999_999, "currency": "EUR", "customer_id": "z" * 64},
+        {"amount": 5, "currency": "USD", "customer_id": "A.b_c:d@e-f"},
+    ]
+    sent = {key: orders[number % len(orders)] for number, key in enumerate(keys)}
+    for key, order in sent.items():
+        response = await api.order(order, key.encode())
+        assert response.status_code == 201
+        answered = response.json()
+        assert {name: answered[name] for name in order} == order
+    assert await api.stored() == sent
+    assert api.charged == list(sent.values())
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+MEMBERS = {
+    "amount": st.integers(1, 99_999_999) | st.integers() | ANY_JSON,
+    "currency": st.sampled_from(sorted(CURRENCIES)) | st.text(max_size=4) | ANY_JSON,
+    "customer_id": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}", fullmatch=True) | ANY_JSON,
+}
+HEADER_BYTES = st.binary(min_size=1, max_size=40) | st.from_regex(rb"[!-~]{1,255}", fullmatch=True)
+
+
+@settings(
+    max_examples=150,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(order=st.fixed_dictionaries(MEMBERS), key=HEADER_BYTES)
+@example(order=GOOD_ORDER, key=b"a-good-key")
+@example(order={**GOOD_ORDER, "amount": 1}, key=b"a-good-key")
+async def test_an_order_is_stored_exactly_as_sent_or_not_at_all(
+    api: PaymentAPI, order: dict[str, Any], key: bytes
+) -> None:
+    """For any members and any bytes as the key; what is refused leaves nothing behind."""
+    before = await api.stored()
+    response = await api.order(order, key)
+    after = await api.stored()
+    if response.status_code == 201:
+        assert json.dumps(after.pop(key.decode("ascii"))) == json.dumps(order)
+        before.pop(key.decode("ascii"), None)
+    elif response.status_code == 409:
+        assert before[key.decode("ascii")] != order
+    else:
+        refusal(response, 400, 422)
+    assert after == before
+
+
+@pytest.mark.parametrize("path", [f"{PATH}/{NOWHERE}", f"{PATH}?cursor={NOWHERE}"])
+async def test_an_id_of_no_payment_is_unknown(api: PaymentAPI, path: str) -> None:
+    """As an address, and as the end of a page."""
+    response = await api.client.get(path)
+    assert (response.status_code, response.json()["type"]) == (404, "/problems/unknown-payment")
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        *("0", "-1", "101", "1e3", "1.5", "0x1", "", "%00", "1%00", "true", "null", "NaN"),
+        *("\u0663", "1,2", "9" * 5_000, "[]", "%ff", "%c0%b1"),
+    ],
+)
+async def test_a_bad_limit_is_refused(api: PaymentAPI, limit: str) -> None:
+    """The problem names the parameter."""
+    problem = refusal(await api.client.get(f"{PATH}?limit={limit}"), 422)
+    assert [error["location"] for error in problem["errors"]] == [["query", "limit"]]
+
+
+@pytest.mark.parametrize(
+    "query", ["%00=%00", "a" * 5_000, "&" * 2_000, "%", "=", "limit[]=1", "%ff"]
+)
+async def test_parameters_that_nobody_knows_are_ignored(api: PaymentAPI, query: str) -> None:
+    """So that what others add to addresses on the way does no harm."""
+    response = await api.client.get(f"{PATH}?{query}")
+    assert (response.status_code, response.json()["items"]) == (200, [])
