@@ -59,6 +59,20 @@ async def test_a_bad_key_is_refused_and_nothing_is_stored(api: PaymentAPI) -> No
     assert (await api.stored(), api.charged) == ({}, [])
 
 
+@pytest.mark.parametrize("keys", [(b"one", b"two"), (b"one", b"one"), (b"one", b""), (b"a",) * 9])
+async def test_two_keys_are_refused(api: PaymentAPI, keys: tuple[bytes, ...]) -> None:
+    """Nobody can tell which of them the order was sent with before, so not even twice the same."""
+    problem = refusal(await api.order(GOOD_ORDER, *keys), 422)
+    assert problem["errors"] == [
+        {
+            "location": ["header", "Idempotency-Key"],
+            "message": "Header should have at most 1 item after validation",
+            "type": "too_long",
+        }
+    ]
+    assert await api.stored() == {}
+
+
 @pytest.mark.parametrize(
     "order",
     [

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 
 from example_service.api.dependencies import OpenDatabase, Payments
@@ -31,10 +32,12 @@ from example_service.payments.service import utc_now
 
 router = APIRouter(prefix="/api/v1/payments", tags=["payments"])
 
+_KEY_HEADER: Final = "Idempotency-Key"
+
 IdempotencyKey = Annotated[
     str,
     Header(
-        alias="Idempotency-Key",
+        alias=_KEY_HEADER,
         pattern=rf"^[!-~]{{1,{LONGEST_IDEMPOTENCY_KEY}}}$",
         description="Chosen by the client, one for each order: 1 to 255 visible ASCII characters. "
         "An order that is repeated with its key is not paid again.",
@@ -128,6 +131,7 @@ async def create_payment(
     It is stored before the provider is asked. If the provider fails then, the answer is 202, and
     the service goes on trying by itself until the payment has succeeded or failed.
     """
+    _refuse_second_key(request)
     payment = await payments.pay(order, idempotency_key)
     if payment.status is PaymentStatus.FAILED:
         raise _failure(payment)
@@ -152,7 +156,8 @@ async def list_payments(
     database: OpenDatabase,
     limit: Annotated[int, Query(ge=1, le=100, description="Payments on one page.")] = 20,
     cursor: Annotated[
-        UUID | None, Query(description="`next_cursor` of the page before; none for the newest.")
+        UUID | None,
+        Query(description="`next_cursor` of the page before; none for the newest."),
     ] = None,
 ) -> PaymentPage:
     """List payments, from the newest to the oldest, page by page.
@@ -182,6 +187,20 @@ async def read_payment(payment_id: UUID, database: OpenDatabase) -> PaymentRepor
     if payment is None:
         raise ProblemError(UNKNOWN_PAYMENT)
     return PaymentReport.model_validate(payment)
+
+
+def _refuse_second_key(request: Request) -> None:
+    """Refuse an order with two keys, for nobody can tell which one it was sent with before.
+
+    Raises:
+        RequestValidationError: If the header is there more than once, even with one value.
+    """
+    count = len(request.headers.getlist(_KEY_HEADER))
+    if count > 1:
+        limits = {"field_type": "Header", "max_length": 1, "actual_length": count}
+        raise RequestValidationError(
+            [{"loc": ("header", _KEY_HEADER), "type": "too_long", "ctx": limits}]
+        )
 
 
 def _failure(payment: Payment) -> ProblemError:
