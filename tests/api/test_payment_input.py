@@ -195,6 +195,33 @@ async def test_an_order_is_stored_exactly_as_sent_or_not_at_all(
     assert after == before
 
 
+async def test_a_payment_has_one_address(api: PaymentAPI) -> None:
+    """In the standard's form, capitals or not; whatever else a UUID may look like is refused."""
+    payment_id: str = (await api.order(GOOD_ORDER, b"key")).json()["id"]
+    for same in (payment_id, payment_id.upper(), payment_id.replace("-", "%2d")):
+        assert (await api.client.get(f"{PATH}/{same}")).json()["id"] == payment_id
+        assert (await api.client.get(f"{PATH}?cursor={same}")).status_code == 200
+    bare = payment_id.replace("-", "")
+    for other in (
+        *(bare, f"{{{payment_id}}}", f"%7B{payment_id}%7D", f"urn:uuid:{payment_id}"),
+        *(f"%20{payment_id}", f"{payment_id}%20", f"{payment_id}%00", f"{payment_id}%0a"),
+        *(
+            "1",
+            "%00",
+            "%c0%80",
+            "%ff",
+            "%ed%a0%80",
+            "null",
+            "' OR 1=1",
+            "x" * 5_000,
+            bare[:-1] + "\u0663",
+        ),
+    ):
+        for path in (f"{PATH}/{other}", f"{PATH}?cursor={other}"):
+            problem = refusal(await api.client.get(path), 422)
+            assert [error["type"] for error in problem["errors"]] == ["uuid_parsing"]
+
+
 @pytest.mark.parametrize("path", [f"{PATH}/{NOWHERE}", f"{PATH}?cursor={NOWHERE}"])
 async def test_an_id_of_no_payment_is_unknown(api: PaymentAPI, path: str) -> None:
     """As an address, and as the end of a page."""
