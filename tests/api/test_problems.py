@@ -311,7 +311,7 @@ async def test_a_foreign_host_is_a_problem(serve: Serve, host: str) -> None:
     assert (await client.get("/problems")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/startup", "/metrics"])
 async def test_monitoring_is_answered_for_any_host(serve: Serve, path: str) -> None:
     """Probes and scrapers come by the address of the instance, which no list can foresee."""
     hosts = HTTPSettings(allowed_hosts=["service.test"])
