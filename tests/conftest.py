@@ -8,7 +8,7 @@ import pytest
 from example_service.core.settings import Settings
 from example_service.core.variables import DELIMITER, group_names
 
-pytest_plugins = ["example_service.infra.resilience.testing"]
+pytest_plugins = ["example_service.infra.resilience.testing", "tests.databases"]
 
 
 @pytest.fixture(autouse=True)

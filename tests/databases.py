@@ -1,0 +1,165 @@
+"""The databases of tests: a file of SQLite or a real PostgreSQL, and as new for each test.
+
+A test that asks for `empty_database`, `settings` or `database` runs on both. The half that is for
+PostgreSQL is an integration test, as it needs a server.
+"""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from example_service.core.settings import Settings
+from example_service.infra.database.base import Base
+from example_service.infra.database.database import Database, open_database
+from example_service.migrations import upgrade
+from tests.postgres import PostgresServer, running_postgres
+
+BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+"""When the tests of the database take place."""
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after noon."""
+    return NOON + timedelta(seconds=seconds)
+
+
+def settings_for(url: str) -> Settings:
+    """The settings of a test with the database at this address."""
+    return Settings(environment="test", database_url=SecretStr(url))
+
+
+class PostgresDatabases:
+    """Databases in one server.
+
+    Args:
+        server: The server.
+    """
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server = server
+        self._numbers = count(1)
+        self._migrated: str | None = None
+
+    @contextmanager
+    def empty(self) -> Iterator[str]:
+        """The address of a new database, which is dropped in the end."""
+        name = f"test_{next(self._numbers)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield self._url(name)
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def migrated(self) -> str:
+        """The address of a database with the newest schema, and nothing in its tables.
+
+        It is the same each time, as making one takes longer than most tests.
+        """
+        if self._migrated is None:
+            self._execute("CREATE DATABASE migrated TEMPLATE template0")
+            self._migrated = self._url("migrated")
+            asyncio.run(upgrade(settings_for(self._migrated)))
+            return self._migrated
+        self._execute(
+            # Whoever the test before has left there may hold locks.
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = 'migrated'"
+        )
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        self._execute(f"TRUNCATE {tables}", self._migrated)
+        return self._migrated
+
+    def _url(self, name: str) -> str:
+        return f"{self.server.url.rpartition('/')[0]}/{name}"
+
+    def _execute(self, statement: str, url: str | None = None) -> None:
+        if not self.server.is_running:
+            self.server.start()
+
+        async def execute() -> None:
+            connection = await asyncpg.connect(url or self.server.url)
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
+
+        asyncio.run(execute())
+
+
+class SQLiteDatabases:
+    """Makes files of SQLite: copies of one that was migrated once.
+
+    Args:
+        folder: Where that one is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._template = folder / "migrated.sqlite3"
+
+    def migrated(self, path: Path) -> str:
+        """The address of a new file with the newest schema."""
+        if not self._template.exists():
+            asyncio.run(upgrade(settings_for(f"sqlite:///{self._template}")))
+        shutil.copy(self._template, path)
+        return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def postgres_databases() -> Iterator[PostgresDatabases]:
+    """Databases in the one PostgreSQL of the session; a test may let that crash."""
+    with running_postgres() as server:
+        yield PostgresDatabases(server)
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
+    """Files of SQLite."""
+    return SQLiteDatabases(tmp_path_factory.mktemp("databases"))
+
+
+@pytest.fixture
+def sqlite_settings(sqlite_databases: SQLiteDatabases, tmp_path: Path) -> Settings:
+    """The settings of a test with a migrated file of SQLite."""
+    return settings_for(sqlite_databases.migrated(tmp_path / "migrated.sqlite3"))
+
+
+@pytest.fixture
+def postgres_settings(postgres_databases: PostgresDatabases) -> Settings:
+    """The settings of a test with a migrated database of PostgreSQL."""
+    return settings_for(postgres_databases.migrated())
+
+
+@pytest.fixture(params=BACKENDS)
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """The settings of a test whose database nobody has migrated."""
+    if request.param == "sqlite":
+        yield settings_for(f"sqlite:///{tmp_path}/empty.sqlite3")
+        return
+    databases: PostgresDatabases = request.getfixturevalue("postgres_databases")
+    with databases.empty() as url:
+        yield settings_for(url)
+
+
+@pytest.fixture(params=BACKENDS)
+def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a test with a migrated database; whoever reads settings finds it, too."""
+    found: Settings = request.getfixturevalue(
+        "sqlite_settings" if request.param == "sqlite" else "postgres_settings"
+    )
+    monkeypatch.setenv("DATABASE_URL", found.database_url.get_secret_value())
+    return found
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """A migrated database, as the application holds it."""
+    async with open_database(settings) as database:
+        yield database

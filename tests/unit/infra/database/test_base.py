@@ -1,0 +1,72 @@
+"""What all tables have in common: moments with a zone, and constraints with a name."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from sqlalchemy import CheckConstraint, ForeignKey, MetaData, literal, select
+from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from example_service.infra.database.base import Base, UTCDateTime
+from example_service.infra.database.database import Database
+
+TOKYO = timezone(timedelta(hours=9))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC),
+        datetime(2026, 11, 25, 21, 0, 0, 123456, tzinfo=TOKYO),
+    ],
+)
+async def test_moments_come_back_as_utc(moment: datetime, database: Database) -> None:
+    """It is the same moment, to the microsecond, whatever zone it was given in."""
+    async with database.transaction() as session:
+        stored = await session.scalar(select(literal(moment, UTCDateTime)))
+
+    assert stored == datetime(2026, 11, 25, 12, 0, 0, 123456, tzinfo=UTC)
+    assert stored.tzinfo is UTC
+
+
+async def test_no_moment_stays_no_moment(database: Database) -> None:
+    """NULL is None."""
+    async with database.transaction() as session:
+        assert await session.scalar(select(literal(None, UTCDateTime))) is None
+
+
+async def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
+    """Nobody can tell which moment it is, and the two databases would guess differently."""
+    naive = datetime(2026, 11, 25, 12)  # noqa: DTZ001 - what is refused
+    with pytest.raises(StatementError, match="a moment needs a time zone"):
+        async with database.transaction() as session:
+            await session.scalar(select(literal(naive, UTCDateTime)))
+
+
+def test_constraints_get_names_by_one_convention() -> None:
+    """Migrations can name each of them, on every database."""
+
+    class Notes(DeclarativeBase):
+        metadata = MetaData(naming_convention=Base.metadata.naming_convention)
+
+    class Author(Notes):
+        __tablename__ = "authors"
+        __table_args__ = (CheckConstraint("born > 0", name="born_is_positive"),)
+        id: Mapped[int] = mapped_column(primary_key=True)
+        email: Mapped[str] = mapped_column(unique=True)
+        born: Mapped[int]
+
+    class Note(Notes):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        author_id: Mapped[int] = mapped_column(ForeignKey(Author.id), index=True)
+
+    tables = Notes.metadata.tables.values()
+    assert sorted(str(one.name) for table in tables for one in table.constraints) == [
+        "ck_authors_born_is_positive",
+        "fk_notes_author_id_authors",
+        "pk_authors",
+        "pk_notes",
+        "uq_authors_email",
+    ]
+    assert [index.name for table in tables for index in table.indexes] == ["ix_notes_author_id"]

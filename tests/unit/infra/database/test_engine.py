@@ -1,0 +1,224 @@
+"""Engines: what is really in effect on a connection, and how many of them there are."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from example_service.core.settings import DatabaseSettings, Settings
+from example_service.infra.database.engine import (
+    create_engine,
+    create_migration_engine,
+    database_url,
+    is_sqlite,
+)
+from tests.databases import settings_for
+
+
+async def answer(engine: AsyncEngine, question: str) -> Any:
+    """The one value that a statement gives."""
+    async with engine.begin() as connection:
+        return await connection.scalar(text(question))
+
+
+def changed(settings: Settings, **database: Any) -> Settings:
+    """The same settings with others for the database's group."""
+    return settings.model_copy(update={"database": DatabaseSettings(**database)})
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("postgres://u:p%40ss@h:5433/d", "postgresql+asyncpg://u:p%40ss@h:5433/d"),
+        ("postgresql://h/d", "postgresql+asyncpg://h/d"),
+        ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
+        ("postgresql://h/d?sslmode=require", "postgresql+asyncpg://h/d"),
+        ("sqlite:///folder/file", "sqlite+aiosqlite:///folder/file"),
+        ("sqlite+aiosqlite:////folder/file", "sqlite+aiosqlite:////folder/file"),
+    ],
+)
+def test_every_form_of_an_address_names_the_driver(given: str, read: str) -> None:
+    """What hosts hand out works as it is; options are told to the driver in another way."""
+    url = database_url(settings_for(given))
+
+    assert url.render_as_string(hide_password=False) == read
+    assert is_sqlite(url) == given.startswith("sqlite")
+
+
+class TestSQLite:
+    """The embedded database."""
+
+    async def test_what_is_committed_is_on_the_disk(self, sqlite_settings: Settings) -> None:
+        """Each connection has the write-ahead log, full synchronisation and foreign keys."""
+        engine = create_engine(sqlite_settings)
+        found = [
+            await answer(engine, f"PRAGMA {name}")
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+        await engine.dispose()
+
+        assert found == ["wal", 2, 1]
+
+    async def test_the_folder_of_the_file_is_made(self, tmp_path: Path) -> None:
+        """A fresh clone has no `var/`."""
+        file = tmp_path / "some" / "where" / "file.sqlite3"
+        engine = create_engine(settings_for(f"sqlite:///{file}"))
+        await answer(engine, "SELECT 1")
+        await engine.dispose()
+
+        assert file.exists()
+
+    async def test_transactions_begin_as_writers(self, sqlite_settings: Settings) -> None:
+        """One that has only read so far cannot be overtaken, so its writes cannot be refused."""
+        first = create_engine(sqlite_settings)
+        second = create_engine(changed(sqlite_settings, statement_timeout_seconds=0.01))
+        async with first.begin() as connection:
+            await connection.execute(text("SELECT * FROM payments"))
+            with pytest.raises(OperationalError, match="database is locked"):
+                await answer(second, "SELECT 1")
+        assert await answer(second, "SELECT 1") == 1
+        await first.dispose()
+        await second.dispose()
+
+    async def test_changes_of_the_schema_are_rolled_back(self, sqlite_settings: Settings) -> None:
+        """The driver alone would commit before each of them."""
+        engine = create_engine(sqlite_settings)
+        async with engine.connect() as connection:
+            await connection.execute(text("CREATE TABLE notes (id INTEGER)"))
+            await connection.rollback()
+        tables = await answer(engine, "SELECT count(*) FROM sqlite_master WHERE name = 'notes'")
+        await engine.dispose()
+
+        assert tables == 0
+
+    async def test_there_is_one_connection(self, sqlite_settings: Settings) -> None:
+        """Whoever waits for it waits as long as for a connection and a writer together."""
+        engine = create_engine(
+            changed(sqlite_settings, pool_timeout_seconds=0.01, statement_timeout_seconds=0.02)
+        )
+        async with engine.connect():
+            with pytest.raises(PoolTimeoutError, match=r"timeout 0\.03"):
+                await answer(engine, "SELECT 1")
+        await engine.dispose()
+
+    async def test_migrations_wait_for_other_writers_as_long_as_they_may(
+        self, sqlite_settings: Settings
+    ) -> None:
+        """Their engine has the same pragmas, its own time limit, and no pool."""
+        engine = create_migration_engine(sqlite_settings, statement_timeout_seconds=1.5)
+        found = [await answer(engine, f"PRAGMA {name}") for name in ("busy_timeout", "synchronous")]
+
+        assert found == [1500, 2]
+        assert isinstance(engine.pool, NullPool)
+
+
+@pytest.mark.integration
+class TestPostgreSQL:
+    """The database of production."""
+
+    async def test_the_server_knows_the_limits_and_the_name(
+        self, postgres_settings: Settings
+    ) -> None:
+        """Each connection is asked for what is in effect on it."""
+        engine = create_engine(changed(postgres_settings, statement_timeout_seconds=1.25))
+        found = [
+            await answer(engine, f"SHOW {name}")
+            for name in (
+                "application_name",
+                "statement_timeout",
+                "idle_in_transaction_session_timeout",
+            )
+        ]
+        await engine.dispose()
+
+        assert found == ["example-service", "1250ms", "1min"]
+
+    async def test_the_smallest_time_limit_is_not_none_at_all(
+        self, postgres_settings: Settings
+    ) -> None:
+        """For the server, a limit of zero is no limit."""
+        engine = create_migration_engine(postgres_settings, statement_timeout_seconds=0.0001)
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            await answer(engine, "SELECT pg_sleep(30)")
+
+    async def test_a_slow_statement_is_ended_by_the_server_and_the_connection_survives(
+        self, postgres_settings: Settings
+    ) -> None:
+        """The client waits longer than the server, which can answer."""
+        engine = create_engine(changed(postgres_settings, statement_timeout_seconds=0.1))
+        async with engine.connect() as connection:
+            process = await connection.scalar(text("SELECT pg_backend_pid()"))
+            with pytest.raises(DBAPIError, match="statement timeout"):
+                await connection.execute(text("SELECT pg_sleep(30)"))
+            await connection.rollback()
+            assert await connection.scalar(text("SELECT pg_backend_pid()")) == process
+        await engine.dispose()
+
+    async def test_there_are_never_more_connections_than_the_pool_may_have(
+        self, postgres_settings: Settings
+    ) -> None:
+        """The server counts them; whoever finds none free waits, and not for ever."""
+        engine = create_engine(changed(postgres_settings, pool_size=3, pool_timeout_seconds=0.05))
+        observer = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                connection = await stack.enter_async_context(engine.connect())
+                await connection.execute(text("SELECT 1"))
+            with pytest.raises(PoolTimeoutError):
+                await answer(engine, "SELECT 1")
+            waiting = asyncio.create_task(answer(engine, "SELECT 1"))
+            count = await answer(
+                observer,
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            await connection.close()
+            assert await waiting == 1
+        await engine.dispose()
+
+        assert count == 3
+
+    async def test_a_connection_that_died_in_the_pool_is_replaced(
+        self, postgres_settings: Settings
+    ) -> None:
+        """Whoever takes it from the pool does not notice."""
+        engine = create_engine(postgres_settings)
+        observer = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
+        process = await answer(engine, "SELECT pg_backend_pid()")
+        assert await answer(observer, f"SELECT pg_terminate_backend({process}, 5000)")
+
+        assert await answer(engine, "SELECT pg_backend_pid()") != process
+        await engine.dispose()
+
+    async def test_the_mode_of_encryption_is_passed_on(self, postgres_settings: Settings) -> None:
+        """This server has no TLS: who requires it gets no connection, who prefers it gets one."""
+        url = postgres_settings.database_url.get_secret_value()
+        strict, lenient = (
+            create_engine(settings_for(f"{url}?sslmode={mode}")) for mode in ("require", "prefer")
+        )
+        with pytest.raises(ConnectionError, match="SSL"):
+            await answer(strict, "SELECT 1")
+
+        assert await answer(lenient, "SELECT 1") == 1
+        await lenient.dispose()
+
+
+async def test_values_of_statements_are_in_no_error(settings: Settings) -> None:
+    """What reaches the log because of a failed statement does not tell who pays."""
+    engine = create_engine(settings)
+    with pytest.raises(DBAPIError) as caught:
+        async with engine.begin() as connection:
+            await connection.execute(
+                text("INSERT INTO nowhere VALUES (:customer)"), {"customer": "secret"}
+            )
+    await engine.dispose()
+
+    assert "nowhere" in str(caught.value)
+    assert "secret" not in str(caught.value)
