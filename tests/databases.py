@@ -6,6 +6,7 @@ PostgreSQL is an integration test, as it needs a server.
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -156,6 +157,18 @@ def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     )
     monkeypatch.setenv("DATABASE_URL", found.database_url.get_secret_value())
     return found
+
+
+@pytest.fixture
+async def threads_of_sqlite() -> AsyncIterator[None]:
+    """Wait for the threads of connections that failed or were cancelled, in the end.
+
+    The driver does not, and such a thread must find its event loop open.
+    """
+    yield
+    for thread in threading.enumerate():
+        if "_connection_worker_thread" in thread.name:
+            thread.join(10.0)
 
 
 @pytest.fixture

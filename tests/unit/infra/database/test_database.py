@@ -22,6 +22,8 @@ from example_service.infra.resilience import (
 from example_service.payments.models import Payment, PaymentStatus
 from tests.databases import NOON, settings_for
 
+pytestmark = pytest.mark.usefixtures("threads_of_sqlite")
+
 
 def payment(**values: Any) -> Payment:
     """A pending payment."""

@@ -164,7 +164,7 @@ class TestPostgreSQL:
     async def test_there_are_never_more_connections_than_the_pool_may_have(
         self, postgres_settings: Settings
     ) -> None:
-        """The server counts them; whoever finds none free waits, and not for ever."""
+        """The server counts them, and whoever finds none free does not wait for ever."""
         engine = create_engine(changed(postgres_settings, pool_size=3, pool_timeout_seconds=0.05))
         observer = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         async with AsyncExitStack() as stack:
@@ -173,17 +173,26 @@ class TestPostgreSQL:
                 await connection.execute(text("SELECT 1"))
             with pytest.raises(PoolTimeoutError):
                 await answer(engine, "SELECT 1")
-            waiting = asyncio.create_task(answer(engine, "SELECT 1"))
             count = await answer(
                 observer,
                 "SELECT count(*) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
-            await connection.close()
-            assert await waiting == 1
         await engine.dispose()
 
         assert count == 3
+
+    async def test_whoever_waits_for_a_connection_gets_the_next(
+        self, postgres_settings: Settings
+    ) -> None:
+        """It is used again, and not made anew."""
+        engine = create_engine(changed(postgres_settings, pool_size=1, pool_timeout_seconds=30.0))
+        async with engine.connect() as connection:
+            process = await connection.scalar(text("SELECT pg_backend_pid()"))
+            waiting = asyncio.create_task(answer(engine, "SELECT pg_backend_pid()"))
+            await asyncio.sleep(0)
+        assert await waiting == process
+        await engine.dispose()
 
     async def test_a_connection_that_died_in_the_pool_is_replaced(
         self, postgres_settings: Settings
