@@ -29,7 +29,7 @@ def migrate(settings: Settings, output: TextIO) -> int:
     except (SQLAlchemyError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         raise MigrationError(
-            f"The database {where} could not be migrated: {cause or type(cause).__name__}"
+            f"The database {where} could not be migrated: {str(cause) or type(cause).__name__}"
         ) from error
     if before == after:
         output.write(f"The schema of {where} is up to date ({after}).\n")
