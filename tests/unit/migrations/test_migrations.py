@@ -1,0 +1,326 @@
+"""Migrations: up and down on both databases, all or nothing, one at a time."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Inspector, inspect, text
+from sqlalchemy.exc import DBAPIError
+
+from example_service import migrations
+from example_service.core.settings import Settings
+from example_service.infra.database.base import Base
+from example_service.infra.database.database import open_database
+from example_service.infra.database.engine import create_migration_engine
+from example_service.migrations import (
+    MigrationError,
+    head_revision,
+    known_revisions,
+    schema_fault,
+    upgrade,
+)
+from example_service.payments.models import Payment
+from tests.databases import PostgresDatabases, settings_for
+
+LATER_REVISION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "later"
+down_revision = {head!r}
+
+
+def upgrade() -> None:
+    op.create_table("refunds", sa.Column("id", sa.Integer(), primary_key=True))
+    op.add_column("payments", sa.Column("note", sa.String(10)))
+    {then}
+
+
+def downgrade() -> None:
+    op.drop_column("payments", "note")
+    op.drop_table("refunds")
+"""
+
+AddRevision = Callable[..., None]
+
+
+@pytest.fixture
+def settings(empty_database: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a test with a migrated database of its own, whose schema it may change."""
+    monkeypatch.setenv("DATABASE_URL", empty_database.database_url.get_secret_value())
+    asyncio.run(upgrade(empty_database))
+    return empty_database
+
+
+@pytest.fixture
+def postgres_settings(postgres_databases: PostgresDatabases) -> Iterator[Settings]:
+    """The same, of PostgreSQL."""
+    with postgres_databases.empty() as url:
+        asyncio.run(upgrade(settings_for(url)))
+        yield settings_for(url)
+
+
+@pytest.fixture
+def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddRevision]:
+    """Adds a migration to those of the service, as its next version may have it."""
+
+    def forget() -> None:
+        head_revision.cache_clear()
+        known_revisions.cache_clear()
+
+    def add(then: str = "pass") -> None:
+        folder = tmp_path / "100% migrations"
+        shutil.copytree(Path(migrations.__file__).parent, folder)
+        script = LATER_REVISION.format(head=head_revision(), then=then)
+        (folder / "versions" / "later.py").write_text(script)
+        monkeypatch.setattr(migrations, "_FOLDER", folder)
+        forget()
+
+    yield add
+    forget()
+
+
+async def with_connection(settings: Settings, use: Callable[[Connection], Any]) -> Any:
+    """What a function makes of a connection, whose work is committed."""
+    engine = create_migration_engine(settings, statement_timeout_seconds=5.0)
+    async with engine.begin() as connection:
+        return await connection.run_sync(use)
+
+
+async def run(settings: Settings, sql: str) -> None:
+    """Execute a statement."""
+    await with_connection(settings, lambda connection: connection.execute(text(sql)))
+
+
+async def tables(settings: Settings) -> list[str]:
+    """The names of the tables that there are, but for alembic's own."""
+
+    def names(connection: Connection) -> list[str]:
+        return sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+
+    found: list[str] = await with_connection(settings, names)
+    return found
+
+
+async def fault(settings: Settings) -> str | None:
+    """What readiness would say of the schema."""
+    async with open_database(settings) as database:
+        return await schema_fault(database)
+
+
+def alembic_config() -> Config:
+    """What `alembic.ini` says, for alembic's own commands."""
+    return Config(Path(__file__).parents[3] / "alembic.ini")
+
+
+class TestUpgrade:
+    """Applying what is missing."""
+
+    async def test_an_empty_database_gets_every_table(self, empty_database: Settings) -> None:
+        """The revisions before and after are told."""
+        assert await upgrade(empty_database) == (None, head_revision())
+
+        assert await tables(empty_database) == sorted(Base.metadata.tables)
+
+    async def test_nothing_happens_where_nothing_is_missing(self, settings: Settings) -> None:
+        """It may be started at every deployment."""
+        assert await upgrade(settings) == (head_revision(), head_revision())
+
+    async def test_a_schema_that_is_behind_is_brought_forward(
+        self, settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """What the newer version adds is there, and nothing else has changed."""
+        before = head_revision()
+        add_revision()
+
+        assert await upgrade(settings) == (before, "later")
+        assert await tables(settings) == sorted([*Base.metadata.tables, "refunds"])
+
+    async def test_a_migration_that_fails_leaves_nothing_behind(
+        self, settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """Its changes of the schema are undone, so that it can be mended and started again."""
+        before = head_revision()
+        add_revision(then='op.execute("SELECT * FROM nowhere")')
+
+        with pytest.raises(DBAPIError, match="nowhere"):
+            await upgrade(settings)
+
+        assert await tables(settings) == sorted(Base.metadata.tables)
+        assert await fault(settings) == "the schema is behind; run `example-service migrate`"
+        assert await with_connection(settings, migrations._current_revision) == before
+
+    async def test_the_lock_is_given_back_after_a_failure(
+        self, settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """The next one does not wait for somebody who is gone."""
+        add_revision(then="raise ZeroDivisionError")
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                await upgrade(settings)
+
+    async def test_several_at_once_follow_each_other(self, empty_database: Settings) -> None:
+        """One does the work, and the others find it done."""
+        outcomes = await asyncio.gather(*(upgrade(empty_database) for _ in range(5)))
+
+        head = head_revision()
+        assert sorted(outcomes, key=str) == [(head, head)] * 4 + [(None, head)]
+
+    async def test_a_database_of_a_newer_version_is_left_alone(self, settings: Settings) -> None:
+        """The text names the revision and says what to do; nothing is changed."""
+        await run(settings, "UPDATE alembic_version SET version_num = 'f00'")
+
+        with pytest.raises(MigrationError, match="revision f00, which this version") as caught:
+            await upgrade(settings)
+
+        assert "a newer version has migrated it" in str(caught.value)
+        assert await tables(settings) == sorted(Base.metadata.tables)
+
+
+@pytest.mark.integration
+class TestLockOfPostgreSQL:
+    """Who waits for whom."""
+
+    async def test_whoever_waits_too_long_is_told(
+        self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Somebody else holds the lock and does not end."""
+        monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.01)
+        engine = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
+        async with engine.connect() as holder:
+            await holder.execute(text(f"SELECT pg_advisory_lock({migrations._LOCK})"))
+            with pytest.raises(MigrationError, match=r"running for 0\.01 seconds"):
+                await upgrade(postgres_settings)
+
+        assert await upgrade(postgres_settings) == (head_revision(), head_revision())
+
+    async def test_whoever_waits_holds_up_no_index_that_is_built_concurrently(
+        self, postgres_settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """Such a migration waits for all transactions to end, of who waits for it, too."""
+        add_revision(
+            then="with op.get_context().autocommit_block():"
+            ' op.execute("CREATE INDEX CONCURRENTLY ix_note ON payments (note)")'
+        )
+
+        outcomes = await asyncio.gather(*(upgrade(postgres_settings) for _ in range(3)))
+
+        assert [after for _, after in outcomes] == ["later"] * 3
+        assert len({before for before, _ in outcomes}) == 2
+
+    async def test_a_crash_gives_the_lock_back(self, postgres_settings: Settings) -> None:
+        """The lock belongs to a connection, and goes with it."""
+        engine = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
+        async with engine.connect() as holder:
+            await holder.execute(text(f"SELECT pg_advisory_lock({migrations._LOCK})"))
+            process = await holder.scalar(text("SELECT pg_backend_pid()"))
+            waiting = asyncio.create_task(upgrade(postgres_settings))
+            await run(postgres_settings, f"SELECT pg_terminate_backend({process}, 5000)")
+            assert await waiting == (head_revision(), head_revision())
+            await holder.invalidate()
+
+
+class TestSchemaFault:
+    """What readiness says of the schema."""
+
+    async def test_the_newest_schema_will_do(self, settings: Settings) -> None:
+        """Nothing is missing."""
+        assert await fault(settings) is None
+
+    async def test_an_empty_database_will_not_do(self, empty_database: Settings) -> None:
+        """The text says what to run; being asked creates nothing."""
+        assert await fault(empty_database) == (
+            "the database has no schema; run `example-service migrate`"
+        )
+        assert await tables(empty_database) == []
+
+    async def test_a_schema_that_is_behind_will_not_do(
+        self, settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """A new version is not ready before the migration."""
+        add_revision()
+
+        assert await fault(settings) == "the schema is behind; run `example-service migrate`"
+
+    async def test_a_schema_that_is_ahead_will_do(self, settings: Settings) -> None:
+        """Old instances serve on until they have been replaced."""
+        await run(settings, "UPDATE alembic_version SET version_num = 'f00'")
+
+        assert await fault(settings) is None
+
+
+class TestScripts:
+    """The migrations themselves, through alembic's own commands."""
+
+    @pytest.mark.usefixtures("settings")
+    def test_the_schema_is_what_the_models_say(self) -> None:
+        """`alembic check` finds nothing that a migration would have to change."""
+        command.check(alembic_config())
+
+    @pytest.mark.usefixtures("settings")
+    def test_a_difference_from_the_models_would_be_found(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without this, the check might compare nothing."""
+        monkeypatch.setattr(Payment.__table__.c.customer_id, "nullable", True)
+
+        with pytest.raises(CommandError, match="New upgrade operations detected"):
+            command.check(alembic_config())
+
+    def test_every_migration_goes_down_and_up_again(self, settings: Settings) -> None:
+        """Down to nothing at all, and up to the same schema."""
+        config = alembic_config()
+        command.downgrade(config, "base")
+        assert asyncio.run(tables(settings)) == []
+
+        command.upgrade(config, "head")
+        command.check(config)
+
+    def test_every_constraint_has_a_name_of_the_convention(self, settings: Settings) -> None:
+        """On both databases the same, so that later migrations can name them."""
+
+        def names(connection: Connection) -> set[str | None]:
+            inspector: Inspector = inspect(connection)
+            return {
+                inspector.get_pk_constraint("payments")["name"],
+                *(one["name"] for one in inspector.get_unique_constraints("payments")),
+                *(one["name"] for one in inspector.get_check_constraints("payments")),
+                *(one["name"] for one in inspector.get_indexes("payments")),
+            }
+
+        assert asyncio.run(with_connection(settings, names)) == {
+            "pk_payments",
+            "uq_payments_idempotency_key",
+            "ck_payments_amount_is_positive",
+            "ck_payments_pending_is_due",
+            "ck_payments_failed_has_reason",
+            "ck_payments_succeeded_has_charge",
+            "ix_payments_created_at",
+            "ix_payments_due_at",
+        }
+
+    def test_there_is_one_line_of_migrations(self) -> None:
+        """Two heads would leave it open which comes first."""
+        assert head_revision() in known_revisions()
+
+    def test_sql_without_a_database_is_refused(self) -> None:
+        """Migrations may look at what is there."""
+        with pytest.raises(SystemExit, match="leave --sql out"):
+            command.upgrade(alembic_config(), "head", sql=True)
+
+    def test_a_service_without_migrations_says_so(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A package that was built without them cannot migrate."""
+        monkeypatch.setattr(migrations, "_FOLDER", tmp_path)
+        (tmp_path / "versions").mkdir()
+        head_revision.cache_clear()
+
+        with pytest.raises(MigrationError, match="no migration"):
+            head_revision()
