@@ -1,0 +1,156 @@
+"""What the payments domain accepts as an order, and what its table lets be stored."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, StatementError
+
+from example_service.infra.database.database import Database
+from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+from tests.databases import NOON, at
+from tests.unit.payments.fakes import ORDER, pending_payment
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount": 1},
+        {"amount": 99_999_999},
+        {"currency": "JPY"},
+        {"customer_id": "7"},
+        {"customer_id": "a" * 64},
+        {"customer_id": "Kim.Lee_2@example-shop:eu"},
+    ],
+    ids=str,
+)
+def test_an_order_within_the_limits_is_accepted(change: dict[str, Any]) -> None:
+    """The limits themselves belong to it, and the values stay as they are."""
+    given = ORDER.model_dump() | change
+    assert PaymentOrder.model_validate(given).model_dump() == given
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"amount": 0}, "greater_than_equal"),
+        ({"amount": -1}, "greater_than_equal"),
+        ({"amount": 100_000_000}, "less_than_equal"),
+        ({"amount": 10.0}, "int_type"),
+        ({"amount": "10"}, "int_type"),
+        ({"amount": True}, "int_type"),
+        ({"amount": None}, "int_type"),
+        ({"currency": "eur"}, "string_pattern_mismatch"),
+        ({"currency": "EURO"}, "string_pattern_mismatch"),
+        ({"currency": "EUR\n"}, "string_pattern_mismatch"),
+        ({"currency": "ABC"}, "literal_error"),
+        ({"customer_id": ""}, "string_pattern_mismatch"),
+        ({"customer_id": "a" * 65}, "string_pattern_mismatch"),
+        ({"customer_id": "-7"}, "string_pattern_mismatch"),
+        ({"customer_id": "Ł"}, "string_pattern_mismatch"),
+        ({"customer_id": "a\n"}, "string_pattern_mismatch"),
+        ({"customer_id": "a\x00"}, "string_pattern_mismatch"),
+        ({"customer_id": 7}, "string_type"),
+        ({"note": "thanks"}, "extra_forbidden"),
+    ],
+    ids=str,
+)
+def test_an_order_outside_the_limits_is_refused(change: dict[str, Any], error: str) -> None:
+    """With one error, which does not repeat what was given."""
+    with pytest.raises(ValidationError) as caught:
+        PaymentOrder.model_validate(ORDER.model_dump() | change)
+
+    assert [one["type"] for one in caught.value.errors()] == [error]
+    assert "input_value" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["amount", "currency", "customer_id"])
+def test_an_order_needs_all_of_its_members(missing: str) -> None:
+    """There are no defaults for money."""
+    with pytest.raises(ValidationError):
+        PaymentOrder.model_validate(ORDER.model_dump(exclude={missing}))
+
+
+def test_a_payment_knows_its_order() -> None:
+    """As it was given."""
+    assert pending_payment().order == ORDER
+
+
+async def store(database: Database, payment: Payment) -> None:
+    """Add a payment in a transaction of its own."""
+    async with database.transaction() as session:
+        session.add(payment)
+
+
+FAILED = {"status": PaymentStatus.FAILED, "due_at": None, "finished_at": at(1)}
+SUCCEEDED = {"status": PaymentStatus.SUCCEEDED, "due_at": None, "finished_at": at(1)}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {**SUCCEEDED, "charge_id": "ch_1"},
+        *({**FAILED, "failure_reason": reason} for reason in FailureReason),
+    ],
+    ids=str,
+)
+async def test_a_payment_comes_back_as_it_was_stored(
+    values: dict[str, Any], database: Database
+) -> None:
+    """Whichever its state."""
+    payment = pending_payment(**values)
+    columns = [column.key for column in Payment.__mapper__.column_attrs]
+    given = {name: getattr(payment, name) for name in columns}
+    await store(database, payment)
+
+    async with database.transaction() as session:
+        found = await session.get_one(Payment, given["id"])
+    assert {name: getattr(found, name) for name in columns} == given
+
+
+async def test_words_are_stored_as_text(database: Database) -> None:
+    """A new status or reason needs no migration."""
+    await store(database, pending_payment(**FAILED, failure_reason=FailureReason.EXPIRED))
+
+    async with database.transaction() as session:
+        rows = await session.execute(text("SELECT status, failure_reason FROM payments"))
+        assert rows.all() == [("failed", "expired")]
+
+
+@pytest.mark.parametrize(
+    ("values", "constraint"),
+    [
+        ({"amount": 0}, "amount_is_positive"),
+        ({"due_at": None}, "pending_is_due"),
+        ({**SUCCEEDED, "charge_id": "ch_1", "due_at": NOON}, "pending_is_due"),
+        (FAILED, "failed_has_reason"),
+        ({"failure_reason": FailureReason.DECLINED}, "failed_has_reason"),
+        (SUCCEEDED, "succeeded_has_charge"),
+        (
+            {**FAILED, "failure_reason": FailureReason.DECLINED, "charge_id": "ch_1"},
+            "succeeded_has_charge",
+        ),
+    ],
+    ids=str,
+)
+async def test_a_payment_that_contradicts_itself_cannot_be_stored(
+    values: dict[str, Any], constraint: str, database: Database
+) -> None:
+    """The database refuses it, whoever writes."""
+    with pytest.raises(IntegrityError, match=f"ck_payments_{constraint}"):
+        await store(database, pending_payment(**values))
+
+
+async def test_one_key_is_one_payment(database: Database) -> None:
+    """A second one with it cannot be stored."""
+    await store(database, pending_payment(idempotency_key="k"))
+    with pytest.raises(IntegrityError, match="idempotency_key"):
+        await store(database, pending_payment(idempotency_key="k"))
+
+
+async def test_a_moment_needs_a_time_zone(database: Database) -> None:
+    """Else nobody could tell when the payment is due."""
+    with pytest.raises(StatementError, match="time zone"):
+        await store(database, pending_payment(due_at=NOON.replace(tzinfo=None)))

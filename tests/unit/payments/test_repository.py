@@ -1,0 +1,323 @@
+"""Payments in the database: one for each key, one owner at a time, and final when finished."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import NoResultFound
+
+from example_service.core.settings import Settings
+from example_service.infra.database.database import Database, open_database
+from example_service.payments.models import FailureReason, Payment, PaymentStatus
+from example_service.payments.repository import PaymentRepository
+from tests.databases import NOON, at
+from tests.unit.payments.fakes import ORDER, pending_payment
+
+T = TypeVar("T")
+
+
+async def within(database: Database, use: Callable[[PaymentRepository], Awaitable[T]]) -> T:
+    """What a transaction of its own gives."""
+    async with database.transaction() as session:
+        return await use(PaymentRepository(session))
+
+
+async def stored(database: Database, *payments: Payment) -> list[UUID]:
+    """Store payments; their ids."""
+    ids = [payment.id for payment in payments]
+    async with database.transaction() as session:
+        assert all([await PaymentRepository(session).add(payment) for payment in payments])
+    return ids
+
+
+async def found(database: Database, payment: Payment) -> Payment:
+    """A payment as it is now."""
+    there = await within(database, lambda payments: payments.find(payment.id))
+    assert there is not None
+    return there
+
+
+def outcome(payment: Payment) -> tuple[object, ...]:
+    """What may change of a payment."""
+    return (
+        payment.status,
+        payment.failure_reason,
+        payment.charge_id,
+        payment.attempts,
+        payment.due_at,
+        payment.finished_at,
+    )
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[Database]:
+    """The same database, as another process holds it."""
+    async with open_database(settings) as other:
+        yield other
+
+
+class TestAdd:
+    """One payment for each key."""
+
+    async def test_a_new_key_is_added(self, database: Database) -> None:
+        """It is found by its id and by its key, with its values."""
+        payment = pending_payment(idempotency_key="k")
+        assert await within(database, lambda payments: payments.add(payment))
+
+        by_id = await within(database, lambda payments: payments.find(payment.id))
+        by_key = await within(database, lambda payments: payments.find_by_key("k"))
+        assert by_id is not None
+        assert by_key is not None
+        assert (by_id.id, by_id.order, by_id.created_at) == (payment.id, ORDER, NOON)
+        assert by_key.id == payment.id
+
+    async def test_a_key_that_is_there_changes_nothing(self, database: Database) -> None:
+        """The first payment stays as it is."""
+        first = pending_payment(idempotency_key="k")
+        await stored(database, first)
+        again = pending_payment(idempotency_key="k", amount=1)
+        assert not await within(database, lambda payments: payments.add(again))
+
+        assert await within(database, lambda payments: payments.find(again.id)) is None
+        assert (await found(database, first)).amount == ORDER.amount
+
+    async def test_of_many_at_once_one_is_added(self, database: Database, other: Database) -> None:
+        """And all of them see that one at once, in the same transaction."""
+
+        async def add(to: Database) -> tuple[bool, UUID]:
+            async with to.transaction() as session:
+                payments = PaymentRepository(session)
+                is_new = await payments.add(pending_payment(idempotency_key="k"))
+                there = await payments.find_by_key("k")
+                assert there is not None
+                return is_new, there.id
+
+        outcomes = await asyncio.gather(*(add(to) for to in (database, other) for _ in range(10)))
+
+        assert sorted(is_new for is_new, _ in outcomes) == [False] * 19 + [True]
+        assert len({payment_id for _, payment_id in outcomes}) == 1
+
+    async def test_a_key_is_free_again_after_a_rollback(self, database: Database) -> None:
+        """What was not committed was never there."""
+        with pytest.raises(ZeroDivisionError):
+            await within(database, add_and_fail)
+
+        assert await within(database, lambda payments: payments.find_by_key("k")) is None
+        await stored(database, pending_payment(idempotency_key="k"))
+
+    async def test_what_is_not_there_is_not_found(self, database: Database) -> None:
+        """None, and no error."""
+        unknown = pending_payment()
+        assert await within(database, lambda payments: payments.find(unknown.id)) is None
+        assert await within(database, lambda payments: payments.find_by_key("k")) is None
+
+
+async def add_and_fail(payments: PaymentRepository) -> None:
+    """Add a payment in a transaction that does not end well."""
+    assert await payments.add(pending_payment(idempotency_key="k"))
+    raise ZeroDivisionError
+
+
+class TestNewest:
+    """Pages from the newest to the oldest."""
+
+    async def test_payments_come_newest_first(self, database: Database) -> None:
+        """Those of one moment are in the order of their ids, so that the order is complete."""
+        same = [UUID(int=number) for number in (3, 1, 2)]
+        oldest, *middle = await stored(
+            database,
+            pending_payment(created_at=at(-1)),
+            *(pending_payment(id=one, created_at=NOON) for one in same),
+        )
+        (newest,) = await stored(database, pending_payment(created_at=at(1)))
+
+        payments = await within(database, lambda payments: payments.newest(10))
+
+        assert [payment.id for payment in payments] == [newest, *sorted(middle)[::-1], oldest]
+
+    async def test_pages_do_not_move_when_payments_arrive(self, database: Database) -> None:
+        """Each payment of the beginning is on one page, and no new one."""
+        ids = await stored(database, *(pending_payment(created_at=at(n // 2)) for n in range(7)))
+        seen: list[UUID] = []
+        last: Payment | None = None
+        for number in range(4):
+            async with database.transaction() as session:
+                page = await PaymentRepository(session).newest(2, older_than=last)
+            seen += [payment.id for payment in page]
+            last = page[-1]
+            await stored(database, pending_payment(created_at=at(100 + number)))
+
+        assert sorted(seen) == sorted(ids)
+        assert await within(database, lambda all_: all_.newest(2, older_than=last)) == []
+
+
+async def claim(database: Database, limit: int = 10) -> Sequence[Payment]:
+    """Take up what is due at noon, for half a minute."""
+    return await within(database, lambda all_: all_.claim_due(NOON, at(30), limit))
+
+
+class TestClaim:
+    """Taking payments up."""
+
+    async def test_what_is_due_is_taken_up(self, database: Database) -> None:
+        """What is due later, finished or taken up already is not."""
+        due = [pending_payment(due_at=moment) for moment in (at(-5), NOON)]
+        finished = {"status": PaymentStatus.SUCCEEDED, "charge_id": "ch_1", "due_at": None}
+        await stored(database, *due, pending_payment(due_at=at(0.001)), pending_payment(**finished))
+
+        claimed = await claim(database)
+
+        assert {payment.id for payment in claimed} == {payment.id for payment in due}
+        assert {payment.due_at for payment in claimed} == {at(30)}
+        assert [(await found(database, payment)).due_at for payment in due] == [at(30)] * 2
+        assert await claim(database) == []
+
+    async def test_those_that_have_waited_longest_come_first(self, database: Database) -> None:
+        """No more than the limit are taken."""
+        ids = await stored(
+            database, *(pending_payment(due_at=at(-wait)) for wait in (1, 5, 3, 4, 2))
+        )
+
+        batches = [{payment.id for payment in await claim(database, 2)} for _ in range(3)]
+
+        assert batches == [{ids[1], ids[3]}, {ids[2], ids[4]}, {ids[0]}]
+
+    async def test_a_claim_that_has_run_out_can_be_taken_over(self, database: Database) -> None:
+        """The payments of a process that was killed are not lost."""
+        await stored(database, pending_payment(due_at=NOON))
+        assert len(await claim(database)) == 1
+
+        async with database.transaction() as session:
+            again = await PaymentRepository(session).claim_due(at(30), at(60), 10)
+
+        assert [payment.due_at for payment in again] == [at(60)]
+
+    async def test_no_payment_is_taken_up_twice(self, database: Database, other: Database) -> None:
+        """Of several at once, each gets others, and together they get all."""
+        ids = await stored(database, *(pending_payment(due_at=at(-n)) for n in range(20)))
+
+        batches = await asyncio.gather(
+            *(claim(one, 3) for one in (database, other) for _ in range(5))
+        )
+
+        taken = [payment.id for batch in batches for payment in batch]
+        assert all(len(batch) <= 3 for batch in batches)
+        assert len(taken) == len(set(taken))
+        rest = [payment.id for payment in await claim(database, 20)]
+        assert sorted(taken + rest) == sorted(ids)
+
+    @pytest.mark.integration
+    async def test_what_another_is_taking_up_is_skipped_without_waiting(
+        self, postgres_settings: Settings
+    ) -> None:
+        """Its transaction is still open, and a third finds nothing left."""
+        async with (
+            open_database(postgres_settings) as one,
+            open_database(postgres_settings) as other,
+        ):
+            first, second, third = await stored(
+                one, *(pending_payment(due_at=at(n)) for n in (-3, -2, -1))
+            )
+            async with one.transaction() as session:
+                taken = await PaymentRepository(session).claim_due(NOON, at(30), 2)
+                rest = await claim(other, 2)
+                nothing = await claim(other, 2)
+
+            assert {payment.id for payment in taken} == {first, second}
+            assert [payment.id for payment in rest] == [third]
+            assert nothing == []
+
+
+class TestSettling:
+    """Ending the work on a payment."""
+
+    async def taken_up(self, database: Database) -> tuple[Payment, Payment]:
+        """A payment as somebody took it up too long ago, and as another has it now."""
+        await stored(database, pending_payment(due_at=NOON))
+        (earlier,) = await claim(database)
+        async with database.transaction() as session:
+            (holder,) = await PaymentRepository(session).claim_due(at(31), at(61), 1)
+        assert (earlier.due_at, holder.due_at) == (at(30), at(61))
+        return earlier, holder
+
+    async def test_a_success_is_recorded(self, database: Database) -> None:
+        """It is final, and nobody's any more."""
+        _, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.succeed(holder, "ch_1", at(32)))
+
+        expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
+        assert outcome(now) == expected
+        assert outcome(await found(database, holder)) == expected
+
+    async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
+        """The money has moved, whoever has the payment now."""
+        earlier, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.succeed(earlier, "ch_1", at(32)))
+
+        assert (now.status, now.charge_id) == (PaymentStatus.SUCCEEDED, "ch_1")
+        assert (await found(database, holder)).status is PaymentStatus.SUCCEEDED
+
+    async def test_the_holder_records_a_failure(self, database: Database) -> None:
+        """With its reason."""
+        _, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED, at(32)))
+
+        expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, None, at(32))
+        assert outcome(now) == expected
+        assert outcome(await found(database, holder)) == expected
+
+    async def test_nobody_else_records_a_failure(self, database: Database) -> None:
+        """The holder may be charging it at this moment."""
+        earlier, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED, at(32)))
+
+        assert outcome(now) == outcome(holder)
+        assert outcome(await found(database, holder)) == outcome(holder)
+
+    async def test_the_holder_puts_a_payment_down(self, database: Database) -> None:
+        """It is due again when it said."""
+        _, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.put_down(holder, at(40), 3))
+
+        expected = (PaymentStatus.PENDING, None, None, 3, at(40), None)
+        assert outcome(now) == expected
+        assert outcome(await found(database, holder)) == expected
+
+    async def test_nobody_else_puts_a_payment_down(self, database: Database) -> None:
+        """It stays with its holder."""
+        earlier, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.put_down(earlier, at(40), 3))
+
+        assert outcome(now) == outcome(holder)
+        assert outcome(await found(database, holder)) == outcome(holder)
+
+    @pytest.mark.parametrize("first", ["succeed", "fail"])
+    async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
+        """Whatever comes later is answered with what it is."""
+        _, holder = await self.taken_up(database)
+        settle: dict[str, Callable[[PaymentRepository], Awaitable[Payment]]] = {
+            "succeed": lambda all_: all_.succeed(holder, "ch_1", at(32)),
+            "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED, at(32)),
+            "succeed again": lambda all_: all_.succeed(holder, "ch_2", at(33)),
+            "fail again": lambda all_: all_.fail(holder, FailureReason.EXPIRED, at(33)),
+            "put down": lambda all_: all_.put_down(holder, at(40), 3),
+        }
+        finished = outcome(await within(database, settle[first]))
+
+        later = [outcome(await within(database, settle[one])) for one in list(settle)[2:]]
+
+        assert later == [finished] * 3
+        assert outcome(await found(database, holder)) == finished
+
+    async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
+        """Nothing deletes payments, so this is a fault and no answer."""
+        with pytest.raises(NoResultFound):
+            await within(database, lambda all_: all_.succeed(pending_payment(), "ch_1", NOON))
