@@ -1,0 +1,531 @@
+"""Payments from order to charge: nothing is lost, and nothing is charged twice."""
+
+import asyncio
+from datetime import UTC, timedelta
+from typing import Any
+
+import pytest
+
+from example_service.core.settings import PaymentSettings
+from example_service.infra.database.database import Database, database_breaker
+from example_service.infra.resilience import CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.exceptions import (
+    IdempotencyKeyReusedError,
+    InvalidProviderAnswerError,
+    NoFreeConnectionError,
+    OrderRefusedError,
+    ProviderRefusedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+from example_service.payments.models import FailureReason, Payment, PaymentStatus
+from example_service.payments.repository import PaymentRepository
+from example_service.payments.service import PaymentService, utc_now
+from tests.databases import NOON, at
+from tests.unit.payments.fakes import ORDER, FakeProvider, pending_payment
+
+PENDING, SUCCEEDED, FAILED = PaymentStatus
+DAY = PaymentSettings().give_up_seconds
+
+ATTEMPTS = [
+    ProviderUnavailableError("down"),
+    ProviderTimeoutError("slow"),
+    InvalidProviderAnswerError("nonsense"),
+    ProviderRefusedError(401),
+]
+NOT_ASKED = [CircuitOpenError("open"), NoFreeConnectionError("busy")]
+
+
+async def found(database: Database, payment: Payment) -> Payment:
+    """A payment as others see it."""
+    async with database.transaction() as session:
+        there = await PaymentRepository(session).find(payment.id)
+    assert there is not None
+    return there
+
+
+async def store(database: Database, **values: Any) -> Payment:
+    """Store a pending payment that was taken up at noon."""
+    payment = pending_payment(**values)
+    async with database.transaction() as session:
+        assert await PaymentRepository(session).add(payment)
+    return payment
+
+
+def outcome(payment: Payment) -> tuple[object, ...]:
+    """What may change of a payment, but for when it is due."""
+    return (
+        payment.status,
+        payment.failure_reason,
+        payment.charge_id,
+        payment.attempts,
+        payment.finished_at,
+    )
+
+
+def wait_of(payment: Payment) -> float:
+    """Seconds from noon until a payment is due."""
+    assert payment.due_at is not None
+    return (payment.due_at - NOON).total_seconds()
+
+
+@pytest.fixture
+def no_jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Let nothing be spread; the bounds between which it would have been drawn."""
+    bounds = []
+
+    def uniform(low: float, high: float) -> float:
+        bounds.append((low, high))
+        return 1.0
+
+    monkeypatch.setattr("example_service.payments.service.random.uniform", uniform)
+    return bounds
+
+
+class TestPay:
+    """An order that comes in."""
+
+    async def test_an_order_is_charged_at_once(
+        self, service: PaymentService, provider: FakeProvider, other: Database
+    ) -> None:
+        """The payment's id is the provider's idempotency key, and its charge is stored."""
+        payment = await service.pay(ORDER, "k")
+
+        expected = (SUCCEEDED, None, f"ch_{payment.id}", 0, NOON)
+        assert (outcome(payment), payment.order, payment.created_at) == (expected, ORDER, NOON)
+        assert outcome(await found(other, payment)) == expected
+        assert provider.calls == [("charge", payment.id)]
+
+    async def test_it_is_stored_before_the_provider_is_asked(
+        self,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        other: Database,
+    ) -> None:
+        """Others see it, taken up for half a minute, and no transaction is open meanwhile."""
+        seen: list[Any] = []
+
+        async def look() -> None:
+            seen.append(database.engine.pool.checkedout())  # type: ignore[attr-defined]
+            async with other.transaction() as session:
+                payment = await PaymentRepository(session).find_by_key("k")
+            assert payment is not None
+            seen.extend((payment.status, payment.due_at))
+
+        provider.meanwhile = look
+        await service.pay(ORDER, "k")
+
+        assert seen == [0, PENDING, at(30)]
+
+    async def test_a_decline_is_final(
+        self, service: PaymentService, provider: FakeProvider, other: Database
+    ) -> None:
+        """Nothing was charged, and nobody tries again."""
+        provider.declines = True
+        payment = await service.pay(ORDER, "k")
+
+        expected = (FAILED, FailureReason.DECLINED, None, 0, NOON)
+        assert outcome(payment) == expected
+        assert outcome(await found(other, payment)) == expected
+
+    async def test_an_order_that_the_provider_never_accepts_fails(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """It would be refused tomorrow, too."""
+        provider.fault = OrderRefusedError(422)
+        payment = await service.pay(ORDER, "k")
+
+        assert outcome(payment) == (FAILED, FailureReason.REFUSED, None, 0, NOON)
+
+    @pytest.mark.parametrize("fault", ATTEMPTS, ids=repr)
+    @pytest.mark.parametrize("charges", [False, True])
+    async def test_a_failing_provider_leaves_a_pending_payment(
+        self,
+        charges: bool,
+        fault: Exception,
+        service: PaymentService,
+        provider: FakeProvider,
+        other: Database,
+    ) -> None:
+        """Whether it has charged is not known, so the payment is due again soon."""
+        provider.fault, provider.charges_before_fault = fault, charges
+        payment = await service.pay(ORDER, "k")
+
+        assert outcome(payment) == (PENDING, None, None, 1, None)
+        assert 1.5 <= wait_of(payment) <= 2.5
+        there = await found(other, payment)
+        assert (outcome(there), there.due_at) == (outcome(payment), payment.due_at)
+
+    @pytest.mark.parametrize("fault", NOT_ASKED, ids=repr)
+    async def test_a_provider_that_was_not_asked_is_no_attempt(
+        self, fault: Exception, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """The payment waits no longer than after the first attempt."""
+        provider.fault = fault
+        payment = await service.pay(ORDER, "k")
+
+        assert outcome(payment) == (PENDING, None, None, 0, None)
+        assert 1.5 <= wait_of(payment) <= 2.5
+
+    async def test_an_open_database_circuit_accepts_nothing(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """Nobody is told that a payment was accepted, and the provider hears nothing."""
+        database_breaker().force_open("maintenance")
+        with pytest.raises(CircuitOpenError):
+            await service.pay(ORDER, "k")
+
+        assert provider.calls == []
+
+    async def test_a_client_that_leaves_loses_nothing(
+        self, service: PaymentService, provider: FakeProvider, clock: FakeClock, other: Database
+    ) -> None:
+        """The payment stays taken up, and is due again after the claim."""
+
+        async def hang_up() -> None:
+            raise asyncio.CancelledError
+
+        provider.meanwhile = hang_up
+        with pytest.raises(asyncio.CancelledError):
+            await service.pay(ORDER, "k")
+
+        assert await service.take_up(1) == []
+        clock.advance(30.0)
+        (payment,) = await service.take_up(1)
+        assert outcome(await found(other, payment)) == (PENDING, None, None, 0, None)
+
+    async def test_a_bug_is_not_swallowed(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """What nobody foresaw is raised, and leaves the payment to be taken up again."""
+        provider.fault = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            await service.pay(ORDER, "k")
+
+
+class TestRepeats:
+    """An order that comes again with its key."""
+
+    @pytest.mark.parametrize(
+        "make", ["succeeded", "declined", "pending"], ids=lambda word: f"first-{word}"
+    )
+    async def test_the_same_payment_comes_back(
+        self, make: str, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """As it is, and the provider is not asked by the second call."""
+        provider.declines = make == "declined"
+        provider.fault = ProviderTimeoutError("slow") if make == "pending" else None
+        first = await service.pay(ORDER, "k")
+        provider.fault = None
+
+        again = await service.pay(ORDER, "k")
+
+        assert (again.id, outcome(again), again.due_at) == (
+            first.id,
+            outcome(first),
+            first.due_at,
+        )
+        assert len(provider.calls) == 1
+
+    @pytest.mark.parametrize(
+        "change", [{"amount": 1}, {"currency": "JPY"}, {"customer_id": "other"}], ids=str
+    )
+    async def test_another_order_is_refused(
+        self, change: dict[str, Any], service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """The first payment stays as it is, and the provider hears of no other."""
+        first = await service.pay(ORDER, "k")
+        with pytest.raises(IdempotencyKeyReusedError):
+            await service.pay(ORDER.model_copy(update=change), "k")
+
+        assert outcome(await service.pay(ORDER, "k")) == outcome(first)
+        assert len(provider.calls) == 1
+
+    async def test_of_many_at_once_one_is_charged(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """All of them are the same payment."""
+        payments = await asyncio.gather(*(service.pay(ORDER, "k") for _ in range(10)))
+
+        assert len({payment.id for payment in payments}) == 1
+        assert provider.calls == [("charge", payments[0].id)]
+
+    async def test_other_keys_are_other_payments(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """Somebody may order the same thing twice; the case of a key counts."""
+        payments = [await service.pay(ORDER, key) for key in ("k", "K", "k ")]
+
+        assert len({payment.id for payment in payments}) == 3
+        assert list(provider.charged.values()) == [1, 1, 1]
+
+
+class TestOutcomesThatCannotBeStored:
+    """The database fails between the charge and its record."""
+
+    async def test_the_payment_stays_pending_and_is_charged_once(
+        self,
+        service: PaymentService,
+        provider: FakeProvider,
+        clock: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The answer says pending, and the next attempt hears of the charge and stores it."""
+
+        async def lose_the_database() -> None:
+            database_breaker().force_open("maintenance")
+
+        provider.meanwhile = lose_the_database
+        payment = await service.pay(ORDER, "k")
+        assert outcome(payment) == (PENDING, None, None, 0, None)
+        assert provider.charged == {payment.id: 1}
+        (record,) = [one for one in caplog.records if "could not be stored" in one.message]
+        assert (record.levelname, record.__dict__["payment_id"]) == ("WARNING", str(payment.id))
+
+        provider.meanwhile = FakeProvider().meanwhile
+        await database_breaker().reset()
+        assert await service.take_up(1) == []
+        clock.advance(30.0)
+        (again,) = await service.take_up(1)
+        finished = await service.work_on(again)
+
+        assert outcome(finished) == (SUCCEEDED, None, f"ch_{payment.id}", 0, at(30))
+        assert provider.charged == {payment.id: 1}
+
+    @pytest.mark.parametrize("fault", [*ATTEMPTS, *NOT_ASKED, OrderRefusedError(400)], ids=repr)
+    async def test_no_other_outcome_raises_either(
+        self, fault: Exception, service: PaymentService, provider: FakeProvider, other: Database
+    ) -> None:
+        """The payment is accepted, so its client is told of no error."""
+
+        async def lose_the_database() -> None:
+            database_breaker().force_open("maintenance")
+
+        provider.meanwhile, provider.fault = lose_the_database, fault
+        payment = await service.pay(ORDER, "k")
+        await database_breaker().reset()
+
+        assert outcome(payment) == (PENDING, None, None, 0, None)
+        there = await found(other, payment)
+        assert (outcome(there), there.due_at) == (outcome(payment), at(30))
+
+
+class TestTakeUp:
+    """Payments that are due."""
+
+    async def test_they_belong_to_whoever_takes_them_up(
+        self, service: PaymentService, database: Database, clock: FakeClock
+    ) -> None:
+        """For `PAYMENTS__CLAIM_SECONDS`, and up to the limit."""
+        for wait in (1, 2, 3):
+            await store(database, due_at=at(-wait))
+
+        batches = [await service.take_up(2) for _ in range(3)]
+        clock.advance(29.9)
+        batches.append(await service.take_up(2))
+        clock.advance(0.1)
+        batches.append(await service.take_up(10))
+
+        assert [len(batch) for batch in batches] == [2, 1, 0, 0, 3]
+        assert {payment.due_at for payment in batches[0]} == {at(30)}
+        assert {payment.due_at for payment in batches[-1]} == {at(60)}
+
+    @pytest.mark.parametrize("late", [30.0, 30.1, 3600.0])
+    async def test_nothing_is_done_after_the_claim(
+        self,
+        late: float,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        clock: FakeClock,
+    ) -> None:
+        """Whoever was stopped for so long leaves the payment to others."""
+        payment = await store(database)
+        clock.advance(late)
+
+        assert await service.work_on(payment) is payment
+        assert provider.calls == []
+
+    async def test_a_finished_payment_needs_no_work(
+        self, service: PaymentService, provider: FakeProvider
+    ) -> None:
+        """The provider hears nothing."""
+        payment = await service.pay(ORDER, "k")
+
+        assert await service.work_on(payment) is payment
+        assert len(provider.calls) == 1
+
+    @pytest.mark.parametrize("word", ["charged", "declined", "failing"])
+    async def test_an_answer_that_comes_too_late_harms_nobody(
+        self,
+        word: str,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        clock: FakeClock,
+    ) -> None:
+        """Another has the payment by now: a charge is recorded, and all else is left to it."""
+        payment = await store(database)
+
+        async def be_overtaken() -> None:
+            clock.advance(31.0)
+            (holder,) = await service.take_up(1)
+            assert holder.due_at == at(61)
+
+        provider.meanwhile = be_overtaken
+        provider.declines = word == "declined"
+        provider.fault = ProviderTimeoutError("slow") if word == "failing" else None
+        now = await service.work_on(payment)
+
+        charged = (SUCCEEDED, None, f"ch_{payment.id}", 0, at(31))
+        assert outcome(now) == (charged if word == "charged" else (PENDING, None, None, 0, None))
+        assert now.due_at == (None if word == "charged" else at(61))
+
+
+class TestBackoff:
+    """How long a payment waits for its next attempt."""
+
+    async def test_waits_double_up_to_a_limit(
+        self,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        no_jitter: list[tuple[float, float]],
+    ) -> None:
+        """However many attempts there were."""
+        provider.fault = ProviderUnavailableError("down")
+        waits = []
+        for attempts in (0, 1, 2, 3, 4, 5, 6, 7, 8, 30, 2_000_000):
+            now = await service.work_on(await store(database, attempts=attempts))
+            assert now.attempts == attempts + 1
+            waits.append(wait_of(now))
+
+        assert waits == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+        assert set(no_jitter) == {(0.75, 1.25)}
+
+    async def test_waits_are_spread(
+        self, service: PaymentService, provider: FakeProvider, database: Database
+    ) -> None:
+        """What failed together does not come back together."""
+        provider.fault = ProviderUnavailableError("down")
+        waits = [wait_of(await service.work_on(await store(database))) for _ in range(10)]
+
+        assert len(set(waits)) == 10
+        assert all(1.5 <= wait <= 2.5 for wait in waits)
+
+    @pytest.mark.parametrize("fault", NOT_ASKED, ids=repr)
+    async def test_an_open_circuit_makes_no_wait_longer(
+        self,
+        fault: Exception,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        no_jitter: list[tuple[float, float]],
+    ) -> None:
+        """The provider was not asked, so the attempts are as many as before."""
+        provider.fault = fault
+        now = await service.work_on(await store(database, attempts=9))
+
+        assert (now.attempts, wait_of(now), len(no_jitter)) == (9, 2, 1)
+
+    async def test_each_attempt_is_logged_without_the_order(
+        self,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """The payment's id leads to the rest."""
+        provider.fault = ProviderTimeoutError("secret")
+        payment = await store(database, attempts=2)
+        await service.work_on(payment)
+
+        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        told = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
+        assert told == {
+            "payment_id": str(payment.id),
+            "attempts": 3,
+            "reason": "ProviderTimeoutError",
+        }
+        assert record.levelname == "WARNING"
+        assert not {"secret", ORDER.customer_id} & set(map(str, record.__dict__.values()))
+
+
+class TestGivingUp:
+    """A payment that is a day old."""
+
+    async def give_up(
+        self, service: PaymentService, database: Database, clock: FakeClock, *, charged: bool
+    ) -> Payment:
+        """What becomes of a payment that was not finished for a day."""
+        payment = await store(database, due_at=at(DAY), attempts=300)
+        if charged:
+            service._provider.charged[payment.id] = 1  # type: ignore[attr-defined]
+        clock.advance(DAY)
+        (taken,) = await service.take_up(1)
+        return await service.work_on(taken)
+
+    async def test_a_moment_before_it_is_still_charged(
+        self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
+    ) -> None:
+        """The age is counted from when it was accepted."""
+        payment = await store(database, due_at=at(DAY + 30))
+        clock.advance(DAY - 0.001)
+
+        assert (await service.work_on(payment)).status is SUCCEEDED
+        assert provider.calls == [("charge", payment.id)]
+
+    async def test_one_that_was_charged_has_succeeded(
+        self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
+    ) -> None:
+        """The provider is asked, for only its answers were lost."""
+        payment = await self.give_up(service, database, clock, charged=True)
+
+        assert outcome(payment) == (SUCCEEDED, None, f"ch_{payment.id}", 300, at(DAY))
+        assert provider.calls == [("find_charge", payment.id)]
+
+    async def test_one_that_was_not_charged_has_failed(
+        self,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        clock: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """It will not be charged any more, which is logged."""
+        payment = await self.give_up(service, database, clock, charged=False)
+
+        assert outcome(payment) == (FAILED, FailureReason.EXPIRED, None, 300, at(DAY))
+        assert provider.calls == [("find_charge", payment.id)]
+        assert provider.charged[payment.id] == 0
+        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        told = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
+        assert told == {"payment_id": str(payment.id), "attempts": 300, "reason": "expired"}
+
+    @pytest.mark.parametrize("fault", [*ATTEMPTS, *NOT_ASKED], ids=repr)
+    async def test_nothing_is_given_up_before_the_provider_has_said_no(
+        self,
+        fault: Exception,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        clock: FakeClock,
+    ) -> None:
+        """Only it knows whether money has moved."""
+        provider.fault = fault
+        payment = await self.give_up(service, database, clock, charged=True)
+
+        assert payment.status is PENDING
+        provider.fault = None
+        clock.advance(400.0)
+        (taken,) = await service.take_up(1)
+        assert (await service.work_on(taken)).status is SUCCEEDED
+
+
+def test_the_time_of_day_has_a_zone() -> None:
+    """It is UTC."""
+    now = utc_now()
+    assert now.tzinfo is UTC
+    assert now.utcoffset() == timedelta(0)
