@@ -1,0 +1,439 @@
+"""The worker: what it takes up, when it looks again, and how it ends."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import httpx
+import pytest
+
+from example_service.core.lifecycle import begin_draining, end_draining
+from example_service.core.settings import PaymentSettings
+from example_service.infra.database.database import Database
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
+from example_service.infra.resilience.testing import FakeClock, half_opened, opened
+from example_service.payments.exceptions import ProviderUnavailableError
+from example_service.payments.models import Payment, PaymentStatus
+from example_service.payments.provider import PaymentProvider
+from example_service.payments.repository import PaymentRepository
+from example_service.payments.service import PaymentService
+from example_service.payments.worker import PaymentWorker
+from tests.databases import at
+from tests.unit.payments.fakes import FakeProvider, nothing, pending_payment
+
+DEADLINE_SECONDS = 10.0
+SETTINGS = PaymentSettings(batch_size=4, poll_seconds=1.0)
+
+Work: TypeAlias = Callable[[Payment], Awaitable[Payment]]
+
+
+class FakeService(PaymentService):
+    """Has payments that are due, and works on them as it is told.
+
+    Attributes:
+        due: What `take_up` hands out or raises, one entry for each payment or error.
+        limits: How many were asked for, each time.
+        worked_on: What was finished.
+        work: What happens meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.due: list[Payment | Exception] = []
+        self.limits: list[int] = []
+        self.worked_on: list[Payment] = []
+        self.work: Callable[[Payment], Awaitable[None]] = lambda _: nothing()
+
+    async def take_up(self, limit: int) -> list[Payment]:
+        """Hand out what is due, or raise what comes first."""
+        self.limits.append(limit)
+        batch: list[Payment] = []
+        while self.due and len(batch) < limit:
+            if isinstance(self.due[0], Exception) and batch:
+                break
+            one = self.due.pop(0)
+            if isinstance(one, Exception):
+                raise one
+            batch.append(one)
+        return batch
+
+    async def work_on(self, payment: Payment) -> Payment:
+        """Remember that this was done."""
+        await self.work(payment)
+        self.worked_on.append(payment)
+        return payment
+
+
+class QuickWorker(PaymentWorker):
+    """A worker that remembers its pauses instead of making them, and stops after so many.
+
+    Attributes:
+        pauses: Their seconds.
+    """
+
+    pauses: list[float]
+    pauses_until_stop: int
+
+    async def _pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        if len(self.pauses) == self.pauses_until_stop:
+            self._stopped.set()
+
+
+@pytest.fixture
+def service() -> FakeService:
+    """A service with nothing to do."""
+    return FakeService()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The time of the breaker and, from noon on, of the service."""
+    return FakeClock(at(0).timestamp())
+
+
+@pytest.fixture
+def breaker(clock: FakeClock) -> CircuitBreaker:
+    """The circuit of the provider."""
+    return CircuitBreaker("payment", half_open_max_calls=3, clock=clock, registry=None)
+
+
+@pytest.fixture
+def worker(service: FakeService, breaker: CircuitBreaker) -> PaymentWorker:
+    """A worker that takes four payments at once and looks every second."""
+    return PaymentWorker(service, breaker, SETTINGS)
+
+
+def payments(number: int) -> list[Payment]:
+    """So many payments."""
+    return [pending_payment() for _ in range(number)]
+
+
+class TestRunOnce:
+    """One look."""
+
+    async def test_all_that_is_due_is_worked_on(
+        self, worker: PaymentWorker, service: FakeService
+    ) -> None:
+        """With a pause afterwards, as there is no more."""
+        due = payments(3)
+        service.due = [*due]
+
+        assert await worker.run_once() == 1.0
+        assert (service.limits, service.worked_on) == ([4], due)
+
+    async def test_a_full_batch_is_followed_by_the_next_at_once(
+        self, worker: PaymentWorker, service: FakeService
+    ) -> None:
+        """There may be more."""
+        due = payments(5)
+        service.due = [*due]
+
+        assert [await worker.run_once(), await worker.run_once()] == [0.0, 1.0]
+        assert service.worked_on == due
+
+    async def test_the_payments_of_a_batch_are_worked_on_together(
+        self, worker: PaymentWorker, service: FakeService
+    ) -> None:
+        """Each waits for all, so one after the other would never end."""
+        together = asyncio.Barrier(4)
+
+        async def meet(_: Payment) -> None:
+            await together.wait()
+
+        service.due, service.work = [*payments(4)], meet
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await worker.run_once()
+
+        assert len(service.worked_on) == 4
+
+    @pytest.mark.parametrize(
+        ("retry_after", "wait"), [(2.5, 2.5), (5.0, 5.0), (60.0, 5.0)], ids=str
+    )
+    async def test_nothing_is_taken_up_while_the_circuit_is_open(
+        self,
+        retry_after: float,
+        wait: float,
+        worker: PaymentWorker,
+        service: FakeService,
+        breaker: CircuitBreaker,
+    ) -> None:
+        """It looks again when the circuit may let it, or sooner: somebody may close it by hand."""
+        service.due = [*payments(1)]
+        with opened(breaker, retry_after=retry_after):
+            assert await worker.run_once() == wait
+
+        assert service.limits == []
+
+    async def test_a_circuit_that_is_held_open_is_looked_at_now_and_then(
+        self, worker: PaymentWorker, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """Nobody can tell when it will be closed."""
+        breaker.force_open("maintenance")
+
+        assert await worker.run_once() == 1.0
+        assert service.limits == []
+
+    @pytest.mark.parametrize(("batch_size", "limit"), [(4, 3), (2, 2)])
+    async def test_a_half_open_circuit_gets_its_probes_and_no_more(
+        self, batch_size: int, limit: int, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """What it would refuse is not taken up for nothing."""
+        worker = PaymentWorker(service, breaker, PaymentSettings(batch_size=batch_size))
+        with half_opened(breaker):
+            await worker.run_once()
+
+        assert service.limits == [limit]
+
+    async def test_nothing_is_taken_up_while_stopping(
+        self, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """What it began would have to be cut off."""
+        service.due = [*payments(1)]
+        worker = PaymentWorker(service, breaker, SETTINGS, is_stopping=lambda: True)
+
+        assert await worker.run_once() == 1.0
+        assert service.limits == []
+
+    @pytest.mark.usefixtures("draining")
+    async def test_a_service_that_drains_is_stopping(
+        self, worker: PaymentWorker, service: FakeService
+    ) -> None:
+        """Nobody has to tell the worker."""
+        await worker.run_once()
+
+        assert service.limits == []
+
+    async def test_an_unexpected_error_is_logged_and_stops_no_other_payment(
+        self, worker: PaymentWorker, service: FakeService, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The payment is told by its id; it will be taken up again."""
+        first, second, third = due = payments(3)
+
+        async def fail(payment: Payment) -> None:
+            if payment is second:
+                raise ZeroDivisionError
+
+        service.due, service.work = [*due], fail
+        assert await worker.run_once() == 1.0
+
+        assert service.worked_on == [first, third]
+        (record,) = caplog.records
+        assert record.__dict__["payment_id"] == str(second.id)
+        assert record.levelname == "ERROR"
+        assert record.exc_info is not None
+        assert record.exc_info[0] is ZeroDivisionError
+
+
+@pytest.fixture
+def draining() -> Iterator[None]:
+    """Let the process be on its way out."""
+    begin_draining()
+    yield
+    end_draining()
+
+
+class TestRunning:
+    """Looking again and again."""
+
+    async def test_it_goes_on_whatever_happens(
+        self,
+        service: FakeService,
+        breaker: CircuitBreaker,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """It waits as long as the database's circuit asks, at least a second, at most five."""
+        due = payments(5)
+        service.due = [
+            DatabaseUnavailableError("down"),
+            CircuitOpenError("database", CircuitState.OPEN, 0.2, None),
+            CircuitOpenError("database", CircuitState.OPEN, 3.0, None),
+            CircuitOpenError("database", CircuitState.OPEN, 60.0, None),
+            CircuitOpenError("database", CircuitState.OPEN, None, None),
+            ZeroDivisionError("a bug"),
+            *due,
+        ]
+        worker = QuickWorker(service, breaker, SETTINGS)
+        worker.pauses, worker.pauses_until_stop = [], 8
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            await worker._stopped.wait()
+
+        assert worker.pauses == [1.0, 1.0, 3.0, 5.0, 1.0, 5.0, 0.0, 1.0]
+        assert service.worked_on == due
+        (record,) = caplog.records
+        assert (record.levelname, record.message) == (
+            "ERROR",
+            "The payment worker failed; it goes on",
+        )
+
+    async def test_it_looks_again_by_itself(
+        self, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """What becomes due while it runs is worked on."""
+        worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=0.001))
+        worked = asyncio.Event()
+
+        async def tell(_: Payment) -> None:
+            worked.set()
+
+        service.work = tell
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            while len(service.limits) < 2:  # noqa: ASYNC110 - Nothing tells of a look.
+                await asyncio.sleep(0)
+            service.due = [*payments(1)]
+            await worked.wait()
+
+    async def test_it_ends_at_once_where_it_only_waits(
+        self, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """A pause of an hour is cut short."""
+        worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=3600.0))
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            while not service.limits:  # noqa: ASYNC110 - Nothing tells of a look.
+                await asyncio.sleep(0)
+
+        assert len(service.limits) == 1
+
+    async def test_work_in_progress_is_finished_before_the_end(
+        self, worker: PaymentWorker, service: FakeService
+    ) -> None:
+        """And nothing more is taken up, though the batch was full."""
+        begun, may_end = asyncio.Event(), asyncio.Event()
+
+        async def work(_: Payment) -> None:
+            begun.set()
+            await may_end.wait()
+
+        due = payments(6)
+        service.due, service.work = [*due], work
+
+        async def run() -> None:
+            async with worker.running():
+                await begun.wait()
+
+        running = asyncio.create_task(run())
+        await begun.wait()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not running.done()
+        may_end.set()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await running
+
+        assert (service.worked_on, service.limits) == (due[:4], [4])
+
+    async def test_work_that_does_not_end_is_cut_off(
+        self, service: FakeService, breaker: CircuitBreaker
+    ) -> None:
+        """The end does not wait for ever."""
+        cut_off = []
+
+        async def hang(payment: Payment) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cut_off.append(payment)
+                raise
+
+        due = payments(2)
+        service.due, service.work = [*due], hang
+        worker = PaymentWorker(service, breaker, SETTINGS, stop_seconds=0.01)
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            while not service.limits:  # noqa: ASYNC110 - Nothing tells of a look.
+                await asyncio.sleep(0)
+
+        assert (cut_off, service.worked_on) == (due, [])
+
+    async def test_it_ends_with_a_block_that_fails(self, worker: PaymentWorker) -> None:
+        """A service that cannot start leaves no task behind."""
+        with pytest.raises(ZeroDivisionError):
+            async with worker.running():
+                raise ZeroDivisionError
+
+        assert [task.get_name() for task in asyncio.all_tasks()].count("payment worker") == 0
+
+
+class TestWithDatabase:
+    """The worker, with the real service and a database."""
+
+    async def store(self, database: Database, number: int) -> list[Payment]:
+        """So many payments that are due at noon."""
+        due = [pending_payment(due_at=at(0)) for _ in range(number)]
+        async with database.transaction() as session:
+            for payment in due:
+                assert await PaymentRepository(session).add(payment)
+        return due
+
+    def service(
+        self, database: Database, provider: PaymentProvider, clock: FakeClock
+    ) -> PaymentService:
+        """A service with this provider."""
+        return PaymentService(
+            database, provider, SETTINGS, now=lambda: datetime.fromtimestamp(clock.now, UTC)
+        )
+
+    async def test_pending_payments_are_finished(
+        self, database: Database, clock: FakeClock, breaker: CircuitBreaker
+    ) -> None:
+        """Each is charged once, by however many workers there are."""
+        provider = FakeProvider()
+        due = await self.store(database, 10)
+        workers = [
+            PaymentWorker(self.service(database, provider, clock), breaker, SETTINGS)
+            for _ in range(3)
+        ]
+        await asyncio.gather(*(worker.run_once() for worker in workers))
+
+        async with database.transaction() as session:
+            newest = await PaymentRepository(session).newest(20)
+        assert [payment.status for payment in newest] == [PaymentStatus.SUCCEEDED] * 10
+        assert provider.charged == {payment.id: 1 for payment in due}
+        assert len(provider.calls) == 10
+
+    async def test_work_that_was_cut_off_is_due_again_after_the_claim(
+        self, database: Database, clock: FakeClock, breaker: CircuitBreaker
+    ) -> None:
+        """The next worker, here or elsewhere, finishes it."""
+        provider, begun = FakeProvider(), asyncio.Event()
+
+        async def hang() -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        provider.meanwhile = hang
+        (payment,) = await self.store(database, 1)
+        service = self.service(database, provider, clock)
+        worker = PaymentWorker(service, breaker, SETTINGS, stop_seconds=0.0)
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            await begun.wait()
+        assert not provider.charged
+
+        provider.meanwhile = nothing
+        await worker.run_once()
+        assert not provider.charged
+        clock.advance(SETTINGS.claim_seconds)
+        await worker.run_once()
+        assert provider.charged == {payment.id: 1}
+
+    async def test_a_failing_provider_is_left_alone_after_a_while(
+        self, database: Database, clock: FakeClock
+    ) -> None:
+        """The circuit opens with the second batch, and of the rest nothing is taken up."""
+        requests: list[httpx.Request] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            requests.append(request)
+            return httpx.Response(503)
+
+        breaker = CircuitBreaker(
+            "payment", expected_exception=ProviderUnavailableError, clock=clock, registry=None
+        )
+        await self.store(database, 20)
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            provider = PaymentProvider(client, "https://provider.test", breaker)
+            worker = PaymentWorker(self.service(database, provider, clock), breaker, SETTINGS)
+            waits = [await worker.run_once() for _ in range(5)]
+
+        assert waits == [0.0, 0.0, 5.0, 5.0, 5.0]
+        assert 5 <= len(requests) <= 8
