@@ -1,5 +1,7 @@
 """Engines for the database that the settings name: PostgreSQL, or a file of SQLite."""
 
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,6 +105,7 @@ def _sqlite_engine(url: URL, busy_timeout_seconds: float, **options: Any) -> Asy
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "invalidate", _unlock_sqlite)
     return engine
 
 
@@ -119,3 +122,12 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 def _begin_sqlite(connection: Connection) -> None:
     # At once as a writer: one that has read first cannot become a writer after another has written.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _unlock_sqlite(
+    connection: DBAPIConnection, _record: ConnectionPoolEntry, _error: BaseException | None
+) -> None:
+    # A task that was cancelled may leave rows unread, and then closing the connection leaves the
+    # file locked until the garbage collector finds their cursor.
+    with suppress(sqlite3.Error):
+        connection.rollback()

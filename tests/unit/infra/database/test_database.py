@@ -1,14 +1,16 @@
 """Transactions: what is kept, what is undone, and which errors they end with."""
 
 import asyncio
+import gc
+import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import sqlalchemy.exc
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from example_service.core.settings import DatabaseSettings, Settings
@@ -21,6 +23,7 @@ from example_service.infra.resilience import (
 )
 from example_service.payments.models import Payment, PaymentStatus
 from tests.databases import NOON, settings_for
+from tests.killed_at import killed_at
 
 pytestmark = pytest.mark.usefixtures("threads_of_sqlite")
 
@@ -34,10 +37,16 @@ def payment(**values: Any) -> Payment:
         "currency": "EUR",
         "customer_id": "customer-7",
         "status": PaymentStatus.PENDING,
+        "attempts": 0,
         "created_at": NOON,
         "due_at": NOON,
     }
     return Payment(**given | values)
+
+
+def values_of(payment: Payment) -> dict[str, Any]:
+    """What a payment has in its columns."""
+    return {one.key: getattr(payment, one.key) for one in Payment.__mapper__.column_attrs}
 
 
 async def count(database: Database) -> int:
@@ -49,6 +58,14 @@ async def count(database: Database) -> int:
 def impatient(settings: Settings, **limits: Any) -> Settings:
     """The same settings with other limits for the database."""
     return settings.model_copy(update={"database": DatabaseSettings(**limits)})
+
+
+@pytest.fixture
+def no_garbage_collection() -> Iterator[None]:
+    """Let nothing be closed for having been forgotten."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture
@@ -109,6 +126,30 @@ class TestTransactions:
             await task
 
         assert await count(database) == 0
+
+    @pytest.mark.usefixtures("no_garbage_collection")
+    async def test_a_task_that_is_killed_leaves_no_lock_behind(
+        self, settings: Settings, database: Database
+    ) -> None:
+        """At whichever await that happens, others can write at once."""
+        new = insert(Payment).returning(Payment.id)
+
+        async def work() -> None:
+            async with database.transaction() as session:
+                await session.execute(new.values(values_of(payment())))
+
+        await count(database)
+        async with open_database(impatient(settings, statement_timeout_seconds=0.1)) as other:
+            for step in itertools.count():
+                task = asyncio.create_task(killed_at(step, work()))
+                await asyncio.wait([task])
+                async with other.transaction() as session:
+                    session.add(payment())
+                if not task.cancelled():
+                    break
+
+        assert step > 3
+        assert await count(database) >= step + 2
 
     async def test_a_task_that_waits_for_its_turn_can_be_cancelled(
         self, settings: Settings

@@ -1,0 +1,38 @@
+"""Work that is killed in the middle."""
+
+import asyncio
+from collections.abc import Coroutine, Generator
+from functools import partial
+from types import coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def killed_at(step: int, work: Coroutine[Any, Any, T]) -> T:
+    """Do some work, and have the task cancelled at its await of this number, if there are so many.
+
+    Args:
+        step: 0 for the first await that does not end at once.
+        work: What is done.
+    """
+    return await _killed_at(step, work)
+
+
+@coroutine
+def _killed_at(step: int, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    proceed = partial(work.send, None)
+    while True:
+        try:
+            awaited = proceed()
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if step == 0 and (task := asyncio.current_task()) is not None:
+            task.cancel()
+        step -= 1
+        try:
+            yield awaited
+            proceed = partial(work.send, None)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
+            proceed = partial(work.throw, error)
