@@ -1,0 +1,330 @@
+"""Whatever fails and whenever: every accepted payment is charged once, or failed and not charged.
+
+The machine lets orders come in and processes take payments up, on a real database. Calls to the
+provider are held until a later step ends them: with an answer, with a failure, or with a charge
+whose answer is lost. Processes are killed at any of their awaits, the database goes away and comes
+back, and time passes. In the end everything is healed, and the books must balance.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import select
+
+from example_service.core.settings import PaymentSettings
+from example_service.infra.database.database import Database, database_breaker
+from example_service.infra.database.engine import create_engine
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.exceptions import OrderRefusedError, ProviderTimeoutError
+from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
+from example_service.payments.provider import Charged, Declined, PaymentProvider
+from example_service.payments.service import PaymentService
+from tests.databases import SQLiteDatabases, settings_for
+from tests.killed_at import killed_at
+from tests.unit.payments.fakes import ORDER
+
+SETTINGS = PaymentSettings(
+    claim_seconds=30.0, retry_seconds=2.0, max_retry_seconds=8.0, give_up_seconds=60.0
+)
+CALL_SECONDS = 2.0
+"""After so long, a call to the provider is given up; the default of the settings."""
+
+PROCESSES = 2
+KEYS = ["a", "b", "c"]
+kills = st.none() | st.integers(0, 40)
+"""At which await a process is killed, if at all."""
+
+
+@dataclass(eq=False)
+class Call:
+    """A call to the provider that waits for its end."""
+
+    kind: str
+    payment_id: UUID
+    deadline: float
+    end: "asyncio.Future[str]" = field(default_factory=asyncio.Future)
+
+
+class HeldProvider(PaymentProvider):
+    """Ends each call as it is told, and keeps the books.
+
+    Attributes:
+        held: The calls that wait for their end, by the task that makes them.
+        charged: How often money has moved, by payment.
+        heals: Whether calls are answered at once.
+        moved: Set when a call arrives.
+    """
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.held: dict[asyncio.Task[Any], Call] = {}
+        self.charged: Counter[UUID] = Counter()
+        self.heals = False
+        self.moved = asyncio.Event()
+        self._clock = clock
+
+    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+        """Charge once."""
+        assert order == ORDER
+        end = await self._held("charge", payment_id)
+        if end == "decline" and not self.charged[payment_id]:
+            return Declined()
+        if end == "refuse" and not self.charged[payment_id]:
+            raise OrderRefusedError(422)
+        if end == "fail":
+            raise ProviderTimeoutError
+        self.record(payment_id)
+        if end == "lose the answer":
+            raise ProviderTimeoutError
+        return Charged(f"ch_{payment_id}")
+
+    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
+        """Look into the books."""
+        assert order == ORDER
+        if await self._held("find_charge", payment_id) in {"fail", "lose the answer"}:
+            raise ProviderTimeoutError
+        return Charged(f"ch_{payment_id}") if self.charged[payment_id] else None
+
+    def record(self, payment_id: UUID) -> None:
+        """Move the money, unless the payment's key has done so."""
+        self.charged[payment_id] = 1
+
+    async def _held(self, kind: str, payment_id: UUID) -> str:
+        if self.heals:
+            return "answer"
+        task = asyncio.current_task()
+        assert task is not None
+        call = self.held[task] = Call(kind, payment_id, self._clock.now + CALL_SECONDS)
+        self.moved.set()
+        try:
+            return await call.end
+        finally:
+            del self.held[task]
+
+
+class PaymentsMachine(RuleBasedStateMachine):
+    """Processes, a provider, a database and a client that fail, and the promises they keep."""
+
+    databases: SQLiteDatabases
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="payments-"))
+        url = self.databases.migrated(self.folder / "payments.sqlite3")
+        self.clock = FakeClock()
+        self.loop = asyncio.Runner()
+        self.run = self.loop.run
+        self.provider: HeldProvider = self.run(self._provider())
+        self.breaker: CircuitBreaker = database_breaker(CircuitBreakerRegistry())
+        self.databases_open = [
+            Database(create_engine(settings_for(url)), self.breaker) for _ in range(PROCESSES)
+        ]
+        self.services = [
+            PaymentService(
+                database,
+                self.provider,
+                SETTINGS,
+                now=lambda: datetime.fromtimestamp(self.clock.now, UTC),
+            )
+            for database in self.databases_open
+        ]
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.accepted: set[UUID] = set()
+        self.told: dict[UUID, PaymentStatus] = {}
+
+    async def _provider(self) -> HeldProvider:
+        return HeldProvider(self.clock)
+
+    # --- what happens
+
+    @rule(
+        process=st.integers(0, PROCESSES - 1),
+        key=st.sampled_from(KEYS),
+        killed=kills,
+    )
+    def pay(self, process: int, key: str, killed: int | None) -> None:
+        """An order comes in, and its process may be killed meanwhile."""
+        self._start(self._pay(self.services[process], key), killed)
+
+    @rule(
+        process=st.integers(0, PROCESSES - 1),
+        limit=st.integers(1, 3),
+        killed=kills,
+    )
+    def take_up(self, process: int, limit: int, killed: int | None) -> None:
+        """A process looks for payments that are due, and may be killed meanwhile."""
+        self._start(self._work(self.services[process], limit), killed)
+
+    @precondition(lambda self: self.provider.held)
+    @rule(
+        which=st.integers(0, 9),
+        end=st.sampled_from(["answer", "answer", "decline", "refuse", "fail", "lose the answer"]),
+        database_is_gone=st.booleans(),
+    )
+    def end_call(self, which: int, end: str, database_is_gone: bool) -> None:
+        """The provider ends a call; the database may be gone when the outcome is to be stored."""
+        if database_is_gone:
+            self.breaker.force_open("gone")
+        calls = list(self.provider.held.values())
+        calls[which % len(calls)].end.set_result(end)
+        self.run(self._settled())
+        self._heal_database()
+
+    @precondition(lambda self: self.provider.held)
+    @rule(which=st.integers(0, 9), arrived=st.booleans())
+    def kill_caller(self, which: int, arrived: bool) -> None:
+        """A process is killed while it waits for the provider, which may have heard the call."""
+        tasks = list(self.provider.held)
+        task = tasks[which % len(tasks)]
+        call = self.provider.held[task]
+        if arrived and call.kind == "charge":
+            self.provider.record(call.payment_id)
+        task.cancel()
+        self.run(self._settled())
+
+    @rule(
+        seconds=st.sampled_from([0.5, 2.5, 10.0, 31.0, 61.0]),
+        end=st.sampled_from(["fail", "lose the answer"]),
+    )
+    def advance(self, seconds: float, end: str) -> None:
+        """Time passes; what waits for the provider gives up when its time is over."""
+        until = self.clock.now + seconds
+        while overdue := [one for one in self.provider.held.values() if one.deadline <= until]:
+            call = min(overdue, key=lambda one: one.deadline)
+            self.clock.now = max(self.clock.now, call.deadline)
+            call.end.set_result(end)
+            self.run(self._settled())
+        self.clock.now = until
+
+    # --- what must hold
+
+    @invariant()
+    def nobody_is_charged_for_what_has_failed(self) -> None:
+        """Nor is a success told of that was none, and what was told stays true."""
+        payments = self._payments()
+        for payment in payments.values():
+            charged = self.provider.charged[payment.id]
+            if payment.status is PaymentStatus.SUCCEEDED:
+                assert (charged, payment.charge_id) == (1, f"ch_{payment.id}")
+            if payment.status is PaymentStatus.FAILED:
+                assert charged == 0, payment.failure_reason
+        for payment_id, status in self.told.items():
+            assert payments[payment_id].status is status
+
+    @invariant()
+    def what_was_accepted_is_there(self) -> None:
+        """So is what was charged."""
+        charged = {payment_id for payment_id, times in self.provider.charged.items() if times}
+        assert self.accepted | charged <= set(self._payments())
+
+    def teardown(self) -> None:
+        """Heal everything: each payment is finished within a minute or two, and charged once."""
+        try:
+            self._heal()
+            for payment in self._payments().values():
+                assert payment.status is not PaymentStatus.PENDING
+                assert self.provider.charged[payment.id] == (
+                    payment.status is PaymentStatus.SUCCEEDED
+                )
+        finally:
+            self.run(self._close())
+            self.loop.close()
+            shutil.rmtree(self.folder)
+
+    # --- how it is done
+
+    def _heal(self) -> None:
+        self.provider.heals = True
+        for call in self.provider.held.values():
+            call.end.set_result("answer")
+        self.run(self._settled())
+        for _ in range(4):
+            self.clock.advance(SETTINGS.claim_seconds)
+            self._start(self._work(self.services[0], 100), None)
+        self.nobody_is_charged_for_what_has_failed()
+
+    def _heal_database(self) -> None:
+        self.run(self.breaker.reset())
+
+    def _start(self, work: Coroutine[Any, Any, None], killed: int | None) -> None:
+        async def start() -> None:
+            self._watch(asyncio.create_task(work if killed is None else killed_at(killed, work)))
+            await self._settled()
+
+        self.run(start())
+
+    def _watch(self, task: "asyncio.Task[Any]") -> None:
+        self.tasks.add(task)
+        task.add_done_callback(lambda _: self.provider.moved.set())
+
+    async def _pay(self, service: PaymentService, key: str) -> None:
+        try:
+            payment = await service.pay(ORDER, key)
+        except CircuitOpenError:
+            return
+        self.accepted.add(payment.id)
+        if payment.status is not PaymentStatus.PENDING:
+            self.told[payment.id] = payment.status
+
+    async def _work(self, service: PaymentService, limit: int) -> None:
+        for payment in await service.take_up(limit):
+            self._watch(asyncio.create_task(service.work_on(payment)))
+
+    async def _settled(self) -> None:
+        """Wait until every task has ended or waits for the provider."""
+        while [task for task in self.tasks if not task.done() and task not in self.provider.held]:
+            await self.provider.moved.wait()
+            self.provider.moved.clear()
+        for task in [task for task in self.tasks if task.done()]:
+            self.tasks.remove(task)
+            if not task.cancelled():
+                task.result()
+
+    def _payments(self) -> dict[UUID, Payment]:
+        async def read() -> dict[UUID, Payment]:
+            async with self.databases_open[0].transaction() as session:
+                found = (await session.scalars(select(Payment))).all()
+            return {payment.id: payment for payment in found}
+
+        return self.run(read())
+
+    async def _close(self) -> None:
+        for database in self.databases_open:
+            await database.engine.dispose()
+
+
+def test_every_accepted_payment_is_charged_once(sqlite_databases: SQLiteDatabases) -> None:
+    """Whatever fails, and whenever."""
+    PaymentsMachine.databases = sqlite_databases
+    run_state_machine_as_test(
+        PaymentsMachine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
