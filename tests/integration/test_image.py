@@ -22,8 +22,9 @@ import pytest
 from tests.docker import COMMAND_SECONDS, Docker, running_docker
 from tests.docs.pages import ROOT, blocks_of
 from tests.docs.walk import ADDRESS
-from tests.integration.test_serve import DEADLINE_SECONDS, is_ready, refuses_connections, wait_until
+from tests.integration.test_serve import is_ready, refuses_connections
 from tests.postgres import PostgresServer, free_port, running_postgres
+from tests.service_process import DEADLINE_SECONDS, wait_until
 
 # Also an integration test, so that what leaves those out leaves these out, too.
 pytestmark = [pytest.mark.integration, pytest.mark.image]

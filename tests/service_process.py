@@ -1,0 +1,84 @@
+"""The service as a process, for tests that start and stop it."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from example_service.core.settings import Settings
+from example_service.migrations import upgrade
+
+ROOT = Path(__file__).parents[1]
+DATABASE = "database.sqlite3"
+DEADLINE_SECONDS = 30.0
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Ask again and again until the answer is yes."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+class Service:
+    """`example-service serve` in a process of its own, on a free port, away from any `.env`.
+
+    Unless told of another database it has a file of SQLite, whose schema is up to date.
+    """
+
+    def __init__(self, directory: Path, **variables: str) -> None:
+        if "DATABASE_URL" not in variables:
+            variables["DATABASE_URL"] = f"sqlite:///{directory / DATABASE}"
+            database_url = SecretStr(variables["DATABASE_URL"])
+            asyncio.run(upgrade(Settings(database_url=database_url)))
+        self.output = directory / "stdout"
+        self._errors = directory / "stderr"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(directory),
+            "PORT": "0",
+            **variables,
+        }
+        with self.output.open("wb") as output, self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "example_service", "serve"],
+                cwd=directory,
+                env=environment,
+                stdout=output,
+                stderr=errors,
+                start_new_session=True,
+            )
+
+    @property
+    def url(self) -> str:
+        """Where it serves, as it says itself."""
+        wait_until(lambda: "Stop with Ctrl+C" in self.text or self.process.poll() is not None)
+        found = re.search(r"is ready: (\S+)", self.text)
+        assert found is not None, self.errors
+        return found[1]
+
+    @property
+    def text(self) -> str:
+        """What it has written to standard output."""
+        return self.output.read_text()
+
+    @property
+    def errors(self) -> str:
+        """What it has written to standard error."""
+        return self._errors.read_text()
+
+    def status(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers, in no particular order."""
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.text)]
