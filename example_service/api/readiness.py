@@ -74,7 +74,8 @@ class Readiness:
             for check, fault in zip(self._checks, outcomes, strict=True)
             if fault is not None
         }
-        if faults != self._faults:
+        # What a reason says may change from second to second, such as how long a circuit stays open.
+        if faults.keys() != self._faults.keys():
             _log.warning("readiness changed", faults=faults)
         self._faults = faults
         self._known_until = self._clock() + self._kept_seconds

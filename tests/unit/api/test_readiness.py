@@ -117,9 +117,9 @@ async def test_changes_are_logged_with_their_reasons(
     clock: FakeClock,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The log tells each change once, not each question."""
+    """The log tells each change once, not each question, nor how long it will still take."""
     configure_logging(Settings(environment="test"))
-    for fault in (None, "down", "down", None, None):
+    for fault in (None, "down", "down for 2 s", "down for 1 s", None, None):
         dependency.fault_now = fault
         await readiness.faults()
         clock.advance(1)
