@@ -31,6 +31,12 @@ class TCPProxy:
         """Hand on what was held back, and everything that follows."""
         self._speaks.set()
 
+    def fail_over(self) -> None:
+        """Leave the connections that there are silent for good; those that come later speak."""
+        self._speaks.clear()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
+
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["TCPProxy"]:
         """Listen; at the end, cut every connection."""
@@ -56,9 +62,10 @@ class TCPProxy:
             pump.add_done_callback(self._pumps.discard)
 
     async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        speaks = self._speaks
         try:
             while piece := await source.read(_PIECE_BYTES):
-                await self._speaks.wait()
+                await speaks.wait()
                 target.write(piece)
         except ConnectionError:
             pass

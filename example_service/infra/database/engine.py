@@ -2,10 +2,13 @@
 
 import sqlite3
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import asyncpg
 from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.engine import AdaptedConnection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -20,6 +23,10 @@ _CLIENT_MARGIN_SECONDS: Final = 1.0
 """How much longer the client waits than the server may work: a server that can still answer ends
 its statement itself, and the connection survives."""
 
+_FAREWELL_SECONDS: Final = 0.05
+"""How long closing one connection may take. A server that hears of it need not answer, and at the
+end of the process all connections are closed one after another."""
+
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 """A transaction whose owner was stopped must not keep its locks for ever."""
 
@@ -28,7 +35,9 @@ def create_engine(settings: Settings) -> AsyncEngine:
     """Make the engine that serves requests; nothing is connected yet.
 
     PostgreSQL: at most `DATABASE__POOL_SIZE` connections, each asked whether it lives before it is
-    used, and a time limit for each way in which the server may keep one waiting.
+    used, and a time limit for each way in which the server may keep one waiting. A connection that
+    has met such a limit is given up, and with it all that are as old: a server that has fallen
+    silent, or was replaced by another, is silent on all of them.
 
     SQLite: one connection, whose transactions follow each other in order of arrival, in a file with
     a write-ahead log. A transaction is on the disk when it is committed.
@@ -42,9 +51,9 @@ def create_engine(settings: Settings) -> AsyncEngine:
         return _sqlite_engine(
             url, busy_timeout_seconds, pool_size=1, max_overflow=0, pool_timeout=queue_seconds
         )
-    return create_async_engine(
-        url,
-        connect_args=_postgresql_arguments(settings, database.statement_timeout_seconds),
+    engine = _postgresql_engine(
+        settings,
+        database.statement_timeout_seconds,
         pool_size=database.pool_size,
         max_overflow=0,
         pool_timeout=database.pool_timeout_seconds,
@@ -52,6 +61,11 @@ def create_engine(settings: Settings) -> AsyncEngine:
         pool_recycle=_RECYCLE_SECONDS,
         hide_parameters=True,
     )
+    # The dialect's own ping begins and rolls back a transaction, and may hang for as long as a
+    # statement in each of its four steps.
+    ping = partial(_lives, limit_seconds=database.connect_timeout_seconds)
+    setattr(engine.dialect, "do_ping", ping)  # noqa: B010 - mypy wants no method assigned
+    return engine
 
 
 def create_migration_engine(settings: Settings, *, statement_timeout_seconds: float) -> AsyncEngine:
@@ -65,8 +79,7 @@ def create_migration_engine(settings: Settings, *, statement_timeout_seconds: fl
     url = database_url(settings)
     if is_sqlite(url):
         return _sqlite_engine(url, statement_timeout_seconds, poolclass=NullPool)
-    arguments = _postgresql_arguments(settings, statement_timeout_seconds)
-    return create_async_engine(url, connect_args=arguments, poolclass=NullPool)
+    return _postgresql_engine(settings, statement_timeout_seconds, poolclass=NullPool)
 
 
 def database_url(settings: Settings) -> URL:
@@ -81,11 +94,50 @@ def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
+    """A connection that can be closed while its server does not answer."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Take leave of the server, and cut the connection if that takes long.
+
+        SQLAlchemy waits here for as long as a statement may take, or two seconds after an error,
+        before an answer can be given that says no more than that the database is silent.
+        """
+        with suppress(TimeoutError):
+            await super().close(timeout=_FAREWELL_SECONDS)
+
+
+def _lives(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
+    """Whether a connection answers; the pool replaces one that does not."""
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=limit_seconds))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+def _give_up_connection(context: ExceptionContext) -> None:
+    # Otherwise a rollback would wait until the driver has cancelled the statement, over a
+    # connection of its own, which a silent server leaves waiting just as long.
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+
+
+def _postgresql_engine(
+    settings: Settings, statement_timeout_seconds: float, **options: Any
+) -> AsyncEngine:
+    arguments = _postgresql_arguments(settings, statement_timeout_seconds)
+    engine = create_async_engine(database_url(settings), connect_args=arguments, **options)
+    event.listen(engine.sync_engine, "handle_error", _give_up_connection)
+    return engine
+
+
 def _postgresql_arguments(settings: Settings, statement_timeout_seconds: float) -> dict[str, Any]:
     """What the driver is told when it connects."""
     url = make_url(settings.database_url.get_secret_value())
     milliseconds = max(1, round(statement_timeout_seconds * 1000))
     return {
+        "connection_class": _Connection,
         "timeout": settings.database.connect_timeout_seconds,
         "command_timeout": statement_timeout_seconds + _CLIENT_MARGIN_SECONDS,
         "ssl": url.query.get(SSL_MODE, "prefer"),

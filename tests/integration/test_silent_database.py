@@ -1,0 +1,142 @@
+"""The engine and a PostgreSQL that accepts connections and says nothing: no wait is without end."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from example_service.core.settings import DatabaseSettings, Settings
+from example_service.infra.database.database import Database, open_database
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from tests.postgres import PostgresServer, running_postgres
+from tests.tcp_proxy import TCPProxy
+
+pytestmark = pytest.mark.integration
+
+LIMITS = DatabaseSettings(
+    pool_timeout_seconds=5.0, connect_timeout_seconds=1.0, statement_timeout_seconds=1.0
+)
+CLIENT_MARGIN_SECONDS = 1.0
+BUSY_MACHINE_SECONDS = 1.5
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """The server of this module."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
+    """A way to it that can fall silent."""
+    async with TCPProxy(postgres.port).listening() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def database(postgres: PostgresServer, proxy: TCPProxy) -> AsyncIterator[Database]:
+    """The database behind the proxy."""
+    async with opened(postgres, proxy) as database:
+        yield database
+
+
+@asynccontextmanager
+async def opened(postgres: PostgresServer, proxy: TCPProxy) -> AsyncIterator[Database]:
+    """The same, to be closed in the middle of a test."""
+    url = SecretStr(postgres.url_at(proxy.port))
+    settings = Settings(environment="test", database_url=url, database=LIMITS)
+    async with open_database(settings) as database:
+        yield database
+
+
+async def ask(database: Database) -> None:
+    """Do some work."""
+    async with database.transaction() as session:
+        await session.execute(text("SELECT 1"))
+
+
+async def fill_pool(database: Database, connections: int) -> None:
+    """Have so many connections idle in the pool."""
+    async with AsyncExitStack() as stack:
+        for _ in range(connections):
+            session = await stack.enter_async_context(database.transaction())
+            await session.execute(text("SELECT 1"))
+
+
+async def meet_silence(database: Database, proxy: TCPProxy, statements: list[str]) -> None:
+    """Have the server fall silent within a transaction, before these statements and its end."""
+    async with database.transaction() as session:
+        await session.execute(text("SELECT 1"))
+        proxy.fall_silent()
+        for statement in statements:
+            await session.execute(text(statement))
+
+
+@pytest.mark.parametrize("statements", [["SELECT 2"], []], ids=["statement", "commit"])
+async def test_silence_within_a_transaction_is_waited_for_once(
+    statements: list[str], database: Database, proxy: TCPProxy
+) -> None:
+    """Neither the rollback nor the closing of the connection takes another time limit."""
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailableError):
+        await meet_silence(database, proxy, statements)
+
+    limit = LIMITS.statement_timeout_seconds + CLIENT_MARGIN_SECONDS
+    assert limit <= time.monotonic() - started < limit + BUSY_MACHINE_SECONDS
+
+
+async def test_an_idle_connection_has_as_long_to_answer_as_a_new_one_to_be_made(
+    database: Database, proxy: TCPProxy
+) -> None:
+    """The pool gives it up then, and the attempt to replace it has the same limit."""
+    await ask(database)
+    proxy.fall_silent()
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailableError):
+        await ask(database)
+
+    limit = 2 * LIMITS.connect_timeout_seconds
+    assert limit <= time.monotonic() - started < limit + BUSY_MACHINE_SECONDS
+
+
+async def test_an_outer_time_limit_is_kept(database: Database, proxy: TCPProxy) -> None:
+    """Whoever gives up, such as a check of readiness, need not wait for the farewell."""
+    await ask(database)
+    proxy.fall_silent()
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await ask(database)
+
+    assert time.monotonic() - started < BUSY_MACHINE_SECONDS
+
+
+async def test_one_silent_connection_tells_of_all_that_are_as_old(
+    database: Database, proxy: TCPProxy
+) -> None:
+    """After a failover, the first user of the pool waits, and the others find new connections."""
+    await fill_pool(database, 5)
+    proxy.fail_over()
+    started = time.monotonic()
+    for _ in range(5):
+        await ask(database)
+
+    waited = time.monotonic() - started
+    assert waited < LIMITS.connect_timeout_seconds + BUSY_MACHINE_SECONDS
+
+
+async def test_a_pool_whose_server_is_silent_is_closed_without_it(
+    postgres: PostgresServer, proxy: TCPProxy
+) -> None:
+    """The end of the process does not wait for each of its connections."""
+    async with opened(postgres, proxy) as database:
+        await fill_pool(database, 5)
+        proxy.fall_silent()
+        started = time.monotonic()
+
+    assert time.monotonic() - started < BUSY_MACHINE_SECONDS
