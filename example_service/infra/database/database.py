@@ -16,7 +16,11 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
-from example_service.infra.resilience.sqlalchemy import guard_engine, is_database_failure
+from example_service.infra.resilience.sqlalchemy import (
+    ask_admission,
+    guard_engine,
+    is_database_failure,
+)
 
 DATABASE_BREAKER: Final = "database"
 
@@ -52,6 +56,7 @@ class Database:
     def __init__(self, engine: AsyncEngine, breaker: CircuitBreaker) -> None:
         guard_engine(engine, breaker)
         self.engine = engine
+        self._breaker = breaker
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     @asynccontextmanager
@@ -67,6 +72,7 @@ class Database:
             DatabaseUnavailableError: If the database cannot be reached, does not answer in time or
                 has no connection left. It may have committed where that happens at the end.
         """
+        ask_admission(self._breaker)
         try:
             async with self._sessions.begin() as session:
                 yield session

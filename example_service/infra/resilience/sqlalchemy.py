@@ -104,6 +104,19 @@ def guard_engine(
     _EngineGuard(sync_engine.dialect, breaker, is_failure).install(sync_engine)
 
 
+def ask_admission(breaker: CircuitBreaker) -> None:
+    """Find out whether the database may be asked, before anything is prepared for that.
+
+    An engine that is guarded would tell when it takes a connection. That is late where a session
+    and its statement are made first, which costs more than all the rest of a refusal.
+
+    Raises:
+        CircuitOpenError: The circuit refuses.
+    """
+    if not breaker.is_closed:
+        breaker._release(breaker._take_permit())
+
+
 class _Call:
     """A guarded call that runs; calls that it makes in turn are part of it.
 

@@ -35,7 +35,11 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitOpenError,
 )
-from example_service.infra.resilience.sqlalchemy import guard_engine, is_database_failure
+from example_service.infra.resilience.sqlalchemy import (
+    ask_admission,
+    guard_engine,
+    is_database_failure,
+)
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
 
 
@@ -871,3 +875,19 @@ def test_rule_for_a_block_of_one_s_own(clock: FakeClock) -> None:
     with pytest.raises(OperationalError), breaker:
         select_one(engine)
     assert breaker.is_open
+
+
+def test_admission_can_be_asked_for_without_using_it(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    """A circuit that admits counts nothing and keeps its probes; one that refuses, a rejection."""
+    ask_admission(breaker)
+    breaker.force_open("a test", seconds=10.0)
+    with pytest.raises(CircuitOpenError):
+        ask_admission(breaker)
+    clock.advance(10.0)
+    for _ in range(10):
+        ask_admission(breaker)
+
+    assert breaker.is_half_open
+    assert (breaker.in_flight, breaker.total_rejections, breaker.total_successes) == (0, 1, 0)
