@@ -12,6 +12,7 @@ from example_service.core.settings import Settings
 from example_service.infra.database.engine import create_engine
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import (
+    Backoff,
     CircuitBreaker,
     CircuitBreakerRegistry,
     circuit_breaker_registry,
@@ -33,15 +34,19 @@ def database_breaker(
 ) -> CircuitBreaker:
     """Return the breaker that guards the database, made when it is first asked for.
 
-    A statement that still runs after two seconds counts as a failure, so that a database which
-    hangs opens the circuit before the first request has given up. The settings
+    A statement that still runs after a second and a half counts as a failure, so that a database
+    which hangs opens the circuit before the first request, or a check of readiness, has given up.
+    Every two seconds one call then finds out whether it is back: a wait that grew would outlast the
+    outage, and one call more costs neither side anything. The settings
     `CIRCUIT_BREAKERS__DATABASE__...` win over what is written here.
     """
     return registry.get_or_create(
         DATABASE_BREAKER,
         failure_threshold=3,
-        recovery_timeout=5.0,
-        slow_call_duration=2.0,
+        recovery_timeout=2.0,
+        backoff=Backoff(multiplier=1.0),
+        half_open_max_calls=1,
+        slow_call_duration=1.5,
     )
 
 

@@ -1,5 +1,6 @@
-"""What a transaction costs while the circuit of the database is open: next to nothing."""
+"""The circuit of the database while it is open: what it refuses, and when it looks again."""
 
+from asyncio import gather, sleep
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,20 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from example_service.core.settings import Settings
-from example_service.infra.database.database import Database
+from example_service.infra.database.database import DATABASE_BREAKER, Database, database_breaker
 from example_service.infra.database.engine import create_engine
-from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.testing import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The breaker's clock."""
+    return FakeClock()
 
 
 async def test_an_open_circuit_refuses_before_there_is_a_session(tmp_path: Path) -> None:
@@ -27,3 +39,25 @@ async def test_an_open_circuit_refuses_before_there_is_a_session(tmp_path: Path)
             entered = True
 
     assert (entered, connects, breaker.total_rejections) == (False, [], 1)
+
+
+async def test_however_long_the_outage_the_next_look_is_soon(clock: FakeClock) -> None:
+    """The wait does not grow, and the price of each look is one call, whatever the load."""
+    registry = CircuitBreakerRegistry()
+    registry.configure({DATABASE_BREAKER: {"clock": clock}})
+    breaker = database_breaker(registry)
+    admitted, waits = [], []
+    for _ in range(5):
+        results = await gather(*(breaker.call(refused) for _ in range(10)), return_exceptions=True)
+        admitted.append(sum(isinstance(result, OSError) for result in results))
+        waits.append(breaker.get_metrics()["retry_after"])
+        clock.advance(waits[-1])
+
+    assert admitted == [10, 1, 1, 1, 1]
+    assert set(waits) == {2.0}
+
+
+async def refused() -> None:
+    """What a database does that is down; the others call meanwhile."""
+    await sleep(0)
+    raise ConnectionRefusedError
