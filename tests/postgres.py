@@ -4,7 +4,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import lasting_port
 from tests.real_parts import missing
 
 DEADLINE_SECONDS = 30.0
@@ -29,7 +29,7 @@ class PostgresServer:
     """
 
     def __init__(self, binaries: Path, folder: Path) -> None:
-        self.port = free_port()
+        self.port = lasting_port()
         self._binaries = binaries
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
@@ -147,10 +147,3 @@ def _account() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     return {"user": UNPRIVILEGED_USER, "group": UNPRIVILEGED_USER, "extra_groups": [], "cwd": "/"}
-
-
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

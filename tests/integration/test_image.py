@@ -23,7 +23,8 @@ from tests.docker import COMMAND_SECONDS, Docker, running_docker
 from tests.docs.pages import ROOT, blocks_of
 from tests.docs.walk import ADDRESS
 from tests.integration.test_serve import is_ready, refuses_connections
-from tests.postgres import PostgresServer, free_port, running_postgres
+from tests.ports import lasting_port
+from tests.postgres import PostgresServer, running_postgres
 from tests.service_process import DEADLINE_SECONDS, wait_until
 
 # Also an integration test, so that what leaves those out leaves these out, too.
@@ -77,7 +78,7 @@ class Container:
     """A container that runs the service, in the background."""
 
     def __init__(self, docker: Docker, *words: str, **settings: str) -> None:
-        self.port = free_port()
+        self.port = lasting_port()
         self._docker = docker
         environment = {"PORT": str(self.port), **settings}
         given = [f"--env={name}={value}" for name, value in environment.items()]
@@ -320,7 +321,7 @@ class Composition:
     """What docker-compose.yml describes, as a project of its own, without anybody's `.env`."""
 
     def __init__(self, docker: Docker, no_variables: Path, **variables: str) -> None:
-        self.port = free_port()
+        self.port = lasting_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._docker = docker
         self._project = f"image{secrets.token_hex(4)}"
@@ -407,11 +408,11 @@ def test_commands_of_the_page_work_as_shown(
     shutil.copytree(ROOT / "example_service", tmp_path / "example_service")
     for name in (".dockerignore", "Dockerfile", "docker-compose.yml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
-    settings = {"DATABASE_URL": database_url, "PORT": str(free_port()), **PRODUCTION}
+    settings = {"DATABASE_URL": database_url, "PORT": str(lasting_port()), **PRODUCTION}
     lines = "".join(f"{name}={value}\n" for name, value in settings.items())
     (tmp_path / "production.env").write_text(lines)
     path = os.pathsep.join([str(docker.folder), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "PORT": str(free_port())}
+    environment = os.environ | {"PATH": path, "PORT": str(lasting_port())}
 
     def type_in(commands: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
