@@ -1,0 +1,160 @@
+"""The load: clients that order payments, and repeat an order until they know where they stand."""
+
+import asyncio
+import itertools
+import random
+import time
+from dataclasses import replace
+from typing import Any, Final
+
+import httpx
+
+from example_service.sandbox.charges import DECLINED_CUSTOMER_ID
+from tests.chaos.ledgers import PAYMENTS, Answer, Ledgers, Order, Payment
+
+_PATH: Final = "/api/v1/payments"
+_CURRENCIES: Final = ("EUR", "GBP", "JPY", "USD")
+_SHARE_DECLINED: Final = 0.1
+_SHARE_SENT_TWICE: Final = 0.15
+_SHARE_REPEATED: Final = 0.1
+_SHARE_ALTERED: Final = 0.1
+_DEFINITE: Final = frozenset({201, 202, 402, 409})
+_THINKING_SECONDS: Final = (0.1, 0.9)
+_WAITING_SECONDS: Final = (0.1, 0.6)
+_PAGE: Final = 100
+_CLOSING_CLIENTS: Final = 8
+
+
+class Clients:
+    """Order payments over real HTTP, and write every answer down.
+
+    A client that gets no answer, or one that tells it to try again, sends the same order with the
+    same key until it has a definite answer. Some orders are sent twice at once, some are repeated
+    after they were answered, and some keys are used again for another amount.
+
+    Args:
+        url: Where the service is.
+        seed: Decides what is ordered, though not when it arrives.
+        limit_seconds: How long a request may take; clients give up then.
+        ledgers: Where orders and answers are written.
+    """
+
+    def __init__(self, url: str, seed: int, limit_seconds: float, ledgers: Ledgers) -> None:
+        self.in_flight = 0
+        self._seed = seed
+        self._limit_seconds = limit_seconds
+        self._ledgers = ledgers
+        self._requests = itertools.count(1)
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            trust_env=False,
+            timeout=limit_seconds,
+            limits=httpx.Limits(max_connections=None),
+        )
+
+    async def run(self, count: int, stopped: asyncio.Event) -> None:
+        """Have so many of them order until the event, and settle what they have ordered then."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(self._order_on(number, stopped))
+
+    async def repeat_all(self) -> None:
+        """Send every order once more."""
+        orders = iter(list(self._ledgers.orders.values()))
+
+        async def repeat() -> None:
+            for order in orders:
+                self._ledgers.closing_answers[order.key] = await self._send(order)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CLOSING_CLIENTS):
+                group.create_task(repeat())
+
+    async def payments(self) -> list[Payment]:
+        """List every payment that the service has, page by page."""
+        payments: list[Payment] = []
+        parameters: dict[str, str | int] = {"limit": _PAGE}
+        while True:
+            response = await self._http.get(_PATH, params=parameters)
+            page = response.raise_for_status().json()
+            payments += PAYMENTS.validate_python(page["items"])
+            if page["next_cursor"] is None:
+                return payments
+            parameters["cursor"] = page["next_cursor"]
+
+    async def aclose(self) -> None:
+        """Close their connections."""
+        await self._http.aclose()
+
+    async def _order_on(self, number: int, stopped: asyncio.Event) -> None:
+        chance = random.Random(f"{self._seed}/client/{number}")
+        for count in itertools.count(1):
+            if stopped.is_set():
+                return
+            order = _draw(f"{self._seed}-{number}-{count}", chance)
+            self._ledgers.orders[order.key] = order
+            await self._have_paid(order, chance)
+            await asyncio.sleep(chance.uniform(*_THINKING_SECONDS))
+
+    async def _have_paid(self, order: Order, chance: random.Random) -> None:
+        twice = chance.random() < _SHARE_SENT_TWICE
+        repeated = chance.random() < _SHARE_REPEATED
+        altered = chance.random() < _SHARE_ALTERED
+        attempts = [self._settle(order, chance) for _ in range(2 if twice else 1)]
+        await asyncio.gather(*attempts)
+        if repeated:
+            await self._settle(order, chance)
+        if altered:
+            await self._settle(replace(order, amount=order.amount + 1), chance, is_altered=True)
+
+    async def _settle(
+        self, order: Order, chance: random.Random, *, is_altered: bool = False
+    ) -> None:
+        """Send an order until there is a definite answer."""
+        while True:
+            answer = await self._send(order, is_altered=is_altered)
+            self._ledgers.answers.append(answer)
+            if answer.status in _DEFINITE:
+                return
+            await asyncio.sleep(chance.uniform(*_WAITING_SECONDS))
+
+    async def _send(self, order: Order, *, is_altered: bool = False) -> Answer:
+        request_id = f"chaos-{next(self._requests)}"
+        began = time.monotonic()
+        status, payment_id, error = None, None, ""
+        self.in_flight += 1
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                response = await self._http.post(
+                    _PATH,
+                    json={
+                        "customer_id": order.customer_id,
+                        "amount": order.amount,
+                        "currency": order.currency,
+                    },
+                    headers={"Idempotency-Key": order.key, "X-Request-ID": request_id},
+                )
+            status, payment_id = response.status_code, _payment_id(response.json())
+        except (TimeoutError, httpx.TimeoutException):
+            error = "gave up"
+        except httpx.TransportError as broken:
+            error = type(broken).__name__
+        finally:
+            self.in_flight -= 1
+        seconds = time.monotonic() - began
+        return Answer(order.key, request_id, status, seconds, payment_id, is_altered, error)
+
+
+def _draw(key: str, chance: random.Random) -> Order:
+    declined = chance.random() < _SHARE_DECLINED
+    return Order(
+        key=key,
+        customer_id=DECLINED_CUSTOMER_ID if declined else f"customer-{key}",
+        amount=chance.randrange(100, 1_000_000),
+        currency=chance.choice(_CURRENCIES),
+    )
+
+
+def _payment_id(body: dict[str, Any]) -> str | None:
+    """The payment that an answer or a problem speaks of."""
+    return body.get("payment_id") or body.get("id")

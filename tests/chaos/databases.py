@@ -1,0 +1,102 @@
+"""The databases under test, and a look into them that does not go through the service."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import asyncpg
+
+from tests.postgres import PostgresServer, running_postgres
+
+_PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
+_LOOK_SECONDS = 2.0
+
+
+class Database(Protocol):
+    """What a storm needs to know of a database."""
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+
+    @property
+    def url(self) -> str:
+        """`DATABASE_URL` of the service."""
+
+    async def pending(self) -> int | None:
+        """How many payments are pending; None while it cannot tell."""
+
+
+class PostgresDatabase:
+    """A real server, which may crash and come back.
+
+    Args:
+        server: It runs.
+    """
+
+    name = "PostgreSQL"
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        """`DATABASE_URL` of the service."""
+        return self._server.url
+
+    async def pending(self) -> int | None:
+        """How many payments are pending; None while it cannot tell."""
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                connection = await asyncpg.connect(self._server.url)
+                try:
+                    return int(await connection.fetchval(_PENDING))
+                finally:
+                    connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return None
+
+    async def crash(self, down_seconds: float) -> None:
+        """Let it die at once, and start it again after so many seconds."""
+        await asyncio.to_thread(self._server.crash)
+        await asyncio.sleep(down_seconds)
+        await asyncio.to_thread(self._server.start)
+
+
+class SqliteDatabase:
+    """A file.
+
+    Args:
+        path: Where it is.
+    """
+
+    name = "SQLite"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def url(self) -> str:
+        """`DATABASE_URL` of the service."""
+        return f"sqlite:///{self._path}"
+
+    async def pending(self) -> int | None:
+        """How many payments are pending; None while it cannot tell."""
+        try:
+            with closing(sqlite3.connect(self._path, timeout=0)) as connection:
+                return int(connection.execute(_PENDING).fetchone()[0])
+        except sqlite3.OperationalError:
+            return None
+
+
+@contextmanager
+def running_database(name: str, folder: Path) -> Iterator[Database]:
+    """Hand out an empty database of that name, `postgresql` or `sqlite`."""
+    if name == "sqlite":
+        yield SqliteDatabase(folder / "database.sqlite3")
+        return
+    with running_postgres() as server:
+        yield PostgresDatabase(server)

@@ -1,0 +1,96 @@
+"""What is printed of a run, as Markdown."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from tests.chaos.ledgers import Answer
+from tests.chaos.run import LIMIT_SECONDS, SERVED_LIMIT_SECONDS, Result
+from tests.chaos.storm import Blow
+from tests.chaos.verdict import FaultKind
+
+_NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
+_MOST_OF_A_KIND = 10
+
+
+def markdown(result: Result) -> str:
+    """The table of one run, and below it whatever is wrong."""
+    workers = "one worker" if result.plan.workers == 1 else f"{result.plan.workers} workers"
+    lines = [
+        f"### {_NAMES[result.plan.database]}, {workers}",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in _figures(result)),
+        "",
+    ]
+    if result.faults:
+        lines += [f"{len(result.faults)} faults, here at most {_MOST_OF_A_KIND} of a kind:", ""]
+        for kind in FaultKind:
+            of_kind = [fault for fault in result.faults if fault.kind is kind]
+            lines += [f"- {fault}" for fault in of_kind[:_MOST_OF_A_KIND]]
+        lines += [""]
+    return "\n".join(lines)
+
+
+def _figures(result: Result) -> list[tuple[str, object]]:
+    tally, ledgers = result.tally, result.ledgers
+    seconds = sorted(answer.seconds for answer in ledgers.answers)
+    faults = Counter(fault.kind for fault in result.faults)
+    missing = faults[FaultKind.MISSING] + faults[FaultKind.UNSETTLED]
+    wrong = len(result.faults) - missing - faults[FaultKind.CHARGED_TWICE] - faults[FaultKind.HUNG]
+    return [
+        ("seed", result.plan.seed),
+        ("seconds of storm", f"{tally.seconds:.0f}"),
+        ("kills", tally.blows[Blow.KILL_WORKER] + tally.blows[Blow.KILL_SERVICE]),
+        ("of one worker", tally.blows[Blow.KILL_WORKER]),
+        ("of the whole service", tally.blows[Blow.KILL_SERVICE]),
+        ("kills that hit pending payments", _share_above_zero(tally.pending_at_kills)),
+        ("payments pending at a kill, median and most", _median_and_most(tally.pending_at_kills)),
+        ("kills that hit requests in flight", _share_above_zero(tally.in_flight_at_kills)),
+        ("orderly restarts", tally.blows[Blow.RESTART]),
+        ("started again because it had ended by itself", tally.ended_by_itself),
+        ("database crashes", tally.blows[Blow.CRASH_DATABASE]),
+        ("changes of the provider's mode", tally.blows[Blow.TURN_PROVIDER]),
+        ("orders", len(ledgers.orders)),
+        ("requests", len(ledgers.answers)),
+        ("answers", _by_status(ledgers.answers)),
+        ("payments at the end", _counts(Counter(one.status for one in ledgers.payments))),
+        ("charges at the provider", sum(one.times_charged for one in ledgers.charges)),
+        ("seconds until nothing was pending any more", f"{tally.calm_seconds:.1f}"),
+        (
+            f"seconds of a request, 99 % and longest (limit {LIMIT_SECONDS:g})",
+            f"{_percentile(seconds, 0.99):.2f}, {seconds[-1]:.2f}",
+        ),
+        (
+            f"longest by the log, from when a process took it up (limit {SERVED_LIMIT_SECONDS:g})",
+            f"{tally.longest_served_seconds:.2f}",
+        ),
+        ("beyond their limit", faults[FaultKind.HUNG]),
+        ("missing", missing),
+        ("charged twice", faults[FaultKind.CHARGED_TWICE]),
+        ("other faults", wrong),
+        ("verdict", "FAILED" if result.faults else "every payment was charged exactly once"),
+    ]
+
+
+def _share_above_zero(counts: Sequence[int]) -> str:
+    return f"{sum(count > 0 for count in counts)} of {len(counts)}"
+
+
+def _median_and_most(counts: Sequence[int]) -> str:
+    return f"{statistics.median(counts):g}, {max(counts)}" if counts else "unknown"
+
+
+def _by_status(answers: Sequence[Answer]) -> str:
+    return _counts(Counter(str(one.status or "connection broken") for one in answers))
+
+
+def _counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float:
+    """The value that this share of the values does not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,0 +1,256 @@
+"""One run: everything is started, the storm passes over it, and the ledgers are compared."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from tests.chaos.clients import Clients
+from tests.chaos.databases import Database, PostgresDatabase, running_database
+from tests.chaos.ledgers import Ledgers
+from tests.chaos.logs import longest_served_seconds, unexpected_lines
+from tests.chaos.sandbox import Sandbox, running_sandbox
+from tests.chaos.service import Service
+from tests.chaos.storm import PROVIDER_TIMEOUT_SECONDS, Blow, Strike, plan
+from tests.chaos.verdict import Fault, FaultKind, judge
+
+REQUEST_TIMEOUT_SECONDS: Final = 5.0
+SERVED_LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 1.0
+"""How long a request may take that a process serves, as its log has it, on a busy machine."""
+LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 10.0
+"""The same as clients see it: a request also waits on the socket while the processes behind it are
+starting, because all of them were killed."""
+
+_CALM_SECONDS: Final = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        database: `postgresql` or `sqlite`.
+        workers: Processes that serve.
+        seed: Decides the storm, the faults of the provider, and what is ordered.
+        kills: How often SIGKILL strikes.
+        crashes: How often the database crashes; SQLite cannot.
+        clients: How many order at once.
+    """
+
+    database: str
+    workers: int
+    seed: int
+    kills: int
+    crashes: int
+    clients: int = 8
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened.
+
+    Attributes:
+        blows: How often each.
+        pending_at_kills: Payments that were pending when SIGKILL struck, where that could be told.
+        in_flight_at_kills: Requests that had no answer yet then.
+        ended_by_itself: How often the service had to be started again without having been stopped.
+        longest_served_seconds: Of a request, from when a process took it up; as the logs have it.
+        calm_seconds: How long it took after the storm until no payment was pending.
+        seconds: How long the storm lasted.
+    """
+
+    blows: dict[Blow, int] = field(default_factory=lambda: dict.fromkeys(Blow, 0))
+    pending_at_kills: list[int] = field(default_factory=list)
+    in_flight_at_kills: list[int] = field(default_factory=list)
+    ended_by_itself: int = 0
+    longest_served_seconds: float = 0.0
+    calm_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        plan: What was run.
+        tally: What happened.
+        ledgers: What was written down.
+        faults: What is wrong; empty if every payment was charged exactly once.
+    """
+
+    plan: Plan
+    tally: Tally
+    ledgers: Ledgers
+    faults: list[Fault]
+
+
+async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result:
+    """Run a plan to its end.
+
+    Args:
+        plan: What is to be run.
+        folder: An empty one, for logs and data.
+        tell: Is told how it is going.
+    """
+    with (
+        running_database(plan.database, folder) as database,
+        running_sandbox(plan.seed, folder) as sandbox,
+        TemporaryDirectory(prefix="chaos-") as temporary,
+    ):
+        service = Service(folder, temporary, _settings(database, sandbox), plan.workers)
+        service.migrate()
+        try:
+            return await _Run(plan, database, sandbox, service, tell).result(folder)
+        finally:
+            service.end()
+
+
+def _settings(database: Database, sandbox: Sandbox) -> dict[str, str]:
+    """Times so short that everything which waits for one happens many times in a run."""
+    return {
+        "ENVIRONMENT": "development",
+        "DATABASE_URL": database.url,
+        "DATABASE__POOL_SIZE": "5",
+        "DATABASE__POOL_TIMEOUT_SECONDS": "1",
+        "DATABASE__CONNECT_TIMEOUT_SECONDS": "1",
+        "DATABASE__STATEMENT_TIMEOUT_SECONDS": "2",
+        "LIMITS__REQUEST_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_SECONDS),
+        "PAYMENT_PROVIDER__BASE_URL": sandbox.provider_url,
+        "PAYMENT_PROVIDER__TIMEOUT_SECONDS": str(PROVIDER_TIMEOUT_SECONDS),
+        "PAYMENTS__CLAIM_SECONDS": "3",
+        "PAYMENTS__MAX_RETRY_SECONDS": "2",
+        "PAYMENTS__POLL_SECONDS": "0.1",
+        "PAYMENTS__RETRY_SECONDS": "0.2",
+        "CIRCUIT_BREAKERS__DATABASE__RECOVERY_TIMEOUT": "0.5",
+        "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT": "0.5",
+        "SANDBOX__CONTROL_URL": sandbox.control_url,
+    }
+
+
+class _Run:
+    def __init__(
+        self,
+        plan: Plan,
+        database: Database,
+        sandbox: Sandbox,
+        service: Service,
+        tell: Callable[[str], object],
+    ) -> None:
+        self._plan = plan
+        self._database = database
+        self._sandbox = sandbox
+        self._service = service
+        self._tell = tell
+        self._chance = random.Random(f"{plan.seed}/victims")
+        self._ledgers = Ledgers()
+        self._clients = Clients(service.url, plan.seed, LIMIT_SECONDS, self._ledgers)
+        self._tally = Tally()
+        self._faults: list[Fault] = []
+        self._crash: asyncio.Task[None] | None = None
+
+    async def result(self, folder: Path) -> Result:
+        await self._service.start()
+        manager = asyncio.create_task(self._service.look_after())
+        try:
+            async with aclosing(self._clients):
+                await self._pass_over()
+                await self._calm_down()
+                await self._read_ledgers()
+        finally:
+            manager.cancel()
+        self._note_end(await self._service.stop())
+        self._note_longest(longest_served_seconds(folder))
+        faults = [
+            *judge(self._ledgers, LIMIT_SECONDS),
+            *self._faults,
+            *(Fault(FaultKind.LOG, line) for line in unexpected_lines(folder)),
+        ]
+        return Result(self._plan, self._tally, self._ledgers, faults)
+
+    async def _pass_over(self) -> None:
+        """Let the storm pass over the clients, who settle then what they have ordered."""
+        stopped = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clients.run(self._plan.clients, stopped))
+            await self._storm()
+            stopped.set()
+
+    async def _read_ledgers(self) -> None:
+        self._ledgers.payments = await self._clients.payments()
+        self._ledgers.charges = await self._sandbox.charges()
+        await self._clients.repeat_all()
+        self._ledgers.closing_charges = await self._sandbox.charges()
+
+    async def _storm(self) -> None:
+        began = time.monotonic()
+        of_plan = self._plan
+        strikes = plan(of_plan.seed, of_plan.kills, of_plan.crashes, of_plan.workers)
+        for number, strike in enumerate(strikes, 1):
+            await asyncio.sleep(strike.pause_seconds)
+            await self._suffer(strike)
+            self._tell(f"{number}/{len(strikes)} {strike.blow.name}: {self._progress()}")
+        if self._crash is not None:
+            await self._crash
+        await self._sandbox.turn({"mode": "healthy"})
+        self._tally.ended_by_itself = self._service.ended_by_itself
+        self._tally.seconds = time.monotonic() - began
+
+    async def _suffer(self, strike: Strike) -> None:
+        self._tally.blows[strike.blow] += 1
+        if strike.blow in (Blow.KILL_WORKER, Blow.KILL_SERVICE):
+            await self._service.wait_until_it_serves()
+            await self._count_what_is_in_flight()
+        match strike.blow:
+            case Blow.KILL_WORKER:
+                await self._service.kill_worker(self._chance)
+            case Blow.KILL_SERVICE:
+                await self._service.kill()
+            case Blow.RESTART:
+                self._note_end(await self._service.restart())
+            case Blow.CRASH_DATABASE:
+                await self._crash_database(strike.down_seconds)
+            case Blow.TURN_PROVIDER:
+                await self._sandbox.turn(strike.mode)
+
+    def _note_end(self, status: int) -> None:
+        if status != 0:
+            self._faults.append(
+                Fault(FaultKind.PROCESS, f"the service ended with status {status} when asked to")
+            )
+
+    def _note_longest(self, seconds: float) -> None:
+        self._tally.longest_served_seconds = seconds
+        if seconds > SERVED_LIMIT_SECONDS:
+            self._faults.append(Fault(FaultKind.HUNG, f"{seconds:.2f} s of a request in the logs"))
+
+    async def _crash_database(self, down_seconds: float) -> None:
+        """Crash it; what else happens, happens meanwhile."""
+        if self._crash is not None:
+            await self._crash
+        assert isinstance(self._database, PostgresDatabase)
+        self._crash = asyncio.create_task(self._database.crash(down_seconds))
+
+    async def _count_what_is_in_flight(self) -> None:
+        pending = await self._database.pending()
+        if pending is not None:
+            self._tally.pending_at_kills.append(pending)
+        self._tally.in_flight_at_kills.append(self._clients.in_flight)
+
+    async def _calm_down(self) -> None:
+        """Wait until no payment is pending; if that takes too long, the verdict tells of them."""
+        began = time.monotonic()
+        while (pending := await self._database.pending()) != 0:
+            self._tally.calm_seconds = time.monotonic() - began
+            if self._tally.calm_seconds > _CALM_SECONDS:
+                return
+            self._tell(f"calm: {pending} payments pending")
+            await asyncio.sleep(0.2)
+
+    def _progress(self) -> str:
+        return f"{len(self._ledgers.orders)} orders, {len(self._ledgers.answers)} answers"

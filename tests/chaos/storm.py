@@ -1,0 +1,85 @@
+"""What befalls the service: which strikes, in which order and at which distance."""
+
+import random
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+PROVIDER_TIMEOUT_SECONDS: Final = 0.5
+"""What the service is told; a slow provider takes longer than that."""
+
+_PAUSE_SECONDS: Final = (0.1, 1.7)
+_DOWN_SECONDS: Final = (0.1, 1.5)
+_LATENCY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 3 * PROVIDER_TIMEOUT_SECONDS)
+_FAILURE_RATE: Final = (0.3, 0.8)
+_SHARE_OF_WHOLE_SERVICE: Final = 0.25
+_KILLS_FOR_A_RESTART: Final = 12
+# Twice, or there would be little left to interrupt.
+_MODES: Final = (
+    *("healthy", "healthy", "failing", "slow", "hanging", "refusing", "garbled", "flaky"),
+)
+
+
+class Blow(Enum):
+    """What happens."""
+
+    KILL_WORKER = auto()
+    KILL_SERVICE = auto()
+    RESTART = auto()
+    CRASH_DATABASE = auto()
+    TURN_PROVIDER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """One thing that happens.
+
+    Attributes:
+        blow: What.
+        pause_seconds: How long after the one before.
+        down_seconds: How long the database stays away.
+        mode: What the provider is told.
+    """
+
+    blow: Blow
+    pause_seconds: float
+    down_seconds: float = 0.0
+    mode: dict[str, object] = field(default_factory=dict)
+
+
+def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
+    """Draw a storm; the same seed and numbers draw the same one.
+
+    Args:
+        seed: Any number.
+        kills: How often a process is killed or, with one worker always, the whole service.
+        crashes: How often the database crashes.
+        workers: How many processes serve.
+    """
+    chance = random.Random(f"{seed}/storm")
+    blows = [Blow.CRASH_DATABASE] * crashes + [Blow.RESTART] * (kills // _KILLS_FOR_A_RESTART)
+    blows += [Blow.TURN_PROVIDER] * ((kills + crashes) // 2)
+    for _ in range(kills):
+        whole = workers == 1 or chance.random() < _SHARE_OF_WHOLE_SERVICE
+        blows.append(Blow.KILL_SERVICE if whole else Blow.KILL_WORKER)
+    chance.shuffle(blows)
+    return [_strike(blow, chance) for blow in blows]
+
+
+def _strike(blow: Blow, chance: random.Random) -> Strike:
+    pause = chance.uniform(*_PAUSE_SECONDS)
+    if blow is Blow.CRASH_DATABASE:
+        return Strike(blow, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
+    if blow is Blow.TURN_PROVIDER:
+        return Strike(blow, pause, mode=_mode(chance))
+    return Strike(blow, pause)
+
+
+def _mode(chance: random.Random) -> dict[str, object]:
+    mode = chance.choice(_MODES)
+    change: dict[str, object] = {"mode": mode}
+    if mode in ("slow", "flaky"):
+        change["latency_seconds"] = chance.uniform(*_LATENCY_SECONDS)
+    if mode == "flaky":
+        change["failure_rate"] = chance.uniform(*_FAILURE_RATE)
+    return change

@@ -1,0 +1,25 @@
+"""The short form of the chaos test: nothing is lost, whatever is killed and when."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.report import markdown
+from tests.chaos.run import Plan, run
+
+pytestmark = pytest.mark.integration
+
+PLANS = [
+    Plan("postgresql", workers=2, seed=1, kills=6, crashes=2, clients=6),
+    Plan("sqlite", workers=1, seed=1, kills=5, crashes=0, clients=6),
+]
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.database)
+async def test_every_accepted_payment_is_charged_exactly_once(plan: Plan, tmp_path: Path) -> None:
+    """Processes are killed, database and provider fail: nothing is lost, nothing charged twice."""
+    result = await run(plan, tmp_path, print)
+
+    assert result.faults == [], markdown(result)
+    # Otherwise the kills have interrupted nothing.
+    assert sum(result.tally.pending_at_kills) + sum(result.tally.in_flight_at_kills) > 0

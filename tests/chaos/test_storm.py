@@ -1,0 +1,39 @@
+"""Storms have what was asked for, and can be repeated."""
+
+from collections import Counter
+
+from example_service.sandbox.modes import Mode, ModeChange
+from tests.chaos.storm import PROVIDER_TIMEOUT_SECONDS, Blow, plan
+
+
+def test_the_same_seed_draws_the_same_storm() -> None:
+    """Another one draws another."""
+    assert plan(7, kills=20, crashes=2, workers=2) == plan(7, kills=20, crashes=2, workers=2)
+    assert plan(7, kills=20, crashes=2, workers=2) != plan(8, kills=20, crashes=2, workers=2)
+
+
+def test_a_storm_has_as_many_kills_and_crashes_as_were_asked_for() -> None:
+    """Some kills strike one worker, some the whole service."""
+    blows = Counter(strike.blow for strike in plan(1, kills=200, crashes=20, workers=2))
+
+    assert blows[Blow.KILL_WORKER] + blows[Blow.KILL_SERVICE] == 200
+    assert blows[Blow.KILL_WORKER] > blows[Blow.KILL_SERVICE] > 20
+    assert blows[Blow.CRASH_DATABASE] == 20
+    assert blows[Blow.RESTART] > 0
+
+
+def test_one_worker_is_the_whole_service() -> None:
+    """Without a supervisor, each kill ends it."""
+    blows = {strike.blow for strike in plan(1, kills=50, crashes=0, workers=1)}
+
+    assert blows == {Blow.KILL_SERVICE, Blow.RESTART, Blow.TURN_PROVIDER}
+
+
+def test_the_provider_fails_in_every_way() -> None:
+    """All modes come up, the sandbox accepts each, and slow answers come after the time limit."""
+    strikes = plan(1, kills=200, crashes=20, workers=2)
+    changes = [ModeChange.model_validate(s.mode) for s in strikes if s.blow is Blow.TURN_PROVIDER]
+
+    assert {change.mode for change in changes} == set(Mode)
+    for change in changes:
+        assert (change.latency_seconds or 1) > PROVIDER_TIMEOUT_SECONDS
