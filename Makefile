@@ -11,7 +11,7 @@ compile = uv pip compile --quiet --custom-compile-command 'make lock' --universa
 ARGS =
 COVERAGE =
 
-.PHONY: help run test lint bench mutation lock clean environment environment-bench environment-mutation
+.PHONY: help run test lint bench chaos mutation lock clean environment environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -37,6 +37,9 @@ lint: environment ## Check style, formatting, types, import contracts, image and
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)
+
+chaos: environment ## Kill the service under load, hundreds of times, and count the charges
+	@.venv/bin/python -m tests.chaos $(ARGS)
 
 mutation: environment-mutation ## Change the breaker's rules bit by bit and see a test fail each time
 	@.venv-mutation/bin/mutmut run --max-children 1 $(ARGS)

@@ -71,6 +71,7 @@ def stage(tmp_path: Path) -> Path:
         ("run", ["-m example_service migrate", "-m example_service serve"]),
         ("test", ["-m pytest"]),
         ("bench", ["-m benchmarks"]),
+        ("chaos", ["-m tests.chaos"]),
         ("test-3.11", ["-m pytest -m not integration"]),
     ],
 )
