@@ -74,7 +74,7 @@ class Readiness:
             for check, fault in zip(self._checks, outcomes, strict=True)
             if fault is not None
         }
-        # What a reason says may change from second to second, such as how long a circuit stays open.
+        # What a reason says may change from second to second, as how long a circuit stays open.
         if faults.keys() != self._faults.keys():
             _log.warning("readiness changed", faults=faults)
         self._faults = faults

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +12,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.integration.test_serve import DEADLINE_SECONDS, ROOT, Service
 from tests.payment_api import (
     GOOD_ORDER,
     PATH,
@@ -24,6 +21,7 @@ from tests.payment_api import (
     running_payment_api,
 )
 from tests.postgres import running_postgres
+from tests.service_process import DEADLINE_SECONDS, Service
 
 pytestmark = pytest.mark.integration
 
@@ -152,15 +150,7 @@ async def test_the_limits_of_input_are_within_those_of_the_database(api: Payment
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """The service as a process, with its sandbox."""
-    database = {"DATABASE_URL": f"sqlite:///{tmp_path}/database.sqlite3"}
-    subprocess.run(
-        [sys.executable, "-m", "example_service", "migrate"],
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **database},
-        check=True,
-        capture_output=True,
-    )
-    service = Service(tmp_path, **database)
+    service = Service(tmp_path)
     yield service
     os.killpg(service.process.pid, signal.SIGKILL)
     service.process.wait()
