@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.chaos.ledgers import Answer
-from tests.chaos.run import LIMIT_SECONDS, SERVED_LIMIT_SECONDS, Result
+from tests.chaos.run import SERVED_LIMIT_SECONDS, Result
 from tests.chaos.storm import Blow
 from tests.chaos.verdict import FaultKind
 
@@ -60,7 +60,7 @@ def _figures(result: Result) -> list[tuple[str, object]]:
         ("charges at the provider", sum(one.times_charged for one in ledgers.charges)),
         ("seconds until nothing was pending any more", f"{tally.calm_seconds:.1f}"),
         (
-            f"seconds of a request, 99 % and longest (limit {LIMIT_SECONDS:g})",
+            f"seconds of a request, 99 % and longest (limit {result.plan.limit_seconds:g})",
             f"{_percentile(seconds, 0.99):.2f}, {seconds[-1]:.2f}",
         ),
         (

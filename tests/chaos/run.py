@@ -22,9 +22,6 @@ from tests.chaos.verdict import Fault, FaultKind, judge
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 SERVED_LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 1.0
 """How long a request may take that a process serves, as its log has it, on a busy machine."""
-LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 10.0
-"""The same as clients see it: a request also waits on the socket while the processes behind it are
-starting, because all of them were killed."""
 
 _CALM_SECONDS: Final = 90.0
 
@@ -40,6 +37,7 @@ class Plan:
         kills: How often SIGKILL strikes.
         crashes: How often the database crashes; SQLite cannot.
         clients: How many order at once.
+        start_seconds: How long processes may take to start.
     """
 
     database: str
@@ -48,6 +46,16 @@ class Plan:
     kills: int
     crashes: int
     clients: int = 8
+    start_seconds: float = 10.0
+
+    @property
+    def limit_seconds(self) -> float:
+        """How long a request may take as clients see it.
+
+        It also waits on the socket while the processes behind it are starting, because all of them
+        were killed.
+        """
+        return REQUEST_TIMEOUT_SECONDS + self.start_seconds
 
 
 @dataclass(slots=True)
@@ -149,7 +157,7 @@ class _Run:
         self._tell = tell
         self._chance = random.Random(f"{plan.seed}/victims")
         self._ledgers = Ledgers()
-        self._clients = Clients(service.url, plan.seed, LIMIT_SECONDS, self._ledgers)
+        self._clients = Clients(service.url, plan.seed, plan.limit_seconds, self._ledgers)
         self._tally = Tally()
         self._faults: list[Fault] = []
         self._crash: asyncio.Task[None] | None = None
@@ -167,7 +175,7 @@ class _Run:
         self._note_end(await self._service.stop())
         self._note_longest(longest_served_seconds(folder))
         faults = [
-            *judge(self._ledgers, LIMIT_SECONDS),
+            *judge(self._ledgers, self._plan.limit_seconds),
             *self._faults,
             *(Fault(FaultKind.LOG, line) for line in unexpected_lines(folder)),
         ]

@@ -9,9 +9,10 @@ from tests.chaos.run import Plan, run
 
 pytestmark = pytest.mark.integration
 
+# Beside other tests on a busy machine, processes take their time to start.
 PLANS = [
-    Plan("postgresql", workers=2, seed=1, kills=6, crashes=2, clients=6),
-    Plan("sqlite", workers=1, seed=1, kills=5, crashes=0, clients=6),
+    Plan("postgresql", workers=2, seed=1, kills=6, crashes=2, clients=6, start_seconds=30),
+    Plan("sqlite", workers=1, seed=1, kills=5, crashes=0, clients=6, start_seconds=30),
 ]
 
 
