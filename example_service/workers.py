@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import cast
+from typing import Final, cast
 
 from example_service.core.exceptions import SettingsError
 from example_service.core.logging import configure_logging
@@ -37,6 +37,9 @@ from example_service.server import (
 )
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+MOST_FAILED_STARTS: Final = 5
 
 # Workers are new processes: a forked one would share locks, clients and metrics with its parent.
 _spawn = multiprocessing.get_context("spawn")
@@ -72,30 +75,36 @@ class Supervisor:
         # By the sentinel of the process, which becomes readable when it ends.
         self._workers: dict[int, _Worker] = {}
         self._deadline: float | None = None
+        self._retry_at: float | None = None
+        self._failed_starts = 0
         self._announced = False
         self._failed = False
 
     def run(self) -> int:
-        """Serve until a signal, or until a worker cannot start.
+        """Serve until a signal, or until workers cannot start.
+
+        A worker that dies is replaced at once. A replacement that ends before it serves is tried
+        again after a second, for whatever killed one may have killed the next; the others serve
+        on meanwhile. When five in a row have failed, or one of the first, all are told to stop.
 
         Returns:
-            The exit status: 0 after an orderly end, 1 if a worker could not start or had to be
+            The exit status: 0 after an orderly end, 1 if workers could not start or had to be
             killed.
         """
         prepare_multiprocess_directory()
         with _signals() as signalled:
             for _ in range(self._count):
                 self._start()
-            while self._workers:
+            while self._workers or self._retry_at is not None:
                 self._next_event(signalled)
         return int(self._failed)
 
     def _next_event(self, signalled: Connection) -> None:
-        """Wait for a signal, a worker that serves, a worker that ended, or the time to kill."""
+        """Wait for a signal, a worker that serves or has ended, or the time to start or kill."""
         starting = {w.started: w for w in self._workers.values() if not w.is_serving}
         events = wait([signalled, *starting, *self._workers], self._remaining_seconds())
         if not events:
-            self._kill()
+            self._start_missing() if self._deadline is None else self._kill()
         if signalled in events:
             signalled.recv_bytes()
             self._stop() if self._deadline is None else self._kill()
@@ -112,6 +121,11 @@ class Supervisor:
         sending.close()
         self._workers[process.sentinel] = _Worker(process, receiving)
 
+    def _start_missing(self) -> None:
+        self._retry_at = None
+        for _ in range(self._count - len(self._workers)):
+            self._start()
+
     def _note_start(self, worker: _Worker) -> None:
         try:
             worker.started.recv_bytes()
@@ -119,6 +133,7 @@ class Supervisor:
             # It ended before it served, which the next event tells.
             return
         worker.is_serving = True
+        self._failed_starts = 0
         serving = sum(worker.is_serving for worker in self._workers.values())
         if serving == self._count and not self._announced:
             self._announced = True
@@ -136,6 +151,14 @@ class Supervisor:
             logger.error("A worker died; another takes its place", extra=_about(worker))
             self._start()
         else:
+            self._note_failed_start(worker)
+
+    def _note_failed_start(self, worker: _Worker) -> None:
+        self._failed_starts += 1
+        if self._announced and self._failed_starts < MOST_FAILED_STARTS:
+            logger.error("A worker could not start; another is tried", extra=_about(worker))
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        else:
             logger.error("A worker could not start", extra=_about(worker))
             self._failed = True
             self._stop()
@@ -143,6 +166,7 @@ class Supervisor:
     def _stop(self) -> None:
         """Tell all workers to drain; the socket closes when the last of them closes it."""
         self._deadline = time.monotonic() + self._stop_seconds
+        self._retry_at = None
         self._listener.close()
         for worker in self._workers.values():
             worker.process.terminate()
@@ -154,9 +178,10 @@ class Supervisor:
             worker.process.kill()
 
     def _remaining_seconds(self) -> float | None:
-        if self._deadline is None or self._deadline == math.inf:
+        until = self._retry_at if self._deadline is None else self._deadline
+        if until is None or until == math.inf:
             return None
-        return max(0.0, self._deadline - time.monotonic())
+        return max(0.0, until - time.monotonic())
 
 
 def _about(worker: _Worker) -> dict[str, object]:

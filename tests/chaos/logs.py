@@ -9,8 +9,8 @@ _BAD_LEVELS: Final = frozenset({"error", "critical"})
 _EXPECTED_EVENTS: Final = frozenset(
     {
         "A worker died; another takes its place",
-        # A worker that is killed before it serves takes the service with it.
-        "A worker could not start",
+        # It was killed before it served.
+        "A worker could not start; another is tried",
     }
 )
 

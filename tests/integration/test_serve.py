@@ -5,10 +5,12 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
@@ -16,7 +18,7 @@ import pytest
 
 from example_service.core.settings import Settings
 from example_service.server import listen
-from example_service.workers import Supervisor
+from example_service.workers import MOST_FAILED_STARTS, Supervisor
 from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, wait_until
 
 pytestmark = pytest.mark.integration
@@ -331,10 +333,79 @@ def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> N
     wait_until(lambda: refuses_connections(url))
 
 
+def serve_on_the_third_attempt(_: socket.socket, started: Connection) -> None:
+    """Be a worker, but for the third and fourth in a row, which end before they serve."""
+    attempts = Path(os.environ["ATTEMPTS"])
+    before = len(list(attempts.iterdir()))
+    (attempts / str(os.getpid())).touch()
+    if before in (2, 3):
+        sys.exit(1)
+    started.send_bytes(b"serving")
+    signal.pause()
+
+
+def serve_only_at_first(_: socket.socket, started: Connection) -> None:
+    """Be one of the first two workers; each that follows ends before it serves."""
+    attempts = Path(os.environ["ATTEMPTS"])
+    before = len(list(attempts.iterdir()))
+    (attempts / str(os.getpid())).touch()
+    if before > 1:
+        sys.exit(1)
+    started.send_bytes(b"serving")
+    signal.pause()
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder with a file for each worker that was started, named after its process."""
+    folder = tmp_path / "attempts"
+    folder.mkdir()
+    monkeypatch.setenv("ATTEMPTS", str(folder))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
+    monkeypatch.setattr("example_service.workers.RETRY_SECONDS", 0.01)
+    return folder
+
+
+def kill_first_worker(attempts: Path) -> None:
+    """Kill one of the workers that serve."""
+    os.kill(int(next(attempts.iterdir()).name), signal.SIGKILL)
+
+
+def test_a_replacement_that_cannot_start_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, attempts: Path
+) -> None:
+    """What killed a worker may kill the next one too; the others serve on meanwhile."""
+    monkeypatch.setattr("example_service.workers._serve", serve_on_the_third_attempt)
+
+    def strike() -> None:
+        kill_first_worker(attempts)
+        wait_until(lambda: len(list(attempts.iterdir())) == 5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with listen("127.0.0.1", 0) as listener:
+        supervisor = Supervisor(
+            Settings(workers=2), listener, threading.Thread(target=strike).start
+        )
+        assert supervisor.run() == 0
+
+
+def test_replacements_that_never_start_end_the_service(
+    monkeypatch: pytest.MonkeyPatch, attempts: Path
+) -> None:
+    """After five in a row somebody else has to look; the exit status is 1."""
+    monkeypatch.setattr("example_service.workers._serve", serve_only_at_first)
+
+    with listen("127.0.0.1", 0) as listener:
+        striking = threading.Thread(target=kill_first_worker, args=(attempts,))
+        assert Supervisor(Settings(workers=2), listener, striking.start).run() == 1
+
+    assert len(list(attempts.iterdir())) == 2 + MOST_FAILED_STARTS
+
+
 def test_workers_that_cannot_start_end_the_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The same fault would meet every replacement, so there is none; the exit status is 1."""
+    """At the start it is no accident, so there is no second attempt; the exit status is 1."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     # A worker that ends before it serves.
     monkeypatch.setattr("example_service.workers._serve", print)
