@@ -408,6 +408,9 @@ def test_commands_of_the_page_work_as_shown(
     shutil.copytree(ROOT / "example_service", tmp_path / "example_service")
     for name in (".dockerignore", "Dockerfile", "docker-compose.yml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
+    # A daemon that was started for the tests has no network in which a build could find packages.
+    override = tmp_path / "docker-compose.override.yml"
+    override.write_text("services: {migrate: {build: {network: host}}}\n")
     settings = {"DATABASE_URL": database_url, "PORT": str(lasting_port()), **PRODUCTION}
     lines = "".join(f"{name}={value}\n" for name, value in settings.items())
     (tmp_path / "production.env").write_text(lines)
