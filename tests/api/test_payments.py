@@ -1,0 +1,419 @@
+"""Payments through the whole application, with a provider that is faked, on both databases."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+import httpx
+import pytest
+import respx
+from fastapi import FastAPI
+
+from example_service.core.settings import PaymentProviderSettings, Settings
+from example_service.infra.database.database import database_breaker
+from example_service.infra.resilience import circuit_breaker_registry
+from example_service.infra.resilience.testing import FakeClock, opened
+from example_service.main import create_app
+from example_service.payments.provider import payment_breaker
+
+PROVIDER_URL = "https://provider.test"
+PAYMENTS = "/api/v1/payments"
+ORDER = {"amount": 1250, "currency": "EUR", "customer_id": "customer-7"}
+
+Pay: TypeAlias = Callable[..., Awaitable[httpx.Response]]
+
+
+@pytest.fixture
+def app(settings: Settings) -> FastAPI:
+    """The application with a provider and a migrated database."""
+    provider = PaymentProviderSettings(base_url=PROVIDER_URL)
+    return create_app(settings.model_copy(update={"payment_provider": provider}))
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the running application."""
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
+    ):
+        yield client
+
+
+def charge_of(request: httpx.Request) -> httpx.Response:
+    """What a provider that is well answers to a charge."""
+    key = request.headers["Idempotency-Key"]
+    charge = {"id": f"ch_{key}", "idempotency_key": key, "status": "succeeded"}
+    return httpx.Response(201, json={**charge, **json.loads(request.content)})
+
+
+@pytest.fixture
+def provider() -> Iterator[respx.Route]:
+    """Charges at the provider, which is well until told otherwise."""
+    with respx.mock(base_url=PROVIDER_URL, assert_all_called=False) as mock:
+        yield mock.post("/v1/charges").mock(side_effect=charge_of)
+
+
+@pytest.fixture
+def pay(client: httpx.AsyncClient, provider: respx.Route) -> Pay:
+    """Sends an order with a key."""
+    assert provider is not None
+
+    async def pay(key: str = "k", **changes: Any) -> httpx.Response:
+        return await client.post(
+            PAYMENTS, json={**ORDER, **changes}, headers={"Idempotency-Key": key}
+        )
+
+    return pay
+
+
+def problem(response: httpx.Response) -> tuple[int, str]:
+    """Status and slug of a problem, free of the provider's and the client's words."""
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert "secret" not in response.text
+    body = response.json()
+    assert body["status"] == response.status_code
+    return response.status_code, body["type"].removeprefix("/problems/")
+
+
+class TestOrders:
+    """`POST /api/v1/payments`."""
+
+    async def test_an_order_is_paid(self, pay: Pay, provider: respx.Route) -> None:
+        """The answer is the payment and where it is; the provider got order and key."""
+        response = await pay()
+
+        report = response.json()
+        assert response.status_code == 201
+        assert report == {
+            **ORDER,
+            "id": report["id"],
+            "status": "succeeded",
+            "failure_reason": None,
+            "created_at": report["created_at"],
+            "finished_at": report["finished_at"],
+        }
+        assert response.headers["Location"] == f"{PAYMENTS}/{report['id']}"
+        assert "Retry-After" not in response.headers
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", report["created_at"])
+        assert report["created_at"] <= report["finished_at"]
+        sent = provider.calls.last.request
+        assert (sent.headers["Idempotency-Key"], json.loads(sent.content)) == (report["id"], ORDER)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [httpx.Response(503), httpx.Response(200, text="?"), httpx.ReadTimeout("late")],
+        ids=["failing", "garbled", "hanging"],
+    )
+    async def test_an_order_stays_pending_while_the_provider_fails(
+        self, answer: httpx.Response | Exception, pay: Pay, provider: respx.Route
+    ) -> None:
+        """It is accepted, and the client is told where to look and when."""
+        provider.mock(side_effect=[answer])
+        response = await pay()
+
+        report = response.json()
+        assert response.status_code == 202
+        assert (report["status"], report["failure_reason"], report["finished_at"]) == (
+            "pending",
+            None,
+            None,
+        )
+        assert response.headers["Location"] == f"{PAYMENTS}/{report['id']}"
+        assert response.headers["Retry-After"] in {"1", "2", "3"}
+
+    async def test_an_order_stays_pending_while_the_circuit_is_open(
+        self, pay: Pay, provider: respx.Route
+    ) -> None:
+        """The provider is left alone, and the client gets no error."""
+        with opened(payment_breaker()):
+            response = await pay()
+
+        assert (response.status_code, response.json()["status"]) == (202, "pending")
+        assert response.headers["Retry-After"] in {"1", "2", "3"}
+        assert not provider.called
+
+    async def test_a_decline_is_a_problem(
+        self, pay: Pay, client: httpx.AsyncClient, provider: respx.Route
+    ) -> None:
+        """It names the payment, which can be looked at; it is no failure of the provider."""
+        provider.respond(402, json={"reason": "secret"})
+        response = await pay()
+
+        assert problem(response) == (402, "payment-declined")
+        body = response.json()
+        assert body["failure_reason"] == "declined"
+        report = (await client.get(f"{PAYMENTS}/{body['payment_id']}")).json()
+        assert (report["status"], report["failure_reason"]) == ("failed", "declined")
+        assert payment_breaker().total_failures == 0
+
+    async def test_an_order_that_the_provider_refuses_is_a_problem(
+        self, pay: Pay, provider: respx.Route
+    ) -> None:
+        """It will never be paid, and nobody tries again."""
+        provider.respond(422, text="secret")
+        response = await pay()
+
+        assert problem(response) == (502, "payment-failed")
+        assert response.json()["failure_reason"] == "refused"
+
+    @pytest.mark.parametrize("status", [201, 202, 402, 422])
+    async def test_the_same_order_with_its_key_is_answered_alike(
+        self, status: int, pay: Pay, provider: respx.Route
+    ) -> None:
+        """And not paid again."""
+        if status != 201:
+            provider.respond(503 if status == 202 else status)
+        first, again = [await pay() for _ in range(2)]
+
+        assert first.status_code == again.status_code
+        changing = {"request_id"}
+        assert {k: v for k, v in first.json().items() if k not in changing} == {
+            k: v for k, v in again.json().items() if k not in changing
+        }
+        assert first.headers.get("Location") == again.headers.get("Location")
+        assert provider.call_count == 1
+
+    async def test_another_order_with_a_used_key_is_a_problem(
+        self, pay: Pay, provider: respx.Route
+    ) -> None:
+        """It does not tell what the first was."""
+        await pay(customer_id="secret")
+        response = await pay(amount=1)
+
+        assert problem(response) == (409, "idempotency-key-reused")
+        assert provider.call_count == 1
+
+    @pytest.mark.parametrize(
+        ("change", "loc"),
+        [
+            ({"amount": 0}, ["body", "amount"]),
+            ({"amount": 12.5}, ["body", "amount"]),
+            ({"amount": "secret"}, ["body", "amount"]),
+            ({"amount": True}, ["body", "amount"]),
+            ({"amount": 10**30}, ["body", "amount"]),
+            ({"currency": "eur"}, ["body", "currency"]),
+            ({"currency": "XXY"}, ["body", "currency"]),
+            ({"customer_id": "secret\u0000"}, ["body", "customer_id"]),
+            ({"customer_id": None}, ["body", "customer_id"]),
+            ({"secret": 1}, ["body"]),
+        ],
+        ids=str,
+    )
+    async def test_an_invalid_order_is_refused(
+        self, change: dict[str, Any], loc: list[str], pay: Pay, provider: respx.Route
+    ) -> None:
+        """Each fault is named by its place, without what was sent; nothing is stored."""
+        response = await pay(**change)
+
+        assert problem(response) == (422, "validation-failed")
+        assert [error["location"] for error in response.json()["errors"]] == [loc]
+        assert "secret" not in response.text
+        assert not provider.called
+
+    @pytest.mark.parametrize(
+        "key", [None, "", "a b", "a" * 256, "ä".encode("latin-1")], ids=lambda key: repr(key)[:9]
+    )
+    async def test_an_order_needs_a_key(
+        self, key: str | bytes | None, client: httpx.AsyncClient, provider: respx.Route
+    ) -> None:
+        """1 to 255 visible ASCII characters."""
+        headers: Any = {} if key is None else {b"Idempotency-Key": key}
+        response = await client.post(PAYMENTS, json=ORDER, headers=headers)
+
+        assert problem(response) == (422, "validation-failed")
+        assert not provider.called
+
+    async def test_the_longest_key_is_accepted(self, pay: Pay) -> None:
+        """The limit itself belongs to it."""
+        assert (await pay(key="~" * 255)).status_code == 201
+
+    async def test_a_body_that_is_no_json_is_a_problem(
+        self, client: httpx.AsyncClient, provider: respx.Route
+    ) -> None:
+        """Nothing of it comes back."""
+        headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+        response = await client.post(PAYMENTS, content=b'{"secret', headers=headers)
+
+        assert problem(response) == (400, "malformed-json")
+        assert not provider.called
+
+
+class TestOnePayment:
+    """`GET /api/v1/payments/{payment_id}`."""
+
+    async def test_a_payment_is_shown_as_it_is(self, pay: Pay, client: httpx.AsyncClient) -> None:
+        """Like the answer to its order."""
+        report = (await pay()).json()
+        response = await client.get(f"{PAYMENTS}/{report['id']}")
+
+        assert (response.status_code, response.json()) == (200, report)
+
+    async def test_an_unknown_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
+        """So that it is not mistaken for an address that does not exist."""
+        assert problem(await client.get(f"{PAYMENTS}/{uuid4()}")) == (404, "unknown-payment")
+
+    async def test_what_is_no_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
+        """The database is not asked."""
+        assert problem(await client.get(f"{PAYMENTS}/payment-7")) == (422, "validation-failed")
+
+
+class TestPages:
+    """`GET /api/v1/payments`."""
+
+    async def test_payments_come_page_by_page(self, pay: Pay, client: httpx.AsyncClient) -> None:
+        """From the newest to the oldest, each once, though new ones arrive meanwhile."""
+        ids = [(await pay(key=f"k{number}")).json()["id"] for number in range(5)]
+        pages: list[list[str]] = []
+        cursor: dict[str, str] = {}
+        for number in range(3):
+            page = (await client.get(PAYMENTS, params={"limit": 2, **cursor})).json()
+            pages.append([item["id"] for item in page["items"]])
+            cursor = {"cursor": page["next_cursor"]}
+            await pay(key=f"new{number}")
+
+        assert pages == [[ids[4], ids[3]], [ids[2], ids[1]], [ids[0]]]
+        assert cursor == {"cursor": None}
+
+    async def test_a_page_that_ends_with_the_last_payment_is_the_last(
+        self, pay: Pay, client: httpx.AsyncClient
+    ) -> None:
+        """There is no empty page at the end."""
+        for key in ("a", "b"):
+            await pay(key=key)
+        page = (await client.get(PAYMENTS, params={"limit": 2})).json()
+
+        assert (len(page["items"]), page["next_cursor"]) == (2, None)
+
+    async def test_twenty_payments_are_on_a_page_unless_said_otherwise(
+        self, pay: Pay, client: httpx.AsyncClient
+    ) -> None:
+        """All states are among them."""
+        for number in range(21):
+            await pay(key=f"k{number}")
+
+        assert len((await client.get(PAYMENTS)).json()["items"]) == 20
+        assert len((await client.get(PAYMENTS, params={"limit": 100})).json()["items"]) == 21
+
+    async def test_no_payments_are_an_empty_page(self, client: httpx.AsyncClient) -> None:
+        """And no error."""
+        assert (await client.get(PAYMENTS)).json() == {"items": [], "next_cursor": None}
+
+    async def test_an_unknown_cursor_is_a_problem(self, client: httpx.AsyncClient) -> None:
+        """It tells that the cursor is meant."""
+        response = await client.get(PAYMENTS, params={"cursor": str(uuid4())})
+
+        assert problem(response) == (404, "unknown-payment")
+        assert "cursor" in response.json()["detail"]
+
+    @pytest.mark.parametrize(
+        "query", [{"limit": "0"}, {"limit": "101"}, {"limit": "secret"}, {"cursor": "secret"}]
+    )
+    async def test_invalid_parameters_are_a_problem(
+        self, query: dict[str, str], client: httpx.AsyncClient
+    ) -> None:
+        """The database is not asked."""
+        response = await client.get(PAYMENTS, params=query)
+
+        assert problem(response) == (422, "validation-failed")
+        assert [error["location"] for error in response.json()["errors"]] == [["query", *query]]
+
+
+class TestWithoutProvider:
+    """A service that nobody has told of a provider."""
+
+    @pytest.fixture
+    def app(self, settings: Settings) -> FastAPI:
+        """The application without one."""
+        return create_app(settings)
+
+    async def test_orders_are_refused_and_payments_are_shown(
+        self, client: httpx.AsyncClient
+    ) -> None:
+        """What cannot be charged is not accepted."""
+        headers = {"Idempotency-Key": "k"}
+        response = await client.post(PAYMENTS, json=ORDER, headers=headers)
+
+        assert problem(response) == (503, "provider-not-configured")
+        assert (await client.get(PAYMENTS)).json()["items"] == []
+
+
+class TestDatabaseOutages:
+    """The database does not serve."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        """The time of the database's breaker."""
+        return FakeClock()
+
+    async def ask_everything(self, client: httpx.AsyncClient, pay: Pay) -> list[httpx.Response]:
+        """The answers of all three operations."""
+        return [
+            await pay(),
+            await client.get(PAYMENTS),
+            await client.get(f"{PAYMENTS}/{uuid4()}"),
+        ]
+
+    async def test_an_open_circuit_is_a_problem(
+        self, client: httpx.AsyncClient, pay: Pay, provider: respx.Route, clock: FakeClock
+    ) -> None:
+        """It names the breaker and says when to come back; the provider hears nothing."""
+        with opened(database_breaker(), retry_after=4.2, clock=clock):
+            responses = await self.ask_everything(client, pay)
+
+        assert [problem(response) for response in responses] == [(503, "circuit-breaker-open")] * 3
+        assert [response.headers["Retry-After"] for response in responses] == ["5"] * 3
+        assert {response.json()["breaker"] for response in responses} == {"database"}
+        assert not provider.called
+
+    async def test_a_database_that_fails_is_a_problem_until_the_circuit_opens(
+        self, app: FastAPI, client: httpx.AsyncClient, pay: Pay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client is told to repeat the order with its key; the first three are asked."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ConnectionRefusedError("secret")
+
+        await app.state.database.engine.dispose()
+        monkeypatch.setattr(app.state.database.engine.dialect.loaded_dbapi, "connect", refuse)
+        responses = [
+            response for _ in range(2) for response in await self.ask_everything(client, pay)
+        ]
+
+        assert [problem(response) for response in responses] == [
+            *[(503, "database-unavailable")] * 3,
+            *[(503, "circuit-breaker-open")] * 3,
+        ]
+        assert responses[0].headers["Retry-After"] == "1"
+
+
+async def test_the_worker_of_the_application_finishes_what_is_pending(
+    settings: Settings, provider: respx.Route
+) -> None:
+    """Without anybody asking for the payment again."""
+    answers = iter([httpx.Response(503)])
+    provider.mock(side_effect=lambda request: next(answers, None) or charge_of(request))
+    changes = {
+        "payment_provider": PaymentProviderSettings(base_url=PROVIDER_URL),
+        "payments": settings.payments.model_copy(
+            update={"worker": True, "poll_seconds": 0.01, "retry_seconds": 0.01}
+        ),
+    }
+    app = create_app(settings.model_copy(update=changes))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
+    ):
+        headers = {"Idempotency-Key": "k"}
+        pending = (await client.post(PAYMENTS, json=ORDER, headers=headers)).json()
+        report = pending
+        while report["status"] == "pending":
+            report = (await client.get(f"{PAYMENTS}/{pending['id']}")).json()
+
+    assert (pending["status"], report["status"]) == ("pending", "succeeded")
+    assert provider.call_count == 2
+    assert "payment" in circuit_breaker_registry
