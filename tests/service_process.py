@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -82,3 +83,10 @@ class Service:
     def workers(self) -> list[int]:
         """The process ids of its workers, in no particular order."""
         return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.text)]
+
+
+def kill(service: Service) -> None:
+    """Kill what is left of a service, its workers and its sandbox."""
+    if service.process.poll() is None:
+        os.killpg(service.process.pid, signal.SIGKILL)
+        service.process.wait()

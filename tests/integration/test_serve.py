@@ -19,7 +19,7 @@ import pytest
 from example_service.core.settings import Settings
 from example_service.server import listen
 from example_service.workers import MOST_FAILED_STARTS, Supervisor
-from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, wait_until
+from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, kill, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -64,9 +64,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     yield start_service
     for service in services:
-        if service.process.poll() is None:
-            os.killpg(service.process.pid, signal.SIGKILL)
-            service.process.wait()
+        kill(service)
 
 
 @pytest.fixture
@@ -383,10 +381,8 @@ def test_a_replacement_that_cannot_start_is_tried_again(
         os.kill(os.getpid(), signal.SIGTERM)
 
     with listen("127.0.0.1", 0) as listener:
-        supervisor = Supervisor(
-            Settings(workers=2), listener, threading.Thread(target=strike).start
-        )
-        assert supervisor.run() == 0
+        striking = threading.Thread(target=strike)
+        assert Supervisor(Settings(workers=2), listener, striking.start).run() == 0
 
 
 def test_replacements_that_never_start_end_the_service(

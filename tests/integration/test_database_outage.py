@@ -1,0 +1,470 @@
+"""The whole service while its database is silent, dead, gone or locked, and afterwards."""
+
+import asyncio
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from example_service.core.settings import Settings
+from example_service.migrations import upgrade
+from tests.postgres import PostgresServer, running_postgres
+from tests.service_process import DEADLINE_SECONDS, ROOT, Service, kill
+from tests.tcp_proxy import TCPProxy
+
+pytestmark = pytest.mark.integration
+
+CLIENTS = 10
+POOL_SIZE = 4
+LIMITS = {
+    "DATABASE__POOL_SIZE": str(POOL_SIZE),
+    "DATABASE__POOL_TIMEOUT_SECONDS": "1",
+    "DATABASE__CONNECT_TIMEOUT_SECONDS": "1",
+    "DATABASE__STATEMENT_TIMEOUT_SECONDS": "2",
+}
+LONGEST_REQUEST_SECONDS = 1.0 + max(2 * 1.0, 2.0 + 1.0)
+"""A request waits for a connection, and then either for an old one to answer and a new one to be
+made, or for a statement, which the client gives a second more than the server."""
+READINESS_SECONDS = 2.0
+READINESS_KEPT_SECONDS = 1.0
+PROBE_EVERY_SECONDS = 2.0
+BUSY_MACHINE_SECONDS = 3.0
+
+OBSERVED = (
+    "/health/live",
+    "/health/ready",
+    "/health/circuit-breakers",
+    "/metrics",
+    "/api/v1/exchange-rates/EUR",
+)
+LEFT_BEHIND = re.compile(
+    '"level":"error"|Traceback|never retrieved|never awaited|garbage collector'
+    "|non-checked-in|was destroyed"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, and when it came."""
+
+    path: str
+    response: httpx.Response
+    began: float
+    seconds: float
+
+    @property
+    def kind(self) -> str:
+        """The status, or what the problem is called."""
+        if self.response.is_error:
+            return str(self.response.json()["type"]).rpartition("/")[2]
+        return str(self.response.status_code)
+
+
+class Outage(Protocol):
+    """Something that happens to a database, and ends."""
+
+    def begin(self, postgres: PostgresServer, proxy: TCPProxy) -> None:
+        """Let it happen."""
+
+    def end(self, postgres: PostgresServer, proxy: TCPProxy) -> None:
+        """Let it be over."""
+
+
+class Silence:
+    """Connections are accepted, and nothing is answered."""
+
+    def begin(self, _: PostgresServer, proxy: TCPProxy) -> None:
+        """Let it happen."""
+        proxy.fall_silent()
+
+    def end(self, _: PostgresServer, proxy: TCPProxy) -> None:
+        """Let it be over."""
+        proxy.speak()
+
+
+class Crash:
+    """The server dies, and connections are refused until it is back."""
+
+    def begin(self, postgres: PostgresServer, _: TCPProxy) -> None:
+        """Let it happen."""
+        postgres.crash()
+
+    def end(self, postgres: PostgresServer, _: TCPProxy) -> None:
+        """Let it be over."""
+        postgres.start()
+
+
+class Shutdown(Crash):
+    """The server is shut down by its administrator, and tells its clients."""
+
+    def begin(self, postgres: PostgresServer, _: TCPProxy) -> None:
+        """Let it happen."""
+        postgres.stop()
+
+
+class World:
+    """The service, its database and what its clients have seen.
+
+    Args:
+        service: The process.
+        client: Speaks to it.
+    """
+
+    def __init__(self, service: Service, client: httpx.AsyncClient) -> None:
+        self.service = service
+        self.client = client
+        self.answers: list[Answer] = []
+
+    async def get(self, path: str) -> Answer:
+        """Ask for something."""
+        return await self._ask(path, self.client.get(path))
+
+    async def pay(self) -> Answer:
+        """Order a payment of its own."""
+        order = {"amount": 100, "currency": "EUR", "customer_id": "customer-1"}
+        headers = {"Idempotency-Key": str(uuid4())}
+        path = "/api/v1/payments"
+        return await self._ask(path, self.client.post(path, json=order, headers=headers))
+
+    async def _ask(self, path: str, asking: Awaitable[httpx.Response]) -> Answer:
+        began = time.monotonic()
+        response = await asking
+        answer = Answer(path, response, began, time.monotonic() - began)
+        self.answers.append(answer)
+        return answer
+
+    @asynccontextmanager
+    async def under_load(self, payment: str) -> AsyncIterator[None]:
+        """Have clients come again and again until the end of the block, and observers look on."""
+        asks: list[Callable[[], Awaitable[Answer]]] = [
+            *[self.pay] * (CLIENTS // 2),
+            *[partial(self.get, payment)] * (CLIENTS // 2),
+            *[partial(self.get, path) for path in OBSERVED],
+        ]
+        over = asyncio.Event()
+
+        async def repeat(ask: Callable[[], Awaitable[Answer]]) -> None:
+            while not over.is_set():
+                await ask()
+                await asyncio.sleep(0.05)
+
+        async with asyncio.TaskGroup() as tasks:
+            for ask in asks:
+                tasks.create_task(repeat(ask))
+            yield
+            over.set()
+
+    async def until_answers_are(self, *kinds: str, path: str = "/api/v1/payments") -> None:
+        """Wait until the last answers of a path are of these kinds."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # The load goes on meanwhile.
+            while {one.kind for one in self.of(path)[-2 * CLIENTS :]} - set(kinds):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    def of(self, path: str, since: float = 0.0, until: float = float("inf")) -> list[Answer]:
+        """The answers of paths that begin so, to what was asked in this span."""
+        return [
+            one for one in self.answers if one.path.startswith(path) and since <= one.began < until
+        ]
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric's figures over labels and workers."""
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """The server of this module."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+async def postgres(server: PostgresServer) -> PostgresServer:
+    """The server, running and migrated."""
+    if not server.is_running:
+        server.start()
+    await upgrade(Settings(environment="test", database_url=SecretStr(server.url)))
+    return server
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
+    """The way to it that the service takes."""
+    async with TCPProxy(postgres.port).listening() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def start(
+    tmp_path: Path, postgres: PostgresServer, proxy: TCPProxy
+) -> AsyncIterator[Callable[..., Awaitable[World]]]:
+    """Start the service with its database; in the end, kill what is left of it."""
+    services: list[Service] = []
+    clients: list[httpx.AsyncClient] = []
+
+    async def start_service(**variables: str) -> World:
+        url = postgres.url_at(proxy.port)
+        claims = {"PAYMENTS__CLAIM_SECONDS": "5", "PAYMENTS__POLL_SECONDS": "0.2"}
+        service = Service(tmp_path, DATABASE_URL=url, **LIMITS, **claims, **variables)
+        services.append(service)
+        # The proxy must go on meanwhile, for workers that start look at their database.
+        base_url = await asyncio.to_thread(lambda: service.url)
+        client = httpx.AsyncClient(base_url=base_url, timeout=DEADLINE_SECONDS, trust_env=False)
+        clients.append(client)
+        return World(service, client)
+
+    yield start_service
+    for client in clients:
+        await client.aclose()
+    for service in services:
+        kill(service)
+
+
+StartService = Callable[..., Awaitable[World]]
+
+
+async def connections(postgres: PostgresServer, state: str = "%") -> int:
+    """How many connections of the service the server knows of."""
+    connection = await asyncpg.connect(postgres.url)
+    try:
+        return int(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE application_name = 'example-service' AND state LIKE $1",
+                state,
+            )
+        )
+    finally:
+        await connection.close()
+
+
+async def no_transaction_is_open(postgres: PostgresServer) -> bool:
+    """Whether the service has ended what it began."""
+    return await connections(postgres, "%transaction%") == 0
+
+
+async def pending_payment(world: World) -> str:
+    """Where a payment is that the provider has failed to charge, and could charge now."""
+    await world.client.put("/sandbox/mode", json={"mode": "failing"})
+    answer = await world.pay()
+    await world.client.put("/sandbox/mode", json={"mode": "healthy"})
+    assert answer.kind == "202"
+    return answer.response.headers["Location"]
+
+
+async def finished(world: World, payment: str) -> bool:
+    """Whether a payment has succeeded."""
+    answer = await world.get(payment)
+    return answer.kind == "200" and answer.response.json()["status"] == "succeeded"
+
+
+async def eventually(holds: Callable[[], Awaitable[Any]]) -> None:
+    """Ask again and again until the answer is yes."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("outage", "workers"),
+    [(Silence(), 1), (Silence(), 2), (Crash(), 1), (Shutdown(), 1)],
+    ids=["silence", "silence, 2 workers", "crash", "shutdown"],
+)
+async def test_requests_fail_fast_and_the_service_recovers_by_itself(
+    outage: Outage, workers: int, postgres: PostgresServer, proxy: TCPProxy, start: StartService
+) -> None:
+    """Nobody waits for long, what needs no database goes on, and nothing is left behind."""
+    world = await start(WORKERS=str(workers), PAYMENTS__RETRY_SECONDS="4")
+    paid = (await world.pay()).response.headers["Location"]
+    pending = await pending_payment(world)
+    async with world.under_load(paid):
+        await asyncio.sleep(1.0)
+        outage.begin(postgres, proxy)
+        began = time.monotonic()
+        await world.until_answers_are("circuit-breaker-open")
+        opened = time.monotonic()
+        await asyncio.sleep(2 * PROBE_EVERY_SECONDS)
+        ended = time.monotonic()
+        outage.end(postgres, proxy)
+        await world.until_answers_are("200", "201")
+        recovered = time.monotonic()
+        await eventually(partial(finished, world, pending))
+        await world.until_answers_are("200", path="/health/ready")
+
+    # Nobody waits for longer than the limits of each step allow.
+    longest = max(world.of("/"), key=lambda one: one.seconds)
+    assert longest.seconds < LONGEST_REQUEST_SECONDS + BUSY_MACHINE_SECONDS, longest
+
+    # While the circuit is open, all are refused but the probes: one in each worker at a time.
+    during = world.of("/api/v1/payments", opened, ended)
+    refused = [one for one in during if one.kind == "circuit-breaker-open"]
+    probes = workers * (1 + (ended - opened) // PROBE_EVERY_SECONDS)
+    assert len(during) - len(refused) <= probes, [one.kind for one in during]
+    assert {one.kind for one in during} <= {"circuit-breaker-open", "database-unavailable"}
+    for one in refused:
+        assert one.response.status_code == 503
+        assert one.response.headers["Content-Type"] == "application/problem+json"
+        assert 1 <= int(one.response.headers["Retry-After"]) <= PROBE_EVERY_SECONDS
+        assert one.response.json()["breaker"] == "database"
+    seconds = sorted(one.seconds for one in refused)
+    assert seconds[len(seconds) // 2] < 0.5
+
+    # Whoever watches the service is served all the time, and told the truth.
+    for path in ("/health/live", "/metrics", "/health/circuit-breakers"):
+        assert {one.kind for one in world.of(path)} == {"200"}
+        assert max(one.seconds for one in world.of(path)) < BUSY_MACHINE_SECONDS
+    ready = world.of("/health/ready")
+    assert max(one.seconds for one in ready) < READINESS_SECONDS + BUSY_MACHINE_SECONDS
+    known = world.of("/health/ready", opened + READINESS_KEPT_SECONDS, ended)
+    assert {one.kind for one in known} == {"not-ready"}
+    assert (ready[0].kind, ready[-1].kind) == ("200", "200")
+    shown = [one.response.json() for one in world.of("/health/circuit-breakers", opened, ended)]
+    assert {one["status"] for one in shown} == {"degraded"}
+    assert "open" in {one["breakers"]["database"]["state"] for one in shown}
+    assert {one.kind for one in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
+
+    # It comes back by itself, soon after the database.
+    assert recovered - ended < 2 * PROBE_EVERY_SECONDS + BUSY_MACHINE_SECONDS
+    assert opened - began < LONGEST_REQUEST_SECONDS + BUSY_MACHINE_SECONDS
+    for payment in [pending, *accepted_later(world)]:
+        await eventually(partial(finished, world, payment))
+
+    # No connection is lost, and the logs tell of nothing that was forgotten.
+    await eventually(partial(no_connection_in_use, world))
+    await eventually(partial(no_transaction_is_open, postgres))
+    assert await connections(postgres) <= POOL_SIZE * workers
+    world.service.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(world.service.status) == 0
+    assert_nothing_left_behind(world.service)
+
+
+def accepted_later(world: World) -> list[str]:
+    """Where the payments are that were accepted and not finished at once."""
+    answers = world.of("/api/v1/payments")
+    return [one.response.headers["Location"] for one in answers if one.kind == "202"]
+
+
+async def no_connection_in_use(world: World) -> bool:
+    """Whether every connection of every worker is back in its pool."""
+    return await world.metric('database_pool_connections{state="in_use"') == 0.0
+
+
+def assert_nothing_left_behind(service: Service) -> None:
+    """See that the logs tell of no exception, task or connection that nobody took care of."""
+    assert service.errors == ""
+    assert [line for line in service.text.splitlines() if LEFT_BEHIND.search(line)] == []
+
+
+async def test_statements_that_wait_for_a_lock_are_ended(
+    postgres: PostgresServer, start: StartService
+) -> None:
+    """The server ends them in their time, the circuit opens, and the connections are kept."""
+    world = await start()
+    paid = (await world.pay()).response.headers["Location"]
+    locking = await asyncpg.connect(postgres.url)
+    async with world.under_load(paid):
+        async with locking.transaction():
+            await locking.execute("LOCK TABLE payments IN ACCESS EXCLUSIVE MODE")
+            await world.until_answers_are("circuit-breaker-open", "database-unavailable")
+            await asyncio.sleep(PROBE_EVERY_SECONDS)
+        await world.until_answers_are("200", "201")
+    await locking.close()
+
+    assert max(one.seconds for one in world.of("/")) < (
+        LONGEST_REQUEST_SECONDS + BUSY_MACHINE_SECONDS
+    )
+    kinds = {one.kind for one in world.of("/api/v1/payments")}
+    assert {"circuit-breaker-open", "database-unavailable"} <= kinds
+    assert {one.kind for one in world.of("/health/live")} == {"200"}
+    assert {one.kind for one in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
+    await eventually(partial(no_connection_in_use, world))
+    await eventually(partial(no_transaction_is_open, postgres))
+    assert await connections(postgres) <= POOL_SIZE
+    world.service.process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(world.service.status) == 0
+    assert_nothing_left_behind(world.service)
+
+
+async def test_a_service_that_starts_before_its_database_waits_for_it(
+    postgres: PostgresServer, start: StartService
+) -> None:
+    """It serves what it can, is not ready, and becomes so without a restart."""
+    postgres.stop()
+    world = await start()
+    assert (await world.get("/health/live")).kind == "200"
+    assert (await world.get("/health/ready")).kind == "not-ready"
+    assert (await world.pay()).kind in {"database-unavailable", "circuit-breaker-open"}
+
+    postgres.start()
+
+    async def is_paid() -> bool:
+        return (await world.pay()).kind == "201"
+
+    await eventually(is_paid)
+    await eventually(partial(is_ready, world))
+
+
+async def is_ready(world: World) -> bool:
+    """Whether the service wants requests."""
+    return (await world.get("/health/ready")).kind == "200"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
+    is_busy: bool, workers: int, proxy: TCPProxy, start: StartService
+) -> None:
+    """Neither idle connections nor those that hang, nor the payments' worker, hold it up."""
+    world = await start(WORKERS=str(workers))
+    payments = await asyncio.gather(*(world.pay() for _ in range(2 * POOL_SIZE)))
+    location = payments[0].response.headers["Location"]
+    proxy.fall_silent()
+    hanging = [asyncio.create_task(world.get(location)) for _ in range(CLIENTS if is_busy else 0)]
+    await asyncio.sleep(0.5)
+
+    told = time.monotonic()
+    world.service.process.send_signal(signal.SIGTERM)
+    status = await asyncio.to_thread(world.service.status)
+
+    # The worker has four seconds to stop; requests in flight end by their own limits.
+    assert time.monotonic() - told < LONGEST_REQUEST_SECONDS + 4.0 + BUSY_MACHINE_SECONDS
+    assert status == 0
+    assert_nothing_left_behind(world.service)
+    for answer in await asyncio.gather(*hanging):
+        assert answer.kind in {"database-unavailable", "circuit-breaker-open"}
+
+
+async def test_a_migration_of_a_silent_database_ends(
+    tmp_path: Path, postgres: PostgresServer, proxy: TCPProxy
+) -> None:
+    """It waits as long as connecting may take, and says so in one line."""
+    proxy.fall_silent()
+    started = time.monotonic()
+    migrating = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "example_service", "migrate"),
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "DATABASE_URL": postgres.url_at(proxy.port), **LIMITS},
+        stderr=subprocess.PIPE,
+    )
+    _, errors = await migrating.communicate()
+
+    assert migrating.returncode == 1
+    (line,) = errors.decode().splitlines()
+    assert line.endswith("could not be migrated: TimeoutError")
+    assert time.monotonic() - started < DEADLINE_SECONDS
