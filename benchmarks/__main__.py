@@ -5,7 +5,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from benchmarks import breakers, hanging, http_apps, http_load, http_overhead
+import pytest
+
+from benchmarks import breakers, hanging, http_apps, http_load, http_overhead, outage
 from benchmarks.rivals import load_contenders
 from benchmarks.rounds import QUICK, Plan
 from benchmarks.tables import Table, interpreter, summary, write_json, write_page
@@ -17,6 +19,7 @@ PAGES = {
     "http": DOCS / "benchmarks.md",
     "load": DOCS / "benchmarks.md",
     "hanging": DOCS / "hanging.md",
+    "outage": DOCS / "database-outage.md",
 }
 
 
@@ -95,6 +98,17 @@ async def _tables(
         contenders, missing = load_contenders()
         _tell_missing(missing)
         yield "hanging", await hanging.run(contenders)
+    if "outage" in groups:
+        for table in await _outage_tables(quick=quick):
+            yield "outage", table
+
+
+async def _outage_tables(*, quick: bool) -> Sequence[Table]:
+    try:
+        return await outage.run(quick=quick)
+    except pytest.skip.Exception as skipped:
+        print(f"Left out: {skipped}\n")
+        return ()
 
 
 def _tell_missing(missing: Sequence[str]) -> None:

@@ -150,12 +150,33 @@ def test_everybody_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
     assert re.search(r"\| +open after 3 \| +open \|", ours)
 
 
+@pytest.mark.integration
+def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: Path) -> None:
+    """Refusals, probes and the clients of a circuit that never opens have a row each."""
+    results = tmp_path / "results.json"
+    run = benchmark("outage", "--json", str(results), path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert tables(run.stdout) == {
+        "20 clients of a service whose database hangs": [
+            "open, POST",
+            "open, GET",
+            "open, let through to find out",
+            "never open",
+        ],
+        "Seconds after the database speaks again": ["open", "never open"],
+    }
+    waiting, _ = json.loads(results.read_text())["groups"]["outage"]
+    slowest = {name: figures["max ms"]["median"] for name, figures in waiting["figures"].items()}
+    assert slowest["open, POST"] < slowest["never open"]
+
+
 def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     """A misspelt group is an error that lists those there are."""
     run = benchmark("breaker", path=tmp_path)
 
     assert run.returncode == 2
-    assert "breakers, http, load, hanging" in run.stderr
+    assert "breakers, http, load, hanging, outage" in run.stderr
 
 
 def test_a_target_is_kept_up_to_its_bound() -> None:
