@@ -92,8 +92,11 @@ class PaymentService:
             payments = PaymentRepository(session)
             is_new = await payments.add(payment)
             earlier = None if is_new else await payments.find_by_key(idempotency_key)
-        if earlier is None:
+        if is_new:
             return await self.work_on(payment)
+        if earlier is None:
+            # It was deleted between the two statements. What is not stored is not charged.
+            raise DatabaseUnavailableError("The payment with this key is gone.")
         if earlier.order != order:
             raise IdempotencyKeyReusedError
         return earlier

@@ -8,6 +8,7 @@ import pytest
 
 from example_service.core.settings import PaymentSettings
 from example_service.infra.database.database import Database, database_breaker
+from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.exceptions import (
@@ -251,6 +252,21 @@ class TestRepeats:
 
         assert len({payment.id for payment in payments}) == 1
         assert provider.calls == [("charge", payments[0].id)]
+
+    async def test_what_is_not_stored_is_not_charged(
+        self, service: PaymentService, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The payment of the key may be deleted before it is looked at."""
+
+        async def gone(*_: object) -> None:
+            return None
+
+        await service.pay(ORDER, "k")
+        monkeypatch.setattr(PaymentRepository, "find_by_key", gone)
+
+        with pytest.raises(DatabaseUnavailableError):
+            await service.pay(ORDER, "k")
+        assert len(provider.calls) == 1
 
     async def test_other_keys_are_other_payments(
         self, service: PaymentService, provider: FakeProvider
