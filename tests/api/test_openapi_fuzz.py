@@ -262,7 +262,8 @@ def test_the_link_of_a_page_leads_to_the_next(api: BaseSchema) -> None:
     followed = 0
     for sent, output in follow(api.exclude(operation_id="create_payment")):
         pages[output.case.id] = output
-        if sent.transition is not None and sent.is_applied:
+        # The link gives the cursor; the limit beside it may be made up, and refused.
+        if sent.transition is not None and sent.is_applied and output.response.status_code != 422:
             before = pages[sent.transition.parent_id].response.json()["items"]
             after = output.response.json()["items"]
             assert after[0]["created_at"] < before[-1]["created_at"]
