@@ -328,7 +328,7 @@ class TestBreaker:
             breaker.failure_threshold,
             breaker.recovery_timeout,
             breaker.slow_call_duration,
-        ) == ("database", 3, 5.0, 2.0)
+        ) == ("database", 3, 2.0, 1.5)
 
     def test_settings_win(self, registry: CircuitBreakerRegistry) -> None:
         """`CIRCUIT_BREAKERS__DATABASE__…` changes what is written in the code."""
