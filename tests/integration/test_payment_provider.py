@@ -37,11 +37,11 @@ def addresses() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 async def client(addresses: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """The service's own client, impatient, so that timeouts come soon."""
+    """The service's own client, patient with a machine that is busy."""
     settings = Settings(
         environment="test",
         payment_provider=PaymentProviderSettings(
-            base_url=addresses["provider"], timeout_seconds=5.0, connect_timeout_seconds=5.0
+            base_url=addresses["provider"], timeout_seconds=20.0, connect_timeout_seconds=20.0
         ),
     )
     async with create_http_client(settings) as client:
@@ -49,7 +49,7 @@ async def client(addresses: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def provider_at(
-    addresses: dict[str, str], client: httpx.AsyncClient, *, timeout_seconds: float = 5.0
+    addresses: dict[str, str], client: httpx.AsyncClient, *, timeout_seconds: float = 20.0
 ) -> PaymentProvider:
     """A provider behind a breaker that is too patient to get in the way."""
     breaker = CircuitBreaker(
