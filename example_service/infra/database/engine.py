@@ -27,6 +27,14 @@ _FAREWELL_SECONDS: Final = 0.05
 """How long closing one connection may take. A server that hears of it need not answer, and at the
 end of the process all connections are closed one after another."""
 
+_CONNECTION_FAULTS: Final = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+"""What the driver raises over a connection that is lost, or on which the server has hung up."""
+
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 """A transaction whose owner was stopped must not keep its locks for ever."""
 
@@ -111,7 +119,7 @@ def _lives(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
     """Whether a connection answers; the pool replaces one that does not."""
     try:
         connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=limit_seconds))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except _CONNECTION_FAULTS:
         return False
     return True
 
