@@ -3,16 +3,18 @@
 The service is a process as it is shipped, its database a real PostgreSQL behind a proxy that can
 fall silent: it accepts connections and hands on nothing. Twenty clients, each on a connection of
 its own, order payments and look at one in turn, and ask again as soon as they are answered. That is
-measured while the circuit of the database is open, and once more for a service whose circuit never
-opens, whose clients get one answer each.
+measured while the circuit of the database is open, and once more with a circuit that never opens.
+
+The garbage of the clients, which share the machine with the service, is not collected meanwhile.
 """
 
 import asyncio
+import gc
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
-from benchmarks.rounds import Quartiles, quartiles
+from benchmarks.rounds import quartiles
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.core.settings import Settings
 from example_service.migrations import upgrade
@@ -32,14 +34,18 @@ from tests.tcp_proxy import TCPProxy
 
 CLIENTS = 20
 OUTAGES = 5
-REQUESTS_PER_OUTAGE = 1000
-WARM_UP_REQUESTS = 400
+SILENCE_SECONDS = 4.0
+"""From the first refusal of the last client to the end of the first outage: one look at least."""
+LOOK_EVERY_SECONDS = 3.5
+"""An open wait and the time in which a look counts as failed. Each outage is longer than the one
+before by a part of it, so that databases come back early and late within the wait."""
+WARM_UP_SECONDS = 0.5
 QUICK_OUTAGES = 2
-QUICK_REQUESTS = 40
+QUICK_SILENCE_SECONDS = 0.1
 NEVER = {"CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD": "1000000000"}
 """Settings of a circuit that does not open."""
-PAUSE_SECONDS = 0.02
-"""How long clients wait between two requests where their time is not measured."""
+
+POLL_SECONDS = 0.02
 
 OPEN = "open, {}"
 PROBES = "open, let through to find out"
@@ -136,14 +142,17 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovery:
-    """How long after the database spoke again.
+class Outage:
+    """What clients saw of one silence of the database.
 
     Attributes:
-        first_success_seconds: The first client got what it came for.
-        last_failure_seconds: The last one did not; 0 where none did.
+        answers: To the requests that were made during the silence, from its beginning or, where
+            the circuit opens, from the moment at which all were refused.
+        first_success_seconds: How long after the silence a client first got what it came for.
+        last_failure_seconds: How long after the silence one last did not; 0 where that was before.
     """
 
+    answers: list[Answer]
     first_success_seconds: float
     last_failure_seconds: float
 
@@ -152,56 +161,64 @@ class Crowd:
     """The clients of one service, and the way to its database.
 
     Args:
-        clients: They come at once.
+        clients: They come at once, and again as soon as they are answered.
         proxy: The way.
     """
 
     def __init__(self, clients: Sequence[Client], proxy: TCPProxy) -> None:
         self._clients = clients
         self._proxy = proxy
+        self._answers: dict[Client, list[Answer]] = {client: [] for client in clients}
 
-    async def ask(self, requests: int) -> list[Answer]:
-        """Have so many requests made, as fast as they are answered."""
-        left = iter(range(requests))
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Have all of them ask until the end of the block."""
+        over = asyncio.Event()
 
-        async def ask_on(client: Client) -> list[Answer]:
-            return [await client.ask() for _ in left]
+        async def ask_on(client: Client) -> None:
+            while not over.is_set():
+                self._answers[client].append(await client.ask())
 
-        answers = await asyncio.gather(*map(ask_on, self._clients))
-        return [answer for some in answers for answer in some]
+        async with asyncio.TaskGroup() as tasks:
+            for client in self._clients:
+                tasks.create_task(ask_on(client))
+            yield
+            over.set()
 
-    async def fall_silent(self) -> None:
-        """Silence the database, and wait until every client is refused."""
+    async def outage(self, seconds: float, *, opens: bool) -> Outage:
+        """Silence the database, let it speak again, and wait until it serves everybody.
+
+        Args:
+            seconds: How long the silence lasts, from the moment at which all are refused.
+            opens: Whether the circuit opens; otherwise the seconds begin with the silence.
+        """
+        for answers in self._answers.values():
+            answers.clear()
         self._proxy.fall_silent()
-
-        async def until_refused(client: Client) -> None:
-            while not (await client.ask()).is_refusal:
-                pass
-
-        await asyncio.gather(*map(until_refused, self._clients))
-
-    async def hang(self) -> list[Answer]:
-        """Silence the database, and have each client ask once."""
-        self._proxy.fall_silent()
-        return await asyncio.gather(*(client.ask() for client in self._clients))
-
-    async def recover(self) -> Recovery:
-        """Let the database speak, and the clients ask until each has succeeded twice in turn."""
+        if opens:
+            await self._until_each(lambda answers: any(one.is_refusal for one in answers))
+        from_then = time.monotonic()
+        await asyncio.sleep(seconds)
         self._proxy.speak()
         spoke_at = time.monotonic()
+        await self._until_each(
+            lambda answers: (
+                [one.is_success and one.at > spoke_at for one in answers[-2:]] == [True, True]
+            )
+        )
+        answers = [one for some in self._answers.values() for one in some]
+        later = [one for one in answers if one.at > spoke_at]
+        failures = [one.at for one in later if not one.is_success]
+        return Outage(
+            [one for one in answers if from_then <= one.at - one.seconds < spoke_at],
+            min(one.at for one in later if one.is_success) - spoke_at,
+            max(failures, default=spoke_at) - spoke_at,
+        )
 
-        async def until_served(client: Client) -> list[Answer]:
-            answers: list[Answer] = []
-            while [answer.is_success for answer in answers[-2:]] != [True, True]:
-                answers.append(await client.ask())
-                await asyncio.sleep(PAUSE_SECONDS)
-            return answers
-
+    async def _until_each(self, holds: Callable[[list[Answer]], bool]) -> None:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            answers = await asyncio.gather(*map(until_served, self._clients))
-        successes = [one.at for some in answers for one in some if one.is_success]
-        failures = [one.at for some in answers for one in some if not one.is_success]
-        return Recovery(min(successes) - spoke_at, max(failures, default=spoke_at) - spoke_at)
+            while not all(map(holds, self._answers.values())):  # noqa: ASYNC110 - they are asking
+                await asyncio.sleep(POLL_SECONDS)
 
 
 async def run(*, quick: bool) -> list[Table]:
@@ -213,28 +230,21 @@ async def run(*, quick: bool) -> list[Table]:
     Raises:
         pytest.skip.Exception: There is no PostgreSQL; the text tells where to get one.
     """
-    outages = QUICK_OUTAGES if quick else OUTAGES
-    requests = QUICK_REQUESTS if quick else REQUESTS_PER_OUTAGE
-    with running_postgres() as postgres:
-        settings = Settings(environment="test", database_url=SecretStr(postgres.url))
-        await upgrade(settings)
-        while_open: list[Answer] = []
-        recoveries = []
-        async with crowd_of_service(postgres) as crowd:
-            for _ in range(outages):
-                await crowd.fall_silent()
-                while_open += await crowd.ask(requests)
-                recoveries.append(await crowd.recover())
-        without: list[Answer] = []
-        recoveries_without = []
-        async with crowd_of_service(postgres, **NEVER) as crowd:
-            for _ in range(outages):
-                without += await crowd.hang()
-                recoveries_without.append(await crowd.recover())
-    return [
-        _waiting(while_open, without),
-        _recovering({"open": recoveries, WITHOUT: recoveries_without}),
-    ]
+    number = QUICK_OUTAGES if quick else OUTAGES
+    shortest = QUICK_SILENCE_SECONDS if quick else SILENCE_SECONDS
+    silences = [shortest + LOOK_EVERY_SECONDS * index / number for index in range(number)]
+    gc.disable()
+    try:
+        with running_postgres() as postgres:
+            settings = Settings(environment="test", database_url=SecretStr(postgres.url))
+            await upgrade(settings)
+            async with crowd_of_service(postgres) as crowd:
+                outages = [await crowd.outage(seconds, opens=True) for seconds in silences]
+            async with crowd_of_service(postgres, **NEVER) as crowd:
+                without = [await crowd.outage(seconds, opens=False) for seconds in silences]
+    finally:
+        gc.enable()
+    return [_waiting(outages, without), _recovering({"open": outages, WITHOUT: without})]
 
 
 @asynccontextmanager
@@ -249,8 +259,9 @@ async def crowd_of_service(postgres: PostgresServer, **variables: str) -> AsyncI
             path = f"/api/v1/payments/{payment['id']}"
             clients = [await Client.connect(url, path) for _ in range(CLIENTS)]
             crowd = Crowd(clients, proxy)
-            await crowd.ask(WARM_UP_REQUESTS)
-            yield crowd
+            async with crowd.asking():
+                await asyncio.sleep(WARM_UP_SECONDS)
+                yield crowd
             for client in clients:
                 client.close()
 
@@ -267,11 +278,13 @@ def _service(**variables: str) -> Iterator[Service]:
             kill(service)
 
 
-def _waiting(while_open: Sequence[Answer], without: Sequence[Answer]) -> Table:
+def _waiting(outages: Sequence[Outage], outages_without: Sequence[Outage]) -> Table:
     table = Table(
         f"{CLIENTS} clients of a service whose database hangs",
         ["the circuit is", "answers", "p50 ms", "p99 ms", "max ms"],
     )
+    while_open = [answer for outage in outages for answer in outage.answers]
+    without = [answer for outage in outages_without for answer in outage.answers]
     refused = [answer for answer in while_open if answer.is_refusal]
     for method in ("POST", "GET"):
         _add_row(table, OPEN.format(method), [one for one in refused if one.method == method])
@@ -296,17 +309,17 @@ def _add_row(table: Table, name: str, answers: Sequence[Answer]) -> None:
     table.figures[name] = {f"{unit} ms": exactly(figure) for unit, figure in figures.items()}
 
 
-def _recovering(recoveries: dict[str, list[Recovery]]) -> Table:
+def _recovering(outages: Mapping[str, Sequence[Outage]]) -> Table:
     table = Table(
         "Seconds after the database speaks again",
         ["the circuit was", "first success", "last failure"],
     )
-    for name, some in recoveries.items():
+    for name, some in outages.items():
         first = quartiles([one.first_success_seconds for one in some])
         last = quartiles([one.last_failure_seconds for one in some])
         table.rows.append([name, with_quartiles(first, 2), with_quartiles(last, 2)])
         table.figures[name] = {"first success": first, "last failure": last}
-    slowest = Quartiles(*[max(one.last_failure_seconds for one in recoveries["open"])] * 3)
+    slowest = exactly(max(one.last_failure_seconds for one in outages["open"]))
     table.verdicts.append(Verdict("seconds to the last failure, at worst", slowest, Target(5.0)))
     return table
 
