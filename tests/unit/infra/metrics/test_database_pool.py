@@ -1,0 +1,108 @@
+"""The metric of the database's connections."""
+
+import gc
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool, QueuePool
+
+from example_service.infra.metrics.database_pool import PoolMetrics
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Where the metric is registered."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> PoolMetrics:
+    """A metric that watches nothing yet."""
+    metrics = PoolMetrics()
+    registry.register(metrics)
+    return metrics
+
+
+def figures(registry: CollectorRegistry) -> dict[str, float | None]:
+    """Connections by what they do."""
+    return {
+        state: registry.get_sample_value("database_pool_connections", {"state": state})
+        for state in ("in_use", "idle")
+    }
+
+
+def queue() -> QueuePool:
+    """A pool of connections to databases in memory."""
+    pool = create_engine("sqlite://", poolclass=QueuePool, pool_size=3).pool
+    assert isinstance(pool, QueuePool)
+    return pool
+
+
+def test_connections_are_counted_as_they_are_now(
+    registry: CollectorRegistry, metrics: PoolMetrics
+) -> None:
+    """Over all pools, and without anybody counting meanwhile."""
+    first, second = queue(), queue()
+    metrics.watch(first)
+    metrics.watch(second)
+    before = figures(registry)
+    connections = [first.connect(), first.connect(), second.connect()]
+    taken = figures(registry)
+    connections[0].close()
+    given_back = figures(registry)
+    for connection in connections[1:]:
+        connection.close()
+    for pool in (first, second):
+        pool.dispose()
+
+    assert [before, taken, given_back, figures(registry)] == [
+        {"in_use": 0, "idle": 0},
+        {"in_use": 3, "idle": 0},
+        {"in_use": 2, "idle": 1},
+        {"in_use": 0, "idle": 0},
+    ]
+
+
+def test_a_pool_is_forgotten_with_its_engine(
+    registry: CollectorRegistry, metrics: PoolMetrics
+) -> None:
+    """An application that ends takes its figures with it."""
+    pool = queue()
+    metrics.watch(pool)
+    pool.connect().close()
+    assert figures(registry) == {"in_use": 0, "idle": 1}
+
+    pool.dispose()
+    del pool
+    gc.collect()
+
+    assert not metrics._pools
+
+
+def test_a_pool_that_keeps_nothing_has_nothing_to_show(
+    registry: CollectorRegistry, metrics: PoolMetrics
+) -> None:
+    """Watching it is no error."""
+    metrics.watch(create_engine("sqlite://", poolclass=NullPool).pool)
+
+    assert figures(registry) == {"in_use": 0, "idle": 0}
+
+
+def test_a_pool_is_counted_once(registry: CollectorRegistry, metrics: PoolMetrics) -> None:
+    """However often it is watched."""
+    pool = queue()
+    metrics.watch(pool)
+    metrics.watch(pool)
+    connection = pool.connect()
+
+    assert figures(registry) == {"in_use": 1, "idle": 0}
+    connection.close()
+    pool.dispose()
+
+
+@pytest.mark.usefixtures("metrics")
+def test_another_metric_of_its_name_is_refused(registry: CollectorRegistry) -> None:
+    """Its name is known before there is a figure."""
+    with pytest.raises(ValueError, match="database_pool_connections"):
+        registry.register(PoolMetrics())
