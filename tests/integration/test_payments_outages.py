@@ -1,0 +1,113 @@
+"""Payments and a PostgreSQL that crashes and comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from example_service.core.settings import PaymentSettings, Settings
+from example_service.infra.database.database import Database, open_database
+from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.models import Payment, PaymentStatus
+from example_service.payments.repository import PaymentRepository
+from example_service.payments.service import PaymentService
+from example_service.payments.worker import PaymentWorker
+from tests.databases import NOON, PostgresDatabases, at
+from tests.unit.payments.fakes import ORDER, FakeProvider, nothing, pending_payment
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 30.0
+SETTINGS = PaymentSettings(poll_seconds=0.01)
+
+
+@pytest.fixture
+async def database(postgres_settings: Settings) -> AsyncIterator[Database]:
+    """The database, whose circuit is half-open soon after it has opened."""
+    circuit_breaker_registry.configure({"database": {"recovery_timeout": 0.05}})
+    async with open_database(postgres_settings) as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The time of day, in seconds; it is noon."""
+    return FakeClock(NOON.timestamp())
+
+
+@pytest.fixture
+def provider() -> FakeProvider:
+    """A provider that is well."""
+    return FakeProvider()
+
+
+@pytest.fixture
+def service(database: Database, provider: FakeProvider, clock: FakeClock) -> PaymentService:
+    """A service in front of both."""
+    return PaymentService(
+        database, provider, SETTINGS, now=lambda: datetime.fromtimestamp(clock.now, UTC)
+    )
+
+
+async def test_a_crash_between_the_charge_and_its_record_loses_nothing(
+    service: PaymentService,
+    provider: FakeProvider,
+    clock: FakeClock,
+    postgres_databases: PostgresDatabases,
+) -> None:
+    """The payment is pending, and the next attempt records the charge without a second one."""
+
+    async def crash() -> None:
+        postgres_databases.server.crash()
+
+    provider.meanwhile = crash
+    payment = await service.pay(ORDER, "k")
+    assert payment.status is PaymentStatus.PENDING
+    assert provider.charged == {payment.id: 1}
+
+    postgres_databases.server.start()
+    provider.meanwhile = nothing
+    assert await service.take_up(1) == []
+    clock.advance(SETTINGS.claim_seconds)
+    (again,) = await service.take_up(1)
+    finished = await service.work_on(again)
+
+    assert (finished.status, finished.charge_id) == (
+        PaymentStatus.SUCCEEDED,
+        f"ch_{payment.id}",
+    )
+    assert provider.charged == {payment.id: 1}
+
+
+async def test_the_worker_survives_a_crash(
+    service: PaymentService,
+    provider: FakeProvider,
+    database: Database,
+    postgres_databases: PostgresDatabases,
+) -> None:
+    """It finishes what is pending as soon as the database is back."""
+    due = [pending_payment(due_at=at(0)) for _ in range(3)]
+
+    async def newest() -> list[Payment]:
+        async with database.transaction() as session:
+            return list(await PaymentRepository(session).newest(10))
+
+    breaker = CircuitBreaker("payment", registry=None)
+    guard = circuit_breaker_registry.get_or_create("database")
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        async with database.transaction() as session:
+            for payment in due:
+                assert await PaymentRepository(session).add(payment)
+        postgres_databases.server.crash()
+        async with PaymentWorker(service, breaker, SETTINGS).running():
+            while guard.total_failures < 3:  # noqa: ASYNC110 - Nothing tells of a failure.
+                await asyncio.sleep(0.01)
+            assert not provider.charged
+            postgres_databases.server.start()
+            while len(provider.charged) < 3:  # noqa: ASYNC110 - Nothing tells of a charge.
+                await asyncio.sleep(0.01)
+
+    assert provider.charged == {payment.id: 1 for payment in due}
+    assert [payment.status for payment in await newest()] == [PaymentStatus.SUCCEEDED] * 3

@@ -1,0 +1,141 @@
+"""Several replicas of the service on one PostgreSQL, which share the pending payments."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+
+from example_service.core.settings import Settings
+from example_service.infra.database.database import Database, open_database
+from example_service.payments.models import Payment, PaymentStatus
+from tests.integration.test_serve import Service
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_SECONDS = 60.0
+ORDERS = 200
+SUCCESSES = re.compile(r'\ncircuit_breaker_successes_total\{name="payment"\} (\S+)\n')
+
+
+@pytest.fixture
+def sandbox() -> Iterator[dict[str, str]]:
+    """Where the one provider of all replicas listens."""
+    command = [sys.executable, "-m", "example_service.sandbox", "--seed", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield json.loads(cast("IO[bytes]", process.stdout).readline())
+        cast("IO[bytes]", process.stdin).close()
+
+
+@pytest.fixture
+def replicas(
+    postgres_settings: Settings, sandbox: dict[str, str], tmp_path: Path
+) -> Iterator[list[Service]]:
+    """Three processes of the service, in a hurry."""
+    services = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        services.append(
+            Service(
+                folder,
+                DATABASE_URL=postgres_settings.database_url.get_secret_value(),
+                DATABASE__POOL_SIZE="3",
+                PAYMENT_PROVIDER__BASE_URL=sandbox["provider"],
+                CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="0.2",
+                CIRCUIT_BREAKERS__PAYMENT__SUCCESS_THRESHOLD="1",
+                PAYMENTS__BATCH_SIZE="5",
+                PAYMENTS__CLAIM_SECONDS="5",
+                PAYMENTS__POLL_SECONDS="0.05",
+                PAYMENTS__RETRY_SECONDS="0.5",
+                PAYMENTS__MAX_RETRY_SECONDS="1",
+            )
+        )
+    yield services
+    for service in services:
+        if service.process.poll() is None:
+            os.killpg(service.process.pid, signal.SIGKILL)
+            service.process.wait()
+
+
+async def turn(client: httpx.AsyncClient, sandbox: dict[str, str], mode: str) -> None:
+    """Set the mode of the provider."""
+    response = await client.put(f"{sandbox['control']}/sandbox/mode", json={"mode": mode})
+    response.raise_for_status()
+
+
+async def order(client: httpx.AsyncClient, urls: list[str]) -> list[str]:
+    """Order many payments, a few at once, from all replicas in turn; their ids."""
+    few = asyncio.Semaphore(10)
+
+    async def post(number: int) -> str:
+        async with few:
+            response = await client.post(
+                f"{urls[number % len(urls)]}/api/v1/payments",
+                json={"amount": 100 + number, "currency": "EUR", "customer_id": "customer-7"},
+                headers={"Idempotency-Key": f"order-{number}"},
+            )
+        assert response.status_code == 202, response.text
+        return str(response.json()["id"])
+
+    return await asyncio.gather(*(post(number) for number in range(ORDERS)))
+
+
+async def statuses(database: Database) -> Counter[PaymentStatus]:
+    """How many payments there are of each status."""
+    query = select(Payment.status, func.count().label("payments")).group_by(Payment.status)
+    async with database.transaction() as session:
+        rows = (await session.execute(query)).all()
+    return Counter({row.status: row.payments for row in rows})
+
+
+async def finished(database: Database, number: int) -> None:
+    """Wait until so many payments have succeeded."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (await statuses(database))[PaymentStatus.SUCCEEDED] < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def successes(client: httpx.AsyncClient, url: str) -> float:
+    """How many answers of the provider a replica has got."""
+    found = SUCCESSES.search((await client.get(f"{url}/metrics")).text)
+    assert found is not None
+    return float(found[1])
+
+
+async def test_replicas_share_the_work_and_charge_each_payment_once(
+    replicas: list[Service], sandbox: dict[str, str], postgres_settings: Settings
+) -> None:
+    """One of them is killed in the middle, and the others finish what it had taken up."""
+    urls = [service.url for service in replicas]
+    async with (
+        open_database(postgres_settings) as database,
+        httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client,
+    ):
+        await turn(client, sandbox, "failing")
+        ids = await order(client, urls)
+        assert await statuses(database) == {PaymentStatus.PENDING: ORDERS}
+
+        await turn(client, sandbox, "healthy")
+        await finished(database, 1)
+        replicas[0].process.kill()
+        await finished(database, ORDERS)
+
+        assert await statuses(database) == {PaymentStatus.SUCCEEDED: ORDERS}
+        report: dict[str, Any] = (await client.get(f"{sandbox['control']}/sandbox/charges")).json()
+        shares = [await successes(client, url) for url in urls[1:]]
+
+    charged = {charge["idempotency_key"]: charge["times_charged"] for charge in report["charges"]}
+    assert charged == dict.fromkeys(ids, 1)
+    assert report["total_charges"] == ORDERS
+    assert all(share > 0 for share in shares), shares
