@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import Script
 from alembic.util import CommandError
-from sqlalchemy import Connection, Inspector, inspect, text
+from sqlalchemy import Column, Connection, Inspector, Integer, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from example_service import migrations
 from example_service.core.settings import Settings
-from example_service.infra.database.base import Base
+from example_service.infra.database.base import Base, UTCDateTime
 from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import create_migration_engine
 from example_service.migrations import (
@@ -304,6 +305,35 @@ class TestScripts:
             "ix_payments_created_at",
             "ix_payments_due_at",
         }
+
+    @pytest.mark.usefixtures("settings")
+    def test_a_new_migration_outlives_our_code(
+        self, add_revision: AddRevision, empty_database: Settings
+    ) -> None:
+        """It is written with the library's types, in the house's style, and can be applied."""
+        add_revision()
+        config = alembic_config()
+        config.set_main_option("script_location", str(migrations._FOLDER).replace("%", "%%"))
+        asyncio.run(upgrade(empty_database))
+        moments = Table(
+            "moments",
+            Base.metadata,
+            Column("id", Integer, primary_key=True),
+            Column("seen_at", UTCDateTime),
+        )
+        try:
+            made = command.revision(config, "add moments", autogenerate=True)
+        finally:
+            Base.metadata.remove(moments)
+
+        assert isinstance(made, Script)
+        script = Path(made.path).read_text()
+        assert Path(made.path).name.endswith("_add_moments.py")
+        assert 'sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True)' in script
+        assert 'sa.PrimaryKeyConstraint("id", name=op.f("pk_moments"))' in script
+        assert "example_service" not in script
+        command.upgrade(config, "head")
+        assert "moments" in asyncio.run(tables(empty_database))
 
     def test_there_is_one_line_of_migrations(self) -> None:
         """Two heads would leave it open which comes first."""
