@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
 from example_service.payments.models import Payment, PaymentStatus
-from tests.integration.test_serve import Service
+from tests.service_process import Service
 
 pytestmark = pytest.mark.integration
 
