@@ -67,7 +67,6 @@ def create_engine(settings: Settings) -> AsyncEngine:
         pool_timeout=database.pool_timeout_seconds,
         pool_pre_ping=True,
         pool_recycle=_RECYCLE_SECONDS,
-        hide_parameters=True,
     )
     # The dialect's own ping begins and rolls back a transaction, and may hang for as long as a
     # statement in each of its four steps.
@@ -135,7 +134,9 @@ def _postgresql_engine(
     settings: Settings, statement_timeout_seconds: float, **options: Any
 ) -> AsyncEngine:
     arguments = _postgresql_arguments(settings, statement_timeout_seconds)
-    engine = create_async_engine(database_url(settings), connect_args=arguments, **options)
+    engine = create_async_engine(
+        database_url(settings), connect_args=arguments, hide_parameters=True, **options
+    )
     event.listen(engine.sync_engine, "handle_error", _give_up_connection)
     return engine
 
