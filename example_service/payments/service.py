@@ -170,16 +170,18 @@ class PaymentService:
         return await self._provider.find_charge(payment.id, payment.order)
 
     async def _fail(self, payment: Payment, reason: FailureReason) -> Payment:
-        logger.warning(
-            "A payment has failed; nothing was charged",
-            extra={
-                "payment_id": str(payment.id),
-                "attempts": payment.attempts,
-                "reason": reason.value,
-            },
-        )
         async with self._database.transaction() as session:
-            return await PaymentRepository(session).fail(payment, reason, self._now())
+            failed = await PaymentRepository(session).fail(payment, reason, self._now())
+        if failed.status is PaymentStatus.FAILED:
+            logger.warning(
+                "A payment has failed; nothing was charged",
+                extra={
+                    "payment_id": str(payment.id),
+                    "attempts": payment.attempts,
+                    "reason": reason.value,
+                },
+            )
+        return failed
 
     async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
         wait = timedelta(seconds=seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311

@@ -312,9 +312,14 @@ class TestOutcomesThatCannotBeStored:
 
     @pytest.mark.parametrize("fault", [*ATTEMPTS, *NOT_ASKED, OrderRefusedError(400)], ids=repr)
     async def test_no_other_outcome_raises_either(
-        self, fault: Exception, service: PaymentService, provider: FakeProvider, other: Database
+        self,
+        fault: Exception,
+        service: PaymentService,
+        provider: FakeProvider,
+        other: Database,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The payment is accepted, so its client is told of no error."""
+        """The payment is accepted, so its client is told of no error, and the log of no end."""
 
         async def lose_the_database() -> None:
             database_breaker().force_open("maintenance")
@@ -326,6 +331,7 @@ class TestOutcomesThatCannotBeStored:
         assert outcome(payment) == (PENDING, None, None, 0, None)
         there = await found(other, payment)
         assert (outcome(there), there.due_at) == (outcome(payment), at(30))
+        assert "A payment has failed" not in caplog.text
 
 
 class TestTakeUp:
