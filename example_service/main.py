@@ -28,7 +28,7 @@ from example_service.api.routers import (
 )
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
-from example_service.infra.database.database import Database, database_breaker, open_database
+from example_service.infra.database.database import database_breaker, open_database
 from example_service.infra.http_client import create_http_client
 from example_service.infra.metrics import pool_metrics, request_metrics, shared_metrics
 from example_service.infra.resilience import circuit_breaker_registry
@@ -144,7 +144,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool_metrics.watch(database.engine.pool)
         await stack.enter_async_context(shared_metrics())
         provider = _payment_provider(settings, client)
-        service = _payment_service(settings, database, provider)
+        service = PaymentService(database, provider, settings.payments) if provider else None
         app.state.http_client = client
         app.state.database = database
         app.state.payment_provider = provider
@@ -164,12 +164,6 @@ def _payment_provider(settings: Settings, client: httpx.AsyncClient) -> PaymentP
     return PaymentProvider(
         client, provider.base_url, payment_breaker(), timeout_seconds=provider.timeout_seconds
     )
-
-
-def _payment_service(
-    settings: Settings, database: Database, provider: PaymentProvider | None
-) -> PaymentService | None:
-    return None if provider is None else PaymentService(database, provider, settings.payments)
 
 
 def __getattr__(name: str) -> FastAPI:

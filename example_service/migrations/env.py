@@ -11,8 +11,7 @@ import example_service.payments.models  # noqa: F401 - brings its tables into th
 from example_service.core.settings import load_settings
 from example_service.infra.database.base import Base, UTCDateTime
 from example_service.infra.database.engine import create_migration_engine
-
-_STATEMENT_TIMEOUT_SECONDS = 60.0
+from example_service.migrations import STATEMENT_TIMEOUT_SECONDS
 
 
 def _migrate(connection: Connection) -> None:
@@ -35,7 +34,7 @@ def _render(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
 
 async def _connect_and_migrate() -> None:
     engine = create_migration_engine(
-        load_settings(), statement_timeout_seconds=_STATEMENT_TIMEOUT_SECONDS
+        load_settings(), statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS
     )
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
