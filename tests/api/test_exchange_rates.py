@@ -1,6 +1,6 @@
 """Exchange rates through the whole application, in front of a provider that is faked."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -12,6 +12,7 @@ from example_service.infra.resilience import CircuitBreaker, circuit_breaker_reg
 from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.exceptions import ProviderUnavailableError
+from tests.api.conftest import Serve
 
 PROVIDER_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
@@ -43,14 +44,9 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
     """A client of the running application."""
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
-    ):
-        yield client
+    return await serve(app)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -17,6 +17,7 @@ from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
+from tests.api.conftest import Serve
 
 PROVIDER_URL = "https://provider.test"
 PAYMENTS = "/api/v1/payments"
@@ -33,14 +34,9 @@ def app(settings: Settings) -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
     """A client of the running application."""
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
-    ):
-        yield client
+    return await serve(app)
 
 
 def charge_of(request: httpx.Request) -> httpx.Response:

@@ -1,16 +1,10 @@
 """Several replicas of the service on one PostgreSQL, which share the pending payments."""
 
 import asyncio
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
 
 import httpx
 import pytest
@@ -19,7 +13,8 @@ from sqlalchemy import func, select
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
 from example_service.payments.models import Payment, PaymentStatus
-from tests.service_process import Service
+from tests.chaos.sandbox import Sandbox, running_sandbox
+from tests.service_process import Service, kill
 
 pytestmark = pytest.mark.integration
 
@@ -29,17 +24,15 @@ SUCCESSES = re.compile(r'\ncircuit_breaker_successes_total\{name="payment"\} (\S
 
 
 @pytest.fixture
-def sandbox() -> Iterator[dict[str, str]]:
-    """Where the one provider of all replicas listens."""
-    command = [sys.executable, "-m", "example_service.sandbox", "--seed", "1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield json.loads(cast("IO[bytes]", process.stdout).readline())
-        cast("IO[bytes]", process.stdin).close()
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """The one provider of all replicas."""
+    with running_sandbox(1, tmp_path) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
 def replicas(
-    postgres_settings: Settings, sandbox: dict[str, str], tmp_path: Path
+    postgres_settings: Settings, sandbox: Sandbox, tmp_path: Path
 ) -> Iterator[list[Service]]:
     """Three processes of the service, in a hurry."""
     services = []
@@ -51,7 +44,7 @@ def replicas(
                 folder,
                 DATABASE_URL=postgres_settings.database_url.get_secret_value(),
                 DATABASE__POOL_SIZE="3",
-                PAYMENT_PROVIDER__BASE_URL=sandbox["provider"],
+                PAYMENT_PROVIDER__BASE_URL=sandbox.provider_url,
                 CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="0.2",
                 CIRCUIT_BREAKERS__PAYMENT__SUCCESS_THRESHOLD="1",
                 PAYMENTS__BATCH_SIZE="5",
@@ -63,15 +56,7 @@ def replicas(
         )
     yield services
     for service in services:
-        if service.process.poll() is None:
-            os.killpg(service.process.pid, signal.SIGKILL)
-            service.process.wait()
-
-
-async def turn(client: httpx.AsyncClient, sandbox: dict[str, str], mode: str) -> None:
-    """Set the mode of the provider."""
-    response = await client.put(f"{sandbox['control']}/sandbox/mode", json={"mode": mode})
-    response.raise_for_status()
+        kill(service)
 
 
 async def order(client: httpx.AsyncClient, urls: list[str]) -> list[str]:
@@ -114,7 +99,7 @@ async def successes(client: httpx.AsyncClient, url: str) -> float:
 
 
 async def test_replicas_share_the_work_and_charge_each_payment_once(
-    replicas: list[Service], sandbox: dict[str, str], postgres_settings: Settings
+    replicas: list[Service], sandbox: Sandbox, postgres_settings: Settings
 ) -> None:
     """One of them is killed in the middle, and the others finish what it had taken up."""
     urls = [service.url for service in replicas]
@@ -122,20 +107,20 @@ async def test_replicas_share_the_work_and_charge_each_payment_once(
         open_database(postgres_settings) as database,
         httpx.AsyncClient(timeout=DEADLINE_SECONDS) as client,
     ):
-        await turn(client, sandbox, "failing")
+        await sandbox.turn({"mode": "failing"})
         ids = await order(client, urls)
         assert await statuses(database) == {PaymentStatus.PENDING: ORDERS}
 
-        await turn(client, sandbox, "healthy")
+        await sandbox.turn({"mode": "healthy"})
         await finished(database, 1)
         replicas[0].process.kill()
         await finished(database, ORDERS)
 
         assert await statuses(database) == {PaymentStatus.SUCCEEDED: ORDERS}
-        report: dict[str, Any] = (await client.get(f"{sandbox['control']}/sandbox/charges")).json()
+        charges = await sandbox.charges()
         shares = [await successes(client, url) for url in urls[1:]]
 
-    charged = {charge["idempotency_key"]: charge["times_charged"] for charge in report["charges"]}
+    charged = {charge.idempotency_key: charge.times_charged for charge in charges}
     assert charged == dict.fromkeys(ids, 1)
-    assert report["total_charges"] == ORDERS
+    assert sum(charge.times_charged for charge in charges) == ORDERS
     assert all(share > 0 for share in shares), shares

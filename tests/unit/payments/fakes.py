@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
+from example_service.infra.database.database import Database
 from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
 from example_service.payments.provider import Charged, Declined, PaymentProvider
+from example_service.payments.repository import PaymentRepository
 from tests.databases import NOON, at
 
 Meanwhile: TypeAlias = Callable[[], Awaitable[None]]
@@ -26,6 +28,14 @@ def pending_payment(**values: Any) -> Payment:
         **ORDER.model_dump(),
     }
     return Payment(**given | values)
+
+
+async def found(database: Database, payment: Payment) -> Payment:
+    """A payment as whoever holds this database sees it now."""
+    async with database.transaction() as session:
+        there = await PaymentRepository(session).find(payment.id)
+    assert there is not None
+    return there
 
 
 async def nothing() -> None:

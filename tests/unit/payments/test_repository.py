@@ -1,7 +1,7 @@
 """Payments in the database: one for each key, one owner at a time, and final when finished."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from example_service.infra.database.database import Database, open_database
 from example_service.payments.models import FailureReason, Payment, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from tests.databases import NOON, at
-from tests.unit.payments.fakes import ORDER, pending_payment
+from tests.unit.payments.fakes import ORDER, found, pending_payment
 
 T = TypeVar("T")
 
@@ -32,13 +32,6 @@ async def stored(database: Database, *payments: Payment) -> list[UUID]:
     return ids
 
 
-async def found(database: Database, payment: Payment) -> Payment:
-    """A payment as it is now."""
-    there = await within(database, lambda payments: payments.find(payment.id))
-    assert there is not None
-    return there
-
-
 def outcome(payment: Payment) -> tuple[object, ...]:
     """What may change of a payment."""
     return (
@@ -49,13 +42,6 @@ def outcome(payment: Payment) -> tuple[object, ...]:
         payment.due_at,
         payment.finished_at,
     )
-
-
-@pytest.fixture
-async def other(settings: Settings) -> AsyncIterator[Database]:
-    """The same database, as another process holds it."""
-    async with open_database(settings) as other:
-        yield other
 
 
 class TestAdd:

@@ -24,7 +24,7 @@ from example_service.payments.models import FailureReason, Payment, PaymentStatu
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService, utc_now
 from tests.databases import NOON, at
-from tests.unit.payments.fakes import ORDER, FakeProvider, pending_payment
+from tests.unit.payments.fakes import ORDER, FakeProvider, found, pending_payment
 
 PENDING, SUCCEEDED, FAILED = PaymentStatus
 DAY = PaymentSettings().give_up_seconds
@@ -36,14 +36,6 @@ ATTEMPTS = [
     ProviderRefusedError(401),
 ]
 NOT_ASKED = [CircuitOpenError("open"), NoFreeConnectionError("busy")]
-
-
-async def found(database: Database, payment: Payment) -> Payment:
-    """A payment as others see it."""
-    async with database.transaction() as session:
-        there = await PaymentRepository(session).find(payment.id)
-    assert there is not None
-    return there
 
 
 async def store(database: Database, **values: Any) -> Payment:

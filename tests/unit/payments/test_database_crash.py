@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +13,7 @@ from example_service.payments.models import Payment, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService
 from example_service.payments.worker import PaymentWorker
-from tests.databases import NOON, PostgresDatabases, at
+from tests.databases import PostgresDatabases, at
 from tests.unit.payments.fakes import ORDER, FakeProvider, nothing, pending_payment
 
 pytestmark = pytest.mark.integration
@@ -29,26 +28,6 @@ async def database(postgres_settings: Settings) -> AsyncIterator[Database]:
     circuit_breaker_registry.configure({"database": {"recovery_timeout": 0.05}})
     async with open_database(postgres_settings) as database:
         yield database
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """The time of day, in seconds; it is noon."""
-    return FakeClock(NOON.timestamp())
-
-
-@pytest.fixture
-def provider() -> FakeProvider:
-    """A provider that is well."""
-    return FakeProvider()
-
-
-@pytest.fixture
-def service(database: Database, provider: FakeProvider, clock: FakeClock) -> PaymentService:
-    """A service in front of both."""
-    return PaymentService(
-        database, provider, SETTINGS, now=lambda: datetime.fromtimestamp(clock.now, UTC)
-    )
 
 
 async def test_a_crash_between_the_charge_and_its_record_loses_nothing(
