@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any, Self
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 
 from benchmarks.rivals import (
     FLOOR,
@@ -23,6 +23,7 @@ from benchmarks.rivals import (
 from benchmarks.rounds import Plan, Samples, Slice, interleave
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.infra.metrics import CircuitBreakerCollector
+from example_service.infra.metrics.exposition import render
 
 BARE = "bare await"
 NATIVE = "three counters and a gauge, labelled"
@@ -421,7 +422,7 @@ async def _bytes_per_used_breaker(contender: Contender, breakers: int) -> float:
             kept[number] = contender.construct(name, FAILURE_THRESHOLD)
             for function in (succeed, fail, succeed):
                 await use(contender.forms(kept[number]), function)
-        generate_latest(REGISTRY)
+        render(REGISTRY)
     return traced.bytes_kept / breakers
 
 
@@ -513,7 +514,7 @@ async def time_scrape(contenders: Sequence[Contender], plan: Plan) -> Table:
 def _scraping(registry: CollectorRegistry) -> Slice:
     async def run(count: int) -> None:
         for _ in range(count):
-            generate_latest(registry)
+            render(registry)
 
     return run
 

@@ -9,9 +9,13 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from example_service.infra.metrics.multiprocess import this_worker
+from example_service.infra.metrics.text import encode_families
 
 # The library takes any version for one that it can write, and fails on those that are no number.
 _KNOWN_VERSIONS: Final = frozenset(("0.0.1", "0.0.4", "1.0.0"))
+
+# The ways of writing names that change those that need no escaping.
+_ESCAPED_NAMES: Final = ("escaping=dots", "escaping=values")
 
 # Text of this kind shrinks to a fifteenth at the lowest level already.
 _GZIP_LEVEL: Final = 1
@@ -50,7 +54,11 @@ def render(
 ) -> Exposition:
     """Render the figures of one registry, in the format that fits the two headers best."""
     encode, content_type = choose_encoder(_known_formats(accept))
-    body = encode(registry)
+    if content_type.endswith(_ESCAPED_NAMES):
+        body = encode(registry)
+    else:
+        open_metrics = content_type.startswith("application/openmetrics-text")
+        body = encode_families(registry, encode, open_metrics=open_metrics)
     headers = {
         "Content-Type": content_type,
         "Cache-Control": "no-store",
