@@ -1,14 +1,13 @@
 """One line in the log for each request."""
 
 import logging
-from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 import structlog
 from structlog.contextvars import get_contextvars
 
-from example_service.core.logging import writes_to_console
+from example_service.core.logging import timestamp, writes_to_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +70,7 @@ class AccessLog:
             )
             return
         self._write_finished(
-            f'{{"timestamp":"{datetime.now(UTC).isoformat()}","level":"info","logger":"{_NAME}",'
+            f'{{"timestamp":"{timestamp()}","level":"info","logger":"{_NAME}",'
             f'"event":"{_EVENT}","request_id":"{request_id}",'
             f'"trace_id":"{traceparent[_TRACE_ID]}","method":{quoted(method)},'
             f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'

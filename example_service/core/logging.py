@@ -12,6 +12,8 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
+from functools import lru_cache
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -94,10 +96,22 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
         server_logger.propagate = name != "uvicorn.access"
 
 
+def timestamp() -> str:
+    """Now, in UTC and to the microsecond, as every line has it (ISO 8601)."""
+    second, nanoseconds = divmod(time_ns(), 1_000_000_000)
+    return f"{_to_the_second(second)}.{nanoseconds // 1_000:06d}+00:00"
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(second: int) -> str:
+    # Many lines share a second, and this is most of a line's price.
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventDict:
     """Put the members that every line has in front, and add those of the request."""
     line: dict[str, Any] = {
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": timestamp(),
         "level": level,
         "logger": event_dict.pop("logger", None) or logger.name,
         "event": event_dict.pop("event"),

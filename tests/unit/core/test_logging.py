@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from example_service.core import context
+from example_service.core import logging as core_logging
 from example_service.core.logging import configure_logging, writes_to_console
 from example_service.core.settings import LogSettings, Settings
 
@@ -63,6 +64,32 @@ def test_both_kinds_of_loggers_write_the_same_line(capsys: pytest.CaptureFixture
         "breaker": "payment",
         "failures": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (1_700_000_000_000_000_000, "2023-11-14T22:13:20.000000+00:00"),
+        (1_700_000_000_000_001_999, "2023-11-14T22:13:20.000001+00:00"),
+        (1_700_000_000_999_999_999, "2023-11-14T22:13:20.999999+00:00"),
+        (1_700_000_001_000_000_000, "2023-11-14T22:13:21.000000+00:00"),
+        (1_700_000_000_500_000_000, "2023-11-14T22:13:20.500000+00:00"),
+    ],
+)
+def test_a_line_has_the_time_to_the_microsecond(
+    nanoseconds: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Always as wide, so that lines sort as text; also after a clock that was put back."""
+    configured(format="json")
+    monkeypatch.setattr(core_logging, "time_ns", lambda: nanoseconds)
+
+    structlog.get_logger("shop").info("open")
+
+    (line,) = json_lines(capsys)
+    assert line["timestamp"] == text
 
 
 def test_lines_written_for_a_request_carry_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
