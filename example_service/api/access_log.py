@@ -12,6 +12,7 @@ from example_service.core.logging import timestamp, writes_to_console
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from example_service.core.context import RequestIdentity
     from example_service.core.settings import Settings
 
 _NAME = "example_service.access"
@@ -39,8 +40,7 @@ class AccessLog:
 
     def write(
         self,
-        request_id: str,
-        traceparent: str,
+        identity: "RequestIdentity",
         *,
         method: str,
         route: str,
@@ -51,8 +51,7 @@ class AccessLog:
         """Write the line of one request.
 
         Args:
-            request_id: Its id; ASCII without quotes and backslashes, as `identify` has it.
-            traceparent: Names its trace; likewise.
+            identity: Its ids, which need no escaping.
             method: Method as it was sent.
             route: Template of the route that served it.
             status: Status of the answer.
@@ -69,6 +68,7 @@ class AccessLog:
                 client=client,
             )
             return
+        request_id, traceparent, _ = identity
         self._write_finished(
             f'{{"timestamp":"{timestamp()}","level":"info","logger":"{_NAME}",'
             f'"event":"{_EVENT}","request_id":"{request_id}",'

@@ -18,7 +18,7 @@ from example_service.api.in_flight import InFlight
 from example_service.api.problems import Problem, problem_from, problem_from_refusal
 from example_service.api.request_identity import identify, new_identity
 from example_service.api.route_table import RouteTable
-from example_service.core.context import request_id, traceparent
+from example_service.core.context import identity
 
 if TYPE_CHECKING:
     from example_service.api.access_log import AccessLog
@@ -93,8 +93,7 @@ class RequestMiddleware:
         if self._routes is None:
             self._routes = RouteTable(scope["app"].routes)
         exchange = _Exchange(scope, receive, send, self._max_body_bytes)
-        id_token = request_id.set(exchange.request_id)
-        trace_token = traceparent.set(exchange.traceparent)
+        token = identity.set(exchange.identity)
         self._metrics.started()
         in_flight = self._in_flight
         in_flight[exchange] = None
@@ -123,16 +122,14 @@ class RequestMiddleware:
             if self._access_log.is_on:
                 client = scope.get("client")
                 self._access_log.write(
-                    exchange.request_id,
-                    exchange.traceparent,
+                    exchange.identity,
                     method=scope["method"],
                     route=route,
                     status=exchange.status,
                     duration_seconds=duration,
                     client=client[0] if client else None,
                 )
-            traceparent.reset(trace_token)
-            request_id.reset(id_token)
+            identity.reset(token)
 
     async def _answer(self, problem: Problem, exchange: "_Exchange") -> None:
         """Send a problem, unless another answer has begun.
@@ -188,9 +185,9 @@ class _Exchange:
         if scope["http_version"] not in _ANNOUNCING_BODIES:
             self.may_have_body = True
         if given_id is None and given_trace is None:
-            self.request_id, self.traceparent, self._headers = new_identity()
+            self.identity = new_identity()
         else:
-            self.request_id, self.traceparent, self._headers = identify(given_id, given_trace)
+            self.identity = identify(given_id, given_trace)
 
     async def receive(self) -> Message:
         """What the application receives a body by: counts it."""
@@ -218,7 +215,7 @@ class _Exchange:
         if self.status >= _FIRST_ERROR_STATUS and _is_plain_text(headers):
             self._refusal = message
             return _nothing()
-        message["headers"] = [*headers, *self._headers]
+        message["headers"] = [*headers, *self.identity[2]]
         self.began = True
         return self._send(message)
 

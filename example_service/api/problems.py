@@ -73,7 +73,7 @@ class Problem:
             "status": self.type.status,
             "detail": self.type.meaning if self.detail is None else self.detail,
             "instance": _instance(scope),
-            "request_id": context.request_id.get(),
+            "request_id": context.request_id(),
         }
         # The members of the standard come first, and no extension can replace one.
         body = {**members, **self.extensions, **members}

@@ -3,16 +3,8 @@
 import os
 import random
 import re
-from typing import TypeAlias
 
-RequestIdentity: TypeAlias = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
-"""The ids of one request, in printable ASCII: its own, the trace header, and both as headers.
-
-A plain tuple, for one is made for every request. The first is the caller's `X-Request-ID` where
-that was sane, else 32 hex digits made here. The second is the value of `traceparent` for the
-response and for calls made while serving: it names the trace, the caller's or a new one, and this
-request's own span in it. The third is what the response's headers get.
-"""
+from example_service.core.context import RequestIdentity
 
 _BATCH = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._~:+/=@-]{1,128}")

@@ -1,20 +1,39 @@
 """What is known about the request being served, for code that is not handed the request.
 
-The middleware sets both variables when a request enters and puts them back when it has left.
-Log lines and outgoing calls read them. Outside a request both are `None`.
+The middleware sets the identity when a request enters and puts it back when it has left. Log lines
+and outgoing calls read it.
 """
 
 from contextvars import ContextVar
+from typing import TypeAlias
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request being served: the caller's own where it was sane, else one made here.
+RequestIdentity: TypeAlias = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
+"""The ids of one request, in printable ASCII: its own, the trace header, and both as headers.
 
-Only printable ASCII, safe to write into a header or a log line.
+A plain tuple, for one is made for every request. What the first two are, `request_id` and
+`traceparent` say; the third is what the response's headers get.
 """
 
-traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""The W3C Trace Context header to send with calls made for this request.
+identity: ContextVar[RequestIdentity | None] = ContextVar("identity", default=None)
+"""The identity of the request being served; None outside a request."""
 
-A whole header value, `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`: the trace of the caller
-(or a new one) with this service's own span as the parent of whatever is called.
-"""
+
+def request_id() -> str | None:
+    """The id of the request being served: the caller's own where it was sane, else one made here.
+
+    Only printable ASCII without quotes and backslashes, safe to write into a header or a log line.
+    None outside a request.
+    """
+    current = identity.get()
+    return None if current is None else current[0]
+
+
+def traceparent() -> str | None:
+    """The W3C Trace Context header to send with calls made for this request.
+
+    A whole header value, `00-<32 hex digits>-<16 hex digits>-<2 hex digits>`: the trace of the
+    caller (or a new one) with this service's own span as the parent of whatever is called. None
+    outside a request.
+    """
+    current = identity.get()
+    return None if current is None else current[1]

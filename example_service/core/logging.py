@@ -116,9 +116,9 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
         "logger": event_dict.pop("logger", None) or logger.name,
         "event": event_dict.pop("event"),
     }
-    if (current_id := request_id.get()) is not None:
+    if (current_id := request_id()) is not None:
         line["request_id"] = current_id
-    if (parent := traceparent.get()) is not None:
+    if (parent := traceparent()) is not None:
         line["trace_id"] = parent[_TRACE_ID]
     line.update(event_dict)
     return dict(format_exc_info(logger, level, line)) if "exc_info" in line else line

@@ -68,7 +68,7 @@ def _reclaimed(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
 
 
 async def _pass_on_context(request: httpx.Request) -> None:
-    if (request_id := context.request_id.get()) is not None:
+    if (request_id := context.request_id()) is not None:
         request.headers["X-Request-ID"] = request_id
-    if (traceparent := context.traceparent.get()) is not None:
+    if (traceparent := context.traceparent()) is not None:
         request.headers["traceparent"] = traceparent

@@ -24,7 +24,8 @@ def access_log(**log: Any) -> AccessLog:
 
 def write(log: AccessLog, **different: Any) -> None:
     """Write a line as the middleware does."""
-    tokens = context.request_id.set("mine"), context.traceparent.set(TRACEPARENT)
+    identity = ("mine", TRACEPARENT, ())
+    token = context.identity.set(identity)
     fields = {
         "method": "GET",
         "route": "/items/{item_id}",
@@ -32,9 +33,8 @@ def write(log: AccessLog, **different: Any) -> None:
         "duration_seconds": 0.0123456789,
         "client": "192.0.2.1",
     }
-    log.write("mine", TRACEPARENT, **{**fields, **different})
-    context.request_id.reset(tokens[0])
-    context.traceparent.reset(tokens[1])
+    log.write(identity, **{**fields, **different})
+    context.identity.reset(token)
 
 
 @pytest.mark.parametrize("client", ["192.0.2.1", "::1", None])

@@ -152,7 +152,7 @@ def service() -> Service:
 
     @service.app.get("/known")
     async def known() -> list[str | None]:
-        return [context.request_id.get(), context.traceparent.get()]
+        return [context.request_id(), context.traceparent()]
 
     return service
 
@@ -220,8 +220,8 @@ class TestRequestId:
     async def test_the_context_is_put_back(self, service: Service) -> None:
         """After the request nothing of it is left in the context of the caller."""
         await service.request("/known", headers=[(b"x-request-id", b"mine")])
-        assert context.request_id.get() is None
-        assert context.traceparent.get() is None
+        assert context.request_id() is None
+        assert context.traceparent() is None
 
     async def test_threads_know_the_request(self, service: Service) -> None:
         """A plain function, which runs in a thread, sees the same ids."""
@@ -229,7 +229,7 @@ class TestRequestId:
         @service.app.get("/thread")
         def thread() -> str | None:
             assert threading.current_thread() is not threading.main_thread()
-            return context.request_id.get()
+            return context.request_id()
 
         answer = await service.request("/thread", headers=[(b"x-request-id", b"mine")])
         assert json.loads(answer.body) == "mine"

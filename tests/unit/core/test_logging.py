@@ -95,14 +95,12 @@ def test_a_line_has_the_time_to_the_microsecond(
 def test_lines_written_for_a_request_carry_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
     """The request's id, its trace and whatever is bound to the context are on every line."""
     configured(format="json")
-    id_token = context.request_id.set("abc")
-    trace_token = context.traceparent.set(TRACEPARENT)
+    token = context.identity.set(("abc", TRACEPARENT, ()))
 
     with structlog.contextvars.bound_contextvars(customer="c1"):
         structlog.get_logger("shop").info("one")
         logging.getLogger("shop").info("two")
-    context.request_id.reset(id_token)
-    context.traceparent.reset(trace_token)
+    context.identity.reset(token)
     structlog.get_logger("shop").info("three")
 
     one, two, three = json_lines(capsys)

@@ -53,8 +53,7 @@ async def test_the_ids_of_the_request_being_served_go_along(client: httpx.AsyncC
     """Concurrent requests each send their own."""
 
     async def serve(request_id: str) -> httpx.Headers:
-        context.request_id.set(request_id)
-        context.traceparent.set(TRACEPARENT)
+        context.identity.set((request_id, TRACEPARENT, ()))
         response = await client.get(URL)
         return response.request.headers
 
