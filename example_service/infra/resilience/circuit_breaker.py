@@ -6,9 +6,9 @@ always runs outside the lock.
 
 import inspect
 import time
+from _thread import RLock
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
-from threading import RLock
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
@@ -113,15 +113,13 @@ class CircuitBreaker(BreakerCore):
         clock: Callable[[], float] = time.monotonic,
         registry: CircuitBreakerRegistry | None = circuit_breaker_registry,
     ) -> None:
-        if probe_timeout is None:
-            probe_timeout = recovery_timeout
         if error := (
             name_error("name", name)
             or count_error("failure_threshold", failure_threshold)
             or number_error("recovery_timeout", recovery_timeout)
             or count_error("success_threshold", success_threshold)
             or count_error("half_open_max_calls", half_open_max_calls)
-            or number_error("probe_timeout", probe_timeout)
+            or (probe_timeout is not None and number_error("probe_timeout", probe_timeout))
             or exception_types_error("expected_exception", expected_exception)
             or (is_failure is not None and callable_error("is_failure", is_failure))
             or (
@@ -157,13 +155,13 @@ class CircuitBreaker(BreakerCore):
             recovery_timeout,
             success_threshold,
             half_open_max_calls,
-            probe_timeout,
+            recovery_timeout if probe_timeout is None else probe_timeout,
             backoff,
             failure_rate,
             slow_call_duration,
             short_cuts(is_failure, is_failed_result, slow_call_duration, failure_rate, told),
         )
-        self._mutex = RLock()
+        self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
         self._evidence = self._summary = self._unclaimed = None
         self._forgotten = NO_TOTALS
         self._registry = None  # The registry sets it.

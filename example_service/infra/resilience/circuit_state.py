@@ -269,13 +269,11 @@ class CircuitStateMachine:
     """
 
     __slots__ = (
-        "_admitted",
         "_allowed",
         "_failures",
         "_failures_in_a_row",
         "_happenings",
-        "_ignored",
-        "_overdue",
+        "_outcomes_due",
         "_rejections_when_closed",
         "_reopenings",
         "_running",
@@ -327,16 +325,19 @@ class CircuitStateMachine:
         self._allowed = 0
         self.successes = repeat(None, ENDLESS)
         self.state_changes: dict[tuple[CircuitState, CircuitState], int] | None = None
-        self._admitted = 0
-        self._ignored = 0
-        self._overdue = 0
+        # Successes and failures there will have been when every call so far has ended, without
+        # those that `permits` admits. An overdue call, counted already, stands for one more.
+        self._outcomes_due = 0
         self._reopenings = 0
         # Made when there is something to refuse, which for most circuits is never.
         self.refusals = NO_REFUSALS
         self._rejections_when_closed = 0
         self._shadow_rejections = 0
         self._happenings: list[Transition | Overdue] | None = None
-        self._begin(self._closed())
+        closed = Closed(short_cuts.successes, None if rate_rule is None else rate_rule.window())
+        self.phase: Phase = closed
+        self.phase_memo: Any = None
+        self.permits = repeat(closed, ENDLESS) if short_cuts.admissions else NO_PERMITS
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""
@@ -368,8 +369,8 @@ class CircuitStateMachine:
         """
         if totals is None:
             totals = self.totals()
-        ended = totals.successes + totals.failures + self._ignored - self._overdue
-        return max(0, self._admitted + _taken(self.permits) - ended)
+        due = self._outcomes_due + _taken(self.permits)
+        return max(0, due - totals.successes - totals.failures)
 
     def retry_after(self, now: float) -> float | None:
         """Seconds until a call may be admitted: 0.0 unless open, None when forced open for good."""
@@ -418,15 +419,15 @@ class CircuitStateMachine:
         self.advance(now)
         phase = self.phase
         if isinstance(phase, Closed):
-            self._admitted += 1
+            self._outcomes_due += 1
             return phase if self._short_cuts.admissions else self._timed_call(phase, now, inf)
         if isinstance(phase, HalfOpen) and len(phase.probes) < self.half_open_max_calls:
-            self._admitted += 1
+            self._outcomes_due += 1
             probe = self._timed_call(phase, now, now + self.probe_timeout)
             phase.probes.append(probe)
             return probe
         if self.mode is not None and self.mode.mode is Mode.SHADOW:
-            self._admitted += 1
+            self._outcomes_due += 1
             self.mode.would_have_rejected += 1
             self._shadow_rejections += 1
             return self._timed_call(None, now, inf)
@@ -473,7 +474,7 @@ class CircuitStateMachine:
         """Hand a permit back: its call says nothing about the dependency."""
         self._hand_back(permit, now)
         if not permit.overdue:
-            self._ignored += 1
+            self._outcomes_due -= 1
 
     def reset(self) -> None:
         """Close, forget failures in a row, backoff and mode, and make calls in flight stale."""
@@ -527,7 +528,7 @@ class CircuitStateMachine:
         if isinstance(permit, Closed):
             return permit if permit is self.phase else None
         if permit.overdue:
-            self._overdue -= 1
+            self._outcomes_due -= 1
             return None
         if self._running is not None:
             self._running.pop(permit, None)
@@ -554,7 +555,7 @@ class CircuitStateMachine:
         if self._running is not None:
             self._running.pop(call, None)
         call.overdue = True
-        self._overdue += 1
+        self._outcomes_due += 1
         self._failures += 1
         self._note(Overdue(at, at - call.started))
         phase = call.phase if call.phase is self.phase else None
@@ -617,23 +618,19 @@ class CircuitStateMachine:
         )
         self._change(Open(since, wait), cause)
 
-    def _begin(self, phase: Phase) -> None:
-        self.phase: Phase = phase
-        self.phase_memo: Any = None
-        self.permits: repeat[Closed] = NO_PERMITS
-        if not isinstance(phase, Closed) and self.refusals is NO_REFUSALS:
-            self.refusals = repeat(None, ENDLESS)
-        if isinstance(phase, Closed) and self._short_cuts.admissions and self.mode is None:
-            self.permits = repeat(phase, ENDLESS)
-
     def _change(self, phase: Phase, cause: str) -> None:
         """End the current phase and begin another: the one way in which the state changes."""
         before, permits = self.phase, self.permits
         if isinstance(before, Closed):
             self._allow(before, 0)
-        self._begin(phase)
+        self.phase, self.phase_memo, self.permits = phase, None, NO_PERMITS
+        if not isinstance(phase, Closed):
+            if self.refusals is NO_REFUSALS:
+                self.refusals = repeat(None, ENDLESS)
+        elif self._short_cuts.admissions and self.mode is None:
+            self.permits = repeat(phase, ENDLESS)
         # Only now, when nobody can take another.
-        self._admitted += _taken(permits)
+        self._outcomes_due += _taken(permits)
         if before.state is phase.state:
             return
         change = (before.state, phase.state)

@@ -157,16 +157,21 @@ class CircuitBreakerRegistry:
         From now on it reports its changes of state here, and to no other registry.
         """
         ref = _BreakerRef(breaker, self._mark_dead)
-        name = ref.name = breaker.name
+        name = ref.name = breaker._name
         ref.machine = breaker._machine
         breaker._registry = self
-        with self._lock:
+        # Not `with`, which costs more than taking and releasing the lock.
+        lock = self._lock
+        lock.acquire()
+        try:
             if self._dead:
                 self._bury()
             ref.older = self._newest.get(name)
             self._newest[name] = ref
             if self._remembered and name in self._remembered:
                 self._retired[name] = self._remembered.pop(name)
+        finally:
+            lock.release()
 
     def register(self, breaker: "CircuitBreaker") -> None:
         """Hold a breaker until it is unregistered; `get` finds it before others of its name.
