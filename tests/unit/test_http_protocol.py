@@ -1,56 +1,128 @@
-"""What the server answers to something that is no HTTP."""
+"""What the server lets pass to the application, and what it answers to everything else."""
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
 
+import pytest
 import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.server import ServerState
 
-from example_service.http_protocol import ProblemProtocol
+from example_service.http_protocol import MAX_HEAD_BYTES, ProblemProtocol
+
+HOST = b"Host: service.test\r\n"
 
 
 class RecordingTransport(asyncio.Transport):
-    """Keeps what is written to it."""
+    """Keeps what is written to it.
 
-    def __init__(self) -> None:
+    Attributes:
+        written: What was.
+        ended: Whether nothing more is written.
+        closed: Whether nothing more is read either.
+    """
+
+    def __init__(self, *, has_eof: bool) -> None:
         super().__init__()
+        self.has_eof = has_eof
         self.written = b""
+        self.ended = False
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep the bytes."""
         self.written += data
 
+    def can_write_eof(self) -> bool:
+        """As on a plain connection; TLS cannot close one direction."""
+        return self.has_eof
+
+    def write_eof(self) -> None:
+        """Note that nothing more is written."""
+        self.ended = True
+
     def close(self) -> None:
         """Note that the connection is closed."""
-        self.closed = True
+        self.ended = self.closed = True
 
     def is_closing(self) -> bool:
         """Tell whether it was closed."""
         return self.closed
 
+    def pause_reading(self) -> None:
+        """Nothing is read from it."""
 
-async def never_called(*_: object) -> None:
-    """An application that must not see the request."""
-    raise AssertionError
+    def resume_reading(self) -> None:
+        """Nothing is read from it."""
+
+
+@dataclass
+class Connection:
+    """A connection to a server whose application keeps what it is asked.
+
+    Attributes:
+        has_eof: Whether one direction of it can be closed.
+        scopes: What reached the application.
+    """
+
+    has_eof: bool = True
+    scopes: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Connect."""
+        config = uvicorn.Config(self._app, interface="asgi3", log_config=None, ws="none")
+        config.load()
+        state = ServerState()
+        state.default_headers = [(b"date", b"today")]
+        self.transport = RecordingTransport(has_eof=self.has_eof)
+        self._protocol = ProblemProtocol(config, state, LifespanOff(config).state)
+        self._protocol.connection_made(self.transport)
+
+    async def send(self, *pieces: bytes) -> None:
+        """Send something, piece by piece, and let the application answer in between."""
+        for piece in pieces:
+            if not self.transport.closed:
+                self._protocol.data_received(piece)
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    @property
+    def answer(self) -> tuple[str, list[str], bytes]:
+        """Status line, headers and body of the one answer."""
+        head, _, body = self.transport.written.partition(b"\r\n\r\n")
+        status, *headers = head.decode().split("\r\n")
+        return status, headers, body
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The problem that was answered."""
+        problem: dict[str, Any] = json.loads(self.answer[2])
+        return problem
+
+    async def _app(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        self.scopes.append(scope)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
 
 
 async def test_what_is_no_http_gets_a_problem_and_the_connection_is_closed() -> None:
     """The body has all members of a problem, and repeats nothing of what was sent."""
-    config = uvicorn.Config(lambda: never_called, factory=True, log_config=None, ws="none")
-    config.load()
-    state = ServerState()
-    state.default_headers = [(b"date", b"today")]
-    protocol = ProblemProtocol(config, state, LifespanOff(config).state)
-    transport = RecordingTransport()
-    protocol.connection_made(transport)
+    connection = Connection()
 
-    protocol.data_received(b"SECRET nonsense\r\n\r\n")
+    await connection.send(b"SECRET nonsense\r\n\r\n")
 
-    head, _, body = transport.written.partition(b"\r\n\r\n")
-    status, *headers = head.decode().split("\r\n")
-    problem = json.loads(body)
+    status, headers, body = connection.answer
+    problem = connection.problem
     assert status == "HTTP/1.1 400 Bad Request"
     assert "date: today" in headers
     assert "content-type: application/problem+json" in headers
@@ -59,5 +131,191 @@ async def test_what_is_no_http_gets_a_problem_and_the_connection_is_closed() -> 
     assert problem["type"] == "/problems/http-400"
     assert (problem["title"], problem["status"]) == ("Bad Request", 400)
     assert problem["instance"].startswith("urn:uuid:")
-    assert b"SECRET" not in transport.written
-    assert transport.closed
+    assert b"SECRET" not in connection.transport.written
+    assert connection.transport.ended
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET / HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET / HTTP/1.1\r\nhOsT:\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.0\r\n" + HOST + b"\r\n",
+    ],
+)
+async def test_a_request_that_names_one_host_is_served(request_head: bytes) -> None:
+    """HTTP/1.0 had no such header; an empty one is for the application to judge."""
+    connection = Connection()
+
+    await connection.send(request_head)
+
+    assert [scope["path"] for scope in connection.scopes] == ["/"]
+    assert connection.answer[0] == "HTTP/1.1 204 No Content"
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + b"host: other.test\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n",
+        b"GET / HTTP/1.0\r\n" + HOST + HOST + b"\r\n",
+    ],
+)
+async def test_a_request_without_one_host_is_refused(request_head: bytes) -> None:
+    """As RFC 9112 demands; two of them are how requests are smuggled past a proxy."""
+    connection = Connection()
+
+    await connection.send(request_head)
+
+    assert connection.problem["status"] == 400
+    assert "Host" in connection.problem["detail"]
+    assert connection.transport.ended
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize("longest", ["target", "name", "value", "many"])
+async def test_a_head_may_be_as_long_as_the_limit(longest: str) -> None:
+    """Up to the byte; what comes after it, a body, does not count."""
+    connection = Connection()
+    body = b"x" * 2 * MAX_HEAD_BYTES
+    length = b"content-length: %d\r\n" % len(body)
+
+    await connection.send(head_of(MAX_HEAD_BYTES, longest, HOST + length) + body)
+
+    assert len(connection.scopes) == 1
+    assert connection.answer[0] == "HTTP/1.1 204 No Content"
+
+
+@pytest.mark.parametrize("longest", ["target", "name", "value", "many"])
+@pytest.mark.parametrize("piece_bytes", [1_000, 1_000_000])
+async def test_a_longer_head_is_refused(longest: str, piece_bytes: int) -> None:
+    """In one piece, or in many."""
+    connection = Connection()
+    head = head_of(MAX_HEAD_BYTES + 1, longest, HOST)
+
+    await connection.send(*pieces(head, piece_bytes))
+
+    assert connection.answer[0] == "HTTP/1.1 431 Request Header Fields Too Large"
+    assert connection.problem["type"] == "/problems/http-431"
+    assert connection.problem["status"] == 431
+    assert str(MAX_HEAD_BYTES) in connection.problem["detail"]
+    assert connection.transport.ended
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
+async def test_a_head_without_an_end_is_refused_on_the_way(beginning: bytes) -> None:
+    """Before it fills the memory; whoever sends it learns why."""
+    connection = Connection()
+    sent = 0
+
+    await connection.send(beginning)
+    while not connection.transport.ended and sent < 3 * MAX_HEAD_BYTES:
+        await connection.send(b"x" * 1_000)
+        sent += 1_000
+
+    assert connection.problem["status"] == 431
+    assert sent <= MAX_HEAD_BYTES + 1_000
+
+
+async def test_a_later_head_without_an_end_is_refused_too() -> None:
+    """A connection earns no trust."""
+    connection = Connection()
+
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\nx: ")
+    await connection.send(*pieces(b"x" * 2 * MAX_HEAD_BYTES, 1_000))
+
+    assert len(connection.scopes) == 1
+    assert b"HTTP/1.1 431 " in connection.transport.written
+
+
+async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
+    """Also one that begins in the same piece in which a large body ends."""
+    connection = Connection()
+    body = b"x" * 3 * MAX_HEAD_BYTES
+    length = b"content-length: %d\r\n" % len(body)
+    first = head_of(MAX_HEAD_BYTES, "value", HOST + length)
+    second = head_of(MAX_HEAD_BYTES, "many", HOST)
+
+    await connection.send(*pieces(first[:-100], 1_000), first[-100:] + body + second[:100])
+    await connection.send(*pieces(second[100:], 1_000), second)
+
+    assert len(connection.scopes) == 3
+    assert not connection.transport.ended
+
+
+async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -> None:
+    """The connection is closed later: at once, unread bytes would have it reset."""
+    connection = Connection()
+
+    await connection.send(b"nonsense\r\n\r\n", b"x" * MAX_HEAD_BYTES, b"x" * MAX_HEAD_BYTES)
+
+    assert connection.problem["status"] == 400
+    assert connection.transport.ended
+    assert not connection.transport.closed
+
+
+async def test_a_connection_with_only_both_directions_is_closed_at_once() -> None:
+    """Under TLS there is no other end."""
+    connection = Connection(has_eof=False)
+
+    await connection.send(b"nonsense\r\n\r\n")
+
+    assert connection.transport.closed
+
+
+async def test_a_refused_connection_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that neither reads nor ends cannot keep it."""
+    connection = Connection()
+    loop = asyncio.get_running_loop()
+    later: list[Callable[[], object]] = []
+    monkeypatch.setattr(loop, "call_later", lambda _, act: later.append(act))
+
+    await connection.send(b"nonsense\r\n\r\n")
+    for act in later:
+        act()
+
+    assert connection.transport.closed
+
+
+async def test_trailers_do_not_become_headers() -> None:
+    """What has been checked cannot be changed by what comes after the body."""
+    connection = Connection()
+
+    await connection.send(
+        b"POST / HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
+        b"1\r\nx\r\n0\r\nauthorization: Bearer late\r\nhost: other.test\r\n\r\n"
+    )
+
+    (scope,) = connection.scopes
+    assert [name for name, _ in scope["headers"]] == [b"host", b"transfer-encoding"]
+
+
+def head_of(length: int, longest: str, headers: bytes) -> bytes:
+    """A head of which so many bytes count, most of them in one place.
+
+    Args:
+        length: Bytes of the target and of the lines of headers.
+        longest: Which of them is long; `many` for many short headers.
+        headers: Whole lines that are in it anyway.
+    """
+    target, more, short = b"/", b"", b"a: b\r\n"
+    left = length - len(target) - len(headers)
+    if longest == "target":
+        target += b"x" * left
+    elif longest == "name":
+        more = b"x" * (left - 4) + b": \r\n"
+    elif longest == "value":
+        more = b"x: " + b"y" * (left - 5) + b"\r\n"
+    else:
+        more = short * (left // len(short) - 1)
+        more += b"a: " + b"b" * (left - len(more) - 5) + b"\r\n"
+    return b"GET " + target + b" HTTP/1.1\r\n" + headers + more + b"\r\n"
+
+
+def pieces(data: bytes, length: int) -> list[bytes]:
+    """The data in pieces of this length."""
+    return [data[at : at + length] for at in range(0, len(data), length)]
