@@ -1,5 +1,6 @@
 """The breakers there are, by name."""
 
+import math
 import time
 import weakref
 from collections import OrderedDict, deque
@@ -16,7 +17,7 @@ from example_service.infra.resilience.circuit_state import (
     Totals,
 )
 from example_service.infra.resilience.events import StateChanged
-from example_service.infra.resilience.validation import instance_error
+from example_service.infra.resilience.validation import instance_error, name_error
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -241,6 +242,8 @@ class CircuitBreakerRegistry:
         held = self._held.get(name)
         if held is not None:
             return held
+        if error := name_error("name", name):
+            raise error
         with self._lock:
             living = self._living(name)
             if living:
@@ -384,7 +387,7 @@ def _added_up(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """The metrics of several breakers of one name as one; of states and waits the worst."""
     if len(metrics) == 1:
         return metrics[0]
-    worst = max(metrics, key=lambda one: _SEVERITY[CircuitState(one["state"])])
+    worst = max(metrics, key=_badness)
     total = {
         key: sum(one[key] for one in metrics)
         for key in (
@@ -397,12 +400,22 @@ def _added_up(metrics: list[dict[str, Any]]) -> dict[str, Any]:
     }
     ended = total["total_failures"] + total["total_successes"]
     failed_at = [one["last_failure_time"] for one in metrics if one["last_failure_time"]]
-    return {
+    added_up = {
         **worst,
         **total,
         "last_failure_time": max(failed_at, default=None),
         "failure_rate": total["total_failures"] / ended if ended else 0.0,
     }
+    if modes := [one["mode"] for one in (worst, *metrics) if "mode" in one]:
+        # One set on any of them must be seen, however well the others are.
+        added_up["mode"] = modes[0]
+    return added_up
+
+
+def _badness(metrics: dict[str, Any]) -> tuple[int, float]:
+    """What is worse is larger: first by the state, then by the wait, of which one may not end."""
+    wait = metrics["retry_after"]
+    return _SEVERITY[CircuitState(metrics["state"])], math.inf if wait is None else wait
 
 
 circuit_breaker_registry = CircuitBreakerRegistry()

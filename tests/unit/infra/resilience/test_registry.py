@@ -16,7 +16,7 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.registry import REMEMBERED_NAMES
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, succeed
+from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, opened, succeed
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -209,6 +209,12 @@ class TestGetOrCreate:
             registry.get_or_create("x")
         assert len(registry) == 0
 
+    @pytest.mark.parametrize("name", [None, 3])
+    def test_a_name_that_is_none_is_an_error(self, name: Any) -> None:
+        """Of the kind that the constructor raises."""
+        with pytest.raises(TypeError, match=r"^name must be a string"):
+            CircuitBreakerRegistry().get_or_create(name)
+
     def test_a_breaker_freed_while_it_is_looked_up_is_made_anew(self) -> None:
         """It never fails because another thread let go of the last reference."""
         holder: list[CircuitBreaker] = []
@@ -295,6 +301,37 @@ class TestMonitoring:
             breaker._state = state
         assert registry.snapshots()[0].state is worst
         assert registry.get_all_metrics()["scene"]["state"] == worst
+
+    @pytest.mark.parametrize("set_on", [0, 1])
+    def test_a_mode_of_any_of_them_is_shown(self, set_on: int) -> None:
+        """Somebody may have forgotten it."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(2)]
+        fail(breakers[1 - set_on])
+        breakers[set_on].disable("forgotten")
+        metrics = registry.get_all_metrics()["scene"]
+        assert metrics["state"] == "open"
+        assert metrics["mode"]["reason"] == "forgotten"
+
+    def test_of_two_modes_that_of_the_worst_state_is_shown(self) -> None:
+        """It is the one that refuses calls."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry) for _ in range(3)]
+        breakers[0].disable("one")
+        breakers[1].force_open("two")
+        breakers[2].disable("three")
+        assert registry.get_all_metrics()["scene"]["mode"]["reason"] == "two"
+
+    @pytest.mark.parametrize("waits", [(10.0, 100.0), (100.0, 10.0)])
+    def test_the_longest_wait_is_shown(self, waits: tuple[float, ...]) -> None:
+        """Before it is over, not all of them admit calls."""
+        registry = CircuitBreakerRegistry()
+        kept = [
+            opened(FakeClock(), registry=registry, recovery_timeout=seconds) for seconds in waits
+        ]
+        assert registry.get_all_metrics()["scene"]["retry_after"] == 100.0
+        kept[0].force_open("for good")
+        assert registry.get_all_metrics()["scene"]["retry_after"] is None
 
     def test_a_scrape_is_a_look(self) -> None:
         """An open circuit whose wait is over is shown as half-open."""
