@@ -495,12 +495,14 @@ class CircuitStateMachine:
         return self.mode
 
     def shadow(self, reason: str, until: float | None) -> ManualMode:
-        """Go on deciding, and let through what would be refused."""
-        before = self.mode
-        self.mode = ManualMode(Mode.SHADOW, reason, until)
-        if before is not None or isinstance(self.phase, Closed):
+        """Go on deciding, and let through what would be refused; set once more, go on with that."""
+        before, mode = self.mode, ManualMode(Mode.SHADOW, reason, until)
+        self.mode = mode
+        if before is not None and before.mode is Mode.SHADOW:
+            mode.would_have_rejected = before.would_have_rejected
+        elif before is not None or isinstance(self.phase, Closed):
             self._close(f"shadowed by hand: {reason}")
-        return self.mode
+        return mode
 
     def force_state(self, state: CircuitState, since: float) -> None:
         """Begin a new stay in `state`, whatever came before."""

@@ -157,11 +157,14 @@ class Model:
         self._close()
 
     def shadow(self, seconds: float | None) -> None:
-        """Decide, and let everything through; a mode that held before is over."""
+        """Decide, and let everything through; another mode that held before is over."""
         self.look()
-        if self.mode is not None or self.state == "closed":
+        would_have_rejected = 0
+        if self.mode is not None and self.mode.name == "shadow":
+            would_have_rejected = self.mode.would_have_rejected
+        elif self.mode is not None or self.state == "closed":
             self._close()
-        self.mode = ModelMode("shadow", self._after(seconds))
+        self.mode = ModelMode("shadow", self._after(seconds), would_have_rejected)
 
     # What it shows.
 

@@ -346,6 +346,35 @@ class TestShadow:
         assert breaker.is_open
         succeed(breaker)
 
+    def test_set_once_more_it_goes_on(self) -> None:
+        """Longer, or for another reason, the same decisions are watched."""
+        clock = FakeClock()
+        breaker = opened(clock)
+        breaker.shadow("trying it out", 10.0)
+        succeed(breaker)
+        breaker.shadow("a little longer", 20.0)
+        succeed(breaker)
+        assert breaker.is_open
+        clock.advance(15.0)
+        mode = breaker.get_metrics()["mode"]
+        assert mode == {
+            "name": "shadow",
+            "reason": "a little longer",
+            "ends_in": 5.0,
+            "would_have_rejected": 2,
+        }
+
+    def test_set_once_more_it_keeps_a_row_of_failures(self) -> None:
+        """A call in flight stays part of it, too."""
+        breaker = make_breaker(failure_threshold=3)
+        breaker.shadow("trying it out")
+        fail(breaker)
+        call = RunningCall(breaker)
+        breaker.shadow("a little longer")
+        call.fail()
+        fail(breaker)
+        assert breaker.is_open
+
     def test_at_its_end_the_circuit_rejects_what_it_decides_to(self) -> None:
         """An open circuit refuses from then on."""
         clock = FakeClock()
