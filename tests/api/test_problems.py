@@ -449,7 +449,7 @@ async def test_an_open_circuit_is_a_problem_wherever_it_is_met(
     response = await client.get(path)
     body = problem_of(response, 503, "circuit-breaker-open")
     assert (body["breaker"], body["state"], body["retry_after"]) == ("shop", "open", 19.25)
-    assert body["reason"] == "1 failures in a row; last failures: ConnectionError"
+    assert body["reason"] == "1 failure in a row; last failures: ConnectionError"
     assert body["detail"] == "Circuit breaker 'shop' is open; the call was not made."
     assert response.headers["Retry-After"] == "20"
     assert SECRET not in response.text

@@ -265,10 +265,14 @@ class BreakerCore:
         """Requires the lock."""
         reason, wait = transition.cause, transition.wait_seconds
         if transition.to_state is CircuitState.OPEN:
-            reason = (self._evidence or self._first_evidence()).open_because(reason)
+            evidence, mode = self._evidence or self._first_evidence(), self._machine.mode
+            if mode is not None and mode.mode is Mode.FORCED_OPEN:
+                evidence.reason = reason
+            else:
+                reason = evidence.open_because(reason)
             self._begin_summary(now)
         elif transition.to_state is CircuitState.CLOSED and self._evidence is not None:
-            self._evidence.reason = None
+            self._evidence.forget_kinds()
         return StateChanged(
             breaker_name=self._name,
             from_state=transition.from_state,

@@ -582,7 +582,8 @@ class CircuitStateMachine:
                 return
             remaining = self.failure_threshold - self._failures_in_a_row
             if remaining <= 0:
-                self._open(at, f"{self._failures_in_a_row} failures in a row")
+                failures = "failure" if self._failures_in_a_row == 1 else "failures"
+                self._open(at, f"{self._failures_in_a_row} {failures} in a row")
                 return
             self._allow(phase, remaining - 1)
             self._judge_share(phase, at, failed=True)

@@ -31,6 +31,11 @@ class Evidence:
             self._older_kinds = tuple(kinds[: KINDS_REMEMBERED - 1])
         self.last_kind = kind
 
+    def forget_kinds(self) -> None:
+        """Begin anew: what opens the circuit next has nothing to do with failures before."""
+        self.last_kind = self.reason = None
+        self._older_kinds = ()
+
     def _kinds(self) -> tuple[str, ...]:
         return () if self.last_kind is None else (self.last_kind, *self._older_kinds)
 

@@ -226,7 +226,8 @@ class Model:
         elif self.mode is not None and self.mode.name == "disabled":
             return
         elif self.failure_count >= self.parameters.failure_threshold:
-            self._open(at, self._wait(), f"{self.failure_count} failures in a row")
+            counted = "1 failure" if self.failure_count == 1 else f"{self.failure_count} failures"
+            self._open(at, self._wait(), f"{counted} in a row")
         else:
             self._judge_share(at, failed=True)
 

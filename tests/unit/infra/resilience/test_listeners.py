@@ -114,7 +114,7 @@ def test_events_tell_what_happened_in_order() -> None:
     clock.advance(4.0)
     third.succeed()
     closed, opened, half_open = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
-    reason = "1 failures in a row; last failures: DownError"
+    reason = "1 failure in a row; last failures: DownError"
     assert told.events == [
         CallSucceeded("scene", 2.0),
         CallFailed("scene", "DownError", 3.0),

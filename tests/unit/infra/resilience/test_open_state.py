@@ -1,5 +1,7 @@
 """OPEN: nothing is called until the wait is over."""
 
+import contextlib
+
 import pytest
 
 from example_service.infra.resilience import Backoff, CircuitOpenError, CircuitState
@@ -9,9 +11,11 @@ from tests.unit.infra.resilience.scenes import (
     PLAIN_FORMS,
     DownError,
     RunningCall,
+    fail,
     half_opened,
     make_breaker,
     opened,
+    succeed,
 )
 
 
@@ -51,6 +55,28 @@ def test_the_refusal_says_when_to_come_back() -> None:
         assert caught.value.breaker_name == "scene"
         assert caught.value.reason == "5 failures in a row; last failures: DownError"
         assert breaker.get_metrics()["retry_after"] == left
+
+
+def test_the_reason_tells_of_this_outage_alone() -> None:
+    """What failed before the last recovery has nothing to do with it."""
+    clock = FakeClock()
+    breaker = half_opened(clock, success_threshold=1, expected_exception=Exception)
+    succeed(breaker)
+    for _ in range(5):
+        with contextlib.suppress(TimeoutError), breaker:
+            raise TimeoutError
+    assert breaker.get_metrics()["reason"] == "5 failures in a row; last failures: TimeoutError"
+
+
+def test_the_reason_of_a_circuit_forced_open_is_that_of_whoever_did_it() -> None:
+    """Failures that came before did not open it, and do not explain it when the mode is over."""
+    clock = FakeClock()
+    breaker = make_breaker(clock)
+    fail(breaker)
+    breaker.force_open("stocktaking", 5.0)
+    clock.advance(5.0)
+    assert breaker.is_half_open
+    assert breaker.get_metrics()["reason"] == "forced open by hand: stocktaking"
 
 
 def test_the_wait_ends_exactly_on_time() -> None:

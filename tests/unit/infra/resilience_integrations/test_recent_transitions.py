@@ -66,7 +66,7 @@ async def test_a_story_is_remembered_as_listeners_heard_it(
     heard = [event for event in listener.events if isinstance(event, StateChanged)]
     assert [event for _, event in reversed(registry.recent_transitions())] == heard
     assert changes(registry) == [("told", "closed"), ("told", "half_open"), ("told", "open")]
-    assert heard[0].reason == "1 failures in a row; last failures: ConnectionError"
+    assert heard[0].reason == "1 failure in a row; last failures: ConnectionError"
 
 
 def test_a_change_is_remembered_with_the_wall_time(registry: CircuitBreakerRegistry) -> None:
