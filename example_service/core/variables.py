@@ -16,6 +16,10 @@ DELIMITER = "__"
 
 # Two group names at least this alike are one name and its misspelling (1.0 means equal).
 _ALIKE = 0.75
+# Of names that stand alone only long ones are compared, and more strictly: other programs have
+# variables, too.
+_NEARLY_EQUAL = 0.9
+_LONG = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +125,16 @@ def unknown_variables(
 ) -> list[SettingProblem]:
     """Find the variables that belong to our groups by name, yet set nothing.
 
-    Also found is a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`). Any other name is
-    somebody else's business.
+    Also found are a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`), one with a single
+    underscore between the two (`LIMITS_MAX_BODY_BYTES`), a whole mapping in one variable, and what
+    is nearly the name of a setting without a group (`ENVIROMENT`). Any other name is somebody
+    else's business.
 
     Args:
         settings_class: The settings that there are.
         given: Names of the variables that are set, in any case.
     """
-    names = [name.upper() for name in given if DELIMITER in name]
+    names = [name.upper() for name in given]
     catalogue = _Catalogue(settings_class, names)
     return [problem for name in names if (problem := catalogue.problem_with(name)) is not None]
 
@@ -137,17 +143,28 @@ class _Catalogue:
     """The names that are known, and what was probably meant by one that is not."""
 
     def __init__(self, settings_class: type[BaseSettings], given: Iterable[str]) -> None:
-        self._groups = {name.upper() for name in group_names(settings_class)}
+        groups = {
+            name.upper(): is_mapping for name, is_mapping in group_names(settings_class).items()
+        }
+        self._groups = groups.keys()
+        self._mappings = [name for name, is_mapping in groups.items() if is_mapping]
         # Whatever stands between two delimiters may be meant as a mapping's key. One of our own
         # keeps the names of a mapping's fields known where none is given.
-        parts = [name.lower().split(DELIMITER) for name in given]
+        parts = [name.lower().split(DELIMITER) for name in given if DELIMITER in name]
         keys = {key for _, key, *rest in parts if key and rest} or {"name"}
         known = variables(settings_class, sorted(keys))
         self._examples = {variable.name: variable.example for variable in known}
+        self._joined = {name.replace(DELIMITER, "_"): name for name in self._examples}
+        self._alone = [one for one in self._examples if DELIMITER not in one and len(one) >= _LONG]
 
     def problem_with(self, name: str) -> SettingProblem | None:
         if name in self._examples:
             return None
+        if DELIMITER not in name:
+            meant = self._undelimited(name)
+            return self._unknown(name, meant) if meant else None
+        if (alone := name.replace(DELIMITER, "_")) in self._examples:
+            return self._unknown(name, [alone])
         group, _, rest = name.partition(DELIMITER)
         if group in self._groups:
             return self._unknown(name, self._completed(name) or self._similar(name))
@@ -159,6 +176,17 @@ class _Catalogue:
         ]
         known = [candidate for candidate in meant if candidate in self._examples]
         return self._unknown(name, known) if known else None
+
+    def _undelimited(self, name: str) -> list[str]:
+        if name in self._mappings:
+            return self._completed(name)
+        if name in self._joined:
+            return [self._joined[name]]
+        for mapping in self._mappings:
+            fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
+            if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):
+                return self._similar(name)
+        return difflib.get_close_matches(name, self._alone, n=1, cutoff=_NEARLY_EQUAL)
 
     def _completed(self, name: str) -> list[str]:
         return [known for known in self._examples if known.startswith(name + DELIMITER)]

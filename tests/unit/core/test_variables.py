@@ -21,6 +21,7 @@ class Basket(BaseSettings):
     """Settings with every kind of field."""
 
     size: int = 3
+    delivery_day: str = "Monday"
     fruit: Fruit = Fruit()
     prices: dict[str, Fruit] = {}
 
@@ -31,6 +32,7 @@ def test_each_field_has_one_variable() -> None:
 
     assert names == [
         "SIZE",
+        "DELIVERY_DAY",
         "FRUIT__WEIGHT_GRAMS",
         "FRUIT__LABEL",
         "FRUIT__PIN",
@@ -82,6 +84,14 @@ def test_values_are_written_as_in_the_environment(value: object, text: str) -> N
         ("FRUIT__COLOUR_OF_THE_PEEL", None),
         ("PRICES__APPLE", "PRICES__APPLE__WEIGHT_GRAMS"),
         ("PRICES__", None),
+        ("FRUIT_LABEL", "FRUIT__LABEL"),
+        ("fruit_weight_grams", "FRUIT__WEIGHT_GRAMS"),
+        ("PRICES", "PRICES__APPLE__WEIGHT_GRAMS"),
+        ("PRICES_APPLE_LABEL", "PRICES__APPLE__LABEL"),
+        ("PRICES_PLUM_LABEL", "PRICES__APPLE__LABEL"),
+        ("DELIVERY__DAY", "DELIVERY_DAY"),
+        ("DELIVRY_DAY", "DELIVERY_DAY"),
+        ("DELIVERY_DAYS", "DELIVERY_DAY"),
     ],
 )
 def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
@@ -97,7 +107,10 @@ def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
 
 def test_names_of_other_programs_are_left_alone() -> None:
     """Nothing is said about variables outside of the groups, nor about right ones."""
-    names = ["SIZE", "SIZE__X", "PATH", "FRUIT", "MY_FRUIT__LABEL", "TREE__LABEL", "FRUIT__LABEL"]
+    names = [
+        *("SIZE", "SIZES", "SIZE__X", "PATH", "DELIVERY_DATE", "DELIVERY", "PRICES_OF_OIL"),
+        *("FRUIT", "MY_FRUIT_LABEL", "MY_FRUIT__LABEL", "TREE__LABEL", "FRUIT__LABEL"),
+    ]
 
     assert unknown_variables(Basket, [*names, "PRICES__PLUM__PIN"]) == []
 
