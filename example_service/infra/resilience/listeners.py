@@ -1,5 +1,6 @@
 """Telling listeners what happened, without letting them do harm."""
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -25,7 +26,7 @@ class Listeners:
         given: Objects with one or more of the four hook methods.
 
     Raises:
-        TypeError: One of them has none of the hooks.
+        TypeError: One of them has none of the hooks, or one that is a coroutine function.
     """
 
     __slots__ = ("_failed", "given", "on_failure", "on_rejection", "on_state_change", "on_success")
@@ -44,6 +45,12 @@ class Listeners:
         for listener in self.given:
             if isinstance(listener, type) or not any(hasattr(listener, hook) for hook in HOOKS):
                 raise TypeError(f"listeners must be objects with {HOOKS}, not {listener!r}")
+        for hook in (*self.on_state_change, *self.on_success, *self.on_failure, *self.on_rejection):
+            if inspect.iscoroutinefunction(hook):
+                raise TypeError(
+                    f"hooks of listeners are called and not awaited, so {hook!r} must be a plain "
+                    "function; it may start a task"
+                )
         # By identity: a hook need not be hashable.
         self._failed: set[int] = set()
 

@@ -194,6 +194,19 @@ def test_one_hook_is_enough() -> None:
     assert [event.to_state for event in one.heard] == ["open"]
 
 
+def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
+    """Nobody would ever hear what it has to say."""
+
+    class Waiting:
+        """Has one hook, of the wrong kind."""
+
+        async def on_failure(self, event: object) -> None:
+            """Never awaited."""
+
+    with pytest.raises(TypeError, match=r"not awaited.*Waiting\.on_failure.*plain function"):
+        make_breaker(listeners=[Waiting()])
+
+
 def test_exceptions_that_are_no_exceptions_pass_through_a_listener() -> None:
     """A keyboard interrupt is nobody's to swallow."""
 
