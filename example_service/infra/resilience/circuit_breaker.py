@@ -32,7 +32,7 @@ from example_service.infra.resilience.guarded_block import (
     BlockExitSync,
     prepared_blocks,
 )
-from example_service.infra.resilience.guarded_function import guarded
+from example_service.infra.resilience.guarded_function import guarded, settle_when_done
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
@@ -179,7 +179,8 @@ class CircuitBreaker(BreakerCore):
         Args:
             func: A coroutine function, a plain function, an async generator function or a
                 generator function. A coroutine that a plain function returns asks once more when
-                it is awaited. A generator asks when its first item is asked for, holds its permit
+                it is awaited; a future that it returns is the call, whose outcome counts when the
+                future has one. A generator asks when its first item is asked for, holds its permit
                 until it ends, and succeeds when it is exhausted; that its consumer closes it
                 early counts as neither success nor failure.
 
@@ -234,6 +235,8 @@ class CircuitBreaker(BreakerCore):
     def call_sync(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a plain function under guard.
 
+        A future that it returns is the call, whose outcome counts when the future has one.
+
         Raises:
             CircuitOpenError: The circuit refused; `func` was not called.
             TypeError: `func` returned a coroutine, which `call` can await and this cannot.
@@ -251,7 +254,9 @@ class CircuitBreaker(BreakerCore):
             cast("CoroutineType[Any, Any, Any]", result).close()
             self._release(permit)
             raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
-        if permit.quiet:
+        if hasattr(result, "add_done_callback"):
+            settle_when_done(self, permit, result)
+        elif permit.quiet:
             next(machine.successes)
         else:
             self._settle_success(permit, result)

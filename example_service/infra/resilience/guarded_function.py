@@ -73,7 +73,9 @@ def _guarded_function(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callab
             # coroutine that nobody starts has none: it asks for a permit of its own.
             breaker._release(permit)
             return cast("R", _awaited(breaker, cast("CoroutineType[Any, Any, Any]", result)))
-        if permit.quiet:
+        if hasattr(result, "add_done_callback"):
+            settle_when_done(breaker, permit, result)
+        elif permit.quiet:
             next(machine.successes)
         else:
             settle_success(permit, result)
@@ -126,6 +128,20 @@ def _guarded_generator(
         return result
 
     return guarded_stream
+
+
+def settle_when_done(breaker: "CircuitBreaker", permit: "Permit", future: Any) -> None:
+    """Account for a call that goes on in a future, of asyncio or of an executor, when it ends."""
+
+    def settle(done: Any) -> None:
+        if done.cancelled():
+            breaker._release(permit)
+        elif (error := done.exception()) is not None:
+            breaker._settle_error(permit, error)
+        else:
+            breaker._settle_success(permit, done.result())
+
+    future.add_done_callback(settle)
 
 
 async def _awaited(breaker: "CircuitBreaker", coroutine: "CoroutineType[Any, Any, R]") -> R:

@@ -5,11 +5,12 @@ import functools
 import gc
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from example_service.infra.resilience import CircuitOpenError
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.scenes import (
     BadRequestError,
@@ -179,6 +180,62 @@ class TestOtherCallables:
 
 
 # --- Streams. ---
+
+
+PLAIN_CALLS: dict[str, Callable[[CircuitBreaker, Callable[[], Any]], Any]] = {
+    "decorated": lambda breaker, func: breaker.protected(func)(),
+    "call_sync": lambda breaker, func: breaker.call_sync(func),
+}
+
+
+def _itself(future: Any) -> Any:
+    return future
+
+
+@pytest.mark.parametrize("how", PLAIN_CALLS)
+class TestFutures:
+    """A plain function may return what will have an outcome."""
+
+    async def test_the_outcome_of_the_future_counts(self, how: str) -> None:
+        """When it is there, and not when the function returns."""
+        breaker = make_breaker(failure_threshold=1)
+        futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+        for future in futures:
+            assert PLAIN_CALLS[how](breaker, functools.partial(_itself, future)) is future
+        assert breaker.in_flight == 3
+        futures[0].set_result("worked")
+        futures[1].cancel()
+        await asyncio.sleep(0)
+        assert (breaker.total_successes, breaker.total_failures, breaker.in_flight) == (1, 0, 1)
+        futures[2].set_exception(DownError())
+        await asyncio.sleep(0)
+        assert (breaker.total_successes, breaker.total_failures, breaker.in_flight) == (1, 1, 0)
+        assert breaker.is_open
+
+    def test_work_in_an_executor_counts_when_it_is_done(self, how: str) -> None:
+        """Its futures are of another kind, and end in another thread."""
+        breaker = make_breaker(failure_threshold=1)
+
+        def work() -> None:
+            raise DownError
+
+        with ThreadPoolExecutor(1) as executor:
+            future = PLAIN_CALLS[how](breaker, lambda: executor.submit(work))
+        assert isinstance(future.exception(), DownError)
+        assert breaker.is_open
+
+    async def test_a_probe_holds_its_place_until_the_future_is_done(self, how: str) -> None:
+        """And a result may be a failed one."""
+        breaker = half_opened(
+            FakeClock(), half_open_max_calls=1, is_failed_result=lambda result: result == "bad"
+        )
+        future = asyncio.get_running_loop().create_future()
+        PLAIN_CALLS[how](breaker, lambda: future)
+        with pytest.raises(CircuitOpenError):
+            PLAIN_CALLS[how](breaker, lambda: future)
+        future.set_result("bad")
+        await asyncio.sleep(0)
+        assert breaker.is_open
 
 
 class Source:
