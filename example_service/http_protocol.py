@@ -1,15 +1,19 @@
 """The HTTP parser of the server, stricter than it comes, and with problems as its own answers."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES: Final = 65_536
 """How long a request's target and lines of headers may be together."""
+
+HEAD_SECONDS: Final = 30.0
+"""How long a request's head may take, from the opening of a connection or its first byte."""
 
 _LINGER_SECONDS: Final = 2.0
 _AROUND_A_HEADER: Final = len(b": \r\n")
@@ -24,6 +28,9 @@ _TOO_LONG: Final = _Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"Target and headers must have at most {MAX_HEAD_BYTES} bytes.",
 )
+_TOO_SLOW: Final = _Refusal(
+    HTTPStatus.REQUEST_TIMEOUT, f"Target and headers must come within {HEAD_SECONDS:g} seconds."
+)
 _NOT_ONE_HOST: Final = _Refusal(
     HTTPStatus.BAD_REQUEST, "A request must name its host in one `Host` header."
 )
@@ -36,6 +43,7 @@ class ProblemProtocol(HttpToolsProtocol):
     Besides what cannot be parsed, these are refused, for the parser lets them pass:
 
     - a head longer than `MAX_HEAD_BYTES`, which would be kept in memory until its end;
+    - a head that takes longer than `HEAD_SECONDS`, which would keep the connection;
     - HTTP/1.1 without exactly one `Host`, and anything with several (RFC 9112, section 3.2), for
       which of them counts is a matter of who reads it.
 
@@ -49,6 +57,17 @@ class ProblemProtocol(HttpToolsProtocol):
     _in_head = True
     _heads = 0
     _further_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin with a connection."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End with a connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, and refuse a head that does not end."""
@@ -56,6 +75,8 @@ class ProblemProtocol(HttpToolsProtocol):
             return
         heads = self._heads
         super().data_received(data)
+        if self._in_head and self._head_timer is None:
+            self._await_head()
         # What came in one piece with the beginning of a head may belong to the request before.
         if self._in_head and self._heads == heads:
             self._further_bytes += len(data)
@@ -77,6 +98,7 @@ class ProblemProtocol(HttpToolsProtocol):
             ValueError: It is refused; the parser passes this on as an error of its own.
         """
         self._in_head = False
+        self._stop_waiting()
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(self.url) + _length(self.headers) > MAX_HEAD_BYTES:
             self._refusal = _TOO_LONG
@@ -87,6 +109,27 @@ class ProblemProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not self.parser.should_upgrade():
             self.headers = []
+
+    def _await_head(self) -> None:
+        # A head that comes in one piece, as nearly all do, costs no timer but the connection's.
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self._head_timer = None
+        cycle: RequestResponseCycle | None = self.cycle
+        if self._heads == 0:
+            # Browsers open connections in advance, and take an answer for one to their request.
+            self.transport.close()
+        elif cycle is not None and not cycle.response_complete:
+            self._await_head()  # The answer to an earlier request has to come first.
+        elif not self._is_refused:
+            self._refusal = _TOO_SLOW
+            self.send_400_response(_TOO_SLOW.detail)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request, and end the connection.

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.server import ServerState
 
-from example_service.http_protocol import MAX_HEAD_BYTES, ProblemProtocol
+from example_service.http_protocol import HEAD_SECONDS, MAX_HEAD_BYTES, ProblemProtocol
 
 HOST = b"Host: service.test\r\n"
 
@@ -59,6 +59,33 @@ class RecordingTransport(asyncio.Transport):
         """Nothing is read from it."""
 
 
+class Timers:
+    """The part of an event loop that has to do with time, which passes when a test says so."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now = 0.0
+        self._waiting: dict[asyncio.TimerHandle, Callable[[], object]] = {}
+
+    def call_later(self, seconds: float, act: Callable[[], object]) -> asyncio.TimerHandle:
+        """Do something when so much time has passed."""
+        timer = asyncio.TimerHandle(self._now + seconds, act, (), self._loop)
+        self._waiting[timer] = act
+        return timer
+
+    def create_task(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """As on the real loop."""
+        return self._loop.create_task(work)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and do what was due meanwhile."""
+        self._now += seconds
+        for timer in [one for one in self._waiting if one.when() <= self._now]:
+            act = self._waiting.pop(timer)
+            if not timer.cancelled():
+                act()
+
+
 @dataclass
 class Connection:
     """A connection to a server whose application keeps what it is asked.
@@ -66,6 +93,8 @@ class Connection:
     Attributes:
         has_eof: Whether one direction of it can be closed.
         scopes: What reached the application.
+        timers: What waits for time to pass.
+        may_answer: Whether the application answers.
     """
 
     has_eof: bool = True
@@ -73,12 +102,16 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Connect."""
+        self.timers = Timers()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         config = uvicorn.Config(self._app, interface="asgi3", log_config=None, ws="none")
         config.load()
         state = ServerState()
         state.default_headers = [(b"date", b"today")]
         self.transport = RecordingTransport(has_eof=self.has_eof)
         self._protocol = ProblemProtocol(config, state, LifespanOff(config).state)
+        self._protocol.loop = self.timers  # type: ignore[assignment]
         self._protocol.connection_made(self.transport)
 
     async def send(self, *pieces: bytes) -> None:
@@ -111,6 +144,7 @@ class Connection:
         while (await receive()).get("more_body"):
             pass
         self.scopes.append(scope)
+        await self.may_answer.wait()
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
@@ -267,18 +301,74 @@ async def test_a_connection_with_only_both_directions_is_closed_at_once() -> Non
     assert connection.transport.closed
 
 
-async def test_a_refused_connection_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_connection_is_closed_in_the_end() -> None:
     """A client that neither reads nor ends cannot keep it."""
     connection = Connection()
-    loop = asyncio.get_running_loop()
-    later: list[Callable[[], object]] = []
-    monkeypatch.setattr(loop, "call_later", lambda _, act: later.append(act))
 
     await connection.send(b"nonsense\r\n\r\n")
-    for act in later:
-        act()
+    connection.timers.pass_time(2.0)
 
     assert connection.transport.closed
+
+
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"])
+async def test_a_head_that_takes_too_long_is_refused(before: bytes) -> None:
+    """However steadily it trickles in, and whether or not it is the first of its connection."""
+    connection = Connection()
+
+    await connection.send(before, b"GET / HTTP/1.1\r\nx: ")
+    for _ in range(2):
+        assert not connection.transport.ended
+        connection.timers.pass_time(HEAD_SECONDS / 2)
+        await connection.send(b"x")
+
+    status_line = b"HTTP/1.1 408 Request Timeout\r\n"
+    assert connection.transport.written.count(status_line) == 1
+    assert b'"/problems/http-408"' in connection.transport.written
+    assert connection.transport.ended
+    assert len(connection.scopes) == bool(before)
+
+
+async def test_a_head_that_was_in_time_is_waited_for_no_longer() -> None:
+    """Neither the answer nor the next request has to do with its time."""
+    connection = Connection()
+    whole = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    await connection.send(whole[:10], whole[10:])
+    connection.timers.pass_time(4.0)
+    await connection.send(whole[:10])
+    connection.timers.pass_time(HEAD_SECONDS - 1)
+    await connection.send(whole[10:])
+
+    assert len(connection.scopes) == 2
+    assert not connection.transport.ended
+
+
+async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
+    """Browsers open some in advance, and would take an answer for one to their request."""
+    connection = Connection()
+
+    connection.timers.pass_time(HEAD_SECONDS)
+
+    assert connection.transport.closed
+    assert connection.transport.written == b""
+
+
+async def test_a_slow_head_behind_a_request_waits_for_the_answer_to_that() -> None:
+    """Its refusal would be taken for the answer."""
+    connection = Connection()
+    connection.may_answer.clear()
+
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\nx: ")
+    connection.timers.pass_time(HEAD_SECONDS)
+    assert connection.transport.written == b""
+    connection.may_answer.set()
+    await connection.send(b"x")
+    connection.timers.pass_time(HEAD_SECONDS)
+
+    first, second = connection.transport.written.split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"204 ")
+    assert second.startswith(b"408 ")
 
 
 async def test_trailers_do_not_become_headers() -> None:
