@@ -34,6 +34,7 @@ from typing import Final
 
 from prometheus_client import values
 
+from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
 from example_service.infra.metrics.database_pool import pool_metrics
@@ -56,6 +57,9 @@ def prepare_multiprocess_directory() -> Path:
 
     Returns:
         The directory.
+
+    Raises:
+        SettingsError: The directory that was named cannot be used.
     """
     directory = _directory()
     if directory is None:
@@ -63,10 +67,15 @@ def prepare_multiprocess_directory() -> Path:
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
-    directory.mkdir(parents=True, exist_ok=True)
-    clear(directory)
-    for left_over in directory.glob(SOCKETS):
-        left_over.unlink(missing_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        clear(directory)
+        for left_over in directory.glob(SOCKETS):
+            left_over.unlink(missing_ok=True)
+    except OSError as error:
+        problem = f"names a directory that cannot be used: {error.strerror}"
+        example = f"{DIRECTORY_VARIABLE}=/run/example-service"
+        raise SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)]) from error
     return directory
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from example_service.core.exceptions import SettingsError
 from example_service.infra.metrics.multiprocess import (
     DIRECTORY_VARIABLE,
     mark_worker_dead,
@@ -86,6 +87,21 @@ def test_a_directory_that_was_given_is_made_and_emptied(
     prepare_multiprocess_directory()
 
     assert names_in(given) == ["notes.txt"]
+
+
+def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts the workers learns which variable to change, and why."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "file" / "below"))
+
+    with pytest.raises(SettingsError) as caught:
+        prepare_multiprocess_directory()
+
+    (problem,) = caught.value.problems
+    assert problem.variable == DIRECTORY_VARIABLE
+    assert "Not a directory" in problem.problem
 
 
 @pytest.mark.parametrize("environment", [{}, {DIRECTORY_VARIABLE: ""}])
