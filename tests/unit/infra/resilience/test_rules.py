@@ -269,6 +269,19 @@ def test_a_permit_without_a_clock_is_one_for_all() -> None:
     assert next(timed.permits, None) is None
 
 
+def test_a_circuit_that_has_recovered_takes_the_same_short_cuts_as_a_new_one() -> None:
+    """Admissions and successes without the lock, which are counted all the same."""
+    machine = brought_into(HALF_OPEN, success_threshold=1)
+    succeed(machine)
+    permits = [next(machine.permits) for _ in range(3)]
+    assert permits == [machine.phase] * 3
+    assert permits[0].quiet
+    assert machine.in_flight() == 3
+    heard = brought_into(HALF_OPEN, success_threshold=1, short_cuts=NO_SHORT_CUTS)
+    succeed(heard)
+    assert not admitted(heard).quiet
+
+
 def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
     """All but the one that opens; each is counted, in the totals and in the row, as it is taken."""
     machine = make_machine(failure_threshold=4)
