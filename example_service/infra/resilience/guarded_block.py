@@ -155,10 +155,9 @@ class BlockExit:
         self, breaker: "BreakerCore | None", owner: type
     ) -> "Callable[..., Coroutine[Any, Any, None]]":
         """The exit of the block that is about to be entered."""
-        if breaker is None:
-            return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound
-        leave = breaker._machine.phase_memo
-        return _block_to_enter(breaker).leave if leave is None else leave
+        if breaker is not None:
+            return breaker._machine.phase_memo or _block_to_enter(breaker).leave
+        return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound
 
 
 class BlockExitSync:
