@@ -125,10 +125,9 @@ def unknown_variables(
 ) -> list[SettingProblem]:
     """Find the variables that belong to our groups by name, yet set nothing.
 
-    Also found are a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`), one with a single
-    underscore between the two (`LIMITS_MAX_BODY_BYTES`), a whole mapping in one variable, and what
-    is nearly the name of a setting without a group (`ENVIROMENT`). Any other name is somebody
-    else's business.
+    Also found are a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`), a mapping in one
+    variable or with single underscores (`CIRCUIT_BREAKERS`), and what is nearly the name of a
+    setting without a group (`ENVIROMENT`). Any other name is somebody else's business.
 
     Args:
         settings_class: The settings that there are.
@@ -154,7 +153,6 @@ class _Catalogue:
         keys = {key for _, key, *rest in parts if key and rest} or {"name"}
         known = variables(settings_class, sorted(keys))
         self._examples = {variable.name: variable.example for variable in known}
-        self._joined = {name.replace(DELIMITER, "_"): name for name in self._examples}
         self._alone = [one for one in self._examples if DELIMITER not in one and len(one) >= _LONG]
 
     def problem_with(self, name: str) -> SettingProblem | None:
@@ -180,8 +178,6 @@ class _Catalogue:
     def _undelimited(self, name: str) -> list[str]:
         if name in self._mappings:
             return self._completed(name)
-        if name in self._joined:
-            return [self._joined[name]]
         for mapping in self._mappings:
             fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
             if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):

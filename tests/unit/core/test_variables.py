@@ -84,8 +84,6 @@ def test_values_are_written_as_in_the_environment(value: object, text: str) -> N
         ("FRUIT__COLOUR_OF_THE_PEEL", None),
         ("PRICES__APPLE", "PRICES__APPLE__WEIGHT_GRAMS"),
         ("PRICES__", None),
-        ("FRUIT_LABEL", "FRUIT__LABEL"),
-        ("fruit_weight_grams", "FRUIT__WEIGHT_GRAMS"),
         ("PRICES", "PRICES__APPLE__WEIGHT_GRAMS"),
         ("PRICES_APPLE_LABEL", "PRICES__APPLE__LABEL"),
         ("PRICES_PLUM_LABEL", "PRICES__APPLE__LABEL"),
@@ -109,7 +107,14 @@ def test_names_of_other_programs_are_left_alone() -> None:
     """Nothing is said about variables outside of the groups, nor about right ones."""
     names = [
         *("SIZE", "SIZES", "SIZE__X", "PATH", "DELIVERY_DATE", "DELIVERY", "PRICES_OF_OIL"),
-        *("FRUIT", "MY_FRUIT_LABEL", "MY_FRUIT__LABEL", "TREE__LABEL", "FRUIT__LABEL"),
+        *(
+            "FRUIT",
+            "FRUIT_LABEL",
+            "MY_FRUIT_LABEL",
+            "MY_FRUIT__LABEL",
+            "TREE__LABEL",
+            "FRUIT__LABEL",
+        ),
     ]
 
     assert unknown_variables(Basket, [*names, "PRICES__PLUM__PIN"]) == []
