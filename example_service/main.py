@@ -19,6 +19,7 @@ from example_service.api.problems import install_problem_handlers
 from example_service.api.readiness import Check, Readiness, critical_breakers
 from example_service.api.routers import (
     admin,
+    dashboard,
     exchange_rates,
     health,
     metrics,
@@ -117,6 +118,7 @@ def _routers(settings: Settings) -> list[APIRouter]:
         exchange_rates.router,
         health.router,
         metrics.router,
+        dashboard.router,
         problems.router,
     ]
     if settings.admin.token is not None:

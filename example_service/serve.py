@@ -140,6 +140,7 @@ def _banner(url: str, *, has_sandbox: bool) -> str:
     lines = [
         f"Example Service {example_service.__version__} is ready: {url}",
         "",
+        f"  Dashboard         {url}/dashboard",
         f"  API docs          {url}/docs",
         f"  Circuit breakers  {url}/health/circuit-breakers",
         f"  Metrics           {url}/metrics",

@@ -3,6 +3,7 @@
 Balancers and orchestrators ask with HEAD as well as GET, and no answer is to be cached.
 """
 
+import os
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
@@ -37,6 +38,9 @@ class CircuitBreakersHealth(BaseModel):
 
     status: Literal["healthy", "degraded"] = Field(
         description="`degraded` while any circuit is not closed."
+    )
+    worker: int = Field(
+        description="Process id of the worker that answers; each has circuits of its own."
     )
     breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
     transitions: list[Transition] = Field(
@@ -94,6 +98,7 @@ async def circuit_breakers(response: Response) -> CircuitBreakersHealth:
     all_closed = all(one.state is CircuitState.CLOSED for one in breakers.values())
     return CircuitBreakersHealth(
         status="healthy" if all_closed else "degraded",
+        worker=os.getpid(),
         breakers=breakers,
         # After the breakers: looking at them may be what changes a state.
         transitions=recent_transitions(),
