@@ -254,7 +254,7 @@ class CircuitBreaker(BreakerCore):
             cast("CoroutineType[Any, Any, Any]", result).close()
             self._release(permit)
             raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
-        if hasattr(result, "add_done_callback"):
+        if hasattr(type(result), "add_done_callback"):
             settle_when_done(self, permit, result)
         elif permit.quiet:
             next(machine.successes)

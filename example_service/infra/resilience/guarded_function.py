@@ -73,7 +73,7 @@ def _guarded_function(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callab
             # coroutine that nobody starts has none: it asks for a permit of its own.
             breaker._release(permit)
             return cast("R", _awaited(breaker, cast("CoroutineType[Any, Any, Any]", result)))
-        if hasattr(result, "add_done_callback"):
+        if hasattr(type(result), "add_done_callback"):
             settle_when_done(breaker, permit, result)
         elif permit.quiet:
             next(machine.successes)

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -223,6 +224,12 @@ class TestFutures:
             future = PLAIN_CALLS[how](breaker, lambda: executor.submit(work))
         assert isinstance(future.exception(), DownError)
         assert breaker.is_open
+
+    def test_a_mock_is_no_future(self, how: str) -> None:
+        """It has every attribute that is asked for, and would never be done."""
+        breaker = make_breaker()
+        PLAIN_CALLS[how](breaker, MagicMock())
+        assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
     async def test_a_probe_holds_its_place_until_the_future_is_done(self, how: str) -> None:
         """And a result may be a failed one."""
