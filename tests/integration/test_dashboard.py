@@ -10,9 +10,10 @@ import pytest
 from playwright.sync_api import Error, Locator, Page, Route, expect, sync_playwright
 
 from tests.real_parts import missing
-from tests.service_process import Service, kill
+from tests.service_process import DEADLINE_SECONDS, Service, kill
 
 pytestmark = pytest.mark.integration
+expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 RATES = "/api/v1/exchange-rates/EUR"
 # The first is for root in a container, the others keep the browser off the internet.
