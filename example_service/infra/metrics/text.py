@@ -17,8 +17,9 @@ Encode: TypeAlias = Callable[[Collector], bytes]
 
 _SAMPLE_SUFFIXES: Final = {"gauge": "", "counter": "_total"}
 # What Prometheus has always allowed, so that no way of escaping names changes it but `dots` and
-# `values`. A colon would be legal in the name of a metric, but is for recording rules.
-_is_legal = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*").fullmatch
+# `values`. A colon would be legal in the name of a metric, but is for recording rules; two
+# underscores at the beginning are for Prometheus itself.
+_is_legal = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*").fullmatch
 _END_OF_OPEN_METRICS: Final = b"# EOF\n"
 # From here on the format writes numbers with an exponent.
 _FIRST_WITH_EXPONENT: Final = 1_000_000

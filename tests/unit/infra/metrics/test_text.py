@@ -33,7 +33,9 @@ FORMATS = [
     ),
 ]
 
-NAMES = st.sampled_from(["a", "a_b", "Z9", "_", "with.dot", "with:colon", "9a", "ä", "a\n", "a b"])
+NAMES = st.sampled_from(
+    ["a", "a_b", "Z9", "_", "__a", "with.dot", "with:colon", "9a", "ä", "a\n", "a b"]
+)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(
     ['"', "\\", "\n", '\\"\n']
 )
@@ -127,6 +129,7 @@ def test_a_number_comes_out_as_the_library_writes_it(value: float) -> None:
         (Metric("a_seconds", "", "gauge", "seconds"), Sample("a_seconds", {}, 1)),
         (Metric("a.b", "", "gauge"), Sample("a.b", {}, 1)),
         (Metric("a", "", "gauge"), Sample("a", {"b.c": "d"}, 1)),
+        (Metric("a", "", "gauge"), Sample("a", {"__b": "d"}, 1)),
     ],
 )
 def test_what_is_not_plain_is_left_to_the_library(family: Metric, sample: Sample) -> None:
