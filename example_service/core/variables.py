@@ -18,7 +18,7 @@ DELIMITER = "__"
 _ALIKE = 0.75
 # Of names that stand alone only long ones are compared, and more strictly: other programs have
 # variables, too.
-_NEARLY_EQUAL = 0.9
+_NEARLY_EQUAL = 0.93
 _LONG = 8
 
 
@@ -182,7 +182,9 @@ class _Catalogue:
             fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
             if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):
                 return self._similar(name)
-        return difflib.get_close_matches(name, self._alone, n=1, cutoff=_NEARLY_EQUAL)
+        # With something behind it, a name is one of several of its kind: DATABASE_URL_2.
+        others = [one for one in self._alone if not name.startswith(one)]
+        return difflib.get_close_matches(name, others, n=1, cutoff=_NEARLY_EQUAL)
 
     def _completed(self, name: str) -> list[str]:
         return [known for known in self._examples if known.startswith(name + DELIMITER)]
