@@ -32,7 +32,7 @@ from example_service.infra.resilience.guarded_block import (
     BlockExitSync,
     prepared_blocks,
 )
-from example_service.infra.resilience.guarded_function import guarded, settle_when_done
+from example_service.infra.resilience.guarded_function import guarded, is_future, settle_when_done
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
@@ -254,7 +254,7 @@ class CircuitBreaker(BreakerCore):
             cast("CoroutineType[Any, Any, Any]", result).close()
             self._release(permit)
             raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
-        if hasattr(type(result), "add_done_callback"):
+        if hasattr(type(result), "add_done_callback") and is_future(result):
             settle_when_done(self, permit, result)
         elif permit.quiet:
             next(machine.successes)

@@ -73,7 +73,7 @@ def _guarded_function(breaker: "CircuitBreaker", func: Callable[P, R]) -> Callab
             # coroutine that nobody starts has none: it asks for a permit of its own.
             breaker._release(permit)
             return cast("R", _awaited(breaker, cast("CoroutineType[Any, Any, Any]", result)))
-        if hasattr(type(result), "add_done_callback"):
+        if hasattr(type(result), "add_done_callback") and is_future(result):
             settle_when_done(breaker, permit, result)
         elif permit.quiet:
             next(machine.successes)
@@ -130,8 +130,20 @@ def _guarded_generator(
     return guarded_stream
 
 
+def is_future(result: object) -> bool:
+    """Whether a call goes on in a future of asyncio or of an executor.
+
+    Other libraries have things with callbacks of their own, whose outcome is asked for differently.
+    """
+    # Where there is such a future, both are imported already; nobody else has to pay for them.
+    import asyncio  # noqa: PLC0415
+    import concurrent.futures  # noqa: PLC0415
+
+    return isinstance(result, asyncio.Future | concurrent.futures.Future)
+
+
 def settle_when_done(breaker: "CircuitBreaker", permit: "Permit", future: Any) -> None:
-    """Account for a call that goes on in a future, of asyncio or of an executor, when it ends."""
+    """Account for a call that goes on in a future when it ends."""
 
     def settle(done: Any) -> None:
         if done.cancelled():

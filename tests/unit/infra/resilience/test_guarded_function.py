@@ -231,6 +231,19 @@ class TestFutures:
         PLAIN_CALLS[how](breaker, MagicMock())
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
+    async def test_what_has_callbacks_of_its_own_is_no_future(self, how: str) -> None:
+        """Such as the calls of gRPC, which have no result to ask for."""
+
+        class Call:
+            """Can be awaited, and says when it is done."""
+
+            def add_done_callback(self, _: object) -> None:
+                """Would call back with something that is no future."""
+
+        breaker = make_breaker()
+        PLAIN_CALLS[how](breaker, Call)
+        assert (breaker.total_successes, breaker.in_flight) == (1, 0)
+
     async def test_a_probe_holds_its_place_until_the_future_is_done(self, how: str) -> None:
         """And a result may be a failed one."""
         breaker = half_opened(
