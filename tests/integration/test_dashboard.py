@@ -165,7 +165,44 @@ def test_what_somebody_has_set_by_hand_is_shown(page: Page, show: Callable[..., 
     expect(row_of(page, "c")).to_contain_text("probes admitted in less than a second")
     expect(row_of(page, "c")).to_contain_text("Shadowed by hand until a reset: new values")
     expect(row_of(page, "c")).to_contain_text("3 calls let through that would have been refused")
-    expect(status(page)).to_have_text("2 of 3 circuits are not closed.")
+    expect(status(page)).to_have_text(
+        "2 of 3 circuits are not closed. A mode set by hand holds for 3."
+    )
+
+
+def test_a_mode_is_seen_though_all_circuits_are_closed(
+    page: Page, show: Callable[..., None]
+) -> None:
+    """Before the others, for somebody may have forgotten it."""
+    disabled = {
+        "name": "disabled",
+        "reason": "false alarm",
+        "ends_in": None,
+        "would_have_rejected": 0,
+    }
+    show({"a": breaker("closed"), "b": breaker("closed", mode=disabled)})
+
+    expect(status(page)).to_have_text("All 2 circuits are closed. A mode set by hand holds for 1.")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("Disabled by hand")
+    expect(page).to_have_title("● Circuit breakers")
+
+
+def test_what_is_selected_stays(page: Page, show: Callable[..., None]) -> None:
+    """A reason can be copied while the wait beside it goes on."""
+    show({"a": breaker("open", retry_after=9.0, reason="5 failures in a row")})
+    expect(row_of(page, "a")).to_contain_text("probes admitted in 9 s")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('tbody'))")
+    page.unroute_all()
+    show_later = {"a": breaker("open", retry_after=1.0, reason="5 failures in a row")}
+    health = {"status": "degraded", "worker": 7, "breakers": show_later, "transitions": []}
+    page.route("**/health/circuit-breakers", lambda route: route.fulfill(json=health))
+    for _ in range(2):  # When the page asks again, it has shown the answer before.
+        with page.expect_response("**/health/circuit-breakers"):
+            pass
+
+    assert "5 failures in a row" in page.evaluate("String(getSelection())")
+    page.evaluate("getSelection().removeAllRanges()")
+    expect(row_of(page, "a")).to_contain_text("probes admitted in 1 s")
 
 
 def test_names_and_reasons_are_text(page: Page, show: Callable[..., None]) -> None:

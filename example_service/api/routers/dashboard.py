@@ -1,7 +1,7 @@
 """A page on which people watch the circuits change.
 
-It is one file that needs nothing from anywhere else, and asks `/health/circuit-breakers` once a
-second: what it shows, programs can have as well.
+It is one file that needs nothing from anywhere else, and asks `/health/circuit-breakers` every
+two seconds: what it shows, programs can have as well.
 """
 
 import base64
@@ -10,7 +10,7 @@ import re
 from importlib.resources import files
 from typing import Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 # Left out of the OpenAPI document: it is for people, not for clients of the API.
@@ -51,6 +51,9 @@ async def dashboard() -> HTMLResponse:
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def root(request: Request) -> RedirectResponse:
-    """Lead whoever types nothing but the address to the dashboard."""
-    return RedirectResponse(f"{request.scope.get('root_path', '').rstrip('/')}/dashboard")
+async def root() -> RedirectResponse:
+    """Lead whoever types nothing but the address to the dashboard.
+
+    Relative to that, for a proxy may have put the service below a path of its own.
+    """
+    return RedirectResponse("dashboard")
