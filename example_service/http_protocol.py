@@ -3,10 +3,11 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES: Final = 65_536
@@ -16,6 +17,7 @@ HEAD_SECONDS: Final = 30.0
 """How long a request's head may take, from the opening of a connection or its first byte."""
 
 _LINGER_SECONDS: Final = 2.0
+_OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
 _AROUND_A_HEADER: Final = len(b": \r\n")
 
 
@@ -35,6 +37,8 @@ _NOT_ONE_HOST: Final = _Refusal(
     HTTPStatus.BAD_REQUEST, "A request must name its host in one `Host` header."
 )
 
+_NO_TUNNEL: Final = _Refusal(HTTPStatus.BAD_REQUEST, "This server is no proxy.")
+
 
 class ProblemProtocol(HttpToolsProtocol):
     """Answers what is no proper HTTP with `application/problem+json`, as the application would.
@@ -48,7 +52,8 @@ class ProblemProtocol(HttpToolsProtocol):
       which of them counts is a matter of who reads it.
 
     Trailers are dropped: the parser would add them to headers that have been looked at already
-    (RFC 9110, section 6.5.1).
+    (RFC 9110, section 6.5.1). So is an offer to change the protocol, which the parser would take
+    for the end of the request, and its body for another one.
     """
 
     # What is true of most connections stands here once.
@@ -56,13 +61,15 @@ class ProblemProtocol(HttpToolsProtocol):
     _is_refused = False
     _in_head = True
     _heads = 0
-    _further_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    _has_advanced = False
+    _idle_bytes = 0
+    _idle_timer: asyncio.TimerHandle | None = None
+    _late_answer: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a connection."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End with a connection."""
@@ -70,26 +77,54 @@ class ProblemProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and refuse a head that does not end."""
+        """Parse what has come, and refuse what does not come to its end.
+
+        Bytes that begin or end no head and belong to no body that is wanted are counted and timed:
+        those of a head, of trailers, and of lines between requests.
+        """
         if self._is_refused:
             return
-        heads = self._heads
-        super().data_received(data)
-        if self._in_head and self._head_timer is None:
-            self._await_head()
-        # What came in one piece with the beginning of a head may belong to the request before.
-        if self._in_head and self._heads == heads:
-            self._further_bytes += len(data)
-            if self._further_bytes > MAX_HEAD_BYTES and not self._is_refused:
-                self._refusal = _TOO_LONG
-                self.send_400_response(_TOO_LONG.detail)
+        self._has_advanced = False
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+            return
+        if (self._in_head or not self._has_advanced) and self._idle_timer is None:
+            self._await_advance()
+        self._idle_bytes = 0 if self._has_advanced else self._idle_bytes + len(data)
+        if self._idle_bytes <= MAX_HEAD_BYTES:
+            return
+        if self._in_head:
+            self._refusal = _TOO_LONG
+            self.send_400_response(_TOO_LONG.detail)
+        else:
+            self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                return
+            # The same request once more without the offer, and then what follows its head.
+            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+            lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
+            self._parse(data[upgrade.args[0] :])
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        self._has_advanced = True
         self._in_head = True
         self._heads += 1
-        self._further_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, and hand it to the application.
@@ -97,42 +132,74 @@ class ProblemProtocol(HttpToolsProtocol):
         Raises:
             ValueError: It is refused; the parser passes this on as an error of its own.
         """
-        self._in_head = False
-        self._stop_waiting()
         hosts = [value for name, value in self.headers if name == b"host"]
         if len(self.url) + _length(self.headers) > MAX_HEAD_BYTES:
             self._refusal = _TOO_LONG
         elif len(hosts) != 1 and (hosts or self.parser.get_http_version() == "1.1"):
             self._refusal = _NOT_ONE_HOST
+        elif self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
+            self._refusal = _NO_TUNNEL
         if self._refusal is not None:
             raise ValueError(self._refusal.detail)
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return
+        self._advance()
+        self._in_head = False
         super().on_headers_complete()
         if not self.parser.should_upgrade():
-            self.headers = []
+            self.headers = _Trailers()
 
-    def _await_head(self) -> None:
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body; after the answer it is thrown away, in as much time as a head."""
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._idle_bytes -= len(body)
+        else:
+            self._advance()
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        if self._in_head:
+            return
+        super().on_message_complete()
+        self._advance()
+
+    def on_response_complete(self) -> None:
+        """End an answer; a refusal that had to wait for it is next."""
+        super().on_response_complete()
+        if self._late_answer is not None and self.cycle.response_complete:
+            self._end_with(self._late_answer)
+
+    def _advance(self) -> None:
+        self._has_advanced = True
+        self._stop_waiting()
+
+    def _await_advance(self) -> None:
         # A head that comes in one piece, as nearly all do, costs no timer but the connection's.
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        self._idle_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     def _give_up(self) -> None:
-        self._head_timer = None
-        cycle: RequestResponseCycle | None = self.cycle
-        if self._heads == 0:
-            # Browsers open connections in advance, and take an answer for one to their request.
-            self.transport.close()
-        elif cycle is not None and not cycle.response_complete:
-            self._await_head()  # The answer to an earlier request has to come first.
-        elif not self._is_refused:
+        self._idle_timer = None
+        if self._is_answering():
+            self._await_advance()
+        elif self._in_head and self._heads:
             self._refusal = _TOO_SLOW
             self.send_400_response(_TOO_SLOW.detail)
+        else:
+            # Browsers open connections in advance, and take an answer for one to their request.
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse a request, and end the connection.
+        """Refuse a request, and end the connection with that.
 
         What the client still sends is read for a while: closing a connection with unread bytes
         resets it, and the client may never see the answer.
@@ -162,12 +229,49 @@ class ProblemProtocol(HttpToolsProtocol):
             b"connection: close",
         ]
         self._is_refused = True
-        self.transport.write(b"\r\n".join(head) + b"\r\n\r\n" + body)
+        self._stop_waiting()
+        answer = b"\r\n".join(head) + b"\r\n\r\n" + body
+        if not self._is_answering():
+            self._end_with(answer)
+        elif self._in_head or not self.cycle.more_body or self.pipeline:
+            # The answers to earlier requests of the connection come first, or this would be theirs.
+            self._late_answer = answer
+        elif self.cycle.response_started:
+            self.transport.close()
+        else:
+            # The body of this request is broken: the application hears that its client has gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._end_with(answer)
+
+    def _end_with(self, answer: bytes) -> None:
+        self._late_answer = None
+        if self.transport.is_closing():
+            return
+        self.transport.write(answer)
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.loop.call_later(_LINGER_SECONDS, self.transport.close)
         else:
             self.transport.close()
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where the parser puts what comes after a body: nowhere."""
+
+    def append(self, _header: tuple[bytes, bytes], /) -> None:
+        """Drop it."""
+
+
+def _without_offer(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    """The headers but for an offer to change the protocol, which a server need not take."""
+    for name, value in headers:
+        if name == b"connection":
+            options = [option.strip() for option in value.split(b",")]
+            kept = [option for option in options if option.lower() not in _OFFER]
+            yield name, b", ".join(kept)
+        elif name not in _OFFER:
+            yield name, value
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:

@@ -93,12 +93,14 @@ class Connection:
     Attributes:
         has_eof: Whether one direction of it can be closed.
         scopes: What reached the application.
+        bodies: The bodies of those requests.
         timers: What waits for time to pass.
         may_answer: Whether the application answers.
     """
 
     has_eof: bool = True
     scopes: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Connect."""
@@ -141,9 +143,19 @@ class Connection:
         receive: Callable[[], Awaitable[dict[str, Any]]],
         send: Callable[[dict[str, Any]], Awaitable[None]],
     ) -> None:
-        while (await receive()).get("more_body"):
-            pass
         self.scopes.append(scope)
+        if scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body"})
+            return
+        if scope["path"] == "/begins":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
         await self.may_answer.wait()
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
@@ -354,12 +366,22 @@ async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
     assert connection.transport.written == b""
 
 
-async def test_a_slow_head_behind_a_request_waits_for_the_answer_to_that() -> None:
-    """Its refusal would be taken for the answer."""
+@pytest.mark.parametrize(
+    ("behind", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400 "),
+        (b"GET / HTTP/1.1\r\n" + HOST + HOST + b"\r\n", b"400 "),
+        (b"nonsense\r\n\r\n", b"400 "),
+        (b"GET / HTTP/1.1\r\nx: " + b"x" * 2 * MAX_HEAD_BYTES + b"\r\n\r\n", b"431 "),
+        (b"GET / HTTP/1.1\r\nx: ", b"408 "),
+    ],
+)
+async def test_a_refusal_waits_for_the_answer_before_it(behind: bytes, status: bytes) -> None:
+    """Or it would be taken for that answer, of a request that is being served."""
     connection = Connection()
     connection.may_answer.clear()
 
-    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\nx: ")
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n" + behind)
     connection.timers.pass_time(HEAD_SECONDS)
     assert connection.transport.written == b""
     connection.may_answer.set()
@@ -368,7 +390,118 @@ async def test_a_slow_head_behind_a_request_waits_for_the_answer_to_that() -> No
 
     first, second = connection.transport.written.split(b"HTTP/1.1 ")[1:]
     assert first.startswith(b"204 ")
-    assert second.startswith(b"408 ")
+    assert second.startswith(status)
+    assert connection.transport.ended
+
+
+@pytest.mark.parametrize("body", [b"0", b"nonsense\r\n"])
+async def test_a_body_that_is_broken_is_refused_at_once(body: bytes) -> None:
+    """The application, which waits for the rest of it, hears that the client has gone."""
+    connection = Connection()
+
+    await connection.send(CHUNKED, b"1\r\nx\r\n", b"\r\n" + body + b"\r\n\r\n")
+
+    assert connection.problem["status"] == 400
+    assert connection.transport.written.count(b"HTTP/1.1 ") == 1
+    assert connection.bodies == [b"x"]
+
+
+async def test_a_broken_body_ends_an_answer_that_has_begun() -> None:
+    """Nothing can be said in the middle of it."""
+    connection = Connection()
+    path = b"/begins"
+
+    await connection.send(CHUNKED.replace(b"/ ", path + b" ", 1), b"1\r\nx\r\n", b"\r\n\r\n")
+
+    assert connection.transport.written.count(b"HTTP/1.1 ") == 1
+    assert b"400" not in connection.transport.written
+    assert connection.transport.closed
+
+
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 7, 1_000])
+async def test_an_offer_to_change_the_protocol_is_not_taken(piece_bytes: int) -> None:
+    """Clients of HTTP/2 make it with any request; the body stays a body."""
+    connection = Connection()
+    body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    length = b"content-length: %d\r\n" % len(body)
+    request = b"POST /?a=%20 HTTP/1.1\r\n" + HOST + OFFER + b"X: y\r\n" + length + b"\r\n" + body
+
+    await connection.send(*pieces(request * 2, piece_bytes))
+
+    assert connection.bodies == [body, body]
+    for scope in connection.scopes:
+        assert (scope["method"], scope["raw_path"], scope["query_string"]) == (
+            *("POST", b"/"),
+            b"a=%20",
+        )
+        names = [name for name, _ in scope["headers"]]
+        assert names == [b"host", b"connection", b"x", b"content-length"]
+    assert connection.transport.written.count(b"HTTP/1.1 204 ") == 2
+    assert not connection.transport.ended
+
+
+async def test_a_tunnel_is_refused() -> None:
+    """This is no proxy."""
+    connection = Connection()
+
+    await connection.send(b"CONNECT service.test:80 HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert connection.problem["status"] == 400
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize("trailers", [b"x: y\r\n" * 250, b"x" * 1_000])
+async def test_trailers_without_an_end_end_the_connection(trailers: bytes) -> None:
+    """They would be kept in memory, or time out only with the request."""
+    connection = Connection()
+
+    await connection.send(CHUNKED + b"1\r\nx\r\n0\r\nx: ")
+    sent = 0
+    while not connection.transport.closed and sent < 3 * MAX_HEAD_BYTES:
+        await connection.send(trailers)
+        sent += len(trailers)
+
+    assert sent <= MAX_HEAD_BYTES + len(trailers)
+
+
+@pytest.mark.parametrize(
+    ("request_", "more"),
+    [
+        (b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"\r\n"),
+        (b"POST /early HTTP/1.1\r\n" + HOST + b"content-length: 1000\r\n\r\n", b"x"),
+        (CHUNKED.replace(b"/ ", b"/early ", 1) + b"0\r\n", b"x: y\r\n"),
+    ],
+)
+async def test_an_answered_connection_is_not_kept_by_a_trickle(
+    request_: bytes, more: bytes
+) -> None:
+    """Of lines between requests, of a body that nobody wants, of trailers."""
+    connection = Connection()
+
+    await connection.send(request_)
+    assert connection.transport.written.startswith(b"HTTP/1.1 ")
+    for _ in range(9):
+        await connection.send(more)
+        connection.timers.pass_time(HEAD_SECONDS / 8)
+
+    assert connection.transport.closed
+
+
+async def test_a_large_body_that_nobody_wants_is_read_to_its_end() -> None:
+    """The client is still sending it, and uses the connection again."""
+    connection = Connection()
+    body = b"x" * 4 * MAX_HEAD_BYTES
+    length = b"content-length: %d\r\n\r\n" % len(body)
+
+    await connection.send(b"POST /early HTTP/1.1\r\n" + HOST + length, *pieces(body, 10_000))
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert [scope["path"] for scope in connection.scopes] == ["/early", "/"]
+    assert connection.transport.written.endswith(b"HTTP/1.1 204 No Content\r\ndate: today\r\n\r\n")
 
 
 async def test_trailers_do_not_become_headers() -> None:
