@@ -99,8 +99,7 @@ class ProblemProtocol(HttpToolsProtocol):
         if self._idle_bytes <= MAX_HEAD_BYTES:
             return
         if self._in_head:
-            self._refusal = _TOO_LONG
-            self.send_400_response(_TOO_LONG.detail)
+            self._refuse(_TOO_LONG)
         else:
             self.transport.close()
 
@@ -132,21 +131,22 @@ class ProblemProtocol(HttpToolsProtocol):
         Raises:
             ValueError: It is refused; the parser passes this on as an error of its own.
         """
-        hosts = [value for name, value in self.headers if name == b"host"]
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        has_offer = self.parser.should_upgrade()
         if len(self.url) + _length(self.headers) > MAX_HEAD_BYTES:
             self._refusal = _TOO_LONG
-        elif len(hosts) != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+        elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
             self._refusal = _NOT_ONE_HOST
-        elif self.parser.should_upgrade() and self.parser.get_method() == b"CONNECT":
+        elif has_offer and self.parser.get_method() == b"CONNECT":
             self._refusal = _NO_TUNNEL
         if self._refusal is not None:
             raise ValueError(self._refusal.detail)
-        if self.parser.should_upgrade() and not self._should_upgrade():
+        if has_offer and not self._should_upgrade():
             return
         self._advance()
         self._in_head = False
         super().on_headers_complete()
-        if not self.parser.should_upgrade():
+        if not has_offer:
             self.headers = _Trailers()
 
     def on_body(self, body: bytes) -> None:
@@ -188,8 +188,7 @@ class ProblemProtocol(HttpToolsProtocol):
         if self._is_answering():
             self._await_advance()
         elif self._in_head and self._heads:
-            self._refusal = _TOO_SLOW
-            self.send_400_response(_TOO_SLOW.detail)
+            self._refuse(_TOO_SLOW)
         else:
             # Browsers open connections in advance, and take an answer for one to their request.
             self.transport.close()
@@ -198,39 +197,19 @@ class ProblemProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
+    def _refuse(self, refusal: _Refusal) -> None:
+        self._refusal = refusal
+        self.send_400_response(refusal.detail)
+
     def send_400_response(self, msg: str) -> None:
         """Refuse a request, and end the connection with that.
-
-        What the client still sends is read for a while: closing a connection with unread bytes
-        resets it, and the client may never see the answer.
 
         Args:
             msg: What was wrong, in words of the server; those of this class take their place.
         """
-        status, detail = self._refusal or _Refusal(HTTPStatus.BAD_REQUEST, msg)
-        request_id = uuid.uuid4()
-        body = json.dumps(
-            {
-                "type": f"/problems/http-{status}",
-                "title": status.phrase,
-                "status": status,
-                "detail": detail,
-                "instance": request_id.urn,
-                "request_id": request_id.hex,
-            }
-        ).encode()
-        head = [
-            f"HTTP/1.1 {status} {status.phrase}".encode(),
-            *(name + b": " + value for name, value in self.server_state.default_headers),
-            b"content-type: application/problem+json",
-            b"content-length: %d" % len(body),
-            b"cache-control: no-store",
-            b"x-request-id: " + request_id.hex.encode(),
-            b"connection: close",
-        ]
         self._is_refused = True
         self._stop_waiting()
-        answer = b"\r\n".join(head) + b"\r\n\r\n" + body
+        answer = self._problem(self._refusal or _Refusal(HTTPStatus.BAD_REQUEST, msg))
         if not self._is_answering():
             self._end_with(answer)
         elif self._in_head or not self.cycle.more_body or self.pipeline:
@@ -244,11 +223,36 @@ class ProblemProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
             self._end_with(answer)
 
+    def _problem(self, refusal: _Refusal) -> bytes:
+        status, request_id = refusal.status, uuid.uuid4()
+        body = json.dumps(
+            {
+                "type": f"/problems/http-{status}",
+                "title": status.phrase,
+                "status": status,
+                "detail": refusal.detail,
+                "instance": request_id.urn,
+                "request_id": request_id.hex,
+            }
+        ).encode()
+        head = [
+            f"HTTP/1.1 {status} {status.phrase}".encode(),
+            *(name + b": " + value for name, value in self.server_state.default_headers),
+            b"content-type: application/problem+json",
+            b"content-length: %d" % len(body),
+            b"cache-control: no-store",
+            b"x-request-id: " + request_id.hex.encode(),
+            b"connection: close",
+        ]
+        return b"\r\n".join(head) + b"\r\n\r\n" + body
+
     def _end_with(self, answer: bytes) -> None:
         self._late_answer = None
         if self.transport.is_closing():
             return
         self.transport.write(answer)
+        # What the client still sends is read for a while: closing a connection with unread bytes
+        # resets it, and the client may never see the answer.
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.loop.call_later(_LINGER_SECONDS, self.transport.close)
