@@ -73,8 +73,8 @@ def plain_text(family: Metric, *, open_metrics: bool) -> str | None:
 def _labels_text(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
-    pairs: Iterable[tuple[str, str]] = sorted(labels.items()) if len(labels) > 1 else labels.items()
-    return "{" + ",".join([f'{name}="{_escaped(value)}"' for name, value in pairs]) + "}"
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in sorted(labels.items())]
+    return "{" + ",".join(pairs) + "}"
 
 
 def _escaped(value: str) -> str:
