@@ -272,7 +272,7 @@ class BreakerCore:
                 reason = evidence.open_because(reason)
             self._begin_summary(now)
         elif transition.to_state is CircuitState.CLOSED and self._evidence is not None:
-            self._evidence.forget_kinds()
+            self._evidence.forget_outage()
         return StateChanged(
             breaker_name=self._name,
             from_state=transition.from_state,

@@ -31,8 +31,8 @@ class Evidence:
             self._older_kinds = tuple(kinds[: KINDS_REMEMBERED - 1])
         self.last_kind = kind
 
-    def forget_kinds(self) -> None:
-        """Begin anew: what opens the circuit next has nothing to do with failures before."""
+    def forget_outage(self) -> None:
+        """Forget what failed, and what opened the circuit; the next outage is another one."""
         self.last_kind = self.reason = None
         self._older_kinds = ()
 
