@@ -90,6 +90,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(proxies),
         forwarded_allow_ips=proxies,
         backlog=_BACKLOG,
+        timeout_keep_alive=settings.http.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),
     )
 

@@ -107,7 +107,7 @@ class ShutdownSettings(Group):
 
 
 class HTTPSettings(Group):
-    """Who may talk to the service."""
+    """Who may talk to the service, and for how long a connection may be idle."""
 
     allowed_hosts: HostPatterns = Field(
         default=["*"],
@@ -127,6 +127,13 @@ class HTTPSettings(Group):
         description="Addresses or networks of proxies whose X-Forwarded-For and "
         'X-Forwarded-Proto are believed; "*" for any peer.',
         examples=[["10.0.0.0/8"]],
+    )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="Seconds for which an idle connection is kept. Proxies in front must let go of "
+        "theirs sooner, or a request may meet the closing of its connection.",
     )
 
 

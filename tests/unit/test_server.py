@@ -143,6 +143,14 @@ def test_the_server_leaves_to_the_service_what_it_does_better() -> None:
     assert config.encoded_headers == []
 
 
+def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
+    """Whoever closes first while the other sends costs a request; so clients are to be first."""
+    patient = HTTPSettings(keep_alive_seconds=620)
+
+    assert server_config(Settings()).timeout_keep_alive > 60
+    assert server_config(Settings(http=patient)).timeout_keep_alive == 620
+
+
 def test_headers_of_proxies_are_believed_only_when_they_are_named() -> None:
     """By default a client cannot make up its address."""
     http = HTTPSettings(trusted_proxies=["10.0.0.0/8"])
