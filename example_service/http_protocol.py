@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from example_service.core.lifecycle import is_draining
+
 MAX_HEAD_BYTES: Final = 65_536
 """How long a request's target and lines of headers may be together."""
 
@@ -54,6 +56,8 @@ class ProblemProtocol(HttpToolsProtocol):
     Trailers are dropped: the parser would add them to headers that have been looked at already
     (RFC 9110, section 6.5.1). So is an offer to change the protocol, which the parser would take
     for the end of the request, and its body for another one.
+
+    While the process drains, each answer is the last of its connection.
     """
 
     # What is true of most connections stands here once.
@@ -146,6 +150,10 @@ class ProblemProtocol(HttpToolsProtocol):
         self._advance()
         self._in_head = False
         super().on_headers_complete()
+        if is_draining():
+            # The client takes its next request elsewhere, so that the end of the drain, which
+            # closes idle connections, finds none that a request is on its way through.
+            self.cycle.keep_alive = False
         if not has_offer:
             self.headers = _Trailers()
 

@@ -1,9 +1,9 @@
 """One server process: uvicorn, with a way of stopping that loses no request.
 
-The first SIGTERM or SIGINT begins the drain: `is_draining()` turns true, readiness answers 503, and
-everything else goes on as before for `SHUTDOWN__DRAIN_SECONDS`. Then the socket is closed, and
-requests in flight have `SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process at
-once.
+The first SIGTERM or SIGINT begins the drain: `is_draining()` turns true, readiness answers 503,
+each answer is the last of its connection, and everything else goes on as before for
+`SHUTDOWN__DRAIN_SECONDS`. Then the socket is closed, and requests in flight have
+`SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process at once.
 """
 
 import errno

@@ -149,7 +149,8 @@ def test_a_signal_drains_the_service(
     service.process.send_signal(signal.SIGTERM)
 
     wait_until(lambda: not is_ready(url))
-    assert httpx.get(f"{url}/health/live").status_code == 200
+    alive = httpx.get(f"{url}/health/live")
+    assert (alive.status_code, alive.headers["Connection"]) == (200, "close")
     wait_until(lambda: refuses_connections(url))
     assert not request.done()
     provider.may_answer.set()

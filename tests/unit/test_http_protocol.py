@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.server import ServerState
 
+from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.http_protocol import HEAD_SECONDS, MAX_HEAD_BYTES, ProblemProtocol
 
 HOST = b"Host: service.test\r\n"
@@ -291,6 +292,24 @@ async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
 
     assert len(connection.scopes) == 3
     assert not connection.transport.ended
+
+
+async def test_while_the_process_drains_each_answer_ends_its_connection() -> None:
+    """The client's next request goes elsewhere, rather than over a connection that is closed."""
+    connection, request = Connection(), b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+    await connection.send(request)
+    assert b"connection: close" not in connection.transport.written
+    assert not connection.transport.closed
+
+    begin_draining()
+    try:
+        await connection.send(request)
+    finally:
+        end_draining()
+
+    assert len(connection.scopes) == 2
+    assert connection.transport.written.count(b"connection: close") == 1
+    assert connection.transport.closed
 
 
 async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -> None:
