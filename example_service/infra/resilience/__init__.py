@@ -2,7 +2,7 @@
 
 from example_service.infra.resilience.backoff import Backoff
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
-from example_service.infra.resilience.circuit_state import CircuitState
+from example_service.infra.resilience.circuit_state import CircuitState, Mode
 from example_service.infra.resilience.events import (
     CallFailed,
     CallRejected,
@@ -19,6 +19,7 @@ from example_service.infra.resilience.failure_rate import FailureRate
 from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
     CircuitSnapshot,
+    NamedMode,
     circuit_breaker_registry,
 )
 
@@ -35,6 +36,8 @@ __all__ = [
     "CircuitState",
     "FailureListener",
     "FailureRate",
+    "Mode",
+    "NamedMode",
     "RejectionListener",
     "StateChangeListener",
     "StateChanged",

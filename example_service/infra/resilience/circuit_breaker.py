@@ -9,6 +9,7 @@ import time
 from _thread import RLock
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
@@ -20,7 +21,7 @@ from example_service.infra.resilience.circuit_state import (
     CircuitStateMachine,
     Closed,
     HalfOpen,
-    ManualMode,
+    Mode,
     Permit,
 )
 from example_service.infra.resilience.events import (
@@ -45,9 +46,9 @@ from example_service.infra.resilience.validation import (
     count_error,
     exception_types_error,
     instance_error,
+    mode_error,
     name_error,
     number_error,
-    reason_error,
 )
 
 P = ParamSpec("P")
@@ -489,6 +490,10 @@ class CircuitBreaker(BreakerCore):
         Calls in flight become stale: their outcomes no longer act on the state. What Prometheus
         is told never goes down.
         """
+        self._begin_reset()()
+
+    def _begin_reset(self) -> Callable[[], None]:
+        """Reset, and return what tells of it, to be called outside of every lock."""
         now = self._clock()
         with self._mutex:
             self._machine.advance(now)
@@ -497,7 +502,7 @@ class CircuitBreaker(BreakerCore):
             self._forgotten = self._machine.totals()
             self._evidence = None
             events += self._take_events(now)
-        self._publish(events)
+        return partial(self._publish, events)
 
     def force_open(self, reason: str, seconds: float | None = None) -> None:
         """Refuse every call, whatever the dependency does.
@@ -510,9 +515,7 @@ class CircuitBreaker(BreakerCore):
             TypeError: A value is of the wrong type.
             ValueError: A value is out of range.
         """
-        self._set_mode(
-            reason, seconds, lambda now, until: self._machine.force_open(reason, now, until)
-        )
+        self._begin_mode(Mode.FORCED_OPEN, reason, seconds)()
 
     def disable(self, reason: str, seconds: float | None = None) -> None:
         """Let every call through and open for none; outcomes are still counted.
@@ -525,7 +528,7 @@ class CircuitBreaker(BreakerCore):
             TypeError: A value is of the wrong type.
             ValueError: A value is out of range.
         """
-        self._set_mode(reason, seconds, lambda _, until: self._machine.disable(reason, until))
+        self._begin_mode(Mode.DISABLED, reason, seconds)()
 
     def shadow(self, reason: str, seconds: float | None = None) -> None:
         """Decide and report as ever, but let through what would be refused.
@@ -539,27 +542,31 @@ class CircuitBreaker(BreakerCore):
             TypeError: A value is of the wrong type.
             ValueError: A value is out of range.
         """
-        self._set_mode(reason, seconds, lambda _, until: self._machine.shadow(reason, until))
+        self._begin_mode(Mode.SHADOW, reason, seconds)()
 
-    def _set_mode(
-        self,
-        reason: str,
-        seconds: float | None,
-        begin: Callable[[float, float | None], ManualMode],
-    ) -> None:
-        if error := (
-            reason_error("reason", reason)
-            or (seconds is not None and number_error("seconds", seconds))
-        ):
+    def _begin_mode(self, mode: Mode, reason: str, seconds: float | None) -> Callable[[], None]:
+        """Set a mode, and return what tells of it, to be called outside of every lock."""
+        if error := mode_error(reason, seconds):
             raise error
         now = self._clock()
+        until = None if seconds is None else now + seconds
         with self._mutex:
             self._machine.advance(now)
-            mode = begin(now, None if seconds is None else now + seconds)
+            match mode:
+                case Mode.FORCED_OPEN:
+                    begun = self._machine.force_open(reason, now, until)
+                case Mode.DISABLED:
+                    begun = self._machine.disable(reason, until)
+                case Mode.SHADOW:
+                    begun = self._machine.shadow(reason, until)
             events = self._take_events(now)
             self._begin_summary(now)
-        log_mode(self._name, mode, seconds)
-        self._publish(events)
+
+        def tell() -> None:
+            log_mode(self._name, begun, seconds)
+            self._publish(events)
+
+        return tell
 
     # Seams for tests, documented: they set the state and read it back.
 

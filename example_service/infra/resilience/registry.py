@@ -4,7 +4,7 @@ import math
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from threading import RLock
@@ -17,7 +17,7 @@ from example_service.infra.resilience.circuit_state import (
     Totals,
 )
 from example_service.infra.resilience.events import StateChanged
-from example_service.infra.resilience.validation import instance_error, name_error
+from example_service.infra.resilience.validation import instance_error, mode_error, name_error
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -80,6 +80,20 @@ class CircuitSnapshot(NamedTuple):
         )
 
 
+class NamedMode(NamedTuple):
+    """A mode that holds for every breaker of a name.
+
+    Attributes:
+        mode: Which one.
+        reason: Why, in the words of whoever set it.
+        seconds: How long it still holds; None for until a reset.
+    """
+
+    mode: Mode
+    reason: str
+    seconds: float | None
+
+
 class _Counts:
     """What breakers of one name that are gone have counted together."""
 
@@ -137,10 +151,16 @@ class CircuitBreakerRegistry:
     counters add up.
 
     Safe to use from any thread.
+
+    Args:
+        clock: Where "now" comes from, in seconds, for the ends of modes that hold for a name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = RLock()
+        # With each, when it ends.
+        self._modes: dict[str, tuple[NamedMode, float]] = {}
         self._newest: dict[str, _BreakerRef] = {}
         self._held: dict[str, CircuitBreaker] = {}
         self._retired: dict[str, _Counts] = {}
@@ -161,6 +181,7 @@ class CircuitBreakerRegistry:
         name = ref.name = breaker._name
         ref.machine = breaker._machine
         breaker._registry = self
+        tell = None
         # Not `with`, which costs more than taking and releasing the lock.
         lock = self._lock
         lock.acquire()
@@ -171,8 +192,12 @@ class CircuitBreakerRegistry:
             self._newest[name] = ref
             if self._remembered and name in self._remembered:
                 self._retired[name] = self._remembered.pop(name)
+            if self._modes and (mode := self.modes().get(name)) is not None:
+                tell = breaker._begin_mode(*mode)
         finally:
             lock.release()
+        if tell is not None:
+            tell()
 
     def register(self, breaker: "CircuitBreaker") -> None:
         """Hold a breaker until it is unregistered; `get` finds it before others of its name.
@@ -206,6 +231,7 @@ class CircuitBreakerRegistry:
             self._held.pop(name, None)
             self._newest.pop(name)
             self._retired.pop(name, None)
+            self._modes.pop(name, None)
 
     def get(self, name: str) -> "CircuitBreaker":
         """The breaker of a name: the registered one, else the oldest that is alive.
@@ -271,7 +297,7 @@ class CircuitBreakerRegistry:
     def get_all_metrics(self) -> dict[str, dict[str, Any]]:
         """`CircuitBreaker.get_metrics()` of every name; several breakers of one name add up."""
         return {
-            name: _added_up([one.get_metrics() for one in breakers])
+            name: add_up_metrics([one.get_metrics() for one in breakers])
             for name, breakers in self._by_name().items()
         }
 
@@ -294,10 +320,51 @@ class CircuitBreakerRegistry:
             (datetime.fromtimestamp(at, UTC), event) for at, event in reversed(self._recent.copy())
         ]
 
+    def set_mode(self, name: str, mode: Mode, reason: str, seconds: float | None = None) -> None:
+        """Set a mode on every breaker of a name, those that are made while it holds included.
+
+        Args:
+            name: Of the breakers; there may be none yet.
+            mode: What `CircuitBreaker.force_open`, `disable` or `shadow` would set.
+            reason: Why, for logs, metrics and errors: printable, 1 to 500 characters.
+            seconds: How long. None means until `reset` or `reset_all`.
+
+        Raises:
+            TypeError: A value is of the wrong type.
+            ValueError: A value is out of range.
+        """
+        if error := name_error("name", name) or mode_error(reason, seconds):
+            raise error
+        given = NamedMode(Mode(mode), reason, seconds)
+        ends_at = math.inf if seconds is None else self._clock() + seconds
+        with self._lock:
+            self._modes[name] = given, ends_at
+            tell = [one._begin_mode(*given) for one in self._living(name)]
+        for each in tell:
+            each()
+
+    def modes(self) -> dict[str, NamedMode]:
+        """The modes that hold for every breaker of a name, by name."""
+        now = self._clock()
+        with self._lock:
+            return {
+                name: given if given.seconds is None else given._replace(seconds=ends_at - now)
+                for name, (given, ends_at) in self._modes.items()
+                if now < ends_at
+            }
+
+    async def reset(self, name: str) -> None:
+        """Reset every breaker of a name, and end the mode that holds for it."""
+        with self._lock:
+            self._modes.pop(name, None)
+            tell = [one._begin_reset() for one in self._living(name)]
+        for each in tell:
+            each()
+
     async def reset_all(self) -> None:
-        """Reset every breaker."""
-        for breaker in self:
-            await breaker.reset()
+        """Reset every breaker, and end every mode that holds for a name."""
+        for name in dict.fromkeys([*self._by_name(), *self.modes()]):
+            await self.reset(name)
 
     def __iter__(self) -> Iterator["CircuitBreaker"]:
         return iter([one for breakers in self._by_name().values() for one in breakers])
@@ -383,8 +450,8 @@ def configuration_key(name: str) -> str:
     return "".join(one if one.isalnum() else "_" for one in name.lower())
 
 
-def _added_up(metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """The metrics of several breakers of one name as one; of states and waits the worst."""
+def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the metrics of several breakers of one name add up to; of states and waits the worst."""
     if len(metrics) == 1:
         return metrics[0]
     worst = max(metrics, key=_badness)

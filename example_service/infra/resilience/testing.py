@@ -10,7 +10,7 @@ There is no assertion in here to explain, so PYTEST_DONT_REWRITE: else pytest wo
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from math import inf
 
@@ -161,13 +161,13 @@ def half_opened(
 @contextmanager
 def _clean(breaker: CircuitBreaker, clock: Callable[[], float] | None) -> Iterator[None]:
     """Reset a breaker before and after a block, and give it another clock inside."""
-    _reset(breaker)
+    breaker._begin_reset()()
     usual = breaker._clock
     breaker._clock = usual if clock is None else clock
     try:
         yield
     finally:
-        _reset(breaker)
+        breaker._begin_reset()()
         breaker._clock = usual
 
 
@@ -180,12 +180,6 @@ def _open(breaker: CircuitBreaker, wait_seconds: float | None) -> None:
             machine._change(Open(now, float(wait_seconds)), cause)
         events = breaker._take_events(now)
     breaker._publish(events)
-
-
-def _reset(breaker: CircuitBreaker) -> None:
-    """`await breaker.reset()` where nothing can be awaited; it never has to wait."""
-    with suppress(StopIteration):
-        breaker.reset().send(None)
 
 
 @pytest.fixture(autouse=True)
@@ -206,14 +200,16 @@ def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
         held, parameters = dict(registry._held), registry._parameters
         counts = deepcopy((registry._retired, registry._remembered))
         recent = list(registry._recent)
+        registry._modes = {}
     for breaker in existing:
-        _reset(breaker)
+        breaker._begin_reset()()
     yield registry
     with registry._lock:
+        registry._modes = {}
         registry._newest, registry._held, registry._parameters = newest, held, parameters
         registry._retired, registry._remembered = counts
     for breaker in existing:
-        _reset(breaker)
+        breaker._begin_reset()()
         breaker._registry = registry
     registry._recent.clear()
     registry._recent.extend(recent)

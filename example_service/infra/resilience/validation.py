@@ -53,6 +53,13 @@ def number_error(
     return ValueError(f"{parameter} must be {lower} and {upper}, not {value!r}")
 
 
+def mode_error(reason: object, seconds: object) -> TypeError | ValueError | None:
+    """A mode set by hand has a reason, and an end in so many seconds or none."""
+    if error := reason_error("reason", reason):
+        return error
+    return None if seconds is None else number_error("seconds", seconds)
+
+
 def count_error(parameter: str, value: object) -> TypeError | ValueError | None:
     """A count is a whole number of at least 1."""
     if type(value) is int and value >= 1:

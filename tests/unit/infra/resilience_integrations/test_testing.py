@@ -327,7 +327,7 @@ def test_long_lived_breaker_is_clean_in_every_test(turn: str, long_lived: Circui
 INNER_TESTS = """
     import pytest
 
-    from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+    from example_service.infra.resilience import CircuitBreaker, Mode, circuit_breaker_registry
 
     stock = CircuitBreaker("stock", failure_threshold=1)
     circuit_breaker_registry.get_or_create("held")
@@ -350,9 +350,12 @@ INNER_TESTS = """
         circuit_breaker_registry.configure({"configured": {"failure_threshold": 1}})
         circuit_breaker_registry.get_or_create("configured")
         assert failed(stock).is_open
+        circuit_breaker_registry.set_mode("to come", Mode.FORCED_OPEN, "must not outlive this")
 
 
     def test_that_finds_nothing_of_it():
+        assert circuit_breaker_registry.modes() == {}
+        assert CircuitBreaker("to come").is_closed
         assert [one.name for one in circuit_breaker_registry] == ["stock", "held"]
         assert circuit_breaker_registry.get("stock") is stock
         assert (stock.state, stock.total_failures) == ("closed", 0)
