@@ -14,7 +14,7 @@ Who starts the workers:
 
 Each worker, in its lifespan:
 
-    async with shared_metrics():
+    async with shared_metrics(), this_process().listening():
         yield
 
 The library decides when it is imported whether a process keeps its metrics in files. Workers have
@@ -30,7 +30,6 @@ import tempfile
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 from prometheus_client import values
 
@@ -41,11 +40,16 @@ from example_service.infra.metrics.database_pool import pool_metrics
 from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared_figures import SharedFigures
 from example_service.infra.metrics.shared_files import clear, put_away
-from example_service.infra.metrics.worker import SOCKETS, Worker, socket_path
+from example_service.infra.metrics.worker import Worker
+from example_service.infra.peers import (
+    DIRECTORY_VARIABLE,
+    SOCKETS,
+    shared_directory,
+    socket_path,
+    this_process,
+)
 
 logger = logging.getLogger(__name__)
-
-DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def prepare_multiprocess_directory() -> Path:
@@ -61,7 +65,7 @@ def prepare_multiprocess_directory() -> Path:
     Raises:
         SettingsError: The directory that was named cannot be used.
     """
-    directory = _directory()
+    directory = shared_directory()
     if directory is None:
         directory = Path(tempfile.mkdtemp(prefix="example-service-"))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
@@ -87,7 +91,7 @@ def mark_worker_dead(pid: int) -> None:
     Args:
         pid: The process id of the worker.
     """
-    directory = _directory()
+    directory = shared_directory()
     if directory is None:
         return
     try:
@@ -115,18 +119,13 @@ async def shared_metrics() -> AsyncIterator[None]:
 @cache
 def this_worker() -> Worker | None:
     """This process as a worker that shares its metrics; None where it has them to itself."""
-    directory = _directory()
+    directory = shared_directory()
     # With the variable set to nothing the library would share them in the current directory.
     if directory is None or values.ValueClass is values.MutexValue:
         return None
     directory.mkdir(parents=True, exist_ok=True)
     collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics)
-    return Worker(directory, SharedFigures(collectors))
-
-
-def _directory() -> Path | None:
-    given = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(given) if given else None
+    return Worker(directory, SharedFigures(collectors), this_process())
 
 
 def _remove(directory: Path, *, owner: int) -> None:

@@ -10,14 +10,13 @@ import pytest
 
 from example_service.core.exceptions import SettingsError
 from example_service.infra.metrics.multiprocess import (
-    DIRECTORY_VARIABLE,
     mark_worker_dead,
     prepare_multiprocess_directory,
     shared_metrics,
     this_worker,
 )
 from example_service.infra.metrics.shared_files import SharedFiles
-from example_service.infra.metrics.worker import socket_path
+from example_service.infra.peers import DIRECTORY_VARIABLE, socket_path
 
 NEVER_A_PID = 4_194_305  # One more than Linux ever gives.
 

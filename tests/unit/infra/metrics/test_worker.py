@@ -1,15 +1,13 @@
 """What a worker does for and with the others while its application runs."""
 
 import asyncio
-import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from example_service.infra.metrics.shared_figures import SharedFigures
-from example_service.infra.metrics.worker import Worker, socket_path
+from example_service.infra.metrics.worker import Worker
+from example_service.infra.peers import Peers
 from example_service.infra.resilience import CircuitState
 from tests.unit.infra.metrics.fakes import FakeProcess
 
@@ -25,7 +23,7 @@ async def test_figures_are_there_from_the_start(
     one = process(1)
     one.breakers.show()
 
-    async with Worker(directory, one.figures).sharing():
+    async with Worker(directory, one.figures, Peers(directory)).sharing():
         assert total(FAILURES, name="payment") == 0
 
 
@@ -41,7 +39,8 @@ async def test_figures_are_copied_from_time_to_time(
         copy()
         copied.set()
 
-    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
+    alone = Peers(None)
+    async with Worker(directory, one.figures, alone, copy_interval_seconds=0.0).sharing():
         one.breakers.show(failures=1)
         monkeypatch.setattr(one.figures, "try_copy", copy_and_tell)
         async with asyncio.timeout(5):
@@ -55,21 +54,24 @@ async def test_figures_are_copied_at_the_end(
 ) -> None:
     """An orderly end loses no count, and leaves nothing open, in flight or running."""
     one = process(1)
-    async with Worker(directory, one.figures).sharing():
+    async with Worker(directory, one.figures, Peers(directory)).sharing():
         one.breakers.show(failures=1, state=CircuitState.OPEN, in_flight=1)
 
     assert total(FAILURES, name="payment") == 1
     assert total("circuit_breaker_state", name="payment") == 0
     assert total("circuit_breaker_calls_in_flight", name="payment") == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    assert not socket_path(directory, 1).exists()
 
 
 async def test_a_worker_copies_when_another_gathers(process: Processes, directory: Path) -> None:
     """Whoever is asked for the metrics has the others copy first, so the sums are exact."""
     one, other = process(1), process(2)
-    asked, asking = Worker(directory, one.figures, pid=1), Worker(directory, other.figures, pid=2)
-    async with asked.sharing(), asking.sharing():
+    first, second = Peers(directory, pid=1), Peers(directory, pid=2)
+    asked, asking = (
+        Worker(directory, one.figures, first),
+        Worker(directory, other.figures, second),
+    )
+    async with asked.sharing(), asking.sharing(), first.listening():
         one.breakers.show(failures=1)
         other.breakers.show(failures=2)
 
@@ -78,43 +80,25 @@ async def test_a_worker_copies_when_another_gathers(process: Processes, director
         assert registry.get_sample_value(FAILURES, {"name": "payment"}) == 3
 
 
-async def test_workers_that_ask_each_other_at_once_all_get_an_answer(
+async def test_a_worker_that_does_not_answer_counts_with_what_it_copied_last(
     process: Processes, directory: Path
 ) -> None:
-    """Two scrapes at a time do not wait for one another."""
-    processes = {pid: process(pid) for pid in (1, 2)}
-    one, other = (Worker(directory, each.figures, pid=pid) for pid, each in processes.items())
-    async with one.sharing(), other.sharing():
-        for each in processes.values():
-            each.breakers.show(failures=1)
+    """One that is too busy costs exactness, not the scrape."""
+    one, other = process(1), process(2)
+    busy = Peers(directory, pid=1)
+    async with Worker(directory, one.figures, busy).sharing(), busy.listening():
+        busy.answer("figures", never)
+        one.breakers.show(failures=1)
+        one.figures.copy()
+        one.breakers.show(failures=2)
 
-        registries = await asyncio.gather(one.gather(), other.gather(), one.gather())
+        asking = Peers(directory, pid=2, answer_seconds=0.05)
+        registry = await Worker(directory, other.figures, asking).gather()
 
-        totals = [each.get_sample_value(FAILURES, {"name": "payment"}) for each in registries]
-        assert totals == [2, 2, 2]
-
-
-async def test_workers_that_do_not_answer_are_not_waited_for(
-    process: Processes, directory: Path
-) -> None:
-    """One is gone without a word, one hangs: both count with what they copied last."""
-    one = process(3)
-    one.breakers.show(failures=1)
-    with socket.socket(socket.AF_UNIX) as gone:
-        gone.bind(str(socket_path(directory, 1)))
-    with socket.socket(socket.AF_UNIX) as hanging:
-        hanging.bind(str(socket_path(directory, 2)))
-        hanging.listen()
-
-        registry = await Worker(directory, one.figures, answer_timeout_seconds=0.0).gather()
-
-    assert registry.get_sample_value(FAILURES, {"name": "payment"}) == 1
+        assert registry.get_sample_value(FAILURES, {"name": "payment"}) == 1
 
 
-async def test_a_path_too_long_for_a_socket_costs_only_exactness(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The worker says so, and serves."""
-    with caplog.at_level(logging.WARNING):
-        async with Worker(tmp_path / ("d" * 120), SharedFigures(())).sharing():
-            assert [record.levelname for record in caplog.records] == ["WARNING"]
+async def never(_: bytes) -> bytes:
+    """Be too busy to answer."""
+    await asyncio.Event().wait()
+    raise AssertionError
