@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 from example_service import __version__
 from example_service.api.access_log import AccessLog
+from example_service.api.all_workers import AllWorkers
 from example_service.api.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.middleware import RequestMiddleware
 from example_service.api.openapi import document_problems
@@ -146,9 +147,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await stack.enter_async_context(open_database(settings))
         pool_metrics.watch(database.engine.pool)
         await stack.enter_async_context(shared_metrics())
-        await stack.enter_async_context(this_process().listening())
+        workers = AllWorkers(this_process())
+        await stack.enter_async_context(workers.running())
         provider = _payment_provider(settings, client)
         service = PaymentService(database, provider, settings.payments) if provider else None
+        app.state.all_workers = workers
         app.state.http_client = client
         app.state.database = database
         app.state.payment_provider = provider

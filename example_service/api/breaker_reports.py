@@ -1,5 +1,6 @@
 """What the service tells of its circuit breakers, as models that the OpenAPI document shows."""
 
+import os
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, Field
@@ -48,6 +49,7 @@ class Transition(BaseModel):
     """A change of a circuit's state."""
 
     at: Time = Field(description="When it was noticed.")
+    worker: int = Field(description="Process id of the worker in which it was.")
     breaker_name: str
     from_state: CircuitState
     to_state: CircuitState
@@ -75,6 +77,7 @@ def recent_transitions() -> list[Transition]:
     return [
         Transition(
             at=at.isoformat(),
+            worker=os.getpid(),
             breaker_name=_text(change.breaker_name),
             from_state=change.from_state,
             to_state=change.to_state,

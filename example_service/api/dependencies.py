@@ -12,6 +12,7 @@ import httpx
 from fastapi import Depends, Request
 
 from example_service.api import problem_types
+from example_service.api.all_workers import AllWorkers
 from example_service.api.payment_problems import PROVIDER_NOT_CONFIGURED
 from example_service.api.problems import ProblemError
 from example_service.core.settings import Settings
@@ -58,6 +59,11 @@ async def get_http_client(request: Request) -> httpx.AsyncClient:
 async def get_database(request: Request) -> Database:
     """Hand out the database; the application closes it when it ends."""
     return cast("Database", request.app.state.database)
+
+
+async def get_all_workers(request: Request) -> AllWorkers:
+    """Hand out what reaches the breakers of all workers."""
+    return cast("AllWorkers", request.app.state.all_workers)
 
 
 async def get_payment_provider(request: Request) -> PaymentProvider:
@@ -115,3 +121,4 @@ OpenDatabase = Annotated[Database, Depends(get_database)]
 PaymentBreaker = Annotated[CircuitBreaker, Depends(get_payment_breaker)]
 Provider = Annotated[PaymentProvider, Depends(get_payment_provider)]
 Payments = Annotated[PaymentService, Depends(get_payment_service)]
+Workers = Annotated[AllWorkers, Depends(get_all_workers)]

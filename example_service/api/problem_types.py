@@ -220,9 +220,19 @@ UNKNOWN_CIRCUIT_BREAKER = define(
         slug="unknown-circuit-breaker",
         status=404,
         title="Unknown circuit breaker",
-        meaning="This worker has no circuit breaker of that name.",
-        cause="The name is misspelt, or no code of this worker has made the breaker yet.",
+        meaning="There is no circuit breaker of that name.",
+        cause="The name is misspelt, or no code has made the breaker yet.",
         remedy="Compare the name with those in `/health/circuit-breakers`.",
+    )
+)
+INCOMPLETE_ORDER = define(
+    ProblemType(
+        slug="incomplete-order",
+        status=504,
+        title="Incomplete order",
+        meaning="Some workers did not answer, and may not have carried out the order.",
+        cause="A worker is blocked or overloaded; `silent_workers` has the process ids.",
+        remedy="Give the order once more: where it has been carried out that changes nothing.",
     )
 )
 INTERNAL_ERROR = define(

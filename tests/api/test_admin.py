@@ -133,7 +133,7 @@ async def test_a_breaker_is_reset(
         "reason": "The provider is back.",
         "until": None,
         "client": "192.0.2.1",
-        "worker": os.getpid(),
+        "workers": [os.getpid()],
     }
     assert breaker.is_closed
     line = logged(log_lines)
@@ -250,7 +250,7 @@ async def test_a_mode_is_set(
         "reason": "Umbau für einen Tag",
         "until": report["until"],
         "client": "192.0.2.1",
-        "worker": os.getpid(),
+        "workers": [os.getpid()],
     }
     line = logged(log_lines)
     assert line["level"] == "warning"
@@ -360,14 +360,14 @@ async def test_an_end_in_a_name_is_part_of_the_name(client: httpx.AsyncClient) -
 async def test_breakers_are_listed_with_their_modes(
     client: httpx.AsyncClient, breaker: CircuitBreaker, log_lines: LogLines
 ) -> None:
-    """The list is that of the health answer, for the worker that is named, and is logged."""
+    """The list is that of the health answer, and is logged."""
     breaker.shadow("to see")
     log_lines()
     response = await client.get("/admin/circuit-breakers", headers=AUTHORISED)
     assert response.status_code == 200
     assert response.headers["Cache-Control"] == "no-store"
     body = response.json()
-    assert body["worker"] == os.getpid()
+    assert (body["workers"], body["silent_workers"]) == ([os.getpid()], [])
     assert set(body["breakers"]) == {one.name for one in circuit_breaker_registry}
     assert body["breakers"]["shop"]["mode"]["name"] == "shadow"
     assert "mode" not in body["breakers"]["payment"]

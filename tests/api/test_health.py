@@ -1,6 +1,7 @@
 """What balancers, orchestrators and people see of the service's health."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -235,6 +236,7 @@ async def test_the_last_transitions_are_shown_with_reason_and_time(
     half_open, opened = (each for each in told if each["breaker_name"] == "of_a_story")
     for each in (half_open, opened):
         assert before <= datetime.fromisoformat(each.pop("at")) <= datetime.now(UTC)
+        assert each.pop("worker") == os.getpid()
     assert opened == {
         "breaker_name": "of_a_story",
         "from_state": "closed",

@@ -160,7 +160,7 @@ async def test_answers_about_breakers_are_documented_member_by_member(
     assert set(metrics["properties"]) == set(breaker.get_metrics())
     assert set(schemas["BreakerMode"]["required"]) == set(breaker.get_metrics()["mode"])
     event = {field.name for field in dataclasses.fields(StateChanged)}
-    assert set(schemas["Transition"]["required"]) == event | {"at"}
+    assert set(schemas["Transition"]["required"]) == event | {"at", "worker"}
 
 
 async def test_a_route_documents_its_own_problems(serve: Serve) -> None:

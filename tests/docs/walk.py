@@ -43,6 +43,7 @@ _VOLATILE = (
     (re.compile(r"\b[0-9a-f]{32}\b"), "<id>"),
     (re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "<uuid>"),
     (re.compile(r"\b\d+\.\d{3,}\b"), "<number>"),
+    (re.compile(r'(?<="worker": )\d+'), "<process id>"),
 )
 _VOLATILE_HEADERS = {"content-length", "date", "retry-after"}
 

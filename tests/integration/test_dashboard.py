@@ -1,7 +1,7 @@
 """The dashboard in a real browser, in front of the real service."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ def test_a_circuit_is_seen_to_open_and_to_close_again(page: Page, service: Servi
     changes = page.get_by_role("listitem")
     expect(changes).to_have_count(3)
     expect(changes.first).to_contain_text("payment half-open → closed")
-    expect(page.get_by_text("Worker process")).to_contain_text(str(service.process.pid))
+    expect(page.get_by_role("contentinfo")).to_have_text(f"Of worker {service.process.pid}.")
 
 
 def test_a_service_that_is_gone_is_told_of(page: Page, service: Service) -> None:
@@ -119,14 +119,35 @@ def breaker(state: str, **different: Any) -> dict[str, Any]:
     }
 
 
+def opening(breaker_name: str, reason: str, worker: int = 7) -> dict[str, Any]:
+    """One change as the service tells of it."""
+    return {
+        "at": "2026-01-02T03:04:05+00:00",
+        "worker": worker,
+        "breaker_name": breaker_name,
+        "from_state": "closed",
+        "to_state": "open",
+        "reason": reason,
+        "wait_seconds": 1.0,
+        "failure_count": 1,
+        "rejections": 0,
+    }
+
+
 @pytest.fixture
 def show(page: Page) -> Callable[..., None]:
     """Have the page show an answer that the service would have to be brought to give."""
 
-    def show_health(breakers: dict[str, Any], *transitions: dict[str, Any]) -> None:
+    def show_health(
+        breakers: dict[str, Any],
+        *transitions: dict[str, Any],
+        workers: Sequence[int] = (7,),
+        silent: Sequence[int] = (),
+    ) -> None:
         health = {
             "status": "degraded",
-            "worker": 7,
+            "workers": workers,
+            "silent_workers": silent,
             "breakers": breakers,
             "transitions": transitions,
         }
@@ -187,15 +208,34 @@ def test_a_mode_is_seen_though_all_circuits_are_closed(
     expect(page).to_have_title("● Circuit breakers")
 
 
+def test_several_workers_are_told_apart(page: Page, show: Callable[..., None]) -> None:
+    """Whose figures these are, where a circuit opened, and whose figures are missing."""
+    show({"a": breaker("closed")}, opening("a", "hung", worker=8), workers=[7, 8], silent=[9])
+
+    expect(page.get_by_role("contentinfo")).to_have_text(
+        "Sums over workers 7, 8; of states and waits the worst."
+    )
+    expect(page.get_by_role("listitem")).to_contain_text("closed → open in worker 8")
+    expect(status(page)).to_have_text(
+        "The one circuit is closed. Not known of worker 9, which did not answer."
+    )
+    expect(page).to_have_title("● Circuit breakers")
+
+
 def test_what_is_selected_stays(page: Page, show: Callable[..., None]) -> None:
     """A reason can be copied while the wait beside it goes on."""
     show({"a": breaker("open", retry_after=9.0, reason="5 failures in a row")})
     expect(row_of(page, "a")).to_contain_text("probes admitted in 9 s")
     page.evaluate("getSelection().selectAllChildren(document.querySelector('tbody'))")
     page.unroute_all()
-    show_later = {"a": breaker("open", retry_after=1.0, reason="5 failures in a row")}
-    health = {"status": "degraded", "worker": 7, "breakers": show_later, "transitions": []}
-    page.route("**/health/circuit-breakers", lambda route: route.fulfill(json=health))
+    later = {
+        "status": "degraded",
+        "workers": [7],
+        "silent_workers": [],
+        "breakers": {"a": breaker("open", retry_after=1.0, reason="5 failures in a row")},
+        "transitions": [],
+    }
+    page.route("**/health/circuit-breakers", lambda route: route.fulfill(json=later))
     for _ in range(2):  # When the page asks again, it has shown the answer before.
         with page.expect_response("**/health/circuit-breakers"):
             pass
@@ -208,17 +248,7 @@ def test_what_is_selected_stays(page: Page, show: Callable[..., None]) -> None:
 def test_names_and_reasons_are_text(page: Page, show: Callable[..., None]) -> None:
     """Whatever somebody wrote into them, the browser runs nothing of it."""
     markup = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
-    change = {
-        "at": "2026-01-02T03:04:05+00:00",
-        "breaker_name": markup,
-        "from_state": "closed",
-        "to_state": "open",
-        "reason": markup,
-        "wait_seconds": 1.0,
-        "failure_count": 1,
-        "rejections": 0,
-    }
-    show({markup: breaker("open", reason=markup)}, change)
+    show({markup: breaker("open", reason=markup)}, opening(markup, markup))
 
     expect(row_of(page, markup)).to_contain_text(markup)
     expect(page.get_by_role("listitem")).to_contain_text(markup)

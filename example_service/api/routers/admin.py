@@ -1,10 +1,5 @@
-"""Administration of circuit breakers; not there at all unless `ADMIN__TOKEN` is set.
+"""Administration of circuit breakers; not there at all unless `ADMIN__TOKEN` is set."""
 
-Each worker has breakers of its own, so with several workers an order reaches one of them.
-"""
-
-import os
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -14,16 +9,12 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from example_service.api import problem_types
-from example_service.api.breaker_reports import BreakerMetrics, Time, breaker_metrics
-from example_service.api.dependencies import require_admin_token
+from example_service.api.all_workers import AllWorkers, Order
+from example_service.api.breaker_reports import BreakerMetrics, Time
+from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.openapi import problem_responses
 from example_service.api.problems import ProblemError
-from example_service.infra.resilience import (
-    CircuitBreaker,
-    CircuitState,
-    circuit_breaker_registry,
-)
-from example_service.infra.resilience.circuit_state import Mode
+from example_service.infra.resilience import CircuitState, Mode, NamedMode
 
 LONGEST_MODE_SECONDS: Final = 7 * 86_400
 """A mode that is to hold for longer is better ended by hand."""
@@ -39,7 +30,9 @@ router = APIRouter(
     responses=problem_responses(problem_types.UNAUTHORIZED),
 )
 
-_UNKNOWN_NAME: Final = problem_responses(problem_types.UNKNOWN_CIRCUIT_BREAKER)
+_REFUSALS: Final = problem_responses(
+    problem_types.UNKNOWN_CIRCUIT_BREAKER, problem_types.INCOMPLETE_ORDER
+)
 
 _log = structlog.get_logger("example_service.admin")
 
@@ -83,18 +76,21 @@ class OrderReport(BaseModel):
     """What was done."""
 
     breaker: str
-    state: CircuitState
+    state: CircuitState | None = Field(description="The state from now on, the worst of all.")
     mode: Mode | None = Field(description="The mode that holds from now on.")
     reason: str | None
     until: Time | None = Field(description="When the mode ends; null for not before a reset.")
     client: str | None = Field(description="Address of who asked for it.")
-    worker: int = Field(description="Process id of the worker that did it; others go on as before.")
+    workers: list[int] = Field(description="Process ids of the workers, all of which did it.")
 
 
 class BreakerList(BaseModel):
-    """The breakers of one worker."""
+    """The breakers of all workers."""
 
-    worker: int = Field(description="Process id of the worker that answers.")
+    workers: list[int] = Field(description="Process ids of the workers.")
+    silent_workers: list[int] = Field(
+        description="Those of further ones, which did not answer in time and are left out here."
+    )
     breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
 
 
@@ -103,115 +99,114 @@ class BreakerList(BaseModel):
     operation_id="list_circuit_breakers",
     response_model_exclude_unset=True,
 )
-async def list_circuit_breakers(request: Request, response: Response) -> BreakerList:
-    """Show every circuit breaker of the worker that answers, with the mode that holds."""
-    _log.info("circuit breakers listed", client=_client(request), worker=os.getpid())
+async def list_circuit_breakers(
+    request: Request, response: Response, workers: Workers
+) -> BreakerList:
+    """Show the circuit breakers of all workers, with the modes that hold."""
+    _log.info("circuit breakers listed", client=_client(request))
     response.headers["Cache-Control"] = "no-store"
-    return BreakerList(worker=os.getpid(), breakers=breaker_metrics())
+    report = await workers.report()
+    return BreakerList(
+        workers=report.workers, silent_workers=report.silent_workers, breakers=report.breakers
+    )
 
 
 @router.post(
     "/circuit-breakers/{name:path}/reset",
     operation_id="reset_circuit_breaker",
-    responses=_UNKNOWN_NAME,
+    responses=_REFUSALS,
 )
 async def reset_circuit_breaker(
-    request: Request, name: str, order: Annotated[ResetOrder | None, Body()] = None
+    request: Request,
+    name: str,
+    workers: Workers,
+    order: Annotated[ResetOrder | None, Body()] = None,
 ) -> OrderReport:
-    """Close a circuit, forget its counts and end its mode, in the worker that answers."""
-    breakers = _breakers(name)
-    for breaker in breakers:
-        await breaker.reset()
-    return _done(
-        "circuit breaker reset by hand",
-        OrderReport(
-            breaker=name,
-            state=breakers[0].state,
-            mode=None,
-            reason=order.reason if order else None,
-            until=None,
-            client=_client(request),
-            worker=os.getpid(),
-        ),
-    )
+    """Close a circuit, forget its counts and end its mode, in all workers."""
+    reason = order.reason if order else None
+    return await _carry_out(request, workers, Order(breaker=name, mode=None), reason)
 
 
 @router.post(
     "/circuit-breakers/{name:path}/force-open",
     operation_id="force_circuit_breaker_open",
-    responses=_UNKNOWN_NAME,
+    responses=_REFUSALS,
 )
-async def force_circuit_breaker_open(request: Request, name: str, order: ModeOrder) -> OrderReport:
-    """Refuse every call of a breaker, in the worker that answers; at its end, let some probe."""
-    return _set_mode(request, name, order, Mode.FORCED_OPEN, CircuitBreaker.force_open)
+async def force_circuit_breaker_open(
+    request: Request, name: str, workers: Workers, order: ModeOrder
+) -> OrderReport:
+    """Refuse every call of a breaker, in all workers; at the mode's end, let some probe."""
+    return await _set_mode(request, workers, name, Mode.FORCED_OPEN, order)
 
 
 @router.post(
     "/circuit-breakers/{name:path}/disable",
     operation_id="disable_circuit_breaker",
-    responses=_UNKNOWN_NAME,
+    responses=_REFUSALS,
 )
-async def disable_circuit_breaker(request: Request, name: str, order: ModeOrder) -> OrderReport:
-    """Let every call of a breaker through, in the worker that answers; nothing opens it."""
-    return _set_mode(request, name, order, Mode.DISABLED, CircuitBreaker.disable)
+async def disable_circuit_breaker(
+    request: Request, name: str, workers: Workers, order: ModeOrder
+) -> OrderReport:
+    """Let every call of a breaker through, in all workers; nothing opens it."""
+    return await _set_mode(request, workers, name, Mode.DISABLED, order)
 
 
 @router.post(
     "/circuit-breakers/{name:path}/shadow",
     operation_id="shadow_circuit_breaker",
-    responses=_UNKNOWN_NAME,
+    responses=_REFUSALS,
 )
-async def shadow_circuit_breaker(request: Request, name: str, order: ModeOrder) -> OrderReport:
-    """Let a breaker decide and refuse nothing, in the worker that answers.
+async def shadow_circuit_breaker(
+    request: Request, name: str, workers: Workers, order: ModeOrder
+) -> OrderReport:
+    """Let a breaker decide and refuse nothing, in all workers.
 
     Its metrics count what it would have refused.
     """
-    return _set_mode(request, name, order, Mode.SHADOW, CircuitBreaker.shadow)
+    return await _set_mode(request, workers, name, Mode.SHADOW, order)
 
 
-def _set_mode(
-    request: Request,
-    name: str,
-    order: ModeOrder,
-    mode: Mode,
-    set_on: Callable[[CircuitBreaker, str, float | None], None],
+async def _set_mode(
+    request: Request, workers: AllWorkers, name: str, mode: Mode, order: ModeOrder
 ) -> OrderReport:
-    breakers = _breakers(name)
-    ends_at = (
-        None if order.seconds is None else datetime.now(UTC) + timedelta(seconds=order.seconds)
-    )
-    for breaker in breakers:
-        set_on(breaker, order.reason, order.seconds)
-    return _done(
-        "circuit breaker mode set by hand",
-        OrderReport(
-            breaker=name,
-            state=breakers[0].state,
-            mode=mode,
-            reason=order.reason,
-            until=None if ends_at is None else ends_at.isoformat(),
-            client=_client(request),
-            worker=os.getpid(),
-        ),
-    )
+    named = NamedMode(mode, order.reason, order.seconds)
+    return await _carry_out(request, workers, Order(breaker=name, mode=named), order.reason)
 
 
-def _breakers(name: str) -> list[CircuitBreaker]:
-    """All breakers of a name: monitoring shows them as one, so they are treated as one.
+async def _carry_out(
+    request: Request, workers: AllWorkers, order: Order, reason: str | None
+) -> OrderReport:
+    """Have all workers carry out an order, and tell the log.
 
     Raises:
-        ProblemError: If there is none.
+        ProblemError: No worker has such a breaker, or some may not have carried out the order.
     """
-    breakers = [one for one in circuit_breaker_registry if one.name == name]
-    if not breakers:
-        raise ProblemError(problem_types.UNKNOWN_CIRCUIT_BREAKER)
-    return breakers
-
-
-def _done(event: str, report: OrderReport) -> OrderReport:
-    """Tell the log what was done."""
+    mode = order.mode
+    until = None
+    if mode is not None and mode.seconds is not None:
+        until = (datetime.now(UTC) + timedelta(seconds=mode.seconds)).isoformat()
+    outcome = await workers.carry_out(order)
+    report = OrderReport(
+        breaker=order.breaker,
+        state=outcome.state,
+        mode=None if mode is None else mode.mode,
+        reason=reason,
+        until=until,
+        client=_client(request),
+        workers=outcome.workers,
+    )
+    event = (
+        "circuit breaker reset by hand"
+        if order.mode is None
+        else "circuit breaker mode set by hand"
+    )
     fields: dict[str, Any] = report.model_dump(mode="json")
-    _log.warning(event, **fields)
+    _log.warning(event, **fields, silent_workers=outcome.silent_workers)
+    if outcome.silent_workers:
+        raise ProblemError(
+            problem_types.INCOMPLETE_ORDER,
+            extensions={"workers": outcome.workers, "silent_workers": outcome.silent_workers},
+        )
     return report
 
 

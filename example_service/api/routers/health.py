@@ -3,20 +3,14 @@
 Balancers and orchestrators ask with HEAD as well as GET, and no answer is to be cached.
 """
 
-import os
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from example_service.api import problem_types
-from example_service.api.breaker_reports import (
-    BreakerMetrics,
-    Transition,
-    breaker_metrics,
-    recent_transitions,
-)
-from example_service.api.dependencies import IsAdministrator
+from example_service.api.breaker_reports import BreakerMetrics, Transition
+from example_service.api.dependencies import IsAdministrator, Workers
 from example_service.api.openapi import problem_responses
 from example_service.api.problems import ProblemError
 from example_service.core.lifecycle import is_draining
@@ -34,15 +28,20 @@ class Health(BaseModel):
 
 
 class CircuitBreakersHealth(BaseModel):
-    """How the circuit breakers of one worker are."""
+    """How the circuit breakers of all workers are."""
 
     status: Literal["healthy", "degraded"] = Field(
         description="`degraded` while any circuit is not closed."
     )
-    worker: int = Field(
-        description="Process id of the worker that answers; each has circuits of its own."
+    workers: list[int] = Field(
+        description="Process ids of the workers; each has circuits of its own."
     )
-    breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
+    silent_workers: list[int] = Field(
+        description="Those of further ones, which did not answer in time and are left out here."
+    )
+    breakers: dict[str, BreakerMetrics] = Field(
+        description="What each shows, by name: the sums over all workers, and the worst state."
+    )
     transitions: list[Transition] = Field(
         description="The last changes of state, at most 20, the newest first."
     )
@@ -88,20 +87,20 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     operation_id="read_circuit_breaker_health",
     response_model_exclude_unset=True,
 )
-async def circuit_breakers(response: Response) -> CircuitBreakersHealth:
-    """Show every circuit breaker of the worker that answers, and what last happened to them.
+async def circuit_breakers(response: Response, workers: Workers) -> CircuitBreakersHealth:
+    """Show the circuit breakers of all workers, and what last happened to them.
 
     The status is 200 whatever they are like: a failing dependency does not make this service ill.
     """
     _forbid_caching(response)
-    breakers = breaker_metrics()
-    all_closed = all(one.state is CircuitState.CLOSED for one in breakers.values())
+    report = await workers.report()
+    all_closed = all(one.state is CircuitState.CLOSED for one in report.breakers.values())
     return CircuitBreakersHealth(
         status="healthy" if all_closed else "degraded",
-        worker=os.getpid(),
-        breakers=breakers,
-        # After the breakers: looking at them may be what changes a state.
-        transitions=recent_transitions(),
+        workers=report.workers,
+        silent_workers=report.silent_workers,
+        breakers=report.breakers,
+        transitions=report.transitions,
     )
 
 

@@ -1,0 +1,119 @@
+"""Breakers of a service of several worker processes, watched and administered as one."""
+
+import os
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service_process import Service, kill, wait_until
+
+pytestmark = pytest.mark.integration
+
+TOKEN = "a-token-of-more-than-sixteen"
+RATES = "/api/v1/exchange-rates/EUR"
+WORKERS = 2
+
+
+class World:
+    """The service, and what its clients see.
+
+    Args:
+        service: The process.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self.url = service.url
+
+    def answers(self, path: str, times: int = 40) -> list[httpx.Response]:
+        """Ask over new connections, several at once, so that every worker answers some."""
+        with ThreadPoolExecutor(8) as threads:
+            return list(threads.map(lambda _: httpx.get(self.url + path), range(times)))
+
+    def statuses(self) -> Counter[int]:
+        """How many requests for a rate end with which status."""
+        return Counter(one.status_code for one in self.answers(RATES))
+
+    def health(self) -> dict[str, Any]:
+        """What the service tells of its breakers."""
+        body: dict[str, Any] = httpx.get(f"{self.url}/health/circuit-breakers").json()
+        return body
+
+    def workers(self) -> set[int]:
+        """The workers whose circuits are in the health answer."""
+        return set(self.health()["workers"])
+
+    def order(self, what: str, **body: object) -> httpx.Response:
+        """Do something to the payment breaker."""
+        path = f"{self.url}/admin/circuit-breakers/payment/{what}"
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.post(path, headers=headers, json=body or None)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """The service with several workers, in a directory whose path leaves room for sockets."""
+    with tempfile.TemporaryDirectory() as directory:
+        service = Service(Path(directory), WORKERS=str(WORKERS), ADMIN__TOKEN=TOKEN)
+        yield World(service)
+        kill(service)
+
+
+def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) -> None:
+    """Maintenance is over when somebody says so, not when a worker is replaced."""
+    before = world.workers()
+    assert len(before) == WORKERS
+
+    told = world.order("force-open", reason="maintenance").json()
+
+    assert set(told["workers"]) == before
+    assert world.statuses() == {503: 40}
+    killed = before.pop()
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: len(world.workers()) == WORKERS and killed not in world.workers())
+    assert world.statuses() == {503: 40}
+    shown = world.health()["breakers"]["payment"]
+    assert (shown["state"], shown["mode"]["reason"]) == ("open", "maintenance")
+
+    assert set(world.order("reset").json()["workers"]) == world.workers()
+    assert world.statuses() == {200: 40}
+    assert world.health()["status"] == "healthy"
+
+
+def test_whichever_worker_is_asked_tells_of_all(world: World) -> None:
+    """Sums, and a circuit that is open in one of them only."""
+    httpx.put(f"{world.url}/sandbox/mode", json={"mode": "failing"})
+    failed = 0
+    while world.health()["breakers"]["payment"]["state"] == "closed":
+        assert httpx.get(world.url + RATES).status_code == 502
+        failed += 1
+
+    told = [one.json() for one in world.answers("/health/circuit-breakers")]
+
+    assert {one["status"] for one in told} == {"degraded"}
+    assert {one["breakers"]["payment"]["total_failures"] for one in told} == {failed}
+    changes = told[0]["transitions"]
+    assert changes[-1]["to_state"] == "open"
+    assert changes[-1]["worker"] in world.workers()
+
+
+def test_a_worker_that_hangs_is_told_of(world: World) -> None:
+    """Nobody waits for it for long, and no order to it passes for carried out."""
+    hanging = world.workers().pop()
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        assert world.health()["silent_workers"] == [hanging]
+        response = world.order("force-open", reason="maintenance")
+        assert response.status_code == 504
+        assert response.json()["silent_workers"] == [hanging]
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+
+    wait_until(lambda: world.order("force-open", reason="maintenance").status_code == 200)
+    assert world.statuses() == {503: 40}
