@@ -104,15 +104,23 @@ class PaymentWorker:
         return poll_seconds, self._settings.batch_size
 
     async def _work(self) -> None:
+        known: type[Exception] | None = None
         while not self._stopped.is_set():
             try:
                 wait = await self.run_once()
+                known = None
             except (CircuitOpenError, DatabaseUnavailableError) as error:
                 # The database's breaker has told of it.
                 wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
                 wait = min(wait, _LONGEST_PAUSE_SECONDS)
-            except Exception:
-                logger.exception("The payment worker failed; it goes on")
+            except Exception as error:
+                # Where the schema is missing, say, it comes again and again: one traceback will do.
+                logger.exception(
+                    "The payment worker failed; it goes on",
+                    extra={"error": type(error).__name__},
+                    exc_info=type(error) is not known,
+                )
+                known = type(error)
                 wait = _LONGEST_PAUSE_SECONDS
             await self._pause(wait)
 

@@ -267,6 +267,26 @@ class TestRunning:
             "The payment worker failed; it goes on",
         )
 
+    async def test_one_traceback_tells_of_an_error_that_comes_again(
+        self, service: FakeService, breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Until it has worked in between; another error gets one of its own."""
+        bug, other = ZeroDivisionError("a bug"), LookupError("another")
+        service.due = [bug, bug, other, bug, *payments(5), bug]
+        worker = QuickWorker(service, breaker, SETTINGS)
+        worker.pauses, worker.pauses_until_stop = [], 8
+        async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
+            await worker._stopped.wait()
+
+        told = [(record.__dict__["error"], bool(record.exc_info)) for record in caplog.records]
+        assert told == [
+            ("ZeroDivisionError", True),
+            ("ZeroDivisionError", False),
+            ("LookupError", True),
+            ("ZeroDivisionError", True),
+            ("ZeroDivisionError", True),
+        ]
+
     async def test_it_looks_again_by_itself(
         self, service: FakeService, breaker: CircuitBreaker
     ) -> None:
