@@ -413,6 +413,20 @@ async def test_a_refusal_waits_for_the_answer_before_it(behind: bytes, status: b
     assert connection.transport.ended
 
 
+async def test_a_refusal_waits_for_all_answers_before_it() -> None:
+    """Requests that were sent without waiting are answered in their order."""
+    connection = Connection()
+    connection.may_answer.clear()
+    request = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+
+    await connection.send(request + request + b"nonsense\r\n\r\n")
+    connection.may_answer.set()
+    await connection.send(b"x")
+
+    answers = connection.transport.written.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"204", b"204", b"400"]
+
+
 @pytest.mark.parametrize("body", [b"0", b"nonsense\r\n"])
 async def test_a_body_that_is_broken_is_refused_at_once(body: bytes) -> None:
     """The application, which waits for the rest of it, hears that the client has gone."""
