@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from example_service.infra.resilience.breaker_core import BreakerCore
 
 # Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
-# look-up at once, so a thread never has more than one; one left over by a mere `hasattr` is
-# replaced at the thread's next look-up.
+# look-up at once, so a thread never has more than one. One that was not looked up for an enter is
+# forgotten when its exit is called, as by a class that delegates to it, or at the next look-up, as
+# after a mere `hasattr`: the next enter's permit in it would be lost.
 prepared_blocks: "dict[int, GuardedBlock]" = {}
 
 
@@ -132,6 +133,8 @@ class GuardedBlock:
         self._settle_for(breaker, exc)
 
     def _settle(self, exc: BaseException | None) -> None:
+        if prepared_blocks:
+            _forget(self)
         breaker = self._breaker() if self._breaker is not None else None
         if breaker is None:
             return
@@ -142,6 +145,8 @@ class GuardedBlock:
             breaker._settle_block(self, exc)
 
     def _settle_for(self, breaker: "BreakerCore", exc: BaseException | None) -> None:
+        if prepared_blocks:
+            _forget(self)
         entered_here = self._breaker is not None and self._breaker() is breaker
         breaker._settle_block(self if entered_here else None, exc)
 
@@ -184,6 +189,7 @@ def _block_to_enter(breaker: "BreakerCore") -> GuardedBlock:
         if hands_out or refuses_all:
             block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else NOT_ENTERED)
             machine.phase_memo = block.leave
+            prepared_blocks.pop(get_ident(), None)
             return block
     return _prepared(GuardedBlock(breaker, NOT_ENTERED))
 
@@ -191,3 +197,10 @@ def _block_to_enter(breaker: "BreakerCore") -> GuardedBlock:
 def _prepared(block: GuardedBlock) -> GuardedBlock:
     prepared_blocks[get_ident()] = block
     return block
+
+
+def _forget(block: GuardedBlock) -> None:
+    """Keep a block whose exit was called from being entered afterwards."""
+    thread = get_ident()
+    if prepared_blocks.get(thread) is block:
+        del prepared_blocks[thread]

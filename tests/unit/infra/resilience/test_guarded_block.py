@@ -2,8 +2,9 @@
 
 import contextlib
 import gc
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -148,6 +149,106 @@ class TestMethodsCalledByName:
             stack.push_async_exit(breaker)
         assert breaker.is_closed
         assert breaker.in_flight == 0
+
+
+@contextlib.asynccontextmanager
+async def entered_and_left_by_name(breaker: CircuitBreaker) -> AsyncIterator[None]:
+    """As a generator does."""
+    await breaker.__aenter__()
+    try:
+        yield
+    except DownError as error:
+        await breaker.__aexit__(DownError, error, None)
+        raise
+    await breaker.__aexit__(None, None, None)
+
+
+@contextlib.asynccontextmanager
+async def pushed_on_a_stack(breaker: CircuitBreaker) -> AsyncIterator[None]:
+    """As `contextlib` documents it."""
+    async with contextlib.AsyncExitStack() as stack:
+        await breaker.__aenter__()
+        stack.push_async_exit(breaker)
+        yield
+
+
+def itself(breaker: CircuitBreaker) -> CircuitBreaker:
+    """The breaker; what is special is its class."""
+    return breaker
+
+
+WAYS: list[tuple[type[CircuitBreaker], Callable[[CircuitBreaker], Any]]] = [
+    (CircuitBreaker, DelegatingBlock),
+    (CircuitBreaker, entered_and_left_by_name),
+    (CircuitBreaker, pushed_on_a_stack),
+    (OverridingBreaker, itself),
+]
+
+
+class TestLookUpsForLeaving:
+    """An exit that is looked up to be called, or merely looked at, prepares no entry."""
+
+    @pytest.mark.parametrize(("kind", "block"), WAYS)
+    @pytest.mark.parametrize("slow_call_duration", [None, 10.0])
+    async def test_every_probe_counts(
+        self,
+        kind: type[CircuitBreaker],
+        block: Callable[[CircuitBreaker], Any],
+        slow_call_duration: float | None,
+    ) -> None:
+        """The circuit closes after as many as it asks for."""
+        clock = FakeClock()
+        breaker = kind(
+            "block",
+            failure_threshold=1,
+            success_threshold=4,
+            half_open_max_calls=1,
+            slow_call_duration=slow_call_duration,
+            clock=clock,
+            registry=None,
+        )
+        with contextlib.suppress(DownError):
+            async with block(breaker):
+                raise DownError
+        clock.advance(60.0)
+        for _ in range(4):
+            assert breaker.is_half_open
+            async with block(breaker):
+                assert breaker.in_flight == 1
+            assert breaker.in_flight == 0
+        assert breaker.is_closed
+
+    @pytest.mark.parametrize(("kind", "block"), WAYS)
+    async def test_no_call_that_has_ended_is_taken_for_a_slow_one(
+        self, kind: type[CircuitBreaker], block: Callable[[CircuitBreaker], Any]
+    ) -> None:
+        """However long ago."""
+        clock = FakeClock()
+        breaker = kind("block", slow_call_duration=10.0, clock=clock, registry=None)
+        for _ in range(12):
+            async with block(breaker):
+                clock.advance(0.1)
+        clock.advance(60.0)
+        assert breaker.is_closed
+        assert (breaker.total_successes, breaker.total_failures) == (12, 0)
+
+    async def test_a_mere_look_at_the_exit_costs_no_probe(self) -> None:
+        """As `hasattr` and `inspect.getmembers` take."""
+        clock = FakeClock()
+        breaker = CircuitBreaker(
+            "block",
+            failure_threshold=1,
+            success_threshold=1,
+            half_open_max_calls=1,
+            clock=clock,
+            registry=None,
+        )
+        fail(breaker)
+        clock.advance(60.0)
+        assert hasattr(CircuitBreaker, "__aexit__")
+        async with breaker:
+            pass
+        assert breaker.is_closed
 
 
 class TestResultPredicate:
