@@ -242,7 +242,11 @@ class CircuitBreakerSettings(Group):
     """Parameters of the breaker with one name; each that is not given is left to the code."""
 
     failure_threshold: int | None = Field(
-        default=None, ge=1, description="Failures in a row that open the circuit.", examples=[5]
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Failures in a row that open the circuit.",
+        examples=[5],
     )
     recovery_timeout: Seconds | None = Field(
         default=None,
@@ -251,10 +255,18 @@ class CircuitBreakerSettings(Group):
         examples=[60.0],
     )
     success_threshold: int | None = Field(
-        default=None, ge=1, description="Successful probes that close the circuit.", examples=[2]
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Successful probes that close the circuit.",
+        examples=[2],
     )
     half_open_max_calls: int | None = Field(
-        default=None, ge=1, description="Probes at once while half open.", examples=[3]
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Probes at once while half open.",
+        examples=[3],
     )
     probe_timeout: Seconds | None = Field(
         default=None,

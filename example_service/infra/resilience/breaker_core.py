@@ -172,7 +172,7 @@ class BreakerCore:
         """Account for a call that returned."""
         if self._is_failed_result is not None:
             try:
-                failed = self._is_failed_result(result)
+                failed = bool(self._is_failed_result(result))
             except BaseException:
                 self._release(permit)
                 raise
@@ -205,7 +205,7 @@ class BreakerCore:
             return
         if failed and self._is_failure is not None:
             try:
-                failed = self._is_failure(cast("Exception", error))
+                failed = bool(self._is_failure(cast("Exception", error)))
             except BaseException:
                 self._release(permit)
                 raise

@@ -49,6 +49,7 @@ from example_service.infra.resilience.validation import (
     mode_error,
     name_error,
     number_error,
+    predicate_error,
 )
 
 P = ParamSpec("P")
@@ -122,10 +123,10 @@ class CircuitBreaker(BreakerCore):
             or count_error("half_open_max_calls", half_open_max_calls)
             or (probe_timeout is not None and number_error("probe_timeout", probe_timeout))
             or exception_types_error("expected_exception", expected_exception)
-            or (is_failure is not None and callable_error("is_failure", is_failure))
+            or (is_failure is not None and predicate_error("is_failure", is_failure))
             or (
                 is_failed_result is not None
-                and callable_error("is_failed_result", is_failed_result)
+                and predicate_error("is_failed_result", is_failed_result)
             )
             or (
                 slow_call_duration is not None

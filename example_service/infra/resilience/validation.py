@@ -3,6 +3,7 @@
 Each returns the error to raise, or None where the value is fine.
 """
 
+import inspect
 import sys
 
 
@@ -60,12 +61,17 @@ def mode_error(reason: object, seconds: object) -> TypeError | ValueError | None
     return None if seconds is None else number_error("seconds", seconds)
 
 
+LARGEST_COUNT = 1_000_000_000
+
+
 def count_error(parameter: str, value: object) -> TypeError | ValueError | None:
-    """A count is a whole number of at least 1."""
-    if type(value) is int and value >= 1:
+    """A count is a whole number from 1 to `LARGEST_COUNT`."""
+    if type(value) is int and 1 <= value <= LARGEST_COUNT:
         return None
     if isinstance(value, bool) or not isinstance(value, int):
         return TypeError(f"{parameter} must be a whole number, not {value!r}")
+    if value > LARGEST_COUNT:
+        return ValueError(f"{parameter} must be at most {LARGEST_COUNT}")
     return None if value >= 1 else ValueError(f"{parameter} must be at least 1, not {value!r}")
 
 
@@ -84,6 +90,13 @@ def exception_types_error(parameter: str, value: object) -> TypeError | None:
 def callable_error(parameter: str, value: object) -> TypeError | None:
     """Something that can be called."""
     return None if callable(value) else TypeError(f"{parameter} must be callable, not {value!r}")
+
+
+def predicate_error(parameter: str, value: object) -> TypeError | None:
+    """Something that can be called, and whose answer need not be awaited."""
+    if inspect.iscoroutinefunction(value):
+        return TypeError(f"{parameter} is not awaited, so {value!r} must be a plain function")
+    return callable_error(parameter, value)
 
 
 def instance_error(parameter: str, value: object, of: type) -> TypeError | None:

@@ -35,6 +35,30 @@ def test_a_window_is_not_larger_than_memory() -> None:
         FailureRate(window_calls=10**12)
 
 
+@pytest.mark.parametrize(
+    "parameter", ["failure_threshold", "success_threshold", "half_open_max_calls"]
+)
+def test_a_count_has_an_upper_end(parameter: str) -> None:
+    """Beyond what a machine can count, the first call would fail instead of the constructor."""
+    largest: dict[str, Any] = {parameter: 1_000_000_000}
+    assert CircuitBreaker("scene", registry=None, **largest).is_closed
+    larger: dict[str, Any] = {parameter: 10**20}
+    with pytest.raises(ValueError, match=rf"^{parameter} must be at most 1000000000$"):
+        CircuitBreaker("scene", registry=None, **larger)
+
+
+@pytest.mark.parametrize("parameter", ["is_failure", "is_failed_result"])
+def test_a_predicate_is_no_coroutine_function(parameter: str) -> None:
+    """What it returns is true whatever it would say, so each call would count as a failure."""
+
+    async def never(_: object) -> bool:
+        return False
+
+    predicate: dict[str, Any] = {parameter: never}
+    with pytest.raises(TypeError, match=rf"^{parameter} is not awaited"):
+        CircuitBreaker("scene", registry=None, **predicate)
+
+
 def test_the_synchronous_call_refuses_what_only_await_can_run() -> None:
     """A coroutine that nobody awaits would have counted as a success."""
     breaker = CircuitBreaker("scene", registry=None)
