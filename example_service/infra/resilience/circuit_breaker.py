@@ -545,6 +545,11 @@ class CircuitBreaker(BreakerCore):
         """
         self._begin_mode(Mode.SHADOW, reason, seconds)()
 
+    def _begin_in_mode(self, mode: Mode, reason: str, seconds: float | None) -> None:
+        """Begin in a mode that holds for the name already; of that nobody is told."""
+        self._begin_mode(mode, reason, seconds)
+        self._machine.state_changes = None
+
     def _begin_mode(self, mode: Mode, reason: str, seconds: float | None) -> Callable[[], None]:
         """Set a mode, and return what tells of it, to be called outside of every lock."""
         if error := mode_error(reason, seconds):

@@ -181,7 +181,6 @@ class CircuitBreakerRegistry:
         name = ref.name = breaker._name
         ref.machine = breaker._machine
         breaker._registry = self
-        tell = None
         # Not `with`, which costs more than taking and releasing the lock.
         lock = self._lock
         lock.acquire()
@@ -192,12 +191,10 @@ class CircuitBreakerRegistry:
             self._newest[name] = ref
             if self._remembered and name in self._remembered:
                 self._retired[name] = self._remembered.pop(name)
-            if self._modes and (mode := self.modes().get(name)) is not None:
-                tell = breaker._begin_mode(*mode)
+            if self._modes and (mode := self._mode_of(name)) is not None:
+                breaker._begin_in_mode(*mode)
         finally:
             lock.release()
-        if tell is not None:
-            tell()
 
     def register(self, breaker: "CircuitBreaker") -> None:
         """Hold a breaker until it is unregistered; `get` finds it before others of its name.
@@ -230,7 +227,8 @@ class CircuitBreakerRegistry:
                     breaker._registry = None
             self._held.pop(name, None)
             self._newest.pop(name)
-            self._retired.pop(name, None)
+            if name in self._retired:
+                self._remembered[name] = self._retired.pop(name)
             self._modes.pop(name, None)
 
     def get(self, name: str) -> "CircuitBreaker":
@@ -338,6 +336,7 @@ class CircuitBreakerRegistry:
         given = NamedMode(Mode(mode), reason, seconds)
         ends_at = math.inf if seconds is None else self._clock() + seconds
         with self._lock:
+            self._forget_ended_modes()
             self._modes[name] = given, ends_at
             tell = [one._begin_mode(*given) for one in self._living(name)]
         for each in tell:
@@ -345,13 +344,10 @@ class CircuitBreakerRegistry:
 
     def modes(self) -> dict[str, NamedMode]:
         """The modes that hold for every breaker of a name, by name."""
-        now = self._clock()
         with self._lock:
-            return {
-                name: given if given.seconds is None else given._replace(seconds=ends_at - now)
-                for name, (given, ends_at) in self._modes.items()
-                if now < ends_at
-            }
+            self._forget_ended_modes()
+            names = list(self._modes)
+            return {name: mode for name in names if (mode := self._mode_of(name)) is not None}
 
     async def reset(self, name: str) -> None:
         """Reset every breaker of a name, and end the mode that holds for it."""
@@ -375,6 +371,19 @@ class CircuitBreakerRegistry:
     def __contains__(self, name: object) -> bool:
         with self._lock:
             return isinstance(name, str) and bool(self._living(name))
+
+    def _mode_of(self, name: str) -> NamedMode | None:
+        """The mode that holds for a name now. Requires the lock."""
+        given, ends_at = self._modes.get(name, (None, 0.0))
+        if given is None or given.seconds is None:
+            return given
+        seconds = ends_at - self._clock()
+        return given._replace(seconds=seconds) if seconds > 0 else None
+
+    def _forget_ended_modes(self) -> None:
+        """Requires the lock."""
+        now = self._clock()
+        self._modes = {name: one for name, one in self._modes.items() if now < one[1]}
 
     def _living(self, name: str) -> list["CircuitBreaker"]:
         """The living breakers of a name, newest first. Requires the lock."""
@@ -473,9 +482,10 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "last_failure_time": max(failed_at, default=None),
         "failure_rate": total["total_failures"] / ended if ended else 0.0,
     }
-    if modes := [one["mode"] for one in (worst, *metrics) if "mode" in one]:
+    if modes := [one["mode"] for one in metrics if "mode" in one]:
         # One set on any of them must be seen, however well the others are.
-        added_up["mode"] = modes[0]
+        passed = sum(mode["would_have_rejected"] for mode in modes)
+        added_up["mode"] = {**worst.get("mode", modes[0]), "would_have_rejected": passed}
     return added_up
 
 

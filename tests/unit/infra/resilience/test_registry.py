@@ -18,7 +18,7 @@ from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.registry import REMEMBERED_NAMES
-from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, opened, succeed
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
@@ -346,6 +346,27 @@ class TestMonitoring:
         assert snapshot.state is HALF_OPEN
         assert snapshot.state_changes == {(CLOSED, OPEN): 1, (OPEN, HALF_OPEN): 1}
 
+    def test_what_freed_breakers_have_counted_outlives_their_name(self) -> None:
+        """Also where the name is taken out of the registry, and comes back."""
+        registry = CircuitBreakerRegistry()
+        succeed(make_breaker(registry=registry), 100)
+        gc.collect()
+        breaker = make_breaker(registry=registry)
+        registry.unregister("scene")
+        registry.register(breaker)
+        assert [one.successes for one in registry.snapshots()] == [100]
+
+    def test_what_shadow_mode_lets_through_adds_up(self) -> None:
+        """As every figure of several breakers of one name."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
+        registry.set_mode("scene", Mode.SHADOW, "a look")
+        for breaker in breakers:
+            fail(breaker)
+            succeed(breaker, 2)
+        shown = registry.get_all_metrics()["scene"]["mode"]
+        assert (shown["name"], shown["would_have_rejected"]) == (Mode.SHADOW, 6)
+
     async def test_counters_of_monitoring_never_go_down(self) -> None:
         """Neither with a reset nor with the end of a breaker."""
         registry = CircuitBreakerRegistry()
@@ -508,18 +529,43 @@ class TestModesOfNames:
         assert "mode" not in breaker.get_metrics()
 
     def test_whoever_is_told_may_ask_the_registry(self) -> None:
-        """Listeners are called outside of its lock, from other threads too."""
-        registry = CircuitBreakerRegistry()
+        """Listeners are called outside of its lock, and ask from other threads too."""
+        registry, asked = CircuitBreakerRegistry(), []
 
         class Asking:
             def on_state_change(self, _: StateChanged) -> None:
                 with ThreadPoolExecutor(1) as threads:
-                    threads.submit(registry.get_all_metrics).result(5)
+                    asked.append(threads.submit(registry.get_all_metrics).result(5))
 
         kept = _breaker("host", registry, listeners=[Asking()])
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
-        later = _breaker("host", registry, listeners=[Asking()])
-        assert (kept.is_open, later.is_open) == (True, True)
+        assert (kept.is_open, len(asked)) == (True, 1)
+
+    def test_nobody_is_told_of_a_breaker_that_begins_in_a_mode(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Clients that are made for each request would drown what else happens."""
+        registry, listener = CircuitBreakerRegistry(), RecordingListener()
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
+        for breaker in (
+            _breaker("host", registry, listeners=[listener]),
+            registry.get_or_create("host", listeners=[listener]),
+        ):
+            assert breaker.is_open
+        registry.register(CircuitBreaker("host", registry=None, listeners=[listener]))
+        assert (listener.events, caplog.records) == ([], [])
+        assert registry.recent_transitions() == []
+        assert [one.state_changes for one in registry.snapshots()] == [{}]
+
+    async def test_modes_that_have_ended_are_forgotten(self) -> None:
+        """They would cost each breaker that is made from then on."""
+        clock = FakeClock()
+        registry = CircuitBreakerRegistry(clock=clock)
+        for number in range(100):
+            registry.set_mode(f"host {number}", Mode.SHADOW, "a look", 1.0)
+        clock.advance(1.0)
+        registry.set_mode("another", Mode.SHADOW, "a look")
+        assert list(registry._modes) == ["another"]
 
 
 def _as_dict(snapshot: CircuitSnapshot) -> dict[str, Any]:
