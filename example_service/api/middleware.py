@@ -247,8 +247,13 @@ def _problem(error: BaseException, exchange: _Exchange) -> Problem | None:
     if exchange.expired and exchange.interrupted_by_expiry_alone():
         return _TOO_SLOW if exchange.body_was_late else _TIMED_OUT
     if not isinstance(error, Exception):
-        exchange.status = _CLIENT_CLOSED_REQUEST
-        return None
+        task = current_task()
+        if task is None or task.cancelling():
+            exchange.status = _CLIENT_CLOSED_REQUEST
+            return None
+        # Nobody has cancelled the request: it awaited something else that was.
+        cause, error = error, RuntimeError("Something that the request awaited was cancelled.")
+        error.__cause__ = cause
     problem = problem_from(error, exchange.scope)
     if exchange.began or problem.type is problem_types.INTERNAL_ERROR:
         _log.error("unhandled exception", exc_info=error, answer_had_begun=exchange.began)

@@ -467,6 +467,25 @@ class TestFailures:
         assert service.metrics.finished_requests == [("GET", "/waits", 499)]
         assert service.metrics.in_flight == 0
 
+    async def test_a_request_that_awaits_what_was_cancelled_gets_a_problem(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its own task is not, so its client waits for an answer."""
+
+        @service.app.get("/awaits")
+        async def awaits() -> None:
+            other = asyncio.create_task(asyncio.Event().wait())
+            other.cancel()
+            await other
+
+        answer = await service.request("/awaits")
+
+        assert answer.status == 500
+        assert answer.header(b"content-type") == b"application/problem+json"
+        assert service.metrics.finished_requests == [("GET", "/awaits", 500)]
+        error, _ = logged(capsys)
+        assert "CancelledError" in error["exception"]
+
     async def test_a_plain_text_error_in_pieces_is_put_together(self, service: Service) -> None:
         """The detail is the whole text of a refusal, however it was sent."""
 
