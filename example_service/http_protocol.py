@@ -16,7 +16,7 @@ MAX_HEAD_BYTES: Final = 65_536
 """How long a request's target and lines of headers may be together."""
 
 HEAD_SECONDS: Final = 30.0
-"""How long a request's head may take, from the opening of a connection or its first byte."""
+"""How long a request's head may take, from its first byte."""
 
 _LINGER_SECONDS: Final = 2.0
 _OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
@@ -63,6 +63,7 @@ class ProblemProtocol(HttpToolsProtocol):
     # What is true of most connections stands here once.
     _refusal: _Refusal | None = None
     _is_refused = False
+    _has_begun = False
     _in_head = True
     _heads = 0
     _has_advanced = False
@@ -73,7 +74,8 @@ class ProblemProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin with a connection."""
         super().connection_made(transport)
-        self._await_advance()
+        # Until its first byte a connection is idle, as it is between requests.
+        self._await_advance(max(HEAD_SECONDS, self.timeout_keep_alive))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End with a connection."""
@@ -89,6 +91,9 @@ class ProblemProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._has_advanced = False
+        if not self._has_begun:
+            self._has_begun = True
+            self._stop_waiting()
         self._unset_keepalive_if_required()
         try:
             self._parse(data)
@@ -151,9 +156,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
         if is_draining():
-            # The client takes its next request elsewhere, so that the end of the drain, which
-            # closes idle connections, finds none that a request is on its way through.
-            self.cycle.keep_alive = False
+            self.close_with_answer()
         if not has_offer:
             self.headers = _Trailers()
 
@@ -178,13 +181,22 @@ class ProblemProtocol(HttpToolsProtocol):
         if self._late_answer is not None and self.cycle.response_complete:
             self._end_with(self._late_answer)
 
+    def close_with_answer(self) -> None:
+        """End the connection with the answer to its last request, if that has not begun.
+
+        In the drain: the client takes its next request elsewhere, so that the end of it, which
+        closes idle connections, finds none that a request is on its way through.
+        """
+        if self._is_answering() and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
     def _advance(self) -> None:
         self._has_advanced = True
         self._stop_waiting()
 
-    def _await_advance(self) -> None:
+    def _await_advance(self, seconds: float = HEAD_SECONDS) -> None:
         # A head that comes in one piece, as nearly all do, costs no timer but the connection's.
-        self._idle_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+        self._idle_timer = self.loop.call_later(seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._idle_timer is not None:

@@ -153,8 +153,11 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Tell, ten times a second, whether it is time to close the socket."""
-        if self._drained_at is not None and time.monotonic() >= self._drained_at:
-            self.should_exit = True
+        if self._drained_at is not None:
+            for connection in self.server_state.connections:
+                # That of h11 knows no such thing.
+                getattr(connection, "close_with_answer", lambda: None)()
+            self.should_exit |= time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

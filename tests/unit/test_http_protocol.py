@@ -93,13 +93,16 @@ class Connection:
 
     Attributes:
         has_eof: Whether one direction of it can be closed.
+        keep_alive_seconds: How long it may be idle.
         scopes: What reached the application.
         bodies: The bodies of those requests.
         timers: What waits for time to pass.
         may_answer: Whether the application answers.
+        protocol: What is tested.
     """
 
     has_eof: bool = True
+    keep_alive_seconds: int = 5
     scopes: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -108,20 +111,26 @@ class Connection:
         self.timers = Timers()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        config = uvicorn.Config(self._app, interface="asgi3", log_config=None, ws="none")
+        config = uvicorn.Config(
+            self._app,
+            interface="asgi3",
+            log_config=None,
+            ws="none",
+            timeout_keep_alive=self.keep_alive_seconds,
+        )
         config.load()
         state = ServerState()
         state.default_headers = [(b"date", b"today")]
         self.transport = RecordingTransport(has_eof=self.has_eof)
-        self._protocol = ProblemProtocol(config, state, LifespanOff(config).state)
-        self._protocol.loop = self.timers  # type: ignore[assignment]
-        self._protocol.connection_made(self.transport)
+        self.protocol = ProblemProtocol(config, state, LifespanOff(config).state)
+        self.protocol.loop = self.timers  # type: ignore[assignment]
+        self.protocol.connection_made(self.transport)
 
     async def send(self, *pieces: bytes) -> None:
         """Send something, piece by piece, and let the application answer in between."""
         for piece in pieces:
             if not self.transport.closed:
-                self._protocol.data_received(piece)
+                self.protocol.data_received(piece)
             for _ in range(5):
                 await asyncio.sleep(0)
 
@@ -158,7 +167,8 @@ class Connection:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.bodies.append(body)
         await self.may_answer.wait()
-        await send({"type": "http.response.start", "status": 204, "headers": []})
+        if scope["path"] != "/begins":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
 
 
@@ -310,6 +320,60 @@ async def test_while_the_process_drains_each_answer_ends_its_connection() -> Non
     assert len(connection.scopes) == 2
     assert connection.transport.written.count(b"connection: close") == 1
     assert connection.transport.closed
+
+
+async def test_an_answer_that_has_not_begun_may_still_end_its_connection() -> None:
+    """Its request came before the drain, and takes a while."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    connection.protocol.close_with_answer()
+    connection.may_answer.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert connection.transport.written.count(b"connection: close") == 1
+    assert connection.transport.closed
+
+
+async def test_an_answer_that_has_begun_ends_as_it_has_announced() -> None:
+    """The client may be sending its next request already."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(b"GET /begins HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    connection.protocol.close_with_answer()
+    connection.may_answer.set()
+    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert not connection.transport.closed
+    assert len(connection.scopes) == 2
+
+
+async def test_an_idle_connection_may_be_told_to_close() -> None:
+    """Nothing happens to it: the end of the drain closes it."""
+    connection = Connection()
+
+    connection.protocol.close_with_answer()
+
+    assert not connection.transport.closed
+
+
+async def test_a_connection_opened_in_advance_is_idle_for_as_long_as_any() -> None:
+    """Proxies open some; what comes over them has all the time of a head from its first byte."""
+    connection = Connection(keep_alive_seconds=75)
+    connection.timers.pass_time(74)
+    assert not connection.transport.closed
+
+    await connection.send(b"GET / HTTP/1.1\r\n")
+    connection.timers.pass_time(HEAD_SECONDS - 1)
+    await connection.send(HOST + b"\r\n")
+    assert len(connection.scopes) == 1
+
+    idle = Connection(keep_alive_seconds=75)
+    idle.timers.pass_time(75)
+    assert idle.transport.closed
 
 
 async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -> None:

@@ -61,6 +61,26 @@ async def test_while_it_drains_the_server_goes_on(monkeypatch: pytest.MonkeyPatc
     assert await stopping.server.on_tick(2)
 
 
+async def test_while_it_drains_connections_are_told_to_close_with_their_answer() -> None:
+    """Those that came before the signal, too; not before it."""
+
+    class FakeConnection:
+        told = 0
+
+        def close_with_answer(self) -> None:
+            self.told += 1
+
+    stopping, connection = Stopping(5.0), FakeConnection()
+    stopping.server.server_state.connections = {connection, object()}  # type: ignore[arg-type]
+    await stopping.server.on_tick(0)
+    assert connection.told == 0
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+    await stopping.server.on_tick(1)
+
+    assert connection.told == 1
+
+
 def test_the_second_signal_ends_the_process_at_once() -> None:
     """Whoever asks twice does not want to wait; the exit status names the signal."""
     stopping = Stopping(5.0)
