@@ -33,8 +33,9 @@ from example_service.core.settings import Settings, load_settings
 from example_service.infra.database.database import database_breaker, open_database
 from example_service.infra.http_client import create_http_client
 from example_service.infra.metrics import pool_metrics, request_metrics, shared_metrics
-from example_service.infra.peers import this_process
+from example_service.infra.peers import shared_directory, this_process
 from example_service.infra.resilience import circuit_breaker_registry
+from example_service.infra.standing_modes import StandingModes
 from example_service.migrations import schema_fault
 from example_service.payments.provider import PaymentProvider, payment_breaker
 from example_service.payments.service import PaymentService
@@ -147,7 +148,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = await stack.enter_async_context(open_database(settings))
         pool_metrics.watch(database.engine.pool)
         await stack.enter_async_context(shared_metrics())
-        workers = AllWorkers(this_process())
+        workers = AllWorkers(this_process(), StandingModes(shared_directory()))
         await stack.enter_async_context(workers.running())
         provider = _payment_provider(settings, client)
         service = PaymentService(database, provider, settings.payments) if provider else None

@@ -6,15 +6,17 @@ watches or administers the service need not know how many there are.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ValidationError
 
 from example_service.api import problem_types
 from example_service.api.breaker_reports import (
     BreakerMetrics,
+    StandingMode,
     Transition,
     breaker_metrics,
     recent_transitions,
@@ -27,22 +29,12 @@ from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS, add_up_metrics
+from example_service.infra.standing_modes import StandingModes
+
+logger = logging.getLogger(__name__)
 
 _REPORT: Final = "breakers"
 _ORDER: Final = "order"
-_MODES: Final = "modes"
-
-
-class Order(BaseModel):
-    """Something to do with every breaker of a name.
-
-    Attributes:
-        breaker: The name.
-        mode: What is to hold; None for a reset.
-    """
-
-    breaker: str
-    mode: NamedMode | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +42,8 @@ class Outcome:
     """What became of an order.
 
     Attributes:
-        state: The circuit's state after it, the worst of all workers; None where the only ones
-            that have the breaker did not tell.
+        state: The circuit's state after it, the worst of all workers; None where none of them has
+            such a breaker now.
         workers: Process ids of the workers that carried it out.
         silent_workers: Those that did not answer.
     """
@@ -75,17 +67,16 @@ class ServiceReport:
     Attributes:
         breakers: What those of each name show together.
         transitions: The last changes of state, the newest first.
+        modes: What holds for every breaker of a name, those to come included.
         workers: Process ids of the workers that it is of.
         silent_workers: Those that did not answer.
     """
 
     breakers: dict[str, BreakerMetrics]
     transitions: list[Transition]
+    modes: dict[str, StandingMode]
     workers: list[int]
     silent_workers: list[int]
-
-
-_modes_of_names = TypeAdapter(dict[str, NamedMode])
 
 
 class AllWorkers:
@@ -93,101 +84,131 @@ class AllWorkers:
 
     Args:
         peers: The others.
+        modes: What holds for names, in all of them.
     """
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: Peers, modes: StandingModes) -> None:
         self._peers = peers
-        self._has_taken_over = asyncio.Event()
+        self._modes = modes
         peers.answer(_REPORT, self._answer_report)
         peers.answer(_ORDER, self._answer_order)
-        peers.answer(_MODES, self._answer_modes)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be one of them until the end of the block; modes that hold in the others hold here, too.
-
-        Orders that come meanwhile are carried out after that, as they are newer.
-        """
+        """Be one of them until the end of the block; modes that hold in all hold here, too."""
         async with self._peers.listening():
-            modes: dict[str, NamedMode] = {}
-            for answer in (await self._peers.ask(_MODES)).values():
-                modes |= _modes_of_names.validate_json(answer or b"{}")
-            for name, mode in modes.items():
-                circuit_breaker_registry.set_mode(name, *mode)
-            self._has_taken_over.set()
+            # Only now: who orders something after this look finds the socket, and asks.
+            for name, mode in self._modes.read().items():
+                if _holds(mode):
+                    circuit_breaker_registry.set_mode(name, *mode)
             yield
 
     async def report(self) -> ServiceReport:
         """Have every worker tell of its breakers."""
-        answers = await self._peers.ask(_REPORT)
-        others = [WorkerReport.model_validate_json(one) for one in answers.values() if one]
-        reports = [_report(), *others]
-        transitions = [one for report in reports for one in report.transitions]
+        reports = await self._ask(_REPORT)
+        told = [_report(), *filter(None, reports.values())]
+        transitions = [one for report in told for one in report.transitions]
+        transitions.sort(key=lambda one: one.at, reverse=True)
         return ServiceReport(
-            breakers=_added_up([report.breakers for report in reports]),
-            transitions=sorted(transitions, key=lambda one: one.at, reverse=True)[
-                :REMEMBERED_TRANSITIONS
-            ],
-            workers=self._that_answered(answers),
-            silent_workers=_silent(answers),
+            breakers=_added_up(told),
+            transitions=transitions[:REMEMBERED_TRANSITIONS],
+            modes={
+                name: StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
+                for name, mode in self._modes.read().items()
+                if _holds(mode)
+            },
+            workers=self._that_answered(reports),
+            silent_workers=_silent(reports),
         )
 
-    async def carry_out(self, order: Order) -> Outcome:
-        """Have every worker carry out an order.
+    async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
+        """Have every worker set a mode on every breaker of a name, or reset them.
+
+        Of two orders at once the one that was written last holds, in all workers.
+
+        Args:
+            name: Of the breakers.
+            mode: What is to hold; None for a reset.
 
         Raises:
-            ProblemError: None of them has a breaker of that name.
+            ProblemError: None of them has a breaker of that name, or a mode for it.
         """
-        name = order.breaker
-        if name not in circuit_breaker_registry and name not in (await self.report()).breakers:
-            raise ProblemError(problem_types.UNKNOWN_CIRCUIT_BREAKER)
-        # First here: a worker that starts meanwhile finds the mode in this one or is asked below.
-        await _carry_out(order)
-        answers = await self._peers.ask(_ORDER, order.model_dump_json().encode())
-        shown = (await self.report()).breakers.get(name)
+        if not self._knows(name):
+            report = await self.report()
+            if name not in report.breakers:
+                if report.silent_workers:
+                    return Outcome(None, [], report.silent_workers)
+                raise ProblemError(problem_types.UNKNOWN_CIRCUIT_BREAKER)
+        # Others may be writing, and this worker has requests to serve.
+        await asyncio.to_thread(self._modes.write, name, mode)
+        await self._obey(name)
+        reports = await self._ask(_ORDER, name)
+        shown = _added_up([_report(name), *filter(None, reports.values())])
         return Outcome(
-            state=None if shown is None else shown.state,
-            workers=self._that_answered(answers),
-            silent_workers=_silent(answers),
+            state=shown[name].state if name in shown else None,
+            workers=self._that_answered(reports),
+            silent_workers=_silent(reports),
         )
 
-    def _that_answered(self, answers: dict[int, bytes | None]) -> list[int]:
-        return sorted([self._peers.pid, *(pid for pid, answer in answers.items() if answer)])
+    def _knows(self, name: str) -> bool:
+        return name in circuit_breaker_registry or name in self._modes.read()
+
+    async def _obey(self, name: str) -> None:
+        """Do what was ordered last for a name."""
+        mode = self._modes.read().get(name)
+        if mode is None:
+            await circuit_breaker_registry.reset(name)
+        elif _holds(mode):
+            circuit_breaker_registry.set_mode(name, *mode)
+
+    async def _ask(self, question: str, content: str = "") -> dict[int, WorkerReport | None]:
+        """The reports of the other workers by process id; None of those that gave none."""
+        answers = await self._peers.ask(question, content.encode())
+        return {pid: _understood(answer) for pid, answer in answers.items()}
+
+    def _that_answered(self, reports: dict[int, WorkerReport | None]) -> list[int]:
+        return sorted([self._peers.pid, *(pid for pid, report in reports.items() if report)])
 
     async def _answer_report(self, _: bytes) -> bytes:
         return _report().model_dump_json(exclude_unset=True).encode()
 
     async def _answer_order(self, content: bytes) -> bytes:
-        await self._has_taken_over.wait()
-        order = Order.model_validate_json(content)
-        await _carry_out(order)
-        return b"done"
-
-    async def _answer_modes(self, _: bytes) -> bytes:
-        return _modes_of_names.dump_json(circuit_breaker_registry.modes())
+        name = content.decode()
+        await self._obey(name)
+        return _report(name).model_dump_json(exclude_unset=True).encode()
 
 
-def _report() -> WorkerReport:
+def _holds(mode: NamedMode) -> bool:
+    return mode.seconds is None or mode.seconds > 0
+
+
+def _report(name: str | None = None) -> WorkerReport:
+    """What this worker tells: everything, or the breakers of one name."""
     # Breakers first: looking at them may be what changes a state.
     breakers = breaker_metrics()
-    return WorkerReport(breakers=breakers, transitions=recent_transitions())
+    if name is None:
+        return WorkerReport(breakers=breakers, transitions=recent_transitions())
+    return WorkerReport(breakers={name: breakers[name]} if name in breakers else {}, transitions=[])
 
 
-async def _carry_out(order: Order) -> None:
-    if order.mode is None:
-        await circuit_breaker_registry.reset(order.breaker)
-    else:
-        circuit_breaker_registry.set_mode(order.breaker, *order.mode)
+def _understood(answer: bytes | None) -> WorkerReport | None:
+    if answer is None:
+        return None
+    try:
+        return WorkerReport.model_validate_json(answer)
+    except ValidationError:
+        logger.exception("The answer of another worker could not be understood.")
+        return None
 
 
-def _silent(answers: dict[int, bytes | None]) -> list[int]:
-    return sorted(pid for pid, answer in answers.items() if answer is None)
+def _silent(reports: dict[int, WorkerReport | None]) -> list[int]:
+    return sorted(pid for pid, report in reports.items() if report is None)
 
 
-def _added_up(reports: list[dict[str, BreakerMetrics]]) -> dict[str, BreakerMetrics]:
+def _added_up(reports: Iterable[WorkerReport]) -> dict[str, BreakerMetrics]:
     by_name: dict[str, list[BreakerMetrics]] = {}
     for report in reports:
-        for name, metrics in report.items():
+        for name, metrics in report.breakers.items():
             by_name.setdefault(name, []).append(metrics)
     return {name: _together(metrics) for name, metrics in by_name.items()}
 

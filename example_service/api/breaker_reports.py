@@ -14,12 +14,17 @@ Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"}
 """A time in UTC as ISO 8601 has it, in the same form everywhere."""
 
 
-class BreakerMode(BaseModel):
-    """A mode that was set by hand and holds now."""
+class StandingMode(BaseModel):
+    """A mode that holds for every breaker of a name, those to come included."""
 
     name: Mode
     reason: str
     ends_in: float | None = Field(description="Seconds until it ends; null for not before a reset.")
+
+
+class BreakerMode(StandingMode):
+    """A mode that was set by hand and holds now."""
+
     would_have_rejected: int = Field(description="Calls that shadow mode has let through so far.")
 
 

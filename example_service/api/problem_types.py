@@ -232,7 +232,7 @@ INCOMPLETE_ORDER = define(
         title="Incomplete order",
         meaning="Some workers did not answer, and may not have carried out the order.",
         cause="A worker is blocked or overloaded; `silent_workers` has the process ids.",
-        remedy="Give the order once more: where it has been carried out that changes nothing.",
+        remedy="Give the order once more.",
     )
 )
 INTERNAL_ERROR = define(

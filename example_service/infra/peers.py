@@ -8,17 +8,27 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import cache
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 logger = logging.getLogger(__name__)
 
 DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 ANSWER_SECONDS: Final = 1.0
 SOCKETS: Final = "worker_*.sock"
+
+# While this worker is busy itself, time passes in which the others may have answered.
+_LOOKS: Final = 20
+
+_LARGEST_PID: Final = 9_999_999
+_LONGEST_SOCKET_PATH: Final = 103
+"""Bytes that macOS takes; Linux takes four more."""
+
+_SOCKET: Final = re.compile(r"worker_(\d+)\.sock")
 
 # What an answer begins with; where a worker failed at it, nothing comes.
 _ANSWERED: Final = b"+"
@@ -35,6 +45,11 @@ def shared_directory() -> Path | None:
 def socket_path(directory: Path, pid: int) -> Path:
     """Where the worker of that process id is asked."""
     return directory / f"worker_{pid}.sock"
+
+
+def has_room_for_sockets(directory: Path) -> bool:
+    """Whether the paths of sockets in a directory are as short as the system wants them."""
+    return len(os.fsencode(socket_path(directory, _LARGEST_PID))) <= _LONGEST_SOCKET_PATH
 
 
 class Peers:
@@ -82,9 +97,10 @@ class Peers:
         path = socket_path(self._directory, self.pid)
         try:
             server = await asyncio.start_unix_server(self._reply, sock=_private_socket(path))
-        except OSError:
-            # A path of more than about a hundred characters, for one.
-            logger.warning("No socket could be made at %s: no worker asks this one.", path)
+        except OSError as error:
+            logger.warning(
+                "No socket could be made at %s: %s. No worker asks this one.", path, error
+            )
             yield
             return
         try:
@@ -111,17 +127,36 @@ class Peers:
 
         async def ask_one(pid: int, path: Path) -> None:
             try:
-                async with asyncio.timeout(self._answer_seconds):
-                    answers[pid] = await _answer_of(path, message)
+                answers[pid] = await self._in_time(_answer_of(path, message))
             except (ConnectionError, FileNotFoundError):
                 logger.debug("The worker %d is gone.", pid)
             except OSError:
                 # TimeoutError is one, too.
                 answers[pid] = None
 
-        sockets = {_pid_of(path): path for path in self._directory.glob(SOCKETS)}
-        await asyncio.gather(*(ask_one(*one) for one in sockets.items() if one[0] != self.pid))
+        others = [
+            (int(found[1]), path)
+            for path in self._directory.glob(SOCKETS)
+            if (found := _SOCKET.fullmatch(path.name)) and int(found[1]) != self.pid
+        ]
+        await asyncio.gather(*(ask_one(*other) for other in others))
         return answers
+
+    async def _in_time(self, answering: Coroutine[Any, Any, bytes | None]) -> bytes | None:
+        """Wait for an answer, for as long as it may take.
+
+        Raises:
+            TimeoutError: It did not come.
+        """
+        asking = asyncio.create_task(answering)
+        try:
+            for _ in range(_LOOKS):
+                done, _ = await asyncio.wait([asking], timeout=self._answer_seconds / _LOOKS)
+                if done:
+                    return asking.result()
+        finally:
+            asking.cancel()
+        raise TimeoutError
 
     async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -129,6 +164,8 @@ class Peers:
                 question = (await reader.readline()).decode().removesuffix("\n")
                 content = await reader.read()
             writer.write(_ANSWERED + await self._answers[question](content))
+        except TimeoutError:
+            logger.debug("A question of another worker did not come to its end in time.")
         except Exception:
             logger.exception("A question of another worker could not be answered.")
         finally:
@@ -157,10 +194,6 @@ def _private_socket(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _pid_of(path: Path) -> int:
-    return int(path.stem.rpartition("_")[2])
 
 
 @cache

@@ -183,7 +183,6 @@ async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
 @pytest.mark.parametrize(
     "body",
     [
-        {},
         {"reason": ""},
         {"reason": " \u3000"},
         {"reason": 7},
@@ -191,6 +190,8 @@ async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
         {"reason": "two\nlines"},
         {"reason": "\x1b[31mred"},
         {"reason": "\u202ereversed"},
+        {"reason": "no\u00a0break"},
+        {"reason": "another\u2028line"},
         {"reason": "fine", "more": 1},
         {"reason": "fine", "seconds": 1},
         [],
@@ -205,6 +206,17 @@ async def test_a_bad_order_is_refused(
     assert response.status_code == 422
     assert response.json()["type"] == "/problems/validation-failed"
     assert breaker.is_open
+
+
+@pytest.mark.skipif("\u1c89".isprintable(), reason="this Python knows the letter")
+async def test_a_reason_that_only_a_newer_unicode_can_print_is_refused(
+    client: httpx.AsyncClient, breaker: CircuitBreaker
+) -> None:
+    """The pattern in the API document knows it, the breaker does not."""
+    why = {"reason": "\u1c89"}
+    response = await client.post(mode_path("shop", "shadow"), headers=AUTHORISED, json=why)
+    assert response.status_code == 422
+    assert "mode" not in breaker.get_metrics()
 
 
 async def test_only_post_resets(client: httpx.AsyncClient, breaker: CircuitBreaker) -> None:

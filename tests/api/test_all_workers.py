@@ -1,10 +1,8 @@
 """What whoever asks one worker learns of all of them, and how orders reach them."""
 
-import asyncio
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,14 @@ from pydantic import SecretStr
 from example_service.api.all_workers import AllWorkers
 from example_service.core.settings import AdminSettings, Settings
 from example_service.infra.peers import Peers
-from example_service.infra.resilience import CircuitBreaker, Mode, circuit_breaker_registry
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    Mode,
+    NamedMode,
+    circuit_breaker_registry,
+)
+from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.standing_modes import StandingModes
 from example_service.main import create_app
 from tests.api.conftest import LogLines, Serve
 
@@ -42,29 +47,23 @@ class FakeWorker:
     Attributes:
         breakers: What it tells of its breakers, by name.
         transitions: What it tells of changes.
-        modes: What it tells of modes that hold for names.
-        orders: What it was told to do.
+        orders: The names for which it was told to look at the modes.
     """
 
     def __init__(self, peers: Peers) -> None:
         self.breakers: dict[str, Any] = {}
         self.transitions: list[dict[str, Any]] = []
-        self.modes: dict[str, Any] = {}
-        self.orders: list[dict[str, Any]] = []
+        self.orders: list[str] = []
         peers.answer("breakers", self._tell)
         peers.answer("order", self._obey)
-        peers.answer("modes", self._tell_modes)
 
     async def _tell(self, _: bytes) -> bytes:
         told = {"breakers": self.breakers, "transitions": self.transitions}
         return json.dumps(told).encode()
 
-    async def _tell_modes(self, _: bytes) -> bytes:
-        return json.dumps(self.modes).encode()
-
     async def _obey(self, content: bytes) -> bytes:
-        self.orders.append(json.loads(content))
-        return b"done"
+        self.orders.append(content.decode())
+        return await self._tell(content)
 
 
 @pytest.fixture
@@ -93,8 +92,13 @@ async def app() -> FastAPI:
 async def client(app: FastAPI, serve: Serve, directory: Path) -> httpx.AsyncClient:
     """A client of that worker."""
     client = await serve(app)
-    app.state.all_workers = AllWorkers(Peers(directory, pid=THIS))
+    app.state.all_workers = worker(directory, THIS)
     return client
+
+
+def worker(directory: Path, pid: int) -> AllWorkers:
+    """A worker of the service."""
+    return AllWorkers(Peers(directory, pid=pid), StandingModes(directory))
 
 
 def metrics(state: str, **different: Any) -> dict[str, Any]:
@@ -184,14 +188,15 @@ async def test_workers_that_do_not_answer_are_named(
 @pytest.mark.parametrize(
     ("path", "body", "mode"),
     [
-        ("force-open", MAINTENANCE, ["forced_open", "maintenance", None]),
-        ("disable", {**MAINTENANCE, "seconds": 60}, ["disabled", "maintenance", 60.0]),
-        ("shadow", MAINTENANCE, ["shadow", "maintenance", None]),
+        ("force-open", MAINTENANCE, Mode.FORCED_OPEN),
+        ("disable", {**MAINTENANCE, "seconds": 60}, Mode.DISABLED),
+        ("shadow", MAINTENANCE, Mode.SHADOW),
         ("reset", None, None),
+        ("reset", {}, None),
     ],
 )
 async def test_orders_reach_all_workers(
-    client: httpx.AsyncClient, other: FakeWorker, path: str, body: object, mode: list[Any] | None
+    client: httpx.AsyncClient, other: FakeWorker, path: str, body: object, mode: Mode | None
 ) -> None:
     """The answer tells which ones."""
     shop = CircuitBreaker("shop")
@@ -202,8 +207,8 @@ async def test_orders_reach_all_workers(
 
     assert response.status_code == 200
     assert response.json()["workers"] == [THIS, OTHER]
-    assert other.orders == [{"breaker": "shop", "mode": mode}]
-    assert shop.get_metrics().get("mode", {}).get("name") == (mode and mode[0])
+    assert other.orders == ["shop"]
+    assert shop.get_metrics().get("mode", {}).get("name") == mode
 
 
 async def test_a_breaker_that_only_another_worker_has_is_known(
@@ -256,63 +261,129 @@ async def test_an_order_that_a_worker_may_have_missed_is_no_success(
 
 
 @pytest.mark.usefixtures("silent")
-async def test_a_new_worker_takes_over_the_modes_that_hold(
-    directory: Path, other: FakeWorker
+async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknown(
+    client: httpx.AsyncClient, other: FakeWorker
 ) -> None:
-    """One that takes the place of another goes on as that would have."""
-    other.modes = {"shop": ["forced_open", "maintenance", 60.0]}
-    shop = CircuitBreaker("shop")
+    """Nothing is ordered either: the name may be a slip of the pen."""
+    response = await client.post(
+        "/admin/circuit-breakers/nobody/force-open", headers=AUTHORISED, json=MAINTENANCE
+    )
 
-    async with AllWorkers(Peers(directory, pid=THIS)).running():
+    assert response.status_code == 504
+    assert response.json()["silent_workers"] == [THIRD]
+    assert (other.orders, circuit_breaker_registry.modes()) == ([], {})
+
+
+async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
+    client: httpx.AsyncClient, directory: Path
+) -> None:
+    """As of clients that are made for each request, and are gone between two of them."""
+    StandingModes(directory).write("client", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
+
+    shown = {"client": {"name": "forced_open", "reason": "maintenance", "ends_in": None}}
+    assert (await health(client))["modes"] == shown
+    listed = (await client.get("/admin/circuit-breakers", headers=AUTHORISED)).json()
+    assert listed["modes"] == shown
+
+    response = await client.post("/admin/circuit-breakers/client/reset", headers=AUTHORISED)
+
+    assert (response.status_code, response.json()["state"]) == (200, None)
+    assert (await health(client))["modes"] == {}
+
+
+async def test_a_new_worker_takes_over_the_modes_that_hold(directory: Path) -> None:
+    """One that takes the place of another goes on as that would have, even if all were killed."""
+    clock = FakeClock()
+    modes = StandingModes(directory, clock=clock)
+    modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 60.0))
+    modes.write("ended", NamedMode(Mode.FORCED_OPEN, "maintenance", 1.0))
+    clock.advance(1.0)
+    shop, ended = CircuitBreaker("shop"), CircuitBreaker("ended")
+
+    async with AllWorkers(Peers(directory, pid=THIS), modes).running():
         shown = shop.get_metrics()["mode"]
 
     assert (shown["name"], shown["reason"]) == ("forced_open", "maintenance")
-    assert 0 < shown["ends_in"] <= 60.0
+    assert 0 < shown["ends_in"] <= 59.0
     assert CircuitBreaker("shop").is_open
+    assert ended.is_closed
 
 
-async def test_an_order_to_a_new_worker_is_newer_than_what_it_takes_over(directory: Path) -> None:
-    """It is carried out after that, or a mode would come back that has just been ended."""
-    asked, may_tell = asyncio.Event(), asyncio.Event()
+async def test_of_two_orders_the_one_that_was_written_last_holds_everywhere(
+    directory: Path,
+) -> None:
+    """However late a worker hears of the other."""
+    shop = CircuitBreaker("shop")
+    modes = StandingModes(directory)
+    asking = Peers(directory, pid=OTHER)
+    async with worker(directory, THIS).running():
+        modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
+        modes.write("shop", None)
+        await asking.ask("order", b"shop")
+        assert shop.is_closed
+
+        modes.write("shop", None)
+        modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
+        await asking.ask("order", b"shop")
+        await asking.ask("order", b"shop")
+        assert shop.is_open
+
+
+async def test_a_mode_that_has_ended_before_a_worker_hears_of_it_does_not_begin(
+    directory: Path,
+) -> None:
+    """One that hung must not refuse what all others admit again."""
+    shop = CircuitBreaker("shop")
+    now = FakeClock()
+    modes = StandingModes(directory, clock=now)
+    modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 3.0))
+    hung = AllWorkers(Peers(directory, pid=THIS), modes)
+    now.advance(3.0)
+
+    outcome = await hung._answer_order(b"shop")
+
+    assert b'"state":"closed"' in outcome
+    assert shop.is_closed
+
+
+@pytest.mark.parametrize("nonsense", [b"", b"[]", b"no JSON", b'{"breakers": {"shop": 1}}'])
+async def test_an_answer_that_cannot_be_understood_is_none(
+    client: httpx.AsyncClient, directory: Path, nonsense: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs neither the health answer nor an order."""
     peers = Peers(directory, pid=OTHER)
 
-    async def tell_late(_: bytes) -> bytes:
-        asked.set()
-        await may_tell.wait()
-        return json.dumps({"shop": ["forced_open", "maintenance", None]}).encode()
+    async def talk(_: bytes) -> bytes:
+        return nonsense
 
-    peers.answer("modes", tell_late)
+    peers.answer("breakers", talk)
+    peers.answer("order", talk)
     shop = CircuitBreaker("shop")
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(peers.listening())
-        new = AllWorkers(Peers(directory, pid=THIS))
-        starting = asyncio.create_task(stack.enter_async_context(new.running()))
-        await asked.wait()
-        reset = json.dumps({"breaker": "shop", "mode": None}).encode()
-        order = asyncio.create_task(peers.ask("order", reset))
-        may_tell.set()
-        await starting
-        assert await order == {THIS: b"done"}
+    async with peers.listening():
+        assert (await health(client))["silent_workers"] == [OTHER]
+        response = await client.post(
+            "/admin/circuit-breakers/shop/force-open", headers=AUTHORISED, json=MAINTENANCE
+        )
 
-    assert shop.is_closed
-    assert circuit_breaker_registry.modes() == {}
+    assert response.status_code == 504
+    assert shop.is_open
+    assert "could not be understood" in caplog.text
 
 
 async def test_workers_tell_each_other_what_they_show(directory: Path) -> None:
     """What one asks and what another answers fit together."""
     shop = CircuitBreaker("shop")
-    one, two = (AllWorkers(Peers(directory, pid=pid)) for pid in (THIS, OTHER))
+    one, two = worker(directory, THIS), worker(directory, OTHER)
     async with one.running(), two.running():
-        circuit_breaker_registry.set_mode("shop", Mode.FORCED_OPEN, "maintenance", 60.0)
-        shop.get_metrics()
+        outcome = await one.carry_out("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 60.0))
+        assert (outcome.state, outcome.workers) == ("open", [THIS, OTHER])
 
-        report = await one.report()
+        report = await two.report()
 
-        # Both are this process, so everything is there twice.
-        assert report.workers == [THIS, OTHER]
-        mode = report.breakers["shop"].mode
-        assert mode is not None
-        assert mode.name is Mode.FORCED_OPEN
-        assert [change.breaker_name for change in report.transitions] == ["shop", "shop"]
-        async with AllWorkers(Peers(directory, pid=THIRD)).running():
-            assert circuit_breaker_registry.modes()["shop"].reason == "maintenance"
+    # Both are this process, so everything is there twice.
+    assert report.workers == [THIS, OTHER]
+    mode = report.breakers["shop"].mode
+    assert mode is not None
+    assert mode.name is Mode.FORCED_OPEN
+    assert {change.breaker_name for change in report.transitions} == {"shop"}
+    assert shop.is_open

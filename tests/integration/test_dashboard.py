@@ -141,6 +141,7 @@ def show(page: Page) -> Callable[..., None]:
     def show_health(
         breakers: dict[str, Any],
         *transitions: dict[str, Any],
+        modes: dict[str, Any] | None = None,
         workers: Sequence[int] = (7,),
         silent: Sequence[int] = (),
     ) -> None:
@@ -149,6 +150,7 @@ def show(page: Page) -> Callable[..., None]:
             "workers": workers,
             "silent_workers": silent,
             "breakers": breakers,
+            "modes": modes or {},
             "transitions": transitions,
         }
 
@@ -208,6 +210,19 @@ def test_a_mode_is_seen_though_all_circuits_are_closed(
     expect(page).to_have_title("● Circuit breakers")
 
 
+def test_a_mode_is_seen_though_there_is_no_breaker_now(
+    page: Page, show: Callable[..., None]
+) -> None:
+    """As of clients that are made for each request; it may be what keeps them from working."""
+    mode = {"name": "forced_open", "reason": "maintenance", "ends_in": None}
+    show({"a": breaker("closed")}, modes={"client": mode})
+
+    expect(status(page)).to_have_text("The one circuit is closed. A mode set by hand holds for 1.")
+    expect(row_of(page, "client")).to_contain_text("no breaker now")
+    expect(row_of(page, "client")).to_contain_text("Forced open by hand until a reset: maintenance")
+    expect(page).to_have_title("● Circuit breakers")
+
+
 def test_several_workers_are_told_apart(page: Page, show: Callable[..., None]) -> None:
     """Whose figures these are, where a circuit opened, and whose figures are missing."""
     show({"a": breaker("closed")}, opening("a", "hung", worker=8), workers=[7, 8], silent=[9])
@@ -233,6 +248,7 @@ def test_what_is_selected_stays(page: Page, show: Callable[..., None]) -> None:
         "workers": [7],
         "silent_workers": [],
         "breakers": {"a": breaker("open", retry_after=1.0, reason="5 failures in a row")},
+        "modes": {},
         "transitions": [],
     }
     page.route("**/health/circuit-breakers", lambda route: route.fulfill(json=later))

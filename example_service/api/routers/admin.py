@@ -6,15 +6,16 @@ from typing import Annotated, Any, Final, TypeAlias
 import structlog
 from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from example_service.api import problem_types
-from example_service.api.all_workers import AllWorkers, Order
-from example_service.api.breaker_reports import BreakerMetrics, Time
+from example_service.api.all_workers import AllWorkers
+from example_service.api.breaker_reports import BreakerMetrics, StandingMode, Time
 from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.openapi import problem_responses
 from example_service.api.problems import ProblemError
 from example_service.infra.resilience import CircuitState, Mode, NamedMode
+from example_service.infra.resilience.validation import reason_error
 
 LONGEST_MODE_SECONDS: Final = 7 * 86_400
 """A mode that is to hold for longer is better ended by hand."""
@@ -36,9 +37,19 @@ _REFUSALS: Final = problem_responses(
 
 _log = structlog.get_logger("example_service.admin")
 
-# Something that can be seen and no control characters, so that a log shows it as it was given.
+
+def _printable(reason: str) -> str:
+    # What can be printed grows with each Unicode, and the pattern may know a newer one.
+    if error := reason_error("reason", reason):
+        raise error
+    return reason
+
+
+# Something that can be seen, and no spaces but plain ones, so that a log shows it as it was given.
 _Reason: TypeAlias = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^\P{C}*[^\p{C}\p{Z}]\P{C}*$")
+    str,
+    Field(min_length=1, max_length=200, pattern=r"^ *[^\p{C}\p{Z}]([^\p{C}\p{Z}]| )*$"),
+    AfterValidator(_printable),
 ]
 
 
@@ -47,8 +58,10 @@ class ResetOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: _Reason = Field(
-        description="Why, for the log.", examples=["The provider has confirmed that it is back."]
+    reason: _Reason | None = Field(
+        None,
+        description="Why, for the log.",
+        examples=["The provider has confirmed that it is back."],
     )
 
 
@@ -92,6 +105,9 @@ class BreakerList(BaseModel):
         description="Those of further ones, which did not answer in time and are left out here."
     )
     breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
+    modes: dict[str, StandingMode] = Field(
+        description="The modes that hold for names, whether or not there is a breaker now."
+    )
 
 
 @router.get(
@@ -107,7 +123,10 @@ async def list_circuit_breakers(
     response.headers["Cache-Control"] = "no-store"
     report = await workers.report()
     return BreakerList(
-        workers=report.workers, silent_workers=report.silent_workers, breakers=report.breakers
+        workers=report.workers,
+        silent_workers=report.silent_workers,
+        breakers=report.breakers,
+        modes=report.modes,
     )
 
 
@@ -124,7 +143,7 @@ async def reset_circuit_breaker(
 ) -> OrderReport:
     """Close a circuit, forget its counts and end its mode, in all workers."""
     reason = order.reason if order else None
-    return await _carry_out(request, workers, Order(breaker=name, mode=None), reason)
+    return await _carry_out(request, workers, name, None, reason)
 
 
 @router.post(
@@ -170,24 +189,23 @@ async def _set_mode(
     request: Request, workers: AllWorkers, name: str, mode: Mode, order: ModeOrder
 ) -> OrderReport:
     named = NamedMode(mode, order.reason, order.seconds)
-    return await _carry_out(request, workers, Order(breaker=name, mode=named), order.reason)
+    return await _carry_out(request, workers, name, named, order.reason)
 
 
 async def _carry_out(
-    request: Request, workers: AllWorkers, order: Order, reason: str | None
+    request: Request, workers: AllWorkers, name: str, mode: NamedMode | None, reason: str | None
 ) -> OrderReport:
     """Have all workers carry out an order, and tell the log.
 
     Raises:
         ProblemError: No worker has such a breaker, or some may not have carried out the order.
     """
-    mode = order.mode
     until = None
     if mode is not None and mode.seconds is not None:
         until = (datetime.now(UTC) + timedelta(seconds=mode.seconds)).isoformat()
-    outcome = await workers.carry_out(order)
+    outcome = await workers.carry_out(name, mode)
     report = OrderReport(
-        breaker=order.breaker,
+        breaker=name,
         state=outcome.state,
         mode=None if mode is None else mode.mode,
         reason=reason,
@@ -195,11 +213,7 @@ async def _carry_out(
         client=_client(request),
         workers=outcome.workers,
     )
-    event = (
-        "circuit breaker reset by hand"
-        if order.mode is None
-        else "circuit breaker mode set by hand"
-    )
+    event = "circuit breaker reset by hand" if mode is None else "circuit breaker mode set by hand"
     fields: dict[str, Any] = report.model_dump(mode="json")
     _log.warning(event, **fields, silent_workers=outcome.silent_workers)
     if outcome.silent_workers:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from example_service.api import problem_types
-from example_service.api.breaker_reports import BreakerMetrics, Transition
+from example_service.api.breaker_reports import BreakerMetrics, StandingMode, Transition
 from example_service.api.dependencies import IsAdministrator, Workers
 from example_service.api.openapi import problem_responses
 from example_service.api.problems import ProblemError
@@ -41,6 +41,9 @@ class CircuitBreakersHealth(BaseModel):
     )
     breakers: dict[str, BreakerMetrics] = Field(
         description="What each shows, by name: the sums over all workers, and the worst state."
+    )
+    modes: dict[str, StandingMode] = Field(
+        description="The modes that hold for names, whether or not there is a breaker now."
     )
     transitions: list[Transition] = Field(
         description="The last changes of state, at most 20, the newest first."
@@ -100,6 +103,7 @@ async def circuit_breakers(response: Response, workers: Workers) -> CircuitBreak
         workers=report.workers,
         silent_workers=report.silent_workers,
         breakers=report.breakers,
+        modes=report.modes,
         transitions=report.transitions,
     )
 

@@ -30,6 +30,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import values
 
@@ -44,12 +45,16 @@ from example_service.infra.metrics.worker import Worker
 from example_service.infra.peers import (
     DIRECTORY_VARIABLE,
     SOCKETS,
+    has_room_for_sockets,
     shared_directory,
     socket_path,
     this_process,
 )
+from example_service.infra.standing_modes import MODES_FILE
 
 logger = logging.getLogger(__name__)
+
+_PREFIX: Final = "example-service-"
 
 
 def prepare_multiprocess_directory() -> Path:
@@ -67,20 +72,33 @@ def prepare_multiprocess_directory() -> Path:
     """
     directory = shared_directory()
     if directory is None:
-        directory = Path(tempfile.mkdtemp(prefix="example-service-"))
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
+    if not has_room_for_sockets(directory):
+        raise _unusable("its path is too long for the sockets of the workers")
     try:
         directory.mkdir(parents=True, exist_ok=True)
         clear(directory)
-        for left_over in directory.glob(SOCKETS):
+        for left_over in (*directory.glob(SOCKETS), directory / MODES_FILE):
             left_over.unlink(missing_ok=True)
     except OSError as error:
-        problem = f"names a directory that cannot be used: {error.strerror}"
-        example = f"{DIRECTORY_VARIABLE}=/run/example-service"
-        raise SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)]) from error
+        raise _unusable(str(error.strerror)) from error
     return directory
+
+
+def _parent() -> str:
+    """Where directories for a while are made; elsewhere if its path is too long for sockets."""
+    parent = tempfile.gettempdir()
+    has_room = has_room_for_sockets(Path(parent, f"{_PREFIX}12345678"))
+    return parent if has_room else "/tmp"  # noqa: S108 - what is made there is private
+
+
+def _unusable(why: str) -> SettingsError:
+    problem = f"names a directory that cannot be used: {why}"
+    example = f"{DIRECTORY_VARIABLE}=/run/example-service"
+    return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
 
 
 def mark_worker_dead(pid: int) -> None:

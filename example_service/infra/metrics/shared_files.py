@@ -1,18 +1,17 @@
 """The files in which workers keep their metrics: read as sums, put away when a worker has ended."""
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client.core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-if sys.platform != "win32":
-    import fcntl
+from example_service.infra.file_lock import locked
+
+_LOCK: Final = "lock"
 
 
 class SharedFiles(Collector):
@@ -27,7 +26,8 @@ class SharedFiles(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The sums as of now."""
-        with _locked(self._directory, exclusive=False):
+        # Counters that move meanwhile would be seen twice, or not at all.
+        with locked(self._directory / _LOCK, exclusive=False):
             # A file is empty for a moment after its worker made it; the library cannot read that.
             files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
             return MultiProcessCollector.merge(files)  # type: ignore[no-any-return,no-untyped-call]
@@ -39,7 +39,7 @@ def put_away(directory: Path, pid: int) -> None:
     Its counters join those of all workers that ended before, in one file of each kind: scrapes do
     not grow with every worker that was ever replaced.
     """
-    with _locked(directory, exclusive=True):
+    with locked(directory / _LOCK, exclusive=True):
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
         for kind in ("counter", "histogram", "summary"):
             ended = directory / f"{kind}_{pid}.db"
@@ -65,18 +65,6 @@ def _add(ended: Path, sums: Path) -> None:
             stored.write_value(key, stored.read_value(key)[0] + value, 0.0)
     finally:
         stored.close()
-
-
-@contextmanager
-def _locked(directory: Path, *, exclusive: bool) -> Iterator[None]:
-    """Keep counters from being read while they move: they would be seen twice, or not at all."""
-    if sys.platform == "win32":
-        yield
-        return
-    with (directory / "lock").open("a") as lock:
-        # Closing the file gives the lock back.
-        fcntl.flock(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        yield
 
 
 def _size(path: Path) -> int:

@@ -5,6 +5,7 @@ import logging
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,25 @@ async def test_one_that_fails_to_answer_counts_as_silent(
         assert await one.ask("echo", b"still there") == {2: b"still there"}
 
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+async def test_the_asking_worker_s_own_busy_time_does_not_count(directory: Path) -> None:
+    """The others have answered meanwhile; it only had no time to look."""
+    one, two = Peers(directory, pid=1, answer_seconds=0.2), Peers(directory, pid=2)
+    two.answer("echo", echo)
+    async with two.listening():
+        asking = asyncio.create_task(one.ask("echo", b"here"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+            time.sleep(0.1)  # noqa: ASYNC251 - this is what a busy worker is like
+        assert await asking == {2: b"here"}
+
+
+@pytest.mark.parametrize("name", ["worker_x.sock", "worker_.sock", "worker_5.sock.old"])
+async def test_files_of_others_in_the_directory_are_let_be(directory: Path, name: str) -> None:
+    """Somebody may have chosen a directory that has more in it."""
+    (directory / name).touch()
+    assert await Peers(directory, pid=1).ask("echo") == {}
 
 
 async def test_whoever_asks_and_never_ends_its_question_is_let_go(directory: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,12 +81,38 @@ def test_a_directory_that_was_given_is_made_and_emptied(
     given = tmp_path / "not" / "there"
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(given))
     assert prepare_multiprocess_directory() == given
-    for name in ("counter_1.db", "gauge_livesum_1.db", "worker_1.sock", "notes.txt"):
+    stale = ("counter_1.db", "gauge_livesum_1.db", "worker_1.sock", "modes.json")
+    for name in (*stale, "notes.txt"):
         (given / name).touch()
 
     prepare_multiprocess_directory()
 
     assert names_in(given) == ["notes.txt"]
+
+
+def test_a_directory_without_room_for_sockets_is_a_fault_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that cannot ask each other would pass for all that there are."""
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / ("d" * 100)))
+
+    with pytest.raises(SettingsError) as caught:
+        prepare_multiprocess_directory()
+
+    assert "too long for the sockets" in caught.value.problems[0].problem
+
+
+def test_a_directory_of_its_own_has_room_for_sockets(tmp_path: Path) -> None:
+    """Wherever temporary files are made."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    program = """
+from example_service.infra.metrics.multiprocess import prepare_multiprocess_directory
+print(len(str(prepare_multiprocess_directory())))
+"""
+    (length,) = run(program, TMPDIR=str(deep))
+
+    assert int(length) < 80
 
 
 def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
@@ -105,7 +132,7 @@ def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
 
 @pytest.mark.parametrize("environment", [{}, {DIRECTORY_VARIABLE: ""}])
 def test_a_directory_of_its_own_lasts_as_long_as_the_process(
-    tmp_path: Path, environment: dict[str, str]
+    environment: dict[str, str],
 ) -> None:
     """It is new, private, found by the processes started from then on, and gone at the end."""
     program = """
@@ -122,11 +149,12 @@ print(os.environ["PROMETHEUS_MULTIPROC_DIR"])
 '''
 subprocess.run([sys.executable, "-c", worker], check=True)
 """
-    directory, mode, is_worker, inherited = run(program, TMPDIR=str(tmp_path), **environment)
+    with tempfile.TemporaryDirectory() as parent:
+        directory, mode, is_worker, inherited = run(program, TMPDIR=parent, **environment)
 
-    assert Path(directory).parent == tmp_path
-    assert (mode, is_worker, inherited) == ("0o700", "True", directory)
-    assert names_in(tmp_path) == []
+        assert str(Path(directory).parent) == parent
+        assert (mode, is_worker, inherited) == ("0o700", "True", directory)
+        assert names_in(Path(parent)) == []
 
 
 def test_a_variable_set_to_nothing_makes_no_worker() -> None:
