@@ -41,7 +41,7 @@ made, or for a statement, which the client gives a second more than the server."
 READINESS_SECONDS = 2.0
 READINESS_KEPT_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
-BUSY_MACHINE_SECONDS = 3.0
+BUSY_MACHINE_SECONDS = 8.0
 
 OBSERVED = (
     "/health/live",
