@@ -16,7 +16,7 @@ LARGEST_SEED: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
 
-class Mode(StrEnum):
+class SandboxMode(StrEnum):
     """What the provider does to the calls that reach it."""
 
     HEALTHY = auto()
@@ -42,9 +42,9 @@ class Damage(StrEnum):
 
 
 _PARAMETER_MODES: Final = {
-    "latency_seconds": (Mode.SLOW, Mode.FLAKY),
-    "failure_rate": (Mode.FLAKY,),
-    "seed": (Mode.GARBLED, Mode.FLAKY),
+    "latency_seconds": (SandboxMode.SLOW, SandboxMode.FLAKY),
+    "failure_rate": (SandboxMode.FLAKY,),
+    "seed": (SandboxMode.GARBLED, SandboxMode.FLAKY),
 }
 
 
@@ -57,7 +57,7 @@ class ModeChange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    mode: Mode
+    mode: SandboxMode
     latency_seconds: Annotated[
         float | None,
         Field(
@@ -104,7 +104,7 @@ class ModeChange(BaseModel):
 class ModeReport(BaseModel):
     """The mode that holds, with the parameters in use; `None` where the mode has no such one."""
 
-    mode: Mode
+    mode: SandboxMode
     latency_seconds: float | None = None
     failure_rate: float | None = None
     seed: int | None = None
@@ -142,13 +142,13 @@ class Act(StrEnum):
 
 
 _ACT_OF_MODE: Final = {
-    Mode.HEALTHY: Act.ANSWER,
-    Mode.FAILING: Act.FAIL,
-    Mode.SLOW: Act.ANSWER_LATE,
-    Mode.HANGING: Act.HANG,
+    SandboxMode.HEALTHY: Act.ANSWER,
+    SandboxMode.FAILING: Act.FAIL,
+    SandboxMode.SLOW: Act.ANSWER_LATE,
+    SandboxMode.HANGING: Act.HANG,
     # A call may have been accepted in the instant before the port closed.
-    Mode.REFUSING: Act.CUT,
-    Mode.GARBLED: Act.GARBLE,
+    SandboxMode.REFUSING: Act.CUT,
+    SandboxMode.GARBLED: Act.GARBLE,
 }
 _FAULTS: Final = (Act.FAIL, Act.ANSWER_LATE, Act.HANG, Act.CUT, Act.GARBLE)
 _DAMAGES: Final = tuple(Damage)

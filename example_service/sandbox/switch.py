@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from example_service.sandbox.modes import Mode, ModeChange, ModeReport, Step, steps
+from example_service.sandbox.modes import ModeChange, ModeReport, SandboxMode, Step, steps
 
 
 class Door(Protocol):
@@ -29,7 +29,7 @@ class Switch:
         self._default_seed = default_seed
         self._turning = asyncio.Lock()
         self._hanging: set[Callable[[], None]] = set()
-        self._report = ModeReport(mode=Mode.HEALTHY)
+        self._report = ModeReport(mode=SandboxMode.HEALTHY)
         self._steps: Iterator[Step] = steps(self._report)
 
     @property
@@ -58,7 +58,7 @@ class Switch:
             OSError: If the provider's port cannot be opened again; the mode stays as it was.
         """
         async with self._turning:
-            if change.mode is Mode.REFUSING:
+            if change.mode is SandboxMode.REFUSING:
                 door.refuse()
             else:
                 await door.open()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from example_service.sandbox.modes import Mode, ModeChange
+from example_service.sandbox.modes import ModeChange, SandboxMode
 from tests.chaos.storm import PROVIDER_TIMEOUT_SECONDS, Blow, plan
 
 
@@ -34,6 +34,6 @@ def test_the_provider_fails_in_every_way() -> None:
     strikes = plan(1, kills=200, crashes=20, workers=2)
     changes = [ModeChange.model_validate(s.mode) for s in strikes if s.blow is Blow.TURN_PROVIDER]
 
-    assert {change.mode for change in changes} == set(Mode)
+    assert {change.mode for change in changes} == set(SandboxMode)
     for change in changes:
         assert (change.latency_seconds or 1) > PROVIDER_TIMEOUT_SECONDS

@@ -25,8 +25,8 @@ from example_service.main import create_app
 from example_service.sandbox.modes import (
     DEFAULT_FAILURE_RATE,
     DEFAULT_LATENCY_SECONDS,
-    Mode,
     ModeChange,
+    SandboxMode,
 )
 from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_rows
 
@@ -167,7 +167,7 @@ def test_operations_are_documented() -> None:
 
 def test_modes_of_the_sandbox_are_documented() -> None:
     """The table lists all modes in their order."""
-    assert [row[0] for row in table_rows(SANDBOX, "modes")] == list(Mode)
+    assert [row[0] for row in table_rows(SANDBOX, "modes")] == list(SandboxMode)
 
 
 def test_parameters_of_modes_are_documented() -> None:

@@ -19,7 +19,15 @@ import pytest
 
 from example_service.sandbox.charges import Ledger
 from example_service.sandbox.listener import Listener
-from example_service.sandbox.modes import Act, Damage, Mode, ModeChange, ModeReport, Step, steps
+from example_service.sandbox.modes import (
+    Act,
+    Damage,
+    ModeChange,
+    ModeReport,
+    SandboxMode,
+    Step,
+    steps,
+)
 from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
 
@@ -250,7 +258,7 @@ class TestHanging:
         """Nothing is kept for hanging calls whose client gave up."""
         switch = Switch()
         listener = Listener(create_provider(Ledger(), switch), "127.0.0.1", 0)
-        await switch.turn(ModeChange(mode=Mode.HANGING), listener)
+        await switch.turn(ModeChange(mode=SandboxMode.HANGING), listener)
         async with httpx.AsyncClient(trust_env=False) as client:
             call = asyncio.create_task(client.get(f"{listener.url}/v1/rates/EUR"))
             await eventually(lambda: len(switch._hanging) == 1)
@@ -386,8 +394,8 @@ def drawn_steps(count: int, **change: Any) -> list[Step]:
 class TestControl:
     """The address that always answers."""
 
-    @pytest.mark.parametrize("mode", Mode)
-    async def test_it_answers_in_every_mode(self, mode: Mode, sandbox: Sandbox) -> None:
+    @pytest.mark.parametrize("mode", SandboxMode)
+    async def test_it_answers_in_every_mode(self, mode: SandboxMode, sandbox: Sandbox) -> None:
         """The mode that was set is the mode that is shown."""
         await sandbox.turn(mode)
         shown = await sandbox.client.get(f"{sandbox.control}/sandbox/mode")
@@ -419,7 +427,7 @@ class TestControl:
     async def test_an_unknown_mode_is_answered_with_the_known_ones(self, sandbox: Sandbox) -> None:
         """The message lists every mode."""
         answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", json={"mode": "sick"})
-        assert all(f"'{mode}'" in answer.json()["errors"][0]["message"] for mode in Mode)
+        assert all(f"'{mode}'" in answer.json()["errors"][0]["message"] for mode in SandboxMode)
 
 
 class TestProcess:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from example_service.sandbox.modes import Act, Damage, Mode, ModeChange, ModeReport, Step, steps
+from example_service.sandbox.modes import (
+    Act,
+    Damage,
+    ModeChange,
+    ModeReport,
+    SandboxMode,
+    Step,
+    steps,
+)
 
 
 def draw(count: int, default_seed: int | None = None, **change: Any) -> list[Step]:
@@ -26,14 +34,14 @@ def faults_of(**change: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("mode", "step"),
     [
-        (Mode.HEALTHY, Step(Act.ANSWER, records=True)),
-        (Mode.FAILING, Step(Act.FAIL, records=False)),
-        (Mode.SLOW, Step(Act.ANSWER_LATE, records=True, latency_seconds=1.0)),
-        (Mode.HANGING, Step(Act.HANG, records=True)),
-        (Mode.REFUSING, Step(Act.CUT, records=False)),
+        (SandboxMode.HEALTHY, Step(Act.ANSWER, records=True)),
+        (SandboxMode.FAILING, Step(Act.FAIL, records=False)),
+        (SandboxMode.SLOW, Step(Act.ANSWER_LATE, records=True, latency_seconds=1.0)),
+        (SandboxMode.HANGING, Step(Act.HANG, records=True)),
+        (SandboxMode.REFUSING, Step(Act.CUT, records=False)),
     ],
 )
-def test_a_plain_mode_does_the_same_to_every_call(mode: Mode, step: Step) -> None:
+def test_a_plain_mode_does_the_same_to_every_call(mode: SandboxMode, step: Step) -> None:
     """Only garbled and flaky treat one call unlike the next."""
     assert draw(20, mode=mode) == [step] * 20
 
@@ -76,25 +84,25 @@ def test_the_same_seed_draws_the_same_faults(mode: str) -> None:
 
 def test_without_any_seed_the_report_shows_the_one_that_was_drawn() -> None:
     """A run that began without a seed can be repeated, too."""
-    report = ModeReport.of(ModeChange(mode=Mode.FLAKY), None)
-    again = ModeReport.of(ModeChange(mode=Mode.FLAKY, seed=report.seed), None)
+    report = ModeReport.of(ModeChange(mode=SandboxMode.FLAKY), None)
+    again = ModeReport.of(ModeChange(mode=SandboxMode.FLAKY, seed=report.seed), None)
     assert list(islice(steps(report), 50)) == list(islice(steps(again), 50))
 
 
 def test_the_seed_of_the_process_may_be_zero() -> None:
     """Zero is a seed, not the absence of one."""
-    assert ModeReport.of(ModeChange(mode=Mode.FLAKY), 0).seed == 0
+    assert ModeReport.of(ModeChange(mode=SandboxMode.FLAKY), 0).seed == 0
 
 
 def test_the_report_shows_only_what_the_mode_uses() -> None:
     """Parameters without an effect are null."""
-    assert ModeReport.of(ModeChange(mode=Mode.FLAKY), 5).model_dump() == {
+    assert ModeReport.of(ModeChange(mode=SandboxMode.FLAKY), 5).model_dump() == {
         "mode": "flaky",
         "latency_seconds": 1.0,
         "failure_rate": 0.5,
         "seed": 5,
     }
-    assert ModeReport.of(ModeChange(mode=Mode.SLOW, latency_seconds=3), 5).model_dump() == {
+    assert ModeReport.of(ModeChange(mode=SandboxMode.SLOW, latency_seconds=3), 5).model_dump() == {
         "mode": "slow",
         "latency_seconds": 3.0,
         "failure_rate": None,
@@ -104,14 +112,14 @@ def test_the_report_shows_only_what_the_mode_uses() -> None:
 
 def test_a_report_can_be_sent_back_as_a_change() -> None:
     """What GET shows, PUT takes."""
-    report = ModeReport.of(ModeChange(mode=Mode.GARBLED), 5)
+    report = ModeReport.of(ModeChange(mode=SandboxMode.GARBLED), 5)
     assert ModeReport.of(ModeChange(**report.model_dump()), None) == report
 
 
 def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
     """The message names every mode, so that nobody has to look them up."""
     message = faults_of(mode="on fire")["mode"]
-    assert all(f"'{mode}'" in message for mode in Mode)
+    assert all(f"'{mode}'" in message for mode in SandboxMode)
     assert "on fire" not in message
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from example_service.sandbox.modes import Act, Mode, ModeChange
+from example_service.sandbox.modes import Act, ModeChange, SandboxMode
 from example_service.sandbox.switch import Switch
 
 
@@ -30,24 +30,24 @@ class FakeDoor:
 async def test_it_starts_healthy() -> None:
     """A new sandbox answers."""
     switch = Switch()
-    assert switch.report.mode is Mode.HEALTHY
+    assert switch.report.mode is SandboxMode.HEALTHY
     assert switch.next_step().act is Act.ANSWER
 
 
-@pytest.mark.parametrize("mode", Mode)
-async def test_only_refusing_shuts_the_door(mode: Mode) -> None:
+@pytest.mark.parametrize("mode", SandboxMode)
+async def test_only_refusing_shuts_the_door(mode: SandboxMode) -> None:
     """Every other mode needs connections, also right after refusing them."""
     switch, door = Switch(), FakeDoor()
-    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     assert not door.is_open
     await switch.turn(ModeChange(mode=mode), door)
-    assert door.is_open is (mode is not Mode.REFUSING)
+    assert door.is_open is (mode is not SandboxMode.REFUSING)
 
 
 async def test_setting_a_mode_again_restarts_its_sequence() -> None:
     """The same faults come again, so that a demonstration can be repeated in one run."""
     switch, door = Switch(default_seed=1), FakeDoor()
-    change = ModeChange(mode=Mode.FLAKY)
+    change = ModeChange(mode=SandboxMode.FLAKY)
     await switch.turn(change, door)
     first = [switch.next_step() for _ in range(30)]
     await switch.turn(change, door)
@@ -67,26 +67,26 @@ async def test_turning_cuts_the_calls_that_hang() -> None:
     switch.hang(first)
     switch.hang(second)
     switch.forget(second)
-    await switch.turn(ModeChange(mode=Mode.HANGING), FakeDoor())
+    await switch.turn(ModeChange(mode=SandboxMode.HANGING), FakeDoor())
     assert cut == ["first"]
 
 
 async def test_turns_follow_one_another() -> None:
     """Two turns at once leave the door as the mode that holds needs it."""
     switch, door = Switch(), FakeDoor()
-    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     await asyncio.gather(
-        switch.turn(ModeChange(mode=Mode.HEALTHY), door),
-        switch.turn(ModeChange(mode=Mode.REFUSING), door),
+        switch.turn(ModeChange(mode=SandboxMode.HEALTHY), door),
+        switch.turn(ModeChange(mode=SandboxMode.REFUSING), door),
     )
-    assert (switch.report.mode, door.is_open) == (Mode.REFUSING, False)
+    assert (switch.report.mode, door.is_open) == (SandboxMode.REFUSING, False)
 
 
 async def test_a_door_that_does_not_open_leaves_the_mode() -> None:
     """The report never claims a mode that does not hold."""
     switch, door = Switch(), FakeDoor()
-    await switch.turn(ModeChange(mode=Mode.REFUSING), door)
+    await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     door.broken = True
     with pytest.raises(OSError):  # noqa: PT011 - the door's own, without a text
-        await switch.turn(ModeChange(mode=Mode.HEALTHY), door)
-    assert switch.report.mode is Mode.REFUSING
+        await switch.turn(ModeChange(mode=SandboxMode.HEALTHY), door)
+    assert switch.report.mode is SandboxMode.REFUSING
