@@ -558,13 +558,12 @@ class CircuitBreaker(BreakerCore):
         until = None if seconds is None else now + seconds
         with self._mutex:
             self._machine.advance(now)
-            match mode:
-                case Mode.FORCED_OPEN:
-                    begun = self._machine.force_open(reason, now, until)
-                case Mode.DISABLED:
-                    begun = self._machine.disable(reason, until)
-                case Mode.SHADOW:
-                    begun = self._machine.shadow(reason, until)
+            if mode is Mode.FORCED_OPEN:
+                begun = self._machine.force_open(reason, now, until)
+            elif mode is Mode.DISABLED:
+                begun = self._machine.disable(reason, until)
+            else:
+                begun = self._machine.shadow(reason, until)
             events = self._take_events(now)
             self._begin_summary(now)
 
