@@ -20,6 +20,7 @@ from example_service.api.breaker_reports import (
     Transition,
     breaker_metrics,
     recent_transitions,
+    standing_modes,
 )
 from example_service.api.problems import ProblemError
 from example_service.infra.peers import Peers
@@ -57,7 +58,8 @@ class WorkerReport(BaseModel):
     """What one worker tells of its breakers."""
 
     breakers: dict[str, BreakerMetrics]
-    transitions: list[Transition]
+    transitions: list[Transition] = []
+    modes: dict[str, StandingMode] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,7 @@ class AllWorkers:
         async with self._peers.listening():
             # Only now: who orders something after this look finds the socket, and asks.
             for name, mode in self._modes.read().items():
-                if _holds(mode):
-                    circuit_breaker_registry.set_mode(name, *mode)
+                _set(name, mode)
             yield
 
     async def report(self) -> ServiceReport:
@@ -112,11 +113,7 @@ class AllWorkers:
         return ServiceReport(
             breakers=_added_up(told),
             transitions=transitions[:REMEMBERED_TRANSITIONS],
-            modes={
-                name: StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
-                for name, mode in self._modes.read().items()
-                if _holds(mode)
-            },
+            modes={name: mode for report in told for name, mode in report.modes.items()},
             workers=self._that_answered(reports),
             silent_workers=_silent(reports),
         )
@@ -133,9 +130,9 @@ class AllWorkers:
         Raises:
             ProblemError: None of them has a breaker of that name, or a mode for it.
         """
-        if not self._knows(name):
+        if name not in circuit_breaker_registry:
             report = await self.report()
-            if name not in report.breakers:
+            if name not in report.breakers and name not in report.modes:
                 if report.silent_workers:
                     return Outcome(None, [], report.silent_workers)
                 raise ProblemError(problem_types.UNKNOWN_CIRCUIT_BREAKER)
@@ -150,16 +147,13 @@ class AllWorkers:
             silent_workers=_silent(reports),
         )
 
-    def _knows(self, name: str) -> bool:
-        return name in circuit_breaker_registry or name in self._modes.read()
-
     async def _obey(self, name: str) -> None:
         """Do what was ordered last for a name."""
         mode = self._modes.read().get(name)
         if mode is None:
             await circuit_breaker_registry.reset(name)
-        elif _holds(mode):
-            circuit_breaker_registry.set_mode(name, *mode)
+        else:
+            _set(name, mode)
 
     async def _ask(self, question: str, content: str = "") -> dict[int, WorkerReport | None]:
         """The reports of the other workers by process id; None of those that gave none."""
@@ -178,17 +172,19 @@ class AllWorkers:
         return _report(name).model_dump_json(exclude_unset=True).encode()
 
 
-def _holds(mode: NamedMode) -> bool:
-    return mode.seconds is None or mode.seconds > 0
+def _set(name: str, mode: NamedMode) -> None:
+    """Have a mode hold here, unless it has ended since it was ordered."""
+    if mode.seconds is None or mode.seconds > 0:
+        circuit_breaker_registry.set_mode(name, *mode)
 
 
 def _report(name: str | None = None) -> WorkerReport:
     """What this worker tells: everything, or the breakers of one name."""
     # Breakers first: looking at them may be what changes a state.
     breakers = breaker_metrics()
-    if name is None:
-        return WorkerReport(breakers=breakers, transitions=recent_transitions())
-    return WorkerReport(breakers={name: breakers[name]} if name in breakers else {}, transitions=[])
+    if name is not None:
+        return WorkerReport(breakers={name: breakers[name]} if name in breakers else {})
+    return WorkerReport(breakers=breakers, transitions=recent_transitions(), modes=standing_modes())
 
 
 def _understood(answer: bytes | None) -> WorkerReport | None:

@@ -95,6 +95,14 @@ def recent_transitions() -> list[Transition]:
     ]
 
 
+def standing_modes() -> dict[str, StandingMode]:
+    """The modes that hold in this process for every breaker of a name, by name."""
+    return {
+        _text(name): StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
+        for name, mode in circuit_breaker_registry.modes().items()
+    }
+
+
 def _with_fit_reasons(metrics: dict[str, Any]) -> dict[str, Any]:
     fit = dict(metrics)
     if isinstance(fit.get("reason"), str):

@@ -129,6 +129,12 @@ async def health(client: httpx.AsyncClient) -> dict[str, Any]:
     return body
 
 
+async def force_open(client: httpx.AsyncClient, name: str) -> httpx.Response:
+    """Order that a name be forced open."""
+    path = f"/admin/circuit-breakers/{name}/force-open"
+    return await client.post(path, headers=AUTHORISED, json=MAINTENANCE)
+
+
 async def test_breakers_of_all_workers_are_shown_together(
     client: httpx.AsyncClient, other: FakeWorker
 ) -> None:
@@ -217,9 +223,7 @@ async def test_a_breaker_that_only_another_worker_has_is_known(
     """And the mode holds here as well, for the time when it is made."""
     other.breakers = {"elsewhere": metrics("open")}
 
-    response = await client.post(
-        "/admin/circuit-breakers/elsewhere/force-open", headers=AUTHORISED, json=MAINTENANCE
-    )
+    response = await force_open(client, "elsewhere")
 
     assert response.status_code == 200
     assert response.json()["state"] == "open"
@@ -230,9 +234,7 @@ async def test_a_breaker_that_no_worker_has_is_unknown(
     client: httpx.AsyncClient, other: FakeWorker
 ) -> None:
     """Nothing is set anywhere."""
-    response = await client.post(
-        "/admin/circuit-breakers/nobody/force-open", headers=AUTHORISED, json=MAINTENANCE
-    )
+    response = await force_open(client, "nobody")
 
     assert response.status_code == 404
     assert other.orders == []
@@ -246,9 +248,7 @@ async def test_an_order_that_a_worker_may_have_missed_is_no_success(
     """The others have carried it out; whoever gave it gives it once more."""
     shop = CircuitBreaker("shop")
 
-    response = await client.post(
-        "/admin/circuit-breakers/shop/force-open", headers=AUTHORISED, json=MAINTENANCE
-    )
+    response = await force_open(client, "shop")
 
     assert response.status_code == 504
     problem = response.json()
@@ -265,9 +265,7 @@ async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknow
     client: httpx.AsyncClient, other: FakeWorker
 ) -> None:
     """Nothing is ordered either: the name may be a slip of the pen."""
-    response = await client.post(
-        "/admin/circuit-breakers/nobody/force-open", headers=AUTHORISED, json=MAINTENANCE
-    )
+    response = await force_open(client, "nobody")
 
     assert response.status_code == 504
     assert response.json()["silent_workers"] == [THIRD]
@@ -275,10 +273,10 @@ async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknow
 
 
 async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
-    client: httpx.AsyncClient, directory: Path
+    client: httpx.AsyncClient,
 ) -> None:
     """As of clients that are made for each request, and are gone between two of them."""
-    StandingModes(directory).write("client", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
+    circuit_breaker_registry.set_mode("client", Mode.FORCED_OPEN, "maintenance")
 
     shown = {"client": {"name": "forced_open", "reason": "maintenance", "ends_in": None}}
     assert (await health(client))["modes"] == shown
@@ -289,6 +287,18 @@ async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
 
     assert (response.status_code, response.json()["state"]) == (200, None)
     assert (await health(client))["modes"] == {}
+
+
+async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.AsyncClient) -> None:
+    """What holds is what the breakers do, not what was ordered once."""
+    shop = CircuitBreaker("shop")
+    await force_open(client, "shop")
+    assert list((await health(client))["modes"]) == ["shop"]
+
+    await circuit_breaker_registry.reset("shop")
+
+    assert (await health(client))["modes"] == {}
+    assert shop.is_closed
 
 
 async def test_a_new_worker_takes_over_the_modes_that_hold(directory: Path) -> None:
@@ -361,9 +371,7 @@ async def test_an_answer_that_cannot_be_understood_is_none(
     shop = CircuitBreaker("shop")
     async with peers.listening():
         assert (await health(client))["silent_workers"] == [OTHER]
-        response = await client.post(
-            "/admin/circuit-breakers/shop/force-open", headers=AUTHORISED, json=MAINTENANCE
-        )
+        response = await force_open(client, "shop")
 
     assert response.status_code == 504
     assert shop.is_open
