@@ -10,7 +10,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, fail
+from tests.unit.infra.resilience.scenes import DownError, fail, opened
 
 
 def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
@@ -235,15 +235,7 @@ class TestLookUpsForLeaving:
     async def test_a_mere_look_at_the_exit_costs_no_probe(self) -> None:
         """As `hasattr` and `inspect.getmembers` take."""
         clock = FakeClock()
-        breaker = CircuitBreaker(
-            "block",
-            failure_threshold=1,
-            success_threshold=1,
-            half_open_max_calls=1,
-            clock=clock,
-            registry=None,
-        )
-        fail(breaker)
+        breaker = opened(clock, success_threshold=1, half_open_max_calls=1)
         clock.advance(60.0)
         assert hasattr(CircuitBreaker, "__aexit__")
         async with breaker:
