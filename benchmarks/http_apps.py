@@ -16,7 +16,8 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from example_service.api.dependencies import circuit_breaker
-from example_service.core.settings import LogSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import LogSettings
 from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
 

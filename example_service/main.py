@@ -10,14 +10,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 
 from example_service import __version__
-from example_service.api.access_log import AccessLog
-from example_service.api.all_workers import AllWorkers
-from example_service.api.allowed_hosts import AllowedHostsMiddleware
-from example_service.api.middleware import RequestMiddleware
-from example_service.api.openapi import document_problems
-from example_service.api.payment_problems import install_payment_problem_handlers
-from example_service.api.problems import install_problem_handlers
-from example_service.api.readiness import Check, Readiness, critical_breakers
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.problems.answers import install_problem_handlers
+from example_service.api.problems.openapi import document_problems
+from example_service.api.problems.payments import install_payment_problem_handlers
+from example_service.api.request.access_log import AccessLog
+from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
+from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.routers import (
     admin,
     dashboard,
@@ -31,11 +30,12 @@ from example_service.api.routers import (
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
 from example_service.infra.database.database import database_breaker, open_database
-from example_service.infra.http_client import create_http_client
+from example_service.infra.http.client import create_http_client
 from example_service.infra.metrics import pool_metrics, request_metrics, shared_metrics
-from example_service.infra.peers import shared_directory, this_process
+from example_service.infra.readiness import Check, Readiness, critical_breakers
 from example_service.infra.resilience import circuit_breaker_registry
-from example_service.infra.standing_modes import StandingModes
+from example_service.infra.workers.peers import shared_directory, this_process
+from example_service.infra.workers.standing_modes import StandingModes
 from example_service.migrations import schema_fault
 from example_service.payments.provider import PaymentProvider, payment_breaker
 from example_service.payments.service import PaymentService

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.core.variables import DELIMITER, group_names
+from example_service.core.settings.variables import DELIMITER, group_names
 
 pytest_plugins = ["example_service.infra.resilience.testing", "tests.databases"]
 

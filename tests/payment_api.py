@@ -9,7 +9,8 @@ import httpx
 import respx
 from sqlalchemy import select
 
-from example_service.core.settings import LogSettings, PaymentProviderSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import LogSettings, PaymentProviderSettings
 from example_service.infra.database.database import Database
 from example_service.main import create_app
 from example_service.migrations import upgrade

@@ -11,8 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from example_service.core.settings import Settings
-from example_service.core.variables import variables
-from example_service.server import CLEAN_UP_SECONDS
+from example_service.core.settings.variables import variables
+from example_service.server.process import CLEAN_UP_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")

@@ -47,7 +47,7 @@ def test_reference_tells_of_every_public_name(name: str) -> None:
         ("core.exceptions", "CircuitBreakerOpenException"),
         ("core.settings", "Settings"),
         ("core.settings", "load_settings"),
-        ("infra.http_client", "create_http_client"),
+        ("infra.http.client", "create_http_client"),
         ("infra.metrics.tracking", "track_circuit_breaker_failure"),
         ("infra.metrics.tracking", "track_circuit_breaker_state_change"),
         ("infra.metrics.tracking", "track_circuit_breaker_success"),

@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar, cast
 import httpx
 from fastapi import Depends, Request
 
-from example_service.api import problem_types
-from example_service.api.all_workers import AllWorkers
-from example_service.api.payment_problems import PROVIDER_NOT_CONFIGURED
-from example_service.api.problems import ProblemError
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.payments import PROVIDER_NOT_CONFIGURED
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
@@ -110,7 +110,7 @@ async def require_admin_token(request: Request) -> None:
     """
     if not await bears_admin_token(request):
         raise ProblemError(
-            problem_types.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="admin"'}
+            catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="admin"'}
         )
 
 

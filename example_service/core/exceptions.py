@@ -4,8 +4,8 @@ ExampleServiceError
 ├── SettingsError                   settings that cannot be used; the start is refused
 └── CircuitBreakerOpenException     a circuit is open; over HTTP a 503 problem
 
-Nothing in here knows a web framework: `example_service.api.problems` turns what reaches HTTP into
-RFC 9457 bodies.
+Nothing in here knows a web framework: `api/problems/answers.py` turns these errors into RFC 9457
+problems.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from example_service.api.routers.admin import LONGEST_MODE_SECONDS
-from example_service.core.settings import AdminSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
 from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitOpenError,

@@ -11,9 +11,9 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from example_service.api.all_workers import AllWorkers
-from example_service.core.settings import AdminSettings, Settings
-from example_service.infra.peers import Peers
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
 from example_service.infra.resilience import (
     CircuitBreaker,
     Mode,
@@ -21,7 +21,8 @@ from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.testing import FakeClock
-from example_service.infra.standing_modes import StandingModes
+from example_service.infra.workers.peers import Peers
+from example_service.infra.workers.standing_modes import StandingModes
 from example_service.main import create_app
 from tests.api.conftest import LogLines, Serve
 

@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 import example_service.main
 from example_service.core.exceptions import SettingsError
-from example_service.core.settings import CircuitBreakerSettings, HTTPSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import CircuitBreakerSettings, HTTPSettings
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
 from tests.api.conftest import LogLines, Serve

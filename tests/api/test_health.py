@@ -12,11 +12,12 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from example_service.api.breaker_reports import LONGEST_REASON
-from example_service.api.readiness import Check, Readiness
+from example_service.api.breakers.views import LONGEST_REASON
 from example_service.core.lifecycle import begin_draining, end_draining
-from example_service.core.settings import AdminSettings, CircuitBreakerSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings, CircuitBreakerSettings
 from example_service.infra.database.database import database_breaker
+from example_service.infra.readiness import Check, Readiness
 from example_service.infra.resilience import CircuitBreaker
 from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app

@@ -8,9 +8,10 @@ import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, SecretStr
 
-from example_service.api.openapi import problem_responses
-from example_service.api.problem_types import CIRCUIT_BREAKER_OPEN, VALIDATION_FAILED
-from example_service.core.settings import AdminSettings, Settings
+from example_service.api.problems.catalogue import CIRCUIT_BREAKER_OPEN, VALIDATION_FAILED
+from example_service.api.problems.openapi import problem_responses
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
 from example_service.infra.resilience import CircuitBreaker, StateChanged
 from example_service.main import create_app
 from tests.api.conftest import Serve

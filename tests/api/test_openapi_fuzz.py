@@ -24,7 +24,8 @@ from schemathesis.generation.stateful.state_machine import APIStateMachine, Step
 from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.schemas import BaseSchema
 
-from example_service.core.settings import (
+from example_service.core.settings import Settings
+from example_service.core.settings.model import (
     AdminSettings,
     CircuitBreakerSettings,
     DatabaseSettings,
@@ -32,7 +33,6 @@ from example_service.core.settings import (
     PaymentProviderSettings,
     PaymentSettings,
     SandboxSettings,
-    Settings,
 )
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_app

@@ -11,7 +11,8 @@ import pytest
 import respx
 from fastapi import FastAPI
 
-from example_service.core.settings import PaymentProviderSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.database.database import database_breaker
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from example_service.api.problem_types import defined_problem_types
+from example_service.api.problems.catalogue import defined_problem_types
 from example_service.core.settings import Settings
 from example_service.main import create_app
 from tests.api.conftest import Serve

@@ -10,10 +10,11 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from example_service.api.breaker_reports import LONGEST_REASON
-from example_service.api.problems import UNKNOWN_WAIT_SECONDS
+from example_service.api.breakers.views import LONGEST_REASON
+from example_service.api.problems.answers import UNKNOWN_WAIT_SECONDS
 from example_service.core.exceptions import CircuitBreakerOpenException
-from example_service.core.settings import HTTPSettings, LimitSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import HTTPSettings, LimitSettings
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app

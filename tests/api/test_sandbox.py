@@ -7,7 +7,8 @@ import httpx
 import pytest
 import respx
 
-from example_service.core.settings import SandboxSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import SandboxSettings
 from example_service.main import create_app
 
 CONTROL_URL = "http://control.test"

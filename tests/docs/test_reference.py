@@ -9,9 +9,10 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from example_service.api import problem_types
-from example_service.core.settings import AdminSettings, Settings
-from example_service.core.variables import variables
+from example_service.api.problems import catalogue
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
+from example_service.core.settings.variables import variables
 from example_service.infra import metrics
 from example_service.infra.resilience import (
     Backoff,
@@ -125,7 +126,7 @@ def test_problems_are_documented_with_their_status() -> None:
     """The table lists the whole catalogue."""
     create_app(Settings(environment="development"))
     expected = [
-        [f"/problems/{one.slug}", str(one.status)] for one in problem_types.defined_problem_types()
+        [f"/problems/{one.slug}", str(one.status)] for one in catalogue.defined_problem_types()
     ]
 
     assert [row[:2] for row in table_rows(SERVICE, "problems")] == expected

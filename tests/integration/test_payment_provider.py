@@ -10,8 +10,9 @@ from typing import IO, cast
 import httpx
 import pytest
 
-from example_service.core.settings import PaymentProviderSettings, Settings
-from example_service.infra.http_client import create_http_client
+from example_service.core.settings import Settings
+from example_service.core.settings.model import PaymentProviderSettings
+from example_service.infra.http.client import create_http_client
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.payments.exceptions import (
     InvalidProviderAnswerError,

@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.server import listen
-from example_service.workers import MOST_FAILED_STARTS, Supervisor
+from example_service.server.process import listen
+from example_service.server.supervisor import MOST_FAILED_STARTS, Supervisor
 from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, kill, wait_until
 
 pytestmark = pytest.mark.integration
@@ -361,7 +361,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder.mkdir()
     monkeypatch.setenv("ATTEMPTS", str(folder))
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "metrics"))
-    monkeypatch.setattr("example_service.workers.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("example_service.server.supervisor.RETRY_SECONDS", 0.01)
     return folder
 
 
@@ -374,7 +374,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, attempts: Path
 ) -> None:
     """What killed a worker may kill the next one too; the others serve on meanwhile."""
-    monkeypatch.setattr("example_service.workers._serve", serve_on_the_third_attempt)
+    monkeypatch.setattr("example_service.server.supervisor._serve", serve_on_the_third_attempt)
 
     def strike() -> None:
         kill_first_worker(attempts)
@@ -390,7 +390,7 @@ def test_replacements_that_never_start_end_the_service(
     monkeypatch: pytest.MonkeyPatch, attempts: Path
 ) -> None:
     """After five in a row somebody else has to look; the exit status is 1."""
-    monkeypatch.setattr("example_service.workers._serve", serve_only_at_first)
+    monkeypatch.setattr("example_service.server.supervisor._serve", serve_only_at_first)
 
     with listen("127.0.0.1", 0) as listener:
         striking = threading.Thread(target=kill_first_worker, args=(attempts,))
@@ -405,7 +405,7 @@ def test_workers_that_cannot_start_end_the_service(
     """At the start it is no accident, so there is no second attempt; the exit status is 1."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     # A worker that ends before it serves.
-    monkeypatch.setattr("example_service.workers._serve", print)
+    monkeypatch.setattr("example_service.server.supervisor._serve", print)
 
     with listen("127.0.0.1", 0) as listener:
         supervisor = Supervisor(Settings(workers=2), listener, pytest.fail)

@@ -9,7 +9,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from example_service.core.settings import DatabaseSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import DatabaseSettings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from tests.postgres import PostgresServer, running_postgres

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Body, Depends, Request, Response
 from fastapi.security import HTTPBearer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from example_service.api import problem_types
-from example_service.api.all_workers import AllWorkers
-from example_service.api.breaker_reports import BreakerMetrics, StandingMode, Time
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.breakers.views import BreakerMetrics, StandingMode, Time
 from example_service.api.dependencies import Workers, require_admin_token
-from example_service.api.openapi import problem_responses
-from example_service.api.problems import ProblemError
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.openapi import problem_responses
 from example_service.infra.resilience import CircuitState, Mode, NamedMode
 from example_service.infra.resilience.validation import reason_error
 
@@ -28,12 +28,10 @@ router = APIRouter(
         Depends(HTTPBearer(scheme_name="administration", auto_error=False)),
         Depends(require_admin_token),
     ],
-    responses=problem_responses(problem_types.UNAUTHORIZED),
+    responses=problem_responses(catalogue.UNAUTHORIZED),
 )
 
-_REFUSALS: Final = problem_responses(
-    problem_types.UNKNOWN_CIRCUIT_BREAKER, problem_types.INCOMPLETE_ORDER
-)
+_REFUSALS: Final = problem_responses(catalogue.UNKNOWN_CIRCUIT_BREAKER, catalogue.INCOMPLETE_ORDER)
 
 _log = structlog.get_logger("example_service.admin")
 
@@ -218,7 +216,7 @@ async def _carry_out(
     _log.warning(event, **fields, silent_workers=outcome.silent_workers)
     if outcome.silent_workers:
         raise ProblemError(
-            problem_types.INCOMPLETE_ORDER,
+            catalogue.INCOMPLETE_ORDER,
             extensions={"workers": outcome.workers, "silent_workers": outcome.silent_workers},
         )
     return report

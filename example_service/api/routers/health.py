@@ -8,17 +8,17 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from example_service.api import problem_types
-from example_service.api.breaker_reports import BreakerMetrics, StandingMode, Transition
+from example_service.api.breakers.views import BreakerMetrics, StandingMode, Transition
 from example_service.api.dependencies import IsAdministrator, Workers
-from example_service.api.openapi import problem_responses
-from example_service.api.problems import ProblemError
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.openapi import problem_responses
 from example_service.core.lifecycle import is_draining
 from example_service.infra.resilience import CircuitState
 
 router = APIRouter(prefix="/health", tags=["health"])
 
-_NOT_READY = problem_responses(problem_types.NOT_READY)
+_NOT_READY = problem_responses(catalogue.NOT_READY)
 
 
 class Health(BaseModel):
@@ -63,7 +63,7 @@ async def live(response: Response) -> Health:
 async def startup(request: Request, response: Response) -> Health:
     """Tell whether the service has finished starting."""
     if not request.app.state.started:
-        raise ProblemError(problem_types.NOT_READY, "This instance is still starting.")
+        raise ProblemError(catalogue.NOT_READY, "This instance is still starting.")
     _forbid_caching(response)
     return Health(status="started")
 
@@ -78,7 +78,7 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     faults = {"shutdown": "draining"} if is_draining() else await _faults(request)
     if faults:
         raise ProblemError(
-            problem_types.NOT_READY, extensions={"reasons": faults} if is_administrator else {}
+            catalogue.NOT_READY, extensions={"reasons": faults} if is_administrator else {}
         )
     _forbid_caching(response)
     return Health(status="ready")

@@ -12,8 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 
 from example_service.api.dependencies import OpenDatabase, Payments
-from example_service.api.openapi import problem_responses
-from example_service.api.payment_problems import (
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.openapi import problem_responses
+from example_service.api.problems.payments import (
     DATABASE_PROBLEMS,
     IDEMPOTENCY_KEY_REUSED,
     PAYMENT_DECLINED,
@@ -21,7 +22,6 @@ from example_service.api.payment_problems import (
     PROVIDER_NOT_CONFIGURED,
     UNKNOWN_PAYMENT,
 )
-from example_service.api.problems import ProblemError
 from example_service.payments.models import (
     LONGEST_IDEMPOTENCY_KEY,
     FailureReason,

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
-from example_service.api import problem_types
-from example_service.api.openapi import problem_responses
-from example_service.api.problem_types import ProblemType
-from example_service.api.problems import ProblemError
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.catalogue import ProblemType
+from example_service.api.problems.openapi import problem_responses
 
 router = APIRouter(prefix="/problems", tags=["problems"])
 
@@ -42,7 +42,7 @@ class ProblemDescription(BaseModel):
 @router.get("", operation_id="list_problems", response_model=list[ProblemDescription])
 async def list_problems(request: Request) -> Response:
     """List the kinds of problems that this service answers with, besides plain HTTP errors."""
-    types = problem_types.defined_problem_types()
+    types = catalogue.defined_problem_types()
     if not _wants_html(request):
         described = [_described(each, request).model_dump() for each in types]
         return JSONResponse(described, headers=_TWO_FORMS)
@@ -60,16 +60,16 @@ async def list_problems(request: Request) -> Response:
     "/{slug}",
     operation_id="read_problem",
     response_model=ProblemDescription,
-    responses=problem_responses(problem_types.NOT_FOUND),
+    responses=problem_responses(catalogue.NOT_FOUND),
 )
 async def show_problem(
     request: Request,
     slug: Annotated[str, Path(description="End of the type.", examples=["circuit-breaker-open"])],
 ) -> Response:
     """Explain one kind of problem."""
-    problem_type = problem_types.find_problem_type(slug)
+    problem_type = catalogue.find_problem_type(slug)
     if problem_type is None:
-        raise ProblemError(problem_types.NOT_FOUND)
+        raise ProblemError(catalogue.NOT_FOUND)
     description = _described(problem_type, request)
     if not _wants_html(request):
         return JSONResponse(description.model_dump(), headers=_TWO_FORMS)

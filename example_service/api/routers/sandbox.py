@@ -9,9 +9,9 @@ import httpx
 from fastapi import APIRouter, Depends
 
 from example_service.api.dependencies import AppSettings, HTTPClient
-from example_service.api.openapi import problem_responses
-from example_service.api.problem_types import ProblemType, define
-from example_service.api.problems import ProblemError
+from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.catalogue import ProblemType, define
+from example_service.api.problems.openapi import problem_responses
 from example_service.sandbox.charges import ChargesReport
 from example_service.sandbox.modes import ModeChange, ModeReport
 

@@ -13,8 +13,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from example_service.core.setting_types import SQLITE_SCHEMES, SSL_MODE
 from example_service.core.settings import Settings
+from example_service.core.settings.types import SQLITE_SCHEMES, SSL_MODE
 
 _RECYCLE_SECONDS: Final = 1800
 """Below the idle limits of common firewalls and balancers."""

@@ -14,7 +14,7 @@ from example_service.infra.metrics.circuit_breakers import (
 from example_service.infra.metrics.database_pool import PoolMetrics, pool_metrics
 from example_service.infra.metrics.exposition import Exposition, expose
 from example_service.infra.metrics.http import RequestMetrics, request_metrics
-from example_service.infra.metrics.multiprocess import (
+from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
     prepare_multiprocess_directory,
     shared_metrics,

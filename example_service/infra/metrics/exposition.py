@@ -8,7 +8,7 @@ from typing import Final
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
-from example_service.infra.metrics.multiprocess import this_worker
+from example_service.infra.metrics.shared.multiprocess import this_worker
 from example_service.infra.metrics.text import encode_families
 
 # The library takes any version for one that it can write, and fails on those that are no number.

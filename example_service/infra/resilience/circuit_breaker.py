@@ -1,6 +1,6 @@
 """The circuit breaker: guards a call in every form in which Python makes one.
 
-`circuit_state` holds the rules, `breaker_core` the steps that all forms share. The guarded call
+`circuit_state` holds the rules, `guard` the steps that all forms share. The guarded call
 always runs outside the lock.
 """
 
@@ -13,21 +13,10 @@ from functools import partial
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from example_service.infra.resilience.backoff import Backoff
-from example_service.infra.resilience.breaker_core import BreakerCore, short_cuts
-from example_service.infra.resilience.circuit_state import (
-    NO_TOTALS,
-    CircuitState,
-    CircuitStateMachine,
-    Closed,
-    HalfOpen,
-    Mode,
-    Permit,
-)
 from example_service.infra.resilience.events import (
     CircuitListener,
 )
-from example_service.infra.resilience.failure_rate import FailureRate
+from example_service.infra.resilience.guard import BreakerCore, short_cuts
 from example_service.infra.resilience.guarded_block import (
     BlockExit,
     BlockExitSync,
@@ -39,6 +28,17 @@ from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.rules.backoff import Backoff
+from example_service.infra.resilience.rules.circuit_state import (
+    NO_TOTALS,
+    CircuitState,
+    CircuitStateMachine,
+    Closed,
+    HalfOpen,
+    Mode,
+    Permit,
+)
+from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.state_lock import StateLock
 from example_service.infra.resilience.state_log import log_mode
 from example_service.infra.resilience.validation import (

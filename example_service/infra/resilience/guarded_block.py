@@ -23,7 +23,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from example_service.infra.resilience.circuit_state import (
+from example_service.infra.resilience.rules.circuit_state import (
     NO_PERMITS,
     Closed,
     Open,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from typing import Any
 
-    from example_service.infra.resilience.breaker_core import BreakerCore
+    from example_service.infra.resilience.guard import BreakerCore
 
 # Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
 # look-up at once, so a thread never has more than one. One that was not looked up for an enter is

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.circuit_breaker import CircuitBreaker
-    from example_service.infra.resilience.circuit_state import Permit
+    from example_service.infra.resilience.rules.circuit_state import Permit
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -26,13 +26,13 @@ from typing import Any, Final, Self
 import httpx
 
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
-from example_service.infra.resilience.circuit_state import Closed, Open, Permit
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.retry_after import (
     AnnouncedWait,
     announced_seconds,
     announcing,
 )
+from example_service.infra.resilience.rules.circuit_state import Closed, Open, Permit
 from example_service.infra.resilience.validation import callable_error, count_error, number_error
 
 logger = logging.getLogger("example_service.infra.resilience")

@@ -10,13 +10,13 @@ from functools import reduce
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from example_service.infra.resilience.circuit_state import (
+from example_service.infra.resilience.events import StateChanged
+from example_service.infra.resilience.rules.circuit_state import (
     CircuitState,
     CircuitStateMachine,
     Mode,
     Totals,
 )
-from example_service.infra.resilience.events import StateChanged
 from example_service.infra.resilience.validation import instance_error, mode_error, name_error
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Self
 
-from example_service.infra.resilience.backoff import Backoff
+from example_service.infra.resilience.rules.backoff import Backoff
 
 _announced: ContextVar[float | None] = ContextVar("_announced", default=None)
 

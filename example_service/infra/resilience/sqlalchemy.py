@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Without greenlet, which synchronous engines do not need, this cannot be imported.
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from example_service.infra.resilience.circuit_state import Permit
+    from example_service.infra.resilience.rules.circuit_state import Permit
 
 R = TypeVar("R")
 

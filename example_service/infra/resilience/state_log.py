@@ -2,8 +2,8 @@
 
 import logging
 
-from example_service.infra.resilience.circuit_state import CircuitState, ManualMode
 from example_service.infra.resilience.events import StateChanged
+from example_service.infra.resilience.rules.circuit_state import CircuitState, ManualMode
 
 logger = logging.getLogger("example_service.infra.resilience")
 

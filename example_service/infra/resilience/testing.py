@@ -17,7 +17,6 @@ from math import inf
 import pytest
 
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
-from example_service.infra.resilience.circuit_state import CircuitState, Open
 from example_service.infra.resilience.events import (
     CallFailed,
     CallRejected,
@@ -29,6 +28,7 @@ from example_service.infra.resilience.registry import (
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.rules.circuit_state import CircuitState, Open
 from example_service.infra.resilience.validation import number_error
 
 __all__ = ["FakeClock", "RecordingListener", "half_opened", "isolated_registry", "opened"]

@@ -16,7 +16,8 @@ from example_service.api.dependencies import (
     circuit_breaker,
     get_payment_breaker,
 )
-from example_service.core.settings import PaymentProviderSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker

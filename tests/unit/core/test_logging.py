@@ -12,7 +12,8 @@ import structlog
 from example_service.core import context
 from example_service.core import logging as core_logging
 from example_service.core.logging import configure_logging, writes_to_console
-from example_service.core.settings import LogSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import LogSettings
 
 NASTY = "line\nbreak\r\x1b[31mred\x00\u2028\u202eend"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

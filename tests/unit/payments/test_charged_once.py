@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from example_service.core.settings import PaymentSettings
+from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, database_breaker
 from example_service.infra.database.engine import create_engine
 from example_service.infra.resilience import (

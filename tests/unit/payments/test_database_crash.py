@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from example_service.core.settings import PaymentSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock

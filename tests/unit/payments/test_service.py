@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from example_service.core.settings import PaymentSettings
+from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, database_breaker
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError

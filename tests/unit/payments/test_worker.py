@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from example_service.core.lifecycle import begin_draining, end_draining
-from example_service.core.settings import PaymentSettings
+from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState

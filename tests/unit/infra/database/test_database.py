@@ -13,7 +13,8 @@ import sqlalchemy.exc
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
-from example_service.core.settings import DatabaseSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import DatabaseSettings
 from example_service.infra.database.database import Database, database_breaker, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import (

@@ -12,7 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
-from example_service.core.settings import DatabaseSettings, Settings
+from example_service.core.settings import Settings
+from example_service.core.settings.model import DatabaseSettings
 from example_service.infra.database.engine import (
     create_engine,
     create_migration_engine,

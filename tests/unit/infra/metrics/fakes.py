@@ -3,9 +3,9 @@
 from typing import Any
 
 from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
-from example_service.infra.metrics.shared_figures import SharedFigures
+from example_service.infra.metrics.shared.figures import SharedFigures
 from example_service.infra.resilience import CircuitSnapshot, CircuitState
-from example_service.infra.resilience.circuit_state import Mode
+from example_service.infra.resilience.rules.circuit_state import Mode
 
 
 class FakeBreakers:

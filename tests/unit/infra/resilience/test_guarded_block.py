@@ -268,9 +268,7 @@ def test_another_block_between_look_up_and_enter_does_no_harm(
 ) -> None:
     """A finalizer or signal handler may use a breaker while another block is being entered."""
     for gil_enabled in (True, False):
-        monkeypatch.setattr(
-            "example_service.infra.resilience.breaker_core.GIL_ENABLED", gil_enabled
-        )
+        monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
         breaker = CircuitBreaker("block", registry=None)
         other = CircuitBreaker("other", registry=None)
         leave = breaker.__exit__

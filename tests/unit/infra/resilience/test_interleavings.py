@@ -23,7 +23,7 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitOpenError,
-    breaker_core,
+    guard,
 )
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.breaker_model import Model
@@ -319,7 +319,7 @@ def test_whatever_line_a_free_thread_is_stopped_at_nothing_is_lost(
     prepare: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is where nothing is atomic but what the lock makes so."""
-    monkeypatch.setattr(breaker_core, "GIL_ENABLED", False)
+    monkeypatch.setattr(guard, "GIL_ENABLED", False)
     _check(prepare, "failing block", ["failure", "reset"])
 
 

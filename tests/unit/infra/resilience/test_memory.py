@@ -57,7 +57,7 @@ async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> No
 @pytest.mark.parametrize("gil_enabled", [True, False])
 def test_rejections_leave_nothing(gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand refused calls take no byte more than a thousand."""
-    monkeypatch.setattr("example_service.infra.resilience.breaker_core.GIL_ENABLED", gil_enabled)
+    monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
     breaker = opened(FakeClock())
 
     def refuse(times: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from example_service.infra.resilience import Backoff, CircuitState, FailureRate
-from example_service.infra.resilience.circuit_state import (
+from example_service.infra.resilience.rules.circuit_state import (
     ALL_SHORT_CUTS,
     NO_REFUSALS,
     NO_SHORT_CUTS,

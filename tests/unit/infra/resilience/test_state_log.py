@@ -144,9 +144,7 @@ class TestSummary:
 
     @pytest.fixture(autouse=True)
     def _path(self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(
-            "example_service.infra.resilience.breaker_core.GIL_ENABLED", gil_enabled
-        )
+        monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
 
     def test_there_is_one_a_second_at_most(
         self, heard: bool, lines: list[logging.LogRecord]

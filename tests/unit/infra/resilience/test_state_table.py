@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from example_service.infra.resilience import CircuitState
-from example_service.infra.resilience.circuit_state import (
+from example_service.infra.resilience.rules.circuit_state import (
     CircuitStateMachine,
     HalfOpen,
     Open,

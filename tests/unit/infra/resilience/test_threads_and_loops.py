@@ -39,7 +39,7 @@ def _tiny_switch_interval() -> Iterator[None]:
 @pytest.fixture(params=[True, False], ids=["gil", "free-threaded"])
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the short cuts of a build with a global interpreter lock, or none of them."""
-    monkeypatch.setattr("example_service.infra.resilience.breaker_core.GIL_ENABLED", request.param)
+    monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", request.param)
 
 
 def _in_threads(work: Callable[[int], object], count: int = THREADS) -> None:

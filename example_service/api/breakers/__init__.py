@@ -1,0 +1,1 @@
+"""Views of circuit breakers, and the operations that operators have on them."""

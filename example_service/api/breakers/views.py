@@ -1,0 +1,117 @@
+"""What the service tells of its circuit breakers, as models that the OpenAPI document shows."""
+
+import os
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from example_service.infra.resilience import CircuitState, circuit_breaker_registry
+from example_service.infra.resilience.rules.circuit_state import Mode
+
+LONGEST_REASON = 500
+
+Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+"""A time in UTC as ISO 8601 has it, in the same form everywhere."""
+
+
+class StandingMode(BaseModel):
+    """A mode that holds for every breaker of a name, those to come included."""
+
+    name: Mode
+    reason: str
+    ends_in: float | None = Field(description="Seconds until it ends; null for not before a reset.")
+
+
+class BreakerMode(StandingMode):
+    """A mode that was set by hand and holds now."""
+
+    would_have_rejected: int = Field(description="Calls that shadow mode has let through so far.")
+
+
+class BreakerMetrics(BaseModel):
+    """What one breaker shows; of several with one name, what they add up to."""
+
+    state: CircuitState
+    failure_count: int = Field(description="Failures in a row.")
+    success_count: int = Field(description="Successes so far while half-open, else 0.")
+    total_failures: int = Field(description="Since the start or the last reset, as all totals.")
+    total_successes: int
+    total_rejections: int
+    last_failure_time: Time | None
+    failure_rate: float = Field(description="Share of failures in all calls, from 0 to 1.")
+    retry_after: float | None = Field(
+        description="Seconds until a call may be admitted; null when forced open without an end."
+    )
+    opened_count: int
+    in_flight: int = Field(description="Calls admitted that have not ended.")
+    reason: str | None = Field(
+        None, description="What opened the circuit; there only while it is not closed."
+    )
+    mode: BreakerMode | None = Field(None, description="There only while one is set by hand.")
+
+
+class Transition(BaseModel):
+    """A change of a circuit's state."""
+
+    at: Time = Field(description="When it was noticed.")
+    worker: int = Field(description="Process id of the worker in which it was.")
+    breaker_name: str
+    from_state: CircuitState
+    to_state: CircuitState
+    reason: str = Field(description="What led to it.")
+    wait_seconds: float | None = Field(
+        description="Seconds until a probe may be admitted, where it opened; null for no end."
+    )
+    failure_count: int = Field(description="Failures in a row that led to it.")
+    rejections: int = Field(description="Calls refused since the circuit was last closed.")
+
+
+def breaker_metrics() -> dict[str, BreakerMetrics]:
+    """The metrics of every breaker of this process, by name.
+
+    Members that are not there at times are unset then: leave them out of the answer.
+    """
+    return {
+        _text(name): BreakerMetrics.model_validate(_with_fit_reasons(shown))
+        for name, shown in circuit_breaker_registry.get_all_metrics().items()
+    }
+
+
+def recent_transitions() -> list[Transition]:
+    """The last changes of state in this process, the newest first."""
+    return [
+        Transition(
+            at=at.isoformat(),
+            worker=os.getpid(),
+            breaker_name=_text(change.breaker_name),
+            from_state=change.from_state,
+            to_state=change.to_state,
+            reason=_text(change.reason)[:LONGEST_REASON],
+            wait_seconds=change.wait_seconds,
+            failure_count=change.failure_count,
+            rejections=change.rejections,
+        )
+        for at, change in circuit_breaker_registry.recent_transitions()
+    ]
+
+
+def standing_modes() -> dict[str, StandingMode]:
+    """The modes that hold in this process for every breaker of a name, by name."""
+    return {
+        _text(name): StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
+        for name, mode in circuit_breaker_registry.modes().items()
+    }
+
+
+def _with_fit_reasons(metrics: dict[str, Any]) -> dict[str, Any]:
+    fit = dict(metrics)
+    if isinstance(fit.get("reason"), str):
+        fit["reason"] = _text(fit["reason"])[:LONGEST_REASON]
+    if "mode" in fit:
+        fit["mode"] = {**fit["mode"], "reason": _text(fit["mode"]["reason"])[:LONGEST_REASON]}
+    return fit
+
+
+def _text(text: str) -> str:
+    """A text that JSON can hold; a lone surrogate must not cost the whole answer."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()

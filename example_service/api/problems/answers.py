@@ -1,0 +1,245 @@
+"""The one place where exceptions turn into answers: RFC 9457 problem details.
+
+Whatever goes wrong, the body is `application/problem+json` with `type`, `title`, `status`,
+`detail`, `instance` and `request_id`, and perhaps more members. Nothing of an unexpected exception
+and no submitted value is in it. `problem_types` holds the catalogue.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from example_service.api.breakers.views import LONGEST_REASON
+from example_service.api.problems import catalogue
+from example_service.api.problems.catalogue import ProblemType
+from example_service.api.problems.validation import described
+from example_service.api.route_table import allowed_methods
+from example_service.core import context
+from example_service.core.exceptions import CircuitBreakerOpenException
+from example_service.infra.resilience import CircuitOpenError
+
+MEDIA_TYPE = "application/problem+json"
+UNKNOWN_WAIT_SECONDS = 30
+"""`Retry-After` where a circuit is open and nobody can tell for how long."""
+
+_LONGEST_INSTANCE = 1_024
+_LONGEST_REFUSAL = 500
+_PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
+
+_UNREADABLE_BODY = "There was an error parsing the body"
+"""What FastAPI says with status 400 where reading a body failed otherwise than by its syntax."""
+
+_BY_STATUS = {
+    401: catalogue.UNAUTHORIZED,
+    404: catalogue.NOT_FOUND,
+    405: catalogue.METHOD_NOT_ALLOWED,
+    413: catalogue.BODY_TOO_LARGE,
+    500: catalogue.INTERNAL_ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One occurrence of a problem.
+
+    Attributes:
+        type: The entry in the catalogue.
+        detail: What happened this time, for the client; the meaning of the type where it is None.
+        headers: Further headers of the answer.
+        extensions: Further members of the body; JSON values.
+    """
+
+    type: ProblemType
+    detail: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+
+    def response(self, scope: Scope) -> Response:
+        """Make the answer to the request with this ASGI scope; caches must not keep it."""
+        prefix = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
+        members = {
+            "type": f"{prefix}/problems/{self.type.slug}",
+            "title": self.type.title,
+            "status": self.type.status,
+            "detail": self.type.meaning if self.detail is None else self.detail,
+            "instance": _instance(scope),
+            "request_id": context.request_id(),
+        }
+        # The members of the standard come first, and no extension can replace one.
+        body = {**members, **self.extensions, **members}
+        return Response(
+            content=json.dumps(body).encode(),
+            status_code=self.type.status,
+            headers={"Cache-Control": "no-store", **self.headers},
+            media_type=MEDIA_TYPE,
+        )
+
+
+class ProblemError(Exception):
+    """Raise it in a route or a dependency to answer with a problem.
+
+    Args:
+        problem_type: The entry in the catalogue; a domain defines its own.
+        detail: What happened this time, for the client; None says what the type means.
+        headers: Further headers of the answer.
+        extensions: Further members of the body; JSON values.
+    """
+
+    def __init__(
+        self,
+        problem_type: ProblemType,
+        detail: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(problem_type.slug, detail)
+        self.problem = Problem(problem_type, detail, headers or {}, extensions or {})
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    """Let the application answer with a problem wherever it would answer with another error."""
+    for exception_class in (
+        HTTPException,
+        RequestValidationError,
+        ProblemError,
+        CircuitOpenError,
+        CircuitBreakerOpenException,
+        Exception,
+    ):
+        app.add_exception_handler(exception_class, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code < HTTPStatus.BAD_REQUEST:
+        return Response(status_code=error.status_code, headers=error.headers)
+    return problem_from(error, request.scope).response(request.scope)
+
+
+def problem_from(error: Exception, scope: Scope) -> Problem:
+    """Say which problem an exception is.
+
+    A circuit that is open is recognised as the declared cause of another exception, too (`raise …
+    from`), and in the exception group of a `TaskGroup` that holds nothing else. Every exception
+    that nobody foresaw is an internal error.
+    """
+    if isinstance(error, ProblemError):
+        return error.problem
+    if isinstance(error, RequestValidationError):
+        return _invalid_request(error)
+    if isinstance(error, HTTPException):
+        return _http_error(error, scope)
+    refusal = _circuit_refusal(error)
+    return Problem(catalogue.INTERNAL_ERROR) if refusal is None else _open_circuit(refusal)
+
+
+def problem_from_refusal(status: int, text: str) -> Problem:
+    """Say which problem the framework means where it refuses a request with plain text."""
+    if status == HTTPStatus.BAD_REQUEST and text == "Invalid host header":
+        return Problem(catalogue.INVALID_HOST)
+    if status == HTTPStatus.BAD_REQUEST and text.startswith("Disallowed CORS "):
+        refused = text.removeprefix("Disallowed CORS ")
+        return Problem(catalogue.CORS_REFUSED, f"Not allowed: {refused}.")
+    return Problem(_type_of(status), _own_words(status, text[:_LONGEST_REFUSAL]))
+
+
+def _invalid_request(error: RequestValidationError) -> Problem:
+    errors = error.errors()
+    malformed = any(each["type"] == "json_invalid" for each in errors)
+    problem_type = catalogue.MALFORMED_JSON if malformed else catalogue.VALIDATION_FAILED
+    return Problem(problem_type, extensions={"errors": described(errors)})
+
+
+def _http_error(error: HTTPException, scope: Scope) -> Problem:
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "app" in scope:
+        # The router knows the methods of the first route with this path only.
+        headers["Allow"] = ", ".join(allowed_methods(scope)) or headers.get("Allow", "")
+    # By its encoding or by the length of a number, which are values to Python, or by its nesting.
+    if error.detail == _UNREADABLE_BODY and isinstance(
+        error.__cause__, (ValueError, RecursionError)
+    ):
+        return Problem(catalogue.MALFORMED_JSON, headers=headers)
+    detail: object = error.detail
+    if isinstance(detail, str):
+        return Problem(_type_of(error.status_code), _own_words(error.status_code, detail), headers)
+    extensions = {} if detail is None else {"details": jsonable_encoder(detail)}
+    return Problem(_type_of(error.status_code), None, headers, extensions)
+
+
+def _type_of(status: int) -> ProblemType:
+    return _BY_STATUS.get(status) or catalogue.plain_status(status)
+
+
+def _own_words(status: int, text: str) -> str | None:
+    """The text, or None where it only repeats the name of the status."""
+    try:
+        return None if text in {"", HTTPStatus(status).phrase} else text
+    except ValueError:
+        return text or None
+
+
+def _circuit_refusal(
+    error: BaseException,
+) -> CircuitOpenError | CircuitBreakerOpenException | None:
+    seen: set[int] = set()
+    while id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, (CircuitOpenError, CircuitBreakerOpenException)):
+            return error
+        if isinstance(error, BaseExceptionGroup):
+            refusals = [_circuit_refusal(member) for member in error.exceptions]
+            return refusals[0] if all(refusals) else None
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return None
+
+
+def _open_circuit(refusal: CircuitOpenError | CircuitBreakerOpenException) -> Problem:
+    name, state = refusal.breaker_name, refusal.state
+    if isinstance(refusal, CircuitBreakerOpenException):
+        detail = refusal.detail
+    elif name is None:
+        detail = None
+    else:
+        detail = f"Circuit breaker '{name}' is {_in_words(state)}; the call was not made."
+    wait = refusal.retry_after
+    if wait is not None and not math.isfinite(wait):
+        wait = None
+    return Problem(
+        catalogue.CIRCUIT_BREAKER_OPEN,
+        detail,
+        headers={"Retry-After": str(_whole_seconds(wait))},
+        extensions={
+            "breaker": name,
+            "state": None if state is None else str(state),
+            "retry_after": wait,
+            "reason": None if refusal.reason is None else refusal.reason[:LONGEST_REASON],
+        },
+    )
+
+
+def _in_words(state: str | None) -> str:
+    return "open" if state is None else str(state).replace("_", " ")
+
+
+def _whole_seconds(wait_seconds: float | None) -> int:
+    """Round up for `Retry-After`, for a caller that comes back early is refused once more."""
+    return UNKNOWN_WAIT_SECONDS if wait_seconds is None else max(1, math.ceil(wait_seconds))
+
+
+def _instance(scope: Scope) -> str:
+    """The path of the request as a URI reference; a query may hold secrets and is left out."""
+    path = scope.get("raw_path") or scope.get("path", "")
+    return quote(path, safe=_PATH_CHARACTERS)[:_LONGEST_INSTANCE]

@@ -1,0 +1,160 @@
+"""The OpenAPI document with the problems that operations really answer with.
+
+FastAPI documents its own shape of validation errors, as `application/json`, and nothing else.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI
+
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import MEDIA_TYPE
+from example_service.api.problems.catalogue import ProblemType
+
+_SCHEMA_NAME = "Problem"
+_ANY_OPERATION = (
+    catalogue.INVALID_HOST,
+    catalogue.INTERNAL_ERROR,
+    catalogue.OVERLOADED,
+    catalogue.REQUEST_TIMEOUT,
+)
+_WITH_BODY = (
+    catalogue.MALFORMED_JSON,
+    catalogue.BODY_TOO_SLOW,
+    catalogue.BODY_TOO_LARGE,
+)
+_WITH_INPUT = (catalogue.VALIDATION_FAILED,)
+_METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
+_RETRY_AFTER = {
+    "description": "Whole seconds after which the request may be repeated; not on every problem.",
+    "schema": {"type": "integer", "minimum": 1},
+}
+_PROBLEM_SCHEMA: dict[str, Any] = {
+    "title": _SCHEMA_NAME,
+    "description": "Problem details as RFC 9457 has them. Some types have further members.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "instance", "request_id"],
+    "properties": {
+        "type": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "Kind of problem; the service answers there with what to do about it.",
+        },
+        "title": {"type": "string", "description": "Short name of the kind."},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What happened this time."},
+        "instance": {
+            "type": "string",
+            "format": "uri-reference",
+            "description": "Path of the request.",
+        },
+        "request_id": {
+            "type": ["string", "null"],
+            "description": "Id under which the logs hold the request.",
+        },
+        "errors": {
+            "type": "array",
+            "description": "What is wrong with the input, without repeating it.",
+            "items": {
+                "type": "object",
+                "required": ["location", "message", "type"],
+                "properties": {
+                    "location": {
+                        "type": "array",
+                        "items": {"type": ["string", "integer"]},
+                        "examples": [["body", "amount"]],
+                    },
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                },
+            },
+        },
+        "breaker": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: name of the circuit breaker.",
+        },
+        "state": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: state of the circuit.",
+            "examples": ["open", "half_open"],
+        },
+        "retry_after": {
+            "type": ["number", "null"],
+            "description": "Of `circuit-breaker-open`: seconds until a call may be admitted.",
+        },
+        "reason": {
+            "type": ["string", "null"],
+            "description": "Of `circuit-breaker-open`: what opened the circuit.",
+        },
+    },
+    "additionalProperties": True,
+}
+
+
+def problem_responses(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
+    """Document the problems of an operation: `@router.get(..., responses=problem_responses(...))`.
+
+    What every operation can answer with is documented without being named here.
+    """
+    responses: dict[int | str, dict[str, Any]] = {}
+    for problem_type in types:
+        _add(responses, problem_type.status, problem_type)
+    return responses
+
+
+def document_problems(app: FastAPI) -> None:
+    """Make the OpenAPI document of an application tell its problems, and only those."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        # FastAPI keeps the document and hands it out again, so it may have been revised already.
+        if _SCHEMA_NAME not in schemas:
+            for unused in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(unused, None)
+            schemas[_SCHEMA_NAME] = _PROBLEM_SCHEMA
+            for operations in document["paths"].values():
+                _revise(operation for name, operation in operations.items() if name in _METHODS)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _revise(operations: Iterable[dict[str, Any]]) -> None:
+    for operation in operations:
+        responses = operation["responses"]
+        types = list(_ANY_OPERATION)
+        if "application/json" in responses.get("422", {}).get("content", {}):
+            del responses["422"]
+        if "parameters" in operation or "requestBody" in operation:
+            types += _WITH_INPUT
+        if "requestBody" in operation:
+            types += _WITH_BODY
+        for problem_type in types:
+            _add(responses, str(problem_type.status), problem_type)
+        operation["responses"] = dict(sorted(responses.items()))
+
+
+def _add(responses: dict[Any, dict[str, Any]], status: int | str, added: ProblemType) -> None:
+    response = responses.setdefault(status, {"description": "", "content": {}})
+    content = response["content"].setdefault(
+        MEDIA_TYPE, {"schema": {"$ref": f"#/components/schemas/{_SCHEMA_NAME}"}, "examples": {}}
+    )
+    content["examples"][added.slug] = {"summary": added.title, "value": _example(added)}
+    slugs = ", ".join(f"`{slug}`" for slug in content["examples"])
+    response["description"] = f"Problem: {slugs}"
+    if added.status == catalogue.OVERLOADED.status:
+        response["headers"] = {"Retry-After": _RETRY_AFTER}
+
+
+def _example(problem_type: ProblemType) -> dict[str, Any]:
+    return {
+        "type": f"/problems/{problem_type.slug}",
+        "title": problem_type.title,
+        "status": problem_type.status,
+        "detail": problem_type.meaning,
+        "instance": "/the/path/of/the/request",
+        "request_id": "6f1d7a3e4c0b4f8e9a2b5c7d8e9f0a1b",
+    }

@@ -1,0 +1,182 @@
+"""Which problem each error of the payments domain, and of its database, is over HTTP."""
+
+import logging
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+
+from example_service.api.problems.answers import Problem
+from example_service.api.problems.catalogue import CIRCUIT_BREAKER_OPEN, ProblemType, define
+from example_service.core.exceptions import ExampleServiceError
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.payments.exceptions import (
+    IdempotencyKeyReusedError,
+    NoFreeConnectionError,
+    ProviderError,
+    ProviderRefusedError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+    UnknownCurrencyError,
+)
+
+_logger = logging.getLogger(__name__)
+
+PROVIDER_UNAVAILABLE: Final = define(
+    ProblemType(
+        slug="provider-unavailable",
+        status=502,
+        title="Payment provider unavailable",
+        meaning="The payment provider gave no usable answer.",
+        cause="It could not be reached, answered with an error of its own, or sent nonsense.",
+        remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
+    )
+)
+PROVIDER_TIMEOUT: Final = define(
+    ProblemType(
+        slug="provider-timeout",
+        status=504,
+        title="Payment provider timed out",
+        meaning="The payment provider did not answer in time.",
+        cause="No whole answer came within `PAYMENT_PROVIDER__TIMEOUT_SECONDS`.",
+        remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
+    )
+)
+PROVIDER_REFUSED: Final = define(
+    ProblemType(
+        slug="provider-refused",
+        status=502,
+        title="Payment provider refused",
+        meaning="The payment provider is up, but did not accept what this service asked of it.",
+        cause="The service is configured or built wrongly for this provider.",
+        remedy="Report the `request_id`; the log holds the status that the provider answered with.",
+    )
+)
+PROVIDER_BUSY: Final = define(
+    ProblemType(
+        slug="provider-connections-busy",
+        status=503,
+        title="No free connection to the payment provider",
+        meaning="The payment provider was not asked, for every connection to it was in use.",
+        cause="More calls at once than this service holds connections for.",
+        remedy="Repeat the request after the seconds in `Retry-After`.",
+    )
+)
+PROVIDER_NOT_CONFIGURED: Final = define(
+    ProblemType(
+        slug="provider-not-configured",
+        status=503,
+        title="No payment provider",
+        meaning="This service has not been told where its payment provider is.",
+        cause="`PAYMENT_PROVIDER__BASE_URL` is not set, and no sandbox was started.",
+        remedy="Start the service with `example-service serve`, or set the variable.",
+    )
+)
+UNKNOWN_CURRENCY: Final = define(
+    ProblemType(
+        slug="unknown-currency",
+        status=404,
+        title="Unknown currency",
+        meaning="The payment provider has no exchange rate for this currency.",
+        cause="The code is not one of ISO 4217, or the provider does not deal in the currency.",
+        remedy="Ask for another currency.",
+    )
+)
+
+UNKNOWN_PAYMENT: Final = define(
+    ProblemType(
+        slug="unknown-payment",
+        status=404,
+        title="Unknown payment",
+        meaning="There is no payment with this id.",
+        cause="The id is misspelt, or belongs to another environment.",
+        remedy="Compare it with the `id` that the payment was accepted with.",
+    )
+)
+PAYMENT_DECLINED: Final = define(
+    ProblemType(
+        slug="payment-declined",
+        status=402,
+        title="Payment declined",
+        meaning="The payment provider has declined the payment; nothing was charged.",
+        cause="The customer's means of payment does not cover it, or is no longer valid.",
+        remedy="Ask the customer for another one, and pay with a new `Idempotency-Key`.",
+    )
+)
+PAYMENT_FAILED: Final = define(
+    ProblemType(
+        slug="payment-failed",
+        status=502,
+        title="Payment failed",
+        meaning="The payment could not be made; nothing was charged.",
+        cause="The provider does not accept such a payment, or could not be reached for too long. "
+        "`failure_reason` tells which.",
+        remedy="Pay with a new `Idempotency-Key` if it is `expired`; report it if it is `refused`.",
+    )
+)
+IDEMPOTENCY_KEY_REUSED: Final = define(
+    ProblemType(
+        slug="idempotency-key-reused",
+        status=409,
+        title="Idempotency key reused",
+        meaning="The `Idempotency-Key` belongs to a payment that asked for something else.",
+        cause="Two orders with different amounts, currencies or customers were sent with one key.",
+        remedy="Use a new key for each order, and the same key only to repeat an order.",
+    )
+)
+DATABASE_UNAVAILABLE: Final = define(
+    ProblemType(
+        slug="database-unavailable",
+        status=503,
+        title="Database unavailable",
+        meaning="The database did not answer. Whether the request took effect is not known.",
+        cause="The database is down, starting, or too busy.",
+        remedy="Repeat the request after the seconds in `Retry-After`, with the same "
+        "`Idempotency-Key` if it had one.",
+    )
+)
+
+DATABASE_PROBLEMS: Final = (DATABASE_UNAVAILABLE, CIRCUIT_BREAKER_OPEN)
+"""What every operation that uses the database may answer with."""
+
+PROVIDER_CALL_PROBLEMS: Final = (
+    PROVIDER_UNAVAILABLE,
+    PROVIDER_TIMEOUT,
+    PROVIDER_REFUSED,
+    PROVIDER_BUSY,
+    PROVIDER_NOT_CONFIGURED,
+    CIRCUIT_BREAKER_OPEN,
+)
+"""What every operation that calls the provider may answer with."""
+
+_RETRY_AFTER_SECONDS: Final = 1
+
+_PROBLEMS: Final[tuple[tuple[type[ExampleServiceError], Problem], ...]] = (
+    # The first class that fits decides, so subclasses come before what they derive from.
+    (UnknownCurrencyError, Problem(UNKNOWN_CURRENCY)),
+    (ProviderRefusedError, Problem(PROVIDER_REFUSED)),
+    (ProviderTimeoutError, Problem(PROVIDER_TIMEOUT)),
+    (ProviderUnavailableError, Problem(PROVIDER_UNAVAILABLE)),
+    (
+        NoFreeConnectionError,
+        Problem(PROVIDER_BUSY, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
+    ),
+    (IdempotencyKeyReusedError, Problem(IDEMPOTENCY_KEY_REUSED)),
+    (
+        DatabaseUnavailableError,
+        Problem(DATABASE_UNAVAILABLE, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
+    ),
+)
+
+
+def install_payment_problem_handlers(app: FastAPI) -> None:
+    """Let the application answer with a problem where one of these errors reaches it."""
+    for error in (ProviderError, IdempotencyKeyReusedError, DatabaseUnavailableError):
+        app.add_exception_handler(error, _answer)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    problem = next(problem for kind, problem in _PROBLEMS if isinstance(error, kind))
+    if problem.type in {PROVIDER_REFUSED, PROVIDER_BUSY}:
+        # These are faults of this side, and no breaker reports them.
+        _logger.warning("%s", error)
+    return problem.response(request.scope)

@@ -1,0 +1,1 @@
+"""The path of one request, from the first byte to its access line."""

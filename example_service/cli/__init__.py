@@ -1,0 +1,86 @@
+"""The command line: `example-service serve`, `migrate` and `doctor`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import example_service
+from example_service.cli import doctor, migrate, serve
+from example_service.cli.serve import SandboxError
+from example_service.core.exceptions import SettingsError
+from example_service.core.settings import load_settings
+from example_service.migrations import MigrationError
+from example_service.server.process import ListenError
+
+EXIT_FAILURE = 1
+EXIT_SETTINGS = 2
+EXIT_INTERRUPTED = 130
+
+_OVERRIDES = ("host", "port", "workers")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Words after the program's name; those of the process if left out.
+
+    Returns:
+        The exit status: 0 for success, 1 for a failure, 2 for unusable settings or arguments.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_SETTINGS
+    except (ListenError, MigrationError, SandboxError) as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "doctor":
+        return doctor.doctor(sys.stdout)
+    if options.command == "migrate":
+        return migrate.migrate(load_settings(), sys.stdout)
+    for name in _OVERRIDES:
+        # Through the environment, an option is checked like the setting and reaches every worker.
+        if (value := getattr(options, name)) is not None:
+            os.environ[name.upper()] = value
+    return serve.serve(load_settings())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="example-service",
+        description="A service that stays up when its dependencies go down. "
+        "Settings come from the environment and from .env; see .env.example.",
+    )
+    parser.add_argument("--version", action="version", version=example_service.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    serving = commands.add_parser(
+        "serve",
+        help="serve HTTP until SIGTERM or Ctrl+C",
+        description="Serve HTTP. In development without a payment provider, a sandbox stands in.",
+    )
+    serving.add_argument("--host", help="address to listen on, instead of HOST")
+    serving.add_argument("--port", help="TCP port to listen on, 0 for a free one, instead of PORT")
+    serving.add_argument("--workers", help="number of worker processes, instead of WORKERS")
+    commands.add_parser(
+        "migrate",
+        help="bring the schema of the database up to date",
+        description="Apply the migrations that the database lacks. Safe to start several times at "
+        "once, and when there is nothing to do.",
+    )
+    commands.add_parser(
+        "doctor",
+        help="show every setting with its source, and what is wrong",
+        description="Show every setting with its source, what is unsafe, and whether upstreams "
+        "answer. The exit status is 0 if nothing is wrong, 1 if something is, and 2 if the "
+        "settings cannot be used.",
+    )
+    return parser

@@ -1,0 +1,142 @@
+"""What `example-service doctor` does: show the settings, and find what is wrong with them."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import urlsplit
+
+import httpx
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.core.settings import Settings
+from example_service.core.settings.loading import Source, read_settings, variable_sources
+from example_service.core.settings.production import production_problems
+from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
+from example_service.core.table import aligned
+from example_service.infra.database.database import open_database
+from example_service.infra.database.engine import database_url, is_sqlite
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.migrations import schema_fault
+
+UPSTREAM_LIMIT_SECONDS = 2.0
+
+_MASK = "********"
+
+
+def doctor(output: TextIO) -> int:
+    """Examine the settings and what they point to.
+
+    Args:
+        output: Where the report is written.
+
+    Returns:
+        The exit status: 0 if nothing is wrong, 1 if something is.
+
+    Raises:
+        SettingsError: If a variable is invalid, so that there are no settings to examine.
+    """
+    settings, problems = read_settings()
+    if settings is None:
+        raise SettingsError(problems)
+    unsafe = production_problems(settings)
+    in_production = settings.environment == "production"
+    faults = [*problems, *(unsafe if in_production else [])]
+    database, database_serves = _check_database(settings)
+    upstream, upstream_answers = _check_provider(settings)
+    sections: list[tuple[str, list[Sequence[str]]]] = [
+        ("Settings", _setting_rows(settings, variable_sources())),
+        ("Faults", _problem_rows(faults)),
+        ("Production would refuse", [] if in_production else _problem_rows(unsafe)),
+        ("Set, but not read", _overlooked_rows(settings, variable_sources())),
+        ("Database", [database]),
+        ("Upstreams", [("payment provider", upstream)]),
+    ]
+    for title, rows in sections:
+        if rows:
+            output.write(f"{title}\n\n{aligned(rows)}\n\n")
+    healthy = not faults and database_serves and upstream_answers
+    output.write("Nothing is wrong.\n" if healthy else "Something is wrong; see above.\n")
+    return 0 if healthy else 1
+
+
+def _setting_rows(settings: Settings, sources: Mapping[str, Source]) -> list[Sequence[str]]:
+    known = variables(Settings, settings.circuit_breakers)
+    return [(v.name, _shown(v, settings), sources.get(v.name, "default")) for v in known]
+
+
+def _shown(variable: Variable, settings: Settings) -> str:
+    value = variable.value_in(settings)
+    if value is None:
+        return "(not set)"
+    if variable.is_secret:
+        return _MASK
+    text = as_text(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def _problem_rows(problems: Sequence[SettingProblem]) -> list[Sequence[str]]:
+    return [(p.variable, p.problem, p.example) for p in problems]
+
+
+def _overlooked_rows(settings: Settings, sources: Mapping[str, Source]) -> list[Sequence[str]]:
+    """Variables with one underscore where ours have two: `LOG_LEVEL`; often somebody else's."""
+    known = variables(Settings, settings.circuit_breakers)
+    meant = {v.name.replace(DELIMITER, "_"): v.name for v in known if DELIMITER in v.name}
+    return [
+        (name, f"did you mean {meant[name]}?", source)
+        for name, source in sources.items()
+        if name in meant
+    ]
+
+
+def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
+    """Say how the database and its schema are, and whether that is as it should be."""
+    url = database_url(settings)
+    where = url.render_as_string(hide_password=True)
+    if is_sqlite(url) and not Path(url.database or "").exists():
+        return (where, "not there yet; `example-service migrate` makes it"), True
+    fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
+    return (where, fault or "answers, and its schema is up to date"), fault is None
+
+
+async def _database_fault(settings: Settings) -> str | None:
+    try:
+        async with open_database(settings) as database:
+            return await schema_fault(database)
+    except DatabaseUnavailableError as error:
+        return str(error.__cause__) or type(error.__cause__).__name__
+
+
+def _check_provider(settings: Settings) -> tuple[str, bool]:
+    """Say how the payment provider is, and whether that is as it should be."""
+    base_url = settings.payment_provider.base_url
+    if base_url is None:
+        if settings.environment == "development":
+            return "the sandbox, which `serve` starts", True
+        return "not set", settings.environment == "test"
+    problem = _within_limit(lambda: _why_unreachable(base_url))
+    host = urlsplit(base_url).netloc
+    return (f"{host} answers", True) if problem is None else (f"{host}: {problem}", False)
+
+
+def _why_unreachable(url: str) -> str | None:
+    """Ask a server for anything at all; None if it answers, whatever it answers."""
+    try:
+        with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
+            return None
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+
+
+def _within_limit(find_fault: Callable[[], str | None]) -> str | None:
+    """Look for a fault; taking too long is one.
+
+    What runs in a thread need not be waited for, whereas a look-up of a name cannot be cancelled.
+    """
+    outcome: list[str | None] = []
+    thread = threading.Thread(target=lambda: outcome.append(find_fault()), daemon=True)
+    thread.start()
+    thread.join(UPSTREAM_LIMIT_SECONDS)
+    return outcome[0] if outcome else f"no answer within {UPSTREAM_LIMIT_SECONDS:g} s"

@@ -1,0 +1,61 @@
+"""Read the settings, and name every variable that cannot be used."""
+
+from typing import Literal
+
+from pydantic import ValidationError
+from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.core.settings.model import ENV_FILE, Settings
+from example_service.core.settings.production import production_problems
+from example_service.core.settings.variables import unknown_variables, validation_problems
+
+Source = Literal["default", "environment", ".env"]
+
+
+def load_settings() -> Settings:
+    """Read the settings, and refuse what cannot be used where the service runs.
+
+    Raises:
+        SettingsError: If a variable is invalid or unknown, or production would be unsafe with it.
+    """
+    settings, problems = read_settings()
+    if settings is not None and settings.environment == "production":
+        problems += production_problems(settings)
+    if settings is None or problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def read_settings() -> tuple[Settings | None, list[SettingProblem]]:
+    """Read the settings without a judgement on production.
+
+    Returns:
+        The settings, None where a value is invalid; and what is wrong, which may be unknown
+        variables beside valid settings.
+    """
+    try:
+        given = variable_sources()
+        problems = unknown_variables(Settings, given)
+        return Settings(), problems
+    except ValidationError as error:
+        known = {problem.variable for problem in problems}
+        invalid = validation_problems(Settings, error)
+        return None, problems + [p for p in invalid if p.variable not in known]
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        return None, [SettingProblem(ENV_FILE, f"cannot be read: {reason}")]
+
+
+def variable_sources() -> dict[str, Source]:
+    """Tell where each variable that is set comes from, by its name in capitals.
+
+    Variables of other programs are among them; what is not listed has its default.
+    """
+    from_file: dict[str, Source] = {
+        name.upper(): ".env" for name in DotEnvSettingsSource(Settings).env_vars
+    }
+    from_environment: dict[str, Source] = {
+        name.upper(): "environment" for name in EnvSettingsSource(Settings).env_vars
+    }
+    return from_file | from_environment

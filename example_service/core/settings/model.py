@@ -1,0 +1,380 @@
+"""Every setting of the service, with its unit, range and default.
+
+A setting is one environment variable: `PORT`, or `GROUP__FIELD` for those in a group
+(`LIMITS__MAX_BODY_BYTES`). Variables win over the file `.env` in the current directory, which wins
+over the defaults; an empty variable counts as not given. Every default is safe on a developer's
+machine.
+"""
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from example_service.core.settings.types import (
+    HTTPURL,
+    DatabaseURL,
+    HeaderToken,
+    HostPatterns,
+    Origins,
+    ProxyAddresses,
+    Seconds,
+    SecondsFromZero,
+)
+from example_service.core.settings.variables import (
+    DELIMITER,
+    group_names,
+)
+
+ENV_FILE = ".env"
+
+Environment = Literal["development", "test", "production"]
+
+_DEMONSTRATION_RECOVERY_TIMEOUT = 5.0
+_PRODUCTION_DRAIN_SECONDS = 5.0
+
+
+class Group(BaseModel):
+    """What the groups have in common: read-only, and no field that is not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class LogSettings(Group):
+    """What is logged, and in which form."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
+        default="INFO", description="Lines below this level are not written."
+    )
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto",
+        description='"console" for people, "json" for machines; "auto" is console on a terminal '
+        "in development, otherwise json.",
+    )
+    access: bool = Field(default=True, description="Write one line for each request served.")
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+class LimitSettings(Group):
+    """How much one request, and all of them together, may ask of a worker process."""
+
+    max_body_bytes: int = Field(
+        default=1_048_576, ge=1, description="Largest request body in bytes; above: 413."
+    )
+    request_timeout_seconds: Seconds = Field(
+        default=30.0, description="Seconds that a request may take until its answer begins."
+    )
+    max_concurrent_requests: int = Field(
+        default=1000, ge=1, description="Requests at once in one worker process; above: 503."
+    )
+
+
+class ShutdownSettings(Group):
+    """What happens between the signal to stop and the end of the process."""
+
+    drain_seconds: SecondsFromZero = Field(
+        default=0.0,
+        description="Seconds for which the socket stays open while readiness answers 503, so that "
+        "balancers look elsewhere. In production 5 unless given.",
+    )
+    grace_seconds: SecondsFromZero = Field(
+        default=30.0,
+        description="Seconds that requests in flight have to finish after the socket is closed.",
+    )
+
+
+class HTTPSettings(Group):
+    """Who may talk to the service, and for how long a connection may be idle."""
+
+    allowed_hosts: HostPatterns = Field(
+        default=["*"],
+        min_length=1,
+        description='Host names that requests may be for; "*.example.com" for subdomains, "*" for '
+        'every name. Production refuses "*".',
+        examples=[["api.example.com"]],
+    )
+    cors_origins: Origins = Field(
+        default=[],
+        description="Origins whose pages may call the service from a browser; none by default. "
+        'Production refuses "*".',
+        examples=[["https://app.example.com"]],
+    )
+    trusted_proxies: ProxyAddresses = Field(
+        default=[],
+        description="Addresses or networks of proxies whose X-Forwarded-For and "
+        'X-Forwarded-Proto are believed; "*" for any peer.',
+        examples=[["10.0.0.0/8"]],
+    )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="Seconds for which an idle connection is kept. Proxies in front must let go of "
+        "theirs sooner, or a request may meet the closing of its connection.",
+    )
+
+
+class DatabaseSettings(Group):
+    """How one process uses the database of `DATABASE_URL`."""
+
+    pool_size: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Connections to PostgreSQL at once, of one worker process. SQLite has one.",
+    )
+    pool_timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for a free connection."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for a new connection."
+    )
+    statement_timeout_seconds: Seconds = Field(
+        default=5.0,
+        description="Seconds that one statement may take; for SQLite, to wait for another writer.",
+    )
+
+
+class AdminSettings(Group):
+    """The administration endpoints."""
+
+    token: HeaderToken | None = Field(
+        default=None,
+        description="Bearer token for /admin, at least 16 characters; without it there is no "
+        'administration. Make one with: python -c "import secrets; print(secrets.token_urlsafe())"',
+        examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
+    )
+
+
+class PaymentProviderSettings(Group):
+    """The payment provider behind the `payment` breaker."""
+
+    base_url: HTTPURL | None = Field(
+        default=None,
+        description="Where the provider's API begins. In development `serve` brings a sandbox "
+        "when this is not given; production refuses to start without a real one.",
+        examples=["https://api.payment-provider.com"],
+    )
+    timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for the provider to send or take more bytes."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=1.0, description="Seconds to wait for a connection to the provider."
+    )
+
+
+class PaymentSettings(Group):
+    """How pending payments are finished in the background."""
+
+    worker: bool = Field(
+        default=True,
+        description="Whether this service finishes pending payments. In test false unless given.",
+    )
+    poll_seconds: Seconds = Field(
+        default=1.0, description="Seconds between two looks for payments that are due."
+    )
+    batch_size: int = Field(
+        default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
+    )
+    claim_seconds: Seconds = Field(
+        default=30.0,
+        description="Seconds for which a payment belongs to the process that works on it. After a "
+        "crash it waits for so long.",
+    )
+    retry_seconds: Seconds = Field(
+        default=2.0,
+        description="Seconds to wait after the first failed attempt; they double each time.",
+    )
+    max_retry_seconds: Seconds = Field(
+        default=300.0, description="The longest of these waits, in seconds."
+    )
+    give_up_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Age in seconds at which a payment that the provider has not charged is failed "
+        "rather than tried again.",
+    )
+
+
+class SandboxSettings(Group):
+    """The payment provider that misbehaves on request, in development only."""
+
+    control_url: HTTPURL | None = Field(
+        default=None,
+        description="Where the sandbox takes its orders; `serve` sets this for its workers.",
+        examples=["http://127.0.0.1:9000"],
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**53 - 1,
+        description="The same seed brings the same faults in the same order; they vary without it.",
+        examples=[1],
+    )
+
+
+class CircuitBreakerSettings(Group):
+    """Parameters of the breaker with one name; each that is not given is left to the code."""
+
+    failure_threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Failures in a row that open the circuit.",
+        examples=[5],
+    )
+    recovery_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds open before a probe is admitted. In development 5 for `payment` "
+        "unless given.",
+        examples=[60.0],
+    )
+    success_threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Successful probes that close the circuit.",
+        examples=[2],
+    )
+    half_open_max_calls: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Probes at once while half open.",
+        examples=[3],
+    )
+    probe_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a probe that has not ended counts as a failure.",
+        examples=[30.0],
+    )
+    slow_call_duration: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a call that still runs counts as a failure.",
+        examples=[10.0],
+    )
+    critical: bool = Field(
+        default=False, description="Whether the service is not ready while the circuit is open."
+    )
+
+    def parameters(self) -> dict[str, int | float]:
+        """The keyword arguments for the breaker: those that were given, and no others."""
+        return self.model_dump(exclude_none=True, exclude={"critical"})
+
+
+class Settings(BaseSettings):
+    """All settings, read from the environment and `.env` where they are not passed in.
+
+    Raises:
+        pydantic.ValidationError: If a value is out of its range, or a group holds an unknown one.
+    """
+
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        env_nested_delimiter=DELIMITER,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    environment: Environment = Field(
+        default="development",
+        description="development, test or production. Production refuses unsafe settings.",
+    )
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 for any free one."
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
+    log: LogSettings = LogSettings()
+    limits: LimitSettings = LimitSettings()
+    shutdown: ShutdownSettings = ShutdownSettings()
+    http: HTTPSettings = HTTPSettings()
+    database_url: DatabaseURL = Field(
+        default=SecretStr("sqlite:///var/database.sqlite3"),
+        description="Where the database is: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, perhaps "
+        "with ?sslmode=require, or sqlite:/// and the path of a file. Production refuses SQLite.",
+        examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
+    )
+    database: DatabaseSettings = DatabaseSettings()
+    admin: AdminSettings = AdminSettings()
+    payment_provider: PaymentProviderSettings = PaymentProviderSettings()
+    payments: PaymentSettings = PaymentSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+    circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
+        default={},
+        description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",
+    )
+
+    @field_validator("shutdown")
+    @classmethod
+    def _drain_in_production(
+        cls, value: ShutdownSettings, info: ValidationInfo
+    ) -> ShutdownSettings:
+        if (
+            info.data.get("environment") != "production"
+            or "drain_seconds" in value.model_fields_set
+        ):
+            return value
+        return value.model_copy(update={"drain_seconds": _PRODUCTION_DRAIN_SECONDS})
+
+    @field_validator("payments")
+    @classmethod
+    def _no_worker_under_test(cls, value: PaymentSettings, info: ValidationInfo) -> PaymentSettings:
+        if info.data.get("environment") != "test" or "worker" in value.model_fields_set:
+            return value
+        return value.model_copy(update={"worker": False})
+
+    @field_validator("circuit_breakers")
+    @classmethod
+    def _quick_demonstration(
+        cls, value: dict[str, CircuitBreakerSettings], info: ValidationInfo
+    ) -> dict[str, CircuitBreakerSettings]:
+        payment = value.get("payment", CircuitBreakerSettings())
+        if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
+            return value
+        # A newcomer who watches a circuit recover should not have to wait for a minute.
+        quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
+        return {**value, "payment": quick}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then variables, then `.env`.
+
+        A variable with the bare name of a group, such as `ADMIN` or `LOG`, is not ours: many
+        programs have one, and none of ours needs a JSON object in it.
+        """
+        groups = group_names(settings_cls)
+        for source in (env_settings, dotenv_settings):
+            if isinstance(source, EnvSettingsSource):
+                source.env_vars = {k: v for k, v in source.env_vars.items() if k not in groups}
+        return init_settings, env_settings, dotenv_settings, file_secret_settings

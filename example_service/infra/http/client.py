@@ -1,0 +1,74 @@
+"""The one place where clients for outgoing HTTP are made."""
+
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, cast
+
+import httpx
+
+from example_service import __version__
+from example_service.core import context
+from example_service.core.settings import Settings
+from example_service.infra.http.pool import ReclaimingTransport
+
+_MAX_CONNECTIONS: Final = 100
+_KEEPALIVE_EXPIRY_SECONDS: Final = 4.0
+"""Below the 5 seconds after which many servers close an idle connection, so that no request is sent
+into one that is being closed."""
+
+_NEVER_PROXIED: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
+
+
+def create_http_client(settings: Settings) -> httpx.AsyncClient:
+    """Build the client for every call that leaves the service.
+
+    The caller owns it and closes it (`aclose`, or `async with`). Meant to live as long as the
+    service, for it keeps connections: at most 100 at once.
+
+    - Connecting, and waiting for a free connection, may take
+      `PAYMENT_PROVIDER__CONNECT_TIMEOUT_SECONDS`; each read and write
+      `PAYMENT_PROVIDER__TIMEOUT_SECONDS`. These bound single steps: a caller that wants the whole
+      exchange bounded adds `asyncio.timeout`.
+    - Redirects are not followed: an answer from elsewhere is not the answer that was asked for.
+    - Cookies are not kept, for the calls of different requests must not share a session.
+    - The request id and the trace context of the request being served go along with every call.
+    - The proxy variables of the environment count, but never for this machine itself.
+    """
+    provider = settings.payment_provider
+    return _HTTPClient(
+        timeout=httpx.Timeout(
+            provider.timeout_seconds,
+            connect=provider.connect_timeout_seconds,
+            pool=provider.connect_timeout_seconds,
+        ),
+        limits=httpx.Limits(
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_CONNECTIONS,
+            keepalive_expiry=_KEEPALIVE_EXPIRY_SECONDS,
+        ),
+        follow_redirects=False,
+        headers={"User-Agent": f"example-service/{__version__}"},
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+        event_hooks={"request": [_pass_on_context]},
+        mounts=dict.fromkeys(_NEVER_PROXIED),
+    )
+
+
+class _HTTPClient(httpx.AsyncClient):
+    """A client whose connections are all reclaimed, those through proxies as well."""
+
+    def _init_transport(self, *args: Any, **kwargs: Any) -> httpx.AsyncBaseTransport:
+        return _reclaimed(super()._init_transport(*args, **kwargs))
+
+    def _init_proxy_transport(self, *args: Any, **kwargs: Any) -> httpx.AsyncBaseTransport:
+        return _reclaimed(super()._init_proxy_transport(*args, **kwargs))
+
+
+def _reclaimed(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
+    return ReclaimingTransport(cast("httpx.AsyncHTTPTransport", transport))
+
+
+async def _pass_on_context(request: httpx.Request) -> None:
+    if (request_id := context.request_id()) is not None:
+        request.headers["X-Request-ID"] = request_id
+    if (traceparent := context.traceparent()) is not None:
+        request.headers["traceparent"] = traceparent

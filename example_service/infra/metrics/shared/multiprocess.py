@@ -1,0 +1,152 @@
+"""One set of figures for a service of several worker processes.
+
+Without `PROMETHEUS_MULTIPROC_DIR` in the environment nothing happens here: one process shows its
+own figures. With it, prometheus_client keeps metrics in files of that directory, a set for each
+process, and whichever worker is asked adds them up. Metrics of the library's own kinds are written
+there as they change; those of collectors, as ours are, it leaves out. So every worker copies what
+its collectors show into its files: once a second, when any worker is asked for the metrics, and at
+its end. A scrape is therefore exact, and a worker killed outright takes at most a second with it.
+
+Who starts the workers:
+
+    prepare_multiprocess_directory()  # Before the first worker starts.
+    mark_worker_dead(pid)             # After the end of each worker, however it ended.
+
+Each worker, in its lifespan:
+
+    async with shared_metrics(), this_process().listening():
+        yield
+
+The library decides when it is imported whether a process keeps its metrics in files. Workers have
+to be new processes, not forks of one that had imported it before the directory was prepared.
+"""
+
+import atexit
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import values
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.infra.metrics.call_durations import call_duration_metrics
+from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
+from example_service.infra.metrics.database_pool import pool_metrics
+from example_service.infra.metrics.http import request_metrics
+from example_service.infra.metrics.shared.figures import SharedFigures
+from example_service.infra.metrics.shared.files import clear, put_away
+from example_service.infra.metrics.shared.worker import Worker
+from example_service.infra.workers.peers import (
+    DIRECTORY_VARIABLE,
+    SOCKETS,
+    has_room_for_sockets,
+    shared_directory,
+    socket_path,
+    this_process,
+)
+from example_service.infra.workers.standing_modes import MODES_FILE
+
+logger = logging.getLogger(__name__)
+
+_PREFIX: Final = "example-service-"
+
+
+def prepare_multiprocess_directory() -> Path:
+    """Have the processes that start from now on share their metrics.
+
+    Makes a temporary directory, removed when this process ends, and names it in
+    `PROMETHEUS_MULTIPROC_DIR`. Where that is set already, the directory it names is made if need
+    be, and emptied of what earlier processes left: those figures would count once more.
+
+    Returns:
+        The directory.
+
+    Raises:
+        SettingsError: The directory that was named cannot be used.
+    """
+    directory = shared_directory()
+    if directory is None:
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
+        os.environ[DIRECTORY_VARIABLE] = str(directory)
+        atexit.register(_remove, directory, owner=os.getpid())
+        return directory
+    if not has_room_for_sockets(directory):
+        raise _unusable("its path is too long for the sockets of the workers")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        clear(directory)
+        for left_over in (*directory.glob(SOCKETS), directory / MODES_FILE):
+            left_over.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unusable(str(error.strerror)) from error
+    return directory
+
+
+def _parent() -> str:
+    """Where directories for a while are made; elsewhere if its path is too long for sockets."""
+    parent = tempfile.gettempdir()
+    has_room = has_room_for_sockets(Path(parent, f"{_PREFIX}12345678"))
+    return parent if has_room else "/tmp"  # noqa: S108 - what is made there is private
+
+
+def _unusable(why: str) -> SettingsError:
+    problem = f"names a directory that cannot be used: {why}"
+    example = f"{DIRECTORY_VARIABLE}=/run/example-service"
+    return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
+
+
+def mark_worker_dead(pid: int) -> None:
+    """Leave a worker that has ended out of what living workers add up to.
+
+    Its counters stay in the sums. Without a directory of shared metrics this does nothing.
+
+    Args:
+        pid: The process id of the worker.
+    """
+    directory = shared_directory()
+    if directory is None:
+        return
+    try:
+        socket_path(directory, pid).unlink(missing_ok=True)
+        put_away(directory, pid)
+    except Exception:
+        # Whoever looks after the workers must not fail over their metrics.
+        logger.exception("The metrics of the ended worker %d could not be put away.", pid)
+
+
+@contextlib.asynccontextmanager
+async def shared_metrics() -> AsyncIterator[None]:
+    """Share the figures of this process with the other workers, until the end of the block.
+
+    Does nothing in a process that has its metrics to itself.
+    """
+    worker = this_worker()
+    if worker is None:
+        yield
+        return
+    async with worker.sharing():
+        yield
+
+
+@cache
+def this_worker() -> Worker | None:
+    """This process as a worker that shares its metrics; None where it has them to itself."""
+    directory = shared_directory()
+    # With the variable set to nothing the library would share them in the current directory.
+    if directory is None or values.ValueClass is values.MutexValue:
+        return None
+    directory.mkdir(parents=True, exist_ok=True)
+    collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics)
+    return Worker(directory, SharedFigures(collectors), this_process())
+
+
+def _remove(directory: Path, *, owner: int) -> None:
+    # A forked child inherits what is to be done at exit.
+    if os.getpid() == owner:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Everything that knows uvicorn: one process, its protocol, and several processes."""

@@ -1,0 +1,173 @@
+"""One server process: uvicorn, with a way of stopping that loses no request.
+
+The first SIGTERM or SIGINT begins the drain: `is_draining()` turns true, readiness answers 503,
+each answer is the last of its connection, and everything else goes on as before for
+`SHUTDOWN__DRAIN_SECONDS`. Then the socket is closed, and requests in flight have
+`SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process at once.
+"""
+
+import errno
+import importlib.util
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from example_service.core.lifecycle import begin_draining, end_draining
+from example_service.core.settings import Settings
+
+APPLICATION: Final = "example_service.main:create_app"
+STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
+
+# What is cancelled at the end of the grace time gets this long to clean up, in seconds.
+CLEAN_UP_SECONDS: Final = 5.0
+
+_BACKLOG = 2048
+
+
+class ListenError(Exception):
+    """The address cannot be listened on; the text says why and what to do."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the address, so that nobody else can, before anything else is started.
+
+    Args:
+        host: Name or address; `::` stands for every address of both kinds.
+        port: TCP port; 0 for any free one.
+
+    Raises:
+        ListenError: If the address is taken, not ours or not allowed.
+    """
+    ipv6 = ":" in host
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ipv6 else socket.AF_INET,
+            backlog=_BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except UnicodeError as error:
+        raise ListenError(f"{host!a} is no name of a host: HOST or --host.") from error
+    except OSError as error:
+        raise ListenError(_why_not(host, port, error)) from error
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"Port {port} on {host} is taken by another program. "
+            f"Stop that, or choose another port: PORT={port % 65_535 + 1} or --port."
+        )
+    if error.errno == errno.EACCES:
+        return f"Port {port} is reserved. Choose one above 1023: PORT=8000 or --port 8000."
+    return f"Cannot listen on {host!a}: {error.strerror}. Choose another address: HOST or --host."
+
+
+def server_config(settings: Settings) -> uvicorn.Config:
+    """Describe the server: whatever the service does better itself is off."""
+    proxies = settings.http.trusted_proxies
+    has_httptools = importlib.util.find_spec("httptools") is not None
+    return uvicorn.Config(
+        APPLICATION,
+        factory=True,
+        workers=1,
+        # "auto" takes uvloop where it is installed.
+        loop="auto",
+        http="example_service.server.protocol:ProblemProtocol" if has_httptools else "h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=proxies,
+        backlog=_BACKLOG,
+        timeout_keep_alive=settings.http.keep_alive_seconds,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that says that it will stop before it does.
+
+    Args:
+        config: What is served, and how.
+        drain_seconds: Seconds between the first signal and the closing of the socket.
+        on_started: Called once, when requests are being served.
+        stop_signals: Which signals stop it; all others among SIGINT and SIGTERM are ignored.
+        exit_now: Ends the process without any clean-up; takes the exit status.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain_seconds: float,
+        on_started: Callable[[], None],
+        stop_signals: frozenset[signal.Signals] = STOP_SIGNALS,
+        exit_now: Callable[[int], object] = os._exit,
+    ) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._on_started = on_started
+        self._stop_signals = stop_signals
+        self._exit_now = exit_now
+        self._drained_at: float | None = None
+        self._last_resort: threading.Timer | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, on sockets that are listening already."""
+        end_draining()
+        try:
+            super().run(sockets)
+        finally:
+            if self._last_resort is not None:
+                self._last_resort.cancel()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then tell whoever waits for it."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Begin the drain at the first signal; end the process at the second.
+
+        Unlike uvicorn's own, this does not raise the signal again after an orderly end, so that
+        the exit status tells one: 0.
+        """
+        if sig not in self._stop_signals:
+            return
+        if self._drained_at is not None:
+            self._exit_now(128 + sig)
+        begin_draining()
+        self._drained_at = time.monotonic() + self._drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell, ten times a second, whether it is time to close the socket."""
+        if self._drained_at is not None:
+            for connection in self.server_state.connections:
+                # That of h11 knows no such thing.
+                getattr(connection, "close_with_answer", lambda: None)()
+            self.should_exit |= time.monotonic() >= self._drained_at
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the socket and let requests finish, with a limit that nothing can outlast.
+
+        A blocking call in a thread cannot be cancelled; it must not keep the process alive.
+        """
+        grace_seconds = self.config.timeout_graceful_shutdown or 0
+        limit = grace_seconds + CLEAN_UP_SECONDS
+        self._last_resort = threading.Timer(limit, self._exit_now, args=(1,))
+        self._last_resort.daemon = True
+        self._last_resort.start()
+        await super().shutdown(sockets)

@@ -1,0 +1,239 @@
+"""Several server processes on one socket, and the process that looks after them.
+
+uvicorn has a supervisor, too; it cannot be given another server than its own, waits without a limit
+for workers that do not end, and leaves the socket open behind them. This one starts the workers,
+replaces any that dies, hands the first signal on to all of them and ends them at the second.
+"""
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Final, cast
+
+from example_service.core.exceptions import SettingsError
+from example_service.core.logging import configure_logging
+from example_service.core.settings import Settings, load_settings
+from example_service.infra.metrics.shared.multiprocess import (
+    mark_worker_dead,
+    prepare_multiprocess_directory,
+)
+from example_service.server.process import (
+    CLEAN_UP_SECONDS,
+    STOP_SIGNALS,
+    DrainingServer,
+    server_config,
+)
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 1.0
+MOST_FAILED_STARTS: Final = 5
+
+# Workers are new processes: a forked one would share locks, clients and metrics with its parent.
+_spawn = multiprocessing.get_context("spawn")
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process, and the end of the pipe on which it says once that it is serving."""
+
+    process: SpawnProcess
+    started: Connection
+    is_serving: bool = False
+
+
+class Supervisor:
+    """Keeps a number of workers serving until it is told to stop.
+
+    Args:
+        settings: How many workers, and how long they have to stop. The workers read their settings
+            from the environment, as this process did.
+        listener: The socket that they share; closed when the workers are told to stop.
+        on_started: Called once, when every worker is serving.
+    """
+
+    def __init__(
+        self, settings: Settings, listener: socket.socket, on_started: Callable[[], None]
+    ) -> None:
+        self._count = settings.workers
+        shutdown = settings.shutdown
+        self._stop_seconds = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
+        self._listener = listener
+        self._on_started = on_started
+        # By the sentinel of the process, which becomes readable when it ends.
+        self._workers: dict[int, _Worker] = {}
+        self._deadline: float | None = None
+        self._retry_at: float | None = None
+        self._failed_starts = 0
+        self._announced = False
+        self._failed = False
+
+    def run(self) -> int:
+        """Serve until a signal, or until workers cannot start.
+
+        A worker that dies is replaced at once. A replacement that ends before it serves is tried
+        again after a second, for whatever killed one may have killed the next; the others serve
+        on meanwhile. When five in a row have failed, or one of the first, all are told to stop.
+
+        Returns:
+            The exit status: 0 after an orderly end, 1 if workers could not start or had to be
+            killed.
+        """
+        prepare_multiprocess_directory()
+        with _signals() as signalled:
+            for _ in range(self._count):
+                self._start()
+            while self._workers or self._retry_at is not None:
+                self._next_event(signalled)
+        return int(self._failed)
+
+    def _next_event(self, signalled: Connection) -> None:
+        """Wait for a signal, a worker that serves or has ended, or the time to start or kill."""
+        starting = {w.started: w for w in self._workers.values() if not w.is_serving}
+        events = wait([signalled, *starting, *self._workers], self._remaining_seconds())
+        if not events:
+            self._start_missing() if self._deadline is None else self._kill()
+        if signalled in events:
+            signalled.recv_bytes()
+            self._stop() if self._deadline is None else self._kill()
+        for worker in [starting[event] for event in events if event in starting]:
+            self._note_start(worker)
+        for worker in [self._workers[event] for event in events if event in self._workers]:
+            self._note_end(worker)
+
+    def _start(self) -> None:
+        receiving, sending = _spawn.Pipe(duplex=False)
+        process = _spawn.Process(target=_serve, args=(self._listener, sending))
+        with _ignoring_interrupts():
+            process.start()
+        sending.close()
+        self._workers[process.sentinel] = _Worker(process, receiving)
+
+    def _start_missing(self) -> None:
+        self._retry_at = None
+        for _ in range(self._count - len(self._workers)):
+            self._start()
+
+    def _note_start(self, worker: _Worker) -> None:
+        try:
+            worker.started.recv_bytes()
+        except EOFError:
+            # It ended before it served, which the next event tells.
+            return
+        worker.is_serving = True
+        self._failed_starts = 0
+        serving = sum(worker.is_serving for worker in self._workers.values())
+        if serving == self._count and not self._announced:
+            self._announced = True
+            self._on_started()
+
+    def _note_end(self, worker: _Worker) -> None:
+        worker.process.join()
+        worker.started.close()
+        del self._workers[worker.process.sentinel]
+        pid, status = worker.process.pid, worker.process.exitcode
+        mark_worker_dead(cast("int", pid))
+        if self._deadline is not None:
+            self._failed |= status not in (0, -signal.SIGTERM)
+        elif worker.is_serving:
+            logger.error("A worker died; another takes its place", extra=_about(worker))
+            self._start()
+        else:
+            self._note_failed_start(worker)
+
+    def _note_failed_start(self, worker: _Worker) -> None:
+        self._failed_starts += 1
+        if self._announced and self._failed_starts < MOST_FAILED_STARTS:
+            logger.error("A worker could not start; another is tried", extra=_about(worker))
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        else:
+            logger.error("A worker could not start", extra=_about(worker))
+            self._failed = True
+            self._stop()
+
+    def _stop(self) -> None:
+        """Tell all workers to drain; the socket closes when the last of them closes it."""
+        self._deadline = time.monotonic() + self._stop_seconds
+        self._retry_at = None
+        self._listener.close()
+        for worker in self._workers.values():
+            worker.process.terminate()
+
+    def _kill(self) -> None:
+        self._deadline = math.inf
+        self._failed = True
+        for worker in self._workers.values():
+            worker.process.kill()
+
+    def _remaining_seconds(self) -> float | None:
+        until = self._retry_at if self._deadline is None else self._deadline
+        if until is None or until == math.inf:
+            return None
+        return max(0.0, until - time.monotonic())
+
+
+def _about(worker: _Worker) -> dict[str, object]:
+    return {"worker_pid": worker.process.pid, "exit_status": worker.process.exitcode}
+
+
+@contextmanager
+def _signals() -> Iterator[Connection]:
+    """Turn the signals to stop into messages, one each, on the connection that is handed out."""
+    receiving, sending = _spawn.Pipe(duplex=False)
+
+    def pass_on(_: int, __: FrameType | None) -> None:
+        sending.send_bytes(b"stop")
+
+    former = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield receiving
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Have processes that start meanwhile ignore SIGINT, which a terminal sends to all of them."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def _serve(listener: socket.socket, started: Connection) -> None:
+    """Be a worker: what runs in the new process."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        # They were right when the service started; `.env` may have changed since.
+        sys.exit(str(error))
+    configure_logging(settings)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    DrainingServer(
+        server_config(settings),
+        drain_seconds=settings.shutdown.drain_seconds,
+        on_started=lambda: started.send_bytes(b"serving"),
+        stop_signals=frozenset({signal.SIGTERM}),
+    ).run([listener])
+
+
+def _end_with_parent() -> None:
+    """Drain as if told to, if the parent is gone without a word: the port must become free."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

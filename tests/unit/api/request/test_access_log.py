@@ -1,0 +1,99 @@
+"""The access line, put together by hand where that is safe."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from example_service.api.request.access_log import AccessLog
+from example_service.core import context
+from example_service.core.logging import configure_logging
+from example_service.core.settings import Settings
+from example_service.core.settings.model import LogSettings
+
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def access_log(**log: Any) -> AccessLog:
+    """An access log with these settings."""
+    settings = Settings(environment="test", log=LogSettings(**log))
+    configure_logging(settings)
+    return AccessLog(settings)
+
+
+def write(log: AccessLog, **different: Any) -> None:
+    """Write a line as the middleware does."""
+    identity = ("mine", TRACEPARENT, ())
+    token = context.identity.set(identity)
+    fields = {
+        "method": "GET",
+        "route": "/items/{item_id}",
+        "status": 200,
+        "duration_seconds": 0.0123456789,
+        "client": "192.0.2.1",
+    }
+    log.write(identity, **{**fields, **different})
+    context.identity.reset(token)
+
+
+@pytest.mark.parametrize("client", ["192.0.2.1", "::1", None])
+def test_the_line_is_the_one_that_structlog_would_write(
+    client: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same members, same order, same values: readers of the log cannot tell the ways apart."""
+    log = access_log()
+    write(log, client=client)
+    monkeypatch.setattr(log, "_write_finished", None)
+    write(log, client=client)
+    by_hand, by_structlog = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert list(by_hand) == list(by_structlog)
+    assert len(by_hand.pop("timestamp")) == len(by_structlog.pop("timestamp"))
+    assert by_hand == by_structlog
+
+
+@given(method=st.text(), route=st.text(), client=st.text())
+def test_any_text_is_escaped(method: str, route: str, client: str) -> None:
+    """One line, ASCII, valid JSON, and the same text again when it is read."""
+    log = access_log()
+    written: list[str] = []
+    log._write_finished = written.append
+    write(log, method=method, route=route, client=client)
+    (line,) = written
+    assert line.isascii()
+    assert line.isprintable()
+    read = json.loads(line)
+    assert (read["method"], read["route"], read["client"]) == (method, route, client)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 6.8e-05, 0.1, 12.0, 123456.789])
+def test_durations_are_numbers_in_microseconds(
+    seconds: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However short or long."""
+    write(access_log(), duration_seconds=seconds)
+    assert json.loads(capsys.readouterr().out)["duration_seconds"] == round(seconds, 6)
+
+
+def test_people_get_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a console the line is for reading, with control characters escaped."""
+    write(access_log(format="console"), method="\x1b[31m")
+    line = capsys.readouterr().out
+    assert "route=/items/{item_id}" in line
+    assert "\x1b[31m" not in line
+    assert "mine" in line
+
+
+@pytest.mark.parametrize(
+    ("log", "is_on"),
+    [
+        ({}, True),
+        ({"access": False}, False),
+        ({"level": "DEBUG"}, True),
+        ({"level": "WARNING"}, False),
+    ],
+)
+def test_it_is_on_where_it_is_wanted_and_would_be_seen(log: dict[str, Any], is_on: bool) -> None:
+    """Its own setting and the level both decide."""
+    assert access_log(**log).is_on is is_on

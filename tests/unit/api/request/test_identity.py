@@ -1,0 +1,44 @@
+"""Ids of requests and traces; how callers see them is tested with the middleware."""
+
+import os
+import random
+
+import pytest
+
+from example_service.api.request.identity import new_identity
+
+
+def test_an_identity_is_ready_for_use() -> None:
+    """The headers say what the strings say."""
+    request_id, traceparent, headers = new_identity()
+    assert headers == (
+        (b"x-request-id", request_id.encode()),
+        (b"traceparent", traceparent.encode()),
+    )
+
+
+def test_a_seed_elsewhere_does_not_make_ids_repeat() -> None:
+    """Workers that seed Python's random numbers alike still have ids of their own."""
+    ids = set()
+    for _ in range(300):
+        random.seed(1)
+        ids.add(new_identity()[0])
+    assert len(ids) == 300
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_makes_other_ids() -> None:
+    """Neither the ids made ahead nor the generator's state are shared with the parent."""
+    new_identity()
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, "\n".join(new_identity()[0] for _ in range(200)).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        theirs = set(pipe.read().split())
+    os.waitpid(child, 0)
+    ours = {new_identity()[0] for _ in range(200)}
+    assert len(theirs) == len(ours) == 200
+    assert not theirs & ours

@@ -1,0 +1,203 @@
+"""What the doctor finds."""
+
+import asyncio
+import io
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from example_service.cli.doctor import doctor
+from example_service.core.exceptions import SettingsError
+from example_service.core.settings import load_settings
+from example_service.migrations import upgrade
+
+TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
+
+
+@pytest.fixture
+def upstream() -> Iterator[str]:
+    """A server that answers, though not with success."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def examine(monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[int, str]:
+    """The doctor's exit status and report with these variables set."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    report = io.StringIO()
+    return doctor(report), report.getvalue()
+
+
+def row(report: str, variable: str) -> list[str]:
+    """The cells of the first line about a variable."""
+    line = next(line for line in report.splitlines() if line.strip().startswith(variable))
+    return re.split(r"  +", line.strip())
+
+
+def test_every_setting_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that were given and defaults are told apart; each line stays a line."""
+    status, report = examine(monkeypatch, PORT="8080", HOST="a\tb", ADMIN__TOKEN=TOKEN)
+
+    assert status == 0
+    recovery = "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT"
+    assert row(report, "PORT") == ["PORT", "8080", "environment"]
+    assert row(report, "WORKERS") == ["WORKERS", "1", "default"]
+    assert row(report, recovery) == [recovery, "5.0", "default"]
+    assert row(report, "HOST") == ["HOST", r"'a\tb'", "environment"]
+
+
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report can be pasted into a ticket."""
+    _, report = examine(monkeypatch, ADMIN__TOKEN=TOKEN)
+
+    assert TOKEN not in report
+    assert row(report, "ADMIN__TOKEN")[1] == "********"
+
+
+def test_what_production_would_refuse_is_no_fault_in_development(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is told for information, and the sandbox counts as a provider."""
+    status, report = examine(monkeypatch)
+
+    assert status == 0
+    assert "Production would refuse" in report
+    assert "Faults" not in report
+    assert "the sandbox" in report
+    assert report.endswith("Nothing is wrong.\n")
+
+
+def test_what_production_refuses_is_a_fault_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings are shown nevertheless."""
+    status, report = examine(monkeypatch, ENVIRONMENT="production")
+
+    assert status == 1
+    assert "Faults" in report
+    assert "Production would refuse" not in report
+    assert row(report, "ENVIRONMENT")[1] == "production"
+    assert report.endswith("Something is wrong; see above.\n")
+
+
+def test_a_misspelt_group_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that can be read are shown, and what has no effect is named."""
+    status, report = examine(monkeypatch, LIMIT__MAX_BODY_BYTES="1")
+
+    assert status == 1
+    assert "did you mean LIMITS__MAX_BODY_BYTES?" in report
+
+
+def test_invalid_settings_leave_nothing_to_examine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line shows the table and exits with 2."""
+    with pytest.raises(SettingsError):
+        examine(monkeypatch, PORT="x")
+
+
+def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`LOG_LEVEL` may be another program's, so it is no fault."""
+    status, report = examine(monkeypatch, LOG_LEVEL="debug")
+
+    assert status == 0
+    assert "did you mean LOG__LEVEL?" in report
+
+
+def test_a_database_that_is_not_there_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `make run` makes it; looking for it does not."""
+    status, report = examine(monkeypatch)
+
+    assert status == 0
+    assert "not there yet" in report
+
+
+def test_a_database_with_its_schema_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked, and so is the revision of its schema."""
+    asyncio.run(upgrade(load_settings()))
+
+    status, report = examine(monkeypatch)
+
+    assert status == 0
+    assert "answers, and its schema is up to date" in report
+
+
+def test_a_schema_that_is_behind_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What has to be done is told."""
+    file = tmp_path / "empty.sqlite3"
+    file.touch()
+
+    status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{file}")
+
+    assert status == 1
+    assert "run `example-service migrate`" in report
+
+
+def test_a_database_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was looked for is told, without the password."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+
+    status, report = examine(
+        monkeypatch, DATABASE_URL=f"postgresql://me:{TOKEN}@127.0.0.1:{port}/d"
+    )
+
+    assert status == 1
+    assert f"me:***@127.0.0.1:{port}/d" in report
+    assert TOKEN not in report
+
+
+def test_a_provider_that_answers_is_well(monkeypatch: pytest.MonkeyPatch, upstream: str) -> None:
+    """Any answer will do, for the base URL need not be a page."""
+    status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=upstream)
+
+    assert status == 0
+    assert f"{upstream.removeprefix('http://')} answers" in report
+
+
+def test_a_provider_that_refuses_connections_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is told."""
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        url = f"http://127.0.0.1:{gone.getsockname()[1]}"
+
+    status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=url)
+
+    assert status == 1
+    assert "refused" in report
+
+
+def test_a_provider_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor waits for a limited time only."""
+    monkeypatch.setattr("example_service.cli.doctor.UPSTREAM_LIMIT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=url)
+
+    assert status == 1
+    assert "127.0.0.1" in report
+
+
+def test_no_provider_is_needed_under_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests bring their own."""
+    status, report = examine(monkeypatch, ENVIRONMENT="test")
+
+    assert status == 0
+    assert "payment provider  not set" in report

@@ -1,0 +1,87 @@
+"""What `example-service migrate` says, and how it ends."""
+
+import io
+import re
+import socket
+
+import pytest
+
+from example_service.cli import main
+from example_service.cli.migrate import migrate
+from example_service.core.settings import Settings
+from example_service.migrations import MigrationError, head_revision
+from tests.databases import settings_for
+
+
+def test_it_tells_what_it_did(empty_database: Settings) -> None:
+    """The first time from which revision to which, and afterwards that nothing was missing."""
+    output = io.StringIO()
+    statuses = [migrate(empty_database, output) for _ in range(2)]
+
+    assert statuses == [0, 0]
+    migrated, up_to_date = output.getvalue().splitlines()
+    head = head_revision()
+    assert re.fullmatch(rf"Migrated (postgresql|sqlite)\S+ from nothing to {head}\.", migrated)
+    assert re.fullmatch(rf"The schema of \S+ is up to date \({head}\)\.", up_to_date)
+
+
+@pytest.mark.integration
+def test_a_password_is_never_shown(
+    postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither where it works, nor where it fails."""
+    right = postgres_settings.database_url.get_secret_value().replace("@", ":secret@")
+    wrong = right.replace("/migrated", "/nowhere")
+    statuses = []
+    for url in (right, wrong):
+        monkeypatch.setenv("DATABASE_URL", url)
+        statuses.append(main(["migrate"]))
+
+    output = capsys.readouterr()
+    assert statuses == [0, 1]
+    assert "postgres:***@" in output.out
+    assert 'database "nowhere" does not exist' in output.err
+    assert "secret" not in output.out + output.err
+
+
+def test_a_database_that_cannot_be_reached_is_one_line_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the database and the reason, and the exit status is 1."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://me:secret@127.0.0.1:{port}/payments")
+        assert main(["migrate"]) == 1
+
+    output = capsys.readouterr()
+    (line,) = output.err.splitlines()
+    assert line.startswith(
+        f"The database postgresql+asyncpg://me:***@127.0.0.1:{port}/payments could not be migrated:"
+    )
+    assert "refused" in line or "Connect call failed" in line
+    assert (output.out, "secret" in line) == ("", False)
+
+
+def test_a_silent_database_has_a_reason_in_words() -> None:
+    """The time limit's own error has no text."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/payments?sslmode=disable"
+        limits = settings_for(url).database.model_copy(update={"connect_timeout_seconds": 0.01})
+        settings = settings_for(url).model_copy(update={"database": limits})
+        with pytest.raises(MigrationError, match=r"could not be migrated: TimeoutError$"):
+            migrate(settings, io.StringIO())
+
+
+@pytest.mark.parametrize("variables", [{"DATABASE_URL": "mysql://h/d"}, {"WORKERS": "many"}])
+def test_unusable_settings_are_a_table_on_standard_error(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status is 2, and nothing is connected."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert main(["migrate"]) == 2
+
+    output = capsys.readouterr()
+    assert (output.out, "PROBLEM" in output.err) == ("", True)

@@ -1,0 +1,149 @@
+"""What production refuses, and what it lets pass."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from example_service.core.settings import Settings
+from example_service.core.settings.model import (
+    AdminSettings,
+    HTTPSettings,
+    LimitSettings,
+    PaymentProviderSettings,
+    PaymentSettings,
+    SandboxSettings,
+)
+from example_service.core.settings.production import production_problems
+
+GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
+GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"
+
+
+def settings_with(**changes: Any) -> Settings:
+    """Settings that are fit for production, but for the changes."""
+    fit: dict[str, Any] = {
+        "environment": "production",
+        "database_url": SecretStr(GOOD_DATABASE),
+        "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
+        "http": HTTPSettings(allowed_hosts=["api.shop.com", "*.shop.com"]),
+    }
+    return Settings(**(fit | changes))
+
+
+def refused(settings: Settings) -> list[str]:
+    """The variables that are refused."""
+    return [problem.variable for problem in production_problems(settings)]
+
+
+def test_fit_settings_pass() -> None:
+    """Nothing is refused where nothing is unsafe: a token, subdomains and origins included."""
+    settings = settings_with(
+        admin=AdminSettings(token=SecretStr(GOOD_TOKEN)),
+        http=HTTPSettings(
+            allowed_hosts=["*.shop.com"],
+            cors_origins=["https://shop.com"],
+            trusted_proxies=["*"],
+        ),
+    )
+
+    assert refused(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("base_url", "reason"),
+    [
+        (None, "not set"),
+        ("http://api.payment-provider.com", "https://"),
+        ("https://localhost:8443", "this machine"),
+        ("https://sandbox.localhost", "this machine"),
+        ("http://127.0.0.1:9000", "this machine"),
+        ("https://[::1]:9000", "this machine"),
+        ("https://0.0.0.0", "this machine"),
+        ("https://sandbox.payment-provider.com", "sandbox"),
+        ("https://api-sandbox.payment-provider.com/v1", "sandbox"),
+    ],
+)
+def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
+    """No provider, one without encryption, and one that charges nobody are refused."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    (problem,) = production_problems(settings)
+
+    assert problem.variable == "PAYMENT_PROVIDER__BASE_URL"
+    assert reason in problem.problem
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["https://10.1.2.3:8443", "https://api.sandboxes-and-toys.com", "https://pay.com/sandbox-team"],
+)
+def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
+    """A private network, another word and a path are no sandbox."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    assert refused(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite:///var/database.sqlite3", "PostgreSQL"),
+        ("postgresql://shop:shop@db.internal/shop", "guessed"),
+        ("postgresql://sh%40p:sh%40p@db.internal/shop", "guessed"),
+        ("postgresql://shop:postgres@db.internal/shop", "guessed"),
+        ("postgresql://shop:change-me-now@db.internal/shop", "guessed"),
+        ("postgresql://shop:1111111111@db.internal/shop", "guessed"),
+    ],
+)
+def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
+    """A file of one machine and a password that can be guessed are refused, without showing it."""
+    (problem,) = production_problems(settings_with(database_url=SecretStr(url)))
+
+    assert problem.variable == "DATABASE_URL"
+    assert reason in problem.problem
+    assert url not in f"{problem.problem} {problem.example}"
+
+
+def test_a_database_without_a_password_passes() -> None:
+    """Sockets, certificates and trusted networks need none."""
+    assert refused(settings_with(database_url=SecretStr("postgresql://shop@db/shop"))) == []
+
+
+def test_a_payment_is_held_for_longer_than_the_provider_may_take() -> None:
+    """Otherwise a second worker would ask while the first still waits for the answer."""
+    settings = settings_with(payments=PaymentSettings(claim_seconds=3.0))
+
+    assert refused(settings) == ["PAYMENTS__CLAIM_SECONDS"]
+
+
+def test_the_provider_must_be_given_up_before_the_request_is() -> None:
+    """Otherwise its hanging would look like the client's cancellation, and open no circuit."""
+    settings = settings_with(limits=LimitSettings(request_timeout_seconds=2.0))
+
+    assert refused(settings) == ["PAYMENT_PROVIDER__TIMEOUT_SECONDS"]
+
+
+def test_the_sandbox_has_no_place_in_production() -> None:
+    """Its switches are refused even beside a real provider."""
+    sandbox = SandboxSettings(control_url="http://127.0.0.1:9000")
+
+    assert refused(settings_with(sandbox=sandbox)) == ["SANDBOX__CONTROL_URL"]
+
+
+def test_any_host_and_any_origin_are_refused() -> None:
+    """The asterisk that development has by default must be replaced."""
+    http = HTTPSettings(allowed_hosts=["api.shop.com", "*"], cors_origins=["*"])
+
+    assert refused(settings_with(http=http)) == ["HTTP__ALLOWED_HOSTS", "HTTP__CORS_ORIGINS"]
+
+
+@pytest.mark.parametrize("token", ["0" * 32, "abcabcabcabcabcabc", "please-Change-Me-now-1"])
+def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
+    """A token is not repeated characters and not a placeholder; the refusal does not show it."""
+    settings = settings_with(admin=AdminSettings(token=SecretStr(token)))
+
+    (problem,) = production_problems(settings)
+
+    assert problem.variable == "ADMIN__TOKEN"
+    assert token not in f"{problem.problem} {problem.example}"

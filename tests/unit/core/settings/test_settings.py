@@ -1,0 +1,361 @@
+"""Reading the settings from the environment and `.env`."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dotenv import dotenv_values
+from pydantic import SecretStr, ValidationError
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.core.settings import Settings, load_settings
+from example_service.core.settings.loading import read_settings, variable_sources
+from example_service.core.settings.model import (
+    AdminSettings,
+    CircuitBreakerSettings,
+    PaymentSettings,
+    ShutdownSettings,
+)
+from example_service.core.settings.variables import variables
+
+ENV_EXAMPLE = Path(__file__).parents[4] / ".env.example"
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path where `.env` is looked for; nothing is there yet."""
+    path = tmp_path / ".env"
+    monkeypatch.setitem(Settings.model_config, "env_file", path)
+    return path
+
+
+def set_variables(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    """Put variables into the environment until the end of the test."""
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+
+
+def problems_of(**values: str) -> dict[str, str]:
+    """What is said about settings that must be refused, by variable."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_variables(monkeypatch, **values)
+        with pytest.raises(SettingsError) as refusal:
+            load_settings()
+    return {problem.variable: problem.problem for problem in refusal.value.problems}
+
+
+def test_nothing_needs_to_be_set_for_development() -> None:
+    """An empty environment gives settings that run on a developer's machine."""
+    settings = load_settings()
+
+    assert settings.environment == "development"
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
+    assert settings.payment_provider.base_url is None
+    assert settings.admin.token is None
+
+
+def test_variables_reach_the_fields_of_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group and its field are joined by two underscores, in any case."""
+    set_variables(monkeypatch, LIMITS__MAX_BODY_BYTES="5", log__level="debug", PORT="9")
+
+    settings = load_settings()
+
+    assert settings.limits.max_body_bytes == 5
+    assert settings.log.level == "DEBUG"
+    assert settings.port == 9
+
+
+def test_the_environment_wins_over_the_file(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `.env` says holds until a variable says otherwise; both leave defaults alone."""
+    env_file.write_text("PORT=1\nLIMITS__MAX_BODY_BYTES=2\nSOMEBODY_ELSES=3\n")
+    set_variables(monkeypatch, PORT="7")
+
+    settings = load_settings()
+
+    assert (settings.port, settings.limits.max_body_bytes, settings.workers) == (7, 2, 1)
+
+
+def test_the_source_of_each_value_is_known(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is not listed has its default, an empty variable included."""
+    env_file.write_text("PORT=1\nLIMITS__MAX_BODY_BYTES=2\nHOST=\n")
+    set_variables(monkeypatch, PORT="7", WORKERS="")
+
+    sources = variable_sources()
+
+    assert sources["PORT"] == "environment"
+    assert sources["LIMITS__MAX_BODY_BYTES"] == ".env"
+    assert "HOST" not in sources
+    assert "WORKERS" not in sources
+
+
+def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files hand on variables that are not set as empty ones."""
+    set_variables(monkeypatch, PORT="", ADMIN__TOKEN="", HTTP__ALLOWED_HOSTS="")
+
+    assert load_settings() == Settings()
+
+
+@pytest.mark.parametrize("text", ['["a.example", "*.b.example"]', "a.example, *.B.example"])
+def test_lists_are_json_or_separated_by_commas(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of writing a list mean the same."""
+    set_variables(monkeypatch, HTTP__ALLOWED_HOSTS=text)
+
+    assert load_settings().http.allowed_hosts == ["a.example", "*.b.example"]
+
+
+def test_a_variable_named_like_a_group_is_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ADMIN=yes` of another program neither fails nor changes anything."""
+    set_variables(monkeypatch, ADMIN="yes", LOG="debug", LIMITS='{"max_body_bytes": 1}')
+
+    assert load_settings() == Settings()
+
+
+def test_a_breaker_gets_only_the_parameters_that_were_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Everything else is left to the code, and `critical` is not the breaker's business."""
+    set_variables(
+        monkeypatch,
+        CIRCUIT_BREAKERS__SEARCH__FAILURE_THRESHOLD="3",
+        CIRCUIT_BREAKERS__SEARCH__CRITICAL="true",
+    )
+
+    search = load_settings().circuit_breakers["search"]
+
+    assert search.parameters() == {"failure_threshold": 3}
+    assert search.critical
+
+
+def test_the_payment_breaker_recovers_quickly_in_development_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The demonstration does not take a minute, and nothing else is changed by it."""
+    set_variables(monkeypatch, CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD="3")
+
+    payment = load_settings().circuit_breakers["payment"]
+
+    assert payment.parameters() == {"failure_threshold": 3, "recovery_timeout": 5.0}
+    assert Settings(environment="test").circuit_breakers["payment"].recovery_timeout is None
+    assert Settings(environment="production").circuit_breakers["payment"].recovery_timeout is None
+
+
+def test_a_given_recovery_timeout_stays_in_development() -> None:
+    """The quick demonstration is a default."""
+    given = {"payment": CircuitBreakerSettings(recovery_timeout=30.0)}
+
+    assert Settings(circuit_breakers=given).circuit_breakers == given
+
+
+def test_production_drains_for_five_seconds_unless_told_otherwise() -> None:
+    """Balancers need the time, and developers do not."""
+    no_drain = ShutdownSettings(drain_seconds=0.0)
+
+    assert Settings().shutdown.drain_seconds == 0.0
+    assert Settings(environment="production").shutdown.drain_seconds == 5.0
+    assert Settings(environment="production", shutdown=no_drain).shutdown.drain_seconds == 0.0
+
+
+def test_no_worker_finishes_payments_under_test_unless_told_to() -> None:
+    """What a test looks at does not change behind its back."""
+    assert Settings().payments.worker
+    assert not Settings(environment="test").payments.worker
+    assert Settings(environment="test", payments=PaymentSettings(worker=True)).payments.worker
+
+
+def test_settings_are_read_only() -> None:
+    """Nobody changes a setting behind the back of those who have read it."""
+    settings = Settings()
+
+    with pytest.raises(ValidationError):
+        settings.port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        settings.limits.max_body_bytes = 1  # type: ignore[misc]
+
+
+def test_every_invalid_variable_is_named_at_once() -> None:
+    """All problems are found in one attempt, unknown variables among them."""
+    problems = problems_of(
+        PORT="eighty",
+        ENVIRONMENT="staging",
+        LIMITS__MAX_BODY="5",
+        CIRCUIT_BREAKERS__DATABASE__RECOVERY_TIMEOUT="nan",
+    )
+
+    assert set(problems) == {
+        "PORT",
+        "ENVIRONMENT",
+        "LIMITS__MAX_BODY",
+        "CIRCUIT_BREAKERS__DATABASE__RECOVERY_TIMEOUT",
+    }
+    assert "integer" in problems["PORT"]
+    assert "'development', 'test' or 'production'" in problems["ENVIRONMENT"]
+    assert "did you mean LIMITS__MAX_BODY_BYTES?" in problems["LIMITS__MAX_BODY"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("WORKERS", "0"),
+        ("LOG__LEVEL", "loud"),
+        ("LOG__FORMAT", "xml"),
+        ("LIMITS__MAX_BODY_BYTES", "0"),
+        ("LIMITS__REQUEST_TIMEOUT_SECONDS", "0"),
+        ("LIMITS__REQUEST_TIMEOUT_SECONDS", "inf"),
+        ("LIMITS__MAX_CONCURRENT_REQUESTS", "0"),
+        ("SHUTDOWN__DRAIN_SECONDS", "-1"),
+        ("SHUTDOWN__GRACE_SECONDS", "nan"),
+        ("HTTP__ALLOWED_HOSTS", "[]"),
+        ("PAYMENT_PROVIDER__TIMEOUT_SECONDS", "soon"),
+        ("SANDBOX__SEED", "-1"),
+        ("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "0"),
+        ("CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT", "0"),
+        ("CIRCUIT_BREAKERS__PAYMENT__CRITICAL", "perhaps"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: str) -> None:
+    """Each number has its range, and the variable is named."""
+    assert set(problems_of(**{name: value})) == {name}
+
+
+def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the table nor the exception behind it shows a token that was refused."""
+    set_variables(monkeypatch, ADMIN__TOKEN="hunter2")
+
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    with pytest.raises(ValidationError) as behind:
+        Settings()
+
+    assert "ADMIN__TOKEN" in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
+    assert "hunter2" not in str(behind.value)
+    assert "hunter2" not in repr(refusal.value)
+
+
+def test_a_secret_is_masked_where_settings_are_shown() -> None:
+    """Printing or logging the settings by mistake does not give the token away."""
+    settings = Settings(admin=AdminSettings(token=SecretStr("0123456789abcdef")))
+
+    assert "0123456789abcdef" not in repr(settings)
+    assert "0123456789abcdef" not in settings.model_dump_json()
+
+
+def test_production_is_refused_what_development_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defaults of development do not reach production."""
+    problems = problems_of(ENVIRONMENT="production")
+    set_variables(
+        monkeypatch,
+        ENVIRONMENT="production",
+        DATABASE_URL="postgresql://shop:Wm8-tY3pQz51@db.internal/shop",
+        PAYMENT_PROVIDER__BASE_URL="https://api.payment-provider.com",
+        HTTP__ALLOWED_HOSTS="api.shop.com",
+    )
+
+    assert set(problems) == {"DATABASE_URL", "PAYMENT_PROVIDER__BASE_URL", "HTTP__ALLOWED_HOSTS"}
+    assert load_settings().environment == "production"
+
+
+def test_reading_does_not_judge_what_production_would_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`doctor` shows the settings that production refuses."""
+    set_variables(monkeypatch, ENVIRONMENT="production")
+
+    settings, problems = read_settings()
+
+    assert settings is not None
+    assert settings.environment == "production"
+    assert problems == []
+
+
+def test_a_file_that_is_no_text_is_a_problem_of_its_own(env_file: Path) -> None:
+    """Whatever lies at `.env`, the refusal is a table and no traceback."""
+    env_file.write_bytes(b"PORT=\xff")
+
+    settings, problems = read_settings()
+
+    assert settings is None
+    assert problems == [SettingProblem(".env", "cannot be read: is not UTF-8 text")]
+
+
+def test_a_file_that_may_not_be_read_is_a_problem_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The system's reason is told."""
+
+    def refuse(_: type[Settings]) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("example_service.core.settings.loading.DotEnvSettingsSource", refuse)
+
+    settings, problems = read_settings()
+
+    assert settings is None
+    assert problems == [SettingProblem(".env", "cannot be read: Permission denied")]
+
+
+def documented_variables() -> dict[str, str]:
+    """The variables of `.env.example` with their values, taken out of their comments."""
+    lines = ENV_EXAMPLE.read_text().splitlines()
+    assignments = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
+    pairs = [line.partition("=") for line in assignments]
+    return {name: value for name, equals, value in pairs if equals and name.isupper()}
+
+
+def test_the_example_file_holds_every_setting_with_its_default() -> None:
+    """`.env.example` and the settings classes name the same variables and the same defaults."""
+    known = variables(Settings, ["payment"])
+
+    assert documented_variables() == {v.name: v.default_text for v in known}
+
+
+def test_the_example_file_changes_nothing_as_it_is(env_file: Path) -> None:
+    """Copied, it sets nothing; with every comment sign taken away, it sets the defaults."""
+    assert dotenv_values(ENV_EXAMPLE) == {}
+
+    pairs = documented_variables().items()
+    env_file.write_text("".join(f"{name}={value}\n" for name, value in pairs))
+
+    assert load_settings() == Settings(_env_file=None)
+
+
+def test_each_setting_says_what_it_means() -> None:
+    """No field is without a description."""
+    known = variables(Settings, ["payment"])
+
+    assert [v.name for v in known if not v.field.description] == []
+
+
+def test_each_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples that a refusal shows would themselves be accepted, commands aside."""
+    for variable in variables(Settings, ["payment"]):
+        name, _, value = variable.example.partition("=")
+        if not value.startswith("$("):
+            set_variables(monkeypatch, **{name: value})
+
+    load_settings()
+
+
+def test_problems_carry_an_example() -> None:
+    """What is refused comes with a line that would do."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        set_variables(monkeypatch, PORT="x")
+        _, problems = read_settings()
+
+    expected = SettingProblem(
+        "PORT", "should be a valid integer, unable to parse string as an integer", "PORT=8000"
+    )
+    assert problems == [expected]
+
+
+def test_a_group_refuses_a_field_that_it_does_not_have() -> None:
+    """A misspelt argument in code is an error, too."""
+    fields: dict[str, Any] = {"drain": 1.0}
+
+    with pytest.raises(ValidationError, match="drain"):
+        ShutdownSettings(**fields)

@@ -1,0 +1,174 @@
+"""How settings that need more than a range are read."""
+
+import re
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from example_service.core.settings.types import (
+    HTTPURL,
+    DatabaseURL,
+    HeaderToken,
+    HostPatterns,
+    Origins,
+    ProxyAddresses,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("https://api.example.com/", "https://api.example.com"),
+        ("http://127.0.0.1:8080/v2/", "http://127.0.0.1:8080/v2"),
+        ("http://[::1]:9", "http://[::1]:9"),
+    ],
+)
+def test_a_url_never_ends_in_a_slash(given: str, read: str) -> None:
+    """Paths can be appended to what is read."""
+    assert TypeAdapter(HTTPURL).validate_python(given) == read
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.example.com",
+        "ftp://api.example.com",
+        "https://",
+        "https://host:port",
+        "https://host:hunter2",
+        "https://host:99999",
+        "https://[::1",
+        "https://user:hunter2@host",
+        "https://token@host",
+        "https://host?key=hunter2",
+        "https://host#part",
+        "https://host/a b",
+        "https://host/\n",
+        "https://höst",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
+    """Credentials that somebody put into it are not in the message."""
+    with pytest.raises(ValidationError) as refusal:
+        TypeAdapter(HTTPURL).validate_python(url)
+
+    message = refusal.value.errors(include_input=False)[0]["msg"]
+    assert "should be a URL" in message or "must not hold" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///var/database.sqlite3",
+        "sqlite:////srv/data/it's mine.db",
+        "postgresql://db/shop",
+        "postgres://shop:p%40ss@db.internal:5433/shop",
+        "postgresql+asyncpg://shop@[::1]/shop?sslmode=require",
+    ],
+)
+def test_a_database_url_is_postgresql_or_a_file(url: str) -> None:
+    """The forms in which databases are handed out are read, and kept secret."""
+    read = TypeAdapter(DatabaseURL).validate_python(url)
+
+    assert read.get_secret_value() == url
+    assert url not in repr(read)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "hunter2",
+        "mysql://root:hunter2@db/shop",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///a?mode=hunter2",
+        "sqlite+pysqlite:///a",
+        "postgresql://shop:hunter2@db",
+        "postgresql://shop:hunter2@db/",
+        "postgresql://shop:hunter2@db/a/b",
+        "postgresql:///shop",
+        "postgresql://shop:hunter2@db:0/shop",
+        "postgresql://shop:hunter2@db:x/shop",
+        "postgresql://shop:hunter2 @db/shop",
+        "postgresql://shop:hunter#2@db/shop",
+        "postgresql://shop:hunter2@db/shop?hunter2",
+        "postgresql://shop:hunter2@db/shop?sslmode=hunter2",
+        "postgresql://shop:hunter2@db/shop?sslmode=require&sslmode=disable",
+        "postgresql://shop@db/shop?password=hunter2",
+    ],
+)
+def test_a_database_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
+    """The message says which form is read, and holds no password."""
+    with pytest.raises(ValidationError) as refusal:
+        TypeAdapter(DatabaseURL).validate_python(url)
+
+    message = refusal.value.errors(include_input=False)[0]["msg"]
+    assert re.search("should be|should begin|may have no option", message)
+    assert "hunter2" not in message
+
+
+def test_origins_are_lower_case_and_have_no_path() -> None:
+    """What browsers send as `Origin` is what can be compared."""
+    origins = TypeAdapter(Origins)
+
+    assert origins.validate_python("https://App.example.com:8443,*") == [
+        "https://app.example.com:8443",
+        "*",
+    ]
+    for wrong in ("https://app.example.com/", "https://app.example.com/shop", "app.example.com"):
+        with pytest.raises(ValidationError):
+            origins.validate_python(wrong)
+
+
+def test_hosts_are_names_without_scheme_and_port() -> None:
+    """What the `Host` header is compared to has neither."""
+    hosts = TypeAdapter(HostPatterns)
+
+    assert hosts.validate_python(["API.example.com", "*.example.com", "127.0.0.1", "*"]) == [
+        "api.example.com",
+        "*.example.com",
+        "127.0.0.1",
+        "*",
+    ]
+    for wrong in ("https://a.example", "a.example:80", "a.*.example", "*a.example", "a b", ""):
+        with pytest.raises(ValidationError):
+            hosts.validate_python([wrong])
+
+
+def test_proxies_are_addresses_or_networks() -> None:
+    """A host name cannot be compared to a peer's address."""
+    proxies = TypeAdapter(ProxyAddresses)
+
+    assert proxies.validate_python("10.0.0.0/8, 192.168.0.1, *") == [
+        "10.0.0.0/8",
+        "192.168.0.1/32",
+        "*",
+    ]
+    for wrong in ("proxy.example.com", "10.0.0.1/8", "10.0.0.0/99"):
+        with pytest.raises(ValidationError):
+            proxies.validate_python(wrong)
+
+
+def test_a_list_that_is_no_json_is_refused() -> None:
+    """A bracket announces a JSON array."""
+    with pytest.raises(ValidationError, match="JSON array"):
+        TypeAdapter(Origins).validate_python('["https://a.example"')
+
+
+@pytest.mark.parametrize(
+    "token", ["short", "has a space in it", "tab\tis-no-visible-one", "ü" * 16]
+)
+def test_a_token_fits_into_a_header(token: str) -> None:
+    """It is long enough, and holds nothing that a header could not carry."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(HeaderToken).validate_python(token)
+
+
+def test_a_long_visible_token_is_taken() -> None:
+    """Sixteen characters are enough."""
+    token = TypeAdapter(HeaderToken).validate_python("0123456789-ABC~!")
+
+    assert token.get_secret_value() == "0123456789-ABC~!"

@@ -1,0 +1,140 @@
+"""Names of variables, and those that are misspelt."""
+
+from typing import Annotated
+
+import pytest
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings
+
+from example_service.core.settings.variables import (
+    as_text,
+    group_names,
+    unknown_variables,
+    variables,
+)
+
+
+class Fruit(BaseModel):
+    """A group."""
+
+    weight_grams: float = Field(default=1.5, examples=[2.5])
+    label: str | None = None
+    pin: Annotated[SecretStr, AfterValidator(lambda pin: pin)] | None = None
+
+
+class Basket(BaseSettings):
+    """Settings with every kind of field."""
+
+    size: int = 3
+    delivery_day: str = "Monday"
+    fruit: Fruit = Fruit()
+    prices: dict[str, Fruit] = {}
+
+
+def test_each_field_has_one_variable() -> None:
+    """Groups and the given keys of mappings are unfolded in the order of declaration."""
+    names = [variable.name for variable in variables(Basket, ["apple"])]
+
+    assert names == [
+        "SIZE",
+        "DELIVERY_DAY",
+        "FRUIT__WEIGHT_GRAMS",
+        "FRUIT__LABEL",
+        "FRUIT__PIN",
+        "PRICES__APPLE__WEIGHT_GRAMS",
+        "PRICES__APPLE__LABEL",
+        "PRICES__APPLE__PIN",
+    ]
+
+
+def test_values_are_found_through_groups_and_mappings() -> None:
+    """The path of a variable leads to the value of its field."""
+    basket = Basket(prices={"apple": Fruit(label="red")})
+
+    values = {v.name: v.value_in(basket) for v in variables(Basket, ["apple"])}
+
+    assert values["SIZE"] == 3
+    assert values["FRUIT__WEIGHT_GRAMS"] == 1.5
+    assert values["PRICES__APPLE__LABEL"] == "red"
+
+
+def test_secrets_are_known() -> None:
+    """An optional secret is one, too."""
+    secrets = [v.name for v in variables(Basket, []) if v.is_secret]
+
+    assert secrets == ["FRUIT__PIN"]
+
+
+def test_groups_and_mappings_are_told_apart() -> None:
+    """Plain fields are neither."""
+    assert group_names(Basket) == {"fruit": False, "prices": True}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (True, "true"), (1.5, "1.5"), ("a", "a"), (["*"], '["*"]')]
+)
+def test_values_are_written_as_in_the_environment(value: object, text: str) -> None:
+    """What is shown can be copied into `.env`."""
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FRUIT__WEIGHT", "FRUIT__WEIGHT_GRAMS"),
+        ("FRUITS__WEIGHT_GRAMS", "FRUIT__WEIGHT_GRAMS"),
+        ("fruit__lable", "FRUIT__LABEL"),
+        ("PRICES__PEAR__LABLE", "PRICES__PEAR__LABEL"),
+        ("PRICE__PLUM__LABEL", "PRICES__PLUM__LABEL"),
+        ("FRUIT__COLOUR_OF_THE_PEEL", None),
+        ("PRICES__APPLE", "PRICES__APPLE__WEIGHT_GRAMS"),
+        ("PRICES__", None),
+        ("PRICES", "PRICES__APPLE__WEIGHT_GRAMS"),
+        ("PRICES_APPLE_LABEL", "PRICES__APPLE__LABEL"),
+        ("PRICES_PLUM_LABEL", "PRICES__APPLE__LABEL"),
+        ("DELIVERY__DAY", "DELIVERY_DAY"),
+        ("DELIVRY_DAY", "DELIVERY_DAY"),
+    ],
+)
+def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
+    """What was probably meant is named where there is something close."""
+    problems = unknown_variables(Basket, [name, "PRICES__APPLE__LABEL"])
+
+    (problem,) = problems
+    assert problem.variable == name.upper()
+    if meant is not None:
+        assert f"did you mean {meant}?" in problem.problem
+        assert problem.example.startswith(f"{meant}=")
+
+
+def test_names_of_other_programs_are_left_alone() -> None:
+    """Nothing is said about variables outside of the groups, nor about right ones."""
+    names = [
+        *(
+            "SIZE",
+            "SIZES",
+            "SIZE__X",
+            "PATH",
+            "DELIVERY_DATE",
+            "DELIVERY_DAY_2",
+            "DELIVERY",
+            "PRICES_OF_OIL",
+        ),
+        *(
+            "FRUIT",
+            "FRUIT_LABEL",
+            "MY_FRUIT_LABEL",
+            "MY_FRUIT__LABEL",
+            "TREE__LABEL",
+            "FRUIT__LABEL",
+        ),
+    ]
+
+    assert unknown_variables(Basket, [*names, "PRICES__PLUM__PIN"]) == []
+
+
+def test_control_characters_in_a_name_are_escaped() -> None:
+    """The table shows the name on one line."""
+    (problem,) = unknown_variables(Basket, ["FRUIT__\n\x1b[31m"])
+
+    assert problem.variable.isprintable()

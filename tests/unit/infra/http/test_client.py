@@ -1,0 +1,105 @@
+"""The client for outgoing HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import respx
+
+from example_service import __version__
+from example_service.core import context
+from example_service.core.settings import Settings
+from example_service.core.settings.model import PaymentProviderSettings
+from example_service.infra.http.client import create_http_client
+
+URL = "https://elsewhere.test/"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def settings() -> Settings:
+    """Settings with times that no default has."""
+    provider = PaymentProviderSettings(timeout_seconds=7.0, connect_timeout_seconds=3.0)
+    return Settings(environment="test", payment_provider=provider)
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """The client as the service makes it."""
+    async with create_http_client(settings) as client:
+        yield client
+
+
+async def sent_headers(client: httpx.AsyncClient) -> httpx.Headers:
+    """Send a request and return its headers as they left."""
+    with respx.mock:
+        route = respx.get(URL)
+        await client.get(URL)
+    return route.calls.last.request.headers
+
+
+def test_every_step_is_bounded_by_the_settings(client: httpx.AsyncClient) -> None:
+    """No wait is without an end."""
+    assert client.timeout == httpx.Timeout(connect=3.0, read=7.0, write=7.0, pool=3.0)
+
+
+async def test_requests_say_who_sends_them(client: httpx.AsyncClient) -> None:
+    """Whoever runs the other side can tell which service and version called."""
+    headers = await sent_headers(client)
+    assert headers["User-Agent"] == f"example-service/{__version__}"
+
+
+async def test_the_ids_of_the_request_being_served_go_along(client: httpx.AsyncClient) -> None:
+    """Concurrent requests each send their own."""
+
+    async def serve(request_id: str) -> httpx.Headers:
+        context.identity.set((request_id, TRACEPARENT, ()))
+        response = await client.get(URL)
+        return response.request.headers
+
+    with respx.mock:
+        respx.get(URL)
+        sent = await asyncio.gather(serve("one"), serve("two"))
+    assert [headers["X-Request-ID"] for headers in sent] == ["one", "two"]
+    assert [headers["traceparent"] for headers in sent] == [TRACEPARENT] * 2
+
+
+async def test_outside_a_request_no_ids_are_sent(client: httpx.AsyncClient) -> None:
+    """A background task does not pretend to serve somebody."""
+    headers = await sent_headers(client)
+    assert "X-Request-ID" not in headers
+    assert "traceparent" not in headers
+
+
+async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
+    """The session of one call never reaches the next."""
+    with respx.mock:
+        route = respx.get(URL).respond(headers={"Set-Cookie": "session=alice"})
+        await client.get(URL)
+        await client.get(URL)
+    assert "Cookie" not in route.calls.last.request.headers
+
+
+async def test_redirects_are_not_followed(client: httpx.AsyncClient) -> None:
+    """The redirect itself is the answer."""
+    with respx.mock:
+        respx.get(URL).respond(302, headers={"Location": "https://other.test/"})
+        assert (await client.get(URL)).status_code == 302
+
+
+async def test_a_proxy_is_used_for_others_and_never_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    """The sandbox stays reachable where the environment sends everything through a proxy."""
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with create_http_client(settings) as client:
+
+        def proxied(url: str) -> bool:
+            return client._transport_for_url(httpx.URL(url)) is not client._transport
+
+        assert proxied(URL)
+        for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000"):
+            assert not proxied(f"http://{host}/")

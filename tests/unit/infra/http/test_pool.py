@@ -1,0 +1,135 @@
+"""The pool of the HTTP client, whose requests end in every bad way."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import httpcore
+import httpx
+import pytest
+
+from example_service.infra.http.pool import ReclaimingTransport
+
+MAX_CONNECTIONS = 4
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Server:
+    """Answers every request, those for `/meeting` once as many have come as there are places."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.meeting = asyncio.Barrier(MAX_CONNECTIONS)
+        self._connections: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests on one connection."""
+        self._connections.append(writer)
+        try:
+            while request := await reader.readuntil(b"\r\n\r\n"):
+                if request.startswith(b"GET /meeting "):
+                    await self.meeting.wait()
+                writer.write(ANSWER)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for connection in self._connections:
+            connection.close()
+            await asyncio.gather(connection.wait_closed(), return_exceptions=True)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A server on a loopback port."""
+    server = Server()
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/"
+    yield server
+    listening.close()
+    await server.close()
+
+
+@pytest.fixture
+def inner() -> httpx.AsyncHTTPTransport:
+    """A transport with few connections."""
+    return httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS))
+
+
+@pytest.fixture
+async def client(inner: httpx.AsyncHTTPTransport) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that sends through it."""
+    async with httpx.AsyncClient(transport=ReclaimingTransport(inner), timeout=5) as client:
+        yield client
+
+
+async def assert_every_place_is_free(client: httpx.AsyncClient, server: Server) -> None:
+    """As many requests as there are places must be able to run at the same time."""
+    answers = await asyncio.gather(
+        *(client.get(server.url + "meeting") for _ in range(MAX_CONNECTIONS))
+    )
+    assert [answer.text for answer in answers] == ["ok"] * MAX_CONNECTIONS
+
+
+async def test_requests_cancelled_with_a_connection_in_hand_give_it_back(
+    client: httpx.AsyncClient, server: Server
+) -> None:
+    """Connections that were assigned and on which nothing ever ran are not kept."""
+    competing = [asyncio.create_task(client.get(server.url)) for _ in range(2 * MAX_CONNECTIONS)]
+    await asyncio.sleep(0)
+    # Each that ends hands its place to one that waits. That one has been cancelled, too, but has
+    # not had its turn to notice.
+    for task in competing:
+        task.cancel()
+    await asyncio.gather(*competing, return_exceptions=True)
+    await assert_every_place_is_free(client, server)
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_an_answer_may_be_cancelled_at_any_step(
+    steps: int, client: httpx.AsyncClient, server: Server
+) -> None:
+    """Also while it is being closed."""
+    for _ in range(MAX_CONNECTIONS):
+        async with client.stream("GET", server.url) as response:
+            reading = asyncio.create_task(response.aread())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+    await assert_every_place_is_free(client, server)
+
+
+async def test_a_storm_of_cancellations_costs_no_place(
+    client: httpx.AsyncClient, server: Server
+) -> None:
+    """Requests that compete for places, time out and are cancelled leave every place free."""
+    chance = random.Random(1)  # noqa: S311 - the moments are to be the same in each run
+
+    async def request() -> None:
+        async with asyncio.timeout(chance.uniform(0, 0.02)):
+            await client.get(server.url)
+
+    for _ in range(20):
+        storm = [asyncio.create_task(request()) for _ in range(MAX_CONNECTIONS * 5)]
+        await asyncio.sleep(chance.uniform(0, 0.01))
+        for task in storm[::3]:
+            task.cancel()
+        await asyncio.gather(*storm, return_exceptions=True)
+    await assert_every_place_is_free(client, server)
+
+
+async def test_who_waits_gets_a_place_that_others_have_lost(
+    inner: httpx.AsyncHTTPTransport, client: httpx.AsyncClient, server: Server
+) -> None:
+    """Not only the request that finds the lost places profits."""
+    pool: httpcore.AsyncConnectionPool = inner._pool
+    origin = httpcore.URL(server.url).origin
+    pool._connections += [pool.create_connection(origin) for _ in range(MAX_CONNECTIONS)]
+    waiting = asyncio.create_task(inner.handle_async_request(httpx.Request("GET", server.url)))
+    await asyncio.sleep(0)
+    assert (await client.get(server.url)).text == "ok"
+    answer = await waiting
+    assert await answer.aread() == b"ok"

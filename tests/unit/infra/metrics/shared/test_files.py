@@ -1,0 +1,122 @@
+"""The workers' files, while they live and when they have ended."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from example_service.infra.metrics.shared import files as shared_files
+from example_service.infra.metrics.shared.files import SharedFiles, put_away
+from example_service.infra.resilience import CircuitState
+from tests.unit.infra.metrics.fakes import FakeProcess
+
+Processes = Callable[[int], FakeProcess]
+Total = Callable[..., float | None]
+
+
+def test_a_file_that_has_just_been_made_is_passed_over(
+    process: Processes, directory: Path, total: Total
+) -> None:
+    """A worker that starts at this very moment does not spoil the scrape."""
+    one = process(1)
+    one.breakers.show(failures=1)
+    one.figures.copy()
+    (directory / "counter_2.db").touch()
+
+    assert total("circuit_breaker_failures_total", name="payment") == 1
+
+
+def test_an_ended_worker_has_nothing_in_flight(
+    process: Processes, directory: Path, total: Total
+) -> None:
+    """What was open or running in a worker that died counts no longer."""
+    dead, living = process(1), process(2)
+    dead.breakers.show(in_flight=2, state=CircuitState.OPEN)
+    living.breakers.show(in_flight=3)
+    for each in (dead, living):
+        each.requests.started()
+        each.figures.copy()
+
+    put_away(directory, 1)
+
+    assert total("circuit_breaker_calls_in_flight", name="payment") == 3
+    assert total("http_requests_in_flight") == 1
+    assert total("circuit_breaker_state", name="payment") == 0
+
+
+def test_counters_of_ended_workers_stay_in_the_sums(
+    process: Processes, directory: Path, total: Total
+) -> None:
+    """No figure goes down because a worker was replaced, be it by one of the same process id."""
+    for pid in (1, 2, 1, 3):
+        each = process(pid)
+        each.breakers.show(failures=2)
+        each.request(seconds=0.5)
+        each.figures.copy()
+        put_away(directory, pid)
+    living = process(4)
+    living.breakers.show(failures=1)
+    living.request(seconds=0.25)
+    living.figures.copy()
+
+    labels = {"method": "GET", "route": "/"}
+    duration = "http_request_duration_seconds"
+    assert total("circuit_breaker_failures_total", name="payment") == 9
+    assert total("http_requests_total", **labels, status="200") == 5
+    assert total(f"{duration}_bucket", **labels, le="0.25") == 1
+    assert total(f"{duration}_bucket", **labels, le="0.5") == 5
+    assert total(f"{duration}_sum", **labels) == 2.25
+
+
+def test_ended_workers_leave_one_file_of_each_kind(process: Processes, directory: Path) -> None:
+    """A service whose workers die for weeks does not get slower to scrape."""
+    for pid in range(1, 6):
+        each = process(pid)
+        each.breakers.show(failures=1)
+        each.request()
+        each.figures.copy()
+        put_away(directory, pid)
+
+    assert sorted(path.name for path in directory.glob("*.db")) == [
+        "counter_ended.db",
+        "histogram_ended.db",
+    ]
+
+
+def test_a_worker_that_left_nothing_is_no_trouble(directory: Path) -> None:
+    """It may have died before it wrote a figure, or while it made its file."""
+    (directory / "counter_1.db").touch()
+
+    put_away(directory, 1)
+
+    assert [one for one in SharedFiles(directory).collect() if one.samples] == []
+
+
+def test_nobody_reads_while_counters_move(
+    process: Processes, directory: Path, total: Total, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scrape in the middle would see counters twice; it waits for the end."""
+    for pid in (1, 2):
+        each = process(pid)
+        each.breakers.show(failures=1)
+        each.figures.copy()
+    put_away(directory, 1)
+    seen: list[float | None] = []
+    reading = threading.Thread(
+        target=lambda: seen.append(total("circuit_breaker_failures_total", name="payment"))
+    )
+    add = shared_files._add
+
+    def add_with_a_reader(ended: Path, sums: Path) -> None:
+        add(ended, sums)
+        if not reading.ident:
+            reading.start()
+            reading.join(0.1)
+        assert seen == []
+
+    monkeypatch.setattr(shared_files, "_add", add_with_a_reader)
+    put_away(directory, 2)
+    reading.join(5)
+
+    assert seen == [2]

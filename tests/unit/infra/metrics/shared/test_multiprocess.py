@@ -1,0 +1,167 @@
+"""The mode of a process, and the directory of those that share their metrics."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from example_service.core.exceptions import SettingsError
+from example_service.infra.metrics.shared.files import SharedFiles
+from example_service.infra.metrics.shared.multiprocess import (
+    mark_worker_dead,
+    prepare_multiprocess_directory,
+    shared_metrics,
+    this_worker,
+)
+from example_service.infra.workers.peers import DIRECTORY_VARIABLE, socket_path
+
+NEVER_A_PID = 4_194_305  # One more than Linux ever gives.
+
+
+def names_in(directory: Path) -> list[str]:
+    """Names of the files that there are."""
+    return [path.name for path in directory.iterdir()]
+
+
+def run(program: str, **environment: str) -> list[str]:
+    """Run a Python program in a process of its own; the lines that it prints."""
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ended.stdout.splitlines()
+
+
+async def test_a_single_process_has_nothing_to_share() -> None:
+    """Without the directory no task runs for it."""
+    async with shared_metrics():
+        assert this_worker() is None
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_without_a_directory_a_worker_s_end_needs_no_care(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor may report every worker, shared metrics or not."""
+    monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
+
+    mark_worker_dead(NEVER_A_PID)
+
+
+def test_a_dead_worker_s_socket_is_removed(directory: Path) -> None:
+    """Nobody asks a worker that is known to be dead."""
+    socket_path(directory, NEVER_A_PID).touch()
+
+    mark_worker_dead(NEVER_A_PID)
+
+    assert not socket_path(directory, NEVER_A_PID).exists()
+
+
+def test_a_file_that_cannot_be_read_does_not_stop_the_supervisor(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a worker left behind, it is logged, and no later scrape stumbles over it."""
+    (directory / f"counter_{NEVER_A_PID}.db").write_bytes(b"no metrics")
+
+    mark_worker_dead(NEVER_A_PID)
+
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert list(SharedFiles(directory).collect()) == []
+
+
+def test_a_directory_that_was_given_is_made_and_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of an earlier run do not count again; what is not ours stays."""
+    given = tmp_path / "not" / "there"
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(given))
+    assert prepare_multiprocess_directory() == given
+    stale = ("counter_1.db", "gauge_livesum_1.db", "worker_1.sock", "modes.json")
+    for name in (*stale, "notes.txt"):
+        (given / name).touch()
+
+    prepare_multiprocess_directory()
+
+    assert names_in(given) == ["notes.txt"]
+
+
+def test_a_directory_without_room_for_sockets_is_a_fault_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that cannot ask each other would pass for all that there are."""
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / ("d" * 100)))
+
+    with pytest.raises(SettingsError) as caught:
+        prepare_multiprocess_directory()
+
+    assert "too long for the sockets" in caught.value.problems[0].problem
+
+
+def test_a_directory_of_its_own_has_room_for_sockets(tmp_path: Path) -> None:
+    """Wherever temporary files are made."""
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    program = """
+from example_service.infra.metrics.shared.multiprocess import prepare_multiprocess_directory
+print(len(str(prepare_multiprocess_directory())))
+"""
+    (length,) = run(program, TMPDIR=str(deep))
+
+    assert int(length) < 80
+
+
+def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever starts the workers learns which variable to change, and why."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "file" / "below"))
+
+    with pytest.raises(SettingsError) as caught:
+        prepare_multiprocess_directory()
+
+    (problem,) = caught.value.problems
+    assert problem.variable == DIRECTORY_VARIABLE
+    assert "Not a directory" in problem.problem
+
+
+@pytest.mark.parametrize("environment", [{}, {DIRECTORY_VARIABLE: ""}])
+def test_a_directory_of_its_own_lasts_as_long_as_the_process(
+    environment: dict[str, str],
+) -> None:
+    """It is new, private, found by the processes started from then on, and gone at the end."""
+    program = """
+import subprocess, sys
+from example_service.infra.metrics.shared.multiprocess import prepare_multiprocess_directory
+directory = prepare_multiprocess_directory()
+print(directory)
+print(oct(directory.stat().st_mode & 0o777), flush=True)
+worker = '''
+import os
+from example_service.infra.metrics.shared.multiprocess import this_worker
+print(this_worker() is not None)
+print(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+'''
+subprocess.run([sys.executable, "-c", worker], check=True)
+"""
+    with tempfile.TemporaryDirectory() as parent:
+        directory, mode, is_worker, inherited = run(program, TMPDIR=parent, **environment)
+
+        assert str(Path(directory).parent) == parent
+        assert (mode, is_worker, inherited) == ("0o700", "True", directory)
+        assert names_in(Path(parent)) == []
+
+
+def test_a_variable_set_to_nothing_makes_no_worker() -> None:
+    """Nothing is written to the current directory, as the library would."""
+    program = """
+from example_service.infra.metrics.shared.multiprocess import this_worker
+print(this_worker())
+"""
+
+    assert run(program, PROMETHEUS_MULTIPROC_DIR="") == ["None"]

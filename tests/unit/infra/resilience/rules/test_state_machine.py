@@ -1,0 +1,468 @@
+"""Overlapping calls of every kind, held against a model of the rules written from their text alone.
+
+The machine starts calls in every form, lets them overlap, ends them well, badly, neutrally, by
+cancellation and by abandoning them, resets the breaker, sets modes and lets whole seconds pass.
+After each step everything that the breaker shows must be what the model says. Time may also pass
+without anybody looking, so that the next call, or the next end of a call, finds several things
+overdue at once.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from dataclasses import dataclass
+from math import inf
+from typing import Any, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from example_service.infra.resilience import (
+    Backoff,
+    CallFailed,
+    CallRejected,
+    CallSucceeded,
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    FailureRate,
+    StateChanged,
+    guard,
+)
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.breaker_model import Heard, Model, ModelCall, ModelParameters
+
+FAILED_RESULT = "failed"
+
+
+class DownError(Exception):
+    """Counts as a failure."""
+
+
+class MissingError(DownError):
+    """Of an expected type, but refused by `is_failure`."""
+
+
+class BadRequestError(Exception):
+    """Outside the expected types."""
+
+
+# --- Listeners with all hooks, and with one: the breaker takes other ways without `on_success`. ---
+
+
+class TransitionListener:
+    """Hears of changes of state only."""
+
+    def __init__(self) -> None:
+        self.story: list[Heard] = []
+
+    def on_state_change(self, event: StateChanged, /) -> None:
+        """Keep from, to and wait."""
+        self.story.append(
+            ("changed", event.from_state.value, event.to_state.value, event.wait_seconds)
+        )
+
+
+class StoryListener(TransitionListener):
+    """Hears of everything."""
+
+    def on_success(self, event: CallSucceeded, /) -> None:
+        """Keep how long it took."""
+        self.story.append(("succeeded", event.duration_seconds))
+
+    def on_failure(self, event: CallFailed, /) -> None:
+        """Keep how long it took."""
+        self.story.append(("failed", event.duration_seconds))
+
+    def on_rejection(self, event: CallRejected, /) -> None:
+        """Keep state and wait."""
+        self.story.append(("rejected", event.state.value, event.retry_after))
+
+
+# --- Real calls, driven by hand so that every interleaving is under control. ---
+
+
+class Pause:
+    """Awaited once by a guarded function; the test sends in what happens next."""
+
+    def __await__(self) -> Generator[None, str, str]:
+        """Give control to the test."""
+        return (yield)
+
+
+@dataclass
+class Bench:
+    """The breaker and the functions that it guards."""
+
+    breaker: CircuitBreaker
+    started: int = 0
+
+    async def work(self) -> str:
+        """Run until told how to end."""
+        self.started += 1
+        return await Pause()
+
+    def plain(self) -> Awaitable[str]:
+        """A plain function that returns a coroutine."""
+        return self.work()
+
+    async def stream(self) -> AsyncGenerator[str]:
+        """An async generator of one item."""
+        yield await self.work()
+
+    async def block(self) -> str:
+        """`async with` around the work."""
+        async with self.breaker:
+            return await self.work()
+
+    async def sync_block(self) -> str:
+        """`with` around the work."""
+        with self.breaker:
+            return await self.work()
+
+    async def async_stack(self) -> str:
+        """`async with` on an exit stack around the work."""
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.breaker)
+            return await self.work()
+
+    async def sync_stack(self) -> str:
+        """`with` on an exit stack around the work."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.breaker)
+            return await self.work()
+
+    def start(self, form: str) -> Coroutine[Any, Any, str]:
+        """A coroutine that makes one guarded call in the given form."""
+        guard = self.breaker.protected
+        starts: dict[str, Callable[[], Any]] = {
+            "decorator": guard(self.work),
+            "decorated plain function": lambda: self._awaiting(guard(self.plain)),
+            "stream": lambda: self._reading(guard(self.stream)()),
+            "call": lambda: self.breaker.call(self.work),
+            "call of a plain function": lambda: self.breaker.call(self.plain),
+            "async with": self.block,
+            "with": self.sync_block,
+            "async exit stack": self.async_stack,
+            "exit stack": self.sync_stack,
+        }
+        coroutine: Coroutine[Any, Any, str] = starts[form]()
+        return coroutine
+
+    @staticmethod
+    async def _awaiting(func: Callable[[], Awaitable[str]]) -> str:
+        return await func()
+
+    @staticmethod
+    async def _reading(stream: AsyncGenerator[str]) -> str:
+        return "".join([item async for item in stream])
+
+
+# Those whose results nobody judges.
+UNJUDGED = ("stream", "async with", "with", "async exit stack", "exit stack")
+FORMS = ("decorator", "decorated plain function", "call", "call of a plain function", *UNJUDGED)
+MODE_REASON = "the test says so"
+
+ENDS: dict[str, tuple[str, type[BaseException] | None]] = {
+    "value": ("success", None),
+    "failed result": ("failure", None),
+    "exception": ("failure", DownError),
+    "unexpected exception": ("neutral", BadRequestError),
+    "exception refused by is_failure": ("neutral", MissingError),
+    "cancellation": ("neutral", asyncio.CancelledError),
+    "interrupt": ("neutral", KeyboardInterrupt),
+    "abandoned": ("neutral", GeneratorExit),
+}
+
+Running: TypeAlias = tuple[Coroutine[Any, Any, str], ModelCall, str]
+
+few = st.integers(min_value=1, max_value=4)
+seconds = st.integers(min_value=1, max_value=12).map(float)
+failure_rates = st.builds(
+    lambda window_calls, missing, percent: (
+        percent,
+        window_calls,
+        max(1, window_calls - missing),
+    ),
+    st.integers(min_value=1, max_value=6),
+    st.integers(min_value=0, max_value=4),
+    st.integers(min_value=1, max_value=100),
+)
+
+
+@st.composite
+def parameters(draw: st.DrawFn) -> ModelParameters:
+    """Small numbers of everything, half of the rules switched off."""
+    recovery_timeout = draw(seconds)
+    percent, window_calls, minimum_calls = draw(st.just((None, 1, 1)) | failure_rates)
+    return ModelParameters(
+        failure_threshold=draw(few),
+        success_threshold=draw(few),
+        half_open_max_calls=draw(st.integers(min_value=1, max_value=3)),
+        recovery_timeout=recovery_timeout,
+        probe_timeout=draw(seconds | st.just(recovery_timeout)),
+        multiplier=draw(st.sampled_from([1.0, 2.0, 3.0])),
+        max_timeout=draw(seconds.map(lambda one: one * 3) | st.just(5 * recovery_timeout)),
+        slow_call_duration=draw(st.none() | seconds),
+        percent=percent,
+        window_calls=window_calls,
+        minimum_calls=minimum_calls,
+    )
+
+
+class BreakerMachine(RuleBasedStateMachine):
+    """Drives one breaker and its model through the same story."""
+
+    @initialize(
+        given=parameters(),
+        listener_type=st.sampled_from([TransitionListener, StoryListener, None]),
+        judge_exceptions=st.booleans(),
+        judge_results=st.booleans(),
+        gil_enabled=st.sampled_from([True, True, False]),
+        begin_as=st.sampled_from(["closed", "open", "probing", "probing in shadow"]),
+    )
+    def make(
+        self,
+        *,
+        given: ModelParameters,
+        listener_type: type[TransitionListener] | None,
+        judge_exceptions: bool,
+        judge_results: bool,
+        gil_enabled: bool,
+        begin_as: str,
+    ) -> None:
+        """Make a breaker and its model with the same parameters."""
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(guard, "GIL_ENABLED", gil_enabled)
+        self.clock = FakeClock(now=0.0)
+        self.registry = CircuitBreakerRegistry()
+        self.listener = listener_type() if listener_type is not None else None
+        self.judge_exceptions = judge_exceptions
+        self.judge_results = judge_results
+        self.breaker = CircuitBreaker(
+            "modelled",
+            failure_threshold=given.failure_threshold,
+            success_threshold=given.success_threshold,
+            half_open_max_calls=given.half_open_max_calls,
+            recovery_timeout=given.recovery_timeout,
+            probe_timeout=given.probe_timeout,
+            backoff=Backoff(multiplier=given.multiplier, max_timeout=given.max_timeout),
+            slow_call_duration=given.slow_call_duration,
+            failure_rate=None
+            if given.percent is None
+            else FailureRate(
+                threshold=given.percent / 100,
+                window_calls=given.window_calls,
+                minimum_calls=given.minimum_calls,
+            ),
+            expected_exception=DownError,
+            is_failure=(lambda one: not isinstance(one, MissingError))
+            if judge_exceptions
+            else None,
+            is_failed_result=(lambda result: result == FAILED_RESULT) if judge_results else None,
+            listeners=[self.listener] if self.listener is not None else [],
+            clock=self.clock,
+            registry=self.registry,
+        )
+        self.model = Model(given)
+        self.bench = Bench(self.breaker)
+        self.running: list[Running] = []
+        self.looked = True
+        if begin_as != "closed":
+            for _ in range(given.failure_threshold):
+                self._call_plain("call_sync", "exception")
+        if begin_as.startswith("probing"):
+            self.advance(passed=given.max_timeout, look=True)
+            for _ in range(given.half_open_max_calls):
+                self.begin("call")
+        if begin_as == "probing in shadow":
+            self.set_mode("shadow", None)
+
+    @rule(form=st.sampled_from(FORMS))
+    def begin(self, form: str) -> None:
+        """Start a call; it is refused, or runs until a later step ends it."""
+        started = self.bench.started
+        if form == "decorated plain function" and self.model.mode is not None:
+            form = "call"
+        expected = self.model.begin()
+        coroutine = self.bench.start(form)
+        self.looked = True
+        if expected is not None:
+            coroutine.send(None)
+            assert self.bench.started == started + 1
+            self.running.append((coroutine, expected, form))
+            return
+        with pytest.raises(CircuitOpenError) as caught:
+            coroutine.send(None)
+        assert self.bench.started == started
+        assert caught.value.retry_after == self.model.retry_after()
+        assert caught.value.state == self.model.state
+        assert self.model.reason() in str(caught.value.reason)
+
+    @precondition(lambda self: self.running)
+    @rule(how=st.sampled_from(sorted(ENDS)), which=st.integers(min_value=0, max_value=20))
+    def end(self, how: str, which: int) -> None:
+        """End one of the running calls."""
+        coroutine, expected, form = self.running.pop(which % len(self.running))
+        outcome, error_type = ENDS[how]
+        if how == "failed result" and (form in UNJUDGED or not self.judge_results):
+            outcome = "success"
+        if error_type is MissingError and not self.judge_exceptions:
+            outcome = "failure"
+        self.model.end(expected, outcome)
+        if how == "abandoned":
+            del coroutine
+        elif error_type is None:
+            value = FAILED_RESULT if how == "failed result" else "fine"
+            with contextlib.suppress(StopIteration):
+                coroutine.send(value)
+        else:
+            error = error_type("told to")
+            with pytest.raises(error_type) as caught:
+                coroutine.throw(error)
+            assert caught.value is error
+        self.looked = True
+
+    @rule(
+        form=st.sampled_from(["call_sync", "decorator", "with"]),
+        hows=st.lists(
+            st.sampled_from(["value", "exception", "unexpected exception"]), min_size=1, max_size=6
+        ),
+    )
+    def call_plain(self, form: str, hows: list[str]) -> None:
+        """Make plain calls from start to end, one after another."""
+        for how in hows:
+            self._call_plain(form, how)
+
+    def _call_plain(self, form: str, how: str) -> None:
+        outcome, error_type = ENDS[how]
+        calls = 0
+
+        def work() -> None:
+            nonlocal calls
+            calls += 1
+            if error_type is not None:
+                raise error_type("told to")
+
+        def in_block() -> None:
+            with self.breaker:
+                work()
+
+        forms: dict[str, Callable[[], None]] = {
+            "call_sync": lambda: self.breaker.call_sync(work),
+            "decorator": self.breaker.protected(work),
+            "with": in_block,
+        }
+        expected = self.model.begin()
+        try:
+            forms[form]()
+        except CircuitOpenError:
+            assert expected is None
+        except Exception as error:  # noqa: BLE001
+            assert type(error) is error_type  # noqa: PT017
+        if expected is not None:
+            self.model.end(expected, outcome)
+        assert calls == (expected is not None)
+        self.looked = True
+
+    @rule()
+    def reset(self) -> None:
+        """Reset by hand."""
+        self.model.reset()
+        with contextlib.suppress(StopIteration):
+            self.breaker.reset().send(None)
+        self.looked = True
+
+    @rule(
+        mode=st.sampled_from(["force_open", "disable", "shadow"]),
+        holds=st.none() | seconds,
+    )
+    def set_mode(self, mode: str, holds: float | None) -> None:
+        """Set a mode by hand."""
+        getattr(self.model, mode)(holds)
+        getattr(self.breaker, mode)(MODE_REASON, holds)
+        self.looked = True
+
+    @rule(passed=seconds, look=st.booleans())
+    def advance(self, passed: float, look: bool) -> None:
+        """Let time pass, with or without anybody looking at once."""
+        self.clock.advance(passed)
+        self.model.now = self.clock.now
+        self.looked = look
+        if look:
+            self.model.look()
+
+    @invariant()
+    def everything_shown_is_as_the_model_says(self) -> None:
+        """Whatever can be read agrees with the model."""
+        if not self.looked:
+            return
+        model = self.model
+        metrics = self.breaker.get_metrics()
+        failed_at = metrics.pop("last_failure_time")
+        assert failed_at is not None or not model.totals["failures"]
+        if model.state != "closed":
+            assert model.reason() in metrics.pop("reason")
+        if model.mode is not None:
+            assert metrics.pop("mode") == {
+                "name": model.mode.name,
+                "reason": MODE_REASON,
+                "ends_in": None if model.mode.until == inf else model.mode.until - model.now,
+                "would_have_rejected": model.mode.would_have_rejected,
+            }
+        ended = model.totals["failures"] + model.totals["successes"]
+        assert metrics == {
+            "state": model.state,
+            "failure_count": model.failure_count,
+            "success_count": model.success_count,
+            "total_failures": model.totals["failures"],
+            "total_successes": model.totals["successes"],
+            "total_rejections": model.totals["rejections"],
+            "failure_rate": model.totals["failures"] / ended if ended else 0.0,
+            "retry_after": model.retry_after(),
+            "opened_count": model.opened_count,
+            "in_flight": len(model.calls),
+        }
+        assert self.breaker.state == model.state
+        assert self.breaker.in_flight == len(self.running) == len(model.calls)
+        assert self.breaker.total_failures == model.totals["failures"]
+        assert self.breaker.total_successes == model.totals["successes"]
+        assert self.breaker.total_rejections == model.totals["rejections"]
+
+    @invariant()
+    def monitoring_has_seen_it_all(self) -> None:
+        """The listener and the registry's snapshot know the whole story."""
+        if not self.looked:
+            return
+        model = self.model
+        snapshot = self.registry.snapshots()[0]
+        assert snapshot.failures == model.lifetime["failures"]
+        assert snapshot.successes == model.lifetime["successes"]
+        assert snapshot.rejections == model.lifetime["rejections"]
+        assert snapshot.state_changes == Counter((one[1], one[2]) for one in model.transitions())
+        assert snapshot.mode == (model.mode.name if model.mode else None)
+        assert snapshot.would_have_rejected == (model.mode.would_have_rejected if model.mode else 0)
+        if isinstance(self.listener, StoryListener):
+            assert self.listener.story == model.story
+        elif self.listener is not None:
+            assert self.listener.story == model.transitions()
+
+    def teardown(self) -> None:
+        """Abandon what still runs."""
+        for coroutine, _, _ in getattr(self, "running", ()):
+            coroutine.close()
+        if hasattr(self, "patch"):
+            self.patch.undo()
+
+
+TestBreakerAgainstModel = BreakerMachine.TestCase
+TestBreakerAgainstModel.settings = settings(
+    max_examples=400,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)

@@ -1,0 +1,171 @@
+"""Checks that are run once for many, and not too often."""
+
+import asyncio
+import json
+
+import pytest
+
+from example_service.core.logging import configure_logging
+from example_service.core.settings import Settings
+from example_service.infra.readiness import Check, Readiness, critical_breakers
+from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
+from example_service.infra.resilience.testing import FakeClock
+
+
+class FakeDependency:
+    """Something to check, which answers when and what the test wants."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.was_asked = asyncio.Event()
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self.fault_now: str | None = None
+
+    async def fault(self) -> str | None:
+        """Tell the fault."""
+        self.asked += 1
+        self.was_asked.set()
+        await self.answering.wait()
+        return self.fault_now
+
+
+@pytest.fixture
+def dependency() -> FakeDependency:
+    """A dependency in good health."""
+    return FakeDependency()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The time."""
+    return FakeClock()
+
+
+@pytest.fixture
+def readiness(dependency: FakeDependency, clock: FakeClock) -> Readiness:
+    """Readiness that depends on it."""
+    return Readiness([Check("dependency", dependency.fault)], clock=clock)
+
+
+async def test_without_faults_the_service_is_ready(readiness: Readiness) -> None:
+    """Nothing is wrong where no check says so."""
+    assert await readiness.faults() == {}
+
+
+async def test_all_who_ask_at_once_share_one_run(
+    readiness: Readiness, dependency: FakeDependency
+) -> None:
+    """A crowd of probers is one prober for the dependency."""
+    dependency.answering.clear()
+    asking = [asyncio.create_task(readiness.faults()) for _ in range(50)]
+    await dependency.was_asked.wait()
+    dependency.fault_now = "down"
+    dependency.answering.set()
+    assert await asyncio.gather(*asking) == [{"dependency": "down"}] * 50
+    assert dependency.asked == 1
+
+
+async def test_an_outcome_stands_for_a_second(
+    readiness: Readiness, dependency: FakeDependency, clock: FakeClock
+) -> None:
+    """Then the dependency is asked anew."""
+    await readiness.faults()
+    dependency.fault_now = "down"
+    clock.advance(0.75)
+    assert await readiness.faults() == {}
+    clock.advance(0.25)
+    assert await readiness.faults() == {"dependency": "down"}
+    assert dependency.asked == 2
+
+
+async def test_one_who_stops_waiting_does_not_stop_the_others(
+    readiness: Readiness, dependency: FakeDependency
+) -> None:
+    """A prober that hangs up leaves the run to the rest."""
+    dependency.answering.clear()
+    impatient, patient = (asyncio.create_task(readiness.faults()) for _ in range(2))
+    await dependency.was_asked.wait()
+    impatient.cancel()
+    dependency.answering.set()
+    assert await patient == {}
+    assert dependency.asked == 1
+
+
+async def test_a_check_that_hangs_is_a_fault(dependency: FakeDependency) -> None:
+    """It is given up at its limit, and the other checks are heard."""
+    hanging = FakeDependency()
+    hanging.answering.clear()
+    checks = [Check("hanging", hanging.fault), Check("fine", dependency.fault)]
+    readiness = Readiness(checks, limit_seconds=0)
+    assert await readiness.faults() == {"hanging": "no answer within 0 seconds"}
+
+
+async def test_a_check_that_raises_is_a_fault() -> None:
+    """Readiness itself does not fail."""
+
+    async def refused() -> None:
+        raise ConnectionRefusedError("by the database")
+
+    readiness = Readiness([Check("database", refused)])
+    assert await readiness.faults() == {"database": "ConnectionRefusedError: by the database"}
+
+
+async def test_changes_are_logged_with_their_reasons(
+    readiness: Readiness,
+    dependency: FakeDependency,
+    clock: FakeClock,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The log tells each change once, not each question, nor how long it will still take."""
+    configure_logging(Settings(environment="test"))
+    for fault in (None, "down", "down for 2 s", "down for 1 s", None, None):
+        dependency.fault_now = fault
+        await readiness.faults()
+        clock.advance(1)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["faults"] for line in lines] == [{"dependency": "down"}, {}]
+
+
+async def test_readiness_works_in_one_loop_after_another() -> None:
+    """An application may be served again, in another event loop."""
+    clock = FakeClock()
+
+    async def fine() -> None:
+        return None
+
+    readiness = Readiness([Check("fine", fine)], clock=clock)
+
+    def ask() -> object:
+        return asyncio.run(_faults(readiness))
+
+    assert await asyncio.to_thread(ask) == {}
+    clock.advance(1)
+    assert await asyncio.to_thread(ask) == {}
+
+
+async def _faults(readiness: Readiness) -> object:
+    return await readiness.faults()
+
+
+async def test_only_critical_breakers_that_are_open_are_faults() -> None:
+    """Half open is ready again, for only requests can close the circuit."""
+    registry, clock = CircuitBreakerRegistry(), FakeClock()
+    breakers = [
+        CircuitBreaker(
+            name, failure_threshold=1, recovery_timeout=5.0, clock=clock, registry=registry
+        )
+        for name in ("Order-DB", "cache", "other")
+    ]
+    check = critical_breakers(registry, frozenset({"order_db", "other", "not_made_yet"}))
+    assert await check.fault() is None
+
+    async def fail() -> None:
+        raise ConnectionError
+
+    for breaker in breakers[:2]:
+        with pytest.raises(ConnectionError):
+            await breaker.call(fail)
+    assert await check.fault() == "open: Order-DB"
+    clock.advance(5)
+    assert await check.fault() is None

@@ -1,0 +1,182 @@
+"""The server's way of stopping, and the address that it listens on."""
+
+import errno
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from example_service.core.lifecycle import end_draining, is_draining
+from example_service.core.settings import Settings
+from example_service.core.settings.model import HTTPSettings, ShutdownSettings
+from example_service.server.process import DrainingServer, ListenError, listen, server_config
+
+
+@pytest.fixture(autouse=True)
+def _not_draining() -> Iterator[None]:
+    """The announcement is process-wide and outlives a test."""
+    yield
+    end_draining()
+
+
+class Stopping:
+    """A server that does not run, and what it would have done to the process."""
+
+    def __init__(self, drain_seconds: float, *signals: signal.Signals) -> None:
+        self.exits: list[int] = []
+        options = {"stop_signals": frozenset(signals)} if signals else {}
+        self.server = DrainingServer(
+            server_config(Settings()),
+            drain_seconds=drain_seconds,
+            on_started=lambda: None,
+            exit_now=self.exits.append,
+            **options,
+        )
+
+
+async def test_without_a_drain_the_first_signal_closes_the_socket() -> None:
+    """At the next tick the server leaves its loop, and the process is known to drain."""
+    stopping = Stopping(0.0)
+    assert not await stopping.server.on_tick(0)
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+
+    assert is_draining()
+    assert await stopping.server.on_tick(1)
+    assert stopping.exits == []
+
+
+async def test_while_it_drains_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The socket stays open for as long as the drain lasts."""
+    now = 100.0
+    monkeypatch.setattr("example_service.server.process.time.monotonic", lambda: now)
+    stopping = Stopping(5.0)
+
+    stopping.server.handle_exit(signal.SIGINT, None)
+
+    assert is_draining()
+    now = 104.0
+    assert not await stopping.server.on_tick(1)
+    now = 105.0
+    assert await stopping.server.on_tick(2)
+
+
+async def test_while_it_drains_connections_are_told_to_close_with_their_answer() -> None:
+    """Those that came before the signal, too; not before it."""
+
+    class FakeConnection:
+        told = 0
+
+        def close_with_answer(self) -> None:
+            self.told += 1
+
+    stopping, connection = Stopping(5.0), FakeConnection()
+    stopping.server.server_state.connections = {connection, object()}  # type: ignore[arg-type]
+    await stopping.server.on_tick(0)
+    assert connection.told == 0
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+    await stopping.server.on_tick(1)
+
+    assert connection.told == 1
+
+
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    """Whoever asks twice does not want to wait; the exit status names the signal."""
+    stopping = Stopping(5.0)
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+    stopping.server.handle_exit(signal.SIGINT, None)
+
+    assert stopping.exits == [128 + signal.SIGINT]
+
+
+def test_a_worker_leaves_the_interrupt_to_its_parent() -> None:
+    """A terminal sends SIGINT to all processes; it must not count as the second signal."""
+    stopping = Stopping(5.0, signal.SIGTERM)
+
+    stopping.server.handle_exit(signal.SIGINT, None)
+    assert not is_draining()
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+    stopping.server.handle_exit(signal.SIGINT, None)
+    assert is_draining()
+    assert stopping.exits == []
+
+
+def test_an_address_is_taken_before_anything_is_started() -> None:
+    """The socket listens, so that nobody else gets the port."""
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(ListenError) as refusal:
+            listen("127.0.0.1", port)
+
+    assert f"Port {port} on 127.0.0.1 is taken" in str(refusal.value)
+    assert "--port" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_reserved_port_is_told_from_a_taken_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may not use it is told which ones are free to use."""
+
+    def refuse(*_: object, **__: object) -> socket.socket:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("example_service.server.process.socket.create_server", refuse)
+
+    with pytest.raises(ListenError, match=r"Port 80 is reserved.*--port 8000"):
+        listen("127.0.0.1", 80)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_ipv6_addresses_are_listened_on() -> None:
+    """A colon makes it an IPv6 address."""
+    with listen("::1", 0) as listener:
+        assert listener.family is socket.AF_INET6
+
+
+def test_an_address_of_another_machine_is_refused_in_one_line() -> None:
+    """The reason of the system is told, with the setting to change."""
+    with pytest.raises(ListenError, match=r"Cannot listen on '192\.0\.2\.1': .*HOST or --host"):
+        listen("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize("host", ["x" * 64, "..", "no\nname"])
+def test_a_host_that_is_no_name_is_refused_in_one_line(host: str) -> None:
+    """Neither the length nor the characters of a name end in a traceback."""
+    with pytest.raises(ListenError, match="--host") as refusal:
+        listen(host, 0)
+
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_server_leaves_to_the_service_what_it_does_better() -> None:
+    """No second access line, no name of the server, no logging of its own."""
+    config = server_config(Settings(shutdown=ShutdownSettings(grace_seconds=1.5)))
+    config.load_app = lambda: lambda: None  # type: ignore[method-assign]
+
+    config.load()
+
+    assert (config.access_log, config.server_header, config.log_config) == (False, False, None)
+    assert config.timeout_graceful_shutdown == 2
+    assert config.http_protocol_class.__name__ == "ProblemProtocol"
+    assert config.encoded_headers == []
+
+
+def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
+    """Whoever closes first while the other sends costs a request; so clients are to be first."""
+    patient = HTTPSettings(keep_alive_seconds=620)
+
+    assert server_config(Settings()).timeout_keep_alive > 60
+    assert server_config(Settings(http=patient)).timeout_keep_alive == 620
+
+
+def test_headers_of_proxies_are_believed_only_when_they_are_named() -> None:
+    """By default a client cannot make up its address."""
+    http = HTTPSettings(trusted_proxies=["10.0.0.0/8"])
+
+    assert not server_config(Settings()).proxy_headers
+    trusting = server_config(Settings(http=http))
+    assert trusting.proxy_headers
+    assert trusting.forwarded_allow_ips == ["10.0.0.0/8"]
