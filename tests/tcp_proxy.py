@@ -37,6 +37,10 @@ class TCPProxy:
         self._speaks = asyncio.Event()
         self._speaks.set()
 
+    def lead_to(self, port: int) -> None:
+        """Connect to another server from now on; the connections that there are stay."""
+        self._to_port = port
+
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["TCPProxy"]:
         """Listen; at the end, cut every connection."""

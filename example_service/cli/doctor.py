@@ -18,6 +18,7 @@ from example_service.core.table import aligned
 from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_url, is_sqlite
 from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.migrations import schema_fault
 
 UPSTREAM_LIMIT_SECONDS = 2.0
@@ -106,7 +107,9 @@ async def _database_fault(settings: Settings) -> str | None:
         async with open_database(settings) as database:
             return await schema_fault(database)
     except DatabaseUnavailableError as error:
-        return str(error.__cause__) or type(error.__cause__).__name__
+        return str(error)
+    except DATABASE_ERRORS as error:
+        return what_it_said(error)
 
 
 def _check_provider(settings: Settings) -> tuple[str, bool]:

@@ -3,10 +3,9 @@
 import asyncio
 from typing import TextIO
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from example_service.core.settings import Settings
 from example_service.infra.database.engine import database_url
+from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.migrations import MigrationError, upgrade
 
 
@@ -26,10 +25,9 @@ def migrate(settings: Settings, output: TextIO) -> int:
     where = database_url(settings).render_as_string(hide_password=True)
     try:
         before, after = asyncio.run(upgrade(settings))
-    except (SQLAlchemyError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
+    except DATABASE_ERRORS as error:
         raise MigrationError(
-            f"The database {where} could not be migrated: {str(cause) or type(cause).__name__}"
+            f"The database {where} could not be migrated: {what_it_said(error)}"
         ) from error
     if before == after:
         output.write(f"The schema of {where} is up to date ({after}).\n")

@@ -6,8 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
-from example_service.infra.resilience import CircuitBreakerRegistry, CircuitState
+from example_service.core.exceptions import ExampleServiceError
+from example_service.infra.database.failures import what_it_said
+from example_service.infra.resilience import (
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    CircuitState,
+)
 from example_service.infra.resilience.registry import configuration_key
 
 LIMIT_SECONDS = 2.0
@@ -87,6 +94,10 @@ class Readiness:
                 return await check.fault()
         except TimeoutError:
             return f"no answer within {self._limit_seconds:g} seconds"
+        except (ExampleServiceError, CircuitOpenError) as error:
+            return str(error)
+        except SQLAlchemyError as error:
+            return what_it_said(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the check has failed
             return f"{type(error).__name__}: {error}"
 

@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from example_service.core.exceptions import ExampleServiceError
 from example_service.core.settings import Settings
@@ -73,7 +73,7 @@ def known_revisions() -> frozenset[str]:
 
 
 async def schema_fault(database: Database) -> str | None:
-    """Say what the schema lacks for this version of the service; None if it will do.
+    """Say why this version of the service cannot work with the database; None if it can.
 
     A schema that a newer version has migrated will do: until all instances have been replaced, the
     old ones serve on.
@@ -81,14 +81,20 @@ async def schema_fault(database: Database) -> str | None:
     Raises:
         CircuitOpenError, DatabaseUnavailableError: If the database cannot tell.
     """
-    async with database.transaction() as session:
-        connection = await session.connection()
-        current = await connection.run_sync(_current_revision)
+    current, writable = await database.run(_look)
     if current is None:
         return "the database has no schema; run `example-service migrate`"
     if current != head_revision() and current in known_revisions():
         return "the schema is behind; run `example-service migrate`"
-    return None
+    return None if writable else "the database is read-only; is it a standby?"
+
+
+async def _look(session: AsyncSession) -> tuple[str | None, bool]:
+    connection = await session.connection()
+    current = await connection.run_sync(_current_revision)
+    if connection.dialect.name == "sqlite":
+        return current, True
+    return current, await session.scalar(text("SHOW transaction_read_only")) == "off"
 
 
 async def _upgrade_locked(engine: AsyncEngine) -> tuple[str | None, str]:

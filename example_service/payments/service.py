@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import uuid4
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
@@ -88,10 +90,13 @@ class PaymentService:
             due_at=self._claim_end(now),
             **order.model_dump(),
         )
-        async with self._database.transaction() as session:
+
+        async def store(session: AsyncSession) -> tuple[bool, Payment | None]:
             payments = PaymentRepository(session)
             is_new = await payments.add(payment)
-            earlier = None if is_new else await payments.find_by_key(idempotency_key)
+            return is_new, None if is_new else await payments.find_by_key(idempotency_key)
+
+        is_new, earlier = await self._database.run(store)
         if is_new:
             return await self.work_on(payment)
         if earlier is None:
@@ -108,9 +113,12 @@ class PaymentService:
             CircuitOpenError, DatabaseUnavailableError: If the database cannot serve.
         """
         now = self._now()
-        async with self._database.transaction() as session:
-            claimed = await PaymentRepository(session).claim_due(now, self._claim_end(now), limit)
-        return list(claimed)
+        until = self._claim_end(now)
+        return list(
+            await self._database.run(
+                lambda session: PaymentRepository(session).claim_due(now, until, limit)
+            )
+        )
 
     async def work_on(self, payment: Payment) -> Payment:
         """Have a payment charged that was taken up, or find out that it never will be.
@@ -156,8 +164,10 @@ class PaymentService:
             return await self._fail(payment, FailureReason.EXPIRED)
         if isinstance(charge, Declined):
             return await self._fail(payment, FailureReason.DECLINED)
-        async with self._database.transaction() as session:
-            return await PaymentRepository(session).succeed(payment, charge.charge_id, self._now())
+        charge_id, now = charge.charge_id, self._now()
+        return await self._database.run(
+            lambda session: PaymentRepository(session).succeed(payment, charge_id, now)
+        )
 
     async def _ask_provider(self, payment: Payment) -> Charged | Declined | None:
         """Charge, or ask for the charge of a payment that is too old to be charged now.
@@ -170,8 +180,10 @@ class PaymentService:
         return await self._provider.find_charge(payment.id, payment.order)
 
     async def _fail(self, payment: Payment, reason: FailureReason) -> Payment:
-        async with self._database.transaction() as session:
-            failed = await PaymentRepository(session).fail(payment, reason, self._now())
+        now = self._now()
+        failed = await self._database.run(
+            lambda session: PaymentRepository(session).fail(payment, reason, now)
+        )
         if failed.status is PaymentStatus.FAILED:
             logger.warning(
                 "A payment has failed; nothing was charged",
@@ -185,9 +197,10 @@ class PaymentService:
 
     async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
         wait = timedelta(seconds=seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
-        async with self._database.transaction() as session:
-            payments = PaymentRepository(session)
-            return await payments.put_down(payment, self._now() + wait, attempts)
+        due_at = self._now() + wait
+        return await self._database.run(
+            lambda session: PaymentRepository(session).put_down(payment, due_at, attempts)
+        )
 
     def _claim_end(self, now: datetime) -> datetime:
         return now + timedelta(seconds=self._settings.claim_seconds)

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from example_service.api.dependencies import OpenDatabase, Payments
 from example_service.api.problems.answers import ProblemError
@@ -180,12 +182,15 @@ async def list_payments(
 
     Payments that arrive meanwhile do not move the pages that follow.
     """
-    async with database.transaction() as session:
+
+    async def find(session: AsyncSession) -> Sequence[Payment]:
         payments = PaymentRepository(session)
         last = None if cursor is None else await payments.find(cursor)
         if cursor is not None and last is None:
             raise ProblemError(UNKNOWN_PAYMENT, "`cursor` is not of a page that there was.")
-        found = await payments.newest(limit + 1, older_than=last)
+        return await payments.newest(limit + 1, older_than=last)
+
+    found = await database.run(find)
     items = [PaymentReport.model_validate(payment) for payment in found[:limit]]
     return PaymentPage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
@@ -198,8 +203,7 @@ async def list_payments(
 )
 async def read_payment(payment_id: PaymentId, database: OpenDatabase) -> PaymentReport:
     """Return a payment as it is now, with the reason where it has failed."""
-    async with database.transaction() as session:
-        payment = await PaymentRepository(session).find(payment_id)
+    payment = await database.run(lambda session: PaymentRepository(session).find(payment_id))
     if payment is None:
         raise ProblemError(UNKNOWN_PAYMENT)
     return PaymentReport.model_validate(payment)

@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from example_service.core.settings import Settings
 from example_service.core.settings.types import SQLITE_SCHEMES, SSL_MODE
+from example_service.infra.database.failures import DRIVER_ERRORS, loses_connection
 
 _RECYCLE_SECONDS: Final = 1800
 """Below the idle limits of common firewalls and balancers."""
@@ -27,13 +28,7 @@ _FAREWELL_SECONDS: Final = 0.05
 """How long closing one connection may take. A server that hears of it need not answer, and at the
 end of the process all connections are closed one after another."""
 
-_CONNECTION_FAULTS: Final = (
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
-"""What the driver raises over a connection that is lost, or on which the server has hung up."""
+_READ_ONLY_PARAMETERS: Final = ("in_hot_standby", "default_transaction_read_only")
 
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 """A transaction whose owner was stopped must not keep its locks for ever."""
@@ -42,10 +37,10 @@ _IDLE_IN_TRANSACTION_SECONDS: Final = 60
 def create_engine(settings: Settings) -> AsyncEngine:
     """Make the engine that serves requests; nothing is connected yet.
 
-    PostgreSQL: at most `DATABASE__POOL_SIZE` connections, each asked whether it lives before it is
-    used, and a time limit for each way in which the server may keep one waiting. A connection that
-    has met such a limit is given up, and with it all that are as old: a server that has fallen
-    silent, or was replaced by another, is silent on all of them.
+    PostgreSQL: at most `DATABASE__POOL_SIZE` connections, each asked before it is used whether it
+    lives and may write, and a time limit for each way in which the server may keep one waiting. A
+    connection that has met such a limit is given up, and with it all that are as old: a server that
+    has fallen silent, or was replaced by another, is silent on all of them.
 
     SQLite: one connection, whose transactions follow each other in order of arrival, in a file with
     a write-ahead log. A transaction is on the disk when it is committed.
@@ -115,18 +110,24 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
 
 
 def _lives(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
-    """Whether a connection answers; the pool replaces one that does not."""
+    """Whether a connection answers and may write; the pool replaces one that does not.
+
+    With a connection that is replaced, the pool replaces all that are as old: when a failover has
+    made the server read-only, the next ones find the primary.
+    """
     try:
         connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=limit_seconds))
-    except _CONNECTION_FAULTS:
+    except DRIVER_ERRORS:
         return False
-    return True
+    # The server reports these by itself whenever they change; a pooler may not.
+    reported = connection.driver_connection.get_settings()
+    return all(getattr(reported, name, "off") == "off" for name in _READ_ONLY_PARAMETERS)
 
 
 def _give_up_connection(context: ExceptionContext) -> None:
-    # Otherwise a rollback would wait until the driver has cancelled the statement, over a
-    # connection of its own, which a silent server leaves waiting just as long.
-    if isinstance(context.original_exception, TimeoutError):
+    # After a time limit, a rollback would wait until the driver has cancelled the statement, over
+    # a connection of its own, which a silent server leaves waiting just as long.
+    if loses_connection(context.original_exception):
         context.is_disconnect = True
 
 
@@ -135,7 +136,12 @@ def _postgresql_engine(
 ) -> AsyncEngine:
     arguments = _postgresql_arguments(settings, statement_timeout_seconds)
     engine = create_async_engine(
-        database_url(settings), connect_args=arguments, hide_parameters=True, **options
+        database_url(settings),
+        connect_args=arguments,
+        hide_parameters=True,
+        # Whatever the default of the server is: the statements are written for this level.
+        isolation_level="READ COMMITTED",
+        **options,
     )
     event.listen(engine.sync_engine, "handle_error", _give_up_connection)
     return engine

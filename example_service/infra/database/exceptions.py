@@ -7,7 +7,9 @@ from example_service.core.exceptions import ExampleServiceError
 
 
 class DatabaseUnavailableError(ExampleServiceError):
-    """The database cannot serve now. The error of the driver or of SQLAlchemy is the `__cause__`.
+    """The database cannot serve now; the text is what the database said, in one line.
+
+    The error of the driver or of SQLAlchemy is the `__cause__`.
 
     Where it is raised at the end of a transaction, nobody can tell whether that was committed.
     """

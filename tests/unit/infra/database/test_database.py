@@ -235,7 +235,7 @@ class TestErrors:
         """A folder is no database."""
         url = sqlite_settings.database_url.get_secret_value()
         async with open_database(settings_for(url.rpartition("/")[0])) as database:
-            with pytest.raises(DatabaseUnavailableError, match="OperationalError of the database"):
+            with pytest.raises(DatabaseUnavailableError, match=r"^unable to open database file$"):
                 await count(database)
 
     async def test_a_silent_server_means_unavailable(self) -> None:
