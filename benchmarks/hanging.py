@@ -8,12 +8,10 @@ library that can judge slow calls takes part a second time, told that half the t
 """
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from benchmarks.rivals import FLOOR, AsyncFunction, Contender
+from benchmarks.contender import FLOOR, AsyncFunction, Contender, Rules
 from benchmarks.tables import Table, exactly
 
 CALLS = 8
@@ -38,14 +36,12 @@ class HangingDependency:
         await asyncio.Event().wait()
 
 
-async def run(contenders: Sequence[Contender]) -> Table:
+async def run(contenders: Sequence[Contender]) -> AsyncIterator[Table]:
     """Have everybody but the floor call a dependency that hangs.
 
     Args:
         contenders: Ours and the rivals, in the order of the table.
     """
-    # Rivals and ours write log lines; a handler that drops them keeps the terminal out of it.
-    logging.getLogger().addHandler(logging.NullHandler())
     table = Table(
         f"{CALLS} calls to a dependency that hangs, {FAILURE_THRESHOLD} failures open",
         ["", "cut off by an outer timeout", "while all of them hang", "clients hang up at once"],
@@ -61,7 +57,7 @@ async def run(contenders: Sequence[Contender]) -> Table:
             for what, calls in (("calls cut off", cut_off), ("clients hung up", hung_up))
             if calls is not None
         }
-    return table
+    yield table
 
 
 def _with_slow_calls(contenders: Sequence[Contender]) -> list[Contender]:
@@ -70,16 +66,18 @@ def _with_slow_calls(contenders: Sequence[Contender]) -> list[Contender]:
         if contender.name == FLOOR:
             continue
         entrants.append(contender)
-        if contender.judge_slow is not None:
-            entrants.append(_judging_slow(contender, contender.judge_slow))
+        if contender.construct_with("slow calls", Rules(slow_seconds=SLOW_SECONDS)) is not None:
+            entrants.append(_judging_slow(contender))
     return entrants
 
 
-def _judging_slow(contender: Contender, judge_slow: Callable[[str, int, float], Any]) -> Contender:
+def _judging_slow(contender: Contender) -> Contender:
     return replace(
         contender,
         name=f"{contender.name}, slow calls",
-        construct=lambda name, failures: judge_slow(name, failures, SLOW_SECONDS),
+        construct=lambda name, failures: contender.construct_with(
+            name, Rules(failures, slow_seconds=SLOW_SECONDS)
+        ),
     )
 
 

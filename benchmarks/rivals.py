@@ -1,75 +1,64 @@
-"""Every breaker that is measured, ours, the floor and the rivals, in one shape.
+"""Ours, the floor and the rivals, each as a contender.
 
 A contender offers the forms that its library documents and no others: a form that is missing, or
 that does not refuse calls while the circuit is open, is left out of that table. Rivals are imported
 by name when they are asked for, so one that is not installed costs a line of output and no more.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from importlib import import_module
 from typing import Any, TypeVar
 
+from benchmarks.contender import FLOOR, OURS, Contender, Forms, Rules
 from benchmarks.floor import FloorBreaker, FloorRefusedError
 
 T = TypeVar("T")
-AsyncFunction = Callable[[], Awaitable[None]]
-
-OURS = "example_service"
-FLOOR = "floor"
 
 # Long enough that no open breaker lets a probe through while it is being measured.
 RECOVERY_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Forms:
-    """The ways to call through one breaker; None where its library has no such form.
-
-    Attributes:
-        decorate: Makes a guarded function of a plain one.
-        call: Runs a function once under guard.
-        block: The object for ``async with``.
-        sync_block: Makes the object for a plain ``with`` around a block that awaits.
-    """
-
-    decorate: Callable[[AsyncFunction], AsyncFunction] | None = None
-    call: Callable[[AsyncFunction], Awaitable[None]] | None = None
-    block: AbstractAsyncContextManager[object] | None = None
-    sync_block: Callable[[], AbstractContextManager[object]] | None = None
+def is_failed_result(result: object) -> bool:
+    """Whether a result counts as a failure, which none does here."""
+    return result is False
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One library, and how to use it.
+class _Listener:
+    """Does nothing with each success, by the names that ours and interlock-cb call."""
 
-    Attributes:
-        name: As the tables print it.
-        refusal: What its breakers raise while they are open.
-        construct: Makes a breaker from a name and a number of failures that opens it.
-        forms: Offers the ways to call through such a breaker.
-        constructs_breakers: False where ``construct`` does not make a breaker each time, so that
-            neither its time nor its size means anything.
-        tidy: Does what is left to do after breakers have been freed.
-        judge_slow: Makes a breaker, from a name, a number of failures that opens it and a number of
-            seconds after which a call counts as slow; None where the library has no such rule.
-    """
+    def on_success(self, _event: object) -> None:
+        """A call of ours succeeded."""
 
-    name: str
-    refusal: type[BaseException]
-    construct: Callable[[str, int], Any]
-    forms: Callable[[Any], Forms]
-    constructs_breakers: bool = True
-    tidy: Callable[[], object] = lambda: None
-    judge_slow: Callable[[str, int, float], Any] | None = None
+    def on_call(self, **_facts: object) -> None:
+        """A call of interlock-cb ended."""
+
+
+class _Classifier:
+    """Decides for interlock-cb what a failure is."""
+
+    def is_failure(self, *, result: object, exception: Exception | None) -> bool:
+        """Whether an exception or a result counts as a failure."""
+        return exception is not None or is_failed_result(result)
 
 
 def _ours() -> Contender:
     # Importing the metrics exports every breaker of the process, as in the running service.
     import_module("example_service.infra.metrics")
     library = import_module("example_service.infra.resilience")
+
+    def with_rules(name: str, rules: Rules) -> Any:
+        window = {"window_calls": rules.window_calls, "window_seconds": rules.window_seconds}
+        return library.CircuitBreaker(
+            name,
+            failure_threshold=rules.failures,
+            recovery_timeout=RECOVERY_SECONDS,
+            failure_rate=library.FailureRate(**window) if any(window.values()) else None,
+            is_failed_result=is_failed_result if rules.failed_results else None,
+            slow_call_duration=rules.slow_seconds,
+            listeners=[_Listener()] if rules.listens else [],
+        )
+
     return Contender(
         name=OURS,
         refusal=library.CircuitOpenError,
@@ -78,37 +67,7 @@ def _ours() -> Contender:
         ),
         forms=lambda breaker: Forms(decorate=breaker.protected, call=breaker.call, block=breaker),
         tidy=lambda: len(library.circuit_breaker_registry),
-        judge_slow=lambda name, failure_threshold, slow_seconds: library.CircuitBreaker(
-            name,
-            failure_threshold=failure_threshold,
-            recovery_timeout=RECOVERY_SECONDS,
-            slow_call_duration=slow_seconds,
-        ),
-    )
-
-
-def ours_with_more_rules() -> list[Contender]:
-    """Ours, once with each of the rules that it has beside failures in a row."""
-    library = import_module("example_service.infra.resilience")
-    rules = {
-        "failure_rate of calls": {"failure_rate": library.FailureRate(window_calls=100)},
-        "failure_rate of seconds": {"failure_rate": library.FailureRate(window_seconds=30.0)},
-        "slow_call_duration": {"slow_call_duration": 1.0},
-    }
-    return [_ours_with(f"{OURS}, {name}", rule) for name, rule in rules.items()]
-
-
-def _ours_with(name: str, rule: dict[str, object]) -> Contender:
-    library = import_module("example_service.infra.resilience")
-    return replace(
-        _ours(),
-        name=name,
-        construct=lambda breaker_name, failure_threshold: library.CircuitBreaker(
-            breaker_name,
-            failure_threshold=failure_threshold,
-            recovery_timeout=RECOVERY_SECONDS,
-            **rule,
-        ),
+        construct_with=with_rules,
     )
 
 
@@ -192,24 +151,27 @@ def _pybreaker() -> Contender:
 
 def _pyresilience() -> Contender:
     library = import_module("pyresilience")
+
+    def with_rules(_name: str, rules: Rules) -> Any | None:
+        if rules.window_seconds or rules.failed_results:
+            return None
+        # Slowness is judged in a window alone, as a share of its calls.
+        judges_slow = {"slow_call_duration": rules.slow_seconds} if rules.slow_seconds else {}
+        window_calls = rules.window_calls or (rules.failures if judges_slow else 0)
+        breaker = library.CircuitBreakerConfig(
+            rules.failures, RECOVERY_SECONDS, sliding_window_size=window_calls, **judges_slow
+        )
+        listeners = [lambda _event: None] if rules.listens else []
+        return library.resilient(circuit_breaker=breaker, listeners=listeners)
+
     return Contender(
         name="pyresilience",
         refusal=import_module("pyresilience._exceptions").CircuitOpenError,
-        construct=lambda _name, failure_threshold: library.resilient(
-            circuit_breaker=library.CircuitBreakerConfig(failure_threshold, RECOVERY_SECONDS)
-        ),
+        construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
         forms=lambda decorator: Forms(decorate=decorator),
         # The breaker itself comes into being when a function is decorated.
         constructs_breakers=False,
-        # Slowness is judged in a window alone, as a share of its calls.
-        judge_slow=lambda _name, failure_threshold, slow_seconds: library.resilient(
-            circuit_breaker=library.CircuitBreakerConfig(
-                failure_threshold,
-                RECOVERY_SECONDS,
-                sliding_window_size=failure_threshold,
-                slow_call_duration=slow_seconds,
-            )
-        ),
+        construct_with=with_rules,
     )
 
 
@@ -229,26 +191,89 @@ def _aioresilience() -> Contender:
 
 def _interlock_cb() -> Contender:
     library = import_module("interlock")
+
+    def with_rules(name: str, rules: Rules) -> Any:
+        # It opens on a share of failures, not on a row of them; asking for as many calls before
+        # the share counts is the nearest setting.
+        settings: dict[str, Any] = {
+            "minimum_number_of_calls": rules.failures,
+            "wait_duration_in_open": RECOVERY_SECONDS,
+        }
+        if rules.window_seconds:
+            settings["window_type"] = library.WindowType.TIME_BASED
+            settings["window_size"] = int(rules.window_seconds)
+        elif rules.window_calls:
+            settings["window_size"] = rules.window_calls
+        if rules.slow_seconds:
+            settings["slow_call_duration_threshold"] = rules.slow_seconds
+        return library.CircuitBreaker(
+            name=name,
+            config=library.Config(**settings),
+            classifier=_Classifier() if rules.failed_results else None,
+            listener=_Listener() if rules.listens else None,
+        )
+
     return Contender(
         name="interlock-cb",
         refusal=library.CircuitOpenError,
-        # It opens on a share of failures, not on a row of them; asking for as many calls before
-        # the share counts is the nearest setting.
-        construct=lambda name, failure_threshold: library.CircuitBreaker(
-            name=name,
-            config=library.Config(
-                minimum_number_of_calls=failure_threshold, wait_duration_in_open=RECOVERY_SECONDS
-            ),
-        ),
+        construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
         forms=lambda breaker: Forms(decorate=breaker, call=breaker.call, block=breaker),
-        judge_slow=lambda name, failure_threshold, slow_seconds: library.CircuitBreaker(
+        construct_with=with_rules,
+    )
+
+
+def _nopanic() -> Contender:
+    library = import_module("nopanic")
+
+    def with_rules(name: str, rules: Rules) -> Any | None:
+        if rules.window_calls or rules.failed_results or rules.listens:
+            return None
+        # Like interlock-cb, it opens on a share of failures alone.
+        return library.CircuitBreaker(
             name=name,
-            config=library.Config(
-                minimum_number_of_calls=failure_threshold,
-                wait_duration_in_open=RECOVERY_SECONDS,
-                slow_call_duration_threshold=slow_seconds,
-            ),
-        ),
+            min_calls=rules.failures,
+            window=rules.window_seconds or 30.0,
+            reset_timeout=RECOVERY_SECONDS,
+            slow_call_duration=rules.slow_seconds,
+        )
+
+    return Contender(
+        name="nopanic",
+        refusal=library.CircuitOpen,
+        construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
+        forms=lambda breaker: Forms(decorate=breaker, call=breaker.acall, sync_block=breaker.guard),
+        construct_with=with_rules,
+    )
+
+
+def _fluxgate() -> Contender:
+    library, trippers = import_module("fluxgate"), import_module("fluxgate.trippers")
+    windows, retries = import_module("fluxgate.windows"), import_module("fluxgate.retries")
+
+    def with_rules(_name: str, rules: Rules) -> Any | None:
+        if rules.failed_results or rules.listens:
+            return None
+        tripper = trippers.FailureStreak(rules.failures)
+        enough = trippers.MinRequests(rules.failures)
+        if rules.window_calls or rules.window_seconds:
+            tripper |= enough & trippers.FailureRate(0.5)
+        if rules.slow_seconds:
+            tripper |= enough & trippers.SlowRate(0.5, threshold=rules.slow_seconds)
+        window = (
+            windows.TimeWindow(int(rules.window_seconds))
+            if rules.window_seconds
+            else windows.CountWindow(rules.window_calls or 100)
+        )
+        return library.AsyncCircuitBreaker(
+            window=window, tripper=tripper, retry=retries.Cooldown(RECOVERY_SECONDS)
+        )
+
+    return Contender(
+        name="fluxgate",
+        refusal=library.CallNotPermittedError,
+        construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
+        forms=lambda breaker: Forms(decorate=breaker, call=breaker.call),
+        construct_with=with_rules,
     )
 
 
@@ -261,6 +286,8 @@ _RIVALS: dict[str, Callable[[], Contender]] = {
     "pyresilience": _pyresilience,
     "aioresilience": _aioresilience,
     "interlock-cb": _interlock_cb,
+    "nopanic": _nopanic,
+    "fluxgate": _fluxgate,
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rounds import Plan, Quartiles, Samples, interleave
+from benchmarks.rules import RULES
 from benchmarks.tables import Table, Target, write_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,8 @@ RIVALS = {
     "pyresilience": "pyresilience",
     "aioresilience": "aioresilience",
     "interlock-cb": "interlock",
+    "nopanic": "nopanic",
+    "fluxgate": "fluxgate",
 }
 
 # Stands in for the load generator: asks once and prints a rate in wrk's words.
@@ -60,7 +63,7 @@ def tables(printed: str) -> dict[str, list[str]]:
 def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: Path) -> None:
     """Each group about breakers prints a table with everybody who can take part in it."""
     results = tmp_path / "results.json"
-    run = benchmark("breakers", "--json", str(results), path=tmp_path)
+    run = benchmark("scrape", "calls", "making", "--json", str(results), path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
     printed = tables(run.stdout)
@@ -70,7 +73,6 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
     for title in (
         "A scrape with 100 breakers, per breaker",
         "Closed, the call succeeds, in floors of the same form",
-        "Closed, the call succeeds, with more rules, in floors of the same form",
         "Closed, the call fails below the threshold, in floors of the same form",
         "Open, the call is refused, in floors of the same form",
         "100 tasks on one breaker, each call awaits once inside, in floors of the same form",
@@ -83,18 +85,28 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
         "example_service, its breakers",
         "example_service, process, Python and HTTP",
     } <= set(printed["A scrape with 100 breakers, per breaker"])
-    assert {
-        "example_service, failure_rate of calls",
-        "example_service, failure_rate of seconds",
-        "example_service, slow_call_duration",
-        "floor",
-    } <= set(printed["Closed, the call succeeds, with more rules, in floors of the same form"])
     for rival in RIVALS.keys() - installed:
         assert re.search(
             rf"^Left out, because not installed: .*\b{rival}\b", run.stdout, re.MULTILINE
         )
     written = json.loads(results.read_text())["groups"]
-    assert [table["title"] for table in written["breakers"]] == list(printed)
+    titles = [table["title"] for tables in written.values() for table in tables]
+    assert titles == list(printed)
+
+
+def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) -> None:
+    """Every rule has a row and a target, and its figures name each library that has the rule."""
+    results = tmp_path / "results.json"
+    run = benchmark("rules", "--json", str(results), path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    [table] = json.loads(results.read_text())["groups"]["rules"]
+    assert list(tables(run.stdout)[table["title"]])[: len(RULES)] == list(RULES)
+    targets = {target["what"] for target in table["targets"]}
+    assert {f"{rule}, in floors" for rule in RULES} <= targets
+    rivals = [name for name in ("interlock-cb", "nopanic", "fluxgate") if find_spec(RIVALS[name])]
+    libraries = {"example_service", *rivals}
+    assert {f"{name}, failure_rate of seconds" for name in libraries} <= set(table["figures"])
 
 
 def test_requests_in_process_are_timed_beside_bare_fastapi(tmp_path: Path) -> None:
@@ -172,10 +184,10 @@ def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: P
 
 def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     """A misspelt group is an error that lists those there are."""
-    run = benchmark("breaker", path=tmp_path)
+    run = benchmark("rule", path=tmp_path)
 
     assert run.returncode == 2
-    assert "breakers, http, load, hanging, outage" in run.stderr
+    assert "scrape, calls, rules, making, http, load, hanging, outage" in run.stderr
 
 
 def test_a_target_is_kept_up_to_its_bound() -> None:
