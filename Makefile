@@ -11,7 +11,10 @@ compile = uv pip compile --quiet --custom-compile-command 'make lock' --universa
 ARGS =
 COVERAGE =
 
-.PHONY: help run test lint bench chaos mutation lock clean environment environment-bench environment-mutation
+# One process for each processor; whichever is idle takes over tests of the others.
+parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
+
+.PHONY: help run test test-fast lint format bench chaos mutation lock clean environment environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -20,20 +23,22 @@ run: environment ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
 	@.venv/bin/python -m example_service migrate
 	@.venv/bin/python -m example_service serve
 
-test: environment ## Run every test (ARGS="-k name" for some)
-	@.venv/bin/python $(COVERAGE) -m pytest $(ARGS)
+test: environment ## Run every test on all processors (ARGS="-k name" for some)
+	@.venv/bin/python $(COVERAGE) -m pytest $(parallel) $(ARGS)
 
-test-%: ## Run the fast tests on another Python: make test-3.11
+test-fast: environment ## Run the tests that need no server
+	@.venv/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
+
+test-%: ## Run the same on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
-	@.venv-$*/bin/python -m pytest -m "not integration" $(ARGS)
+	@.venv-$*/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
 
-lint: environment ## Check style, formatting, types, import contracts, image and compose file
-	@.venv/bin/ruff check
-	@.venv/bin/ruff format --check
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-logo
-	@.venv/bin/hadolint Dockerfile
-	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+lint: environment ## Check style, types, import contracts, image and compose file; list all findings
+	@.venv/bin/python scripts/lint.py
+
+format: environment ## Format the code, and correct what can be corrected by a program
+	@.venv/bin/ruff check --fix-only --quiet
+	@.venv/bin/ruff format
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)

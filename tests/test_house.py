@@ -1,5 +1,6 @@
 """The house around the code: commands, locks, contracts and papers agree with each other."""
 
+import itertools
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import example_service
+from scripts import lint
+from tests.ports import lasting_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -46,6 +49,8 @@ def files_of_the_project() -> list[Path]:
 
 # --- the Makefile
 
+PARALLEL = "--numprocesses auto --dist worksteal"
+
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
@@ -69,10 +74,12 @@ def stage(tmp_path: Path) -> Path:
     ("target", "programs"),
     [
         ("run", ["-m example_service migrate", "-m example_service serve"]),
-        ("test", ["-m pytest"]),
+        ("test", [f"-m pytest {PARALLEL}"]),
+        ("test-fast", [f"-m pytest {PARALLEL} -m not integration"]),
+        ("test-3.11", [f"-m pytest {PARALLEL} -m not integration"]),
+        ("lint", ["scripts/lint.py"]),
         ("bench", ["-m benchmarks"]),
         ("chaos", ["-m tests.chaos"]),
-        ("test-3.11", ["-m pytest -m not integration"]),
     ],
 )
 def test_make_starts_the_program_from_any_directory(
@@ -93,13 +100,28 @@ def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:
     assert {"PORT=9999", "HOST=0.0.0.0"} <= set(made.stdout.splitlines())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ("-k half_open", f"{PARALLEL} -k half_open"),
+        ("-x tests/test_house.py", f"{PARALLEL} -x tests/test_house.py"),
+        ("-p no:xdist -x", "-p no:xdist -x"),
+    ],
+)
+def test_make_hands_arguments_to_pytest(stage: Path, arguments: str, options: str) -> None:
+    """ARGS selects tests, and can switch the parallel run off."""
+    made = make("test", f"ARGS={arguments}", cwd=stage)
+
+    assert made.stdout.splitlines()[0] == f"{stage}: -m pytest {options}"
+
+
 def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
     """Variables that choose another environment do not reach the program."""
     foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")
 
     made = make("test", cwd=stage, **foreign, COVERAGE="foreign", ARGS="foreign")
 
-    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: -m pytest"
+    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: -m pytest {PARALLEL}"
     assert not [line for line in made.stdout.splitlines() if line.partition("=")[0] in foreign]
 
 
@@ -119,7 +141,7 @@ def test_make_help_lists_the_commands() -> None:
     """`make` alone names every command that a newcomer needs."""
     listed = [line.split()[0] for line in make(cwd=ROOT).stdout.splitlines()]
 
-    assert {"run", "test", "lint", "bench"} <= set(listed)
+    assert {"run", "test", "test-fast", "lint", "format", "bench"} <= set(listed)
 
 
 def test_makefile_recipes_are_thin() -> None:
@@ -129,11 +151,87 @@ def test_makefile_recipes_are_thin() -> None:
     assert max(recipe.count("\n") for recipe in recipes) <= 6
 
 
-@pytest.mark.parametrize("name", [".ci/run", "scripts/find-python.sh", "scripts/environment.py"])
+@pytest.mark.parametrize(
+    "name", [".ci/run", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.*"))]
+)
 def test_scripts_can_be_started(name: str) -> None:
     """Scripts are executable and say what runs them."""
     assert os.access(ROOT / name, os.X_OK)
     assert (ROOT / name).read_text().startswith("#!")
+
+
+# --- the start of the tests
+
+
+def test_the_tests_begin_with_their_duration_and_what_is_missing() -> None:
+    """On a machine without promtool and Chromium, pytest first says so, and how to get them."""
+    started = run(sys.executable, "-m", "pytest", "--collect-only", __file__, PATH="/nowhere")
+
+    header = started.stdout.partition("collected")[0]
+    assert "duration: about " in header
+    assert "promtool is not on PATH, and some tests need it: `apt-get install pro" in header
+    assert "chromium is not on PATH, and some tests need it: `apt-get install chr" in header
+
+
+def test_processes_of_one_run_take_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that comes back finds its port free, although other tests run meanwhile."""
+    ports = []
+    for process in ("gw0", "gw1", "gw19"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", process)
+        ports.append({lasting_port() for _ in range(50)})
+
+    assert all(port < 32_768 for port in set().union(*ports))
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(ports, 2))
+
+
+# --- the checks of `make lint`
+
+
+@pytest.fixture
+def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the programs that are run as checks, in the place of the environment's."""
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(lint, "CHECKS", ("slow --strict", "quick", "missing"))
+    for name, text in {
+        "slow": 'sleep 0.1; echo "one finding of $0 $*"; exit 1',
+        "quick": "echo nothing to see here",
+        "missing": "echo another finding >&2; exit 2",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def test_every_check_runs_before_the_findings_are_listed(
+    checks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One failing check hides no other, and the findings of all that failed come last."""
+    status = lint.main()
+
+    verdicts, *findings = capsys.readouterr().out.split("\n--- ")
+    assert status == 1
+    assert sorted(re.findall(r"(?m)^(\w+) in .*: (.*)$", verdicts)) == [
+        ("FAILED", "missing"),
+        ("FAILED", "slow --strict"),
+        ("passed", "quick"),
+    ]
+    assert sorted(findings) == [
+        "missing\nanother finding\n",
+        f"slow --strict\none finding of {checks}/slow --strict\n",
+    ]
+
+
+@pytest.mark.usefixtures("checks")
+def test_checks_that_find_nothing_pass(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a finding the status is 0, and each check takes one line."""
+    monkeypatch.setattr(lint, "CHECKS", ("quick",))
+
+    status = lint.main()
+
+    assert status == 0
+    assert re.fullmatch(r"passed in +\d+\.\d s: quick\n", capsys.readouterr().out)
 
 
 # --- the locks
