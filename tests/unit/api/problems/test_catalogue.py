@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from example_service.api.problems import catalogue
 from example_service.api.problems.catalogue import (
     NOT_FOUND,
     OVERLOADED,
@@ -34,6 +35,13 @@ def test_every_type_explains_itself() -> None:
             assert re.fullmatch(r"[A-Z`].*\.", text), text
 
 
+@pytest.fixture
+def _catalogue_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other tests find the catalogue without what is defined here."""
+    monkeypatch.setattr(catalogue, "_defined", dict(catalogue._defined))
+
+
+@pytest.mark.usefixtures("_catalogue_of_this_test")
 def test_a_type_can_be_defined_by_a_domain() -> None:
     """Defining gives the type back; defining the same again, as on a second import, is harmless."""
     mine = problem_type("of-a-test")
