@@ -155,15 +155,16 @@ def _escape(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
     for key, value in event_dict.items():
         if key in ("exception", "stack"):
             # The margin keeps a line break in an exception's text from passing for a log line.
-            lines = (_TRACEBACK_MARGIN + _printable(line) for line in value.split("\n"))
+            lines = (_TRACEBACK_MARGIN + printable(line) for line in value.split("\n"))
             event_dict[key] = "\n".join(lines)
         else:
             shown = value if isinstance(value, str) else repr(value)
-            event_dict[key] = value if shown.isprintable() else _printable(shown)
+            event_dict[key] = value if shown.isprintable() else printable(shown)
     return event_dict
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text with each character escaped that is not printable."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

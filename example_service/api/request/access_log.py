@@ -1,4 +1,4 @@
-"""One line in the log for each request."""
+"""One line in the log for each request, except those that the dashboard makes by itself."""
 
 import logging
 from json.encoder import encode_basestring_ascii as quoted
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import get_contextvars
 
-from example_service.core.logging import timestamp, writes_to_console
+from example_service.core.logging import printable, timestamp, writes_to_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,13 +19,22 @@ _NAME = "example_service.access"
 _EVENT = "request"
 _TRACE_ID = slice(3, 35)
 
+_DASHBOARD = ("/dashboard", "/sandbox/traffic")
+_FIRST_ERROR_STATUS = 400
+_CLIENT_CLOSED_REQUEST = 499
+
 
 class AccessLog:
     """Writes the access lines. Make it after `configure_logging`.
 
-    They are lines like all others, with the same members in the same order. As there is one for
-    each request, and the general way to a line of JSON costs eight microseconds, that line is put
-    together here where the log is JSON and nothing else is bound to the request's context.
+    On a console a line is short: method, path, status and milliseconds, so that the story of the
+    circuits stays readable in between. As JSON it has the same members in the same order as all
+    other lines. There is one for each request, and the general way to a line of JSON costs eight
+    microseconds, so that line is put together here unless something else is bound to the request's
+    context.
+
+    Requests of the dashboard, which has a stream open as long as somebody watches, are written only
+    where they were refused or failed.
 
     Args:
         settings: Say whether access lines are wanted, and in which form.
@@ -34,15 +43,16 @@ class AccessLog:
     def __init__(self, settings: "Settings") -> None:
         self._log = structlog.get_logger(_NAME)
         self.is_on = settings.log.access and self._log.is_enabled_for(logging.INFO)
-        self._write_finished: Callable[[str], object] | None = None
-        if not writes_to_console(settings):
-            self._write_finished = structlog.get_config()["logger_factory"](_NAME).info
+        self._is_console = writes_to_console(settings)
+        self._write_finished: Callable[[str], object]
+        self._write_finished = structlog.get_config()["logger_factory"](_NAME).info
 
     def write(
         self,
         identity: "RequestIdentity",
         *,
         method: str,
+        path: str,
         route: str,
         status: int,
         duration_seconds: float,
@@ -53,12 +63,23 @@ class AccessLog:
         Args:
             identity: Its ids, which need no escaping.
             method: Method as it was sent.
+            path: Path as it was sent, decoded.
             route: Template of the route that served it.
             status: Status of the answer.
             duration_seconds: From its arrival to the end of the answer.
             client: Address of the peer, None where there is none.
         """
-        if self._write_finished is None or get_contextvars():
+        if route.startswith(_DASHBOARD) and (
+            status < _FIRST_ERROR_STATUS or status == _CLIENT_CLOSED_REQUEST
+        ):
+            return
+        if self._is_console:
+            request = printable(f"{method} {path}")
+            self._write_finished(
+                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms"
+            )
+            return
+        if get_contextvars():
             self._log.info(
                 _EVENT,
                 method=method,

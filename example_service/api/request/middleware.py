@@ -124,6 +124,7 @@ class RequestMiddleware:
                 self._access_log.write(
                     exchange.identity,
                     method=scope["method"],
+                    path=scope["path"],
                     route=route,
                     status=exchange.status,
                     duration_seconds=duration,

@@ -1,9 +1,11 @@
 """The access line, put together by hand where that is safe."""
 
 import json
+import re
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +31,7 @@ def write(log: AccessLog, **different: Any) -> None:
     token = context.identity.set(identity)
     fields = {
         "method": "GET",
+        "path": "/items/7",
         "route": "/items/{item_id}",
         "status": 200,
         "duration_seconds": 0.0123456789,
@@ -40,14 +43,15 @@ def write(log: AccessLog, **different: Any) -> None:
 
 @pytest.mark.parametrize("client", ["192.0.2.1", "::1", None])
 def test_the_line_is_the_one_that_structlog_would_write(
-    client: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Same members, same order, same values: readers of the log cannot tell the ways apart."""
     log = access_log()
     write(log, client=client)
-    monkeypatch.setattr(log, "_write_finished", None)
-    write(log, client=client)
+    with structlog.contextvars.bound_contextvars(bound=1):
+        write(log, client=client)
     by_hand, by_structlog = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert by_structlog.pop("bound") == 1
     assert list(by_hand) == list(by_structlog)
     assert len(by_hand.pop("timestamp")) == len(by_structlog.pop("timestamp"))
     assert by_hand == by_structlog
@@ -76,13 +80,34 @@ def test_durations_are_numbers_in_microseconds(
     assert json.loads(capsys.readouterr().out)["duration_seconds"] == round(seconds, 6)
 
 
-def test_people_get_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a console the line is for reading, with control characters escaped."""
-    write(access_log(format="console"), method="\x1b[31m")
+def test_people_get_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a console: method, path, status and milliseconds, without ids."""
+    write(access_log(format="console"))
     line = capsys.readouterr().out
-    assert "route=/items/{item_id}" in line
-    assert "\x1b[31m" not in line
-    assert "mine" in line
+    assert re.fullmatch(r"\S+ \[info     \] GET /items/7 200 12\.3 ms\n", line)
+
+
+def test_a_path_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters and line breaks are escaped, so that one request is one line."""
+    write(access_log(format="console"), method="\x1b[31m", path="/items/\n7")
+    assert "\\x1b[31m /items/\\n7 200" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize(
+    "route", ["/dashboard", "/dashboard/events", "/dashboard/{name}", "/sandbox/traffic"]
+)
+def test_the_dashboard_makes_no_noise(
+    form: str, route: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own requests are written only where they were refused or failed."""
+    log = access_log(format=form)
+    for status in (200, 304, 499):
+        write(log, route=route, status=status)
+    assert capsys.readouterr().out == ""
+    for status in (401, 404, 503):
+        write(log, route=route, status=status)
+    assert capsys.readouterr().out.count("\n") == 3
 
 
 @pytest.mark.parametrize(
