@@ -10,11 +10,12 @@ import respx
 from sqlalchemy import select
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import LogSettings, PaymentProviderSettings
+from example_service.core.settings.model import LogSettings
 from example_service.infra.database.database import Database
 from example_service.main import create_app
 from example_service.migrations import upgrade
 from example_service.payments.models import Payment
+from example_service.payments.settings import PaymentProviderSettings
 
 PATH: Final = "/api/v1/payments"
 KEY: Final = b"Idempotency-Key"
@@ -177,7 +178,7 @@ async def running_payment_api() -> AsyncIterator[PaymentAPI]:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://service.test") as client,
     ):
-        api = PaymentAPI(client, app.state.database)
+        api = PaymentAPI(client, app.state.services.database)
         with respx.mock(base_url=PROVIDER_URL, assert_all_called=False) as provider:
             provider.post("/v1/charges").mock(side_effect=api.charge)
             yield api

@@ -1,4 +1,4 @@
-"""What routes may ask for, as aliases for their signatures.
+"""Dependencies for routes, as aliases for their signatures.
 
 Every dependency is a coroutine function, as FastAPI runs plain ones in a thread, which costs a
 request sixty microseconds. Solving one of these costs eight, so none is built upon another.
@@ -6,7 +6,7 @@ request sixty microseconds. Solving one of these costs eight, so none is built u
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Request
@@ -14,25 +14,21 @@ from fastapi import Depends, Request
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
-from example_service.api.problems.payments import PROVIDER_NOT_CONFIGURED
+from example_service.api.services import services_of
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
-from example_service.payments.provider import PaymentProvider, payment_breaker
-from example_service.payments.service import PaymentService
-
-T = TypeVar("T")
 
 
 def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[CircuitBreaker]]:
-    """Make a dependency that hands out the breaker of a name.
+    """Make a dependency that returns the breaker with a name.
 
-    `Annotated[CircuitBreaker, Depends(circuit_breaker("payment"))]` in the signature of a route
-    gives it the one breaker of that name in this process. It is made when it is first asked for.
+    `Annotated[CircuitBreaker, Depends(circuit_breaker("search"))]` in the signature of a route
+    gives it the one breaker with that name in this process, which is created at its first use.
 
     Args:
         name: Name of the breaker; `CIRCUIT_BREAKERS__<NAME>__…` sets its parameters.
-        defaults: Parameters of `CircuitBreaker` where the settings give none.
+        defaults: Parameters of `CircuitBreaker` that apply where the settings give none.
     """
 
     async def get_circuit_breaker() -> CircuitBreaker:
@@ -41,58 +37,33 @@ def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[Circui
     return get_circuit_breaker
 
 
-async def get_payment_breaker() -> CircuitBreaker:
-    """Hand out the breaker in front of the payment provider."""
-    return payment_breaker()
+get_payment_breaker = circuit_breaker("payment")
+"""The dependency of the guide's FastAPI example. The breaker is made by the payments domain."""
 
 
 async def get_settings(request: Request) -> Settings:
-    """Hand out the settings that the application was made with."""
-    return cast("Settings", request.app.state.settings)
+    """Return the settings that the application was built with."""
+    return services_of(request).settings
 
 
 async def get_http_client(request: Request) -> httpx.AsyncClient:
-    """Hand out the client for outgoing calls; the application closes it when it ends."""
-    return cast("httpx.AsyncClient", request.app.state.http_client)
+    """Return the client for outgoing calls; the application closes it when it ends."""
+    return services_of(request).http_client
 
 
 async def get_database(request: Request) -> Database:
-    """Hand out the database; the application closes it when it ends."""
-    return cast("Database", request.app.state.database)
+    """Return the database; the application closes it when it ends."""
+    return services_of(request).database
 
 
 async def get_all_workers(request: Request) -> AllWorkers:
-    """Hand out what reaches the breakers of all workers."""
-    return cast("AllWorkers", request.app.state.all_workers)
-
-
-async def get_payment_provider(request: Request) -> PaymentProvider:
-    """Hand out the payment provider.
-
-    Raises:
-        ProblemError: If nobody has told the service where the provider is.
-    """
-    return _configured(cast("PaymentProvider | None", request.app.state.payment_provider))
-
-
-async def get_payment_service(request: Request) -> PaymentService:
-    """Hand out what accepts payments and works on them.
-
-    Raises:
-        ProblemError: If nobody has told the service where the provider is.
-    """
-    return _configured(cast("PaymentService | None", request.app.state.payment_service))
-
-
-def _configured(part: T | None) -> T:
-    if part is None:
-        raise ProblemError(PROVIDER_NOT_CONFIGURED)
-    return part
+    """Return what reaches the breakers of all workers."""
+    return services_of(request).all_workers
 
 
 async def bears_admin_token(request: Request) -> bool:
-    """Tell whether the request carries the token of `ADMIN__TOKEN`; False where there is none."""
-    token = cast("Settings", request.app.state.settings).admin.token
+    """Whether the request carries the token of `ADMIN__TOKEN`; False where none is set."""
+    token = services_of(request).settings.admin.token
     credentials = request.headers.getlist("authorization")
     if token is None or len(credentials) != 1:
         return False
@@ -118,7 +89,4 @@ AppSettings = Annotated[Settings, Depends(get_settings)]
 HTTPClient = Annotated[httpx.AsyncClient, Depends(get_http_client)]
 IsAdministrator = Annotated[bool, Depends(bears_admin_token)]
 OpenDatabase = Annotated[Database, Depends(get_database)]
-PaymentBreaker = Annotated[CircuitBreaker, Depends(get_payment_breaker)]
-Provider = Annotated[PaymentProvider, Depends(get_payment_provider)]
-Payments = Annotated[PaymentService, Depends(get_payment_service)]
 Workers = Annotated[AllWorkers, Depends(get_all_workers)]

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 import example_service
 from example_service.cli import doctor, migrate, serve
-from example_service.cli.serve import SandboxError
-from example_service.core.exceptions import SettingsError
+from example_service.core.exceptions import SettingsError, StartError
 from example_service.core.settings import load_settings
 from example_service.migrations import MigrationError
 from example_service.server.process import ListenError
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_SETTINGS
-    except (ListenError, MigrationError, SandboxError) as error:
+    except (ListenError, MigrationError, StartError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILURE
     except KeyboardInterrupt:
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     serving = commands.add_parser(
         "serve",
         help="serve HTTP until SIGTERM or Ctrl+C",
-        description="Serve HTTP. In development without a payment provider, a sandbox stands in.",
+        description="Serve HTTP. In development, whatever else the service needs is started, too.",
     )
     serving.add_argument("--host", help="address to listen on, instead of HOST")
     serving.add_argument("--port", help="TCP port to listen on, 0 for a free one, instead of PORT")

@@ -15,10 +15,12 @@ from example_service.core.settings.loading import Source, read_settings, variabl
 from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
 from example_service.core.table import aligned
+from example_service.domain import Upstream
 from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_url, is_sqlite
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.main import enabled_domains
 from example_service.migrations import schema_fault
 
 UPSTREAM_LIMIT_SECONDS = 2.0
@@ -45,19 +47,23 @@ def doctor(output: TextIO) -> int:
     in_production = settings.environment == "production"
     faults = [*problems, *(unsafe if in_production else [])]
     database, database_serves = _check_database(settings)
-    upstream, upstream_answers = _check_provider(settings)
+    upstreams = [
+        (each.name, *_check_upstream(each))
+        for domain in enabled_domains(settings)
+        for each in domain.upstreams(settings)
+    ]
     sections: list[tuple[str, list[Sequence[str]]]] = [
         ("Settings", _setting_rows(settings, variable_sources())),
         ("Faults", _problem_rows(faults)),
         ("Production would refuse", [] if in_production else _problem_rows(unsafe)),
         ("Set, but not read", _overlooked_rows(settings, variable_sources())),
         ("Database", [database]),
-        ("Upstreams", [("payment provider", upstream)]),
+        ("Upstreams", [(name, shown) for name, shown, _ in upstreams]),
     ]
     for title, rows in sections:
         if rows:
             output.write(f"{title}\n\n{aligned(rows)}\n\n")
-    healthy = not faults and database_serves and upstream_answers
+    healthy = not faults and database_serves and all(answers for _, _, answers in upstreams)
     output.write("Nothing is wrong.\n" if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
 
@@ -112,15 +118,13 @@ async def _database_fault(settings: Settings) -> str | None:
         return what_it_said(error)
 
 
-def _check_provider(settings: Settings) -> tuple[str, bool]:
-    """Say how the payment provider is, and whether that is as it should be."""
-    base_url = settings.payment_provider.base_url
-    if base_url is None:
-        if settings.environment == "development":
-            return "the sandbox, which `serve` starts", True
-        return "not set", settings.environment == "test"
-    problem = _within_limit(lambda: _why_unreachable(base_url))
-    host = urlsplit(base_url).netloc
+def _check_upstream(upstream: Upstream) -> tuple[str, bool]:
+    """Describe how an upstream is, and whether that is as it should be."""
+    url = upstream.url
+    if url is None:
+        return upstream.without_url, not upstream.is_needed
+    problem = _within_limit(lambda: _why_unreachable(url))
+    host = urlsplit(url).netloc
     return (f"{host} answers", True) if problem is None else (f"{host}: {problem}", False)
 
 

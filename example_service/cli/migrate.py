@@ -6,7 +6,7 @@ from typing import TextIO
 from example_service.core.settings import Settings
 from example_service.infra.database.engine import database_url
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
-from example_service.migrations import MigrationError, upgrade
+from example_service.migrations import MigrationError, in_words, upgrade
 
 
 def migrate(settings: Settings, output: TextIO) -> int:
@@ -30,7 +30,7 @@ def migrate(settings: Settings, output: TextIO) -> int:
             f"The database {where} could not be migrated: {what_it_said(error)}"
         ) from error
     if before == after:
-        output.write(f"The schema of {where} is up to date ({after}).\n")
+        output.write(f"The schema of {where} is up to date ({in_words(after)}).\n")
     else:
-        output.write(f"Migrated {where} from {before or 'nothing'} to {after}.\n")
+        output.write(f"Migrated {where} from {in_words(before)} to {in_words(after)}.\n")
     return 0

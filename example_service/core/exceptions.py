@@ -2,6 +2,7 @@
 
 ExampleServiceError
 ├── SettingsError                   settings that cannot be used; the start is refused
+├── StartError                      what the service needs before it serves cannot be had
 └── CircuitBreakerOpenException     a circuit is open; over HTTP a 503 problem
 
 Nothing in here knows a web framework: `api/problems/answers.py` turns these errors into RFC 9457
@@ -55,6 +56,10 @@ class SettingsError(ExampleServiceError):
         title = f"The settings cannot be used ({count} problem{'s' if count > 1 else ''}):"
         rows = [(p.variable, p.problem, p.example) for p in self.problems]
         return f"{title}\n\n{aligned([_HEADER, *rows])}"
+
+
+class StartError(ExampleServiceError):
+    """What the service needs before it serves cannot be had; the text says what and why."""
 
 
 class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name is public

@@ -1,14 +1,17 @@
-"""The schema of the database: its migrations, how they are applied, and whether they are.
+"""Database migrations: applying them, and checking that they were applied.
 
-Nothing but `example-service migrate` applies them. It may be started several times at once: one
-does the work, the others wait for it and find nothing left to do.
+Each domain has its own in its folder `migrations/`, as a branch of its own: they begin without a
+predecessor, and the database records one revision for each domain. Only `example-service migrate`
+applies them. It may be started several times at once: one process does the work, the others wait
+for it and find nothing left to do.
 """
 
 import asyncio
+import os
 import time
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from alembic import command
 from alembic.config import Config
@@ -25,7 +28,11 @@ from example_service.infra.database.engine import create_migration_engine
 LOCK_WAIT_SECONDS: Final = 120.0
 STATEMENT_TIMEOUT_SECONDS: Final = 600.0
 
+Revisions: TypeAlias = frozenset[str]
+"""Where a schema is: one revision for each domain; empty for a database without a schema."""
+
 _FOLDER: Final = Path(__file__).parent
+_PACKAGE: Final = _FOLDER.parent
 _LOCK: Final = 4_703_311_882_157_690_113
 """Key of the advisory lock, drawn once; any number that nothing else in the database uses."""
 _LOCK_POLL_SECONDS: Final = 0.1
@@ -35,14 +42,14 @@ class MigrationError(ExampleServiceError):
     """The migrations were not applied; the text says why and what to do."""
 
 
-async def upgrade(settings: Settings) -> tuple[str | None, str]:
+async def upgrade(settings: Settings) -> tuple[Revisions, Revisions]:
     """Apply every migration that the database lacks, all of them or none.
 
     Returns:
-        The revisions before and after; None before the first.
+        The revisions before and after.
 
     Raises:
-        MigrationError: If another process holds the lock for too long, or the database is at a
+        MigrationError: If another process has the lock for too long, or the database is at a
             revision that this version of the service does not know.
         sqlalchemy.exc.SQLAlchemyError, OSError: If the database cannot be reached, or refuses.
     """
@@ -57,49 +64,58 @@ async def upgrade(settings: Settings) -> tuple[str | None, str]:
         await engine.dispose()
 
 
-@cache
-def head_revision() -> str:
-    """The revision that this version of the service works with."""
-    head = ScriptDirectory(str(_FOLDER)).get_current_head()
-    if head is None:
-        raise MigrationError("There is no migration.")
-    return head
+def domains_with_migrations() -> list[Path]:
+    """The folders of the domains that have migrations; their tables are in `models.py` there."""
+    return sorted(folder.parent for folder in _PACKAGE.glob("*/migrations"))
 
 
 @cache
-def known_revisions() -> frozenset[str]:
-    """Every revision that this version of the service knows, the last one included."""
-    return frozenset(one.revision for one in ScriptDirectory(str(_FOLDER)).walk_revisions())
+def head_revisions() -> Revisions:
+    """The revisions that this version of the service works with."""
+    return frozenset(ScriptDirectory.from_config(_config()).get_heads())
+
+
+@cache
+def known_revisions() -> Revisions:
+    """Every revision that this version of the service knows, the last ones included."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return frozenset(each.revision for each in scripts)
+
+
+def in_words(revisions: Revisions) -> str:
+    """Name revisions for a person."""
+    return ", ".join(sorted(revisions)) or "nothing"
 
 
 async def schema_fault(database: Database) -> str | None:
     """Say why this version of the service cannot work with the database; None if it can.
 
-    A schema that a newer version has migrated will do: until all instances have been replaced, the
-    old ones serve on.
+    A schema that a newer version has migrated is good enough: old instances keep serving until all
+    of them have been replaced.
 
     Raises:
-        CircuitOpenError, DatabaseUnavailableError: If the database cannot tell.
+        CircuitOpenError, DatabaseUnavailableError: If the database cannot be asked.
     """
     current, writable = await database.run(_look)
-    if current is None:
+    missing = head_revisions() - current
+    if missing and not current:
         return "the database has no schema; run `example-service migrate`"
-    if current != head_revision() and current in known_revisions():
+    if missing and current <= known_revisions():
         return "the schema is behind; run `example-service migrate`"
     return None if writable else "the database is read-only; is it a standby?"
 
 
-async def _look(session: AsyncSession) -> tuple[str | None, bool]:
+async def _look(session: AsyncSession) -> tuple[Revisions, bool]:
     connection = await session.connection()
-    current = await connection.run_sync(_current_revision)
+    current = await connection.run_sync(_current_revisions)
     if connection.dialect.name == "sqlite":
         return current, True
     return current, await session.scalar(text("SHOW transaction_read_only")) == "off"
 
 
-async def _upgrade_locked(engine: AsyncEngine) -> tuple[str | None, str]:
-    # Whoever waits inside a transaction would in turn keep waiting a migration that waits for all
-    # transactions to end, such as one which builds an index concurrently. So this asks repeatedly.
+async def _upgrade_locked(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
+    # Waiting inside a transaction would block a migration that itself waits for all transactions to
+    # end, such as one that builds an index concurrently. So this tries repeatedly.
     async with engine.connect() as locking:
         await locking.execution_options(isolation_level="AUTOCOMMIT")
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
@@ -115,23 +131,35 @@ async def _upgrade_locked(engine: AsyncEngine) -> tuple[str | None, str]:
             return await connection.run_sync(_upgrade)
 
 
-def _upgrade(connection: Connection) -> tuple[str | None, str]:
-    before, head = _current_revision(connection), head_revision()
-    if before is not None and before not in known_revisions():
+def _upgrade(connection: Connection) -> tuple[Revisions, Revisions]:
+    before, heads = _current_revisions(connection), head_revisions()
+    if unknown := before - known_revisions():
         raise MigrationError(
-            f"The database is at revision {before}, which this version of the service does not "
-            "know: a newer version has migrated it. Use that one."
+            f"The database is at revision {in_words(unknown)}, which this version of the service "
+            "does not know: a newer version has migrated it. Use that one."
         )
-    if before != head:
+    if before != heads:
         if connection.dialect.name != "sqlite":
             # The transaction is alembic's own, for a migration may have to leave it for a while.
             connection.rollback()
-        config = Config()
-        config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+        config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return before, head
+        command.upgrade(config, "heads")
+    return before, heads
 
 
-def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+def _config() -> Config:
+    """What `alembic.ini` says to the command line of alembic."""
+    locations = [str(domain / "migrations") for domain in domains_with_migrations()]
+    config = Config()
+    for option, value in {
+        "script_location": str(_FOLDER),
+        "version_locations": os.pathsep.join(locations),
+        "path_separator": "os",
+    }.items():
+        config.set_main_option(option, value.replace("%", "%%"))
+    return config
+
+
+def _current_revisions(connection: Connection) -> Revisions:
+    return frozenset(MigrationContext.configure(connection).get_current_heads())

@@ -1,17 +1,22 @@
-"""What alembic runs to reach the database, for its own command line and for `upgrade`."""
+"""Run by alembic to reach the database, for its own command line and for `upgrade`."""
 
 import asyncio
+import importlib
 from typing import Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-import example_service.payments.models  # noqa: F401 - brings its tables into the metadata
+import example_service
 from example_service.core.settings import load_settings
 from example_service.infra.database.base import Base, UTCDateTime
 from example_service.infra.database.engine import create_migration_engine
-from example_service.migrations import STATEMENT_TIMEOUT_SECONDS
+from example_service.migrations import STATEMENT_TIMEOUT_SECONDS, domains_with_migrations
+
+for domain in domains_with_migrations():
+    # Importing the tables of a domain adds them to the metadata.
+    importlib.import_module(f"{example_service.__name__}.{domain.name}.models")
 
 
 def _migrate(connection: Connection) -> None:

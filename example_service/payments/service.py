@@ -16,7 +16,6 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
@@ -29,6 +28,7 @@ from example_service.payments.exceptions import (
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
 from example_service.payments.provider import Charged, Declined, PaymentProvider
 from example_service.payments.repository import PaymentRepository
+from example_service.payments.settings import PaymentSettings
 
 logger = logging.getLogger(__name__)
 

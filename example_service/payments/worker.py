@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from example_service.core.lifecycle import is_draining
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
 
 logger = logging.getLogger(__name__)
 

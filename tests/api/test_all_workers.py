@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ async def app() -> FastAPI:
 async def client(app: FastAPI, serve: Serve, directory: Path) -> httpx.AsyncClient:
     """A client of that worker."""
     client = await serve(app)
-    app.state.all_workers = worker(directory, THIS)
+    app.state.services = replace(app.state.services, all_workers=worker(directory, THIS))
     return client
 
 

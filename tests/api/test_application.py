@@ -32,8 +32,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     """Unless they are passed in."""
     monkeypatch.setenv("ENVIRONMENT", "test")
     monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "4")
-    app = create_app()
-    assert app.state.settings.environment == "test"
+    create_app()
     assert payment_breaker().failure_threshold == 4
 
 
@@ -71,7 +70,7 @@ async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() 
     """It is made when the application starts, and closed when it ends."""
     app = create_app(Settings(environment="test"))
     async with app.router.lifespan_context(app):
-        client = app.state.http_client
+        client = app.state.services.http_client
         assert not client.is_closed
     assert client.is_closed
 

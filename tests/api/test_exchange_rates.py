@@ -8,11 +8,11 @@ import respx
 from fastapi import FastAPI
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.exceptions import ProviderUnavailableError
+from example_service.payments.settings import PaymentProviderSettings
 from tests.api.conftest import Serve
 
 PROVIDER_URL = "https://provider.test"
@@ -135,7 +135,7 @@ async def test_a_refusal_is_logged_for_no_breaker_reports_it(
     """Wrong credentials would otherwise be invisible to whoever runs the service."""
     provider.respond(status)
     await client.get(EUROS)
-    warnings = [record for record in caplog.records if "problems.payments" in record.name]
+    warnings = [record for record in caplog.records if "problems.answers" in record.name]
     assert [str(status) in record.getMessage() for record in warnings] == [True] * logged
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from example_service.api.breakers.views import LONGEST_REASON
+from example_service.api.problems.answers import LONGEST_REASON
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings, CircuitBreakerSettings
@@ -186,7 +187,8 @@ async def test_many_probes_run_the_checks_once(app: FastAPI, client: httpx.Async
         await answering.wait()
         return "disk full"
 
-    app.state.readiness = Readiness([Check("database", fault)], clock=FakeClock())
+    readiness = Readiness([Check("database", fault)], clock=FakeClock())
+    app.state.services = replace(app.state.services, readiness=readiness)
     probes = [asyncio.create_task(client.get("/health/ready")) for _ in range(10)]
     await asked.wait()
     answering.set()

@@ -11,9 +11,9 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
+from example_service.payments.settings import PaymentProviderSettings
 
 
 @pytest.fixture

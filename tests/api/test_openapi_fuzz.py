@@ -30,15 +30,14 @@ from example_service.core.settings.model import (
     CircuitBreakerSettings,
     DatabaseSettings,
     LogSettings,
-    PaymentProviderSettings,
-    PaymentSettings,
-    SandboxSettings,
 )
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_app
 from example_service.migrations import upgrade
+from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
 from example_service.sandbox.charges import Ledger
 from example_service.sandbox.control import create_control
+from example_service.sandbox.settings import SandboxSettings
 from example_service.sandbox.switch import Switch
 
 PROVIDER_URL = "http://provider.test"

@@ -12,12 +12,12 @@ import respx
 from fastapi import FastAPI
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.database.database import database_breaker
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
+from example_service.payments.settings import PaymentProviderSettings
 from tests.api.conftest import Serve
 
 PROVIDER_URL = "https://provider.test"
@@ -374,8 +374,10 @@ class TestDatabaseOutages:
         def refuse(*_: object, **__: object) -> None:
             raise ConnectionRefusedError("secret")
 
-        await app.state.database.engine.dispose()
-        monkeypatch.setattr(app.state.database.engine.dialect.loaded_dbapi, "connect", refuse)
+        await app.state.services.database.engine.dispose()
+        monkeypatch.setattr(
+            app.state.services.database.engine.dialect.loaded_dbapi, "connect", refuse
+        )
         responses = [
             response for _ in range(2) for response in await self.ask_everything(client, pay)
         ]

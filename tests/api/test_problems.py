@@ -10,8 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from example_service.api.breakers.views import LONGEST_REASON
-from example_service.api.problems.answers import UNKNOWN_WAIT_SECONDS
+from example_service.api.problems.answers import LONGEST_REASON, UNKNOWN_WAIT_SECONDS
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.core.settings import Settings
 from example_service.core.settings.model import HTTPSettings, LimitSettings

@@ -8,8 +8,8 @@ import pytest
 import respx
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import SandboxSettings
 from example_service.main import create_app
+from example_service.sandbox.settings import SandboxSettings
 
 CONTROL_URL = "http://control.test"
 FAILING = {"mode": "failing", "latency_seconds": None, "failure_rate": None, "seed": None}

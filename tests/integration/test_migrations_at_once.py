@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.migrations import head_revision
+from example_service.migrations import head_revisions
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +41,7 @@ def test_one_does_the_work_and_all_succeed(empty_database: Settings, tmp_path: P
     assert [process.returncode for process in processes] == [0] * PROCESSES, outputs
     assert "".join(errors for _, errors in outputs) == ""
     lines = sorted(re.sub(r"\w+\+\w+://\S+", "DATABASE", output) for output, _ in outputs)
-    head = head_revision()
+    (head,) = head_revisions()
     assert lines == [
         f"Migrated DATABASE from nothing to {head}.\n",
         *[f"The schema of DATABASE is up to date ({head}).\n"] * (PROCESSES - 1),

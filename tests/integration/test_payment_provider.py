@@ -10,8 +10,6 @@ from typing import IO, cast
 import httpx
 import pytest
 
-from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.http.client import create_http_client
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.payments.exceptions import (
@@ -37,15 +35,9 @@ def addresses() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-async def client(addresses: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+async def client() -> AsyncIterator[httpx.AsyncClient]:
     """The service's own client, patient with a machine that is busy."""
-    settings = Settings(
-        environment="test",
-        payment_provider=PaymentProviderSettings(
-            base_url=addresses["provider"], timeout_seconds=20.0, connect_timeout_seconds=20.0
-        ),
-    )
-    async with create_http_client(settings) as client:
+    async with create_http_client(timeout_seconds=20.0, connect_timeout_seconds=20.0) as client:
         yield client
 
 

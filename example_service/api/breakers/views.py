@@ -5,10 +5,9 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from example_service.api.problems.answers import LONGEST_REASON
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
 from example_service.infra.resilience.rules.circuit_state import Mode
-
-LONGEST_REASON = 500
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time in UTC as ISO 8601 has it, in the same form everywhere."""

@@ -6,11 +6,12 @@ and no submitted value is in it. `problem_types` holds the catalogue.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
@@ -19,7 +20,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from example_service.api.breakers.views import LONGEST_REASON
 from example_service.api.problems import catalogue
 from example_service.api.problems.catalogue import ProblemType
 from example_service.api.problems.validation import described
@@ -28,7 +28,15 @@ from example_service.core import context
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.infra.resilience import CircuitOpenError
 
+logger = logging.getLogger(__name__)
+
 MEDIA_TYPE = "application/problem+json"
+RETRY_SOON: Final = {"Retry-After": "1"}
+"""The header of a problem that may be over in a second."""
+
+LONGEST_REASON: Final = 500
+"""Characters of a reason that clients and operators see; of an exception it may be any length."""
+
 UNKNOWN_WAIT_SECONDS = 30
 """`Retry-After` where a circuit is open and nobody can tell for how long."""
 
@@ -57,12 +65,15 @@ class Problem:
         detail: What happened this time, for the client; the meaning of the type where it is None.
         headers: Further headers of the answer.
         extensions: Further members of the body; JSON values.
+        is_logged: Whether a warning with the error's text is logged. For faults on this side that
+            no circuit breaker reports.
     """
 
     type: ProblemType
     detail: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     extensions: Mapping[str, Any] = field(default_factory=dict)
+    is_logged: bool = False
 
     def response(self, scope: Scope) -> Response:
         """Make the answer to the request with this ASGI scope; caches must not keep it."""
@@ -83,6 +94,10 @@ class Problem:
             headers={"Cache-Control": "no-store", **self.headers},
             media_type=MEDIA_TYPE,
         )
+
+
+ProblemsByError: TypeAlias = Mapping[type[Exception], Problem]
+"""Which problem each error is; an error without an entry is what its base class is."""
 
 
 class ProblemError(Exception):
@@ -118,6 +133,19 @@ def install_problem_handlers(app: FastAPI) -> None:
         Exception,
     ):
         app.add_exception_handler(exception_class, _answer)
+
+
+def install_problems(app: FastAPI, problems: ProblemsByError) -> None:
+    """Let the application answer with these problems where one of their errors reaches it."""
+
+    async def answer(request: Request, error: Exception) -> Response:
+        problem = next(problems[kind] for kind in type(error).__mro__ if kind in problems)
+        if problem.is_logged:
+            logger.warning("%s", error)
+        return problem.response(request.scope)
+
+    for error in problems:
+        app.add_exception_handler(error, answer)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from example_service.api.dependencies import IsAdministrator, Workers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.openapi import problem_responses
+from example_service.api.services import services_of
 from example_service.core.lifecycle import is_draining
 from example_service.infra.resilience import CircuitState
 
@@ -62,8 +63,7 @@ async def live(response: Response) -> Health:
 @router.get("/startup", operation_id="read_startup", responses=_NOT_READY)
 async def startup(request: Request, response: Response) -> Health:
     """Tell whether the service has finished starting."""
-    if not request.app.state.started:
-        raise ProblemError(catalogue.NOT_READY, "This instance is still starting.")
+    services_of(request)
     _forbid_caching(response)
     return Health(status="started")
 
@@ -109,7 +109,7 @@ async def circuit_breakers(response: Response, workers: Workers) -> CircuitBreak
 
 
 async def _faults(request: Request) -> dict[str, str]:
-    return dict(await request.app.state.readiness.faults())
+    return dict(await services_of(request).readiness.faults())
 
 
 def _forbid_caching(response: Response) -> None:

@@ -1,6 +1,11 @@
-"""Every setting of the service: `load_settings` reads and checks them."""
+"""Every setting of the service: `load_settings` reads and checks them.
 
-from example_service.core.settings.loading import load_settings
+`Settings` and `load_settings` are imported at their first use, because `Settings` is composed of
+the groups of the domains, and these build upon `model.py` in this package.
+"""
+
+from typing import TYPE_CHECKING
+
 from example_service.core.settings.model import (
     AdminSettings,
     CircuitBreakerSettings,
@@ -8,12 +13,21 @@ from example_service.core.settings.model import (
     HTTPSettings,
     LimitSettings,
     LogSettings,
-    PaymentProviderSettings,
-    PaymentSettings,
-    SandboxSettings,
-    Settings,
     ShutdownSettings,
 )
+
+if TYPE_CHECKING:
+    from example_service.core.settings.composition import Settings
+    from example_service.core.settings.loading import load_settings
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in ("Settings", "load_settings"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from example_service.core.settings import loading  # noqa: PLC0415
+
+        return getattr(loading, name)
+
 
 __all__ = [
     "AdminSettings",
@@ -22,9 +36,6 @@ __all__ = [
     "HTTPSettings",
     "LimitSettings",
     "LogSettings",
-    "PaymentProviderSettings",
-    "PaymentSettings",
-    "SandboxSettings",
     "Settings",
     "ShutdownSettings",
     "load_settings",

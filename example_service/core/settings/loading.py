@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from example_service.core.exceptions import SettingProblem, SettingsError
-from example_service.core.settings.model import ENV_FILE, Settings
+from example_service.core.settings.composition import Settings
+from example_service.core.settings.model import ENV_FILE
 from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import unknown_variables, validation_problems
 

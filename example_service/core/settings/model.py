@@ -1,4 +1,4 @@
-"""Every setting of the service, with its unit, range and default.
+"""The settings that every service has, each with its unit, range and default.
 
 A setting is one environment variable: `PORT`, or `GROUP__FIELD` for those in a group
 (`LIMITS__MAX_BODY_BYTES`). Variables win over the file `.env` in the current directory, which wins
@@ -6,16 +6,10 @@ over the defaults; an empty variable counts as not given. Every default is safe 
 machine.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -23,8 +17,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.types import (
-    HTTPURL,
     DatabaseURL,
     HeaderToken,
     HostPatterns,
@@ -33,16 +27,12 @@ from example_service.core.settings.types import (
     Seconds,
     SecondsFromZero,
 )
-from example_service.core.settings.variables import (
-    DELIMITER,
-    group_names,
-)
+from example_service.core.settings.variables import DELIMITER, group_names
 
 ENV_FILE = ".env"
 
 Environment = Literal["development", "test", "production"]
 
-_DEMONSTRATION_RECOVERY_TIMEOUT = 5.0
 _PRODUCTION_DRAIN_SECONDS = 5.0
 
 
@@ -162,75 +152,6 @@ class AdminSettings(Group):
     )
 
 
-class PaymentProviderSettings(Group):
-    """The payment provider behind the `payment` breaker."""
-
-    base_url: HTTPURL | None = Field(
-        default=None,
-        description="Where the provider's API begins. In development `serve` brings a sandbox "
-        "when this is not given; production refuses to start without a real one.",
-        examples=["https://api.payment-provider.com"],
-    )
-    timeout_seconds: Seconds = Field(
-        default=2.0, description="Seconds to wait for the provider to send or take more bytes."
-    )
-    connect_timeout_seconds: Seconds = Field(
-        default=1.0, description="Seconds to wait for a connection to the provider."
-    )
-
-
-class PaymentSettings(Group):
-    """How pending payments are finished in the background."""
-
-    worker: bool = Field(
-        default=True,
-        description="Whether this service finishes pending payments. In test false unless given.",
-    )
-    poll_seconds: Seconds = Field(
-        default=1.0, description="Seconds between two looks for payments that are due."
-    )
-    batch_size: int = Field(
-        default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
-    )
-    claim_seconds: Seconds = Field(
-        default=30.0,
-        description="Seconds for which a payment belongs to the process that works on it. After a "
-        "crash it waits for so long.",
-    )
-    retry_seconds: Seconds = Field(
-        default=2.0,
-        description="Seconds to wait after the first failed attempt; they double each time.",
-    )
-    max_retry_seconds: Seconds = Field(
-        default=300.0, description="The longest of these waits, in seconds."
-    )
-    give_up_seconds: float = Field(
-        default=86_400.0,
-        gt=0,
-        le=31_536_000,
-        allow_inf_nan=False,
-        description="Age in seconds at which a payment that the provider has not charged is failed "
-        "rather than tried again.",
-    )
-
-
-class SandboxSettings(Group):
-    """The payment provider that misbehaves on request, in development only."""
-
-    control_url: HTTPURL | None = Field(
-        default=None,
-        description="Where the sandbox takes its orders; `serve` sets this for its workers.",
-        examples=["http://127.0.0.1:9000"],
-    )
-    seed: int | None = Field(
-        default=None,
-        ge=0,
-        le=2**53 - 1,
-        description="The same seed brings the same faults in the same order; they vary without it.",
-        examples=[1],
-    )
-
-
 class CircuitBreakerSettings(Group):
     """Parameters of the breaker with one name; each that is not given is left to the code."""
 
@@ -243,8 +164,7 @@ class CircuitBreakerSettings(Group):
     )
     recovery_timeout: Seconds | None = Field(
         default=None,
-        description="Seconds open before a probe is admitted. In development 5 for `payment` "
-        "unless given.",
+        description="Seconds open before a probe is admitted.",
         examples=[60.0],
     )
     success_threshold: int | None = Field(
@@ -280,12 +200,8 @@ class CircuitBreakerSettings(Group):
         return self.model_dump(exclude_none=True, exclude={"critical"})
 
 
-class Settings(BaseSettings):
-    """All settings, read from the environment and `.env` where they are not passed in.
-
-    Raises:
-        pydantic.ValidationError: If a value is out of its range, or a group holds an unknown one.
-    """
+class ServiceSettings(BaseSettings):
+    """The settings that every service has; `Settings` adds the groups of the domains."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -320,9 +236,6 @@ class Settings(BaseSettings):
     )
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
-    payment_provider: PaymentProviderSettings = PaymentProviderSettings()
-    payments: PaymentSettings = PaymentSettings()
-    sandbox: SandboxSettings = SandboxSettings()
     circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
         default={},
         description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",
@@ -340,24 +253,12 @@ class Settings(BaseSettings):
             return value
         return value.model_copy(update={"drain_seconds": _PRODUCTION_DRAIN_SECONDS})
 
-    @field_validator("payments")
-    @classmethod
-    def _no_worker_under_test(cls, value: PaymentSettings, info: ValidationInfo) -> PaymentSettings:
-        if info.data.get("environment") != "test" or "worker" in value.model_fields_set:
-            return value
-        return value.model_copy(update={"worker": False})
+    def domain_problems(self) -> Iterator[SettingProblem]:
+        """Find what would be unsafe in production in the groups of the domains.
 
-    @field_validator("circuit_breakers")
-    @classmethod
-    def _quick_demonstration(
-        cls, value: dict[str, CircuitBreakerSettings], info: ValidationInfo
-    ) -> dict[str, CircuitBreakerSettings]:
-        payment = value.get("payment", CircuitBreakerSettings())
-        if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
-            return value
-        # A newcomer who watches a circuit recover should not have to wait for a minute.
-        quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
-        return {**value, "payment": quick}
+        A domain that has such rules extends this in its part of the settings.
+        """
+        yield from ()
 
     @classmethod
     def settings_customise_sources(

@@ -7,7 +7,6 @@ import httpx
 
 from example_service import __version__
 from example_service.core import context
-from example_service.core.settings import Settings
 from example_service.infra.http.pool import ReclaimingTransport
 
 _MAX_CONNECTIONS: Final = 100
@@ -18,27 +17,28 @@ into one that is being closed."""
 _NEVER_PROXIED: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
-def create_http_client(settings: Settings) -> httpx.AsyncClient:
-    """Build the client for every call that leaves the service.
+def create_http_client(
+    *, timeout_seconds: float = 2.0, connect_timeout_seconds: float = 1.0
+) -> httpx.AsyncClient:
+    """Build a client for calls that leave the service.
 
     The caller owns it and closes it (`aclose`, or `async with`). Meant to live as long as the
     service, for it keeps connections: at most 100 at once.
 
-    - Connecting, and waiting for a free connection, may take
-      `PAYMENT_PROVIDER__CONNECT_TIMEOUT_SECONDS`; each read and write
-      `PAYMENT_PROVIDER__TIMEOUT_SECONDS`. These bound single steps: a caller that wants the whole
-      exchange bounded adds `asyncio.timeout`.
+    - The time limits are for single steps: a caller that wants to limit the whole exchange adds
+      `asyncio.timeout`.
     - Redirects are not followed: an answer from elsewhere is not the answer that was asked for.
     - Cookies are not kept, for the calls of different requests must not share a session.
     - The request id and the trace context of the request being served go along with every call.
     - The proxy variables of the environment count, but never for this machine itself.
+
+    Args:
+        timeout_seconds: How long each read and each write may take.
+        connect_timeout_seconds: How long connecting may take, and waiting for a free connection.
     """
-    provider = settings.payment_provider
     return _HTTPClient(
         timeout=httpx.Timeout(
-            provider.timeout_seconds,
-            connect=provider.connect_timeout_seconds,
-            pool=provider.connect_timeout_seconds,
+            timeout_seconds, connect=connect_timeout_seconds, pool=connect_timeout_seconds
         ),
         limits=httpx.Limits(
             max_connections=_MAX_CONNECTIONS,

@@ -2,25 +2,22 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import Depends, FastAPI
 
 from example_service.api.dependencies import (
     AppSettings,
     HTTPClient,
-    PaymentBreaker,
-    Provider,
+    OpenDatabase,
+    Workers,
     circuit_breaker,
     get_payment_breaker,
 )
+from example_service.api.services import running_services
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
-from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_app
-from example_service.payments.provider import payment_breaker
 
 
 @pytest.fixture
@@ -45,31 +42,25 @@ async def test_a_breaker_is_made_once_with_its_settings() -> None:
 def test_no_dependency_needs_a_thread() -> None:
     """FastAPI runs what is no coroutine function in a thread."""
     assert inspect.iscoroutinefunction(circuit_breaker("shop"))
+
+
+def test_the_breaker_of_the_guide_is_a_dependency_without_parameters() -> None:
+    """`get_payment_breaker` needs no request, so it can be awaited anywhere."""
     assert inspect.iscoroutinefunction(get_payment_breaker)
-
-
-async def test_the_payment_breaker_is_handed_out_anywhere() -> None:
-    """It needs no request, and is the one that guards the provider."""
     assert not inspect.signature(get_payment_breaker).parameters
-    assert await get_payment_breaker() is payment_breaker()
 
 
-async def test_routes_get_what_the_application_holds() -> None:
-    """Each alias hands out the object that the composition root made."""
-    provider = PaymentProviderSettings(base_url="https://provider.test")
-    settings = Settings(environment="test", payment_provider=provider)
-    app: FastAPI = create_app(settings)
+async def test_routes_get_what_the_application_opened() -> None:
+    """Each alias returns the object that the composition root opened."""
+    settings = Settings(environment="test")
+    app = create_app(settings)
     seen: list[object] = []
 
     @app.get("/seen")
     async def see(
-        settings: AppSettings,
-        client: HTTPClient,
-        breaker: PaymentBreaker,
-        by_name: Annotated[CircuitBreaker, Depends(circuit_breaker("payment"))],
-        _provider: Provider,
+        settings: AppSettings, client: HTTPClient, database: OpenDatabase, workers: Workers
     ) -> None:
-        seen.extend((settings, client, breaker, by_name))
+        seen.extend((settings, client, database, workers))
 
     async with (
         app.router.lifespan_context(app),
@@ -78,25 +69,21 @@ async def test_routes_get_what_the_application_holds() -> None:
         ) as client,
     ):
         assert (await client.get("/seen")).status_code == 200
-    assert seen[0] is settings
-    assert seen[1] is app.state.http_client
-    assert seen[2] is seen[3] is payment_breaker()
+        services = running_services(app)
+    assert services is not None
+    assert seen == [settings, services.http_client, services.database, services.all_workers]
 
 
-async def test_without_a_provider_a_route_that_asks_for_it_is_a_problem() -> None:
-    """Somebody has to say where the provider is."""
+async def test_before_the_start_a_route_that_needs_a_service_is_a_problem() -> None:
+    """The client is asked to go to another instance, instead of meeting an internal error."""
     app = create_app(Settings(environment="test"))
 
-    @app.get("/provided")
-    async def provided(_provider: Provider) -> None:
-        pass
+    @app.get("/seen")
+    async def see(_: OpenDatabase) -> None:
+        pytest.fail("there is no database yet")
 
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://service.test"
-        ) as client,
-    ):
-        response = await client.get("/provided")
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:
+        response = await client.get("/seen")
     assert response.status_code == 503
-    assert response.json()["type"] == "/problems/provider-not-configured"
+    assert response.json()["type"] == "/problems/not-ready"

@@ -8,7 +8,7 @@ import pytest
 
 import example_service
 from example_service.cli import main
-from example_service.cli.serve import SandboxError
+from example_service.core.exceptions import StartError
 from example_service.core.settings import Settings
 from example_service.server.process import ListenError
 
@@ -88,7 +88,7 @@ def test_a_bad_option_is_a_bad_setting(
     assert served == []
 
 
-@pytest.mark.parametrize("error", [ListenError("Port 1 is taken."), SandboxError("No sandbox.")])
+@pytest.mark.parametrize("error", [ListenError("Port 1 is taken."), StartError("No sandbox.")])
 def test_a_failure_to_start_is_one_line_on_standard_error(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from example_service.cli import main
 from example_service.cli.migrate import migrate
 from example_service.core.settings import Settings
-from example_service.migrations import MigrationError, head_revision
+from example_service.migrations import MigrationError, head_revisions
 from tests.databases import settings_for
 
 
@@ -20,7 +20,7 @@ def test_it_tells_what_it_did(empty_database: Settings) -> None:
 
     assert statuses == [0, 0]
     migrated, up_to_date = output.getvalue().splitlines()
-    head = head_revision()
+    (head,) = head_revisions()
     assert re.fullmatch(rf"Migrated (postgresql|sqlite)\S+ from nothing to {head}\.", migrated)
     assert re.fullmatch(rf"The schema of \S+ is up to date \({head}\)\.", up_to_date)
 

@@ -14,14 +14,15 @@ from alembic.util import CommandError
 from sqlalchemy import Column, Connection, Inspector, Integer, Table, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from example_service import migrations
+from example_service import migrations, payments
 from example_service.core.settings import Settings
 from example_service.infra.database.base import Base, UTCDateTime
 from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import create_migration_engine
 from example_service.migrations import (
     MigrationError,
-    head_revision,
+    domains_with_migrations,
+    head_revisions,
     known_revisions,
     schema_fault,
     upgrade,
@@ -68,23 +69,34 @@ def postgres_settings(postgres_databases: PostgresDatabases) -> Iterator[Setting
 
 
 @pytest.fixture
-def add_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddRevision]:
-    """Adds a migration to those of the service, as its next version may have it."""
+def use_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
+    """Takes the migrations from the folders of another package, until the test has ended."""
 
     def forget() -> None:
-        head_revision.cache_clear()
+        head_revisions.cache_clear()
         known_revisions.cache_clear()
 
-    def add(then: str = "pass") -> None:
-        folder = tmp_path / "100% migrations"
-        shutil.copytree(Path(migrations.__file__).parent, folder)
-        script = LATER_REVISION.format(head=head_revision(), then=then)
-        (folder / "versions" / "later.py").write_text(script)
-        monkeypatch.setattr(migrations, "_FOLDER", folder)
+    def use(package: Path) -> None:
+        monkeypatch.setattr(migrations, "_PACKAGE", package)
         forget()
 
-    yield add
+    yield use
     forget()
+
+
+@pytest.fixture
+def add_revision(tmp_path: Path, use_package: Callable[[Path], None]) -> AddRevision:
+    """Adds a migration to those of the service, as its next version may have it."""
+
+    def add(then: str = "pass") -> None:
+        folder = tmp_path / "100% package"
+        shutil.copytree(Path(payments.__file__).parent, folder / "payments")
+        (head,) = head_revisions()
+        script = LATER_REVISION.format(head=head, then=then)
+        (folder / "payments" / "migrations" / "later.py").write_text(script)
+        use_package(folder)
+
+    return add
 
 
 async def with_connection(settings: Settings, use: Callable[[Connection], Any]) -> Any:
@@ -125,29 +137,29 @@ class TestUpgrade:
 
     async def test_an_empty_database_gets_every_table(self, empty_database: Settings) -> None:
         """The revisions before and after are told."""
-        assert await upgrade(empty_database) == (None, head_revision())
+        assert await upgrade(empty_database) == (frozenset(), head_revisions())
 
         assert await tables(empty_database) == sorted(Base.metadata.tables)
 
     async def test_nothing_happens_where_nothing_is_missing(self, settings: Settings) -> None:
         """It may be started at every deployment."""
-        assert await upgrade(settings) == (head_revision(), head_revision())
+        assert await upgrade(settings) == (head_revisions(), head_revisions())
 
     async def test_a_schema_that_is_behind_is_brought_forward(
         self, settings: Settings, add_revision: AddRevision
     ) -> None:
         """What the newer version adds is there, and nothing else has changed."""
-        before = head_revision()
+        before = head_revisions()
         add_revision()
 
-        assert await upgrade(settings) == (before, "later")
+        assert await upgrade(settings) == (before, frozenset({"later"}))
         assert await tables(settings) == sorted([*Base.metadata.tables, "refunds"])
 
     async def test_a_migration_that_fails_leaves_nothing_behind(
         self, settings: Settings, add_revision: AddRevision
     ) -> None:
         """Its changes of the schema are undone, so that it can be mended and started again."""
-        before = head_revision()
+        before = head_revisions()
         add_revision(then='op.execute("SELECT * FROM nowhere")')
 
         with pytest.raises(DBAPIError, match="nowhere"):
@@ -155,7 +167,7 @@ class TestUpgrade:
 
         assert await tables(settings) == sorted(Base.metadata.tables)
         assert await fault(settings) == "the schema is behind; run `example-service migrate`"
-        assert await with_connection(settings, migrations._current_revision) == before
+        assert await with_connection(settings, migrations._current_revisions) == before
 
     async def test_the_lock_is_given_back_after_a_failure(
         self, settings: Settings, add_revision: AddRevision
@@ -170,8 +182,11 @@ class TestUpgrade:
         """One does the work, and the others find it done."""
         outcomes = await asyncio.gather(*(upgrade(empty_database) for _ in range(5)))
 
-        head = head_revision()
-        assert sorted(outcomes, key=str) == [(head, head)] * 4 + [(None, head)]
+        heads = head_revisions()
+        assert sorted(outcomes, key=lambda outcome: len(outcome[0])) == [
+            (frozenset(), heads),
+            *[(heads, heads)] * 4,
+        ]
 
     async def test_a_database_of_a_newer_version_is_left_alone(self, settings: Settings) -> None:
         """The text names the revision and says what to do; nothing is changed."""
@@ -199,7 +214,7 @@ class TestLockOfPostgreSQL:
             with pytest.raises(MigrationError, match=r"running for 0\.01 seconds"):
                 await upgrade(postgres_settings)
 
-        assert await upgrade(postgres_settings) == (head_revision(), head_revision())
+        assert await upgrade(postgres_settings) == (head_revisions(), head_revisions())
 
     async def test_whoever_waits_holds_up_no_index_that_is_built_concurrently(
         self, postgres_settings: Settings, add_revision: AddRevision
@@ -212,7 +227,7 @@ class TestLockOfPostgreSQL:
 
         outcomes = await asyncio.gather(*(upgrade(postgres_settings) for _ in range(3)))
 
-        assert [after for _, after in outcomes] == ["later"] * 3
+        assert [after for _, after in outcomes] == [frozenset({"later"})] * 3
         assert len({before for before, _ in outcomes}) == 2
 
     async def test_a_crash_gives_the_lock_back(self, postgres_settings: Settings) -> None:
@@ -223,7 +238,7 @@ class TestLockOfPostgreSQL:
             process = await holder.scalar(text("SELECT pg_backend_pid()"))
             waiting = asyncio.create_task(upgrade(postgres_settings))
             await run(postgres_settings, f"SELECT pg_terminate_backend({process}, 5000)")
-            assert await waiting == (head_revision(), head_revision())
+            assert await waiting == (head_revisions(), head_revisions())
             await holder.invalidate()
 
 
@@ -313,7 +328,8 @@ class TestScripts:
         """It is written with the library's types, in the house's style, and can be applied."""
         add_revision()
         config = alembic_config()
-        config.set_main_option("script_location", str(migrations._FOLDER).replace("%", "%%"))
+        versions = str(migrations._PACKAGE / "payments" / "migrations")
+        config.set_main_option("version_locations", versions.replace("%", "%%"))
         asyncio.run(upgrade(empty_database))
         moments = Table(
             "moments",
@@ -335,22 +351,21 @@ class TestScripts:
         command.upgrade(config, "head")
         assert "moments" in asyncio.run(tables(empty_database))
 
-    def test_there_is_one_line_of_migrations(self) -> None:
-        """Two heads would leave it open which comes first."""
-        assert head_revision() in known_revisions()
+    def test_each_domain_has_one_line_of_migrations(self) -> None:
+        """Two heads in one domain would leave it open which comes first."""
+        assert len(head_revisions()) == len(domains_with_migrations())
+        assert head_revisions() <= known_revisions()
 
     def test_sql_without_a_database_is_refused(self) -> None:
         """Migrations may look at what is there."""
         with pytest.raises(SystemExit, match="leave --sql out"):
             command.upgrade(alembic_config(), "head", sql=True)
 
-    def test_a_service_without_migrations_says_so(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    async def test_a_service_without_migrations_has_nothing_to_do(
+        self, tmp_path: Path, use_package: Callable[[Path], None], empty_database: Settings
     ) -> None:
-        """A package that was built without them cannot migrate."""
-        monkeypatch.setattr(migrations, "_FOLDER", tmp_path)
-        (tmp_path / "versions").mkdir()
-        head_revision.cache_clear()
+        """That is so after its last domain was deleted: an empty database will do."""
+        use_package(tmp_path)
 
-        with pytest.raises(MigrationError, match="no migration"):
-            head_revision()
+        assert await upgrade(empty_database) == (frozenset(), frozenset())
+        assert await fault(empty_database) is None

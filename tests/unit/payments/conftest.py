@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
 from tests.databases import NOON
 from tests.unit.payments.fakes import FakeProvider
 

@@ -28,7 +28,6 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, database_breaker
 from example_service.infra.database.engine import create_engine
 from example_service.infra.resilience import (
@@ -41,6 +40,7 @@ from example_service.payments.exceptions import OrderRefusedError, ProviderTimeo
 from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
 from example_service.payments.provider import Charged, Declined, PaymentProvider
 from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
 from tests.databases import SQLiteDatabases, settings_for
 from tests.killed_at import killed_at
 from tests.unit.payments.fakes import ORDER

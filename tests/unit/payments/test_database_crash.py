@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.models import Payment, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import PostgresDatabases, at
 from tests.unit.payments.fakes import ORDER, FakeProvider, nothing, pending_payment

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database, database_breaker
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
@@ -23,6 +22,7 @@ from example_service.payments.exceptions import (
 from example_service.payments.models import FailureReason, Payment, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService, utc_now
+from example_service.payments.settings import PaymentSettings
 from tests.databases import NOON, at
 from tests.unit.payments.fakes import ORDER, FakeProvider, found, pending_payment
 

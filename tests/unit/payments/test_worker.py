@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from example_service.core.lifecycle import begin_draining, end_draining
-from example_service.core.settings.model import PaymentSettings
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
@@ -19,6 +18,7 @@ from example_service.payments.models import Payment, PaymentStatus
 from example_service.payments.provider import PaymentProvider
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import at
 from tests.unit.payments.fakes import FakeProvider, nothing, pending_payment

@@ -6,15 +6,10 @@ import pytest
 from pydantic import SecretStr
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import (
-    AdminSettings,
-    HTTPSettings,
-    LimitSettings,
-    PaymentProviderSettings,
-    PaymentSettings,
-    SandboxSettings,
-)
+from example_service.core.settings.model import AdminSettings, HTTPSettings, LimitSettings
 from example_service.core.settings.production import production_problems
+from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
+from example_service.sandbox.settings import SandboxSettings
 
 GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"

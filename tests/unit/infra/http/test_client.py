@@ -9,8 +9,6 @@ import respx
 
 from example_service import __version__
 from example_service.core import context
-from example_service.core.settings import Settings
-from example_service.core.settings.model import PaymentProviderSettings
 from example_service.infra.http.client import create_http_client
 
 URL = "https://elsewhere.test/"
@@ -18,16 +16,9 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def settings() -> Settings:
-    """Settings with times that no default has."""
-    provider = PaymentProviderSettings(timeout_seconds=7.0, connect_timeout_seconds=3.0)
-    return Settings(environment="test", payment_provider=provider)
-
-
-@pytest.fixture
-async def client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """The client as the service makes it."""
-    async with create_http_client(settings) as client:
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client with limits that no default has."""
+    async with create_http_client(timeout_seconds=7.0, connect_timeout_seconds=3.0) as client:
         yield client
 
 
@@ -39,7 +30,7 @@ async def sent_headers(client: httpx.AsyncClient) -> httpx.Headers:
     return route.calls.last.request.headers
 
 
-def test_every_step_is_bounded_by_the_settings(client: httpx.AsyncClient) -> None:
+def test_every_step_has_a_limit(client: httpx.AsyncClient) -> None:
     """No wait is without an end."""
     assert client.timeout == httpx.Timeout(connect=3.0, read=7.0, write=7.0, pool=3.0)
 
@@ -89,13 +80,13 @@ async def test_redirects_are_not_followed(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_proxy_is_used_for_others_and_never_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The sandbox stays reachable where the environment sends everything through a proxy."""
     monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    async with create_http_client(settings) as client:
+    async with create_http_client() as client:
 
         def proxied(url: str) -> bool:
             return client._transport_for_url(httpx.URL(url)) is not client._transport

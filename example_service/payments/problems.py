@@ -1,25 +1,17 @@
-"""Which problem each error of the payments domain, and of its database, is over HTTP."""
+"""Which problem each error of payments is over HTTP."""
 
-import logging
 from typing import Final
 
-from fastapi import FastAPI, Request, Response
-
-from example_service.api.problems.answers import Problem
+from example_service.api.problems.answers import RETRY_SOON, Problem, ProblemsByError
 from example_service.api.problems.catalogue import CIRCUIT_BREAKER_OPEN, ProblemType, define
-from example_service.core.exceptions import ExampleServiceError
-from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.payments.exceptions import (
     IdempotencyKeyReusedError,
     NoFreeConnectionError,
-    ProviderError,
     ProviderRefusedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnknownCurrencyError,
 )
-
-_logger = logging.getLogger(__name__)
 
 PROVIDER_UNAVAILABLE: Final = define(
     ProblemType(
@@ -123,20 +115,6 @@ IDEMPOTENCY_KEY_REUSED: Final = define(
         remedy="Use a new key for each order, and the same key only to repeat an order.",
     )
 )
-DATABASE_UNAVAILABLE: Final = define(
-    ProblemType(
-        slug="database-unavailable",
-        status=503,
-        title="Database unavailable",
-        meaning="The database did not answer. Whether the request took effect is not known.",
-        cause="The database is down, starting, or too busy.",
-        remedy="Repeat the request after the seconds in `Retry-After`, with the same "
-        "`Idempotency-Key` if it had one.",
-    )
-)
-
-DATABASE_PROBLEMS: Final = (DATABASE_UNAVAILABLE, CIRCUIT_BREAKER_OPEN)
-"""What every operation that uses the database may answer with."""
 
 PROVIDER_CALL_PROBLEMS: Final = (
     PROVIDER_UNAVAILABLE,
@@ -148,35 +126,11 @@ PROVIDER_CALL_PROBLEMS: Final = (
 )
 """What every operation that calls the provider may answer with."""
 
-_RETRY_AFTER_SECONDS: Final = 1
-
-_PROBLEMS: Final[tuple[tuple[type[ExampleServiceError], Problem], ...]] = (
-    # The first class that fits decides, so subclasses come before what they derive from.
-    (UnknownCurrencyError, Problem(UNKNOWN_CURRENCY)),
-    (ProviderRefusedError, Problem(PROVIDER_REFUSED)),
-    (ProviderTimeoutError, Problem(PROVIDER_TIMEOUT)),
-    (ProviderUnavailableError, Problem(PROVIDER_UNAVAILABLE)),
-    (
-        NoFreeConnectionError,
-        Problem(PROVIDER_BUSY, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
-    ),
-    (IdempotencyKeyReusedError, Problem(IDEMPOTENCY_KEY_REUSED)),
-    (
-        DatabaseUnavailableError,
-        Problem(DATABASE_UNAVAILABLE, headers={"Retry-After": str(_RETRY_AFTER_SECONDS)}),
-    ),
-)
-
-
-def install_payment_problem_handlers(app: FastAPI) -> None:
-    """Let the application answer with a problem where one of these errors reaches it."""
-    for error in (ProviderError, IdempotencyKeyReusedError, DatabaseUnavailableError):
-        app.add_exception_handler(error, _answer)
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    problem = next(problem for kind, problem in _PROBLEMS if isinstance(error, kind))
-    if problem.type in {PROVIDER_REFUSED, PROVIDER_BUSY}:
-        # These are faults of this side, and no breaker reports them.
-        _logger.warning("%s", error)
-    return problem.response(request.scope)
+PROBLEM_BY_PAYMENT_ERROR: Final[ProblemsByError] = {
+    UnknownCurrencyError: Problem(UNKNOWN_CURRENCY),
+    ProviderRefusedError: Problem(PROVIDER_REFUSED, is_logged=True),
+    ProviderTimeoutError: Problem(PROVIDER_TIMEOUT),
+    ProviderUnavailableError: Problem(PROVIDER_UNAVAILABLE),
+    NoFreeConnectionError: Problem(PROVIDER_BUSY, headers=RETRY_SOON, is_logged=True),
+    IdempotencyKeyReusedError: Problem(IDEMPOTENCY_KEY_REUSED),
+}

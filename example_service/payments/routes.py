@@ -13,23 +13,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from example_service.api.dependencies import OpenDatabase, Payments
+from example_service.api.dependencies import OpenDatabase
 from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.database import DATABASE_PROBLEMS
 from example_service.api.problems.openapi import problem_responses
-from example_service.api.problems.payments import (
-    DATABASE_PROBLEMS,
-    IDEMPOTENCY_KEY_REUSED,
-    PAYMENT_DECLINED,
-    PAYMENT_FAILED,
-    PROVIDER_NOT_CONFIGURED,
-    UNKNOWN_PAYMENT,
-)
+from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
     LONGEST_IDEMPOTENCY_KEY,
     FailureReason,
     Payment,
     PaymentOrder,
     PaymentStatus,
+)
+from example_service.payments.problems import (
+    IDEMPOTENCY_KEY_REUSED,
+    PAYMENT_DECLINED,
+    PAYMENT_FAILED,
+    PROVIDER_NOT_CONFIGURED,
+    UNKNOWN_PAYMENT,
 )
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import utc_now

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 
-from example_service.api.dependencies import Provider
 from example_service.api.problems.openapi import problem_responses
-from example_service.api.problems.payments import PROVIDER_CALL_PROBLEMS, UNKNOWN_CURRENCY
+from example_service.payments.dependencies import Provider
 from example_service.payments.models import ExchangeRate
+from example_service.payments.problems import PROVIDER_CALL_PROBLEMS, UNKNOWN_CURRENCY
 
 router = APIRouter(prefix="/api/v1/exchange-rates", tags=["payments"])
 

@@ -7,7 +7,7 @@ from alembic import op
 
 revision: str = "0d1bcfb77cb1"
 down_revision: str | None = None
-branch_labels: str | Sequence[str] | None = None
+branch_labels: str | Sequence[str] | None = ("payments",)
 depends_on: str | Sequence[str] | None = None
 
 

@@ -1,0 +1,136 @@
+"""The settings of payments, and what production refuses among them."""
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from example_service.core.exceptions import SettingProblem
+from example_service.core.settings.model import CircuitBreakerSettings, Group, ServiceSettings
+from example_service.core.settings.types import HTTPURL, Seconds
+
+_DEMONSTRATION_RECOVERY_TIMEOUT: Final = 5.0
+
+
+class PaymentProviderSettings(Group):
+    """The payment provider behind the `payment` breaker."""
+
+    base_url: HTTPURL | None = Field(
+        default=None,
+        description="Where the provider's API begins. In development `serve` brings a sandbox "
+        "when this is not given; production refuses to start without a real one.",
+        examples=["https://api.payment-provider.com"],
+    )
+    timeout_seconds: Seconds = Field(
+        default=2.0, description="Seconds to wait for the provider to send or take more bytes."
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=1.0, description="Seconds to wait for a connection to the provider."
+    )
+
+
+class PaymentSettings(Group):
+    """How pending payments are finished in the background."""
+
+    worker: bool = Field(
+        default=True,
+        description="Whether this service finishes pending payments. In test false unless given.",
+    )
+    poll_seconds: Seconds = Field(
+        default=1.0, description="Seconds between two looks for payments that are due."
+    )
+    batch_size: int = Field(
+        default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
+    )
+    claim_seconds: Seconds = Field(
+        default=30.0,
+        description="Seconds for which a payment belongs to the process that works on it. After a "
+        "crash it waits for so long.",
+    )
+    retry_seconds: Seconds = Field(
+        default=2.0,
+        description="Seconds to wait after the first failed attempt; they double each time.",
+    )
+    max_retry_seconds: Seconds = Field(
+        default=300.0, description="The longest of these waits, in seconds."
+    )
+    give_up_seconds: float = Field(
+        default=86_400.0,
+        gt=0,
+        le=31_536_000,
+        allow_inf_nan=False,
+        description="Age in seconds at which a payment that the provider has not charged is failed "
+        "rather than tried again.",
+    )
+
+
+class WithPayments(ServiceSettings):
+    """The groups that payments add to the settings of the service."""
+
+    payment_provider: PaymentProviderSettings = PaymentProviderSettings()
+    payments: PaymentSettings = PaymentSettings()
+
+    @field_validator("payments")
+    @classmethod
+    def _no_worker_under_test(cls, value: PaymentSettings, info: ValidationInfo) -> PaymentSettings:
+        if info.data.get("environment") != "test" or "worker" in value.model_fields_set:
+            return value
+        return value.model_copy(update={"worker": False})
+
+    @field_validator("circuit_breakers")
+    @classmethod
+    def _quick_demonstration(
+        cls, value: dict[str, CircuitBreakerSettings], info: ValidationInfo
+    ) -> dict[str, CircuitBreakerSettings]:
+        payment = value.get("payment", CircuitBreakerSettings())
+        if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
+            return value
+        # A newcomer who watches a circuit recover should not have to wait for a minute.
+        quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
+        return {**value, "payment": quick}
+
+    def domain_problems(self) -> Iterator[SettingProblem]:
+        """Find what would be unsafe in production for payments."""
+        yield from super().domain_problems()
+        provider = self.payment_provider
+        if (reason := _unfit_provider(provider.base_url)) is not None:
+            name = "PAYMENT_PROVIDER__BASE_URL"
+            yield SettingProblem(name, reason, f"{name}=https://api.payment-provider.com")
+        if provider.timeout_seconds >= self.limits.request_timeout_seconds:
+            # The request would be cut first. A cancelled call is no failure, so a provider that
+            # hangs would never open its circuit.
+            name = "PAYMENT_PROVIDER__TIMEOUT_SECONDS"
+            problem = "should be less than LIMITS__REQUEST_TIMEOUT_SECONDS"
+            yield SettingProblem(name, problem, f"{name}=2.0")
+        if self.payments.claim_seconds < 2 * provider.timeout_seconds:
+            # Another worker would claim a payment while the first still waits for its answer.
+            name = "PAYMENTS__CLAIM_SECONDS"
+            problem = "should be at least twice PAYMENT_PROVIDER__TIMEOUT_SECONDS"
+            yield SettingProblem(name, problem, f"{name}={2 * provider.timeout_seconds:g}")
+
+
+def _unfit_provider(base_url: str | None) -> str | None:
+    if base_url is None:
+        return "is not set, and production has no sandbox"
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if _is_this_machine(host):
+        return "points to this machine, as a sandbox would"
+    if "sandbox" in re.split(r"[.-]", host):
+        return "points to a sandbox, where nothing is really charged"
+    if parts.scheme != "https":
+        return "should begin with https://"
+    return None
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified

@@ -1,0 +1,17 @@
+"""The sandbox as one domain, which only development has."""
+
+from typing import Final
+
+from example_service.core.settings import Settings
+from example_service.domain import Domain
+from example_service.sandbox.process import sandbox_if_needed
+from example_service.sandbox.routes import router
+
+
+def _is_enabled(settings: Settings) -> bool:
+    return settings.environment == "development"
+
+
+SANDBOX: Final = Domain(
+    name="sandbox", is_enabled=_is_enabled, routers=(router,), serving=sandbox_if_needed
+)
