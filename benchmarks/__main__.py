@@ -18,6 +18,7 @@ from benchmarks import (
     outage,
     rules,
     scrape,
+    transport,
 )
 from benchmarks.rivals import load_contenders
 from benchmarks.rounds import QUICK, Plan
@@ -30,13 +31,12 @@ PAGES = {
     "calls": DOCS / "benchmarks.md",
     "rules": DOCS / "benchmarks.md",
     "making": DOCS / "benchmarks.md",
+    "httpx": DOCS / "benchmarks.md",
     "http": DOCS / "benchmarks.md",
     "load": DOCS / "benchmarks.md",
     "hanging": DOCS / "hanging.md",
     "outage": DOCS / "database-outage.md",
 }
-
-
 ABOUT_BREAKERS = {"scrape", "calls", "rules", "making", "hanging"}
 
 
@@ -99,11 +99,10 @@ async def _tables(
     if ABOUT_BREAKERS & set(groups):
         async for group, table in _breaker_tables(groups, plan, quick=quick):
             yield group, table
-    if "http" in groups:
-        applications, missing = http_apps.load_applications()
-        _tell_missing(missing)
-        async for table in http_overhead.run(applications, plan):
-            yield "http", table
+    for group, measure in (("httpx", _httpx_tables), ("http", _http_tables)):
+        if group in groups:
+            async for table in measure(plan):
+                yield group, table
     if "load" in groups:
         if http_load.wrk_is_there():
             yield "load", http_load.time_load(plan)
@@ -112,6 +111,18 @@ async def _tables(
     if "outage" in groups:
         for table in await _outage_tables(quick=quick):
             yield "outage", table
+
+
+def _httpx_tables(plan: Plan) -> AsyncIterator[Table]:
+    transports, missing = transport.load_transports()
+    _tell_missing(missing)
+    return transport.run(transports, plan)
+
+
+def _http_tables(plan: Plan) -> AsyncIterator[Table]:
+    applications, missing = http_apps.load_applications()
+    _tell_missing(missing)
+    return http_overhead.run(applications, plan)
 
 
 async def _breaker_tables(
@@ -125,7 +136,7 @@ async def _breaker_tables(
     measure = {
         "scrape": scrape.run(contenders, plan),
         "calls": calls.run(contenders, plan),
-        "rules": rules.run(contenders, plan),
+        "rules": rules.run(contenders, plan, quick=quick),
         "making": making.run(contenders, plan, quick=quick),
         "hanging": hanging.run(contenders),
     }

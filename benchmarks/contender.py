@@ -61,6 +61,7 @@ class Contender:
         constructs_breakers: False where ``construct`` does not make a breaker each time, so that
             neither its time nor its size means anything.
         tidy: Does what is left to do after breakers have been freed.
+        serves_threads: Whether threads may share a breaker whose decorator takes plain functions.
         construct_with: Makes a breaker from a name and rules; returns None where the library lacks
             one of them.
     """
@@ -71,4 +72,5 @@ class Contender:
     forms: Callable[[Any], Forms]
     constructs_breakers: bool = True
     tidy: Callable[[], object] = lambda: None
+    serves_threads: bool = False
     construct_with: Callable[[str, Rules], Any | None] = lambda _name, _rules: None

@@ -67,6 +67,7 @@ def _ours() -> Contender:
         ),
         forms=lambda breaker: Forms(decorate=breaker.protected, call=breaker.call, block=breaker),
         tidy=lambda: len(library.circuit_breaker_registry),
+        serves_threads=True,
         construct_with=with_rules,
     )
 
@@ -171,6 +172,7 @@ def _pyresilience() -> Contender:
         forms=lambda decorator: Forms(decorate=decorator),
         # The breaker itself comes into being when a function is decorated.
         constructs_breakers=False,
+        serves_threads=True,
         construct_with=with_rules,
     )
 
@@ -218,6 +220,7 @@ def _interlock_cb() -> Contender:
         refusal=library.CircuitOpenError,
         construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
         forms=lambda breaker: Forms(decorate=breaker, call=breaker.call, block=breaker),
+        serves_threads=True,
         construct_with=with_rules,
     )
 
@@ -242,6 +245,7 @@ def _nopanic() -> Contender:
         refusal=library.CircuitOpen,
         construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
         forms=lambda breaker: Forms(decorate=breaker, call=breaker.acall, sync_block=breaker.guard),
+        serves_threads=True,
         construct_with=with_rules,
     )
 

@@ -7,6 +7,7 @@ from benchmarks.forms import DECORATOR, succeed
 from benchmarks.rounds import Plan, Samples, Slice, interleave
 from benchmarks.scenario import FASTER
 from benchmarks.tables import Table, Target, Verdict
+from benchmarks.threads import time_threads
 
 # The windows are wider and the calls quicker than any rule minds, so that no circuit opens.
 RATE_OF_CALLS = Rules(window_calls=100)
@@ -26,14 +27,16 @@ RULES = {
 }
 
 
-async def run(contenders: Sequence[Contender], plan: Plan) -> AsyncIterator[Table]:
+async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
     """The tables about further rules, as they get ready.
 
     Args:
         contenders: Ours, the floor and the rivals.
         plan: How much is timed.
+        quick: Make few calls in threads, so that the figures mean nothing.
     """
     yield await time_rules(contenders, plan)
+    yield time_threads(contenders, plan, quick=quick)
 
 
 async def time_rules(contenders: Sequence[Contender], plan: Plan) -> Table:

@@ -100,32 +100,25 @@ def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) ->
     run = benchmark("rules", "--json", str(results), path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
-    [table] = json.loads(results.read_text())["groups"]["rules"]
+    table, threads = json.loads(results.read_text())["groups"]["rules"]
     assert list(tables(run.stdout)[table["title"]])[: len(RULES)] == list(RULES)
     targets = {target["what"] for target in table["targets"]}
     assert {f"{rule}, in floors" for rule in RULES} <= targets
     rivals = [name for name in ("interlock-cb", "nopanic", "fluxgate") if find_spec(RIVALS[name])]
     libraries = {"example_service", *rivals}
     assert {f"{name}, failure_rate of seconds" for name in libraries} <= set(table["figures"])
+    assert libraries - {"fluxgate"} <= set(threads["figures"])
 
 
-def test_requests_in_process_are_timed_beside_bare_fastapi(tmp_path: Path) -> None:
-    """The service is timed with and without its access line, and so is a breaker in a route."""
-    run = benchmark("http", path=tmp_path)
+def test_a_request_through_the_breakers_transport_is_timed(tmp_path: Path) -> None:
+    """The transport is timed beside the one it wraps, with a body of bytes and with a stream."""
+    run = benchmark("httpx", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
-    printed = tables(run.stdout)
-    assert {
-        "bare FastAPI",
-        "example_service",
-        "example_service, no access line",
-    } <= set(printed["A request in process"])
-    assert {
-        "bare FastAPI",
-        "bare FastAPI, once more",
-        "and a breaker around the route's work",
-        "and a breaker on the function that it calls",
-    } <= set(printed["A guarded request in process"])
+    names = tables(run.stdout)["A request of httpx through MockTransport"]
+    for body in ("a body of bytes", "a body that streams"):
+        assert {f"MockTransport alone, {body}", f"example_service, {body}"} <= set(names)
+    assert {target.partition(" added by ours, ")[0] for target in names[-2:]} == {"microseconds"}
 
 
 @pytest.mark.integration
@@ -187,7 +180,7 @@ def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     run = benchmark("rule", path=tmp_path)
 
     assert run.returncode == 2
-    assert "scrape, calls, rules, making, http, load, hanging, outage" in run.stderr
+    assert "scrape, calls, rules, making, httpx, http, load, hanging, outage" in run.stderr
 
 
 def test_a_target_is_kept_up_to_its_bound() -> None:
