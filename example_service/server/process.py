@@ -6,22 +6,25 @@ each answer is the last of its connection, and everything else goes on as before
 `SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process at once.
 """
 
+import asyncio
 import errno
-import importlib.util
 import math
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
+from example_service.server.protocol import ConnectionLimits, ProblemProtocol
 
 APPLICATION: Final = "example_service.main:create_app"
 STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
@@ -30,6 +33,14 @@ STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 CLEAN_UP_SECONDS: Final = 5.0
 
 _BACKLOG = 2048
+
+# How much the system keeps for a connection in each direction, in bytes, apart from the process.
+_SOCKET_BUFFER_BYTES = 131_072
+
+_TICKS_PER_CHECK = 10
+
+# File descriptors for everything but connections: the database, the provider, logs, files.
+_OTHER_FILES = 160
 
 
 class ListenError(Exception):
@@ -48,7 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     ipv6 = ":" in host
     try:
-        return socket.create_server(
+        listener = socket.create_server(
             (host, port),
             family=socket.AF_INET6 if ipv6 else socket.AF_INET,
             backlog=_BACKLOG,
@@ -58,6 +69,9 @@ def listen(host: str, port: int) -> socket.socket:
         raise ListenError(f"{host!a} is no name of a host: HOST or --host.") from error
     except OSError as error:
         raise ListenError(_why_not(host, port, error)) from error
+    for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        listener.setsockopt(socket.SOL_SOCKET, buffer, _SOCKET_BUFFER_BYTES)
+    return listener
 
 
 def _why_not(host: str, port: int, error: OSError) -> str:
@@ -74,14 +88,18 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 def server_config(settings: Settings) -> uvicorn.Config:
     """Describe the server: whatever the service does better itself is off."""
     proxies = settings.http.trusted_proxies
-    has_httptools = importlib.util.find_spec("httptools") is not None
+    limits = ConnectionLimits(
+        connections=_most_connections(settings),
+        receive_seconds=settings.limits.receive_timeout_seconds,
+        send_seconds=settings.limits.send_timeout_seconds,
+    )
     return uvicorn.Config(
         APPLICATION,
         factory=True,
         workers=1,
         # "auto" takes uvloop where it is installed.
         loop="auto",
-        http="example_service.server.protocol:ProblemProtocol" if has_httptools else "h11",
+        http=cast("type[ProblemProtocol]", partial(ProblemProtocol, limits=limits)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -92,7 +110,21 @@ def server_config(settings: Settings) -> uvicorn.Config:
         backlog=_BACKLOG,
         timeout_keep_alive=settings.http.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),
+        # A pipelined request begins in the context of the one before it otherwise.
+        reset_contextvars=True,
     )
+
+
+def _most_connections(settings: Settings) -> int:
+    """How many connections there may be, so that file descriptors are left for the rest."""
+    if sys.platform == "win32":
+        return settings.limits.max_connections
+    import resource  # noqa: PLC0415 - not on Windows
+
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return settings.limits.max_connections
+    return min(settings.limits.max_connections, max(files - _OTHER_FILES, files // 2))
 
 
 class DrainingServer(uvicorn.Server):
@@ -152,11 +184,19 @@ class DrainingServer(uvicorn.Server):
         self._drained_at = time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell, ten times a second, whether it is time to close the socket."""
+        """Check the connections once a second, and whether it is time to close the socket.
+
+        Returns:
+            Whether it is; the server asks ten times a second.
+        """
+        connections = cast("list[ProblemProtocol]", list(self.server_state.connections))
+        if counter % _TICKS_PER_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in connections:
+                connection.check(now)
         if self._drained_at is not None:
-            for connection in self.server_state.connections:
-                # That of h11 knows no such thing.
-                getattr(connection, "close_with_answer", lambda: None)()
+            for connection in connections:
+                connection.close_with_answer()
             self.should_exit |= time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
 

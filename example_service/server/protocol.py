@@ -1,138 +1,192 @@
-"""The HTTP parser of the server, stricter than it comes, and with problems as its own answers."""
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what one connection can cost."""
 
 import asyncio
-import json
-import uuid
-from collections.abc import Iterable, Iterator
-from http import HTTPStatus
-from typing import Final, NamedTuple
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Final, TypeAlias, cast
 
 import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from example_service.core.lifecycle import is_draining
+from example_service.server import refusals
+from example_service.server.refusals import MAX_HEAD_BYTES, Refusal
+from example_service.server.transport import PatientTransport
 
-MAX_HEAD_BYTES: Final = 65_536
-"""How long a request's target and lines of headers may be together."""
+MOST_PIPELINED: Final = 32
+"""Requests of one connection that wait for their turn; what comes after them is not read."""
 
-HEAD_SECONDS: Final = 30.0
-"""How long a request's head may take, from its first byte."""
-
-_LINGER_SECONDS: Final = 2.0
+# Received bytes are parsed in pieces of this size, which hold 20 of the shortest requests.
+_PIECE_BYTES: Final = 512
+# What each piece of a body may need besides its bytes: the size of the chunk and two line ends.
+_CHUNK_FRAMING_BYTES: Final = 16
+# The share of connections that is closed when there are too many.
+_MAKE_ROOM: Final = 16
 _OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
-_AROUND_A_HEADER: Final = len(b": \r\n")
+_VERSIONS: Final = frozenset(("1.0", "1.1"))
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
-class _Refusal(NamedTuple):
-    status: HTTPStatus
-    detail: str
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may cost.
+
+    Attributes:
+        connections: How many there may be.
+        receive_seconds: How long a request's head may take, from its first byte.
+        send_seconds: How long a client may go without reading its answers.
+    """
+
+    connections: int
+    receive_seconds: float
+    send_seconds: float
 
 
-_TOO_LONG: Final = _Refusal(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    f"Target and headers must have at most {MAX_HEAD_BYTES} bytes.",
-)
-_TOO_SLOW: Final = _Refusal(
-    HTTPStatus.REQUEST_TIMEOUT, f"Target and headers must come within {HEAD_SECONDS:g} seconds."
-)
-_NOT_ONE_HOST: Final = _Refusal(
-    HTTPStatus.BAD_REQUEST, "A request must name its host in one `Host` header."
-)
-
-_NO_TUNNEL: Final = _Refusal(HTTPStatus.BAD_REQUEST, "This server is no proxy.")
+class _Stage(Enum):
+    BETWEEN = auto()
+    HEAD = auto()
+    BODY = auto()
 
 
 class ProblemProtocol(HttpToolsProtocol):
-    """Answers what is no proper HTTP with `application/problem+json`, as the application would.
+    """One connection. Refuses what is not proper HTTP with a problem, as the application would.
 
-    The application never sees such a request, so it has no path and no id; both are made up here.
-    Besides what cannot be parsed, these are refused, for the parser lets them pass:
+    It adds to uvicorn's protocol:
 
-    - a head longer than `MAX_HEAD_BYTES`, which would be kept in memory until its end;
-    - a head that takes longer than `HEAD_SECONDS`, which would keep the connection;
-    - HTTP/1.1 without exactly one `Host`, and anything with several (RFC 9112, section 3.2), for
-      which of them counts is a matter of who reads it.
-
-    Trailers are dropped: the parser would add them to headers that have been looked at already
-    (RFC 9110, section 6.5.1). So is an offer to change the protocol, which the parser would take
-    for the end of the request, and its body for another one.
+    - a bound on the bytes of a head and of a body's framing, and on the time for a head;
+    - a bound on the requests that wait for their turn;
+    - a time limit for reading answers, and no further request before they are read;
+    - closing in stages, so that a refusal reaches a client that is still sending;
+    - answers to clients that have closed their end of the connection;
+    - a bound on connections: one more closes those that have been idle longest;
+    - HTTP/1.0 and HTTP/1.1 alone, `chunked` as the only transfer coding, one `Host`, the target's
+      authority in its place, and no trailers or changes of protocol.
 
     While the process drains, each answer is the last of its connection.
+
+    Args:
+        limits: What the connection may cost.
     """
 
-    # What is true of most connections stands here once.
-    _refusal: _Refusal | None = None
-    _is_refused = False
-    _has_begun = False
-    _in_head = True
-    _heads = 0
-    _has_advanced = False
-    _idle_bytes = 0
-    _idle_timer: asyncio.TimerHandle | None = None
-    _late_answer: bytes | None = None
+    transport: PatientTransport
+    idle_since = 0.0
+    _refusal: Refusal | None = None
+    _late_refusal: Refusal | None = None
+    _stage = _Stage.BETWEEN
+    _messages = 0
+    _checked_messages = 0
+    _head_ends_at = 0.0
+    _framing_bytes = 0
+    _unparsed = b""
+    _running: RequestResponseCycle | None = None
+    _is_completing = False
+    _has_ended = False
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: ConnectionLimits,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin with a connection."""
-        super().connection_made(transport)
-        # Until its first byte a connection is idle, as it is between requests.
-        self._await_advance(max(HEAD_SECONDS, self.timeout_keep_alive))
+        """Begin with a connection, which is idle until its first byte."""
+        super().connection_made(PatientTransport(transport, self.loop, self._limits.send_seconds))
+        self._become_idle()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+        if len(self.connections) > self._limits.connections:
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End with a connection."""
-        self._stop_waiting()
+        """End with a connection; what is being answered learns that the client has gone."""
+        self._unparsed = b""
+        self.pipeline.clear()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what has been asked: a client may close its end, and wait for the answers.
+
+        Returns:
+            True: the connection stays open in the other direction.
+        """
+        self._has_ended = True
+        self.transport.end_reading()
+        self._end_if_done()
+        return True
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, and refuse what does not come to its end.
+        """Parse what has come, as far as there is room for what it asks."""
+        if self.transport.is_closing():
+            self.transport.discard(len(data))
+            return
+        self._unparsed += data
+        self._parse()
 
-        Bytes that begin or end no head and belong to no body that is wanted are counted and timed:
-        those of a head, of trailers, and of lines between requests.
-        """
-        if self._is_refused:
-            return
-        self._has_advanced = False
-        if not self._has_begun:
-            self._has_begun = True
-            self._stop_waiting()
-        self._unset_keepalive_if_required()
-        try:
-            self._parse(data)
-        except httptools.HttpParserError:
-            message = "Invalid HTTP request received."
-            self.logger.warning(message)
-            self.send_400_response(message)
-            return
-        if (self._in_head or not self._has_advanced) and self._idle_timer is None:
-            self._await_advance()
-        self._idle_bytes = 0 if self._has_advanced else self._idle_bytes + len(data)
-        if self._idle_bytes <= MAX_HEAD_BYTES:
-            return
-        if self._in_head:
-            self._refuse(_TOO_LONG)
-        else:
-            self.transport.close()
+    def _parse(self) -> None:
+        while self._unparsed and self._has_room():
+            piece, self._unparsed = self._unparsed[:_PIECE_BYTES], self._unparsed[_PIECE_BYTES:]
+            self._feed(piece)
+        self.transport.hold_reading(hold=bool(self._unparsed))
 
-    def _parse(self, data: bytes) -> None:
+    def _has_room(self) -> bool:
+        if self.transport.is_closing():
+            self._unparsed = b""
+        return (
+            len(self.pipeline) < MOST_PIPELINED
+            and self._late_refusal is None
+            and not self.flow.write_paused
+        )
+
+    def _feed(self, piece: bytes) -> None:
+        self._framing_bytes += len(piece)
         try:
-            self.parser.feed_data(data)
+            self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-                return
-            # The same request once more without the offer, and then what follows its head.
-            method, version = self.parser.get_method(), self.parser.get_http_version().encode()
-            lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
-            lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.feed_data(b"\r\n".join(lines) + b"\r\n\r\n")
-            self._parse(data[upgrade.args[0] :])
+            self._unparsed = piece[upgrade.args[0] :] + self._unparsed
+            self._parse_without_offer()
+        except httptools.HttpParserError as error:
+            self._refuse(self._refusal or refusals.refusal_of(str(error)))
+        else:
+            if self._framing_bytes > MAX_HEAD_BYTES:
+                in_head = self._stage is _Stage.HEAD
+                self._refuse(refusals.HEAD_TOO_LONG if in_head else refusals.FRAMING_TOO_LONG)
+
+    def _parse_without_offer(self) -> None:
+        """Parse a head once more without its offer to change the protocol (RFC 9110, section 7.8).
+
+        The parser takes the offer for the end of the request, and its body for another one.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._has_advanced = True
-        self._in_head = True
-        self._heads += 1
+        self._unset_keepalive_if_required()
+        self._stage = _Stage.HEAD
+        self._messages += 1
+        self._framing_bytes = 0
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, and hand it to the application.
@@ -140,46 +194,103 @@ class ProblemProtocol(HttpToolsProtocol):
         Raises:
             ValueError: It is refused; the parser passes this on as an error of its own.
         """
-        hosts = sum(name == b"host" for name, _ in self.headers)
+        version = self.parser.get_http_version()
         has_offer = self.parser.should_upgrade()
-        if len(self.url) + _length(self.headers) > MAX_HEAD_BYTES:
-            self._refusal = _TOO_LONG
-        elif hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-            self._refusal = _NOT_ONE_HOST
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            self._refusal = refusals.HEAD_TOO_LONG
+        elif version not in _VERSIONS:
+            self._refusal = refusals.UNKNOWN_VERSION
         elif has_offer and self.parser.get_method() == b"CONNECT":
-            self._refusal = _NO_TUNNEL
+            self._refusal = refusals.NO_TUNNEL
+        else:
+            self._refusal = self._fault_of_headers(version)
         if self._refusal is not None:
             raise ValueError(self._refusal.detail)
-        if has_offer and not self._should_upgrade():
+        if has_offer:
             return
-        self._advance()
-        self._in_head = False
+        self._stage = _Stage.BODY
+        self._framing_bytes = 0
         super().on_headers_complete()
+        # Trailers would be added to headers that have been checked (RFC 9110, section 6.5.1).
+        self.headers = []
         if is_draining():
             self.close_with_answer()
-        if not has_offer:
-            self.headers = _Trailers()
+
+    def _fault_of_headers(self, version: str) -> Refusal | None:
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                return refusals.UNKNOWN_CODING
+        if hosts != 1 and (hosts or version == "1.1"):
+            return refusals.NOT_ONE_HOST
+        if not self.url.startswith(b"/"):
+            self._name_authority()
+        return None
+
+    def _name_authority(self) -> None:
+        """Have the authority of the target in the place of `Host` (RFC 9112, section 3.2.2)."""
+        scheme, separator, rest = self.url.partition(b"://")
+        if not separator or scheme.lower() not in (b"http", b"https"):
+            return
+        authority = rest.partition(b"/")[0].partition(b"?")[0]
+        self.headers[:] = [one for one in self.headers if one[0] != b"host"]
+        self.headers.insert(0, (b"host", authority))
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body; after the answer it is thrown away, in as much time as a head."""
+        """Take a part of a body."""
+        if not self.cycle.response_complete:
+            self._framing_bytes -= len(body) + _CHUNK_FRAMING_BYTES
         super().on_body(body)
-        if self.cycle.response_complete:
-            self._idle_bytes -= len(body)
-        else:
-            self._advance()
 
     def on_message_complete(self) -> None:
         """End a request."""
-        if self._in_head:
-            return
-        super().on_message_complete()
-        self._advance()
+        if self._stage is _Stage.BODY:
+            self._stage = _Stage.BETWEEN
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """End an answer; a refusal that had to wait for it is next."""
+        """End an answer, and go on with the next request once the client has read enough."""
+        if self.flow.write_paused:
+            self._is_completing = True
+            return
         super().on_response_complete()
-        if self._late_answer is not None and self.cycle.response_complete:
-            self._end_with(self._late_answer)
+        if self.is_answering():
+            return
+        self._become_idle()
+        if self._late_refusal is not None:
+            self._end_with(self._late_refusal)
+        self._parse()
+        self._end_if_done()
+
+    def resume_writing(self) -> None:
+        """Go on after the client has read enough."""
+        super().resume_writing()
+        if self._is_completing:
+            self._is_completing = False
+            self.on_response_complete()
+        else:
+            self._parse()
+
+    def check(self, now: float) -> None:
+        """End what takes the client too long; called once a second.
+
+        Args:
+            now: The time of the event loop, in seconds.
+        """
+        self.transport.check(now)
+        if self._stage is not _Stage.HEAD or self._unparsed:
+            self._checked_messages = 0
+        elif self._checked_messages != self._messages:
+            self._checked_messages = self._messages
+            self._head_ends_at = now + self._limits.receive_seconds
+        elif now >= self._head_ends_at and self._late_refusal is None:
+            self._refuse(refusals.HEAD_TOO_SLOW)
 
     def close_with_answer(self) -> None:
         """End the connection with the answer to its last request, if that has not begun.
@@ -187,107 +298,79 @@ class ProblemProtocol(HttpToolsProtocol):
         In the drain: the client takes its next request elsewhere, so that the end of it, which
         closes idle connections, finds none that a request is on its way through.
         """
-        if self._is_answering() and not self.cycle.response_started:
+        if self.is_answering() and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
-    def _advance(self) -> None:
-        self._has_advanced = True
-        self._stop_waiting()
-
-    def _await_advance(self, seconds: float = HEAD_SECONDS) -> None:
-        # A head that comes in one piece, as nearly all do, costs no timer but the connection's.
-        self._idle_timer = self.loop.call_later(seconds, self._give_up)
-
-    def _stop_waiting(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
-    def _give_up(self) -> None:
-        self._idle_timer = None
-        if self._is_answering():
-            self._await_advance()
-        elif self._in_head and self._heads:
-            self._refuse(_TOO_SLOW)
+    def shutdown(self) -> None:
+        """Close the connection, after the answers to the requests that have been received."""
+        if self.is_answering():
+            super().shutdown()
         else:
-            # Browsers open connections in advance, and take an answer for one to their request.
-            self.transport.close()
+            self.transport.close_now()
 
-    def _is_answering(self) -> bool:
-        cycle: RequestResponseCycle | None = self.cycle
-        return cycle is not None and not cycle.response_complete
+    def _become_idle(self) -> None:
+        self.idle_since = self.loop.time()
 
-    def _refuse(self, refusal: _Refusal) -> None:
-        self._refusal = refusal
-        self.send_400_response(refusal.detail)
+    def is_answering(self) -> bool:
+        """Whether the application works on a request, or the client has to read its answer."""
+        running = self._running
+        return self._is_completing or (running is not None and not running.response_complete)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse a request, and end the connection with that.
-
-        Args:
-            msg: What was wrong, in words of the server; those of this class take their place.
-        """
-        self._is_refused = True
-        self._stop_waiting()
-        answer = self._problem(self._refusal or _Refusal(HTTPStatus.BAD_REQUEST, msg))
-        if not self._is_answering():
-            self._end_with(answer)
-        elif self._in_head or not self.cycle.more_body or self.pipeline:
-            # The answers to earlier requests of the connection come first, or this would be theirs.
-            self._late_answer = answer
-        elif self.cycle.response_started:
-            self.transport.close()
-        else:
-            # The body of this request is broken: the application hears that its client has gone.
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-            self._end_with(answer)
-
-    def _problem(self, refusal: _Refusal) -> bytes:
-        status, request_id = refusal.status, uuid.uuid4()
-        body = json.dumps(
-            {
-                "type": f"/problems/http-{status}",
-                "title": status.phrase,
-                "status": status,
-                "detail": refusal.detail,
-                "instance": request_id.urn,
-                "request_id": request_id.hex,
-            }
-        ).encode()
-        head = [
-            f"HTTP/1.1 {status} {status.phrase}".encode(),
-            *(name + b": " + value for name, value in self.server_state.default_headers),
-            b"content-type: application/problem+json",
-            b"content-length: %d" % len(body),
-            b"cache-control: no-store",
-            b"x-request-id: " + request_id.hex.encode(),
-            b"connection: close",
+    def _make_room(self) -> None:
+        """Close the connections that have been without a request longest, or refuse this one."""
+        idle = [
+            one
+            for one in self.connections
+            if isinstance(one, ProblemProtocol) and one is not self and not one.is_answering()
         ]
-        return b"\r\n".join(head) + b"\r\n\r\n" + body
+        if not idle:
+            self._end_with(refusals.TOO_MANY_CONNECTIONS)
+        count = max(1, len(self.connections) // _MAKE_ROOM)
+        for one in heapq.nsmallest(count, idle, key=lambda one: one.idle_since):
+            self.connections.discard(one)
+            cast("PatientTransport", one.transport).close_now()
 
-    def _end_with(self, answer: bytes) -> None:
-        self._late_answer = None
-        if self.transport.is_closing():
+    def _end_if_done(self) -> None:
+        """Close a connection whose client sends nothing more, after the last answer."""
+        if not self._has_ended or self._unparsed or self._late_refusal is not None:
             return
-        self.transport.write(answer)
-        # What the client still sends is read for a while: closing a connection with unread bytes
-        # resets it, and the client may never see the answer.
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.loop.call_later(_LINGER_SECONDS, self.transport.close)
-        else:
+        if self._stage is not _Stage.BETWEEN:
+            self._refuse(refusals.INCOMPLETE)
+        elif not self.is_answering():
             self.transport.close()
 
+    def _refuse(self, refusal: Refusal) -> None:
+        """Refuse a request, and end the connection with that."""
+        self._unparsed = b""
+        if self._stage is _Stage.BODY and not self.pipeline:
+            self._end_running(refusal)
+            return
+        if self._stage is _Stage.BODY:
+            # Its body is broken, and it waits for its turn: it gets none.
+            self.pipeline.popleft()
+        if self.is_answering():
+            # The answers to earlier requests of the connection come first, or this would be theirs.
+            self._late_refusal = refusal
+        else:
+            self._end_with(refusal)
 
-class _Trailers(list[tuple[bytes, bytes]]):
-    """Where the parser puts what comes after a body: nowhere."""
+    def _end_running(self, refusal: Refusal) -> None:
+        """End the request that is being answered, because its body is broken."""
+        if self.cycle.response_started:
+            self.transport.close()
+            return
+        # The application hears that its client has gone.
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self._end_with(refusal)
 
-    def append(self, _header: tuple[bytes, bytes], /) -> None:
-        """Drop it."""
+    def _end_with(self, refusal: Refusal) -> None:
+        self._late_refusal = None
+        self.transport.write(refusals.answer(refusal, self.server_state.default_headers))
+        self.transport.close()
 
 
-def _without_offer(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _without_offer(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
     """The headers but for an offer to change the protocol, which a server need not take."""
     for name, value in headers:
         if name == b"connection":
@@ -296,7 +379,3 @@ def _without_offer(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[byt
             yield name, b", ".join(kept)
         elif name not in _OFFER:
             yield name, value
-
-
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) + _AROUND_A_HEADER for name, value in headers)

@@ -65,7 +65,22 @@ class LimitSettings(Group):
     """How much one request, and all of them together, may ask of a worker process."""
 
     max_body_bytes: int = Field(
-        default=1_048_576, ge=1, description="Largest request body in bytes; above: 413."
+        default=65_536, ge=1, description="Largest request body in bytes; above: 413."
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=16,
+        description="Connections at once in one worker process; above, those without a request are "
+        "closed, the oldest first. Fewer where the process may open fewer files.",
+    )
+    receive_timeout_seconds: Seconds = Field(
+        default=30.0,
+        description="Seconds that a client has to send the head of a request, and as long again "
+        "for the body; above: 408.",
+    )
+    send_timeout_seconds: Seconds = Field(
+        default=10.0,
+        description="Seconds after which a client that does not read its answer is disconnected.",
     )
     request_timeout_seconds: Seconds = Field(
         default=30.0, description="Seconds that a request may take until its answer begins."

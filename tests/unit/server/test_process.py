@@ -11,6 +11,7 @@ from example_service.core.lifecycle import end_draining, is_draining
 from example_service.core.settings import Settings
 from example_service.core.settings.model import HTTPSettings, ShutdownSettings
 from example_service.server.process import DrainingServer, ListenError, listen, server_config
+from example_service.server.protocol import ProblemProtocol
 
 
 @pytest.fixture(autouse=True)
@@ -66,20 +67,24 @@ async def test_while_it_drains_connections_are_told_to_close_with_their_answer()
     """Those that came before the signal, too; not before it."""
 
     class FakeConnection:
+        checks = 0
         told = 0
+
+        def check(self, _: float) -> None:
+            self.checks += 1
 
         def close_with_answer(self) -> None:
             self.told += 1
 
     stopping, connection = Stopping(5.0), FakeConnection()
-    stopping.server.server_state.connections = {connection, object()}  # type: ignore[arg-type]
+    stopping.server.server_state.connections = {connection}  # type: ignore[arg-type]
     await stopping.server.on_tick(0)
-    assert connection.told == 0
+    assert (connection.checks, connection.told) == (1, 0)
 
     stopping.server.handle_exit(signal.SIGTERM, None)
     await stopping.server.on_tick(1)
 
-    assert connection.told == 1
+    assert (connection.checks, connection.told) == (1, 1)
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:
@@ -160,8 +165,21 @@ def test_the_server_leaves_to_the_service_what_it_does_better() -> None:
 
     assert (config.access_log, config.server_header, config.log_config) == (False, False, None)
     assert config.timeout_graceful_shutdown == 2
-    assert config.http_protocol_class.__name__ == "ProblemProtocol"
+    assert config.http_protocol_class.func is ProblemProtocol  # type: ignore[attr-defined]
+    assert config.reset_contextvars
     assert config.encoded_headers == []
+
+
+@pytest.mark.parametrize(("files", "most"), [(1024, 864), (200, 100), (1_000_000, 4096)])
+def test_connections_leave_file_descriptors_for_the_rest(
+    files: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the database could not be reached while clients hold connections."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
+
+    protocol = server_config(Settings()).http
+
+    assert protocol.keywords["limits"].connections == most  # type: ignore[union-attr]
 
 
 def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:

@@ -1,0 +1,111 @@
+"""The answers that the server gives by itself, as `application/problem+json`."""
+
+import json
+import uuid
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused.
+
+    Attributes:
+        status: Status of the answer.
+        detail: What is wrong with the request, for the client.
+    """
+
+    status: HTTPStatus
+    detail: str
+
+
+MAX_HEAD_BYTES: Final = 65_536
+"""How long a request's target and headers may be together, and the framing of its body."""
+
+NOT_HTTP: Final = Refusal(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP request.")
+INCOMPLETE: Final = Refusal(
+    HTTPStatus.BAD_REQUEST, "The connection ended in the middle of the request."
+)
+NOT_ONE_HOST: Final = Refusal(
+    HTTPStatus.BAD_REQUEST, "A request must name its host in one `Host` header."
+)
+NO_TUNNEL: Final = Refusal(HTTPStatus.BAD_REQUEST, "This server is no proxy.")
+HEAD_TOO_LONG: Final = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"Target and headers must have at most {MAX_HEAD_BYTES} bytes.",
+)
+FRAMING_TOO_LONG: Final = Refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"Chunk extensions and trailers must have at most {MAX_HEAD_BYTES} bytes.",
+)
+HEAD_TOO_SLOW: Final = Refusal(
+    HTTPStatus.REQUEST_TIMEOUT, "Target and headers did not arrive within the time limit."
+)
+BODY_TOO_LARGE: Final = Refusal(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than any that is accepted."
+)
+UNKNOWN_CODING: Final = Refusal(
+    HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is supported is `chunked`."
+)
+UNKNOWN_VERSION: Final = Refusal(
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The supported versions are HTTP/1.1 and HTTP/1.0."
+)
+TOO_MANY_CONNECTIONS: Final = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "Every connection of this instance is in use."
+)
+
+_BY_PARSER_MESSAGE: Final = {
+    "Content-Length overflow": BODY_TOO_LARGE,
+    "Expected dot": UNKNOWN_VERSION,
+    "Invalid HTTP version": UNKNOWN_VERSION,
+    "Invalid `Transfer-Encoding` header value": UNKNOWN_CODING,
+    "Invalid major version": UNKNOWN_VERSION,
+    "Invalid minor version": UNKNOWN_VERSION,
+    "Pause on PRI/Upgrade": UNKNOWN_VERSION,
+    "Request has invalid `Transfer-Encoding`": UNKNOWN_CODING,
+}
+
+_HEADERS: Final = (
+    b"content-type: application/problem+json",
+    b"cache-control: no-store",
+    b"x-content-type-options: nosniff",
+    b"content-security-policy: default-src 'none'; frame-ancestors 'none'",
+    b"connection: close",
+)
+
+
+def refusal_of(parser_message: str) -> Refusal:
+    """The refusal of what the parser could not read, by what it said."""
+    return _BY_PARSER_MESSAGE.get(parser_message, NOT_HTTP)
+
+
+def answer(refusal: Refusal, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Write a refusal as the answer to a request, which ends the connection.
+
+    The application does not see such a request, so its path is unknown and its id is made up here.
+
+    Args:
+        refusal: Why the request is refused.
+        default_headers: Headers that the server adds to every answer.
+    """
+    status, request_id = refusal.status, uuid.uuid4()
+    body = json.dumps(
+        {
+            "type": f"/problems/http-{status}",
+            "title": status.phrase,
+            "status": status,
+            "detail": refusal.detail,
+            "instance": request_id.urn,
+            "request_id": request_id.hex,
+        }
+    ).encode()
+    head = [
+        f"HTTP/1.1 {status} {status.phrase}".encode(),
+        *(b"%b: %b" % header for header in default_headers),
+        *_HEADERS,
+        b"content-length: %d" % len(body),
+        b"x-request-id: " + request_id.hex.encode(),
+    ]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        head.append(b"retry-after: 1")
+    return b"\r\n".join(head) + b"\r\n\r\n" + body

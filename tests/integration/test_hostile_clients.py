@@ -1,0 +1,183 @@
+"""One client must not cost the others their service: attacks over real sockets."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
+
+pytestmark = pytest.mark.integration
+
+GET = b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n"
+POST = b"POST /api/v1/payments HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+LIVE = "/health/live"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with few slots, short limits, and room for all connections of a test."""
+    service = Service(
+        tmp_path_factory.mktemp("service"),
+        LIMITS__MAX_CONCURRENT_REQUESTS="20",
+        LIMITS__MAX_CONNECTIONS="300",
+        LIMITS__RECEIVE_TIMEOUT_SECONDS="30",
+        LIMITS__SEND_TIMEOUT_SECONDS="3",
+        LIMITS__REQUEST_TIMEOUT_SECONDS="60",
+    )
+    yield service
+    kill(service)
+
+
+@contextlib.contextmanager
+def connections(service: Service, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections, closed at the end of the block."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(connect(service)) for _ in range(count)]
+
+
+def connect(service: Service, receive_buffer_bytes: int | None = None) -> socket.socket:
+    """A connection to the service."""
+    host, port = service.url.removeprefix("http://").split(":")
+    connection = socket.socket()
+    if receive_buffer_bytes is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    connection.settimeout(DEADLINE_SECONDS)
+    connection.connect((host, int(port)))
+    return connection
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything until the server closes its end."""
+    with connection.makefile("rb") as stream:
+        return stream.read()
+
+
+def status_of(answer: bytes) -> int:
+    """The status of the first answer."""
+    return int(answer.split(b" ", 2)[1])
+
+
+def memory_mib(service: Service) -> float:
+    """How much memory the service has now."""
+    pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
+    return pages * 4096 / 1024**2
+
+
+def test_clients_that_never_read_cost_no_slot(service: Service) -> None:
+    """Others are served meanwhile, and after a few seconds those connections are gone."""
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(connect(service, 4096)) for _ in range(60)]
+        for connection in held:
+            connection.sendall(GET * 60)
+        statuses = {httpx.get(f"{service.url}/openapi.json").status_code for _ in range(10)}
+        assert statuses == {200}
+
+        def are_gone() -> bool:
+            for connection in held:
+                connection.setblocking(False)
+                try:
+                    connection.send(b"x")
+                except ConnectionError:
+                    continue
+                except BlockingIOError:
+                    return False
+                return False
+            return True
+
+        wait_until(are_gone)
+
+
+def test_a_flood_of_pipelined_requests_is_not_kept_in_memory(service: Service) -> None:
+    """What is not read stays with the client; the service goes on for all others."""
+    before = memory_mib(service)
+    slowest = 0.0
+    with connections(service, 4) as attackers:
+
+        def flood(connection: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                connection.settimeout(4)
+                connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n" * 250_000)
+
+        with ThreadPoolExecutor() as executor:
+            floods = [executor.submit(flood, connection) for connection in attackers]
+            while not all(future.done() for future in floods):
+                start = time.monotonic()
+                assert httpx.get(service.url + LIVE, timeout=10).status_code == 200
+                slowest = max(slowest, time.monotonic() - start)
+        assert memory_mib(service) < before + 50
+    assert slowest < 2
+
+
+def test_more_connections_than_there_may_be_close_the_oldest(service: Service) -> None:
+    """So that a new client is served, however many others keep theirs open."""
+    with connections(service, 400):
+        for _ in range(5):
+            assert httpx.get(f"{service.url}/openapi.json").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"x" * 100_000 + b"\r\nx\r\n0\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"x: y\r\n" * 30_000 + b"\r\n",
+        POST + b"Content-Length: 9999999999999999999\r\n\r\n" + b"x" * 5_000_000,
+        POST + b"Content-Length: 99999999999999999999\r\n\r\n" + b"x" * 5_000_000,
+        POST + b"Content-Length: 5000000\r\n\r\n" + b"x" * 5_000_000,
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1000\r\n" + b"x" * 5_000_000,
+        POST + b"Transfer-Encoding: gzip\r\n\r\n" + b"x" * 5_000_000,
+        POST + b"Content-Encoding: gzip\r\nContent-Length: 5000000\r\n\r\n" + b"x" * 5_000_000,
+        b"GET / HTTP/3.0\r\nHost: a\r\n\r\n" + b"x" * 5_000_000,
+        b"nonsense\r\n\r\n" + b"x" * 5_000_000,
+        b"GET /" + b"x" * 5_000_000,
+    ],
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    service: Service, request_: bytes
+) -> None:
+    """It sends all that it has, reads then, and finds a problem rather than a reset."""
+    with connect(service) as connection:
+        for at in range(0, len(request_), 100_000):
+            connection.sendall(request_[at : at + 100_000])
+            time.sleep(0.005)
+        answer = read_all(connection)
+
+    assert 400 <= status_of(answer) < 600
+    assert b"content-type: application/problem+json" in answer.lower()
+    assert b"connection: close" in answer.lower()
+    assert answer.count(b"\r\ndate: ") == 1
+
+
+@pytest.mark.parametrize("request_", [GET, GET * 3, b"GET /openapi.json HTTP/1.0\r\n\r\n"])
+def test_a_client_that_closes_its_end_is_answered(service: Service, request_: bytes) -> None:
+    """As `nc` does after its input, and HTTP/1.0 tools."""
+    with connect(service) as connection:
+        connection.sendall(request_)
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection)
+
+    assert answer.count(b"HTTP/1.1 200 OK") == request_.count(b"HTTP/1.")
+
+
+def test_clients_that_leave_are_no_errors(service: Service) -> None:
+    """After one request, after several, in the middle of a body, and with a reset."""
+    log_before = len(service.text)
+    for request_ in (GET, GET * 2, GET + POST + b"Content-Length: 10\r\n\r\nx", GET * 100):
+        for reset in (False, True):
+            for _ in range(5):
+                with connect(service) as connection:
+                    connection.sendall(request_)
+                    if reset:
+                        linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    wait_until(lambda: "http_requests_in_flight 1.0" in httpx.get(f"{service.url}/metrics").text)
+
+    written = service.text[log_before:]
+    assert '"level":"error"' not in written
+    assert "Traceback" not in written
+    assert 'status="500"' not in httpx.get(f"{service.url}/metrics").text

@@ -1,0 +1,251 @@
+"""A connection to a server, for tests of the protocol and of its transport."""
+
+import asyncio
+import contextvars
+import json
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from uvicorn.lifespan.off import LifespanOff
+from uvicorn.server import ServerState
+
+from example_service.server.protocol import ConnectionLimits, ProblemProtocol
+
+HEAD_SECONDS = 30.0
+SEND_SECONDS = 10.0
+
+_bound: contextvars.ContextVar[int | None] = contextvars.ContextVar("bound", default=None)
+
+HOST = b"Host: service.test\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
+OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+
+
+class RecordingTransport(asyncio.Transport):
+    """Keeps what is written to it.
+
+    Attributes:
+        written: What was.
+        unsent: How many bytes of it the client has not taken.
+        ended: Whether nothing more is written.
+        closed: Whether nothing more is read either.
+        aborted: Whether it was closed without regard to what was written.
+        reading: Whether bytes are read from it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.unsent = 0
+        self.ended = False
+        self.closed = False
+        self.aborted = False
+        self.reading = True
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Keep the bytes."""
+        assert not self.ended
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        """How much waits for the client."""
+        return self.unsent
+
+    def write_eof(self) -> None:
+        """Note that nothing more is written."""
+        self.ended = True
+
+    def close(self) -> None:
+        """Note that the connection is closed."""
+        self.ended = self.closed = True
+
+    def abort(self) -> None:
+        """Note that the connection is aborted."""
+        self.ended = self.closed = self.aborted = True
+
+    def is_closing(self) -> bool:
+        """Tell whether it was closed."""
+        return self.closed
+
+    def pause_reading(self) -> None:
+        """Note that nothing is read."""
+        self._check_open()
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """Note that it is read."""
+        self._check_open()
+        self.reading = True
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("unable to perform operation; the handler is closed")
+
+
+class Timers:
+    """The part of an event loop that has to do with time, which passes when a test says so."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now = 0.0
+        self._waiting: dict[asyncio.TimerHandle, Callable[[], object]] = {}
+
+    def call_later(self, seconds: float, act: Callable[[], object]) -> asyncio.TimerHandle:
+        """Do something when so much time has passed."""
+        timer = asyncio.TimerHandle(self._now + seconds, act, (), self._loop)
+        self._waiting[timer] = act
+        return timer
+
+    def create_task(
+        self, work: Coroutine[Any, Any, Any], *, context: contextvars.Context | None = None
+    ) -> asyncio.Task[Any]:
+        """As on the real loop."""
+        return self._loop.create_task(work, context=context)
+
+    def time(self) -> float:
+        """Now."""
+        return self._now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and do what was due meanwhile."""
+        self._now += seconds
+        for timer in [one for one in self._waiting if one.when() <= self._now]:
+            act = self._waiting.pop(timer)
+            if not timer.cancelled():
+                act()
+
+
+@dataclass
+class Connection:
+    """A connection to a server whose application keeps what it is asked.
+
+    Attributes:
+        keep_alive_seconds: How long it may be idle.
+        most_connections: How many the server may have.
+        state: What the connections of a server share.
+        scopes: What reached the application.
+        bodies: The bodies of those requests.
+        seen_in_context: What each of them found in its context.
+        timers: What waits for time to pass.
+        may_answer: Whether the application answers.
+        protocol: What is tested.
+    """
+
+    keep_alive_seconds: int = 5
+    most_connections: int = 100
+    state: ServerState = field(default_factory=ServerState)
+    scopes: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    seen_in_context: list[int | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Connect."""
+        self.timers = Timers()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        config = uvicorn.Config(
+            self._app,
+            interface="asgi3",
+            log_config=None,
+            ws="none",
+            timeout_keep_alive=self.keep_alive_seconds,
+            reset_contextvars=True,
+        )
+        config.load()
+        self.state.default_headers = [(b"date", b"today")]
+        self.transport = RecordingTransport()
+        self.protocol = ProblemProtocol(
+            config,
+            self.state,
+            LifespanOff(config).state,
+            limits=ConnectionLimits(self.most_connections, HEAD_SECONDS, SEND_SECONDS),
+        )
+        self.protocol.loop = self.timers  # type: ignore[assignment]
+        self.protocol.connection_made(self.transport)
+
+    async def send(self, *pieces: bytes) -> None:
+        """Send something, piece by piece, and let the application answer in between."""
+        for piece in pieces:
+            if not self.transport.closed:
+                self.protocol.data_received(piece)
+            await self.settle()
+
+    async def settle(self, turns: int = 5) -> None:
+        """Let the application go on, as many turns of the event loop as it needs."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and have the server look at the connection each second."""
+        for _ in range(int(seconds)):
+            self.timers.pass_time(1)
+            self.protocol.check(self.timers.time())
+
+    @property
+    def answer(self) -> tuple[str, list[str], bytes]:
+        """Status line, headers and body of the one answer."""
+        head, _, body = self.transport.written.partition(b"\r\n\r\n")
+        status, *headers = head.decode().split("\r\n")
+        return status, headers, body
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The problem that was answered."""
+        problem: dict[str, Any] = json.loads(self.answer[2])
+        return problem
+
+    async def _app(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self.scopes.append(scope)
+        self.seen_in_context.append(_bound.get())
+        _bound.set(len(self.scopes))
+        if scope["path"] == "/early":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body"})
+            return
+        if scope["path"] == "/begins":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        self.bodies.append(body)
+        await self.may_answer.wait()
+        if scope["path"] != "/begins":
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+
+def head_of(length: int, longest: str, headers: bytes) -> bytes:
+    """A head of which so many bytes count, most of them in one place.
+
+    Args:
+        length: Bytes of the target and of the lines of headers.
+        longest: Which of them is long; `many` for many short headers.
+        headers: Whole lines that are in it anyway.
+    """
+    target, more, short = b"/", b"", b"a: b\r\n"
+    left = length - len(target) - len(headers)
+    if longest == "target":
+        target += b"x" * left
+    elif longest == "name":
+        more = b"x" * (left - 4) + b": \r\n"
+    elif longest == "value":
+        more = b"x: " + b"y" * (left - 5) + b"\r\n"
+    else:
+        more = short * (left // len(short) - 1)
+        more += b"a: " + b"b" * (left - len(more) - 5) + b"\r\n"
+    return b"GET " + target + b" HTTP/1.1\r\n" + headers + more + b"\r\n"
+
+
+def pieces(data: bytes, length: int) -> list[bytes]:
+    """The data in pieces of this length."""
+    return [data[at : at + length] for at in range(0, len(data), length)]

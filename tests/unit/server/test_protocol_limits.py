@@ -1,0 +1,343 @@
+"""What one connection can cost the service, and that clients with bad manners are answered."""
+
+import pytest
+from uvicorn.server import ServerState
+
+from example_service.server.protocol import MOST_PIPELINED
+from example_service.server.transport import LINGER_BYTES, LINGER_SECONDS
+from tests.unit.server.connection import (
+    CHUNKED,
+    HOST,
+    OFFER,
+    REQUEST,
+    SEND_SECONDS,
+    Connection,
+    pieces,
+)
+
+
+async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None:
+    """The rest is neither parsed nor read, until there is room for it; all of it is answered."""
+    connection = Connection()
+    connection.may_answer.clear()
+
+    await connection.send(REQUEST * 200)
+
+    assert MOST_PIPELINED <= len(connection.protocol.pipeline) <= MOST_PIPELINED + 20
+    assert not connection.transport.reading
+    connection.may_answer.set()
+    await connection.settle(2_000)
+    assert len(connection.scopes) == 200
+    assert connection.transport.reading
+
+
+async def test_many_offers_to_change_the_protocol_are_read_one_after_the_other() -> None:
+    """However many are sent at once."""
+    connection = Connection()
+    offer = b"GET / HTTP/1.1\r\n" + HOST + OFFER + b"\r\n"
+
+    await connection.send(offer * 3_000)
+    await connection.settle(40_000)
+
+    assert len(connection.scopes) == 3_000
+    assert not connection.transport.ended
+
+
+async def test_a_client_that_does_not_read_is_disconnected() -> None:
+    """Its answers are dropped, and whatever the application still does for it ends."""
+    connection = Connection()
+    await connection.send(REQUEST)
+    connection.transport.unsent = len(connection.transport.written)
+
+    connection.pass_time(SEND_SECONDS)
+    assert not connection.transport.aborted
+    connection.pass_time(1)
+
+    assert connection.transport.aborted
+
+
+async def test_a_client_that_reads_slowly_is_served() -> None:
+    """As long as it reads more than a trickle."""
+    connection = Connection()
+    connection.protocol.transport.write(b"x" * 100_000)
+
+    for unsent in range(100_000, 0, -10_000):
+        connection.transport.unsent = unsent
+        connection.pass_time(SEND_SECONDS - 1)
+
+    assert not connection.transport.aborted
+
+
+async def test_a_client_that_reads_a_trickle_is_disconnected() -> None:
+    """It would keep its connection for hours."""
+    connection = Connection()
+    connection.protocol.transport.write(b"x" * 100_000)
+
+    for unsent in range(100_000, 99_900, -1):
+        connection.transport.unsent = unsent
+        connection.pass_time(1)
+
+    assert connection.transport.aborted
+
+
+async def test_no_request_begins_before_the_client_has_read_enough() -> None:
+    """So that a client which does not read takes no slot of the application."""
+    connection = Connection()
+    connection.protocol.pause_writing()
+    connection.may_answer.clear()
+
+    await connection.send(REQUEST)
+    assert not connection.scopes
+    assert not connection.transport.reading
+
+    connection.protocol.resume_writing()
+    await connection.settle()
+    assert len(connection.scopes) == 1
+    assert connection.transport.reading
+
+
+async def test_the_next_request_waits_until_the_client_has_read_the_answer() -> None:
+    """Also if it has been received already."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(REQUEST * 2)
+    connection.protocol.flow.write_paused = True
+    connection.may_answer.set()
+    await connection.settle()
+    assert len(connection.scopes) == 1
+
+    connection.protocol.resume_writing()
+    await connection.settle()
+    assert len(connection.scopes) == 2
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_client_that_closes_its_end_gets_its_answers(count: int) -> None:
+    """As `nc` does; the connection is closed after the last of them."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(REQUEST * count)
+
+    assert connection.protocol.eof_received()
+    connection.may_answer.set()
+    assert not connection.transport.ended
+    await connection.settle(50)
+
+    assert connection.transport.written.count(b"HTTP/1.1 204 ") == count
+    assert connection.transport.closed
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n" + HOST])
+async def test_a_client_that_closes_its_end_in_a_head_is_refused(sent: bytes) -> None:
+    """The rest of its request cannot come."""
+    connection = Connection()
+    await connection.send(sent)
+
+    connection.protocol.eof_received()
+
+    assert connection.problem["status"] == 400
+    assert connection.transport.closed
+
+
+async def test_a_client_that_closes_its_end_in_a_body_is_refused() -> None:
+    """The application hears that its client has gone."""
+    connection = Connection()
+    await connection.send(CHUNKED, b"1\r\nx\r\n")
+
+    connection.protocol.eof_received()
+    await connection.settle()
+
+    assert connection.problem["status"] == 400
+    assert connection.bodies == [b"x"]
+    assert connection.transport.closed
+
+
+async def test_an_idle_client_that_closes_its_end_is_closed() -> None:
+    """Nothing is said to it."""
+    connection = Connection()
+
+    connection.protocol.eof_received()
+
+    assert connection.transport.closed
+    assert connection.transport.written == b""
+
+
+async def test_a_client_may_leave_with_requests_behind_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The application hears of it, the others are not begun, and nothing is an error."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(CHUNKED + b"0\r\n\r\n" + REQUEST * 2)
+
+    connection.transport.closed = True
+    connection.protocol.connection_lost(ConnectionResetError())
+    connection.may_answer.set()
+    await connection.settle(50)
+
+    assert len(connection.scopes) == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        (b"HTTP/2.0", 505),
+        (b"HTTP/3", 505),
+        (b"HTTP/0.9", 505),
+        (b"HTTP/1.2", 505),
+        (b"HTTP/11.1", 505),
+        (b"HTTP/x.y", 505),
+        (b"FTP/1.1", 400),
+    ],
+)
+async def test_an_unknown_version_is_refused(version: bytes, status: int) -> None:
+    """With the status that says so, if it is HTTP at all."""
+    connection = Connection()
+
+    await connection.send(b"GET / " + version + b"\r\n" + HOST + b"\r\n")
+
+    assert connection.problem["status"] == status
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize(
+    "codings", [b"gzip", b"gzip, chunked", b"identity", b"chunked, gzip", b"x", b"chunked, chunked"]
+)
+async def test_a_transfer_coding_but_chunked_is_refused(codings: bytes) -> None:
+    """The body cannot be read, and nothing of it reaches the application."""
+    connection = Connection()
+
+    await connection.send(
+        b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: " + codings + b"\r\n\r\n0\r\n\r\n"
+    )
+
+    assert connection.problem["status"] == 501
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize("digits", [20, 50, 5_000])
+async def test_a_length_beyond_reason_is_refused(digits: int) -> None:
+    """Its number does not fit where the parser keeps it."""
+    connection = Connection()
+
+    await connection.send(
+        b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: " + b"9" * digits + b"\r\n\r\n"
+    )
+
+    assert connection.problem["status"] == 413
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize("extension", [b";" + b"x" * 70_000, b";x" * 70_000])
+async def test_long_chunk_extensions_are_refused(extension: bytes) -> None:
+    """Nobody reads them; the refusal reaches the client."""
+    connection = Connection()
+
+    await connection.send(CHUNKED + b"1" + extension + b"\r\nx\r\n")
+
+    assert connection.problem["status"] == 431
+    assert connection.transport.ended
+    assert not connection.transport.closed
+
+
+async def test_many_small_chunks_are_a_body() -> None:
+    """What each of them needs for its size is not held against it."""
+    connection = Connection()
+    chunk = b"001\r\nx\r\n"
+
+    await connection.send(CHUNKED, *pieces(chunk * 20_000 + b"0\r\n\r\n", 60_000))
+
+    assert connection.bodies == [b"x" * 20_000]
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (b"http://other.test/a?b", b"other.test"),
+        (b"HTTPS://other.test:8443/a?b", b"other.test:8443"),
+        (b"http://[::1]:80/a?b", b"[::1]:80"),
+        (b"/a?b", b"service.test"),
+    ],
+)
+async def test_the_authority_of_the_target_wins_over_the_host(target: bytes, host: bytes) -> None:
+    """A proxy in front decides by it as well (RFC 9112, section 3.2.2)."""
+    connection = Connection()
+
+    await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    (scope,) = connection.scopes
+    assert [value for name, value in scope["headers"] if name == b"host"] == [host]
+    assert (scope["path"], scope["query_string"]) == ("/a", b"b")
+
+
+async def test_a_broken_request_that_waits_for_its_turn_is_not_begun() -> None:
+    """It is refused when its turn comes."""
+    connection = Connection()
+    connection.may_answer.clear()
+    await connection.send(REQUEST + CHUNKED + b"nonsense\r\n")
+
+    connection.may_answer.set()
+    await connection.settle(20)
+
+    assert len(connection.scopes) == 1
+    answers = connection.transport.written.split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"204", b"400"]
+
+
+async def test_one_connection_too_many_closes_those_without_a_request() -> None:
+    """The one that has been without longest; a connection with a request is left alone."""
+    state = ServerState()
+    busy, idle, young = (Connection(state=state, most_connections=3) for _ in range(3))
+    busy.may_answer.clear()
+    await busy.send(REQUEST)
+    idle.protocol.idle_since, young.protocol.idle_since = 1.0, 2.0
+    await young.send(b"GET / ")
+
+    new = Connection(state=state, most_connections=3)
+
+    assert [one.transport.closed for one in (busy, idle, young, new)] == [False, True, False, False]
+
+
+async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:
+    """The client may come again in a second."""
+    state = ServerState()
+    busy = Connection(state=state, most_connections=1)
+    busy.may_answer.clear()
+    await busy.send(REQUEST)
+
+    new = Connection(state=state, most_connections=1)
+
+    assert new.problem["status"] == 503
+    assert "retry-after: 1" in new.answer[1]
+    assert new.transport.ended
+    assert not busy.transport.ended
+
+
+async def test_each_request_has_a_context_of_its_own() -> None:
+    """Those that were pipelined, too: what one binds to its context, the next does not see."""
+    connection = Connection()
+
+    await connection.send(REQUEST * 3)
+    await connection.settle(20)
+
+    assert connection.seen_in_context == [None, None, None]
+
+
+async def test_what_is_sent_after_the_last_answer_is_read_within_bounds() -> None:
+    """For a few seconds, or until it is too much."""
+    connection = Connection()
+    await connection.send(b"nonsense\r\n\r\n")
+
+    for _ in range(int(LINGER_SECONDS) - 1):
+        await connection.send(b"x")
+        connection.pass_time(1)
+    still_open = not connection.transport.closed
+    await connection.send(b"x")
+    connection.pass_time(1)
+    assert still_open
+    assert connection.transport.closed
+
+    other = Connection()
+    await other.send(b"nonsense\r\n\r\n", *[bytes(LINGER_BYTES // 4)] * 5)
+    assert other.transport.closed
