@@ -49,6 +49,7 @@ async def _serve(host: str, provider_port: int, control_port: int, seed: int | N
     sys.stdout.flush()
     await ended.wait()
     await control.close()
+    switch.late_charges.close()
     await provider.close()
 
 

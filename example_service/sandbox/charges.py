@@ -1,7 +1,7 @@
 """What the sandbox has charged: one ledger, one charge for each idempotency key."""
 
 from collections import Counter
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,6 +55,20 @@ class Charge(BaseModel):
     status: Literal["succeeded"] = "succeeded"
 
 
+class Ended(BaseModel):
+    """A key that has charged nothing, and never will."""
+
+    model_config = ConfigDict(frozen=True)
+
+    idempotency_key: str
+    status: Literal["declined", "refused", "cancelled"]
+    reason: str | None = None
+
+
+Outcome: TypeAlias = Charge | Ended
+"""What has become of a key. It is final."""
+
+
 class ChargedKey(Charge):
     """A charge as `GET /sandbox/charges` lists it."""
 
@@ -77,34 +91,40 @@ class KeyReusedError(Exception):
 
 
 class Ledger:
-    """Records charges. Nothing here awaits, so no two requests can interleave inside."""
+    """Decides once what becomes of a key. Nothing here awaits, so no two requests interleave."""
 
     def __init__(self) -> None:
         self._movements: list[Charge] = []
-        self._by_key: dict[str, Charge] = {}
+        self._outcomes: dict[str, Outcome] = {}
         self._requests: Counter[str] = Counter()
 
-    def charge(self, idempotency_key: str, request: ChargeRequest) -> Charge:
-        """Move the money, unless this key already has.
+    def charge(self, idempotency_key: str, request: ChargeRequest) -> Outcome:
+        """Move the money or decline, unless it is decided what becomes of this key.
 
         Raises:
             KeyReusedError: If the key has charged another amount, currency or customer.
         """
         self._requests[idempotency_key] += 1
-        earlier = self._by_key.get(idempotency_key)
+        earlier = self._outcomes.get(idempotency_key)
         if earlier is None:
-            earlier = Charge(
-                id=f"ch_{uuid4().hex}", idempotency_key=idempotency_key, **request.model_dump()
-            )
-            self._movements.append(earlier)
-            self._by_key[idempotency_key] = earlier
-        elif earlier.model_dump(include=set(ChargeRequest.model_fields)) != request.model_dump():
+            return self._decide(self._move_money(idempotency_key, request))
+        if isinstance(earlier, Charge) and _order_of(earlier) != request.model_dump():
             raise KeyReusedError
         return earlier
 
-    def find(self, idempotency_key: str) -> Charge | None:
-        """Return the charge of this key, or `None` when it has charged nothing."""
-        return self._by_key.get(idempotency_key)
+    def refuse(self, idempotency_key: str, reason: str) -> Outcome:
+        """Refuse what cannot be charged, unless it is decided what becomes of this key."""
+        refused = Ended(idempotency_key=idempotency_key, status="refused", reason=reason)
+        return self._outcomes.get(idempotency_key) or self._decide(refused)
+
+    def cancel(self, idempotency_key: str) -> Outcome:
+        """Let this key never be charged, unless it is decided what becomes of it."""
+        cancelled = Ended(idempotency_key=idempotency_key, status="cancelled")
+        return self._outcomes.get(idempotency_key) or self._decide(cancelled)
+
+    def find(self, idempotency_key: str) -> Outcome | None:
+        """Return what has become of this key, or `None` while that is undecided."""
+        return self._outcomes.get(idempotency_key)
 
     def report(self) -> ChargesReport:
         """List the keys that were charged, with how often each really moved money."""
@@ -112,9 +132,10 @@ class Ledger:
         return ChargesReport(
             charges=[
                 ChargedKey(
-                    **charge.model_dump(), times_charged=times[key], requests=self._requests[key]
+                    **outcome.model_dump(), times_charged=times[key], requests=self._requests[key]
                 )
-                for key, charge in self._by_key.items()
+                for key, outcome in self._outcomes.items()
+                if isinstance(outcome, Charge)
             ],
             total_charges=len(self._movements),
         )
@@ -122,5 +143,22 @@ class Ledger:
     def clear(self) -> None:
         """Forget everything, the idempotency keys included."""
         self._movements.clear()
-        self._by_key.clear()
+        self._outcomes.clear()
         self._requests.clear()
+
+    def _move_money(self, idempotency_key: str, request: ChargeRequest) -> Outcome:
+        if request.customer_id == DECLINED_CUSTOMER_ID:
+            return Ended(idempotency_key=idempotency_key, status="declined", reason="card declined")
+        charge = Charge(
+            id=f"ch_{uuid4().hex}", idempotency_key=idempotency_key, **request.model_dump()
+        )
+        self._movements.append(charge)
+        return charge
+
+    def _decide(self, outcome: Outcome) -> Outcome:
+        self._outcomes[outcome.idempotency_key] = outcome
+        return outcome
+
+
+def _order_of(charge: Charge) -> dict[str, object]:
+    return charge.model_dump(include=set(ChargeRequest.model_fields))

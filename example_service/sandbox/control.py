@@ -30,8 +30,12 @@ def create_control(ledger: Ledger, switch: Switch, door: Door) -> Starlette:
         return JSONResponse(ledger.report().model_dump())
 
     async def forget_charges(_request: Request) -> Response:
+        switch.late_charges.drop()
         ledger.clear()
         return Response(status_code=204)
+
+    async def deliver_late_charges(_request: Request) -> Response:
+        return JSONResponse({"delivered": await switch.late_charges.deliver()})
 
     return Starlette(
         routes=[
@@ -39,5 +43,6 @@ def create_control(ledger: Ledger, switch: Switch, door: Door) -> Starlette:
             Route("/sandbox/mode", set_mode, methods=["PUT"]),
             Route("/sandbox/charges", show_charges),
             Route("/sandbox/charges", forget_charges, methods=["DELETE"]),
+            Route("/sandbox/late-charges/deliver", deliver_late_charges, methods=["POST"]),
         ]
     )

@@ -11,6 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticKnownError
 
 DEFAULT_LATENCY_SECONDS: Final = 1.0
+LONGEST_LATENCY_SECONDS: Final = 60.0
+LONGEST_DELAY_SECONDS: Final = 604_800.0
+"""A week: longer than any limit of a client."""
+
 DEFAULT_FAILURE_RATE: Final = 0.5
 LARGEST_SEED: Final = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
@@ -26,6 +30,8 @@ class SandboxMode(StrEnum):
     REFUSING = auto()
     GARBLED = auto()
     FLAKY = auto()
+    LATE = auto()
+    INTERCEPTED = auto()
 
 
 class Damage(StrEnum):
@@ -41,10 +47,31 @@ class Damage(StrEnum):
     """Valid JSON in which nothing is where the contract has it."""
 
 
+class Impostor(StrEnum):
+    """What answers an intercepted call in the provider's place."""
+
+    PAGE = auto()
+    """A gateway or a captive portal, with a page of HTML."""
+    JSON = auto()
+    """A gateway, with an error of its own in JSON."""
+    NOTHING = auto()
+    """A gateway, with a status and no body."""
+    MISLABELLED = auto()
+    """A cache, with a decline that names the key and is labelled as text."""
+    ANOTHER_CHARGE = auto()
+    """A cache, with the charge of another key."""
+    ANOTHER_ORDER = auto()
+    """A cache, with a charge that names the key, for another amount and customer."""
+    ANOTHER_OUTCOME = auto()
+    """A cache, with what became of another key, which was not charged."""
+
+
+IMPOSTOR_STATUSES: Final = (200, 201, 400, 402, 403, 404, 409, 422)
+
 _PARAMETER_MODES: Final = {
-    "latency_seconds": (SandboxMode.SLOW, SandboxMode.FLAKY),
+    "latency_seconds": (SandboxMode.SLOW, SandboxMode.FLAKY, SandboxMode.LATE),
     "failure_rate": (SandboxMode.FLAKY,),
-    "seed": (SandboxMode.GARBLED, SandboxMode.FLAKY),
+    "seed": (SandboxMode.GARBLED, SandboxMode.FLAKY, SandboxMode.INTERCEPTED),
 }
 
 
@@ -62,10 +89,11 @@ class ModeChange(BaseModel):
         float | None,
         Field(
             gt=0,
-            le=60,
+            le=LONGEST_DELAY_SECONDS,
             strict=True,
             allow_inf_nan=False,
-            description="Seconds before a slow answer; with slow and flaky. 1 unless given.",
+            description="Seconds before a slow answer (with slow and flaky, at most 60), or before "
+            "a late charge arrives (with late, at most a week). 1 unless given.",
         ),
     ] = None
     failure_rate: Annotated[
@@ -85,9 +113,17 @@ class ModeChange(BaseModel):
             le=LARGEST_SEED,
             strict=True,
             description="The same seed gives the same faults in the same order; "
-            "with garbled and flaky.",
+            "with garbled, flaky and intercepted.",
         ),
     ] = None
+
+    @field_validator("latency_seconds")
+    @classmethod
+    def _bounded_answers(cls, value: float | None, info: ValidationInfo) -> float | None:
+        is_late = info.data.get("mode") is SandboxMode.LATE
+        if value is not None and not is_late and value > LONGEST_LATENCY_SECONDS:
+            raise PydanticKnownError("less_than_equal", {"le": LONGEST_LATENCY_SECONDS})
+        return value
 
     @field_validator("latency_seconds", "failure_rate", "seed")
     @classmethod
@@ -139,6 +175,8 @@ class Act(StrEnum):
     HANG = auto()
     CUT = auto()
     GARBLE = auto()
+    DELAY = auto()
+    INTERCEPT = auto()
 
 
 _ACT_OF_MODE: Final = {
@@ -149,9 +187,12 @@ _ACT_OF_MODE: Final = {
     # A call may have been accepted in the instant before the port closed.
     SandboxMode.REFUSING: Act.CUT,
     SandboxMode.GARBLED: Act.GARBLE,
+    SandboxMode.LATE: Act.DELAY,
+    SandboxMode.INTERCEPTED: Act.INTERCEPT,
 }
 _FAULTS: Final = (Act.FAIL, Act.ANSWER_LATE, Act.HANG, Act.CUT, Act.GARBLE)
 _DAMAGES: Final = tuple(Damage)
+_IMPOSTORS: Final = tuple(Impostor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +205,11 @@ class Step:
     damage: Damage | None = None
     """Only with `Act.GARBLE`."""
     latency_seconds: float | None = None
-    """Only with `Act.ANSWER_LATE`."""
+    """Only with `Act.ANSWER_LATE` and `Act.DELAY`."""
+    impostor: Impostor | None = None
+    """Only with `Act.INTERCEPT`."""
+    status: int = 200
+    """That of the impostor's answer."""
 
 
 def steps(report: ModeReport) -> Iterator[Step]:
@@ -181,7 +226,14 @@ def steps(report: ModeReport) -> Iterator[Step]:
             act = chance.choice(_FAULTS) if faulty else Act.ANSWER
         if act is Act.GARBLE:
             yield Step(act, records=chance.choice((True, False)), damage=chance.choice(_DAMAGES))
-        elif act is Act.ANSWER_LATE:
+        elif act is Act.INTERCEPT:
+            yield Step(
+                act,
+                records=chance.choice((True, False)),
+                impostor=chance.choice(_IMPOSTORS),
+                status=chance.choice(IMPOSTOR_STATUSES),
+            )
+        elif act in {Act.ANSWER_LATE, Act.DELAY}:
             yield Step(act, records=True, latency_seconds=report.latency_seconds)
         else:
             yield Step(act, records=act not in {Act.FAIL, Act.CUT})

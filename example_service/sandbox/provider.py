@@ -13,21 +13,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from example_service.sandbox.charges import (
     BASE_CURRENCY,
-    DECLINED_CUSTOMER_ID,
     RATES,
     ChargeRequest,
     IdempotencyKey,
     KeyReusedError,
     Ledger,
+    Outcome,
 )
+from example_service.sandbox.impostors import answer_of
 from example_service.sandbox.listener import connection_of
 from example_service.sandbox.modes import Act, Damage, Step
 from example_service.sandbox.switch import Switch
-from example_service.sandbox.validation import invalid_fields, invalid_input
+from example_service.sandbox.validation import field_messages, invalid_fields
 
+_CHARGES: Final = "/v1/charges"
 _IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
 _CHARGE_NOTHING: Final = JSONResponse({"id": "ch_lost", "status": "succeeded"}, status_code=201)
 """Sounds like a charge, to be garbled where none was recorded."""
+
+_STATUSES: Final = {"succeeded": 201, "declined": 402, "refused": 422, "cancelled": 409}
+"""How a charge is answered, by what has become of its key."""
 
 
 def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
@@ -36,50 +41,69 @@ def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
     async def rate(request: Request) -> Response:
         currency = request.path_params["currency"]
         if currency not in RATES:
-            return JSONResponse({"error": "unknown currency"}, status_code=404)
+            unknown = {"currency": currency, "error": "unknown currency"}
+            return JSONResponse(unknown, status_code=404)
         return JSONResponse({"currency": currency, "base": BASE_CURRENCY, "rate": RATES[currency]})
 
     async def charge(request: Request) -> Response:
-        try:
-            wanted = ChargeRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            return invalid_input(error)
+        body = await request.body()
         try:
             key = _IDEMPOTENCY_KEY.validate_python(request.headers.get("idempotency-key"))
         except ValidationError:
             return invalid_fields(
                 {"Idempotency-Key": "Needs 1 to 255 printable ASCII characters without a space"}
             )
-        return _charge(ledger, key, wanted)
+        return _charge(ledger, key, body)
 
     async def find_charge(request: Request) -> Response:
-        found = ledger.find(request.path_params["idempotency_key"])
+        key = request.path_params["idempotency_key"]
+        found = ledger.find(key)
         if found is None:
-            return JSONResponse({"error": "nothing charged with this key"}, status_code=404)
-        return JSONResponse(found.model_dump())
+            unknown = {"idempotency_key": key, "status": "unknown"}
+            return JSONResponse(unknown, status_code=404)
+        return _shown(found)
+
+    async def cancel(request: Request) -> Response:
+        return _shown(ledger.cancel(request.path_params["idempotency_key"]))
 
     api = Starlette(
         routes=[
             Route("/v1/rates/{currency}", rate),
-            Route("/v1/charges", charge, methods=["POST"]),
-            Route("/v1/charges/{idempotency_key}", find_charge),
+            Route(_CHARGES, charge, methods=["POST"]),
+            Route(_CHARGES + "/{idempotency_key}", find_charge),
+            Route(_CHARGES + "/{idempotency_key}/cancel", cancel, methods=["POST"]),
         ]
     )
     return Misbehaviour(api, switch)
 
 
-def _charge(ledger: Ledger, key: str, wanted: ChargeRequest) -> Response:
-    if wanted.currency not in RATES:
-        return invalid_fields({"currency": f"Input should be one of {', '.join(RATES)}"})
-    if wanted.customer_id == DECLINED_CUSTOMER_ID:
-        return JSONResponse({"status": "declined", "reason": "card declined"}, status_code=402)
+def _charge(ledger: Ledger, key: str, body: bytes) -> Response:
     try:
-        charge = ledger.charge(key, wanted)
+        wanted = ChargeRequest.model_validate_json(body)
+    except ValidationError as error:
+        return _refuse(ledger, key, field_messages(error))
+    if wanted.currency not in RATES:
+        message = f"Input should be one of {', '.join(RATES)}"
+        return _refuse(ledger, key, {"currency": message})
+    try:
+        outcome = ledger.charge(key, wanted)
     except KeyReusedError:
         return JSONResponse(
             {"error": "this idempotency key has charged something else"}, status_code=409
         )
-    return JSONResponse(charge.model_dump(), status_code=201)
+    return _shown(outcome, _STATUSES[outcome.status])
+
+
+def _refuse(ledger: Ledger, key: str, messages: dict[str, str]) -> Response:
+    reason = "; ".join(f"{field}: {text}" for field, text in messages.items())
+    outcome = ledger.refuse(key, reason)
+    if outcome.status != "refused":
+        return _shown(outcome, _STATUSES[outcome.status])
+    return invalid_fields(messages, **outcome.model_dump())
+
+
+def _shown(outcome: Outcome, status_code: int = 200) -> Response:
+    return JSONResponse(outcome.model_dump(exclude_none=True), status_code=status_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +162,10 @@ class Misbehaviour:
                 await _wait_until_gone(receive)
             case Act.GARBLE:
                 await self._garble(step, scope, receive, send)
+            case Act.DELAY:
+                await self._delay(step, scope, receive, send)
+            case Act.INTERCEPT:
+                await self._intercept(step, scope, receive, send)
 
     async def _answer_late(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await _answer_of(self._app, scope, receive)
@@ -168,6 +196,41 @@ class Misbehaviour:
             await _wait_until_gone(receive)
         else:
             await answer.with_body(_damaged(answer.body, step.damage)).send(send)
+
+    async def _delay(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a charge arrive later, whether or not its caller is still there then."""
+        if scope["path"] != _CHARGES:
+            await self._app(scope, receive, send)
+            return
+        body = await Request(scope, receive).body()
+        if await self._switch.late_charges.arrive(step.latency_seconds or 0.0):
+            answer = await _answer_of(self._app, scope, _replaying(body))
+            await answer.send(send)
+        else:
+            connection_of(scope).abort()
+            await _wait_until_gone(receive)
+
+    async def _intercept(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
+        if step.records:
+            await _answer_of(self._app, scope, receive)
+        await answer_of(step, _key_of(scope))(scope, receive, send)
+
+
+def _key_of(scope: Scope) -> str | None:
+    """The idempotency key that a call is about, if it is about one."""
+    path: str = scope["path"]
+    if path.startswith(_CHARGES + "/"):
+        return path.removeprefix(_CHARGES + "/").removesuffix("/cancel")
+    return Request(scope).headers.get("idempotency-key")
+
+
+def _replaying(body: bytes) -> Receive:
+    """Let an application receive a body that was read before."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
 
 
 async def _answer_of(app: ASGIApp, scope: Scope, receive: Receive) -> _Answer:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from example_service.sandbox.late import LateCharges
 from example_service.sandbox.modes import ModeChange, ModeReport, SandboxMode, Step, steps
 
 
@@ -23,9 +24,13 @@ class Switch:
     Args:
         default_seed: Seeds the modes that are asked for without a seed; `None` draws a new one
             each time.
+
+    Attributes:
+        late_charges: Those that are on their way. They arrive whatever mode is set meanwhile.
     """
 
     def __init__(self, default_seed: int | None = None) -> None:
+        self.late_charges = LateCharges()
         self._default_seed = default_seed
         self._turning = asyncio.Lock()
         self._hanging: set[Callable[[], None]] = set()

@@ -354,7 +354,7 @@ class TestFlaky:
         """Every call meets what was drawn for it, in each run."""
         change = {"failure_rate": 0.8, "latency_seconds": 0.01, "seed": 8}
         drawn = drawn_steps(20, mode="flaky", **change)
-        assert {step.act for step in drawn} == set(Act)
+        assert {step.act for step in drawn} == set(Act) - {Act.DELAY, Act.INTERCEPT}
         stories = []
         for _ in range(2):
             await sandbox.turn("flaky", **change)

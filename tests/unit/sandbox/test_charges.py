@@ -1,11 +1,30 @@
-"""The sandbox's ledger: one charge for one key."""
+"""The sandbox's ledger: one charge for one key, and one outcome that never changes."""
+
+from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
 
-from example_service.sandbox.charges import ChargeRequest, KeyReusedError, Ledger
+from example_service.sandbox.charges import (
+    DECLINED_CUSTOMER_ID,
+    Charge,
+    ChargeRequest,
+    Ended,
+    KeyReusedError,
+    Ledger,
+    Outcome,
+)
 
 TEN_EUROS = ChargeRequest(amount=1000, currency="EUR", customer_id="alice")
+DECLINED = ChargeRequest(amount=1000, currency="EUR", customer_id=DECLINED_CUSTOMER_ID)
+
+USES: dict[str, Callable[[Ledger], Outcome]] = {
+    "succeeded": lambda ledger: ledger.charge("k", TEN_EUROS),
+    "declined": lambda ledger: ledger.charge("k", DECLINED),
+    "refused": lambda ledger: ledger.refuse("k", "amount: too small"),
+    "cancelled": lambda ledger: ledger.cancel("k"),
+}
+"""Each use of a key, by what becomes of a new key."""
 
 
 def test_one_key_is_charged_once() -> None:
@@ -22,6 +41,8 @@ def test_two_keys_are_two_charges() -> None:
     """Equal charges under two keys are two movements of money, oldest first."""
     ledger = Ledger()
     first, second = ledger.charge("k1", TEN_EUROS), ledger.charge("k2", TEN_EUROS)
+    assert isinstance(first, Charge)
+    assert isinstance(second, Charge)
     assert first.id != second.id
     assert [charged.idempotency_key for charged in ledger.report().charges] == ["k1", "k2"]
     assert ledger.report().total_charges == 2
@@ -48,11 +69,43 @@ def test_a_key_cannot_charge_something_else(other: ChargeRequest) -> None:
 def test_a_cleared_ledger_knows_no_key() -> None:
     """After clearing, a key charges anew."""
     ledger = Ledger()
-    first = ledger.charge("k", TEN_EUROS)
+    ledger.charge("k", TEN_EUROS)
+    ledger.cancel("other")
     ledger.clear()
     assert ledger.find("k") is None
     assert ledger.report().model_dump() == {"charges": [], "total_charges": 0}
-    assert ledger.charge("k", TEN_EUROS).id != first.id
+    assert {ledger.charge(key, TEN_EUROS).status for key in ("k", "other")} == {"succeeded"}
+
+
+@pytest.mark.parametrize("first", USES)
+def test_what_has_become_of_a_key_never_changes(first: str) -> None:
+    """Every later use of the key is answered with the first outcome, and moves no money."""
+    ledger = Ledger()
+    outcome = USES[first](ledger)
+    assert outcome.status == first
+    moved = ledger.report().total_charges
+    if first == "succeeded":
+        later = [USES[use](ledger) for use in USES if use != "declined"]
+    else:
+        later = [use(ledger) for use in USES.values()]
+    assert {*later, ledger.find("k")} == {outcome}
+    assert ledger.report().total_charges == moved == (first == "succeeded")
+
+
+def test_a_key_that_was_not_used_has_no_outcome() -> None:
+    """Looking for it decides nothing."""
+    ledger = Ledger()
+    assert ledger.find("k") is None
+    assert ledger.charge("k", TEN_EUROS).status == "succeeded"
+
+
+def test_a_key_that_was_not_charged_says_why() -> None:
+    """A refusal and a decline have a reason, and a cancellation needs none."""
+    ledger = Ledger()
+    assert ledger.charge("k", DECLINED) == Ended(
+        idempotency_key="k", status="declined", reason="card declined"
+    )
+    assert ledger.cancel("other") == Ended(idempotency_key="other", status="cancelled")
 
 
 @pytest.mark.parametrize("amount", [0, -1, 100_000_000, 1.0, 10.5, "10", True, None])

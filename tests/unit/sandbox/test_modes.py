@@ -8,8 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from example_service.sandbox.modes import (
+    IMPOSTOR_STATUSES,
     Act,
     Damage,
+    Impostor,
     ModeChange,
     ModeReport,
     SandboxMode,
@@ -39,10 +41,11 @@ def faults_of(**change: Any) -> dict[str, str]:
         (SandboxMode.SLOW, Step(Act.ANSWER_LATE, records=True, latency_seconds=1.0)),
         (SandboxMode.HANGING, Step(Act.HANG, records=True)),
         (SandboxMode.REFUSING, Step(Act.CUT, records=False)),
+        (SandboxMode.LATE, Step(Act.DELAY, records=True, latency_seconds=1.0)),
     ],
 )
 def test_a_plain_mode_does_the_same_to_every_call(mode: SandboxMode, step: Step) -> None:
-    """Only garbled and flaky treat one call unlike the next."""
+    """Only garbled, flaky and intercepted treat one call unlike the next."""
     assert draw(20, mode=mode) == [step] * 20
 
 
@@ -56,11 +59,24 @@ def test_garbled_breaks_every_body_in_every_way_and_records_half() -> None:
     assert 160 < sum(step.records for step in drawn) < 240
 
 
+def test_intercepted_meets_every_impostor_with_every_status_and_records_half() -> None:
+    """Each impostor answers with each status, sometimes in front of a recorded charge."""
+    drawn = draw(4000, mode="intercepted", seed=1)
+    assert {step.act for step in drawn} == {Act.INTERCEPT}
+    assert {(step.impostor, step.status, step.records) for step in drawn} == {
+        (impostor, status, records)
+        for impostor in Impostor
+        for status in IMPOSTOR_STATUSES
+        for records in (True, False)
+    }
+    assert 1800 < sum(step.records for step in drawn) < 2200
+
+
 def test_flaky_meets_all_faults_equally_in_the_share_asked_for() -> None:
     """A fifth of the faulty quarter of the calls goes to each fault."""
     acts = Counter(step.act for step in draw(4000, mode="flaky", failure_rate=0.25, seed=1))
     assert 2900 < acts.pop(Act.ANSWER) < 3100
-    assert acts.keys() == set(Act) - {Act.ANSWER}
+    assert acts.keys() == set(Act) - {Act.ANSWER, Act.DELAY, Act.INTERCEPT}
     assert all(150 < count < 250 for count in acts.values())
 
 
@@ -73,7 +89,7 @@ def test_flaky_takes_the_ends_of_the_range(failure_rate: float | None, answered:
     assert {step.act is Act.ANSWER for step in drawn} == answered
 
 
-@pytest.mark.parametrize("mode", ["garbled", "flaky"])
+@pytest.mark.parametrize("mode", ["garbled", "flaky", "intercepted"])
 def test_the_same_seed_draws_the_same_faults(mode: str) -> None:
     """A run is repeated by its seed, whether the call or the process gave it."""
     drawn = draw(50, mode=mode, seed=7)
@@ -116,6 +132,13 @@ def test_a_report_can_be_sent_back_as_a_change() -> None:
     assert ModeReport.of(ModeChange(**report.model_dump()), None) == report
 
 
+@pytest.mark.parametrize(("mode", "seconds"), [("slow", 60), ("flaky", 60), ("late", 604_800)])
+def test_the_longest_latency_is_accepted(mode: str, seconds: float) -> None:
+    """A late charge may outlast every limit of a client; an answer is never that slow."""
+    report = ModeReport.of(ModeChange.model_validate({"mode": mode, "latency_seconds": seconds}), 1)
+    assert report.latency_seconds == seconds
+
+
 def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
     """The message names every mode, so that nobody has to look them up."""
     message = faults_of(mode="on fire")["mode"]
@@ -134,6 +157,8 @@ def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
         ("latency_seconds", "slow", "1"),
         ("latency_seconds", "slow", True),
         ("latency_seconds", "healthy", 1.0),
+        ("latency_seconds", "flaky", 61),
+        ("latency_seconds", "late", 604_801),
         ("failure_rate", "flaky", -0.1),
         ("failure_rate", "flaky", 1.1),
         ("failure_rate", "flaky", float("nan")),

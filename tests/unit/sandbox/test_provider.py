@@ -1,0 +1,229 @@
+"""The sandbox's API: the contract of a payment provider, late charges and impostors."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from example_service.sandbox.charges import Ledger
+from example_service.sandbox.control import create_control
+from example_service.sandbox.modes import Impostor, ModeChange, SandboxMode, Step, steps
+from example_service.sandbox.provider import create_provider
+from example_service.sandbox.switch import Switch
+from tests.unit.sandbox.test_switch import FakeDoor
+
+ORDER = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
+DEADLINE_SECONDS = 10.0
+
+
+class Sandbox:
+    """A sandbox without sockets, and what a test does with it.
+
+    Attributes:
+        ledger: What it has charged.
+        switch: Its modes.
+        calls: Those that wait for a late charge.
+    """
+
+    def __init__(self) -> None:
+        self.ledger, self.switch = Ledger(), Switch()
+        self.calls: list[asyncio.Task[httpx.Response]] = []
+        provider = create_provider(self.ledger, self.switch)
+        control = create_control(self.ledger, self.switch, FakeDoor())
+        self.provider = httpx.AsyncClient(
+            transport=httpx.ASGITransport(provider), base_url="http://provider.test/v1"
+        )
+        self.control = httpx.AsyncClient(
+            transport=httpx.ASGITransport(control), base_url="http://control.test/sandbox"
+        )
+
+    async def turn(self, mode: SandboxMode, **parameters: Any) -> None:
+        """Set the mode."""
+        await self.switch.turn(ModeChange(mode=mode, **parameters), FakeDoor())
+
+    async def charge(self, key: str = "k", **changes: Any) -> httpx.Response:
+        """Charge under a key."""
+        headers = {"Idempotency-Key": key}
+        return await self.provider.post("/charges", json={**ORDER, **changes}, headers=headers)
+
+    async def cancel(self, key: str = "k") -> httpx.Response:
+        """Cancel a key."""
+        return await self.provider.post(f"/charges/{key}/cancel")
+
+    async def find(self, key: str = "k") -> httpx.Response:
+        """Look for a key."""
+        return await self.provider.get(f"/charges/{key}")
+
+    async def leave_late_charge(self, key: str = "k") -> None:
+        """Send a charge that arrives late, and leave without an answer."""
+        before = self.on_their_way
+        call = asyncio.create_task(self.charge(key))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while self.on_their_way == before:  # noqa: ASYNC110 - Nothing tells when it does.
+                await asyncio.sleep(0)
+        self.calls.append(call)
+
+    @property
+    def on_their_way(self) -> int:
+        """How many charges have not arrived yet."""
+        return len(self.switch.late_charges._on_their_way)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """A healthy one."""
+    sandbox = Sandbox()
+    async with sandbox.provider, sandbox.control:
+        yield sandbox
+        for call in sandbox.calls:
+            call.cancel()
+
+
+def told(response: httpx.Response) -> tuple[int, Any]:
+    """Status and body of an answer."""
+    assert response.headers["Content-Type"] == "application/json"
+    return response.status_code, response.json()
+
+
+class TestContract:
+    """What the provider answers."""
+
+    async def test_a_charge_is_found_and_repeated_and_outlives_a_cancellation(
+        self, sandbox: Sandbox
+    ) -> None:
+        """All of them show the same charge."""
+        status, charge = told(await sandbox.charge())
+        assert (status, charge) == (
+            201,
+            {"id": charge["id"], "idempotency_key": "k", **ORDER, "status": "succeeded"},
+        )
+        assert told(await sandbox.charge()) == (201, charge)
+        assert told(await sandbox.find()) == (200, charge)
+        assert told(await sandbox.cancel()) == (200, charge)
+
+    async def test_a_decline_is_final(self, sandbox: Sandbox) -> None:
+        """It is repeated, even where the key is used for another customer."""
+        body = {"idempotency_key": "k", "status": "declined", "reason": "card declined"}
+        assert told(await sandbox.charge(customer_id="declined")) == (402, body)
+        assert told(await sandbox.charge()) == (402, body)
+        assert told(await sandbox.find()) == (200, body)
+        assert told(await sandbox.cancel()) == (200, body)
+        assert sandbox.ledger.report().total_charges == 0
+
+    async def test_a_refusal_is_final(self, sandbox: Sandbox) -> None:
+        """It names the key, and is repeated where the order is valid the second time."""
+        status, body = told(await sandbox.charge(amount=0))
+        assert (status, body["idempotency_key"], body["status"]) == (422, "k", "refused")
+        assert body["reason"].startswith("amount: ")
+        refused = {name: body[name] for name in ("idempotency_key", "status", "reason")}
+        assert told(await sandbox.charge()) == (422, refused)
+        assert told(await sandbox.find()) == (200, refused)
+        assert told(await sandbox.cancel()) == (200, refused)
+        assert sandbox.ledger.report().total_charges == 0
+
+    async def test_a_refusal_does_not_replace_a_charge(self, sandbox: Sandbox) -> None:
+        """What is invalid under a key that was charged is answered with the charge."""
+        charge = (await sandbox.charge()).json()
+        assert told(await sandbox.charge(amount=0)) == (201, charge)
+
+    async def test_a_cancelled_key_is_never_charged(self, sandbox: Sandbox) -> None:
+        """Whatever arrives late."""
+        body = {"idempotency_key": "k", "status": "cancelled"}
+        assert told(await sandbox.cancel()) == (200, body)
+        assert told(await sandbox.charge()) == (409, body)
+        assert told(await sandbox.find()) == (200, body)
+        assert told(await sandbox.cancel()) == (200, body)
+        assert sandbox.ledger.report().total_charges == 0
+
+    async def test_an_unknown_key_is_named(self, sandbox: Sandbox) -> None:
+        """It may be charged in the next moment."""
+        unknown = (404, {"idempotency_key": "k", "status": "unknown"})
+        assert told(await sandbox.find()) == unknown
+        assert (await sandbox.charge()).status_code == 201
+
+    async def test_an_unknown_currency_is_named(self, sandbox: Sandbox) -> None:
+        """So that the answer can be told from that of a gateway."""
+        answer = told(await sandbox.provider.get("/rates/XXX"))
+        assert answer == (404, {"currency": "XXX", "error": "unknown currency"})
+
+
+class TestLate:
+    """Charges that arrive later."""
+
+    async def test_a_late_charge_is_made_though_its_caller_has_left(self, sandbox: Sandbox) -> None:
+        """Until then the key is unknown; the mode of that moment does not matter."""
+        await sandbox.turn(SandboxMode.LATE, latency_seconds=604_800)
+        await sandbox.leave_late_charge()
+        await sandbox.turn(SandboxMode.HEALTHY)
+        assert (await sandbox.find()).json()["status"] == "unknown"
+
+        delivered = await sandbox.control.post("/late-charges/deliver")
+
+        assert told(delivered) == (200, {"delivered": 1})
+        assert (await sandbox.find()).json()["status"] == "succeeded"
+
+    async def test_it_arrives_by_itself(self, sandbox: Sandbox) -> None:
+        """And whoever still waits gets its answer."""
+        await sandbox.turn(SandboxMode.LATE, latency_seconds=0.01)
+        assert (await sandbox.charge()).status_code == 201
+
+    async def test_it_does_not_charge_what_was_cancelled_meanwhile(self, sandbox: Sandbox) -> None:
+        """A cancellation arrives at once."""
+        await sandbox.turn(SandboxMode.LATE, latency_seconds=60)
+        await sandbox.leave_late_charge()
+        assert (await sandbox.cancel()).json()["status"] == "cancelled"
+        await sandbox.control.post("/late-charges/deliver")
+        assert (await sandbox.find()).json()["status"] == "cancelled"
+        assert sandbox.ledger.report().total_charges == 0
+
+    async def test_several_with_one_key_charge_once(self, sandbox: Sandbox) -> None:
+        """A client may have sent it again and again."""
+        await sandbox.turn(SandboxMode.LATE, latency_seconds=60)
+        for _ in range(3):
+            await sandbox.leave_late_charge()
+        assert (await sandbox.control.post("/late-charges/deliver")).json() == {"delivered": 3}
+        assert sandbox.ledger.report().total_charges == 1
+
+    async def test_clearing_drops_what_is_on_its_way(self, sandbox: Sandbox) -> None:
+        """It would charge in the next test."""
+        arriving = asyncio.create_task(sandbox.switch.late_charges.arrive(60))
+        await asyncio.sleep(0)
+        await sandbox.control.delete("/charges")
+        assert not await arriving
+        assert (await sandbox.control.post("/late-charges/deliver")).json() == {"delivered": 0}
+
+    async def test_nothing_arrives_at_a_sandbox_that_ends(self, sandbox: Sandbox) -> None:
+        """Its end waits for nothing."""
+        sandbox.switch.late_charges.close()
+        assert not await sandbox.switch.late_charges.arrive(60)
+
+
+class TestIntercepted:
+    """Somebody else answers."""
+
+    async def test_no_answer_is_the_provider_s(self, sandbox: Sandbox) -> None:
+        """Each lacks the type, the key or the order that would make it one."""
+        await sandbox.turn(SandboxMode.INTERCEPTED, seed=1)
+        for number, step in zip(range(500), steps(sandbox.switch.report), strict=False):
+            key = f"key-{number}"
+            answer = await sandbox.charge(key)
+            assert answer.status_code == step.status
+            assert (sandbox.ledger.find(key) is not None) is step.records
+            if answer.headers.get("Content-Type") != "application/json":
+                continue
+            body = answer.json()
+            if body.get("idempotency_key") == key:
+                assert body["customer_id"] != ORDER["customer_id"]
+                assert step.impostor is Impostor.ANOTHER_ORDER
+
+    @pytest.mark.parametrize("path", ["/charges/k", "/rates/EUR"])
+    async def test_other_calls_are_intercepted_too(self, path: str, sandbox: Sandbox) -> None:
+        """A gateway stands in front of all of them."""
+        await sandbox.turn(SandboxMode.INTERCEPTED, seed=1)
+        drawn: list[Step] = [
+            step for _, step in zip(range(50), steps(sandbox.switch.report), strict=False)
+        ]
+        answers = [await sandbox.provider.get(path) for _ in drawn]
+        assert [answer.status_code for answer in answers] == [step.status for step in drawn]
