@@ -9,7 +9,11 @@ from example_service.core.settings import Settings
 from example_service.core.settings.variables import DELIMITER, group_names
 from tests.real_parts import missing_programs
 
-pytest_plugins = ["example_service.infra.resilience.testing", "tests.databases"]
+pytest_plugins = [
+    "example_service.infra.resilience.testing",
+    "tests.application",
+    "tests.databases",
+]
 
 
 def pytest_report_header() -> list[str]:

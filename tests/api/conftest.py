@@ -1,53 +1,8 @@
-"""The whole application, and a client that reaches it without a socket."""
+"""Every test here has an application of its own."""
 
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
-from typing import Any, TypeAlias
-
-import httpx
 import pytest
-from fastapi import FastAPI
-
-from example_service.infra.resilience import circuit_breaker_registry
-
-Serve: TypeAlias = Callable[[FastAPI], Awaitable[httpx.AsyncClient]]
-LogLines: TypeAlias = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture(autouse=True)
-def _no_breakers_of_other_tests() -> Iterator[None]:
-    """Let every application make its breakers anew, with its own settings."""
-    held = {breaker.name: breaker for breaker in circuit_breaker_registry}
-    for name in held:
-        circuit_breaker_registry.unregister(name)
-    yield
-    circuit_breaker_registry.configure({})
-    for name in ("database", "payment"):
-        if name in circuit_breaker_registry:
-            circuit_breaker_registry.unregister(name)
-
-
-@pytest.fixture
-async def serve() -> AsyncIterator[Serve]:
-    """Start an application and give a client for it; both end with the test."""
-    async with AsyncExitStack() as stack:
-
-        async def start(app: FastAPI) -> httpx.AsyncClient:
-            await stack.enter_async_context(app.router.lifespan_context(app))
-            transport = httpx.ASGITransport(app, client=("192.0.2.1", 50000))
-            return await stack.enter_async_context(
-                httpx.AsyncClient(transport=transport, base_url="http://service.test")
-            )
-
-        yield start
-
-
-@pytest.fixture
-def log_lines(capsys: pytest.CaptureFixture[str]) -> LogLines:
-    """Read the lines of JSON that were logged since the last time."""
-
-    def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-    return read
+def _own_breakers(no_breakers_of_other_tests: None) -> None:
+    """Let no application meet the breakers of another one."""

@@ -18,7 +18,7 @@ from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.main import create_app
-from tests.api.conftest import LogLines, Serve
+from tests.application import LogLines, Serve
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}

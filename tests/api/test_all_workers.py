@@ -25,7 +25,7 @@ from example_service.infra.resilience.testing import FakeClock
 from example_service.infra.workers.peers import Peers
 from example_service.infra.workers.standing_modes import StandingModes
 from example_service.main import create_app
-from tests.api.conftest import LogLines, Serve
+from tests.application import LogLines, Serve
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}

@@ -12,7 +12,7 @@ from example_service.core.settings import Settings
 from example_service.core.settings.model import CircuitBreakerSettings, HTTPSettings
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
-from tests.api.conftest import LogLines, Serve
+from tests.application import LogLines, Serve
 
 
 def paths(app: FastAPI) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from example_service.core.settings import Settings
 from example_service.main import create_app
-from tests.api.conftest import Serve
+from tests.application import Serve
 
 
 @pytest.fixture

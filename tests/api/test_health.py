@@ -24,7 +24,7 @@ from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
 from example_service.migrations import upgrade
 from example_service.payments.provider import payment_breaker
-from tests.api.conftest import LogLines, Serve
+from tests.application import LogLines, Serve
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}

@@ -14,7 +14,7 @@ from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings
 from example_service.infra.resilience import CircuitBreaker, StateChanged
 from example_service.main import create_app
-from tests.api.conftest import Serve
+from tests.application import Serve
 
 PROBLEM_JSON = "application/problem+json"
 

@@ -6,7 +6,7 @@ import pytest
 from example_service.api.problems.catalogue import defined_problem_types
 from example_service.core.settings import Settings
 from example_service.main import create_app
-from tests.api.conftest import Serve
+from tests.application import Serve
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 

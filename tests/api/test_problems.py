@@ -17,7 +17,7 @@ from example_service.core.settings.model import HTTPSettings, LimitSettings
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
-from tests.api.conftest import LogLines, Serve
+from tests.application import LogLines, Serve
 
 SECRET = "hunter2-und-mehr"
 

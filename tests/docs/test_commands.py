@@ -21,7 +21,7 @@ from tests.real_parts import missing
 pytestmark = pytest.mark.integration
 
 COMMAND_SECONDS = 120
-EXAMPLE_ROUTE = "tests/api/test_exchange_rates.py"
+EXAMPLE_ROUTE = "tests/payments/api/test_exchange_rates.py"
 REJECTION_SECONDS = 0.05
 PAGES_WITH_COMMANDS = [
     page for page in MARKDOWN_FILES if any(block.role == "commands" for block in blocks_of(page))

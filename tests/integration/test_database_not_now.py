@@ -16,7 +16,7 @@ from example_service.infra.readiness import Check, Readiness
 from example_service.infra.resilience import CircuitOpenError
 from example_service.migrations import schema_fault, upgrade
 from tests.databases import settings_for
-from tests.payment_api import GOOD_ORDER, PATH, PaymentAPI, running_payment_api
+from tests.payments.payment_api import GOOD_ORDER, PATH, PaymentAPI, running_payment_api
 from tests.postgres import PostgresServer, running_postgres
 from tests.tcp_proxy import TCPProxy
 

@@ -13,7 +13,7 @@ from example_service.infra.database.database import Database, open_database
 from example_service.payments.models import FailureReason, Payment, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from tests.databases import NOON, at
-from tests.unit.payments.fakes import ORDER, found, pending_payment
+from tests.payments.unit.fakes import ORDER, found, pending_payment
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.exceptions import ProviderUnavailableError
 from example_service.payments.settings import PaymentProviderSettings
-from tests.api.conftest import Serve
+from tests.application import Serve
 
 PROVIDER_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from example_service.infra.database.database import Database
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
 from tests.databases import NOON, at
-from tests.unit.payments.fakes import ORDER, pending_payment
+from tests.payments.unit.fakes import ORDER, pending_payment
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from tests.databases import SQLiteDatabases, settings_for
 from tests.killed_at import killed_at
-from tests.unit.payments.fakes import ORDER
+from tests.payments.unit.fakes import ORDER
 
 SETTINGS = PaymentSettings(
     claim_seconds=30.0, retry_seconds=2.0, max_retry_seconds=8.0, give_up_seconds=60.0

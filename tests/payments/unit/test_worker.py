@@ -21,7 +21,7 @@ from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import at
-from tests.unit.payments.fakes import FakeProvider, nothing, pending_payment
+from tests.payments.unit.fakes import FakeProvider, nothing, pending_payment
 
 DEADLINE_SECONDS = 10.0
 SETTINGS = PaymentSettings(batch_size=4, poll_seconds=1.0)

@@ -18,7 +18,7 @@ from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
 from example_service.payments.provider import payment_breaker
 from example_service.payments.settings import PaymentProviderSettings
-from tests.api.conftest import Serve
+from tests.application import Serve
 
 PROVIDER_URL = "https://provider.test"
 PAYMENTS = "/api/v1/payments"

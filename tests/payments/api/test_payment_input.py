@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from example_service.payments.currencies import CURRENCIES
-from tests.payment_api import (
+from tests.payments.payment_api import (
     GOOD_ORDER,
     PATH,
     REFUSED_BODIES,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.payment_api import (
+from tests.payments.payment_api import (
     GOOD_ORDER,
     PATH,
     REFUSED_BODIES,

@@ -24,7 +24,7 @@ from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import PaymentService, utc_now
 from example_service.payments.settings import PaymentSettings
 from tests.databases import NOON, at
-from tests.unit.payments.fakes import ORDER, FakeProvider, found, pending_payment
+from tests.payments.unit.fakes import ORDER, FakeProvider, found, pending_payment
 
 PENDING, SUCCEEDED, FAILED = PaymentStatus
 DAY = PaymentSettings().give_up_seconds

@@ -11,7 +11,7 @@ from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from tests.databases import NOON
-from tests.unit.payments.fakes import FakeProvider
+from tests.payments.unit.fakes import FakeProvider
 
 
 @pytest.fixture

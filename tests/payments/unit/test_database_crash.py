@@ -15,7 +15,7 @@ from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import PostgresDatabases, at
-from tests.unit.payments.fakes import ORDER, FakeProvider, nothing, pending_payment
+from tests.payments.unit.fakes import ORDER, FakeProvider, nothing, pending_payment
 
 pytestmark = pytest.mark.integration
 

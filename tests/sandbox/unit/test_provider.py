@@ -12,7 +12,7 @@ from example_service.sandbox.control import create_control
 from example_service.sandbox.modes import Impostor, ModeChange, SandboxMode, Step, steps
 from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
-from tests.unit.sandbox.test_switch import FakeDoor
+from tests.sandbox.unit.test_switch import FakeDoor
 
 ORDER = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
 DEADLINE_SECONDS = 10.0
