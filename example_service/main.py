@@ -17,7 +17,7 @@ from example_service.api.problems.openapi import document_problems
 from example_service.api.request.access_log import AccessLog
 from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.request.middleware import RequestMiddleware
-from example_service.api.routers import admin, dashboard, health, metrics, problems
+from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
 from example_service.api.services import Services
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
@@ -72,6 +72,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         title="Example service",
         version=__version__,
         lifespan=partial(_lifespan, settings=settings),
+        openapi_url=api_docs.OPENAPI_URL if settings.docs.enabled else None,
+        docs_url=None,
+        redoc_url=None,
         middleware=_middleware(settings),
         redirect_slashes=False,
     )
@@ -117,7 +120,11 @@ def _middleware(settings: Settings) -> list[Middleware]:
 
 
 def _routers(settings: Settings) -> list[APIRouter]:
-    routers = [health.router, metrics.router, dashboard.router, problems.router]
+    routers = [health.router, metrics.router, problems.router]
+    if settings.docs.enabled:
+        routers.append(api_docs.router)
+    if settings.dashboard.enabled:
+        routers.append(dashboard.router)
     if settings.admin.token is not None:
         routers.append(admin.router)
     return routers

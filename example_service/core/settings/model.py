@@ -7,7 +7,7 @@ machine.
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -167,6 +167,28 @@ class AdminSettings(Group):
     )
 
 
+class DashboardSettings(Group):
+    """The page on which people watch the circuits."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Serve /dashboard. In production false unless given; there, the page needs "
+        "ADMIN__TOKEN and asks for it.",
+    )
+
+
+class DocsSettings(Group):
+    """The pages that document the API."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Serve /docs, /redoc and /openapi.json. In production false unless given.",
+    )
+
+
+PageT = TypeVar("PageT", DashboardSettings, DocsSettings)
+
+
 class CircuitBreakerSettings(Group):
     """Parameters of the breaker with one name; each that is not given is left to the code."""
 
@@ -251,6 +273,8 @@ class ServiceSettings(BaseSettings):
     )
     database: DatabaseSettings = DatabaseSettings()
     admin: AdminSettings = AdminSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    docs: DocsSettings = DocsSettings()
     circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
         default={},
         description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",
@@ -267,6 +291,13 @@ class ServiceSettings(BaseSettings):
         ):
             return value
         return value.model_copy(update={"drain_seconds": _PRODUCTION_DRAIN_SECONDS})
+
+    @field_validator("dashboard", "docs")
+    @classmethod
+    def _off_in_production(cls, value: PageT, info: ValidationInfo) -> PageT:
+        if info.data.get("environment") != "production" or "enabled" in value.model_fields_set:
+            return value
+        return value.model_copy(update={"enabled": False})
 
     def domain_problems(self) -> Iterator[SettingProblem]:
         """Find what would be unsafe in production in the groups of the domains.

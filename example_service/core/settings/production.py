@@ -58,6 +58,12 @@ def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
 
 def _token_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
     if settings.admin.token is None:
+        if settings.dashboard.enabled:
+            yield SettingProblem(
+                "ADMIN__TOKEN",
+                "is not set, and DASHBOARD__ENABLED needs it in production",
+                "ADMIN__TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
+            )
         return
     if _can_be_guessed(settings.admin.token.get_secret_value()):
         yield SettingProblem(

@@ -6,7 +6,12 @@ import pytest
 from pydantic import SecretStr
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import AdminSettings, HTTPSettings, LimitSettings
+from example_service.core.settings.model import (
+    AdminSettings,
+    DashboardSettings,
+    HTTPSettings,
+    LimitSettings,
+)
 from example_service.core.settings.production import production_problems
 from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
 from example_service.sandbox.settings import SandboxSettings
@@ -142,3 +147,24 @@ def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
 
     assert problem.variable == "ADMIN__TOKEN"
     assert token not in f"{problem.problem} {problem.example}"
+
+
+def test_a_dashboard_needs_a_token() -> None:
+    """In production it would show the circuits to everyone, so it is refused without one."""
+    problems = production_problems(settings_with(dashboard=DashboardSettings(enabled=True)))
+
+    assert [problem.variable for problem in problems] == ["ADMIN__TOKEN"]
+    assert "DASHBOARD__ENABLED" in problems[0].problem
+
+
+@pytest.mark.parametrize("page", ["dashboard", "docs"])
+@pytest.mark.parametrize(("given", "enabled"), [({}, False), ({"enabled": True}, True)])
+def test_pages_are_off_in_production_unless_given(
+    page: str, given: dict[str, bool], enabled: bool
+) -> None:
+    """Elsewhere they are on."""
+    production = Settings.model_validate({"environment": "production", page: given})
+    development = Settings.model_validate({"environment": "development"})
+
+    assert getattr(production, page).enabled is enabled
+    assert getattr(development, page).enabled is True
