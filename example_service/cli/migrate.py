@@ -4,7 +4,7 @@ import asyncio
 from typing import TextIO
 
 from example_service.core.settings import Settings
-from example_service.infra.database.engine import database_url
+from example_service.infra.database.engine import database_address
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.migrations import MigrationError, in_words, upgrade
 
@@ -22,7 +22,7 @@ def migrate(settings: Settings, output: TextIO) -> int:
     Raises:
         MigrationError: If they cannot be applied; the text says why.
     """
-    where = database_url(settings).render_as_string(hide_password=True)
+    where = database_address(settings)
     try:
         before, after = asyncio.run(upgrade(settings))
     except DATABASE_ERRORS as error:

@@ -114,19 +114,21 @@ async def _look(session: AsyncSession) -> tuple[Revisions, bool]:
 
 
 async def _upgrade_locked(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
-    # Waiting inside a transaction would block a migration that itself waits for all transactions to
-    # end, such as one that builds an index concurrently. So this tries repeatedly.
+    # The lock belongs to a transaction, because a pooler may give each its own connection. Waiting
+    # for it within a statement would block a migration that itself waits for all statements to end,
+    # such as one that builds an index concurrently. So this tries repeatedly.
     async with engine.connect() as locking:
-        await locking.execution_options(isolation_level="AUTOCOMMIT")
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
-        while not await locking.scalar(text(f"SELECT pg_try_advisory_lock({_LOCK})")):
+        while not await locking.scalar(text(f"SELECT pg_try_advisory_xact_lock({_LOCK})")):
+            await locking.rollback()
             if time.monotonic() > deadline:
                 raise MigrationError(
                     f"Another migration has been running for {LOCK_WAIT_SECONDS:g} seconds. "
                     "Look for it in pg_stat_activity, then try again."
                 )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
-        # The lock is given back with its connection, whatever happens.
+        await locking.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        # The lock is given back with its transaction, whatever happens.
         async with engine.connect() as connection:
             return await connection.run_sync(_upgrade)
 

@@ -18,8 +18,8 @@ from pydantic_settings import (
 )
 
 from example_service.core.exceptions import SettingProblem
+from example_service.core.settings.database_url import DatabaseURL
 from example_service.core.settings.types import (
-    DatabaseURL,
     HeaderToken,
     HostPatterns,
     Origins,
@@ -147,6 +147,11 @@ class DatabaseSettings(Group):
     pool_timeout_seconds: Seconds = Field(
         default=2.0, description="Seconds to wait for a free connection."
     )
+    pooler: bool = Field(
+        default=False,
+        description="Whether a pooler such as PgBouncer stands in front of PostgreSQL, in session "
+        "or transaction mode. `pgbouncer=true` in the URL says the same.",
+    )
     connect_timeout_seconds: Seconds = Field(
         default=2.0, description="Seconds to wait for a new connection."
     )
@@ -267,8 +272,8 @@ class ServiceSettings(BaseSettings):
     http: HTTPSettings = HTTPSettings()
     database_url: DatabaseURL = Field(
         default=SecretStr("sqlite:///var/database.sqlite3"),
-        description="Where the database is: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, perhaps "
-        "with ?sslmode=require, or sqlite:/// and the path of a file. Production refuses SQLite.",
+        description="Where the database is: postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the "
+        "options of libpq, or sqlite:/// and the path of a file. Production refuses SQLite.",
         examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
     )
     database: DatabaseSettings = DatabaseSettings()

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
 
 from example_service.core.exceptions import SettingProblem
+from example_service.core.settings.database_url import SQLiteAddress, parse_database_url
 from example_service.core.settings.model import ServiceSettings
 
 _PLACEHOLDERS = re.compile(
@@ -24,16 +24,15 @@ def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
 
 
 def _database_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
-    url = settings.database_url.get_secret_value()
     name = "DATABASE_URL"
     example = f"{name}=postgresql://payments:$PASSWORD@db.internal:5432/payments"
-    if url.startswith("sqlite"):
+    address = parse_database_url(settings.database_url.get_secret_value())
+    if isinstance(address, SQLiteAddress):
         problem = "is not set to PostgreSQL; SQLite is for one machine in development"
         yield SettingProblem(name, problem, example)
         return
-    parts = urlsplit(url)
-    password = unquote(parts.password or "")
-    if password and (password == unquote(parts.username or "") or _can_be_guessed(password)):
+    password = address.password
+    if password and (password == address.user or _can_be_guessed(password)):
         yield SettingProblem(name, "has a password that can be guessed", example)
 
 

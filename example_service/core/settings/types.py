@@ -7,16 +7,10 @@ import ipaddress
 import json
 import re
 from typing import Annotated
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
-
-SQLITE_SCHEMES = frozenset({"sqlite", "sqlite+aiosqlite"})
-POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+asyncpg"})
-SSL_MODE = "sslmode"
-"""The one option of a database's URL; managed databases are handed out with it."""
-SSL_MODES = frozenset({"disable", "allow", "prefer", "require", "verify-ca", "verify-full"})
 
 
 def _read_items(value: object) -> object:
@@ -78,31 +72,6 @@ def _check_header_token(value: SecretStr) -> SecretStr:
     return value
 
 
-def _check_database_url(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme in SQLITE_SCHEMES:
-        if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
-            raise ValueError("should be sqlite:///, then the path of a file, without options")
-        return value
-    if not separator or scheme not in POSTGRESQL_SCHEMES:
-        raise ValueError("should begin with postgresql:// or sqlite:///")
-    try:
-        parts = urlsplit(url)
-        # The port is checked only when it is read.
-        valid = parts.hostname and parts.port != 0 and re.fullmatch(r"/[^/]+", parts.path)
-        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        valid, options = False, {}
-    if not valid or "#" in url or not re.fullmatch(r"[!-~]+", url):
-        raise ValueError("should be postgresql://USER:PASSWORD@HOST:PORT/DATABASE, percent-encoded")
-    modes = options.pop(SSL_MODE, ["prefer"])
-    if options or len(modes) > 1 or not SSL_MODES.issuperset(modes):
-        known = ", ".join(sorted(SSL_MODES))
-        raise ValueError(f"may have no option but {SSL_MODE}, which is one of {known}")
-    return value
-
-
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 """More than no time and at most a day."""
 
@@ -114,9 +83,6 @@ HTTPURL = Annotated[str, AfterValidator(_check_url)]
 
 HeaderToken = Annotated[SecretStr, AfterValidator(_check_header_token)]
 """A secret that is sent in a header."""
-
-DatabaseURL = Annotated[SecretStr, AfterValidator(_check_database_url)]
-"""Where a database is, its password included: PostgreSQL, or a file of SQLite."""
 
 # A list is written as a JSON array, or as values separated by commas.
 _LIST = NoDecode, BeforeValidator(_read_items)

@@ -112,8 +112,10 @@ def what_it_said(error: BaseException) -> str:
     if isinstance(driver_error, TimeoutError):
         return "no answer in time"
     # Further lines have details, such as the values that violate a constraint.
-    first_line = str(driver_error).partition("\n")[0]
-    return first_line or type(driver_error).__name__
+    first_line = str(driver_error).partition("\n")[0] or type(driver_error).__name__
+    if "unsupported startup parameter" in first_line:
+        return f"{first_line}; behind a pooler, set DATABASE__POOLER=true"
+    return first_line
 
 
 def _driver_error(error: BaseException) -> BaseException:

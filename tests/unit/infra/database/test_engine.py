@@ -17,8 +17,6 @@ from example_service.core.settings.model import DatabaseSettings
 from example_service.infra.database.engine import (
     create_engine,
     create_migration_engine,
-    database_url,
-    is_sqlite,
 )
 from tests.databases import settings_for
 
@@ -32,25 +30,6 @@ async def answer(engine: AsyncEngine, question: str) -> Any:
 def changed(settings: Settings, **database: Any) -> Settings:
     """The same settings with others for the database's group."""
     return settings.model_copy(update={"database": DatabaseSettings(**database)})
-
-
-@pytest.mark.parametrize(
-    ("given", "read"),
-    [
-        ("postgres://u:p%40ss@h:5433/d", "postgresql+asyncpg://u:p%40ss@h:5433/d"),
-        ("postgresql://h/d", "postgresql+asyncpg://h/d"),
-        ("postgresql+asyncpg://h/d", "postgresql+asyncpg://h/d"),
-        ("postgresql://h/d?sslmode=require", "postgresql+asyncpg://h/d"),
-        ("sqlite:///folder/file", "sqlite+aiosqlite:///folder/file"),
-        ("sqlite+aiosqlite:////folder/file", "sqlite+aiosqlite:////folder/file"),
-    ],
-)
-def test_every_form_of_an_address_names_the_driver(given: str, read: str) -> None:
-    """What hosts hand out works as it is; options are told to the driver in another way."""
-    url = database_url(settings_for(given))
-
-    assert url.render_as_string(hide_password=False) == read
-    assert is_sqlite(url) == given.startswith("sqlite")
 
 
 class TestSQLite:

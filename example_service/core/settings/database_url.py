@@ -1,0 +1,250 @@
+"""The address of a database, in every form in which databases are handed out.
+
+What libpq reads is read: several hosts, sockets, TLS files. Options of other drivers are read where
+they mean something here; of every other one, the error says what to write instead. The messages
+complete a sentence that begins with the variable's name, and repeat no value.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+from urllib.parse import parse_qsl, unquote
+
+from pydantic import AfterValidator, SecretStr
+
+DEFAULT_PORT: Final = 5432
+SYSTEM_CERTIFICATES: Final = "system"
+"""The value of `sslrootcert` that stands for the authorities that the system trusts."""
+
+_LAST_PORT: Final = 65_535
+
+_FORM: Final = re.compile(
+    r"(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<database>[^/?#]*))?(?:\?(?P<options>[^#]*))?"
+)
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>\d+)?)?")
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_TARGETS: Final = ("any", "read-write", "primary")
+_FLAGS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+
+_NOT_READ: Final = {
+    "connect_timeout": "has the option connect_timeout; set DATABASE__CONNECT_TIMEOUT_SECONDS",
+    "connection_limit": "has the option connection_limit; set DATABASE__POOL_SIZE",
+    "pool_timeout": "has the option pool_timeout; set DATABASE__POOL_TIMEOUT_SECONDS",
+    "statement_timeout": "has the option statement_timeout; set "
+    "DATABASE__STATEMENT_TIMEOUT_SECONDS",
+    "schema": "has the option schema; write options=-csearch_path%3DSCHEMA",
+    "service": "has the option service; write its host, database and user into the URL",
+}
+"""What other drivers have options for, and what to write for this service."""
+
+_HARMLESS: Final = ("gssencmode", "keepalives", "tcp_user_timeout", "uselibpqcompat")
+"""Options without a meaning for this driver that clients can well be without."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgreSQLAddress:
+    """Where a PostgreSQL is, and how to get in.
+
+    Attributes:
+        hosts: Names, addresses or folders of sockets, each with its port, to be tried in order.
+        database: Name of the database.
+        user: Who connects; None for the user of the process.
+        password: The password, None where there is none in the URL.
+        ssl_mode: As libpq has it: disable, allow, prefer, require, verify-ca or verify-full.
+        ssl_files: Paths by option: `sslrootcert`, `sslcert` and `sslkey`.
+        direct_tls: Whether TLS begins with the first byte, without being negotiated.
+        target: "any", or "read-write" or "primary" for hosts that accept writes alone.
+        has_pooler: Whether the URL says that a pooler such as PgBouncer is in between.
+        parameters: Run-time parameters for the session, such as `application_name`.
+    """
+
+    hosts: tuple[tuple[str, int], ...]
+    database: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ssl_mode: str = "prefer"
+    ssl_files: Mapping[str, str] = field(default_factory=dict)
+    direct_tls: bool = False
+    target: str = "any"
+    has_pooler: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The address as SQLAlchemy writes it, without the password."""
+        secret = ":***" if self.password is not None else ""
+        user = f"{self.user}{secret}@" if self.user is not None else ""
+        folders = ",".join(host for host, _ in self.hosts if host.startswith("/"))
+        if folders:
+            return f"postgresql+asyncpg://{user}/{self.database}?host={folders}"
+        hosts = ",".join(f"[{h}]:{p}" if ":" in h else f"{h}:{p}" for h, p in self.hosts)
+        return f"postgresql+asyncpg://{user}{hosts}/{self.database}"
+
+
+@dataclass(frozen=True, slots=True)
+class SQLiteAddress:
+    """Where a file of SQLite is.
+
+    Attributes:
+        path: Its path, relative to the current directory or absolute.
+    """
+
+    path: str
+
+    def __str__(self) -> str:
+        """The address as SQLAlchemy writes it."""
+        return f"sqlite+aiosqlite:///{self.path}"
+
+
+def parse_database_url(text: str) -> PostgreSQLAddress | SQLiteAddress:
+    """Read the URL of a database; white space around it, as in a file, is no part of it.
+
+    Raises:
+        ValueError: If it is none that this service can use; the text says what to write.
+    """
+    url = text.strip()
+    if url[:1] in {'"', "'"}:
+        raise ValueError("should be written without quotation marks")
+    scheme, separator, rest = url.partition("://")
+    dialect, _, driver = scheme.lower().partition("+")
+    if separator and dialect == "sqlite" and driver in {"", "aiosqlite"}:
+        if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
+            raise ValueError("should be sqlite:///, then the path of a file, without options")
+        return SQLiteAddress(rest[1:])
+    if not separator or dialect not in {"postgresql", "postgres"}:
+        raise ValueError("should begin with postgresql:// or sqlite:///")
+    return _postgresql(rest)
+
+
+def _postgresql(rest: str) -> PostgreSQLAddress:
+    parts = _FORM.fullmatch(rest)
+    if parts is None or not re.fullmatch(r"[!-~]+", rest):
+        raise ValueError(
+            "should be postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in a password, write "
+            "/ as %2F, ? as %3F, # as %23, @ as %40 and % as %25"
+        )
+    options = _Options(parts["options"] or "")
+    login_user, _, login_password = (parts["login"] or "").partition(":")
+    database = options.take("dbname") or unquote(parts["database"] or "")
+    if not database:
+        raise ValueError("should name a database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    files = {name: options.take(name) for name in ("sslrootcert", "sslcert", "sslkey")}
+    address = PostgreSQLAddress(
+        hosts=_hosts(parts["hosts"], options),
+        database=database,
+        user=options.take("user") or unquote(login_user) or None,
+        password=options.take("password") or unquote(login_password) or None,
+        ssl_mode=_ssl_mode(options),
+        ssl_files={name: path for name, path in files.items() if path},
+        direct_tls=options.choice("sslnegotiation", ("postgres", "direct")) == "direct",
+        target=options.choice("target_session_attrs", _TARGETS) or "any",
+        has_pooler=options.flag("pgbouncer") or False,
+        parameters=options.parameters(),
+    )
+    options.refuse_rest()
+    if address.direct_tls and address.ssl_mode in {"disable", "allow", "prefer"}:
+        raise ValueError("has the option sslnegotiation=direct, which needs sslmode=require")
+    return address
+
+
+class _Options:
+    """The options of a URL, each of which is to be taken once."""
+
+    def __init__(self, query: str) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in parse_qsl(query, keep_blank_values=True):
+            former = self._values.get(name)
+            if former is not None and name != "host":
+                raise ValueError("has the same option twice")
+            # SQLAlchemy gives an option `host` to each of several hosts.
+            self._values[name] = value if former is None else f"{former},{value}"
+
+    def take(self, name: str) -> str:
+        """The value of an option, empty if it is not given."""
+        return self._values.pop(name, "")
+
+    def choice(self, name: str, known: tuple[str, ...]) -> str:
+        value = self.take(name)
+        if value and value not in known:
+            raise ValueError(f"has a value of {name} that is none of {', '.join(known)}")
+        return value
+
+    def flag(self, name: str) -> bool | None:
+        value = self.take(name).lower()
+        if value and value not in _FLAGS:
+            raise ValueError(f"has a value of {name} that is neither true nor false")
+        return _FLAGS.get(value)
+
+    def parameters(self) -> dict[str, str]:
+        """Run-time parameters of the session."""
+        names = ("application_name", "options")
+        return {name: value for name in names if (value := self.take(name))}
+
+    def refuse_rest(self) -> None:
+        for name in self._values:
+            if name in _NOT_READ:
+                raise ValueError(_NOT_READ[name])
+        if any(not name.startswith(_HARMLESS) for name in self._values):
+            raise ValueError(
+                "has an option that this service does not read; it reads host, port, dbname, user, "
+                "password, sslmode, sslrootcert, sslcert, sslkey, sslnegotiation, "
+                "target_session_attrs, channel_binding, application_name, options and pgbouncer"
+            )
+
+
+def _hosts(text: str, options: _Options) -> tuple[tuple[str, int], ...]:
+    ports = options.take("port")
+    written = (options.take("host") or text).split(",")
+    default_ports = ports.split(",") if ports else [str(DEFAULT_PORT)]
+    if len(default_ports) == 1:
+        default_ports *= len(written)
+    if len(default_ports) != len(written):
+        raise ValueError("should have one port, or as many as there are hosts")
+    return tuple(_host(*one) for one in zip(written, default_ports, strict=True))
+
+
+def _host(text: str, default_port: str) -> tuple[str, int]:
+    if not text:
+        raise ValueError("should name a host: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    folder = unquote(text)
+    if folder.startswith("/"):
+        return folder, _port(default_port)
+    parts = _HOST.fullmatch(text)
+    if parts is None:
+        raise ValueError("should have HOST:PORT, with an IPv6 address in brackets: [::1]:5432")
+    return parts["v6"] or unquote(parts["name"]), _port(parts["port"] or default_port)
+
+
+def _port(text: str) -> int:
+    port = int(text) if re.fullmatch(r"\d{1,5}", text) else 0
+    if not 1 <= port <= _LAST_PORT:
+        raise ValueError("should have a port from 1 to 65535")
+    return port
+
+
+def _ssl_mode(options: _Options) -> str:
+    """The mode of `sslmode`, of `ssl=true`, or the one that channel binding calls for."""
+    mode = options.choice("sslmode", (*_SSL_MODES, "no-verify")).replace("no-verify", "require")
+    plain = options.take("ssl").lower()
+    if plain in _FLAGS:
+        plain = "require" if _FLAGS[plain] else "disable"
+    if plain and plain not in _SSL_MODES:
+        raise ValueError("has a value of ssl that is neither true, false nor one of sslmode")
+    # The driver cannot bind the login to the channel, and the URL would be useless if that were an
+    # error. What the option protects against is prevented by sslmode=verify-full.
+    binding = options.choice("channel_binding", ("disable", "prefer", "require"))
+    return mode or plain or ("require" if binding == "require" else "prefer")
+
+
+def _check(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value().strip()
+    address = parse_database_url(url)
+    for option, path in getattr(address, "ssl_files", {}).items():
+        if path != SYSTEM_CERTIFICATES and not os.access(path, os.R_OK):
+            raise ValueError(f"has an option {option} with a file that cannot be read")
+    return SecretStr(url)
+
+
+DatabaseURL = Annotated[SecretStr, AfterValidator(_check)]
+"""Where a database is, its password included: PostgreSQL, or a file of SQLite."""

@@ -1,0 +1,206 @@
+"""Engines for PostgreSQL: how connections are made, limited, examined and given up."""
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import asyncpg
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import URL, AdaptedConnection, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from example_service.core.settings import Settings
+from example_service.core.settings.database_url import SYSTEM_CERTIFICATES, PostgreSQLAddress
+from example_service.infra.database.failures import DRIVER_ERRORS, loses_connection
+
+_RECYCLE_SECONDS: Final = 1800
+"""Below the idle limits of common firewalls and balancers."""
+
+_CLIENT_MARGIN_SECONDS: Final = 1.0
+"""How much longer the client waits than the server may work: a server that can still answer ends
+its statement itself, and the connection survives."""
+
+_FAREWELL_SECONDS: Final = 0.05
+"""How long closing one connection may take. A server that hears of it need not answer, and at the
+end of the process all connections are closed one after another."""
+
+_READ_ONLY_PARAMETERS: Final = ("in_hot_standby", "default_transaction_read_only")
+
+_IDLE_IN_TRANSACTION_SECONDS: Final = 60
+"""A transaction whose owner was stopped must not keep its locks for ever."""
+
+
+def pooled_engine(address: PostgreSQLAddress, settings: Settings) -> AsyncEngine:
+    """Make the engine that serves requests; nothing is connected yet."""
+    database = settings.database
+    engine = postgresql_engine(
+        address,
+        settings,
+        database.statement_timeout_seconds,
+        pool_size=database.pool_size,
+        max_overflow=0,
+        pool_timeout=database.pool_timeout_seconds,
+        pool_pre_ping=True,
+        pool_recycle=_RECYCLE_SECONDS,
+    )
+    # The dialect's own ping begins and rolls back a transaction, and may hang for as long as a
+    # statement in each of its four steps.
+    ping = partial(_is_usable, limit_seconds=database.connect_timeout_seconds)
+    setattr(engine.dialect, "do_ping", ping)  # noqa: B010 - mypy wants no method assigned
+    return engine
+
+
+def postgresql_engine(
+    address: PostgreSQLAddress,
+    settings: Settings,
+    statement_timeout_seconds: float,
+    *,
+    lock_timeout_seconds: float = 0.0,
+    **options: Any,
+) -> AsyncEngine:
+    """Make an engine whose statements have a time limit.
+
+    Args:
+        address: Where the database is.
+        settings: How long connecting may take, and whether a pooler is in between.
+        statement_timeout_seconds: How long one statement may take.
+        lock_timeout_seconds: How long it may wait for a lock; 0 for as long as it may take.
+        options: Further arguments for SQLAlchemy.
+    """
+    limits = {
+        "statement_timeout": str(max(1, round(statement_timeout_seconds * 1000))),
+        "lock_timeout": str(round(lock_timeout_seconds * 1000)),
+        "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_SECONDS}s",
+    }
+    parameters = {"application_name": "example-service", **address.parameters}
+    has_pooler = settings.database.pooler or address.has_pooler
+    arguments = {
+        "connection_class": _Connection,
+        "timeout": settings.database.connect_timeout_seconds,
+        "command_timeout": statement_timeout_seconds + _CLIENT_MARGIN_SECONDS,
+        "user": address.user,
+        "password": address.password,
+        "database": address.database,
+        "target_session_attrs": address.target,
+        "direct_tls": address.direct_tls,
+        "server_settings": parameters if has_pooler else parameters | limits,
+        "async_creator_fn": partial(_connect, address.hosts, _tls_choices(address)),
+        **(_WITHOUT_PREPARED_STATEMENTS if has_pooler else {}),
+    }
+    engine = create_async_engine(
+        URL.create("postgresql+asyncpg"),
+        connect_args=arguments,
+        hide_parameters=True,
+        # Whatever the default of the server is: the statements are written for this level.
+        isolation_level="READ COMMITTED",
+        **options,
+    )
+    event.listen(engine.sync_engine, "handle_error", _give_up_connection)
+    if has_pooler:
+        _adapt_to_pooler(engine, limits)
+    return engine
+
+
+_WITHOUT_PREPARED_STATEMENTS: Final[dict[str, Any]] = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+"""In the mode of transactions, the next one may run on another server, which knows none of them."""
+
+
+def _adapt_to_pooler(engine: AsyncEngine, limits: dict[str, str]) -> None:
+    """Do without what a pooler may refuse at the start, or forget between transactions."""
+    settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
+
+    def limit(connection: Connection) -> None:
+        connection.exec_driver_sql(f"SELECT {settings}")
+
+    event.listen(engine.sync_engine, "begin", limit)
+    # These ask the server for types, in two steps that have to meet the same one.
+    for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
+        setattr(engine.dialect, name, partial(_in_transaction, getattr(engine.dialect, name)))
+
+
+async def _in_transaction(work: Callable[[Any], Awaitable[None]], connection: Any) -> None:
+    async with connection._connection.transaction():  # noqa: SLF001 - SQLAlchemy's own hooks use it
+        await work(connection)
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
+    """A connection that can be closed while its server does not answer."""
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Take leave of the server, and cut the connection if that takes long.
+
+        SQLAlchemy waits here for as long as a statement may take, or two seconds after an error,
+        before an answer can be given that says no more than that the database is silent.
+        """
+        with suppress(TimeoutError):
+            await super().close(timeout=_FAREWELL_SECONDS)
+
+
+async def _connect(
+    hosts: Sequence[tuple[str, int]], tls_choices: Sequence[ssl.SSLContext | bool], **options: Any
+) -> asyncpg.Connection:
+    """Connect to the first host that lets us in, each of which has the whole time limit.
+
+    The driver would share one limit among all hosts, so that a silent one hides the next. With
+    "prefer", it would also look for certificates in HOME, which may belong to another user.
+    """
+    failure: Exception | None = None
+    for host, port in hosts:
+        for tls in [False] if host.startswith("/") else tls_choices:
+            try:
+                return await asyncpg.connect(host=host, port=port, ssl=tls, **options)
+            except (asyncpg.InvalidAuthorizationSpecificationError, ConnectionError) as error:
+                # With or without TLS, the other way may be what the server wants.
+                failure = error
+            except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+                failure = error
+                break
+    if failure is None:
+        raise ValueError("there is no host to connect to")
+    raise failure
+
+
+def _tls_choices(address: PostgreSQLAddress) -> list[ssl.SSLContext | bool]:
+    """What to try, in this order, as libpq does."""
+    mode = address.ssl_mode
+    if mode == "disable" or all(host.startswith("/") for host, _ in address.hosts):
+        return [False]
+    root = address.ssl_files.get("sslrootcert")
+    context = ssl.create_default_context(cafile=None if root == SYSTEM_CERTIFICATES else root)
+    context.set_alpn_protocols(["postgresql"])
+    context.check_hostname = mode == "verify-full"
+    if not mode.startswith("verify") and root is None:
+        context.verify_mode = ssl.CERT_NONE
+    if certificate := address.ssl_files.get("sslcert"):
+        context.load_cert_chain(certificate, address.ssl_files.get("sslkey"))
+    if mode == "allow":
+        return [False, context]
+    return [context, False] if mode == "prefer" else [context]
+
+
+def _is_usable(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
+    """Whether a connection answers and may write; the pool replaces one that does not.
+
+    With a connection that is replaced, the pool replaces all that are as old: when a failover has
+    made the server read-only, the next ones find the primary.
+    """
+    try:
+        connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=limit_seconds))
+    except DRIVER_ERRORS:
+        return False
+    # The server reports these by itself whenever they change; a pooler may not.
+    reported = connection.driver_connection.get_settings()
+    return all(getattr(reported, name, "off") == "off" for name in _READ_ONLY_PARAMETERS)
+
+
+def _give_up_connection(context: ExceptionContext) -> None:
+    # After a time limit, a rollback would wait until the driver has cancelled the statement, over
+    # a connection of its own, which a silent server leaves waiting just as long.
+    if loses_connection(context.original_exception):
+        context.is_disconnect = True

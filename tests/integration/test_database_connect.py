@@ -1,0 +1,137 @@
+"""How a connection to a real PostgreSQL is made: hosts, TLS, and what is around the process."""
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from example_service.infra.database.database import open_database
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from tests.databases import PostgresDatabases, settings_for
+from tests.pgbouncer import running_pgbouncer
+from tests.ports import lasting_port
+from tests.postgres import running_postgres
+from tests.real_parts import missing
+from tests.tcp_proxy import TCPProxy
+
+pytestmark = pytest.mark.integration
+
+
+async def ask(url: str, question: str = "SELECT 1") -> object:
+    """The answer of the database with this URL."""
+    async with open_database(settings_for(url)) as database:
+        return await database.run(lambda session: session.scalar(text(question)))
+
+
+async def test_hosts_are_tried_in_order(postgres_databases: PostgresDatabases) -> None:
+    """One that refuses and one that is silent lead to the next, each within its own time limit."""
+    port = postgres_databases.server.port
+    started = time.monotonic()
+    async with TCPProxy(port).listening() as silent:
+        silent.fall_silent()
+        hosts = f"127.0.0.1:{lasting_port()},127.0.0.1:{silent.port},127.0.0.1:{port}"
+        assert await ask(f"postgresql://postgres@{hosts}/postgres?sslmode=disable") == 1
+
+    assert 2.0 <= time.monotonic() - started < 6.0
+
+
+async def test_a_host_that_must_accept_writes_is_looked_for(
+    postgres_databases: PostgresDatabases,
+) -> None:
+    """A read-only server is passed over, and where there is no other one, that is an outage."""
+    with running_postgres() as standby:
+        administrator = await asyncpg.connect(standby.url)
+        await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        await administrator.execute("SELECT pg_reload_conf()")
+        await administrator.close()
+        await asyncio.sleep(0.1)
+        only = f"postgresql://postgres@127.0.0.1:{standby.port}"
+        primary = f"127.0.0.1:{postgres_databases.server.port}"
+
+        url = f"{only},{primary}/postgres?target_session_attrs=read-write"
+        assert await ask(url, "SHOW port") == str(postgres_databases.server.port)
+        with pytest.raises(DatabaseUnavailableError, match="read_write"):
+            await ask(f"{only}/postgres?target_session_attrs=read-write")
+
+
+async def test_a_home_that_is_not_ours_is_left_alone(
+    postgres_databases: PostgresDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the driver would look for below HOME cannot keep a connection from being made."""
+    folder = tmp_path / ".postgresql"
+    folder.mkdir()
+    for name in ("postgresql.crt", "postgresql.key", "root.crt", "root.crl"):
+        (folder / name).write_text("cannot be used")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert await ask(postgres_databases.server.url) == 1
+
+
+@pytest.fixture(scope="module")
+def encrypted(postgres_databases: PostgresDatabases) -> Iterator[tuple[int, Path]]:
+    """The port of a way to the server that wants TLS, and the certificate that it has."""
+    program = shutil.which("openssl")
+    if program is None:
+        missing("no openssl: install Debian's openssl")
+    with tempfile.TemporaryDirectory(prefix="certificate-") as name:
+        file = Path(name) / "server.pem"
+        command = [
+            *(program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(file), "-out", f"{file}.crt"),
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        with file.open("ab") as both:
+            both.write(Path(f"{file}.crt").read_bytes())
+        Path(name).chmod(0o755)
+        file.chmod(0o644)
+        with running_pgbouncer(postgres_databases.server, "transaction", certificate=file) as port:
+            yield port, file
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "&sslmode=prefer",
+        "&sslmode=require",
+        "&ssl=true",
+        "&channel_binding=require",
+        "&sslmode=verify-ca&sslrootcert=CERTIFICATE",
+        "&sslmode=verify-full&sslrootcert=CERTIFICATE",
+    ],
+)
+async def test_every_mode_that_may_encrypt_gets_in(
+    options: str, encrypted: tuple[int, Path]
+) -> None:
+    """The server takes nothing that is not encrypted."""
+    port, certificate = encrypted
+    url = f"postgresql://postgres@localhost:{port}/postgres?pgbouncer=true{options}"
+
+    assert await ask(url.replace("CERTIFICATE", str(certificate))) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "reason"),
+    [
+        ("localhost", "&sslmode=disable", "SSL required"),
+        ("localhost", "&sslmode=verify-full", "certificate verify failed"),
+        ("localhost", "&sslmode=verify-ca&sslrootcert=system", "certificate verify failed"),
+        ("127.0.0.1", "&sslmode=verify-full&sslrootcert=CERTIFICATE", "certificate verify failed"),
+    ],
+)
+async def test_a_server_that_cannot_be_verified_is_not_used(
+    host: str, options: str, reason: str, encrypted: tuple[int, Path]
+) -> None:
+    """A certificate of an unknown authority, or for another name, is an outage that says so."""
+    port, certificate = encrypted
+    url = f"postgresql://postgres@{host}:{port}/postgres?pgbouncer=true{options}"
+    with pytest.raises(DatabaseUnavailableError, match=reason):
+        await ask(url.replace("CERTIFICATE", str(certificate)))

@@ -1,0 +1,142 @@
+"""Addresses of databases as they are handed out: they work, or the error says what to write."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from example_service.core.settings.database_url import (
+    DatabaseURL,
+    PostgreSQLAddress,
+    SQLiteAddress,
+    parse_database_url,
+)
+
+
+def postgresql(url: str) -> PostgreSQLAddress:
+    """What is read from the URL of a PostgreSQL."""
+    address = parse_database_url(url)
+    assert isinstance(address, PostgreSQLAddress)
+    return address
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///var/database.sqlite3", "sqlite+aiosqlite:///var/database.sqlite3"),
+        ("sqlite+aiosqlite:////srv/it's mine.db", "sqlite+aiosqlite:////srv/it's mine.db"),
+        ("postgresql://db/shop", "postgresql+asyncpg://db:5432/shop"),
+        ("postgres://shop:p%40ss@db:5433/shop", "postgresql+asyncpg://shop:***@db:5433/shop"),
+        ("postgresql+asyncpg://shop@[::1]/shop", "postgresql+asyncpg://shop@[::1]:5432/shop"),
+        ("postgresql+psycopg2://u:p@h/d", "postgresql+asyncpg://u:***@h:5432/d"),
+        ("POSTGRES://u:p@h/d", "postgresql+asyncpg://u:***@h:5432/d"),
+        ("postgres://u:p@h/d\n", "postgresql+asyncpg://u:***@h:5432/d"),
+        ("postgres://u:p@ss@h/d", "postgresql+asyncpg://u:***@h:5432/d"),
+        ("postgresql://u@h1,h2:99,[::1]:7/d", "postgresql+asyncpg://u@h1:5432,h2:99,[::1]:7/d"),
+        ("postgresql://u@/d?host=h1:1&host=h2:2", "postgresql+asyncpg://u@h1:1,h2:2/d"),
+        ("postgresql://u@/d?host=h1,h2&port=1,2", "postgresql+asyncpg://u@h1:1,h2:2/d"),
+        (
+            "postgresql://u@/d?host=/cloudsql/p:r:i",
+            "postgresql+asyncpg://u@/d?host=/cloudsql/p:r:i",
+        ),
+        ("postgresql://u@%2Frun%2Fpg/d", "postgresql+asyncpg://u@/d?host=/run/pg"),
+        ("postgresql:///?host=h&dbname=d&user=u&password=p", "postgresql+asyncpg://u:***@h:5432/d"),
+    ],
+)
+def test_every_form_is_read_and_shown_without_the_password(url: str, shown: str) -> None:
+    """The forms of libpq, SQLAlchemy, Cloud SQL and of a file that ends in a line break."""
+    assert str(parse_database_url(url)) == shown
+
+
+@pytest.mark.parametrize(
+    ("options", "mode"),
+    [
+        ("", "prefer"),
+        ("?sslmode=verify-full", "verify-full"),
+        ("?ssl=true", "require"),
+        ("?ssl=false", "disable"),
+        ("?ssl=require", "require"),
+        ("?sslmode=no-verify", "require"),
+        ("?channel_binding=require", "require"),
+        ("?sslmode=verify-full&channel_binding=require", "verify-full"),
+        ("?channel_binding=prefer", "prefer"),
+    ],
+)
+def test_tls_is_asked_for_in_many_ways(options: str, mode: str) -> None:
+    """Neon, Heroku and node's driver have words of their own."""
+    assert postgresql(f"postgres://u:p@h/d{options}").ssl_mode == mode
+
+
+def test_every_option_arrives() -> None:
+    """What a provider puts behind the question mark is in effect."""
+    address = postgresql(
+        "postgres://u:p%25@h/d?sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem"
+        "&sslnegotiation=direct&target_session_attrs=read-write&pgbouncer=true"
+        "&application_name=shop&options=-csearch_path%3Dshop&keepalives=1&gssencmode=disable"
+    )
+
+    assert address.password == "p%"
+    assert address.ssl_files == {
+        "sslrootcert": "/ca.pem",
+        "sslcert": "/c.pem",
+        "sslkey": "/k.pem",
+    }
+    assert (address.direct_tls, address.target, address.has_pooler) == (True, "read-write", True)
+    assert address.parameters == {"application_name": "shop", "options": "-csearch_path=shop"}
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("", "begin with postgresql:// or sqlite:///"),
+        ("hunter2", "begin with"),
+        ("mysql://root:hunter2@db/shop", "begin with"),
+        ("jdbc:postgresql://db/shop?password=hunter2", "begin with"),
+        ("host=db password=hunter2", "begin with"),
+        ('"postgres://u:hunter2@h/d"', "without quotation marks"),
+        ("sqlite://", "the path of a file"),
+        ("sqlite:///", "the path of a file"),
+        ("sqlite:///a?mode=hunter2", "without options"),
+        ("sqlite+pysqlite:///a", "begin with"),
+        ("postgresql://shop:hunter2@db", "name a database"),
+        ("postgresql://shop:hunter2@db/", "name a database"),
+        ("postgresql://shop:hunter2@db/a/b", "write / as %2F"),
+        ("postgresql:///shop", "name a host"),
+        ("postgresql://shop:hunter2@h1,,h2/shop", "name a host"),
+        ("postgresql://shop:hunter2@db:0/shop", "port from 1 to 65535"),
+        ("postgresql://shop:hunter2@db:x/shop", "HOST:PORT"),
+        ("postgresql://shop:hunter2@db:70000/shop", "port from 1 to 65535"),
+        ("postgresql://shop:hunter2@::1/shop", "in brackets"),
+        ("postgresql://shop:hunter2 @db/shop", "write / as %2F"),
+        ("postgresql://shop:hunter#2@db/shop", "# as %23"),
+        ("postgresql://shop:hunter/2@db/shop", "write / as %2F"),
+        ("postgresql://shop:p@db/shop?hunter2=1", "does not read"),
+        ("postgresql://shop:p@db/shop?sslmode=hunter2", "none of disable"),
+        ("postgresql://shop:p@db/shop?ssl=hunter2", "one of sslmode"),
+        ("postgresql://shop:p@db/shop?pgbouncer=hunter2", "neither true nor false"),
+        ("postgresql://shop:p@db/shop?target_session_attrs=standby", "read-write"),
+        ("postgresql://shop:p@db/shop?sslmode=require&sslmode=disable", "twice"),
+        ("postgresql://shop:p@db/shop?sslnegotiation=direct", "needs sslmode=require"),
+        ("postgresql://shop:p@db/shop?connect_timeout=9", "DATABASE__CONNECT_TIMEOUT_SECONDS"),
+        ("postgresql://shop:p@db/shop?connection_limit=1", "DATABASE__POOL_SIZE"),
+        ("postgresql://shop:p@db/shop?schema=s", "search_path"),
+        ("postgresql://u@h/d?sslrootcert=/no/hunter2", "sslrootcert with a file that cannot be"),
+        ("postgresql://u@h1,h2/d?port=1,2,3", "as many as there are hosts"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_what_to_write_instead(url: str, advice: str) -> None:
+    """The message repeats nothing that may be a secret."""
+    with pytest.raises(ValidationError) as refusal:
+        TypeAdapter(DatabaseURL).validate_python(url)
+
+    message = refusal.value.errors(include_input=False)[0]["msg"]
+    assert advice in message
+    assert "hunter" not in message
+
+
+def test_a_url_is_a_secret() -> None:
+    """It is not shown by accident, and white space around it is gone."""
+    read = TypeAdapter(DatabaseURL).validate_python(" sqlite:///hunter2 \n")
+
+    assert read.get_secret_value() == "sqlite:///hunter2"
+    assert "hunter2" not in repr(read)
+    assert "hunter2" not in repr(postgresql("postgres://u:hunter2@h/d"))
+    assert parse_database_url("sqlite:///x") == SQLiteAddress("x")
