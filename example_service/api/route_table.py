@@ -63,9 +63,13 @@ class RouteTable:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """List the methods that the application has for the path of a request, in order of name."""
+    """List the methods that the application has for the path of a request, in order of name.
+
+    The service answers `HEAD` wherever it answers `GET`.
+    """
     matching = (one for one in iter_route_contexts(scope["app"].routes) if _matches(one, scope))
-    return sorted({method for one in matching for method in one.methods or ()})
+    methods = {method for one in matching for method in one.methods or ()}
+    return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 
 def _is_mount(route: RouteContext) -> bool:

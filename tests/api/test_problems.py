@@ -108,7 +108,7 @@ async def test_a_wrong_method_is_a_problem_with_every_method_of_the_path(
     """`Allow` lists the methods of all routes with the path, not of the first one."""
     response = await client.delete("/both")
     problem_of(response, 405, "method-not-allowed")
-    assert response.headers["Allow"] == "GET, PUT"
+    assert response.headers["Allow"] == "GET, HEAD, PUT"
 
 
 async def test_a_path_with_odd_characters_is_escaped_and_cut(client: httpx.AsyncClient) -> None:

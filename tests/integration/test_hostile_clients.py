@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,25 @@ def test_a_flood_of_pipelined_requests_is_not_kept_in_memory(service: Service) -
     assert slowest < 2
 
 
+def test_unfinished_requests_cost_no_slot(service: Service) -> None:
+    """Neither heads without an end nor bodies that do not come; the limit of requests is 20."""
+    with connections(service, 120) as held:
+        for connection in held[:60]:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
+        for connection in held[60:]:
+            connection.sendall(POST + b"Content-Length: 10\r\nIdempotency-Key: k\r\n\r\n")
+        time.sleep(0.5)
+
+        statuses = {httpx.get(f"{service.url}/openapi.json").status_code for _ in range(5)}
+        order = {"amount": 1, "currency": "EUR", "customer_id": "c"}
+        paid = httpx.post(
+            f"{service.url}/api/v1/payments", json=order, headers={"Idempotency-Key": "real"}
+        )
+
+    assert statuses == {200}
+    assert paid.status_code == 201
+
+
 def test_more_connections_than_there_may_be_close_the_oldest(service: Service) -> None:
     """So that a new client is served, however many others keep theirs open."""
     with connections(service, 400):
@@ -181,3 +201,27 @@ def test_clients_that_leave_are_no_errors(service: Service) -> None:
     assert '"level":"error"' not in written
     assert "Traceback" not in written
     assert 'status="500"' not in httpx.get(f"{service.url}/metrics").text
+
+
+def test_a_body_that_stops_is_refused_in_time(tmp_path: Path) -> None:
+    """With 408, also if it trickles."""
+    service = Service(tmp_path, LIMITS__RECEIVE_TIMEOUT_SECONDS="1")
+    try:
+        with connect(service) as connection:
+            connection.sendall(POST + b"Content-Length: 100\r\n\r\n")
+            stop = threading.Event()
+
+            def trickle() -> None:
+                with contextlib.suppress(OSError):
+                    while not stop.wait(0.2):
+                        connection.send(b"x")
+
+            thread = threading.Thread(target=trickle)
+            thread.start()
+            answer = read_all(connection)
+            stop.set()
+            thread.join()
+        assert status_of(answer) == 408
+        assert b'/problems/body-too-slow"' in answer
+    finally:
+        kill(service)

@@ -20,8 +20,11 @@ class Expiring(Protocol):
     began: bool
     """Whether the answer has begun; after that, it may take as long as it needs."""
 
+    expired: bool
+    """Whether its time is over; it may still be cleaning up."""
+
     def expire(self) -> None:
-        """End the request, for its time is over; called once, from the event loop."""
+        """End the request, because its time is over; called from the event loop."""
 
 
 class InFlight(dict[Expiring, None]):
@@ -47,6 +50,13 @@ class InFlight(dict[Expiring, None]):
         """Start the timer."""
         self._wait(self._limit_seconds)
 
+    def expire_oldest(self) -> None:
+        """End the request that came first, of those whose time is not over."""
+        for request in self:
+            if not request.expired:
+                request.expire()
+                return
+
     def _wait(self, seconds: float) -> None:
         self.watching_loop = asyncio.get_running_loop()
         self.watching_loop.call_later(seconds, self._sweep)
@@ -55,7 +65,7 @@ class InFlight(dict[Expiring, None]):
         self.watching_loop = None
         now = self._clock()
         for request in self:
-            if request.began:
+            if request.began or request.expired:
                 continue
             left = request.started_at + self._limit_seconds - now
             if left > 0:

@@ -1,6 +1,6 @@
 """Whether the service lives, wants requests, and reaches what it depends on.
 
-Balancers and orchestrators ask with HEAD as well as GET, and no answer is to be cached.
+No answer is to be cached.
 """
 
 from typing import Literal
@@ -51,7 +51,6 @@ class CircuitBreakersHealth(BaseModel):
     )
 
 
-@router.head("/live", include_in_schema=False)
 @router.get("/live", operation_id="read_liveness")
 async def live(response: Response) -> Health:
     """Tell that the process answers. Nothing outside it is looked at."""
@@ -59,7 +58,6 @@ async def live(response: Response) -> Health:
     return Health(status="alive")
 
 
-@router.head("/startup", include_in_schema=False)
 @router.get("/startup", operation_id="read_startup", responses=_NOT_READY)
 async def startup(request: Request, response: Response) -> Health:
     """Tell whether the service has finished starting."""
@@ -68,7 +66,6 @@ async def startup(request: Request, response: Response) -> Health:
     return Health(status="started")
 
 
-@router.head("/ready", include_in_schema=False)
 @router.get("/ready", operation_id="read_readiness", responses=_NOT_READY)
 async def ready(request: Request, response: Response, is_administrator: IsAdministrator) -> Health:
     """Tell whether this instance wants requests.
@@ -84,7 +81,6 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     return Health(status="ready")
 
 
-@router.head("/circuit-breakers", include_in_schema=False)
 @router.get(
     "/circuit-breakers",
     operation_id="read_circuit_breaker_health",

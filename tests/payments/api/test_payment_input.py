@@ -37,15 +37,15 @@ def refusal(response: httpx.Response, *statuses: int) -> dict[str, Any]:
     assert response.text.isascii()
     problem: dict[str, Any] = response.json()
     assert problem["status"] == response.status_code
-    kind = "malformed-json" if response.status_code == 400 else "validation-failed"
-    assert problem["type"] == f"/problems/{kind}"
+    kinds = {400: "malformed-json", 413: "body-too-large", 422: "validation-failed"}
+    assert problem["type"] == f"/problems/{kinds[response.status_code]}"
     return problem
 
 
 async def test_a_bad_body_is_refused_and_nothing_is_stored(api: PaymentAPI) -> None:
     """Whatever is wrong with it: values, types, encoding, syntax or nesting."""
     for name, body in REFUSED_BODIES.items():
-        problem = refusal(await api.order(body, b"key"), 400, 422)
+        problem = refusal(await api.order(body, b"key"), 400, 413, 422)
         assert len(json.dumps(problem)) < 1_000, name
     assert (await api.stored(), api.charged) == ({}, [])
 

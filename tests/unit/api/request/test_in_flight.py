@@ -37,11 +37,13 @@ class FakeRequest:
     def __init__(self, clock: FakeClock) -> None:
         self.started_at = clock.now
         self.began = False
+        self.expired = False
         self.expired_at: list[float] = []
         self._clock = clock
 
     def expire(self) -> None:
         """Note the time."""
+        self.expired = True
         self.expired_at.append(self._clock.now)
 
 
@@ -127,3 +129,30 @@ def test_a_new_event_loop_gets_a_timer_of_its_own(
     request = begin(in_flight, other, clock)
     other.pass_seconds(100)
     assert request.expired_at == [10]
+
+
+def test_a_request_that_cleans_up_expires_once(
+    in_flight: InFlight, loop: FakeLoop, clock: FakeClock
+) -> None:
+    """However many others expire while it is still among those in flight."""
+    requests = [begin(in_flight, loop, clock)]
+    loop.pass_seconds(1)
+    requests.append(begin(in_flight, loop, clock))
+
+    loop.pass_seconds(60)
+
+    assert [len(request.expired_at) for request in requests] == [1, 1]
+
+
+def test_the_oldest_can_be_ended_before_its_time(
+    in_flight: InFlight, loop: FakeLoop, clock: FakeClock
+) -> None:
+    """One after the other, as they came."""
+    first, second = (begin(in_flight, loop, clock) for _ in range(2))
+
+    in_flight.expire_oldest()
+    assert (first.expired, second.expired) == (True, False)
+    in_flight.expire_oldest()
+    assert second.expired
+    in_flight.expire_oldest()
+    assert len(second.expired_at) == 1

@@ -18,8 +18,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from example_service.api.problems.answers import install_problem_handlers
 from example_service.api.request.access_log import AccessLog
+from example_service.api.request.exchange import LONGEST_QUERY, MOST_HEADERS
 from example_service.api.request.middleware import RequestMiddleware
 from example_service.core import context
+from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings
 from example_service.core.settings.model import LimitSettings, LogSettings
@@ -27,6 +29,9 @@ from example_service.infra.metrics import RequestMetrics
 from example_service.infra.resilience.testing import FakeClock
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+LEAVES = b"the client leaves"
 
 
 class RecordingMetrics(RequestMetrics):
@@ -77,7 +82,7 @@ class Service:
         body: Iterable[bytes] = (b"",),
         http_version: str = "1.1",
     ) -> "Answer":
-        """Send a request; a body that ends in None never ends."""
+        """Send a request; without a body it never ends, and `LEAVES` is the client's end."""
         answer = Answer()
         chunks = list(body)
 
@@ -85,6 +90,8 @@ class Service:
             if not chunks:
                 await asyncio.Event().wait()
             chunk = chunks.pop(0)
+            if chunk is LEAVES:
+                return {"type": "http.disconnect"}
             return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
         async def send(message: Message) -> None:
@@ -136,9 +143,9 @@ def _scope(path: str, method: str, headers: Headers, http_version: str) -> Scope
         "http_version": http_version,
         "method": method,
         "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
+        "path": path.partition("?")[0],
+        "raw_path": path.partition("?")[0].encode(),
+        "query_string": path.partition("?")[2].encode(),
         "root_path": "",
         "headers": [(b"host", b"service.test"), *headers],
         "client": ("192.0.2.1", 50000),
@@ -378,7 +385,7 @@ class TestRecords:
     ) -> None:
         """What is done in the background afterwards does not count as answering."""
         clock = FakeClock()
-        monkeypatch.setattr("example_service.api.request.middleware.perf_counter", clock)
+        monkeypatch.setattr("example_service.api.request.exchange.perf_counter", clock)
 
         @service.app.get("/background")
         async def background(tasks: BackgroundTasks) -> None:
@@ -541,6 +548,8 @@ class TestBodyLimit:
         [
             [(b"content-length", b"11")],
             [(b"content-length", b"999999999999999999")],
+            [(b"content-length", b"9" * 19)],
+            [(b"content-length", b"0" * 50 + b"9" * 5_000)],
             [(b"content-length", b"1"), (b"content-length", b"11")],
             [(b"content-length", b"11"), (b"content-length", b"1")],
         ],
@@ -560,7 +569,6 @@ class TestBodyLimit:
             ([(b"transfer-encoding", b"chunked")], "1.1"),
             ([(b"content-length", b"lots")], "1.1"),
             ([(b"content-length", b"-5")], "1.1"),
-            ([(b"content-length", b"9" * 5000)], "1.1"),
             ([(b"content-length", b"3")], "1.1"),
             ([], "2"),
         ],
@@ -598,7 +606,7 @@ class TestTimeLimit:
     @pytest.fixture
     def service(self) -> Service:
         """A service without patience."""
-        return Service(request_timeout_seconds=0.001)
+        return Service(request_timeout_seconds=0.001, receive_timeout_seconds=0.001)
 
     async def test_an_answer_that_does_not_begin_in_time_is_given_up(
         self, service: Service
@@ -699,6 +707,185 @@ class TestTimeLimit:
 
         answer = await service.request("/waits")
         assert (answer.status, answer.problem) == (504, "request-timeout")
+
+    async def test_requests_that_are_late_together_are_cancelled_once(self) -> None:
+        """Each of them cleans up to its end, and gets a problem."""
+        service = Service(request_timeout_seconds=0.01)
+        cleaned_up = 0
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            nonlocal cleaned_up
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                cleaned_up += 1
+
+        async def request_later(seconds: float) -> Answer:
+            await asyncio.sleep(seconds)
+            return await service.request("/waits")
+
+        answers = await asyncio.gather(*(request_later(0.003 * number) for number in range(8)))
+
+        assert {(answer.status, answer.problem) for answer in answers} == {(504, "request-timeout")}
+        assert {answer.header(b"retry-after") for answer in answers} == {b"1"}
+        assert cleaned_up == 8
+
+    async def test_the_end_of_the_drain_gives_a_problem(self, service: Service) -> None:
+        """The server cancels what has not finished; its client learns that the outcome is open."""
+        service = Service()
+        entered = asyncio.Event()
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(service.request("/waits"))
+        await entered.wait()
+        begin_draining()
+        try:
+            task.cancel()
+            answer = await task
+        finally:
+            end_draining()
+
+        assert (answer.status, answer.problem) == (504, "request-timeout")
+        assert service.metrics.finished_requests == [("GET", "/waits", 504)]
+
+    async def test_an_error_during_the_drain_is_an_error(self, service: Service) -> None:
+        """Only what was cancelled has timed out."""
+
+        @service.app.get("/fails")
+        async def fails() -> None:
+            raise LookupError("of a book")
+
+        begin_draining()
+        try:
+            answer = await service.request("/fails")
+        finally:
+            end_draining()
+
+        assert answer.problem == "internal-error"
+
+
+class TestUnfinishedRequests:
+    """A request whose body has not arrived does not count as one in flight."""
+
+    @pytest.fixture
+    def service(self) -> Service:
+        """A service that works on two requests at once."""
+        service = Service(max_concurrent_requests=2)
+
+        @service.app.post("/body")
+        async def body(request: Request) -> int:
+            return len(await request.body())
+
+        return service
+
+    async def test_bodies_that_do_not_come_take_no_slot(self, service: Service) -> None:
+        """Others are served meanwhile, with a body and without."""
+        length = [(b"content-length", b"5")]
+        unfinished = [
+            asyncio.create_task(service.request("/body", method="POST", headers=length, body=()))
+            for _ in range(2)
+        ]
+        await asyncio.sleep(0)
+
+        answer = await service.request("/body", method="POST", headers=length, body=[b"x" * 5])
+
+        assert (answer.status, answer.body) == (200, b"5")
+        oldest, other = unfinished
+        assert (await oldest).problem == "body-too-slow"
+        assert not other.done()
+        other.cancel()
+
+    async def test_a_client_that_leaves_before_its_body_is_there_is_logged_once(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As 499, without an answer and without an error."""
+        answer = await service.request(
+            "/body", method="POST", headers=[(b"content-length", b"5")], body=[b"x", LEAVES]
+        )
+
+        assert answer.messages == []
+        assert service.metrics.finished_requests == [("POST", "unmatched", 499)]
+        (line,) = logged(capsys)
+        assert line["status"] == 499
+
+    async def test_a_large_body_begins_before_its_end(self) -> None:
+        """Where the service takes bodies that are larger than what is kept."""
+        service = Service(max_body_bytes=1_000_000)
+        pieces = [b"x" * 50_000] * 4
+
+        @service.app.post("/body")
+        async def body(request: Request) -> list[int]:
+            return [len(piece) async for piece in request.stream()]
+
+        answer = await service.request(
+            "/body", method="POST", headers=[(b"transfer-encoding", b"chunked")], body=pieces
+        )
+
+        assert json.loads(answer.body) == [100_000, 50_000, 50_000, 0]
+
+
+class TestHeads:
+    """What a request's head may be."""
+
+    @pytest.mark.parametrize(
+        ("headers", "path", "status"),
+        [
+            ([(b"content-encoding", b"gzip")], "/known", 415),
+            ([(b"content-encoding", b"gzip, identity")], "/known", 415),
+            ([(b"content-encoding", b"identity")], "/known", 200),
+            ([(b"a", b"b")] * MOST_HEADERS, "/known", 431),
+            ([(b"a", b"b")] * (MOST_HEADERS - 1), "/known", 200),
+            ([], "/known?" + "a&" * LONGEST_QUERY, 414),
+        ],
+    )
+    async def test_what_is_not_supported_is_refused(
+        self, service: Service, headers: Headers, path: str, status: int
+    ) -> None:
+        """Before anything of it is read."""
+        answer = await service.request(path, headers=headers)
+        assert answer.status == status
+        if status != 200:
+            assert answer.problem == f"http-{status}"
+            assert answer.header(b"connection") == b"close"
+
+    async def test_head_is_answered_wherever_get_is(self, service: Service) -> None:
+        """With the headers of GET and without its body; metrics and log name the method."""
+        get, head = [await service.request("/known", method=method) for method in ("GET", "HEAD")]
+        assert (head.status, head.body, head.is_complete) == (200, b"", True)
+        assert head.header(b"content-length") == get.header(b"content-length")
+        assert service.metrics.finished_requests[1] == ("HEAD", "/known", 200)
+
+    async def test_head_of_a_stream_ends(self, service: Service) -> None:
+        """The stream itself may have no end: the server says that its client has left."""
+        ended = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x"
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        @service.app.get("/stream")
+        async def stream() -> StreamingResponse:
+            return StreamingResponse(chunks())
+
+        answer = await service.request("/stream", method="HEAD", body=[b"", LEAVES])
+        assert (answer.status, answer.body, answer.is_complete) == (200, b"", True)
+        assert len(answer.messages) == 2
+        assert ended.is_set()
+
+    async def test_head_of_an_error_is_an_error(self, service: Service) -> None:
+        """Without its body, whatever it would be."""
+        answer = await service.request("/nowhere", method="HEAD")
+        assert (answer.status, answer.body) == (404, b"")
 
 
 class TestConcurrencyLimit:

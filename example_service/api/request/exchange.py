@@ -1,0 +1,254 @@
+"""One request and what becomes of its answer."""
+
+from asyncio import current_task
+from collections.abc import Awaitable, Iterable
+from http import HTTPStatus
+from time import perf_counter
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import Problem, problem_from_refusal
+from example_service.api.request.identity import identify, new_identity
+from example_service.api.request.protection import protected
+from example_service.core.context import RequestIdentity
+from example_service.core.lifecycle import is_draining
+
+# What is left of a refused body would have to be read to use the connection again.
+CLOSE_CONNECTION: Final = {"Connection": "close"}
+TOO_LARGE: Final = Problem(catalogue.BODY_TOO_LARGE, headers=CLOSE_CONNECTION)
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Logged and counted where a request ended without an answer; the number is nginx's."""
+
+MOST_HEADERS: Final = 100
+LONGEST_QUERY: Final = 8_192
+"""More headers, or a longer query, would take the event loop too long to read."""
+
+LARGEST_UNFINISHED_BODY: Final = 65_536
+"""A request begins when its body is there, or so many bytes of it."""
+
+_TOO_MANY_HEADERS: Final = Problem(
+    catalogue.plain_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+    f"A request may have at most {MOST_HEADERS} headers.",
+    headers=CLOSE_CONNECTION,
+)
+_QUERY_TOO_LONG: Final = Problem(
+    catalogue.plain_status(HTTPStatus.REQUEST_URI_TOO_LONG),
+    f"A query may have at most {LONGEST_QUERY} bytes.",
+    headers=CLOSE_CONNECTION,
+)
+_UNKNOWN_ENCODING: Final = Problem(
+    catalogue.plain_status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    "A body must be sent without `Content-Encoding`.",
+    headers={**CLOSE_CONNECTION, "Accept-Encoding": "identity"},
+)
+
+_READ_HEADERS: Final = frozenset(
+    {b"content-encoding", b"content-length", b"traceparent", b"transfer-encoding", b"x-request-id"}
+)
+# From HTTP/2 on, a body needs no header that announces it.
+_ANNOUNCING_BODIES: Final = frozenset({"1.0", "1.1"})
+_LONGEST_LENGTH_DIGITS: Final = 18
+_FIRST_ERROR_STATUS: Final = 400
+
+
+class Exchange:
+    """One request and what becomes of its answer.
+
+    Args:
+        scope: The request.
+        receive: Where its body comes from.
+        send: Where the answer goes.
+        max_body_bytes: How many bytes the body may have.
+
+    Attributes:
+        refusal: Why the request is refused whatever it asks; None if it is not.
+        may_have_body: Whether anything announces a body.
+        began: Whether the answer has begun.
+        ended_at: When it ended, on the clock of `arrived_at`.
+        status: Status of the answer.
+        expired: Whether the time for the request is over.
+        client_left: Whether the client has gone before its body was complete.
+    """
+
+    # What is true of most requests stands here once, which costs none of them anything.
+    refusal: Problem | None = None
+    began = False
+    ended_at: float | None = None
+    expired = False
+    client_left = False
+    body_was_late = False
+    status = catalogue.INTERNAL_ERROR.status
+    is_head = False
+    _declared_bytes = 0
+    _awaits_body = False
+    _body: bytes | None = None
+    _received_bytes = 0
+    _plain_refusal: Message | None = None
+    _plain_text = b""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self.arrived_at = self.started_at = perf_counter()
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._max_body_bytes = max_body_bytes
+        self._task = current_task()
+        self.may_have_body = scope["http_version"] not in _ANNOUNCING_BODIES
+        self.identity = self._read_headers(scope["headers"])
+        self._has_whole_body = not self.may_have_body
+        if self._declared_bytes > max_body_bytes:
+            self.refusal = TOO_LARGE
+        elif len(scope["headers"]) > MOST_HEADERS:
+            self.refusal = _TOO_MANY_HEADERS
+        elif len(scope["query_string"]) > LONGEST_QUERY:
+            self.refusal = _QUERY_TOO_LONG
+
+    def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> RequestIdentity:
+        """Learn what the headers say of the body, and who the request is."""
+        given_id = given_trace = None
+        for name, value in headers:
+            if name in _READ_HEADERS:
+                # A header that comes twice says nothing for certain; the empty value is refused.
+                if name == b"x-request-id":
+                    given_id = value if given_id is None else b""
+                elif name == b"traceparent":
+                    given_trace = value if given_trace is None else b""
+                else:
+                    self._read_header_of_body(name, value)
+        if given_id is None and given_trace is None:
+            return new_identity()
+        return identify(given_id, given_trace)
+
+    def _read_header_of_body(self, name: bytes, value: bytes) -> None:
+        if name == b"content-encoding":
+            if value.strip().lower() not in (b"", b"identity"):
+                self.refusal = _UNKNOWN_ENCODING
+            return
+        self.may_have_body = True
+        if name == b"content-length":
+            self._declared_bytes = max(self._declared_bytes, _whole_number(value))
+
+    async def receive_body(self) -> bool:
+        """Wait for the body, or for as much of it as may be kept.
+
+        Returns:
+            Whether the request may begin; not if its client has gone.
+
+        Raises:
+            HTTPException: The body is larger than it may be.
+        """
+        pieces = []
+        while not self._has_whole_body and self._received_bytes < LARGEST_UNFINISHED_BODY:
+            message = await self._receive_piece()
+            if self.client_left:
+                self.status = CLIENT_CLOSED_REQUEST
+                return False
+            pieces.append(message.get("body", b""))
+        self._body = b"".join(pieces)
+        self.started_at = perf_counter()
+        return True
+
+    async def receive(self) -> Message:
+        """What the application receives a body by."""
+        if self._body is None:
+            return await self._receive_piece()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": not self._has_whole_body}
+
+    async def _receive_piece(self) -> Message:
+        self._awaits_body = not self._has_whole_body
+        try:
+            message = await self._receive()
+        finally:
+            self._awaits_body = False
+        if message["type"] == "http.disconnect":
+            self.client_left = not self._has_whole_body
+            return message
+        self._has_whole_body = not message.get("more_body")
+        self._received_bytes += len(message.get("body", b""))
+        if self._received_bytes > self._max_body_bytes:
+            raise HTTPException(catalogue.BODY_TOO_LARGE.status, headers=CLOSE_CONNECTION)
+        return message
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application sends by. Not a coroutine of its own, to save its price."""
+        if message["type"] != "http.response.start":
+            if self._plain_refusal is not None:
+                return self._replace(self._plain_refusal, message)
+            if self.is_head:
+                return self._end_head()
+            if not message.get("more_body"):
+                self.ended_at = perf_counter()
+            return self._send(message)
+        headers = message.get("headers", ())
+        self.status = message["status"]
+        if self.status >= _FIRST_ERROR_STATUS and _is_plain_text(headers):
+            self._plain_refusal = message
+            return _nothing()
+        message["headers"] = protected([*headers, *self.identity[2]])
+        self.began = True
+        return self._send(message)
+
+    def _end_head(self) -> Awaitable[None]:
+        """End an answer after its headers, once; the application may go on with the body."""
+        if self.ended_at is not None:
+            return _nothing()
+        self.ended_at = perf_counter()
+        return self._send({"type": "http.response.body"})
+
+    async def _replace(self, refusal: Message, message: Message) -> None:
+        """Answer with a problem once the whole text is known with which the framework refused."""
+        self._plain_text += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        text = self._plain_text.decode("utf-8", "replace")
+        response = problem_from_refusal(refusal["status"], text).response(self.scope)
+        response.raw_headers += _without_content(refusal["headers"])
+        self._plain_refusal = None
+        await response(self.scope, self._receive, self.send)
+
+    def expire(self) -> None:
+        """Interrupt the request, because its time is over; only the first call has an effect."""
+        if self.expired:
+            return
+        self.expired = True
+        self.body_was_late = self._awaits_body
+        if self._task is not None:
+            self._task.cancel()
+
+    def survives_cancellation(self) -> bool:
+        """Whether a request that was cancelled can be answered, because nothing else ends its task.
+
+        It can if its time is over, or if the server cancelled it at the end of the drain.
+        """
+        task = self._task
+        if task is None or not (self.expired or (is_draining() and task.cancelling())):
+            return False
+        left = task.uncancel()
+        while left and is_draining():
+            left = task.uncancel()
+        return not left
+
+
+def _whole_number(digits: bytes) -> int:
+    # Servers refuse other values; where one does not, the bytes are counted as they come.
+    if not digits.isdigit():
+        return 0
+    return int((digits.lstrip(b"0") or b"0")[: _LONGEST_LENGTH_DIGITS + 1])
+
+
+def _is_plain_text(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(n.lower() == b"content-type" and v.startswith(b"text/plain") for n, v in headers)
+
+
+def _without_content(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers that apply to the problem, too: those that do not describe the old body."""
+    return [(n, v) for n, v in headers if not n.lower().startswith(b"content-")]
+
+
+async def _nothing() -> None:
+    """Send nothing yet."""

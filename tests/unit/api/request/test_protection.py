@@ -1,0 +1,39 @@
+"""The headers that protect browsers."""
+
+from example_service.api.request.protection import protected
+
+
+def names_and_policy(*headers: tuple[bytes, bytes]) -> tuple[list[bytes], bytes]:
+    """The names of a response's headers in the end, and its one policy."""
+    complete = protected(list(headers))
+    (policy,) = [value for name, value in complete if name == b"content-security-policy"]
+    return sorted(name for name, _ in complete), policy
+
+
+def test_data_may_do_nothing() -> None:
+    """Neither load nor run anything, nor be framed."""
+    names, policy = names_and_policy((b"content-type", b"application/json"))
+
+    assert names == [b"content-security-policy", b"content-type", b"x-content-type-options"]
+    assert b"default-src 'none'" in policy
+    assert b"frame-ancestors 'none'" in policy
+
+
+def test_a_page_may_load_what_it_needs() -> None:
+    """Unless it says itself what that is; nothing may frame it."""
+    _, policy = names_and_policy((b"content-type", b"text/html; charset=utf-8"))
+
+    assert b"default-src" not in policy
+    assert b"frame-ancestors 'none'" in policy
+
+
+def test_a_response_keeps_its_own_headers() -> None:
+    """Each of them is there once."""
+    names, policy = names_and_policy(
+        (b"content-security-policy", b"default-src 'self'"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-type", b"text/html"),
+    )
+
+    assert names == [b"content-security-policy", b"content-type", b"x-content-type-options"]
+    assert policy == b"default-src 'self'"
