@@ -33,10 +33,7 @@ from example_service.migrations import schema_fault
 from example_service.payments.domain import PAYMENTS
 from example_service.sandbox.domain import SANDBOX
 
-DOMAINS: Final[tuple[Domain, ...]] = (
-    PAYMENTS,
-    SANDBOX,
-)
+DOMAINS: Final[tuple[Domain, ...]] = (PAYMENTS, SANDBOX)
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 _CORS_REQUEST_HEADERS = (

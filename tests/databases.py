@@ -74,8 +74,8 @@ class PostgresDatabases:
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = 'migrated'"
         )
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        self._execute(f"TRUNCATE {tables}", self._migrated)
+        if tables := ", ".join(table.name for table in Base.metadata.sorted_tables):
+            self._execute(f"TRUNCATE {tables}", self._migrated)
         return self._migrated
 
     def _url(self, name: str) -> str:

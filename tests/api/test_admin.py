@@ -177,7 +177,7 @@ async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/unknown-circuit-breaker"
     assert breaker.name not in response.text
-    assert "payment" not in response.text
+    assert "database" not in response.text
     assert "nobody" not in circuit_breaker_registry
 
 
@@ -383,7 +383,7 @@ async def test_breakers_are_listed_with_their_modes(
     assert (body["workers"], body["silent_workers"]) == ([os.getpid()], [])
     assert set(body["breakers"]) == {one.name for one in circuit_breaker_registry}
     assert body["breakers"]["shop"]["mode"]["name"] == "shadow"
-    assert "mode" not in body["breakers"]["payment"]
+    assert "mode" not in body["breakers"]["database"]
     line = logged(log_lines)
     assert (line["event"], line["client"]) == ("circuit breakers listed", "192.0.2.1")
     assert (await client.get("/admin/circuit-breakers")).status_code == 401

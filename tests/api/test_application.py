@@ -10,8 +10,8 @@ import example_service.main
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import Settings
 from example_service.core.settings.model import CircuitBreakerSettings, HTTPSettings
+from example_service.infra.database.database import database_breaker
 from example_service.main import create_app
-from example_service.payments.provider import payment_breaker
 from tests.application import LogLines, Serve
 
 
@@ -21,19 +21,20 @@ def paths(app: FastAPI) -> set[str]:
 
 
 async def test_settings_reach_the_breakers(serve: Serve) -> None:
-    """`CIRCUIT_BREAKERS__PAYMENT__…` decides, and monitoring shows the breaker at once."""
-    breakers = {"payment": CircuitBreakerSettings(failure_threshold=2, recovery_timeout=7.5)}
+    """`CIRCUIT_BREAKERS__DATABASE__…` decides, and monitoring shows the breaker at once."""
+    breakers = {"database": CircuitBreakerSettings(failure_threshold=2, recovery_timeout=7.5)}
     client = await serve(create_app(Settings(environment="test", circuit_breakers=breakers)))
-    assert (payment_breaker().failure_threshold, payment_breaker().recovery_timeout) == (2, 7.5)
-    assert "payment" in (await client.get("/health/circuit-breakers")).json()["breakers"]
+    breaker = database_breaker()
+    assert (breaker.failure_threshold, breaker.recovery_timeout) == (2, 7.5)
+    assert "database" in (await client.get("/health/circuit-breakers")).json()["breakers"]
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless they are passed in."""
     monkeypatch.setenv("ENVIRONMENT", "test")
-    monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "4")
+    monkeypatch.setenv("CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD", "4")
     create_app()
-    assert payment_breaker().failure_threshold == 4
+    assert database_breaker().failure_threshold == 4
 
 
 def test_unusable_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,12 +59,6 @@ def test_the_application_for_servers_is_made_when_asked_for(
     with pytest.raises(AttributeError, match="has no attribute 'other'"):
         _ = module.other
     del module.app
-
-
-def test_the_sandbox_is_for_development_only() -> None:
-    """Elsewhere its switch does not exist."""
-    assert "/sandbox/mode" in paths(create_app(Settings(environment="development")))
-    assert "/sandbox/mode" not in paths(create_app(Settings(environment="test")))
 
 
 async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() -> None:

@@ -19,11 +19,10 @@ from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings, CircuitBreakerSettings
 from example_service.infra.database.database import database_breaker
 from example_service.infra.readiness import Check, Readiness
-from example_service.infra.resilience import CircuitBreaker
+from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened
 from example_service.main import create_app
 from example_service.migrations import upgrade
-from example_service.payments.provider import payment_breaker
 from tests.application import LogLines, Serve
 
 TOKEN = "a-token-of-more-than-sixteen"
@@ -44,7 +43,7 @@ def app() -> FastAPI:
         Settings(
             environment="test",
             admin=AdminSettings(token=SecretStr(TOKEN)),
-            circuit_breakers={"payment": CircuitBreakerSettings(critical=True)},
+            circuit_breakers={"search": CircuitBreakerSettings(critical=True)},
         )
     )
 
@@ -153,12 +152,12 @@ async def test_an_open_critical_circuit_makes_the_service_unready(
     client: httpx.AsyncClient, log_lines: LogLines
 ) -> None:
     """The reasons are in the log and for the administration, and for nobody else."""
-    await open_circuit(payment_breaker())
+    await open_circuit(circuit_breaker_registry.get_or_create("search"))
     response = await client.get("/health/ready")
     assert response.status_code == 503
-    assert "payment" not in response.text
+    assert "search" not in response.text
     authorised = await client.get("/health/ready", headers=AUTHORISED)
-    reasons = {"critical circuit breakers": "open: payment"}
+    reasons = {"critical circuit breakers": "open: search"}
     assert authorised.json()["reasons"] == reasons
     (line,) = [line for line in log_lines() if line["event"] == "readiness changed"]
     assert line["faults"] == reasons
@@ -171,7 +170,7 @@ async def test_an_open_circuit_that_is_not_critical_leaves_the_service_ready(
 ) -> None:
     """A failing dependency does not take every instance out of the balancer."""
     client = await serve(create_app(Settings(environment="test")))
-    await open_circuit(payment_breaker())
+    await open_circuit(circuit_breaker_registry.get_or_create("search"))
     assert (await client.get("/health/ready")).status_code == 200
     assert (await client.get("/health/live")).status_code == 200
 
@@ -205,7 +204,7 @@ async def test_breakers_are_shown_with_their_metrics(client: httpx.AsyncClient) 
     body = (await client.get("/health/circuit-breakers")).json()
     assert body["status"] == "healthy"
     assert body["breakers"]["of_this_test"] == breaker.get_metrics()
-    assert body["breakers"]["payment"]["state"] == "closed"
+    assert body["breakers"]["database"]["state"] == "closed"
 
 
 async def test_the_reason_and_the_mode_are_shown_while_they_hold(

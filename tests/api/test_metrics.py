@@ -13,14 +13,12 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
-from example_service.payments.settings import PaymentProviderSettings
 
 
 @pytest.fixture
 def app() -> FastAPI:
     """The application as it is run."""
-    provider = PaymentProviderSettings(base_url="https://provider.test")
-    return create_app(Settings(environment="test", payment_provider=provider))
+    return create_app(Settings(environment="test"))
 
 
 @pytest.fixture
@@ -52,7 +50,7 @@ async def test_breakers_and_requests_are_shown(client: httpx.AsyncClient) -> Non
 
     assert response.status_code == 200
     shown = figures(response.text)
-    for name in (breaker.name, "payment"):
+    for name in (breaker.name, "database"):
         assert shown["circuit_breaker_state", frozenset({("name", name)})] == 0
     assert shown["http_requests_in_flight", frozenset()] >= 1
 

@@ -51,7 +51,7 @@ async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) 
     """One schema, the right media type, and no error in another form."""
     found = operations(document)
     assert "post /admin/circuit-breakers/{name}/reset" in found
-    assert "put /sandbox/mode" in found
+    assert "get /health/ready" in found
     for operation in found.values():
         errors = {s: r for s, r in operation["responses"].items() if int(s) >= 400}
         assert {"400", "500", "503", "504"} <= set(errors)
@@ -72,9 +72,10 @@ async def test_the_frameworks_own_shape_is_gone(document: dict[str, Any]) -> Non
 async def test_operations_document_what_their_input_can_do(document: dict[str, Any]) -> None:
     """A body can be malformed, slow or large; parameters can be wrong; no input, no 422."""
     found = operations(document)
-    assert {"malformed-json", "invalid-host"} == slugs(found["put /sandbox/mode"], 400)
-    assert {"body-too-slow"} == slugs(found["put /sandbox/mode"], 408)
-    assert {"body-too-large"} == slugs(found["put /sandbox/mode"], 413)
+    shadowing = "post /admin/circuit-breakers/{name}/shadow"
+    assert {"malformed-json", "invalid-host"} == slugs(found[shadowing], 400)
+    assert {"body-too-slow"} == slugs(found[shadowing], 408)
+    assert {"body-too-large"} == slugs(found[shadowing], 413)
     assert {"validation-failed"} == slugs(found["get /problems/{slug}"], 422)
     assert not {"408", "413", "422"} & set(found["get /health/live"]["responses"])
     assert {"not-ready", "overloaded"} == slugs(found["get /health/ready"], 503)

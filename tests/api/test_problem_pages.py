@@ -29,11 +29,6 @@ async def test_every_type_is_listed_and_explained(client: httpx.AsyncClient) -> 
         assert set(each) == {"type", "title", "status", "meaning", "cause", "what_to_do"}
 
 
-async def test_types_of_the_domain_are_among_them(client: httpx.AsyncClient) -> None:
-    """A domain's problems are explained like those of the service."""
-    assert (await client.get("/problems/unknown-currency")).status_code == 200
-
-
 @pytest.mark.parametrize("path", ["/problems", "/problems/overloaded"])
 async def test_browsers_get_a_page(client: httpx.AsyncClient, path: str) -> None:
     """A person who clicks gets something to read; caches know that there are two forms."""

@@ -200,3 +200,8 @@ async def test_each_problem_of_the_route_is_explained(client: httpx.AsyncClient)
         "unknown-currency",
     ):
         assert (await client.get(f"/problems/{slug}")).status_code == 200
+
+
+async def test_problems_of_the_domain_have_pages(client: httpx.AsyncClient) -> None:
+    """They are explained like those of the service."""
+    assert (await client.get("/problems/unknown-currency")).status_code == 200

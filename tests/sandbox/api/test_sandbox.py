@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import respx
 from example_service.core.settings import Settings
 from example_service.main import create_app
 from example_service.sandbox.settings import SandboxSettings
+from tests.application import Serve
 
 CONTROL_URL = "http://control.test"
 FAILING = {"mode": "failing", "latency_seconds": None, "failure_rate": None, "seed": None}
@@ -119,3 +121,16 @@ async def test_outside_development_the_routes_do_not_exist() -> None:
         response = await client.put("/sandbox/mode", json={"mode": "failing"})
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/not-found"
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"), [("development", "no-sandbox"), ("test", "not-found")]
+)
+async def test_the_switch_is_for_development_only(
+    serve: Serve, environment: Literal["development", "test"], problem: str
+) -> None:
+    """Elsewhere the path does not exist."""
+    client = await serve(create_app(Settings(environment=environment)))
+    response = await client.get("/sandbox/mode")
+    assert response.status_code == 404
+    assert response.json()["type"] == f"/problems/{problem}"

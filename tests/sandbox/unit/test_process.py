@@ -12,7 +12,7 @@ from example_service.core.settings import Settings
 from example_service.payments.settings import PaymentProviderSettings
 from example_service.sandbox.domain import SANDBOX
 from example_service.sandbox.process import sandbox_if_needed
-from example_service.sandbox.settings import SandboxSettings
+from example_service.sandbox.settings import SandboxSettings, WithSandbox
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +100,12 @@ def test_only_development_has_a_sandbox(environment: str) -> None:
     """Elsewhere the service has neither its process nor its routes."""
     assert not SANDBOX.is_enabled(Settings(environment=environment))
     assert SANDBOX.is_enabled(Settings())
+
+
+def test_the_sandbox_has_no_place_in_production() -> None:
+    """Its switch is refused even beside a real provider."""
+    sandbox = SandboxSettings(control_url="http://127.0.0.1:9000")
+
+    refused = WithSandbox(sandbox=sandbox).domain_problems()
+
+    assert [problem.variable for problem in refused] == ["SANDBOX__CONTROL_URL"]

@@ -5,7 +5,7 @@ import io
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import pytest
 from example_service.cli.doctor import doctor
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import load_settings
+from example_service.domain import Domain, Upstream
+from example_service.infra.database.database import Database
 from example_service.migrations import upgrade
 
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
@@ -40,8 +42,12 @@ def upstream() -> Iterator[str]:
     server.server_close()
 
 
-def examine(monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[int, str]:
-    """The doctor's exit status and report with these variables set."""
+def examine(
+    monkeypatch: pytest.MonkeyPatch, upstreams: Sequence[Upstream] = (), **variables: str
+) -> tuple[int, str]:
+    """The doctor's exit status and report with these variables set, and these upstreams."""
+    domain = Domain(name="shop", upstreams=lambda _: upstreams)
+    monkeypatch.setattr("example_service.cli.doctor.enabled_domains", lambda _: [domain])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     report = io.StringIO()
@@ -59,10 +65,8 @@ def test_every_setting_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch)
     status, report = examine(monkeypatch, PORT="8080", HOST="a\tb", ADMIN__TOKEN=TOKEN)
 
     assert status == 0
-    recovery = "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT"
     assert row(report, "PORT") == ["PORT", "8080", "environment"]
     assert row(report, "WORKERS") == ["WORKERS", "1", "default"]
-    assert row(report, recovery) == [recovery, "5.0", "default"]
     assert row(report, "HOST") == ["HOST", r"'a\tb'", "environment"]
 
 
@@ -77,13 +81,12 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_production_would_refuse_is_no_fault_in_development(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is told for information, and the sandbox counts as a provider."""
+    """It is shown for information."""
     status, report = examine(monkeypatch)
 
     assert status == 0
     assert "Production would refuse" in report
     assert "Faults" not in report
-    assert "the sandbox" in report
     assert report.endswith("Nothing is wrong.\n")
 
 
@@ -145,6 +148,11 @@ def test_a_schema_that_is_behind_is_a_fault(
     file = tmp_path / "empty.sqlite3"
     file.touch()
 
+    async def behind(_: Database) -> str:
+        return "the schema is behind; run `example-service migrate`"
+
+    monkeypatch.setattr("example_service.cli.doctor.schema_fault", behind)
+
     status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{file}")
 
     assert status == 1
@@ -167,7 +175,7 @@ def test_a_database_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.Monkey
 
 def test_a_provider_that_answers_is_well(monkeypatch: pytest.MonkeyPatch, upstream: str) -> None:
     """Any answer will do, for the base URL need not be a page."""
-    status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=upstream)
+    status, report = examine(monkeypatch, upstreams=[Upstream("shop", upstream)])
 
     assert status == 0
     assert f"{upstream.removeprefix('http://')} answers" in report
@@ -178,7 +186,7 @@ def test_a_provider_that_refuses_connections_is_a_fault(monkeypatch: pytest.Monk
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
 
-    status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=url)
+    status, report = examine(monkeypatch, upstreams=[Upstream("shop", url)])
 
     assert status == 1
     assert "refused" in report
@@ -189,15 +197,20 @@ def test_a_provider_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("example_service.cli.doctor.UPSTREAM_LIMIT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-        status, report = examine(monkeypatch, PAYMENT_PROVIDER__BASE_URL=url)
+        status, report = examine(monkeypatch, upstreams=[Upstream("shop", url)])
 
     assert status == 1
     assert "127.0.0.1" in report
 
 
-def test_no_provider_is_needed_under_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests bring their own."""
-    status, report = examine(monkeypatch, ENVIRONMENT="test")
+@pytest.mark.parametrize(("is_needed", "expected"), [(True, 1), (False, 0)])
+def test_an_upstream_without_a_url_is_a_fault_where_it_is_needed(
+    is_needed: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The domain says whether it is, and what is used instead."""
+    missing = Upstream("shop", None, without_url="the corner shop", is_needed=is_needed)
 
-    assert status == 0
-    assert "payment provider  not set" in report
+    status, report = examine(monkeypatch, upstreams=[missing])
+
+    assert status == expected
+    assert "shop  the corner shop" in report

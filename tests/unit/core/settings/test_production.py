@@ -5,33 +5,29 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from example_service.core.settings import Settings
 from example_service.core.settings.model import (
     AdminSettings,
     DashboardSettings,
     HTTPSettings,
-    LimitSettings,
+    ServiceSettings,
 )
 from example_service.core.settings.production import production_problems
-from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
-from example_service.sandbox.settings import SandboxSettings
 
 GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"
 
 
-def settings_with(**changes: Any) -> Settings:
+def settings_with(**changes: Any) -> ServiceSettings:
     """Settings that are fit for production, but for the changes."""
     fit: dict[str, Any] = {
         "environment": "production",
         "database_url": SecretStr(GOOD_DATABASE),
-        "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
         "http": HTTPSettings(allowed_hosts=["api.shop.com", "*.shop.com"]),
     }
-    return Settings(**(fit | changes))
+    return ServiceSettings(**(fit | changes))
 
 
-def refused(settings: Settings) -> list[str]:
+def refused(settings: ServiceSettings) -> list[str]:
     """The variables that are refused."""
     return [problem.variable for problem in production_problems(settings)]
 
@@ -46,41 +42,6 @@ def test_fit_settings_pass() -> None:
             trusted_proxies=["*"],
         ),
     )
-
-    assert refused(settings) == []
-
-
-@pytest.mark.parametrize(
-    ("base_url", "reason"),
-    [
-        (None, "not set"),
-        ("http://api.payment-provider.com", "https://"),
-        ("https://localhost:8443", "this machine"),
-        ("https://sandbox.localhost", "this machine"),
-        ("http://127.0.0.1:9000", "this machine"),
-        ("https://[::1]:9000", "this machine"),
-        ("https://0.0.0.0", "this machine"),
-        ("https://sandbox.payment-provider.com", "sandbox"),
-        ("https://api-sandbox.payment-provider.com/v1", "sandbox"),
-    ],
-)
-def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
-    """No provider, one without encryption, and one that charges nobody are refused."""
-    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
-
-    (problem,) = production_problems(settings)
-
-    assert problem.variable == "PAYMENT_PROVIDER__BASE_URL"
-    assert reason in problem.problem
-
-
-@pytest.mark.parametrize(
-    "base_url",
-    ["https://10.1.2.3:8443", "https://api.sandboxes-and-toys.com", "https://pay.com/sandbox-team"],
-)
-def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
-    """A private network, another word and a path are no sandbox."""
-    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
 
     assert refused(settings) == []
 
@@ -108,27 +69,6 @@ def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
 def test_a_database_without_a_password_passes() -> None:
     """Sockets, certificates and trusted networks need none."""
     assert refused(settings_with(database_url=SecretStr("postgresql://shop@db/shop"))) == []
-
-
-def test_a_payment_is_held_for_longer_than_the_provider_may_take() -> None:
-    """Otherwise a second worker would ask while the first still waits for the answer."""
-    settings = settings_with(payments=PaymentSettings(claim_seconds=3.0))
-
-    assert refused(settings) == ["PAYMENTS__CLAIM_SECONDS"]
-
-
-def test_the_provider_must_be_given_up_before_the_request_is() -> None:
-    """Otherwise its hanging would look like the client's cancellation, and open no circuit."""
-    settings = settings_with(limits=LimitSettings(request_timeout_seconds=2.0))
-
-    assert refused(settings) == ["PAYMENT_PROVIDER__TIMEOUT_SECONDS"]
-
-
-def test_the_sandbox_has_no_place_in_production() -> None:
-    """Its switches are refused even beside a real provider."""
-    sandbox = SandboxSettings(control_url="http://127.0.0.1:9000")
-
-    assert refused(settings_with(sandbox=sandbox)) == ["SANDBOX__CONTROL_URL"]
 
 
 def test_any_host_and_any_origin_are_refused() -> None:
@@ -163,8 +103,8 @@ def test_pages_are_off_in_production_unless_given(
     page: str, given: dict[str, bool], enabled: bool
 ) -> None:
     """Elsewhere they are on."""
-    production = Settings.model_validate({"environment": "production", page: given})
-    development = Settings.model_validate({"environment": "development"})
+    production = ServiceSettings.model_validate({"environment": "production", page: given})
+    development = ServiceSettings.model_validate({"environment": "development"})
 
     assert getattr(production, page).enabled is enabled
     assert getattr(development, page).enabled is True

@@ -60,7 +60,7 @@ class TestSQLite:
         first = create_engine(sqlite_settings)
         second = create_engine(changed(sqlite_settings, statement_timeout_seconds=0.01))
         async with first.begin() as connection:
-            await connection.execute(text("SELECT * FROM payments"))
+            await connection.execute(text("SELECT * FROM sqlite_master"))
             with pytest.raises(OperationalError, match="database is locked"):
                 await answer(second, "SELECT 1")
         assert await answer(second, "SELECT 1") == 1

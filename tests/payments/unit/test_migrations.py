@@ -360,12 +360,3 @@ class TestScripts:
         """Migrations may look at what is there."""
         with pytest.raises(SystemExit, match="leave --sql out"):
             command.upgrade(alembic_config(), "head", sql=True)
-
-    async def test_a_service_without_migrations_has_nothing_to_do(
-        self, tmp_path: Path, use_package: Callable[[Path], None], empty_database: Settings
-    ) -> None:
-        """That is so after its last domain was deleted: an empty database will do."""
-        use_package(tmp_path)
-
-        assert await upgrade(empty_database) == (frozenset(), frozenset())
-        assert await fault(empty_database) is None

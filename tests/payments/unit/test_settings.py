@@ -1,0 +1,104 @@
+"""The settings of payments: their defaults, and what production refuses."""
+
+from typing import Any
+
+import pytest
+
+from example_service.core.settings import Settings, load_settings
+from example_service.core.settings.model import CircuitBreakerSettings, LimitSettings
+from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
+
+
+def settings_with(**changes: Any) -> Settings:
+    """Settings that are fit for production, but for the changes."""
+    fit: dict[str, Any] = {
+        "environment": "production",
+        "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
+    }
+    return Settings(**(fit | changes))
+
+
+def refused(settings: Settings) -> list[str]:
+    """The variables that are refused because of a domain."""
+    return [problem.variable for problem in settings.domain_problems()]
+
+
+def test_a_real_provider_is_all_that_production_needs() -> None:
+    """Everything else has a default that is safe there."""
+    assert refused(settings_with()) == []
+
+
+@pytest.mark.parametrize(
+    ("base_url", "reason"),
+    [
+        (None, "not set"),
+        ("http://api.payment-provider.com", "https://"),
+        ("https://localhost:8443", "this machine"),
+        ("https://sandbox.localhost", "this machine"),
+        ("http://127.0.0.1:9000", "this machine"),
+        ("https://[::1]:9000", "this machine"),
+        ("https://0.0.0.0", "this machine"),
+        ("https://sandbox.payment-provider.com", "sandbox"),
+        ("https://api-sandbox.payment-provider.com/v1", "sandbox"),
+    ],
+)
+def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
+    """No provider, one without encryption, and one that charges nobody are refused."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    (problem,) = settings.domain_problems()
+
+    assert problem.variable == "PAYMENT_PROVIDER__BASE_URL"
+    assert reason in problem.problem
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["https://10.1.2.3:8443", "https://api.sandboxes-and-toys.com", "https://pay.com/sandbox-team"],
+)
+def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
+    """A private network, another word and a path are no sandbox."""
+    settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
+
+    assert refused(settings) == []
+
+
+def test_a_payment_is_held_for_longer_than_the_provider_may_take() -> None:
+    """Otherwise a second worker would ask while the first still waits for the answer."""
+    settings = settings_with(payments=PaymentSettings(claim_seconds=3.0))
+
+    assert refused(settings) == ["PAYMENTS__CLAIM_SECONDS"]
+
+
+def test_the_provider_must_be_given_up_before_the_request_is() -> None:
+    """Otherwise its hanging would look like the client's cancellation, and open no circuit."""
+    settings = settings_with(limits=LimitSettings(request_timeout_seconds=2.0))
+
+    assert refused(settings) == ["PAYMENT_PROVIDER__TIMEOUT_SECONDS"]
+
+
+def test_the_payment_breaker_recovers_quickly_in_development_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The demonstration does not take a minute, and nothing else is changed by it."""
+    monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "3")
+
+    payment = load_settings().circuit_breakers["payment"]
+
+    assert payment.parameters() == {"failure_threshold": 3, "recovery_timeout": 5.0}
+    assert Settings(environment="test").circuit_breakers["payment"].recovery_timeout is None
+    assert Settings(environment="production").circuit_breakers["payment"].recovery_timeout is None
+
+
+def test_a_given_recovery_timeout_stays_in_development() -> None:
+    """The quick demonstration is a default."""
+    given = {"payment": CircuitBreakerSettings(recovery_timeout=30.0)}
+
+    assert Settings(circuit_breakers=given).circuit_breakers == given
+
+
+def test_no_worker_finishes_payments_under_test_unless_told_to() -> None:
+    """What a test looks at does not change behind its back."""
+    assert Settings().payments.worker
+    assert not Settings(environment="test").payments.worker
+    assert Settings(environment="test", payments=PaymentSettings(worker=True)).payments.worker
