@@ -17,6 +17,8 @@ from example_service.api.dependencies import OpenDatabase
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.database import DATABASE_PROBLEMS
 from example_service.api.problems.openapi import problem_responses
+from example_service.api.request.query import PlainInteger
+from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
     LONGEST_IDEMPOTENCY_KEY,
@@ -35,7 +37,11 @@ from example_service.payments.problems import (
 from example_service.payments.repository import PaymentRepository
 from example_service.payments.service import utc_now
 
-router = APIRouter(prefix="/api/v1/payments", tags=["payments"])
+router = APIRouter(
+    prefix="/api/v1/payments",
+    tags=["payments"],
+    route_class=StrictJSONRoute,
+)
 
 _KEY_HEADER: Final = "Idempotency-Key"
 _STANDARD_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -173,7 +179,7 @@ async def create_payment(
 )
 async def list_payments(
     database: OpenDatabase,
-    limit: Annotated[int, Query(ge=1, le=100, description="Payments on one page.")] = 20,
+    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="Payments on one page.")] = 20,
     cursor: Annotated[
         PaymentId | None,
         Query(description="`next_cursor` of the page before; none for the newest."),

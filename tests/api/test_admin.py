@@ -323,8 +323,6 @@ async def test_a_mode_is_set_on_all_breakers_of_a_name(
         {"reason": "fine", "seconds": "60"},
         {"reason": "fine", "seconds": True},
         {"reason": "fine", "seconds": LONGEST_MODE_SECONDS + 1},
-        {"reason": "fine", "seconds": 1e400},
-        {"reason": "fine", "seconds": float("nan")},
         {"reason": "fine", "until": "noon"},
         [],
     ],

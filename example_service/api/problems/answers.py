@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from example_service.api.problems import catalogue
 from example_service.api.problems.catalogue import ProblemType
-from example_service.api.problems.validation import described
+from example_service.api.problems.validation import JSONError, described
 from example_service.api.route_table import allowed_methods
 from example_service.core import context
 from example_service.core.exceptions import CircuitBreakerOpenException
@@ -197,7 +197,8 @@ def _http_error(error: HTTPException, scope: Scope) -> Problem:
     if error.detail == _UNREADABLE_BODY and isinstance(
         error.__cause__, (ValueError, RecursionError)
     ):
-        return Problem(catalogue.MALFORMED_JSON, headers=headers)
+        fault = str(error.__cause__) if isinstance(error.__cause__, JSONError) else None
+        return Problem(catalogue.MALFORMED_JSON, fault, headers)
     detail: object = error.detail
     if isinstance(detail, str):
         return Problem(_type_of(error.status_code), _own_words(error.status_code, detail), headers)

@@ -43,6 +43,10 @@ _WITHHELD = "…"
 _WITHHELD_AT_THE_END = re.compile(rf"[,:]?(?: error:| got| not)? {_WITHHELD}$")
 
 
+class JSONError(ValueError):
+    """A body is not acceptable as JSON; the text says why, and repeats nothing of it."""
+
+
 def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """Describe validation errors for the client.
 

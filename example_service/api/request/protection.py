@@ -1,10 +1,11 @@
-"""The headers that protect a browser from what a response could make it do."""
+"""The headers that say what browsers and caches may not do with a response."""
 
 from typing import Final
 
 Header = tuple[bytes, bytes]
 
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+_NO_STORE: Final = (b"cache-control", b"no-store")
 _FOR_DATA: Final = (
     b"content-security-policy",
     b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -16,10 +17,12 @@ _FOR_PAGES: Final = (
 
 
 def protected(headers: list[Header]) -> list[Header]:
-    """Add the headers that a response lacks: `nosniff`, and a policy on what its content may do.
+    """Add the headers that a response lacks.
 
-    Data may do nothing. A page that sets its own `Content-Security-Policy` keeps it; any other may
-    load what it needs, and nothing may frame it.
+    - `Content-Security-Policy`: data may do nothing; a page may load what it needs, unless it sets
+      a stricter policy itself; neither may be framed.
+    - `Cache-Control: no-store`, unless the response says for how long it may be kept.
+    - `X-Content-Type-Options: nosniff`.
 
     Args:
         headers: The headers of a response, names in lower case. They are added to.
@@ -28,6 +31,7 @@ def protected(headers: list[Header]) -> list[Header]:
         The same list.
     """
     policy: Header | None = _FOR_DATA
+    no_store: Header | None = _NO_STORE
     nosniff: Header | None = _NOSNIFF
     for name, value in headers:
         if name == b"content-type":
@@ -35,10 +39,14 @@ def protected(headers: list[Header]) -> list[Header]:
                 policy = _FOR_PAGES
         elif name == b"content-security-policy":
             policy = None
+        elif name == b"cache-control":
+            no_store = None
         elif name == b"x-content-type-options":
             nosniff = None
     if policy is not None:
         headers.append(policy)
+    if no_store is not None:
+        headers.append(no_store)
     if nosniff is not None:
         headers.append(nosniff)
     return headers

@@ -1,5 +1,6 @@
 """Administration of circuit breakers; not there at all unless `ADMIN__TOKEN` is set."""
 
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeAlias
 
@@ -14,20 +15,34 @@ from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.openapi import problem_responses
+from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.infra.resilience import CircuitState, Mode, NamedMode
 from example_service.infra.resilience.validation import reason_error
 
+SHORTEST_MODE_SECONDS: Final = 0.001
 LONGEST_MODE_SECONDS: Final = 7 * 86_400
 """A mode that is to hold for longer is better ended by hand."""
+
+
+class _AdministratorsRoute(StrictJSONRoute):
+    """Checks the token before anything of a request is read; dependencies are solved after that."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_for_administrators(request: Request) -> Response:
+            await require_admin_token(request)
+            return await handle(request)
+
+        return handle_for_administrators
+
 
 router = APIRouter(
     prefix="/admin",
     tags=["administration"],
-    # The first only documents what the second demands.
-    dependencies=[
-        Depends(HTTPBearer(scheme_name="administration", auto_error=False)),
-        Depends(require_admin_token),
-    ],
+    # Only documents what the class of the routes demands.
+    dependencies=[Depends(HTTPBearer(scheme_name="administration", auto_error=False))],
+    route_class=_AdministratorsRoute,
     responses=problem_responses(catalogue.UNAUTHORIZED),
 )
 
@@ -75,7 +90,7 @@ class ModeOrder(BaseModel):
     )
     seconds: float | None = Field(
         None,
-        gt=0,
+        ge=SHORTEST_MODE_SECONDS,
         le=LONGEST_MODE_SECONDS,
         allow_inf_nan=False,
         description="How long the mode holds; null for until a reset.",

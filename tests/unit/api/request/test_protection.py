@@ -1,4 +1,4 @@
-"""The headers that protect browsers."""
+"""The headers that say what browsers and caches may not do."""
 
 from example_service.api.request.protection import protected
 
@@ -14,7 +14,12 @@ def test_data_may_do_nothing() -> None:
     """Neither load nor run anything, nor be framed."""
     names, policy = names_and_policy((b"content-type", b"application/json"))
 
-    assert names == [b"content-security-policy", b"content-type", b"x-content-type-options"]
+    assert names == [
+        b"cache-control",
+        b"content-security-policy",
+        b"content-type",
+        b"x-content-type-options",
+    ]
     assert b"default-src 'none'" in policy
     assert b"frame-ancestors 'none'" in policy
 
@@ -33,7 +38,13 @@ def test_a_response_keeps_its_own_headers() -> None:
         (b"content-security-policy", b"default-src 'self'"),
         (b"x-content-type-options", b"nosniff"),
         (b"content-type", b"text/html"),
+        (b"cache-control", b"max-age=60"),
     )
 
-    assert names == [b"content-security-policy", b"content-type", b"x-content-type-options"]
+    assert names == [
+        b"cache-control",
+        b"content-security-policy",
+        b"content-type",
+        b"x-content-type-options",
+    ]
     assert policy == b"default-src 'self'"

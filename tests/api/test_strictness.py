@@ -1,0 +1,116 @@
+"""What every route of the service has in common, whoever adds one."""
+
+import time
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from pydantic import SecretStr
+
+from example_service.api.request.strict_json import MOST_VALUES, StrictJSONRoute
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
+from example_service.main import create_app
+from tests.application import Serve
+
+TOKEN = "n3q8vZ-2xkLw0pTs5dRb"
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The whole service, with every router that it can have."""
+    return create_app(
+        Settings(environment="development", admin=AdminSettings(token=SecretStr(TOKEN)))
+    )
+
+
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
+    """A client of it."""
+    return await serve(app)
+
+
+def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:
+    """`APIRouter(route_class=StrictJSONRoute)`; a route that does not would take two amounts."""
+    routes = [one.original_route for one in iter_route_contexts(app.routes)]
+    with_body = [one for one in routes if isinstance(one, APIRoute) and one.body_field is not None]
+
+    assert with_body
+    assert [one.path for one in with_body if not isinstance(one, StrictJSONRoute)] == []
+
+
+@pytest.mark.parametrize("number", ["1_0", " 5 ", "5\r", "+5", "5.0", "\u0665", "", "0x5", "5e0"])
+async def test_numbers_in_queries_are_plain_digits(
+    number: str, app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    """In every operation that the document names."""
+    asked = 0
+    for path, operations in app.openapi()["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            if parameter["in"] == "query" and parameter["schema"].get("type") == "integer":
+                response = await client.get(path, params={parameter["name"]: number})
+                assert response.status_code == 422
+                asked += 1
+    assert asked
+
+
+async def test_the_token_is_checked_before_a_body_is_read(client: httpx.AsyncClient) -> None:
+    """Whatever the body is, a stranger learns nothing and costs nothing."""
+    path = "/admin/circuit-breakers/payment/shadow"
+    for content in (b"nonsense", b'{"reason": 1}', b"[" * 60_000):
+        response = await client.post(
+            path, content=content, headers={"Content-Type": "application/json"}
+        )
+        assert response.status_code == 401
+
+
+@pytest.mark.parametrize("seconds", [1e-300, 0, -1, 1e300])
+async def test_a_mode_lasts_for_a_time_that_can_be_measured(
+    seconds: float, client: httpx.AsyncClient
+) -> None:
+    """Neither for none nor for ages."""
+    response = await client.post(
+        "/admin/circuit-breakers/payment/shadow",
+        json={"reason": "A test.", "seconds": seconds},
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["location"] == ["body", "seconds"]
+
+
+async def test_a_member_that_is_there_twice_is_refused(client: httpx.AsyncClient) -> None:
+    """The problem says why; of two amounts none is charged."""
+    response = await client.post(
+        "/api/v1/payments",
+        content=b'{"amount": 1, "currency": "EUR", "customer_id": "c", "amount": 1000000}',
+        headers={"Content-Type": "application/json", "Idempotency-Key": "twice"},
+    )
+    assert (response.status_code, response.json()["type"]) == (400, "/problems/malformed-json")
+    assert response.json()["detail"] == "A member must not be there twice."
+
+
+async def test_garbage_is_refused_quickly(client: httpx.AsyncClient) -> None:
+    """As much of it as a body may hold."""
+    members = ",".join(f'"{number:x}":0' for number in range(MOST_VALUES))
+    start = time.perf_counter()
+    response = await client.post(
+        "/admin/circuit-breakers/payment/shadow",
+        content=f"{{{members}}}",
+        headers={"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"},
+    )
+    assert response.status_code == 422
+    assert time.perf_counter() - start < 0.2
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/nowhere", "/api/v1/payments?limit=x", "/docs", "/dashboard", "/"]
+)
+async def test_every_response_has_the_headers_that_protect_browsers(
+    path: str, client: httpx.AsyncClient
+) -> None:
+    """Answers, problems, pages and redirects."""
+    response = await client.get(path)
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["Cache-Control"]

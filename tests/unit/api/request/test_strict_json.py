@@ -1,0 +1,81 @@
+"""What JSON a body may be."""
+
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+
+from example_service.api.problems.validation import JSONError
+from example_service.api.request.strict_json import MOST_VALUES, parse_json
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        [],
+        None,
+        {"amount": 1, "more": [{"amount": 2}, {"amount": 3}]},
+        {"ä": "ä\u2028\U0001f600"},
+        {"text": "," * 5_000},
+        [0] * MOST_VALUES,
+    ],
+)
+def test_plain_json_is_what_it_was(value: Any) -> None:
+    """With escapes and without."""
+    assert parse_json(json.dumps(value).encode()) == value
+    assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"amount": 1, "amount": 2}',
+        b'{"amount": 1, "amount": 1}',
+        b'{"a": [{"b": {"c": 1, "c": 2}}]}',
+        b'{"amount": 1, "\\u0061mount": 2}',
+        b"NaN",
+        b'{"a": -Infinity}',
+        '{"a": "ä"}'.encode("latin-1"),
+        '{"a": 1}'.encode("utf-16"),
+        b'{"a": "\\ud800"}',
+        b'{"\\udfff": 1}',
+        b"[" + b"0," * MOST_VALUES + b"0]",
+        b'{"a":[' + b"[0,0]," * MOST_VALUES + b"0]}",
+        b"{" + b",".join(b'"%d":0' % number for number in range(MOST_VALUES + 1)) + b"}",
+    ],
+)
+def test_json_that_is_read_in_different_ways_is_refused(body: bytes) -> None:
+    """Or that is more than any model can use."""
+    with pytest.raises(JSONError):
+        parse_json(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xef\xbb\xbf{}", b"{'a': 1}", b'{"a": 1,}', b"01"])
+def test_what_is_no_json_is_refused(body: bytes) -> None:
+    """A byte order mark is no part of it."""
+    with pytest.raises(json.JSONDecodeError):
+        parse_json(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 65_000,
+        b"[" + b"0," * 32_000 + b"0]",
+        b"{" + b",".join(b'"%x":0' % number for number in range(6_000)) + b"}",
+        b'{"a":' * 10_000,
+        b'["' + b"\\u00e4" * 10_000 + b'"]',
+        b"9" * 65_000,
+    ],
+)
+def test_no_body_takes_long(body: bytes) -> None:
+    """Whatever is in it: the event loop serves others meanwhile."""
+    start = time.perf_counter()
+
+    with contextlib.suppress(ValueError, RecursionError):
+        parse_json(body)
+
+    assert time.perf_counter() - start < 0.1
