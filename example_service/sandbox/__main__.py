@@ -57,14 +57,15 @@ def _end_of_service() -> asyncio.Event:
     """Return an event that is set when this process is to end."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, ended.set)
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        # Whoever holds the other end decides. Ctrl-C reaches the whole process group, and the
-        # sandbox must outlive it for as long as its parent finishes what is in flight.
-        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        # The parent decides, by closing the pipe. Ctrl+C and systemd signal the whole group; the
+        # sandbox must outlive that until its parent has finished what is in flight.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: None)
         loop.add_reader(sys.stdin.fileno(), _read_until_end, sys.stdin.fileno(), ended)
     else:
-        loop.add_signal_handler(signal.SIGINT, ended.set)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
     return ended
 
 

@@ -32,6 +32,11 @@ STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 # What is cancelled at the end of the grace time gets this long to clean up, in seconds.
 CLEAN_UP_SECONDS: Final = 5.0
 
+# How often a process says that its event loop runs, in seconds.
+ALIVE_SECONDS: Final = 1.0
+
+_ECHO_SECONDS: Final = 0.03
+
 _BACKLOG = 2048
 
 # How much the system keeps for a connection in each direction, in bytes, apart from the process.
@@ -127,6 +132,18 @@ def _most_connections(settings: Settings) -> int:
     return min(settings.limits.max_connections, max(files - _OTHER_FILES, files // 2))
 
 
+def is_echo(first: tuple[int, float], second: tuple[int, float]) -> bool:
+    """Whether a second signal is the first one once more.
+
+    `timeout` signals its child, and then the whole process group with the child in it.
+
+    Args:
+        first: Its number, and when it came, in seconds.
+        second: The same of the one that came later.
+    """
+    return first[0] == second[0] and second[1] <= first[1] + _ECHO_SECONDS
+
+
 class DrainingServer(uvicorn.Server):
     """A server that says that it will stop before it does.
 
@@ -134,7 +151,9 @@ class DrainingServer(uvicorn.Server):
         config: What is served, and how.
         drain_seconds: Seconds between the first signal and the closing of the socket.
         on_started: Called once, when requests are being served.
+        on_alive: Called about once a second for as long as the event loop runs.
         stop_signals: Which signals stop it; all others among SIGINT and SIGTERM are ignored.
+        second_signal_ends: Whether the second signal ends the process at once.
         exit_now: Ends the process without any clean-up; takes the exit status.
     """
 
@@ -144,14 +163,19 @@ class DrainingServer(uvicorn.Server):
         *,
         drain_seconds: float,
         on_started: Callable[[], None],
+        on_alive: Callable[[], None] = lambda: None,
         stop_signals: frozenset[signal.Signals] = STOP_SIGNALS,
+        second_signal_ends: bool = True,
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__(config)
         self._drain_seconds = drain_seconds
         self._on_started = on_started
+        self._on_alive = on_alive
         self._stop_signals = stop_signals
+        self._second_signal_ends = second_signal_ends
         self._exit_now = exit_now
+        self._first_signal = (0, 0.0)
         self._drained_at: float | None = None
         self._last_resort: threading.Timer | None = None
 
@@ -169,6 +193,11 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_started()
+            self._report_life()
+
+    def _report_life(self) -> None:
+        self._on_alive()
+        asyncio.get_running_loop().call_later(ALIVE_SECONDS, self._report_life)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Begin the drain at the first signal; end the process at the second.
@@ -178,10 +207,14 @@ class DrainingServer(uvicorn.Server):
         """
         if sig not in self._stop_signals:
             return
+        now = time.monotonic()
         if self._drained_at is not None:
-            self._exit_now(128 + sig)
+            if self._second_signal_ends and not is_echo(self._first_signal, (sig, now)):
+                self._exit_now(128 + sig)
+            return
         begin_draining()
-        self._drained_at = time.monotonic() + self._drain_seconds
+        self._first_signal = (sig, now)
+        self._drained_at = now + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         """Check the connections once a second, and whether it is time to close the socket.

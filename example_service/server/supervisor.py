@@ -2,9 +2,11 @@
 
 uvicorn has a supervisor, too; it cannot be given another server than its own, waits without a limit
 for workers that do not end, and leaves the socket open behind them. This one starts the workers,
-replaces any that dies, hands the first signal on to all of them and ends them at the second.
+replaces any that dies or does not respond, hands the first signal on to all of them and ends them
+at the second. A signal that reaches the whole process group drains each worker once, too.
 """
 
+import contextlib
 import logging
 import math
 import multiprocessing
@@ -33,6 +35,7 @@ from example_service.server.process import (
     CLEAN_UP_SECONDS,
     STOP_SIGNALS,
     DrainingServer,
+    is_echo,
     server_config,
 )
 
@@ -41,17 +44,46 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 MOST_FAILED_STARTS: Final = 5
 
+UNRESPONSIVE_SECONDS: Final = 10.0
+"""After this long without a sign of life, a worker is killed: its event loop is blocked, or the
+process is stopped."""
+UNRESPONSIVE_AT_END_SECONDS: Final = 5.0
+"""The same while the service stops, which nothing may delay."""
+
+_CHECK_SECONDS: Final = 1.0
+
 # Workers are new processes: a forked one would share locks, clients and metrics with its parent.
 _spawn = multiprocessing.get_context("spawn")
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and the end of the pipe on which it says once that it is serving."""
+    """A process, and the end of the pipe on which it gives signs of life once it is serving."""
 
     process: SpawnProcess
-    started: Connection
+    life: Connection
     is_serving: bool = False
+    heard_at: float = math.inf
+
+    def hear(self, now: float) -> None:
+        """Take one sign of life from the pipe."""
+        try:
+            self.life.recv_bytes()
+        except EOFError:
+            # Its event loop has ended, and soon the process will.
+            self.life.close()
+            self.heard_at = math.inf
+        else:
+            self.heard_at = now
+
+    def is_unresponsive(self, now: float, limit_seconds: float) -> bool:
+        """Whether it has been silent for too long; before it serves, nothing is expected."""
+        return self.is_serving and now > self.heard_at + limit_seconds
+
+    def kill(self) -> None:
+        """End it at once, even where it is stopped."""
+        self.heard_at = math.inf
+        self.process.kill()
 
 
 class Supervisor:
@@ -74,6 +106,9 @@ class Supervisor:
         self._on_started = on_started
         # By the sentinel of the process, which becomes readable when it ends.
         self._workers: dict[int, _Worker] = {}
+        # Those whose metrics are still to be put away, by process id.
+        self._ended: set[int] = set()
+        self._first_signal = (0, 0.0)
         self._deadline: float | None = None
         self._retry_at: float | None = None
         self._failed_starts = 0
@@ -83,9 +118,10 @@ class Supervisor:
     def run(self) -> int:
         """Serve until a signal, or until workers cannot start.
 
-        A worker that dies is replaced at once. A replacement that ends before it serves is tried
-        again after a second, for whatever killed one may have killed the next; the others serve
-        on meanwhile. When five in a row have failed, or one of the first, all are told to stop.
+        A worker that dies is replaced at once, and one that gives no sign of life is killed first.
+        A replacement that ends before it serves is tried again after a second, because what killed
+        one may have killed the next; the others serve on meanwhile. When five in a row have failed,
+        or one of the first, all are told to stop.
 
         Returns:
             The exit status: 0 after an orderly end, 1 if workers could not start or had to be
@@ -100,18 +136,39 @@ class Supervisor:
         return int(self._failed)
 
     def _next_event(self, signalled: Connection) -> None:
-        """Wait for a signal, a worker that serves or has ended, or the time to start or kill."""
-        starting = {w.started: w for w in self._workers.values() if not w.is_serving}
-        events = wait([signalled, *starting, *self._workers], self._remaining_seconds())
-        if not events:
-            self._start_missing() if self._deadline is None else self._kill()
+        """Wait for a signal, a sign of life, the end of a worker, or the next time to look."""
+        began = time.monotonic()
+        living = {w.life: w for w in self._workers.values() if not w.life.closed}
+        events = wait([signalled, *living, *self._workers], self._seconds_to_wait(began))
+        now = time.monotonic()
+        if now > began + 2 * _CHECK_SECONDS:
+            # This process was stopped itself, and probably all of them: give them time.
+            for worker in living.values():
+                worker.heard_at = now
         if signalled in events:
-            signalled.recv_bytes()
-            self._stop() if self._deadline is None else self._kill()
-        for worker in [starting[event] for event in events if event in starting]:
-            self._note_start(worker)
+            self._note_signal(signalled.recv(), now)
+        for worker in [living[event] for event in events if event in living]:
+            worker.hear(now)
+            if not worker.is_serving and not worker.life.closed:
+                self._note_start(worker)
         for worker in [self._workers[event] for event in events if event in self._workers]:
             self._note_end(worker)
+        self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Do what is due: start what is missing, end what has no time left or does not respond."""
+        if self._deadline is None:
+            limit_seconds = UNRESPONSIVE_SECONDS
+            if self._retry_at is not None and now >= self._retry_at:
+                self._start_missing()
+        else:
+            limit_seconds = UNRESPONSIVE_AT_END_SECONDS
+            if now >= self._deadline:
+                self._kill()
+        for worker in self._workers.values():
+            if worker.is_unresponsive(now, limit_seconds):
+                logger.error("A worker does not respond; it is killed", extra=_about(worker))
+                worker.kill()
 
     def _start(self) -> None:
         receiving, sending = _spawn.Pipe(duplex=False)
@@ -126,12 +183,14 @@ class Supervisor:
         for _ in range(self._count - len(self._workers)):
             self._start()
 
+    def _note_signal(self, number: int, now: float) -> None:
+        if self._deadline is None:
+            self._first_signal = (number, now)
+            self._stop()
+        elif not is_echo(self._first_signal, (number, now)):
+            self._kill()
+
     def _note_start(self, worker: _Worker) -> None:
-        try:
-            worker.started.recv_bytes()
-        except EOFError:
-            # It ended before it served, which the next event tells.
-            return
         worker.is_serving = True
         self._failed_starts = 0
         serving = sum(worker.is_serving for worker in self._workers.values())
@@ -141,10 +200,10 @@ class Supervisor:
 
     def _note_end(self, worker: _Worker) -> None:
         worker.process.join()
-        worker.started.close()
+        worker.life.close()
         del self._workers[worker.process.sentinel]
         pid, status = worker.process.pid, worker.process.exitcode
-        mark_worker_dead(cast("int", pid))
+        self._put_away(cast("int", pid))
         if self._deadline is not None:
             self._failed |= status not in (0, -signal.SIGTERM)
         elif worker.is_serving:
@@ -152,6 +211,11 @@ class Supervisor:
             self._start()
         else:
             self._note_failed_start(worker)
+
+    def _put_away(self, pid: int) -> None:
+        """Put the metrics of ended workers away; what a stopped process still locks, next time."""
+        self._ended.add(pid)
+        self._ended = {each for each in self._ended if not mark_worker_dead(each)}
 
     def _note_failed_start(self, worker: _Worker) -> None:
         self._failed_starts += 1
@@ -175,13 +239,13 @@ class Supervisor:
         self._deadline = math.inf
         self._failed = True
         for worker in self._workers.values():
-            worker.process.kill()
+            worker.kill()
 
-    def _remaining_seconds(self) -> float | None:
+    def _seconds_to_wait(self, now: float) -> float:
         until = self._retry_at if self._deadline is None else self._deadline
-        if until is None or until == math.inf:
-            return None
-        return max(0.0, until - time.monotonic())
+        if until is None:
+            return _CHECK_SECONDS
+        return min(_CHECK_SECONDS, max(0.0, until - now))
 
 
 def _about(worker: _Worker) -> dict[str, object]:
@@ -193,8 +257,8 @@ def _signals() -> Iterator[Connection]:
     """Turn the signals to stop into messages, one each, on the connection that is handed out."""
     receiving, sending = _spawn.Pipe(duplex=False)
 
-    def pass_on(_: int, __: FrameType | None) -> None:
-        sending.send_bytes(b"stop")
+    def pass_on(number: int, _: FrameType | None) -> None:
+        sending.send(number)
 
     former = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
@@ -214,7 +278,7 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-def _serve(listener: socket.socket, started: Connection) -> None:
+def _serve(listener: socket.socket, life: Connection) -> None:
     """Be a worker: what runs in the new process."""
     try:
         settings = load_settings()
@@ -223,12 +287,24 @@ def _serve(listener: socket.socket, started: Connection) -> None:
         sys.exit(str(error))
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    DrainingServer(
+    # Nothing is worth waiting for a supervisor that does not read.
+    os.set_blocking(life.fileno(), False)
+
+    def report_life() -> None:
+        with contextlib.suppress(OSError):
+            life.send_bytes(b".")
+
+    server = DrainingServer(
         server_config(settings),
         drain_seconds=settings.shutdown.drain_seconds,
-        on_started=lambda: started.send_bytes(b"serving"),
+        on_started=lambda: None,
+        on_alive=report_life,
         stop_signals=frozenset({signal.SIGTERM}),
-    ).run([listener])
+        # One from the process group, and one from the supervisor, which also sees to the end.
+        second_signal_ends=False,
+    )
+    with life:
+        server.run([listener])
 
 
 def _end_with_parent() -> None:

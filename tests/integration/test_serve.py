@@ -1,6 +1,5 @@
 """The service as processes: how it starts, how it stops, and what it leaves behind."""
 
-import contextlib
 import os
 import re
 import signal
@@ -9,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -19,38 +17,12 @@ import pytest
 from example_service.core.settings import Settings
 from example_service.server.process import listen
 from example_service.server.supervisor import MOST_FAILED_STARTS, Supervisor
+from tests.integration.held_provider import HeldProvider
 from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, kill, wait_until
 
 pytestmark = pytest.mark.integration
 
 RATES = "/api/v1/exchange-rates/EUR"
-
-
-class HeldProvider:
-    """A payment provider that answers only when it is allowed to."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.may_answer = threading.Event()
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                provider.asked.set()
-                provider.may_answer.wait(DEADLINE_SECONDS)
-                body = b'{"currency": "EUR", "base": "USD", "rate": "0.92"}'
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
 
 
 @pytest.fixture
@@ -70,14 +42,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 @pytest.fixture
 def provider() -> Iterator[HeldProvider]:
     """A provider that holds its answer back until the test lets it go."""
-    held = HeldProvider()
-    thread = threading.Thread(target=held.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield held
-    held.may_answer.set()
-    held.server.shutdown()
-    thread.join()
-    held.server.server_close()
+    with HeldProvider.running() as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The server's way of stopping, and the address that it listens on."""
 
+import asyncio
 import errno
 import signal
 import socket
@@ -10,7 +11,13 @@ import pytest
 from example_service.core.lifecycle import end_draining, is_draining
 from example_service.core.settings import Settings
 from example_service.core.settings.model import HTTPSettings, ShutdownSettings
-from example_service.server.process import DrainingServer, ListenError, listen, server_config
+from example_service.server.process import (
+    STOP_SIGNALS,
+    DrainingServer,
+    ListenError,
+    listen,
+    server_config,
+)
 from example_service.server.protocol import ProblemProtocol
 
 
@@ -26,14 +33,26 @@ class Stopping:
 
     def __init__(self, drain_seconds: float, *signals: signal.Signals) -> None:
         self.exits: list[int] = []
-        options = {"stop_signals": frozenset(signals)} if signals else {}
         self.server = DrainingServer(
             server_config(Settings()),
             drain_seconds=drain_seconds,
             on_started=lambda: None,
             exit_now=self.exits.append,
-            **options,
+            stop_signals=frozenset(signals) or STOP_SIGNALS,
         )
+
+
+async def test_the_same_signal_once_more_at_once_is_one_signal() -> None:
+    """`timeout` signals its child, and the group with the child in it; a person is slower."""
+    stopping = Stopping(60.0)
+    for _ in range(3):
+        stopping.server.handle_exit(signal.SIGTERM, None)
+    assert stopping.exits == []
+    await asyncio.sleep(0.05)
+
+    stopping.server.handle_exit(signal.SIGTERM, None)
+
+    assert stopping.exits == [128 + signal.SIGTERM]
 
 
 async def test_without_a_drain_the_first_signal_closes_the_socket() -> None:

@@ -1,6 +1,7 @@
 """The files in which workers keep their metrics: read as sums, put away when a worker has ended."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from prometheus_client.registry import Collector
 from example_service.infra.workers.file_lock import locked
 
 _LOCK: Final = "lock"
+_WAIT_SECONDS: Final = 1.0
 
 
 class SharedFiles(Collector):
@@ -26,11 +28,17 @@ class SharedFiles(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The sums as of now."""
-        # Counters that move meanwhile would be seen twice, or not at all.
-        with locked(self._directory / _LOCK, exclusive=False):
-            # A file is empty for a moment after its worker made it; the library cannot read that.
-            files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
-            return MultiProcessCollector.merge(files)  # type: ignore[no-any-return,no-untyped-call]
+        # Counters that move meanwhile would be seen twice, or not at all. That is still better than
+        # to wait for a process that is stopped.
+        lock = locked(self._directory / _LOCK, exclusive=False, wait_seconds=_WAIT_SECONDS)
+        with suppress(TimeoutError), lock:
+            return self._sums()
+        return self._sums()
+
+    def _sums(self) -> Iterable[Metric]:
+        # A file is empty for a moment after its worker made it; the library cannot read that.
+        files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
+        return MultiProcessCollector.merge(files)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def put_away(directory: Path, pid: int) -> None:
@@ -38,8 +46,11 @@ def put_away(directory: Path, pid: int) -> None:
 
     Its counters join those of all workers that ended before, in one file of each kind: scrapes do
     not grow with every worker that was ever replaced.
+
+    Raises:
+        TimeoutError: If a process that reads them does not end, because it is stopped.
     """
-    with locked(directory / _LOCK, exclusive=True):
+    with locked(directory / _LOCK, exclusive=True, wait_seconds=_WAIT_SECONDS):
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
         for kind in ("counter", "histogram", "summary"):
             ended = directory / f"{kind}_{pid}.db"

@@ -42,6 +42,7 @@ from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared.figures import SharedFigures
 from example_service.infra.metrics.shared.files import clear, put_away
 from example_service.infra.metrics.shared.worker import Worker
+from example_service.infra.workers.file_lock import locked
 from example_service.infra.workers.peers import (
     DIRECTORY_VARIABLE,
     SOCKETS,
@@ -55,6 +56,10 @@ from example_service.infra.workers.standing_modes import MODES_FILE
 logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "example-service-"
+_OWNER: Final = "owner"
+"""A file that the supervisor keeps locked for as long as it lives."""
+
+_claims: Final = contextlib.ExitStack()
 
 
 def prepare_multiprocess_directory() -> Path:
@@ -72,7 +77,10 @@ def prepare_multiprocess_directory() -> Path:
     """
     directory = shared_directory()
     if directory is None:
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_parent()))
+        parent = _parent()
+        _remove_left_overs(Path(parent))
+        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        _claims.enter_context(locked(directory / _OWNER, exclusive=True))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
@@ -88,6 +96,19 @@ def prepare_multiprocess_directory() -> Path:
     return directory
 
 
+def _remove_left_overs(parent: Path) -> None:
+    """Remove the directories of services that were killed: nothing locks them any more."""
+    for directory in parent.glob(f"{_PREFIX}*"):
+        owner = directory / _OWNER
+        with contextlib.suppress(OSError):
+            if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
+                continue
+            # One that is just being made has no such file yet.
+            if owner.exists():
+                with locked(owner, exclusive=True, wait_seconds=0.0):
+                    shutil.rmtree(directory, ignore_errors=True)
+
+
 def _parent() -> str:
     """Where directories for a while are made; elsewhere if its path is too long for sockets."""
     parent = tempfile.gettempdir()
@@ -101,23 +122,29 @@ def _unusable(why: str) -> SettingsError:
     return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
 
 
-def mark_worker_dead(pid: int) -> None:
+def mark_worker_dead(pid: int) -> bool:
     """Leave a worker that has ended out of what living workers add up to.
 
     Its counters stay in the sums. Without a directory of shared metrics this does nothing.
 
     Args:
         pid: The process id of the worker.
+
+    Returns:
+        Whether that is done; otherwise a process that is stopped has them locked, so ask again.
     """
     directory = shared_directory()
     if directory is None:
-        return
+        return True
     try:
         socket_path(directory, pid).unlink(missing_ok=True)
         put_away(directory, pid)
+    except TimeoutError:
+        return False
     except Exception:
         # Whoever looks after the workers must not fail over their metrics.
         logger.exception("The metrics of the ended worker %d could not be put away.", pid)
+    return True
 
 
 @contextlib.asynccontextmanager

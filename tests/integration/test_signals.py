@@ -1,0 +1,174 @@
+"""Signals to the whole process group, and workers that are blocked or stopped."""
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from example_service.infra.workers.file_lock import locked
+from tests.integration.held_provider import HeldProvider
+from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
+
+pytestmark = pytest.mark.integration
+
+RATES = "/api/v1/exchange-rates/EUR"
+UNRESPONSIVE_SECONDS = 10.0
+
+BLOCK_AT_SIGNAL = """
+import signal, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services; whatever is left of them after the test is killed."""
+    services: list[Service] = []
+
+    def start_service(**variables: str) -> Service:
+        services.append(Service(tmp_path, **variables))
+        return services[-1]
+
+    yield start_service
+    for service in services:
+        kill(service)
+
+
+@pytest.fixture
+def short_directory() -> Iterator[str]:
+    """For temporary files, with a path that leaves room for the names of sockets."""
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as directory:
+        yield directory
+
+
+@pytest.fixture
+def provider() -> Iterator[HeldProvider]:
+    """A provider that holds its answer back until the test lets it go."""
+    with HeldProvider.running() as provider:
+        yield provider
+
+
+def hold_request(
+    service: Service, provider: HeldProvider, executor: ThreadPoolExecutor
+) -> Future[httpx.Response]:
+    """Send a request that waits for the provider."""
+    request = executor.submit(httpx.get, service.url + RATES, timeout=DEADLINE_SECONDS)
+    assert provider.asked.wait(DEADLINE_SECONDS)
+    return request
+
+
+def by_systemd(pid: int) -> None:
+    """Signal every process of the service, as systemd does."""
+    os.killpg(pid, signal.SIGTERM)
+
+
+def by_timeout(pid: int) -> None:
+    """Signal the service, and then every process of it, as `timeout` does."""
+    os.kill(pid, signal.SIGTERM)
+    os.killpg(pid, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+@pytest.mark.parametrize("stop", [by_systemd, by_timeout])
+def test_a_signal_to_the_whole_group_loses_no_request(
+    stop: Callable[[int], None],
+    workers: str,
+    start: Callable[..., Service],
+    provider: HeldProvider,
+) -> None:
+    """Each worker drains once, and the exit status is 0."""
+    service = start(WORKERS=workers, PAYMENT_PROVIDER__BASE_URL=provider.url)
+    with ThreadPoolExecutor() as executor:
+        request = hold_request(service, provider, executor)
+        stop(service.process.pid)
+        time.sleep(0.5)
+        provider.may_answer.set()
+
+        assert request.result(DEADLINE_SECONDS).status_code == 200
+    assert service.status() == 0
+    assert '"level":"error"' not in service.text
+
+
+def test_the_sandbox_outlives_the_requests_that_need_it(start: Callable[..., Service]) -> None:
+    """In development, systemd's signal reaches the provider, too."""
+    service = start(WORKERS="2")
+    url = service.url
+    httpx.put(f"{url}/sandbox/mode", json={"mode": "slow"}).raise_for_status()
+    with ThreadPoolExecutor() as executor:
+        request = executor.submit(httpx.get, url + RATES, timeout=DEADLINE_SECONDS)
+        time.sleep(0.2)
+        by_systemd(service.process.pid)
+
+        assert request.result(DEADLINE_SECONDS).status_code == 200
+    assert service.status() == 0
+
+
+@pytest.mark.parametrize("fault", [signal.SIGSTOP, signal.SIGUSR1])
+def test_a_worker_that_does_not_respond_is_replaced(
+    fault: signal.Signals, start: Callable[..., Service], tmp_path: Path
+) -> None:
+    """Whether it is stopped or its event loop is blocked, another one takes its place."""
+    (tmp_path / "sitecustomize.py").write_text(BLOCK_AT_SIGNAL)
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    service = start(WORKERS="2", PYTHONPATH=paths)
+    assert service.url
+    silent, other = service.workers()
+    os.kill(silent, fault)
+    wait_until(lambda: len(service.workers()) == 3)
+
+    assert "A worker does not respond" in service.text
+    service.process.terminate()
+    assert service.status() == 0
+    assert other in service.workers()
+
+
+def test_stopping_does_not_wait_for_a_worker_that_is_stopped(
+    start: Callable[..., Service],
+) -> None:
+    """It is killed after a few seconds, and the exit status says so."""
+    service = start(WORKERS="2")
+    assert service.url
+    os.kill(service.workers()[0], signal.SIGSTOP)
+    began = time.monotonic()
+    service.process.terminate()
+
+    assert service.status() == 1
+    assert time.monotonic() - began < UNRESPONSIVE_SECONDS
+
+
+def test_the_end_of_another_worker_is_noted_beside_one_that_is_stopped(
+    start: Callable[..., Service], short_directory: str
+) -> None:
+    """Whatever the stopped one has locked, the supervisor does not wait for it."""
+    service = start(WORKERS="2", TMPDIR=short_directory)
+    url = service.url
+    killed = service.workers()[0]
+    (directory,) = Path(short_directory).glob("example-service-*")
+    # What a worker has locked that is stopped while it reads the metrics.
+    with locked(directory / "lock", exclusive=False):
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(service.workers()) == 3)
+
+    assert httpx.get(f"{url}/health/live").status_code == 200
+
+
+def test_the_directory_of_a_killed_service_is_removed_by_the_next_one(
+    start: Callable[..., Service], short_directory: str
+) -> None:
+    """And not the one of a service that still runs."""
+    killed = start(WORKERS="2", TMPDIR=short_directory)
+    assert killed.url
+    (left_over,) = Path(short_directory).glob("example-service-*")
+    kill(killed)
+    assert start(WORKERS="2", TMPDIR=short_directory).url
+    (directory,) = Path(short_directory).glob("example-service-*")
+    assert directory != left_over
+
+    assert start(WORKERS="2", TMPDIR=short_directory).url
+    assert directory.exists()
