@@ -5,10 +5,9 @@ IdempotencyKeyReusedError           one key for two different orders
 ProviderError
 ├── ProviderUnavailableError        no usable answer; counts against the circuit
 │   ├── ProviderTimeoutError        not within the time that a call may take
-│   └── InvalidProviderAnswerError  an answer that breaks the contract
-├── ProviderRefusedError            the provider lives, and does not accept the request
-│   ├── UnknownCurrencyError        it has no rate for the currency
-│   └── OrderRefusedError           it will never accept this order
+│   └── InvalidProviderAnswerError  an answer that is not the provider's own
+├── ChargeInProgressError           another request with this key is at work
+├── UnknownCurrencyError            the provider has no rate for the currency
 └── NoFreeConnectionError           the provider was not asked: this service is too busy
 
 The error of the HTTP library, where there was one, is the `__cause__`. The messages hold no text
@@ -35,33 +34,21 @@ class ProviderTimeoutError(ProviderUnavailableError):
 
 
 class InvalidProviderAnswerError(ProviderUnavailableError):
-    """The answer is not what the contract says: no JSON, another shape, too large, a redirect."""
+    """The answer does not fit the contract, so it may come from anything on the way there."""
 
 
-class ProviderRefusedError(ProviderError):
-    """The provider answered with a 4xx status: it lives, but does not accept this request.
-
-    Attributes:
-        status_code: The status it answered with.
-    """
-
-    def __init__(self, status_code: int) -> None:
-        super().__init__(status_code)
-        self.status_code = status_code
+class ChargeInProgressError(ProviderError):
+    """The provider is at work on another request with this key, and says nothing of its outcome."""
 
     def __str__(self) -> str:
-        return f"The payment provider refused the request with status {self.status_code}."
+        return "The payment provider is at work on another request with this key."
 
 
-class UnknownCurrencyError(ProviderRefusedError):
+class UnknownCurrencyError(ProviderError):
     """The provider has no exchange rate for this currency."""
 
     def __str__(self) -> str:
         return "The payment provider has no exchange rate for this currency."
-
-
-class OrderRefusedError(ProviderRefusedError):
-    """The provider cannot process this order (400, 422), however often it is sent."""
 
 
 class NoFreeConnectionError(ProviderError):

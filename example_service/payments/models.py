@@ -8,15 +8,16 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticKnownError
-from sqlalchemy import CheckConstraint, Enum, Index, Integer, String, Uuid, text
+from sqlalchemy import CheckConstraint, Index, Integer, String, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from example_service.infra.database.base import Base, UTCDateTime
+from example_service.infra.database.base import Base, UTCDateTime, Word
 from example_service.payments.currencies import CURRENCIES
 
 LARGEST_AMOUNT: Final = 99_999_999
 """In minor units: a million of most currencies, less one of the smallest coins."""
 
+LONGEST_CHARGE_ID: Final = 255
 LONGEST_CUSTOMER_ID: Final = 64
 LONGEST_IDEMPOTENCY_KEY: Final = 255
 
@@ -65,41 +66,41 @@ class PaymentOrder(BaseModel):
 
 
 class PaymentStatus(StrEnum):
-    """How far a payment is; only `pending` ever changes."""
+    """How far a payment is. What has succeeded or failed never changes."""
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    UNRESOLVED = "unresolved"
+    """Given up at a provider that cannot cancel. It may have been charged, or may be at any later
+    time, so that people have to find out."""
 
 
 class FailureReason(StrEnum):
-    """Why a payment has failed; in no case was anything charged."""
+    """Why a payment has failed; in no case was anything charged, nor will it ever be."""
 
     DECLINED = "declined"
     """The provider has declined it, as for a card that is exhausted."""
     REFUSED = "refused"
     """The provider does not accept what was asked for, and never will."""
     EXPIRED = "expired"
-    """It could not be charged within `PAYMENTS__GIVE_UP_SECONDS`."""
-
-
-def _as_text(words: type[StrEnum]) -> Enum:
-    """Store an enumeration by its values, in a column that takes new ones without a migration."""
-    return Enum(words, native_enum=False, length=16, values_callable=_values)
-
-
-def _values(words: type[StrEnum]) -> list[str]:
-    return [word.value for word in words]
+    """It could not be charged within `PAYMENTS__GIVE_UP_SECONDS`, and was cancelled then."""
+    CANCELLED = "cancelled"
+    """It was cancelled at the provider, not by this service."""
 
 
 class Payment(Base):
     """A payment that was accepted: it will be charged exactly once, or fail with a reason.
 
+    All moments are of the database's clock.
+
     Attributes:
         id: Also the idempotency key towards the provider.
         idempotency_key: The client's; one payment each.
+        status: A `PaymentStatus`, or a word of a newer version.
+        failure_reason: A `FailureReason`, or a word of a newer version.
         attempts: Calls to the provider that ended without a result.
-        due_at: When somebody may work on it, None once it is finished. Whoever takes it up moves
+        due_at: When a process may work on it, None once none will. The one that takes it up moves
             this into the future, and so has it until then.
         charge_id: The provider's id of the charge, once it has succeeded.
         finished_at: When its result was recorded.
@@ -130,9 +131,9 @@ class Payment(Base):
     amount: Mapped[int] = mapped_column(Integer)
     currency: Mapped[str] = mapped_column(String(3))
     customer_id: Mapped[str] = mapped_column(String(LONGEST_CUSTOMER_ID))
-    status: Mapped[PaymentStatus] = mapped_column(_as_text(PaymentStatus))
-    failure_reason: Mapped[FailureReason | None] = mapped_column(_as_text(FailureReason))
-    charge_id: Mapped[str | None] = mapped_column(String(255))
+    status: Mapped[PaymentStatus | str] = mapped_column(Word(PaymentStatus))
+    failure_reason: Mapped[FailureReason | str | None] = mapped_column(Word(FailureReason))
+    charge_id: Mapped[str | None] = mapped_column(String(LONGEST_CHARGE_ID))
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

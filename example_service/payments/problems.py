@@ -6,8 +6,8 @@ from example_service.api.problems.answers import RETRY_SOON, Problem, ProblemsBy
 from example_service.api.problems.catalogue import CIRCUIT_BREAKER_OPEN, ProblemType, define
 from example_service.payments.exceptions import (
     IdempotencyKeyReusedError,
+    InvalidProviderAnswerError,
     NoFreeConnectionError,
-    ProviderRefusedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
     UnknownCurrencyError,
@@ -19,7 +19,8 @@ PROVIDER_UNAVAILABLE: Final = define(
         status=502,
         title="Payment provider unavailable",
         meaning="The payment provider gave no usable answer.",
-        cause="It could not be reached, answered with an error of its own, or sent nonsense.",
+        cause="It could not be reached, answered with an error, or something else answered in its "
+        "place.",
         remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
     )
 )
@@ -31,16 +32,6 @@ PROVIDER_TIMEOUT: Final = define(
         meaning="The payment provider did not answer in time.",
         cause="No whole answer came within `PAYMENT_PROVIDER__TIMEOUT_SECONDS`.",
         remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
-    )
-)
-PROVIDER_REFUSED: Final = define(
-    ProblemType(
-        slug="provider-refused",
-        status=502,
-        title="Payment provider refused",
-        meaning="The payment provider is up, but did not accept what this service asked of it.",
-        cause="The service is configured or built wrongly for this provider.",
-        remedy="Report the `request_id`; the log holds the status that the provider answered with.",
     )
 )
 PROVIDER_BUSY: Final = define(
@@ -99,10 +90,11 @@ PAYMENT_FAILED: Final = define(
         slug="payment-failed",
         status=502,
         title="Payment failed",
-        meaning="The payment could not be made; nothing was charged.",
-        cause="The provider does not accept such a payment, or could not be reached for too long. "
-        "`failure_reason` tells which.",
-        remedy="Pay with a new `Idempotency-Key` if it is `expired`; report it if it is `refused`.",
+        meaning="The payment could not be made; nothing was charged, and never will be.",
+        cause="The provider does not accept such a payment, or it was cancelled because it could "
+        "not be charged for too long. `failure_reason` tells which.",
+        remedy="Pay with a new `Idempotency-Key` if it is `expired` or `cancelled`; report it if "
+        "it is `refused`.",
     )
 )
 IDEMPOTENCY_KEY_REUSED: Final = define(
@@ -119,7 +111,6 @@ IDEMPOTENCY_KEY_REUSED: Final = define(
 PROVIDER_CALL_PROBLEMS: Final = (
     PROVIDER_UNAVAILABLE,
     PROVIDER_TIMEOUT,
-    PROVIDER_REFUSED,
     PROVIDER_BUSY,
     PROVIDER_NOT_CONFIGURED,
     CIRCUIT_BREAKER_OPEN,
@@ -128,8 +119,9 @@ PROVIDER_CALL_PROBLEMS: Final = (
 
 PROBLEM_BY_PAYMENT_ERROR: Final[ProblemsByError] = {
     UnknownCurrencyError: Problem(UNKNOWN_CURRENCY),
-    ProviderRefusedError: Problem(PROVIDER_REFUSED, is_logged=True),
     ProviderTimeoutError: Problem(PROVIDER_TIMEOUT),
+    # A provider that is set up wrongly answers so all the time, and no breaker says why.
+    InvalidProviderAnswerError: Problem(PROVIDER_UNAVAILABLE, is_logged=True),
     ProviderUnavailableError: Problem(PROVIDER_UNAVAILABLE),
     NoFreeConnectionError: Problem(PROVIDER_BUSY, headers=RETRY_SOON, is_logged=True),
     IdempotencyKeyReusedError: Problem(IDEMPOTENCY_KEY_REUSED),

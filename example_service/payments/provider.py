@@ -3,26 +3,29 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal, NoReturn
+from typing import Final, NoReturn
 from uuid import UUID
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
+from example_service.payments.answers import (
+    Answer,
+    Outcome,
+    read_cancelled,
+    read_charge,
+    read_found,
+    read_rate,
+)
 from example_service.payments.exceptions import (
     InvalidProviderAnswerError,
     NoFreeConnectionError,
-    OrderRefusedError,
-    ProviderRefusedError,
     ProviderTimeoutError,
     ProviderUnavailableError,
-    UnknownCurrencyError,
 )
 from example_service.payments.models import ExchangeRate, PaymentOrder
 
@@ -35,40 +38,6 @@ that no limit on what was unpacked comes in time."""
 
 _OWN_FAULTS: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
 """Errors that no provider can cause. They are bugs or wrong settings, and pass through as such."""
-
-
-_FINAL_REFUSALS: Final = frozenset((httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY))
-"""Statuses that speak of the order itself. Others (401, 403, 404, 409) may speak of our key, our
-address or the moment, and an order is worth another attempt once that is mended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """The provider has charged the order, now or at an earlier attempt.
-
-    Attributes:
-        charge_id: Its id of the charge.
-    """
-
-    charge_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Declined:
-    """The provider has declined the order. It is well, and says so: a success for the circuit."""
-
-
-class _Charge(BaseModel):
-    """A charge as the provider tells of it; members that are not used here may be there."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    id: Annotated[str, Field(min_length=1, max_length=255)]
-    idempotency_key: str
-    amount: int
-    currency: str
-    customer_id: str
-    status: Literal["succeeded"]
 
 
 def payment_breaker(
@@ -86,8 +55,8 @@ class PaymentProvider:
     """Speaks to the provider through its breaker.
 
     Besides the errors that each method names, every one raises `CircuitOpenError` without sending
-    anything while the circuit is open. A provider that refuses a request counts as alive: only a
-    `ProviderUnavailableError` counts against the circuit.
+    anything while the circuit is open. Whatever the provider says itself shows that it is alive:
+    only a `ProviderUnavailableError` counts against the circuit.
 
     Args:
         client: Sends the requests; its redirects must be off.
@@ -118,13 +87,12 @@ class PaymentProvider:
 
         Raises:
             UnknownCurrencyError: If the provider has no rate for it.
-            ProviderRefusedError: If the provider refuses for another reason.
             ProviderUnavailableError: If no usable answer comes.
             NoFreeConnectionError: If this service is too busy to ask.
         """
         return await self._breaker.call(self._exchange_rate, currency)
 
-    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
         """Have an order charged, once, however often this is called for the same payment.
 
         Args:
@@ -133,59 +101,59 @@ class PaymentProvider:
             order: What is charged; always the same for one payment.
 
         Raises:
-            OrderRefusedError: If the provider will never accept the order.
-            ProviderRefusedError: If it refuses for a reason that may pass.
-            ProviderUnavailableError: If no usable answer comes. It may have charged nevertheless.
+            ChargeInProgressError: If another request with the key is at work.
+            ProviderUnavailableError: If no usable answer comes. It may have charged nevertheless,
+                or may do so at any later time.
             NoFreeConnectionError: If this service is too busy to ask.
         """
         return await self._breaker.call(self._charge, payment_id, order)
 
-    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
-        """Ask whether a payment has been charged.
+    async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
+        """Have the provider promise that a payment is never charged, unless it was.
 
-        Returns:
-            The charge; None where the provider says that there is none.
+        Args:
+            payment_id: The idempotency key.
+            order: What would have been charged.
 
         Raises:
-            ProviderRefusedError: If the provider does not want to tell.
+            ChargeInProgressError: If another request with the key is at work.
+            ProviderUnavailableError: If no usable answer comes; nothing is promised then.
+            NoFreeConnectionError: If this service is too busy to ask.
+        """
+        return await self._breaker.call(self._cancel, payment_id, order)
+
+    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
+        """Ask what has become of a payment.
+
+        Returns:
+            What the provider has decided; None where it knows nothing of the payment now. That may
+            change at any later time, because a charge may still be on its way.
+
+        Raises:
             ProviderUnavailableError: If no usable answer comes.
             NoFreeConnectionError: If this service is too busy to ask.
         """
         return await self._breaker.call(self._find_charge, payment_id, order)
 
-    async def _charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
-        status_code, body = await self._send(
+    async def _charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
+        answer = await self._send(
             "POST",
             "/v1/charges",
             content=order.model_dump_json(),
             headers={"Content-Type": "application/json", "Idempotency-Key": str(payment_id)},
         )
-        if status_code == httpx.codes.PAYMENT_REQUIRED:
-            return Declined()
-        if status_code in _FINAL_REFUSALS:
-            raise OrderRefusedError(status_code)
-        _raise_unless(status_code, httpx.codes.OK, httpx.codes.CREATED)
-        return _charged(body, payment_id, order)
+        return read_charge(answer, payment_id, order)
 
-    async def _find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
-        status_code, body = await self._send("GET", f"/v1/charges/{payment_id}")
-        if status_code == httpx.codes.NOT_FOUND:
-            return None
-        _raise_unless(status_code, httpx.codes.OK)
-        return _charged(body, payment_id, order)
+    async def _cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
+        answer = await self._send("POST", f"/v1/charges/{payment_id}/cancel")
+        return read_cancelled(answer, payment_id, order)
+
+    async def _find_charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
+        answer = await self._send("GET", f"/v1/charges/{payment_id}")
+        return read_found(answer, payment_id, order)
 
     async def _exchange_rate(self, currency: str) -> ExchangeRate:
-        status_code, body = await self._send("GET", f"/v1/rates/{currency}")
-        if status_code == httpx.codes.NOT_FOUND:
-            raise UnknownCurrencyError(status_code)
-        _raise_unless(status_code, httpx.codes.OK)
-        try:
-            rate = ExchangeRate.model_validate_json(body)
-        except ValidationError as error:
-            raise InvalidProviderAnswerError("The answer is not an exchange rate.") from error
-        if rate.currency != currency:
-            raise InvalidProviderAnswerError("The rate is for another currency.")
-        return rate
+        return read_rate(await self._send("GET", f"/v1/rates/{currency}"), currency)
 
     async def _send(
         self,
@@ -194,8 +162,8 @@ class PaymentProvider:
         *,
         content: str | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> tuple[int, bytes]:
-        """Return the status and the body, unless the status says that the provider is down."""
+    ) -> Answer:
+        """Return the answer, unless its status says that the provider is down."""
         request = self._client.build_request(
             method,
             self._base_url + path,
@@ -212,7 +180,7 @@ class PaymentProvider:
         except httpx.TransportError as error:
             _translate(error)
 
-    async def _exchange(self, request: httpx.Request) -> tuple[int, bytes]:
+    async def _exchange(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)
         async with aclosing(response):
             if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
@@ -226,7 +194,8 @@ class PaymentProvider:
                 body += chunk
                 if len(body) > _MAX_ANSWER_BYTES:
                     raise InvalidProviderAnswerError("The answer is too large.")
-            return response.status_code, bytes(body)
+            content_type = response.headers.get("Content-Type", "")
+            return Answer(response.status_code, content_type, bytes(body))
 
 
 def _translate(error: httpx.TransportError) -> NoReturn:
@@ -235,23 +204,3 @@ def _translate(error: httpx.TransportError) -> NoReturn:
     if isinstance(error, httpx.TimeoutException):
         raise ProviderTimeoutError("The provider did not answer in time.") from error
     raise ProviderUnavailableError("The provider cannot be reached.") from error
-
-
-def _raise_unless(status_code: int, *accepted: int) -> None:
-    if status_code in accepted:
-        return
-    if httpx.codes.is_client_error(status_code):
-        raise ProviderRefusedError(status_code)
-    raise InvalidProviderAnswerError(f"Status {status_code} is not in the contract.")
-
-
-def _charged(body: bytes, payment_id: UUID, order: PaymentOrder) -> Charged:
-    """Read a charge, and see that it is the one that was meant."""
-    try:
-        charge = _Charge.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidProviderAnswerError("The answer is not a charge.") from error
-    expected = {"idempotency_key": str(payment_id), **order.model_dump()}
-    if charge.model_dump(include=set(expected)) != expected:
-        raise InvalidProviderAnswerError("The charge is for something else.")
-    return Charged(charge.id)

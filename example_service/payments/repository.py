@@ -9,7 +9,11 @@ from sqlalchemy import ColumnElement, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from example_service.payments.models import FailureReason, Payment, PaymentStatus
+from example_service.infra.database.clock import SecondsFromNow
+from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+
+Moment: TypeAlias = Callable[[float], ColumnElement[datetime]]
+"""Gives the moment so many seconds from now, as the database computes it."""
 
 _Insert: TypeAlias = Callable[..., postgresql.Insert | sqlite.Insert]
 _INSERTS: Final[dict[str, _Insert]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
@@ -19,33 +23,52 @@ _INSERTS: Final[dict[str, _Insert]] = {"postgresql": postgresql.insert, "sqlite"
 class PaymentRepository:
     """Finds and changes payments.
 
-    What belongs to one process at a time is told by `due_at`: whoever takes a payment up moves it
-    into the future, and settles it only if it still has the value that this gave it.
+    Which process may work on a payment is said by `due_at`: the one that takes it up moves it into
+    the future, and settles it only if it still has the value that this gave it. Every moment is of
+    the database's clock, read within the statement; the clocks of processes decide nothing.
 
     Args:
         session: The transaction.
+        moment: The database's clock.
     """
 
-    def __init__(self, session: AsyncSession) -> None:
+    def __init__(self, session: AsyncSession, moment: Moment = SecondsFromNow) -> None:
         self._session = session
+        self._moment = moment
 
-    async def add(self, payment: Payment) -> bool:
-        """Add a payment, unless there is one with its idempotency key.
+    async def add(
+        self, payment_id: UUID, idempotency_key: str, order: PaymentOrder, claim_seconds: float
+    ) -> Payment | None:
+        """Add a pending payment that is taken up already, unless its idempotency key is known.
 
         Of several transactions that add the same key at once, one adds it; the others wait until
         that one has been committed.
 
+        Args:
+            payment_id: The new payment's.
+            idempotency_key: The client's.
+            order: What is to be paid.
+            claim_seconds: How long the payment belongs to the caller.
+
         Returns:
-            Whether it was added.
+            The payment; None if there is one with its key.
         """
         insert = _INSERTS[self._session.get_bind().dialect.name]
-        added = await self._session.execute(
+        added = await self._session.scalars(
             insert(Payment)
-            .values({one.key: getattr(payment, one.key) for one in Payment.__mapper__.column_attrs})
+            .values(
+                id=payment_id,
+                idempotency_key=idempotency_key,
+                status=PaymentStatus.PENDING,
+                attempts=0,
+                created_at=self._moment(0.0),
+                due_at=self._moment(claim_seconds),
+                **order.model_dump(),
+            )
             .on_conflict_do_nothing(index_elements=[Payment.idempotency_key])
-            .returning(Payment.id)
+            .returning(Payment)
         )
-        return added.scalar_one_or_none() is not None
+        return added.one_or_none()
 
     async def find(self, payment_id: UUID) -> Payment | None:
         """The payment with this id."""
@@ -69,83 +92,101 @@ class PaymentRepository:
             query = query.where(tuple_(Payment.created_at, Payment.id) < last)
         return (await self._session.scalars(query)).all()
 
-    async def claim_due(self, now: datetime, until: datetime, limit: int) -> Sequence[Payment]:
+    async def claim_due(
+        self, claim_seconds: float, give_up_seconds: float, limit: int
+    ) -> list[tuple[Payment, bool]]:
         """Take up payments that are due, those that have waited longest first.
 
         Those that another transaction is taking up at the same time are left to it: PostgreSQL
         skips the rows that it has locked, and SQLite has one writer at a time.
 
         Args:
-            now: What is due by now is taken.
-            until: How long they belong to the caller: their new `due_at`.
+            claim_seconds: How long they belong to the caller.
+            give_up_seconds: At which age a payment is given up.
             limit: How many at most.
+
+        Returns:
+            Each payment, and whether it is given up.
         """
         # A common table expression is computed once, where a plain subquery may be computed again
         # and lock more than the limit.
         due = (
             select(Payment.id)
-            .where(Payment.due_at <= now)
+            .where(Payment.status == PaymentStatus.PENDING, Payment.due_at <= self._moment(0.0))
             .order_by(Payment.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
             .cte("due")
         )
-        claimed = await self._session.scalars(
+        claimed = await self._session.execute(
             update(Payment)
             .where(Payment.id.in_(select(due.c.id)))
-            .values(due_at=until)
-            .returning(Payment)
+            .values(due_at=self._moment(claim_seconds))
+            .returning(Payment, Payment.created_at <= self._moment(-give_up_seconds))
             .execution_options(synchronize_session=False)
         )
-        return claimed.all()
+        return [(payment, bool(is_given_up)) for payment, is_given_up in claimed]
 
-    async def succeed(self, payment: Payment, charge_id: str, now: datetime) -> Payment:
-        """Record that a payment has been charged, whoever has it by now.
+    async def succeed(self, payment: Payment, charge_id: str) -> Payment:
+        """Record that a payment has been charged, whichever process has it by now.
 
         Returns:
             The payment as it is then; unchanged if it was finished already.
         """
         return await self._change(
             payment,
+            Payment.status.in_((PaymentStatus.PENDING, PaymentStatus.UNRESOLVED)),
             status=PaymentStatus.SUCCEEDED,
             charge_id=charge_id,
             due_at=None,
-            finished_at=now,
+            finished_at=self._moment(0.0),
         )
 
-    async def fail(self, payment: Payment, reason: FailureReason, now: datetime) -> Payment:
-        """Record that a payment will not be charged, unless it was taken up by somebody else.
+    async def fail(self, payment: Payment, reason: FailureReason) -> Payment:
+        """Record that a payment will never be charged, unless another process has taken it up.
 
         Args:
             payment: As it was when it was taken up.
             reason: Why not.
-            now: When that was known.
 
         Returns:
-            The payment as it is then; unchanged if it was finished already or is somebody else's.
+            The payment as it is then; unchanged if it was finished already or is another's.
         """
         return await self._change(
             payment,
-            Payment.due_at == payment.due_at,
+            *_is_held(payment),
             status=PaymentStatus.FAILED,
             failure_reason=reason,
             due_at=None,
-            finished_at=now,
+            finished_at=self._moment(0.0),
         )
 
-    async def put_down(self, payment: Payment, due_at: datetime, attempts: int) -> Payment:
-        """Give a payment back, to be due again, unless it was taken up by somebody else.
+    async def leave_unresolved(self, payment: Payment) -> Payment:
+        """Leave a payment to people, unless another process has taken it up.
 
         Args:
             payment: As it was when it was taken up.
-            due_at: When it may be taken up again.
+
+        Returns:
+            The payment as it is then; unchanged if it was finished already or is another's.
+        """
+        return await self._change(
+            payment, *_is_held(payment), status=PaymentStatus.UNRESOLVED, due_at=None
+        )
+
+    async def put_down(self, payment: Payment, wait_seconds: float, attempts: int) -> Payment:
+        """Give a payment back, to be due again, unless another process has taken it up.
+
+        Args:
+            payment: As it was when it was taken up.
+            wait_seconds: After how long it may be taken up again.
             attempts: How many calls for it have ended without a result by now.
 
         Returns:
-            The payment as it is then; unchanged if it was finished already or is somebody else's.
+            The payment as it is then; unchanged if it was finished already or is another's.
         """
         return await self._change(
-            payment, Payment.due_at == payment.due_at, due_at=due_at, attempts=attempts
+            payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
         )
 
     async def _change(
@@ -153,10 +194,15 @@ class PaymentRepository:
     ) -> Payment:
         changed = await self._session.scalars(
             update(Payment)
-            .where(Payment.id == payment.id, Payment.status == PaymentStatus.PENDING, *conditions)
+            .where(Payment.id == payment.id, *conditions)
             .values(**values)
             .returning(Payment)
             .execution_options(synchronize_session=False)
         )
         now = changed.one_or_none()
         return await self._session.get_one(Payment, payment.id) if now is None else now
+
+
+def _is_held(payment: Payment) -> tuple[ColumnElement[bool], ...]:
+    """Whether a payment still belongs to the process that took it up so."""
+    return Payment.status == PaymentStatus.PENDING, Payment.due_at == payment.due_at

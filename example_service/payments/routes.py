@@ -35,7 +35,6 @@ from example_service.payments.problems import (
     UNKNOWN_PAYMENT,
 )
 from example_service.payments.repository import PaymentRepository
-from example_service.payments.service import utc_now
 
 router = APIRouter(
     prefix="/api/v1/payments",
@@ -77,13 +76,17 @@ class PaymentReport(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    status: PaymentStatus
+    status: PaymentStatus | Annotated[str, Field(description="A state of a newer version.")]
     amount: int = Field(description="In minor units of the currency.")
     currency: str
     customer_id: str
-    failure_reason: FailureReason | None = Field(description="Only of a failed payment.")
+    failure_reason: (
+        FailureReason | Annotated[str, Field(description="A reason of a newer version.")] | None
+    ) = Field(description="Only of a failed payment.")
     created_at: datetime
-    finished_at: datetime | None = Field(description="Null while the payment is pending.")
+    finished_at: datetime | None = Field(
+        description="Null until the payment has succeeded or failed."
+    )
 
 
 class PaymentPage(BaseModel):
@@ -163,9 +166,11 @@ async def create_payment(
     response.headers["Location"] = str(
         request.app.url_path_for("read_payment", payment_id=payment.id)
     )
-    if payment.status is PaymentStatus.PENDING:
+    if payment.status is not PaymentStatus.SUCCEEDED:
         response.status_code = status.HTTP_202_ACCEPTED
-        response.headers["Retry-After"] = str(_seconds_until(payment.due_at))
+        response.headers["Retry-After"] = str(
+            math.ceil(payments.usual_wait_seconds(payment.attempts))
+        )
     return PaymentReport.model_validate(payment)
 
 
@@ -236,7 +241,3 @@ def _failure(payment: Payment) -> ProblemError:
         PAYMENT_DECLINED if declined else PAYMENT_FAILED,
         extensions={"payment_id": str(payment.id), "failure_reason": payment.failure_reason},
     )
-
-
-def _seconds_until(due_at: datetime | None) -> int:
-    return 1 if due_at is None else max(1, math.ceil((due_at - utc_now()).total_seconds()))

@@ -9,25 +9,27 @@ calling it again charges nothing again.
 
 import logging
 import random
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
+from example_service.payments.answers import Charged, Outcome
 from example_service.payments.exceptions import (
     IdempotencyKeyReusedError,
     NoFreeConnectionError,
-    OrderRefusedError,
     ProviderError,
 )
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
-from example_service.payments.provider import Charged, Declined, PaymentProvider
-from example_service.payments.repository import PaymentRepository
+from example_service.payments.provider import PaymentProvider
+from example_service.payments.repository import Moment, PaymentRepository
 from example_service.payments.settings import PaymentSettings
 
 logger = logging.getLogger(__name__)
@@ -38,10 +40,30 @@ _JITTER: Final = 0.25
 _MOST_DOUBLINGS: Final = 30
 """Beyond every limit that can be set; a float would overflow at 1,024."""
 
+_STEADY_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-def utc_now() -> datetime:
-    """The time of day. It orders payments and spaces attempts; nothing is charged twice for it."""
-    return datetime.now(UTC)
+
+def steady_seconds() -> float:
+    """Seconds that only ever pass, also while this process or the machine is suspended.
+
+    No change of the time of day moves them. They compare moments of this process alone.
+    """
+    return time.clock_gettime(_STEADY_CLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A payment that this process has taken up.
+
+    Attributes:
+        payment: As it is in the database since then.
+        ends_at: Until when other processes leave it alone, in steady seconds.
+        is_given_up: Whether it has reached the age at which it is charged no more.
+    """
+
+    payment: Payment
+    ends_at: float
+    is_given_up: bool = False
 
 
 class PaymentService:
@@ -51,7 +73,8 @@ class PaymentService:
         database: Where payments are.
         provider: Who charges them.
         settings: How long they are held, how long they wait, and when they are given up.
-        now: Where the time comes from.
+        moment: The clock of the database, which decides about payments.
+        steady_clock: Gives steady seconds; they tell how long this process was suspended.
     """
 
     def __init__(
@@ -60,19 +83,21 @@ class PaymentService:
         provider: PaymentProvider,
         settings: PaymentSettings,
         *,
-        now: Callable[[], datetime] = utc_now,
+        moment: Moment = SecondsFromNow,
+        steady_clock: Callable[[], float] = steady_seconds,
     ) -> None:
         self._database = database
         self._provider = provider
         self._settings = settings
-        self._now = now
+        self._moment = moment
+        self._steady_clock = steady_clock
 
     async def pay(self, order: PaymentOrder, idempotency_key: str) -> Payment:
         """Accept an order and try to have it charged at once.
 
-        From the moment on at which this could raise no more, the payment is stored. It comes back
-        as `pending` where the provider or its circuit did not let it be finished now, and as it is
-        where the same order came earlier with the same key.
+        When this returns, the payment is stored. It comes back as `pending` where the provider or
+        its circuit did not let it be finished now, and as it is where the same order came earlier
+        with the same key.
 
         Raises:
             IdempotencyKeyReusedError: If the key belongs to another order.
@@ -80,25 +105,17 @@ class PaymentService:
             DatabaseUnavailableError: If the database cannot tell that the payment is stored. The
                 same call with the same key later finds out.
         """
-        now = self._now()
-        payment = Payment(
-            id=uuid4(),
-            idempotency_key=idempotency_key,
-            status=PaymentStatus.PENDING,
-            attempts=0,
-            created_at=now,
-            due_at=self._claim_end(now),
-            **order.model_dump(),
-        )
+        payment_id, claim_seconds = uuid4(), self._settings.claim_seconds
 
-        async def store(session: AsyncSession) -> tuple[bool, Payment | None]:
-            payments = PaymentRepository(session)
-            is_new = await payments.add(payment)
-            return is_new, None if is_new else await payments.find_by_key(idempotency_key)
+        async def store(session: AsyncSession) -> tuple[Payment | None, Payment | None]:
+            payments = self._payments(session)
+            added = await payments.add(payment_id, idempotency_key, order, claim_seconds)
+            return added, None if added else await payments.find_by_key(idempotency_key)
 
-        is_new, earlier = await self._database.run(store)
-        if is_new:
-            return await self.work_on(payment)
+        ends_at = self._claim_end()
+        added, earlier = await self._database.run(store)
+        if added is not None:
+            return await self.work_on(Claim(added, ends_at))
         if earlier is None:
             # It was deleted between the two statements. What is not stored is not charged.
             raise DatabaseUnavailableError("The payment with this key is gone.")
@@ -106,33 +123,36 @@ class PaymentService:
             raise IdempotencyKeyReusedError
         return earlier
 
-    async def take_up(self, limit: int) -> list[Payment]:
+    async def take_up(self, limit: int) -> list[Claim]:
         """Take up payments that are due; they are to be worked on at once.
 
         Raises:
             CircuitOpenError, DatabaseUnavailableError: If the database cannot serve.
         """
-        now = self._now()
-        until = self._claim_end(now)
-        return list(
-            await self._database.run(
-                lambda session: PaymentRepository(session).claim_due(now, until, limit)
+        of = self._settings
+        # Read before the database reads its clock, so that a claim never ends earlier than here.
+        ends_at = self._claim_end()
+        claimed = await self._database.run(
+            lambda session: self._payments(session).claim_due(
+                of.claim_seconds, of.give_up_seconds, limit
             )
         )
+        return [Claim(payment, ends_at, is_given_up) for payment, is_given_up in claimed]
 
-    async def work_on(self, payment: Payment) -> Payment:
+    async def work_on(self, claim: Claim) -> Payment:
         """Have a payment charged that was taken up, or find out that it never will be.
 
         Returns:
-            The payment as it is then: finished, or pending and due again later. Where the database
-            cannot store the outcome the payment stays taken up, and is due again after the end of
-            that; the provider will repeat its answer.
+            The payment as it is then: finished, left to people, or pending and due again later.
+            Where the database cannot store the outcome the payment stays taken up, and is due again
+            after the end of that; the provider will repeat its answer.
         """
-        if payment.due_at is None or payment.due_at <= self._now():
-            # This process was stopped for so long that somebody else may have the payment by now.
+        payment = claim.payment
+        if claim.ends_at <= self._steady_clock():
+            # This process was suspended for so long that another may have the payment by now.
             return payment
         try:
-            return await self._outcome(payment)
+            return await self._outcome(claim)
         except (CircuitOpenError, DatabaseUnavailableError) as error:
             logger.warning(
                 "The outcome of an attempt could not be stored",
@@ -140,49 +160,76 @@ class PaymentService:
             )
             return payment
 
-    async def _outcome(self, payment: Payment) -> Payment:
+    def usual_wait_seconds(self, attempts: int) -> float:
+        """How long a payment waits after so many attempts, before that is spread."""
+        doublings = min(max(attempts - 1, 0), _MOST_DOUBLINGS)
+        return min(self._settings.retry_seconds * 2.0**doublings, self._settings.max_retry_seconds)
+
+    async def _outcome(self, claim: Claim) -> Payment:
+        payment = claim.payment
         try:
-            charge = await self._ask_provider(payment)
-        except OrderRefusedError:
-            return await self._fail(payment, FailureReason.REFUSED)
+            outcome = await self._ask_provider(claim)
         except (CircuitOpenError, NoFreeConnectionError):
-            # The provider was not asked, so this was no attempt. The payment is due again soon,
-            # for a circuit keeps its worker from taking it up, and another may have none open.
+            # The provider was not asked, so this was no attempt. The payment is due again soon:
+            # while a circuit is open its worker takes nothing up, and another may have none open.
             return await self._put_down(payment, self._settings.retry_seconds, payment.attempts)
         except ProviderError as error:
-            attempts = payment.attempts + 1
-            logger.warning(
-                "A payment could not be charged yet",
-                extra={
-                    "payment_id": str(payment.id),
-                    "attempts": attempts,
-                    "reason": type(error).__name__,
-                },
+            return await self._try_again_later(claim, error)
+        if outcome is None:
+            return await self._leave_unresolved(payment)
+        if isinstance(outcome, Charged):
+            charge_id = outcome.charge_id
+            return await self._database.run(
+                lambda session: self._payments(session).succeed(payment, charge_id)
             )
-            return await self._put_down(payment, self._retry_seconds(attempts), attempts)
-        if charge is None:
-            return await self._fail(payment, FailureReason.EXPIRED)
-        if isinstance(charge, Declined):
-            return await self._fail(payment, FailureReason.DECLINED)
-        charge_id, now = charge.charge_id, self._now()
-        return await self._database.run(
-            lambda session: PaymentRepository(session).succeed(payment, charge_id, now)
-        )
+        is_ours = claim.is_given_up and outcome.reason is FailureReason.CANCELLED
+        return await self._fail(payment, FailureReason.EXPIRED if is_ours else outcome.reason)
 
-    async def _ask_provider(self, payment: Payment) -> Charged | Declined | None:
-        """Charge, or ask for the charge of a payment that is too old to be charged now.
+    async def _ask_provider(self, claim: Claim) -> Outcome | None:
+        """Have the payment charged or, once it is given up, have it never be charged.
 
-        Only the provider knows whether an attempt without an answer has charged, so nothing is
-        given up before it has said no.
+        Only the provider can say that a payment was not charged and never will be. "Unknown" says
+        neither, because a charge may still be on its way.
+
+        Returns:
+            None if it is given up at a provider that cannot cancel, and that knows nothing of it.
         """
-        if self._now() - payment.created_at < timedelta(seconds=self._settings.give_up_seconds):
+        payment = claim.payment
+        if not claim.is_given_up:
             return await self._provider.charge(payment.id, payment.order)
+        if self._settings.provider_can_cancel:
+            return await self._provider.cancel(payment.id, payment.order)
         return await self._provider.find_charge(payment.id, payment.order)
 
+    async def _try_again_later(self, claim: Claim, error: ProviderError) -> Payment:
+        payment, attempts = claim.payment, claim.payment.attempts + 1
+        logger.warning(
+            "A payment that was given up is not cancelled yet"
+            if claim.is_given_up
+            else "A payment could not be charged yet",
+            extra={
+                "payment_id": str(payment.id),
+                "attempts": attempts,
+                "reason": type(error).__name__,
+                "detail": str(error),
+            },
+        )
+        return await self._put_down(payment, self.usual_wait_seconds(attempts), attempts)
+
+    async def _leave_unresolved(self, payment: Payment) -> Payment:
+        unresolved = await self._database.run(
+            lambda session: self._payments(session).leave_unresolved(payment)
+        )
+        if unresolved.status is PaymentStatus.UNRESOLVED:
+            logger.error(
+                "A payment was given up; look at the provider whether it was charged",
+                extra={"payment_id": str(payment.id), "attempts": payment.attempts},
+            )
+        return unresolved
+
     async def _fail(self, payment: Payment, reason: FailureReason) -> Payment:
-        now = self._now()
         failed = await self._database.run(
-            lambda session: PaymentRepository(session).fail(payment, reason, now)
+            lambda session: self._payments(session).fail(payment, reason)
         )
         if failed.status is PaymentStatus.FAILED:
             logger.warning(
@@ -196,15 +243,13 @@ class PaymentService:
         return failed
 
     async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
-        wait = timedelta(seconds=seconds * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
-        due_at = self._now() + wait
+        wait_seconds = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         return await self._database.run(
-            lambda session: PaymentRepository(session).put_down(payment, due_at, attempts)
+            lambda session: self._payments(session).put_down(payment, wait_seconds, attempts)
         )
 
-    def _claim_end(self, now: datetime) -> datetime:
-        return now + timedelta(seconds=self._settings.claim_seconds)
+    def _payments(self, session: AsyncSession) -> PaymentRepository:
+        return PaymentRepository(session, self._moment)
 
-    def _retry_seconds(self, attempts: int) -> float:
-        doublings = min(attempts - 1, _MOST_DOUBLINGS)
-        return min(self._settings.retry_seconds * 2.0**doublings, self._settings.max_retry_seconds)
+    def _claim_end(self) -> float:
+        return self._steady_clock() + self._settings.claim_seconds

@@ -62,8 +62,13 @@ class PaymentSettings(Group):
         gt=0,
         le=31_536_000,
         allow_inf_nan=False,
-        description="Age in seconds at which a payment that the provider has not charged is failed "
-        "rather than tried again.",
+        description="Age in seconds at which a payment is cancelled at the provider rather than "
+        "charged. It has failed once the provider confirms that.",
+    )
+    provider_can_cancel: bool = Field(
+        default=True,
+        description="Whether the provider can promise that a key is never charged. Without that, a "
+        "payment that is given up becomes `unresolved`, for people to review.",
     )
 
 

@@ -77,18 +77,16 @@ class PaymentWorker:
         wait, limit = self._admission()
         if limit == 0:
             return wait
-        payments = await self._service.take_up(limit)
-        outcomes = await asyncio.gather(
-            *map(self._service.work_on, payments), return_exceptions=True
-        )
-        for payment, outcome in zip(payments, outcomes, strict=True):
+        claims = await self._service.take_up(limit)
+        outcomes = await asyncio.gather(*map(self._service.work_on, claims), return_exceptions=True)
+        for claim, outcome in zip(claims, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 logger.error(
                     "Work on a payment ended with an unexpected error; it will be taken up again",
-                    extra={"payment_id": str(payment.id)},
+                    extra={"payment_id": str(claim.payment.id)},
                     exc_info=outcome,
                 )
-        return 0.0 if len(payments) == limit else wait
+        return 0.0 if len(claims) == limit else wait
 
     def _admission(self) -> tuple[float, int]:
         """How long to wait before the next look, and how many payments the circuit lets through."""

@@ -80,14 +80,15 @@ AnyCase: TypeAlias = schemathesis.Case[Any]
 def charge(request: httpx.Request) -> httpx.Response:
     """What the provider makes of a charge; the amount decides."""
     order = json.loads(request.content)
+    key = request.headers[KEY]
+    ended = {"idempotency_key": key, "reason": "the amount decides"}
     match order["amount"] % 6:
         case 1 | 4:
             return httpx.Response(503)
         case 2:
-            return httpx.Response(402)
+            return httpx.Response(402, json={**ended, "status": "declined"})
         case 5:
-            return httpx.Response(422)
-    key = request.headers[KEY]
+            return httpx.Response(422, json={**ended, "status": "refused"})
     charged = {"id": "ch_1", "idempotency_key": key, "status": "succeeded", **order}
     return httpx.Response(201, json=charged)
 
@@ -96,7 +97,7 @@ def rate(_request: httpx.Request, currency: str) -> httpx.Response:
     """What the provider has for a currency; its first letter decides."""
     match currency[0]:
         case "A":
-            return httpx.Response(404)
+            return httpx.Response(404, json={"currency": currency, "error": "unknown"})
         case "B":
             return httpx.Response(503)
         case "C":

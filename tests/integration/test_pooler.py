@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.migrations import schema_fault, upgrade
 from example_service.payments.repository import PaymentRepository
 from tests.databases import PostgresDatabases, settings_for
-from tests.payments.unit.fakes import pending_payment
+from tests.payments.unit.fakes import ORDER
 from tests.pgbouncer import running_pgbouncer
 
 pytestmark = pytest.mark.integration
@@ -58,9 +59,11 @@ async def test_many_transactions_at_once_work(database: Database) -> None:
     """Statements that were prepared are neither missing nor mixed up."""
 
     async def pay(number: int) -> str:
-        payment = pending_payment(idempotency_key=f"key-{number}")
-        await database.run(lambda session: PaymentRepository(session).add(payment))
-        found = await database.run(lambda session: PaymentRepository(session).find(payment.id))
+        payment_id, key = uuid4(), f"key-{number}"
+        await database.run(
+            lambda session: PaymentRepository(session).add(payment_id, key, ORDER, 30.0)
+        )
+        found = await database.run(lambda session: PaymentRepository(session).find(payment_id))
         assert found is not None
         return found.idempotency_key
 

@@ -1,9 +1,10 @@
 """What all tables have in common."""
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import DateTime, Dialect, MetaData
+from sqlalchemy import DateTime, Dialect, MetaData, String
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -44,3 +45,33 @@ class UTCDateTime(TypeDecorator[datetime]):
         if value is None or dialect.name != "sqlite":
             return value
         return value.replace(tzinfo=UTC)
+
+
+class Word(TypeDecorator[str]):
+    """A word of an enumeration, stored as text.
+
+    A new word needs no migration, and one that only a newer version knows is read as it is.
+
+    Args:
+        words: The enumeration.
+    """
+
+    impl = String(16)
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self.words = words
+
+    def process_bind_param(self, value: str | None, _: Dialect) -> str | None:
+        """Store the text of a word."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, _: Dialect) -> str | None:
+        """Read a word, or the text of one that this version does not know."""
+        if value is None:
+            return None
+        try:
+            return self.words(value)
+        except ValueError:
+            return value

@@ -17,6 +17,7 @@ from tests.application import Serve
 
 PROVIDER_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
+UNKNOWN = {"currency": "EUR", "error": "secret"}
 EUROS = "/api/v1/exchange-rates/EUR"
 
 
@@ -100,8 +101,9 @@ async def test_what_is_no_currency_code_does_not_reach_the_provider(
         (httpx.Response(302, headers={"Location": "/secret"}), (502, "provider-unavailable")),
         (httpx.ConnectError("secret"), (502, "provider-unavailable")),
         (httpx.ReadTimeout("secret"), (504, "provider-timeout")),
-        (httpx.Response(404, text="secret"), (404, "unknown-currency")),
-        (httpx.Response(401, text="secret"), (502, "provider-refused")),
+        (httpx.Response(404, json=UNKNOWN), (404, "unknown-currency")),
+        (httpx.Response(404, text="secret"), (502, "provider-unavailable")),
+        (httpx.Response(401, json=UNKNOWN), (502, "provider-unavailable")),
         (httpx.PoolTimeout("secret"), (503, "provider-connections-busy")),
     ],
 )
@@ -124,8 +126,8 @@ async def test_a_busy_service_says_when_to_come_back(
     assert (await client.get(EUROS)).headers["Retry-After"] == "1"
 
 
-@pytest.mark.parametrize(("status", "logged"), [(401, True), (404, False), (503, False)])
-async def test_a_refusal_is_logged_for_no_breaker_reports_it(
+@pytest.mark.parametrize(("status", "logged"), [(401, True), (404, True), (503, False)])
+async def test_an_answer_out_of_place_is_logged_with_its_status(
     status: int,
     logged: bool,
     client: httpx.AsyncClient,
@@ -133,7 +135,7 @@ async def test_a_refusal_is_logged_for_no_breaker_reports_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Wrong credentials would otherwise be invisible to whoever runs the service."""
-    provider.respond(status)
+    provider.respond(status, json={})
     await client.get(EUROS)
     warnings = [record for record in caplog.records if "problems.answers" in record.name]
     assert [str(status) in record.getMessage() for record in warnings] == [True] * logged
@@ -164,7 +166,7 @@ async def test_unknown_currencies_never_open_the_circuit(
     client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
     """A curious client cannot take the service away from the others."""
-    provider.respond(404)
+    provider.respond(404, json=UNKNOWN)
     for _ in range(10):
         assert await problem(client) == (404, "unknown-currency")
     provider.respond(json=EURO)
@@ -194,7 +196,6 @@ async def test_each_problem_of_the_route_is_explained(client: httpx.AsyncClient)
     for slug in (
         "provider-unavailable",
         "provider-timeout",
-        "provider-refused",
         "provider-connections-busy",
         "provider-not-configured",
         "unknown-currency",

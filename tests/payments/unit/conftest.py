@@ -1,22 +1,23 @@
 """What tests of payments share."""
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 
 import pytest
 
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
+from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
 from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.provider import payment_breaker
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from tests.databases import NOON
-from tests.payments.unit.fakes import FakeProvider
+from tests.payments.unit.fakes import FakeProvider, moments
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time of day, in seconds; it is noon."""
+    """The time of day of the database, in seconds; it is noon."""
     return FakeClock(NOON.timestamp())
 
 
@@ -30,7 +31,7 @@ def provider() -> FakeProvider:
 def service(database: Database, provider: FakeProvider, clock: FakeClock) -> PaymentService:
     """A service with the default settings."""
     return PaymentService(
-        database, provider, PaymentSettings(), now=lambda: datetime.fromtimestamp(clock.now, UTC)
+        database, provider, PaymentSettings(), moment=moments(clock), steady_clock=clock
     )
 
 
@@ -39,3 +40,9 @@ async def other(settings: Settings) -> AsyncIterator[Database]:
     """The same database, as another process holds it."""
     async with open_database(settings) as other:
         yield other
+
+
+@pytest.fixture
+def breaker() -> CircuitBreaker:
+    """A payment breaker of its own for each test, with the counting of the real one."""
+    return payment_breaker(CircuitBreakerRegistry())

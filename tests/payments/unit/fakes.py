@@ -2,16 +2,45 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
+import httpx
+from sqlalchemy import literal
+
+from example_service.infra.database.base import UTCDateTime
 from example_service.infra.database.database import Database
-from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
-from example_service.payments.provider import Charged, Declined, PaymentProvider
-from example_service.payments.repository import PaymentRepository
+from example_service.infra.resilience import CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.answers import Charged, NotCharged, Outcome
+from example_service.payments.exceptions import (
+    ChargeInProgressError,
+    InvalidProviderAnswerError,
+    NoFreeConnectionError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+from example_service.payments.provider import PaymentProvider
+from example_service.payments.repository import Moment, PaymentRepository
+from example_service.payments.service import Claim
 from tests.databases import NOON, at
 
 Meanwhile: TypeAlias = Callable[[], Awaitable[None]]
+
+Answering: TypeAlias = Callable[[httpx.Request], httpx.Response]
+
+BASE_URL = "https://provider.test"
+ATTEMPTS = [
+    ProviderUnavailableError("down"),
+    ProviderTimeoutError("slow"),
+    InvalidProviderAnswerError("nonsense"),
+    ChargeInProgressError(),
+]
+"""What the provider may raise after it was asked."""
+NOT_ASKED = [CircuitOpenError("open"), NoFreeConnectionError("busy")]
+"""What the provider raises without having been asked."""
 
 ORDER = PaymentOrder(amount=1250, currency="EUR", customer_id="customer-7")
 
@@ -30,12 +59,49 @@ def pending_payment(**values: Any) -> Payment:
     return Payment(**given | values)
 
 
+async def stored(database: Database, *payments: Payment) -> list[UUID]:
+    """Store payments as they are; their ids."""
+    ids = [payment.id for payment in payments]
+    async with database.transaction() as session:
+        session.add_all(payments)
+    return ids
+
+
+async def taken_up(database: Database, **values: Any) -> Claim:
+    """Store a pending payment that was taken up at noon."""
+    payment = pending_payment(**values)
+    await stored(database, payment)
+    assert payment.due_at is not None
+    return Claim(payment, ends_at=payment.due_at.timestamp())
+
+
+def outcome(payment: Payment) -> tuple[object, ...]:
+    """What may change of a payment, but for when it is due."""
+    return (
+        payment.status,
+        payment.failure_reason,
+        payment.charge_id,
+        payment.attempts,
+        payment.finished_at,
+    )
+
+
+def moments(clock: FakeClock) -> Moment:
+    """The clock of a database that a test moves."""
+    return lambda seconds: literal(datetime.fromtimestamp(clock.now + seconds, UTC), UTCDateTime)
+
+
 async def found(database: Database, payment: Payment) -> Payment:
     """A payment as whoever holds this database sees it now."""
     async with database.transaction() as session:
         there = await PaymentRepository(session).find(payment.id)
     assert there is not None
     return there
+
+
+def answering(status: int, **content: Any) -> Answering:
+    """A provider that always gives the same answer."""
+    return lambda _request: httpx.Response(status, **content)
 
 
 async def nothing() -> None:
@@ -48,40 +114,62 @@ class FakeProvider(PaymentProvider):
     Attributes:
         calls: What it was asked, oldest first: the method and the payment's id.
         charged: How often money has moved, by payment.
+        ended: Why a payment is never charged, by payment.
         fault: Raised instead of an answer, where there is one.
-        charges_before_fault: Whether only the answer is lost, and the money has moved.
-        declines: Whether it declines what it has not charged yet.
-        meanwhile: Awaited before anything is charged.
+        charges_before_fault: Whether only the answer is lost, and the provider has acted.
+        refuses_with: Why it charges nothing that it has not charged yet.
+        meanwhile: Awaited before anything is done.
     """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, UUID]] = []
         self.charged: Counter[UUID] = Counter()
+        self.ended: dict[UUID, FailureReason] = {}
         self.fault: Exception | None = None
         self.charges_before_fault = False
-        self.declines = False
+        self.refuses_with: FailureReason | None = None
         self.meanwhile: Meanwhile = nothing
 
-    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
         """Charge, or repeat the answer of the first time."""
-        assert order == ORDER
-        self.calls.append(("charge", payment_id))
-        await self.meanwhile()
-        if self.fault is not None and not self.charges_before_fault:
-            raise self.fault
-        if not self.charged[payment_id]:
-            if self.declines:
-                return Declined()
-            self.charged[payment_id] += 1
-        if self.fault is not None:
-            raise self.fault
-        return Charged(f"ch_{payment_id}")
+        await self._called("charge", payment_id, order)
+        if self.fault is None or self.charges_before_fault:
+            self._move_money(payment_id)
+        return self._outcome(payment_id)
 
-    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
-        """Tell whether money has moved."""
+    async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
+        """Never charge this, unless it was charged."""
+        await self._called("cancel", payment_id, order)
+        if (self.fault is None or self.charges_before_fault) and not self.charged[payment_id]:
+            self.ended.setdefault(payment_id, FailureReason.CANCELLED)
+        return self._outcome(payment_id)
+
+    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
+        """Say what has become of a payment."""
+        await self._called("find_charge", payment_id, order)
+        known = self.charged[payment_id] or payment_id in self.ended
+        return self._outcome(payment_id) if known or self.fault else None
+
+    def arrive_late(self, payment_id: UUID) -> None:
+        """Let a charge arrive whose caller has left."""
+        self._move_money(payment_id)
+
+    async def _called(self, method: str, payment_id: UUID, order: PaymentOrder) -> None:
         assert order == ORDER
-        self.calls.append(("find_charge", payment_id))
+        self.calls.append((method, payment_id))
         await self.meanwhile()
+
+    def _move_money(self, payment_id: UUID) -> None:
+        if self.charged[payment_id] or payment_id in self.ended:
+            return
+        if self.refuses_with is not None:
+            self.ended[payment_id] = self.refuses_with
+        else:
+            self.charged[payment_id] += 1
+
+    def _outcome(self, payment_id: UUID) -> Outcome:
         if self.fault is not None:
             raise self.fault
-        return Charged(f"ch_{payment_id}") if self.charged[payment_id] else None
+        if payment_id in self.ended:
+            return NotCharged(self.ended[payment_id])
+        return Charged(f"ch_{payment_id}")

@@ -12,7 +12,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,14 +35,15 @@ from example_service.infra.resilience import (
     CircuitOpenError,
 )
 from example_service.infra.resilience.testing import FakeClock
-from example_service.payments.exceptions import OrderRefusedError, ProviderTimeoutError
-from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
-from example_service.payments.provider import Charged, Declined, PaymentProvider
+from example_service.payments.answers import Charged, NotCharged, Outcome
+from example_service.payments.exceptions import ProviderTimeoutError
+from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+from example_service.payments.provider import PaymentProvider
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from tests.databases import SQLiteDatabases, settings_for
 from tests.killed_at import killed_at
-from tests.payments.unit.fakes import ORDER
+from tests.payments.unit.fakes import ORDER, moments
 
 SETTINGS = PaymentSettings(
     claim_seconds=30.0, retry_seconds=2.0, max_retry_seconds=8.0, give_up_seconds=60.0
@@ -73,6 +73,8 @@ class HeldProvider(PaymentProvider):
     Attributes:
         held: The calls that wait for their end, by the task that makes them.
         charged: How often money has moved, by payment.
+        ended: Why a payment is never charged, by payment.
+        on_their_way: Charges that may arrive at any later time.
         heals: Whether calls are answered at once.
         moved: Set when a call arrives.
     """
@@ -80,35 +82,49 @@ class HeldProvider(PaymentProvider):
     def __init__(self, clock: FakeClock) -> None:
         self.held: dict[asyncio.Task[Any], Call] = {}
         self.charged: Counter[UUID] = Counter()
+        self.ended: dict[UUID, FailureReason] = {}
+        self.on_their_way: list[UUID] = []
         self.heals = False
         self.moved = asyncio.Event()
         self._clock = clock
 
-    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | Declined:
+    async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
         """Charge once."""
         assert order == ORDER
         end = await self._held("charge", payment_id)
-        if end == "decline" and not self.charged[payment_id]:
-            return Declined()
-        if end == "refuse" and not self.charged[payment_id]:
-            raise OrderRefusedError(422)
+        if end == "fail":
+            self.on_their_way.append(payment_id)
+            raise ProviderTimeoutError
+        if end in {FailureReason.DECLINED, FailureReason.REFUSED}:
+            self.end(payment_id, FailureReason(end))
+        self.record(payment_id)
+        return self._outcome(payment_id, end)
+
+    async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
+        """Never charge this, unless it was charged."""
+        assert order == ORDER
+        end = await self._held("cancel", payment_id)
         if end == "fail":
             raise ProviderTimeoutError
-        self.record(payment_id)
-        if end == "lose the answer":
-            raise ProviderTimeoutError
-        return Charged(f"ch_{payment_id}")
-
-    async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Charged | None:
-        """Look into the books."""
-        assert order == ORDER
-        if await self._held("find_charge", payment_id) in {"fail", "lose the answer"}:
-            raise ProviderTimeoutError
-        return Charged(f"ch_{payment_id}") if self.charged[payment_id] else None
+        self.end(payment_id, FailureReason.CANCELLED)
+        return self._outcome(payment_id, end)
 
     def record(self, payment_id: UUID) -> None:
-        """Move the money, unless the payment's key has done so."""
-        self.charged[payment_id] = 1
+        """Move the money, unless the payment's key has done so or never will."""
+        if payment_id not in self.ended:
+            self.charged[payment_id] = 1
+
+    def end(self, payment_id: UUID, reason: FailureReason) -> None:
+        """Never move the money, unless that was done."""
+        if not self.charged[payment_id]:
+            self.ended.setdefault(payment_id, reason)
+
+    def _outcome(self, payment_id: UUID, end: str) -> Outcome:
+        if end == "lose the answer":
+            raise ProviderTimeoutError
+        if payment_id in self.ended:
+            return NotCharged(self.ended[payment_id])
+        return Charged(f"ch_{payment_id}")
 
     async def _held(self, kind: str, payment_id: UUID) -> str:
         if self.heals:
@@ -145,13 +161,14 @@ class PaymentsMachine(RuleBasedStateMachine):
                 database,
                 self.provider,
                 SETTINGS,
-                now=lambda: datetime.fromtimestamp(self.clock.now, UTC),
+                moment=moments(self.clock),
+                steady_clock=self.clock,
             )
             for database in self.databases_open
         ]
         self.tasks: set[asyncio.Task[Any]] = set()
         self.accepted: set[UUID] = set()
-        self.told: dict[UUID, PaymentStatus] = {}
+        self.told: dict[UUID, str] = {}
 
     async def _provider(self) -> HeldProvider:
         return HeldProvider(self.clock)
@@ -179,7 +196,7 @@ class PaymentsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.provider.held)
     @rule(
         which=st.integers(0, 9),
-        end=st.sampled_from(["answer", "answer", "decline", "refuse", "fail", "lose the answer"]),
+        end=st.sampled_from(["answer", "answer", "declined", "refused", "fail", "lose the answer"]),
         database_is_gone=st.booleans(),
     )
     def end_call(self, which: int, end: str, database_is_gone: bool) -> None:
@@ -200,8 +217,17 @@ class PaymentsMachine(RuleBasedStateMachine):
         call = self.provider.held[task]
         if arrived and call.kind == "charge":
             self.provider.record(call.payment_id)
+        elif call.kind == "charge":
+            self.provider.on_their_way.append(call.payment_id)
         task.cancel()
         self.run(self._settled())
+
+    @precondition(lambda self: self.provider.on_their_way)
+    @rule(which=st.integers(0, 9))
+    def arrive_late(self, which: int) -> None:
+        """A charge arrives at the provider, long after its caller has left."""
+        on_their_way = self.provider.on_their_way
+        self.provider.record(on_their_way.pop(which % len(on_their_way)))
 
     @rule(
         seconds=st.sampled_from([0.5, 2.5, 10.0, 31.0, 61.0]),
@@ -262,6 +288,8 @@ class PaymentsMachine(RuleBasedStateMachine):
         for _ in range(4):
             self.clock.advance(SETTINGS.claim_seconds)
             self._start(self._work(self.services[0], 100), None)
+        for payment_id in self.provider.on_their_way:
+            self.provider.record(payment_id)
         self.nobody_is_charged_for_what_has_failed()
 
     def _heal_database(self) -> None:
@@ -288,8 +316,8 @@ class PaymentsMachine(RuleBasedStateMachine):
             self.told[payment.id] = payment.status
 
     async def _work(self, service: PaymentService, limit: int) -> None:
-        for payment in await service.take_up(limit):
-            self._watch(asyncio.create_task(service.work_on(payment)))
+        for claim in await service.take_up(limit):
+            self._watch(asyncio.create_task(service.work_on(claim)))
 
     async def _settled(self) -> None:
         """Wait until every task has ended or waits for the provider."""

@@ -15,7 +15,7 @@ from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import PostgresDatabases, at
-from tests.payments.unit.fakes import ORDER, FakeProvider, nothing, pending_payment
+from tests.payments.unit.fakes import ORDER, FakeProvider, nothing, pending_payment, stored
 
 pytestmark = pytest.mark.integration
 
@@ -81,9 +81,7 @@ async def test_the_worker_survives_a_crash(
     breaker = CircuitBreaker("payment", registry=None)
     guard = circuit_breaker_registry.get_or_create("database")
     async with asyncio.timeout(DEADLINE_SECONDS):
-        async with database.transaction() as session:
-            for payment in due:
-                assert await PaymentRepository(session).add(payment)
+        await stored(database, *due)
         postgres_databases.server.crash()
         async with PaymentWorker(service, breaker, SETTINGS).running():
             while guard.total_failures < 3:  # noqa: ASYNC110 - Nothing tells of a failure.

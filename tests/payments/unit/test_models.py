@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from example_service.infra.database.database import Database
@@ -92,6 +92,7 @@ SUCCEEDED = {"status": PaymentStatus.SUCCEEDED, "due_at": None, "finished_at": a
     [
         {},
         {**SUCCEEDED, "charge_id": "ch_1"},
+        {"status": PaymentStatus.UNRESOLVED, "due_at": None},
         *({**FAILED, "failure_reason": reason} for reason in FailureReason),
     ],
     ids=str,
@@ -117,6 +118,21 @@ async def test_words_are_stored_as_text(database: Database) -> None:
     async with database.transaction() as session:
         rows = await session.execute(text("SELECT status, failure_reason FROM payments"))
         assert rows.all() == [("failed", "expired")]
+
+
+async def test_words_of_a_newer_version_are_read_as_they_are(database: Database) -> None:
+    """And are stored as they were; known ones are members of their enumeration."""
+    await store(database, pending_payment(**FAILED, failure_reason=FailureReason.EXPIRED))
+    async with database.transaction() as session:
+        await session.execute(text("UPDATE payments SET failure_reason = 'sanctioned'"))
+    async with database.transaction() as session:
+        (payment,) = (await session.scalars(select(Payment))).all()
+        payment.attempts += 1
+    async with database.transaction() as session:
+        (again,) = (await session.scalars(select(Payment))).all()
+
+    assert (again.failure_reason, again.attempts) == ("sanctioned", 1)
+    assert again.status is PaymentStatus.FAILED
 
 
 @pytest.mark.parametrize(

@@ -1,35 +1,44 @@
 """Payments in the database: one for each key, one owner at a time, and final when finished."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import select, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import NoResultFound
 
 from example_service.core.settings import Settings
+from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database, open_database
-from example_service.payments.models import FailureReason, Payment, PaymentStatus
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
 from example_service.payments.repository import PaymentRepository
 from tests.databases import NOON, at
-from tests.payments.unit.fakes import ORDER, found, pending_payment
+from tests.payments.unit.fakes import ORDER, found, moments, pending_payment, stored
 
 T = TypeVar("T")
 
+DAY = 86_400.0
 
-async def within(database: Database, use: Callable[[PaymentRepository], Awaitable[T]]) -> T:
-    """What a transaction of its own gives."""
+
+async def within(
+    database: Database, use: Callable[[PaymentRepository], Awaitable[T]], now: float = 0.0
+) -> T:
+    """What a transaction of its own gives, so many seconds after noon."""
     async with database.transaction() as session:
-        return await use(PaymentRepository(session))
+        moment = moments(FakeClock(at(now).timestamp()))
+        return await use(PaymentRepository(session, moment))
 
 
-async def stored(database: Database, *payments: Payment) -> list[UUID]:
-    """Store payments; their ids."""
-    ids = [payment.id for payment in payments]
-    async with database.transaction() as session:
-        assert all([await PaymentRepository(session).add(payment) for payment in payments])
-    return ids
+async def add(
+    payments: PaymentRepository, key: str = "k", order: PaymentOrder = ORDER
+) -> Payment | None:
+    """Add a payment that is taken up for half a minute."""
+    return await payments.add(uuid4(), key, order, 30.0)
 
 
 def outcome(payment: Payment) -> tuple[object, ...]:
@@ -48,39 +57,39 @@ class TestAdd:
     """One payment for each key."""
 
     async def test_a_new_key_is_added(self, database: Database) -> None:
-        """It is found by its id and by its key, with its values."""
-        payment = pending_payment(idempotency_key="k")
-        assert await within(database, lambda payments: payments.add(payment))
+        """It is found by its id and by its key, taken up by its creator."""
+        payment_id = uuid4()
+        added = await within(database, lambda all_: all_.add(payment_id, "k", ORDER, 30.0))
 
-        by_id = await within(database, lambda payments: payments.find(payment.id))
+        by_id = await within(database, lambda payments: payments.find(payment_id))
         by_key = await within(database, lambda payments: payments.find_by_key("k"))
-        assert by_id is not None
-        assert by_key is not None
-        assert (by_id.id, by_id.order, by_id.created_at) == (payment.id, ORDER, NOON)
-        assert by_key.id == payment.id
+        for payment in (added, by_id, by_key):
+            assert payment is not None
+            assert (payment.id, payment.idempotency_key, payment.order) == (payment_id, "k", ORDER)
+            assert (payment.created_at, payment.due_at) == (NOON, at(30))
+            assert outcome(payment)[:4] == (PaymentStatus.PENDING, None, None, 0)
 
     async def test_a_key_that_is_there_changes_nothing(self, database: Database) -> None:
         """The first payment stays as it is."""
-        first = pending_payment(idempotency_key="k")
-        await stored(database, first)
-        again = pending_payment(idempotency_key="k", amount=1)
-        assert not await within(database, lambda payments: payments.add(again))
+        first = await within(database, add)
+        assert first is not None
+        another = ORDER.model_copy(update={"amount": 1})
+        assert await within(database, lambda payments: add(payments, order=another)) is None
 
-        assert await within(database, lambda payments: payments.find(again.id)) is None
         assert (await found(database, first)).amount == ORDER.amount
 
     async def test_of_many_at_once_one_is_added(self, database: Database, other: Database) -> None:
         """And all of them see that one at once, in the same transaction."""
 
-        async def add(to: Database) -> tuple[bool, UUID]:
-            async with to.transaction() as session:
-                payments = PaymentRepository(session)
-                is_new = await payments.add(pending_payment(idempotency_key="k"))
-                there = await payments.find_by_key("k")
-                assert there is not None
-                return is_new, there.id
+        async def add_and_find(payments: PaymentRepository) -> tuple[bool, UUID]:
+            added = await add(payments)
+            there = await payments.find_by_key("k")
+            assert there is not None
+            return added is not None, there.id
 
-        outcomes = await asyncio.gather(*(add(to) for to in (database, other) for _ in range(10)))
+        outcomes = await asyncio.gather(
+            *(within(to, add_and_find) for to in (database, other) for _ in range(10))
+        )
 
         assert sorted(is_new for is_new, _ in outcomes) == [False] * 19 + [True]
         assert len({payment_id for _, payment_id in outcomes}) == 1
@@ -91,7 +100,7 @@ class TestAdd:
             await within(database, add_and_fail)
 
         assert await within(database, lambda payments: payments.find_by_key("k")) is None
-        await stored(database, pending_payment(idempotency_key="k"))
+        assert await within(database, add) is not None
 
     async def test_what_is_not_there_is_not_found(self, database: Database) -> None:
         """None, and no error."""
@@ -102,7 +111,7 @@ class TestAdd:
 
 async def add_and_fail(payments: PaymentRepository) -> None:
     """Add a payment in a transaction that does not end well."""
-    assert await payments.add(pending_payment(idempotency_key="k"))
+    assert await add(payments)
     raise ZeroDivisionError
 
 
@@ -139,9 +148,10 @@ class TestNewest:
         assert await within(database, lambda all_: all_.newest(2, older_than=last)) == []
 
 
-async def claim(database: Database, limit: int = 10) -> Sequence[Payment]:
-    """Take up what is due at noon, for half a minute."""
-    return await within(database, lambda all_: all_.claim_due(NOON, at(30), limit))
+async def claim(database: Database, limit: int = 10, now: float = 0.0) -> list[Payment]:
+    """Take up what is due so many seconds after noon, for half a minute."""
+    claimed = await within(database, lambda all_: all_.claim_due(30.0, DAY, limit), now)
+    return [payment for payment, _ in claimed]
 
 
 class TestClaim:
@@ -175,8 +185,7 @@ class TestClaim:
         await stored(database, pending_payment(due_at=NOON))
         assert len(await claim(database)) == 1
 
-        async with database.transaction() as session:
-            again = await PaymentRepository(session).claim_due(at(30), at(60), 10)
+        again = await claim(database, now=30.0)
 
         assert [payment.due_at for payment in again] == [at(60)]
 
@@ -207,13 +216,85 @@ class TestClaim:
                 one, *(pending_payment(due_at=at(n)) for n in (-3, -2, -1))
             )
             async with one.transaction() as session:
-                taken = await PaymentRepository(session).claim_due(NOON, at(30), 2)
+                payments = PaymentRepository(session, moments(FakeClock(NOON.timestamp())))
+                taken = [payment for payment, _ in await payments.claim_due(30.0, DAY, 2)]
                 rest = await claim(other, 2)
                 nothing = await claim(other, 2)
 
             assert {payment.id for payment in taken} == {first, second}
             assert [payment.id for payment in rest] == [third]
             assert nothing == []
+
+    @pytest.mark.parametrize(
+        ("age", "is_given_up"), [(0.0, False), (DAY - 0.001, False), (DAY, True), (9 * DAY, True)]
+    )
+    async def test_the_database_says_which_payments_are_given_up(
+        self, age: float, is_given_up: bool, database: Database
+    ) -> None:
+        """By the age that they have on its clock."""
+        await stored(database, pending_payment(due_at=NOON))
+        claimed = await within(database, lambda all_: all_.claim_due(30.0, DAY, 10), age)
+
+        assert [given_up for _, given_up in claimed] == [is_given_up]
+
+    async def test_what_a_newer_version_has_due_is_left_to_it(self, database: Database) -> None:
+        """This version cannot know what is to be done with it."""
+        payment = pending_payment(due_at=NOON)
+        await stored(database, payment)
+        async with database.transaction() as session:
+            drop = "DROP CONSTRAINT ck_payments_pending_is_due"
+            if session.get_bind().dialect.name == "postgresql":
+                await session.execute(text(f"ALTER TABLE payments {drop}"))
+            else:
+                await session.execute(text("PRAGMA ignore_check_constraints = ON"))
+            await session.execute(text("UPDATE payments SET status = 'on hold'"))
+            payments = PaymentRepository(session, moments(FakeClock(NOON.timestamp())))
+            assert await payments.claim_due(30.0, DAY, 10) == []
+            # Other tests need the constraint.
+            await session.rollback()
+
+
+class TestDatabaseClock:
+    """The real clock of the database, which no process's clock can move."""
+
+    async def test_moments_are_those_of_the_database(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Within the statement; this process's idea of the time is not used."""
+        monkeypatch.setattr("time.time", lambda: 0.0)
+        async with database.transaction() as session:
+            (now,) = (await session.execute(select(SecondsFromNow(0.0)))).one()
+        async with database.transaction() as session:
+            added = await PaymentRepository(session).add(uuid4(), "k", ORDER, 30.25)
+        assert added is not None
+
+        assert timedelta() <= added.created_at - now < timedelta(seconds=10)
+        assert added.due_at == added.created_at + timedelta(seconds=30.25)
+
+    async def test_what_is_due_is_taken_up_by_it(self, database: Database) -> None:
+        """What it has just put down is not due, and what it has put down for no time is."""
+        async with database.transaction() as session:
+            payment = await PaymentRepository(session).add(uuid4(), "k", ORDER, 60.0)
+        assert payment is not None
+
+        async def claimed(wait_seconds: float, give_up_seconds: float) -> list[bool]:
+            async with database.transaction() as session:
+                payments = PaymentRepository(session)
+                there = await payments.find(payment.id)
+                assert there is not None
+                await payments.put_down(there, wait_seconds, 0)
+            async with database.transaction() as session:
+                due = await PaymentRepository(session).claim_due(60.0, give_up_seconds, 10)
+            return [is_given_up for _, is_given_up in due]
+
+        assert await claimed(60.0, DAY) == []
+        assert await claimed(-0.5, DAY) == [False]
+        assert await claimed(-86_400.5, 0.0) == [True]
+
+    def test_the_due_index_is_used(self) -> None:
+        """PostgreSQL's `clock_timestamp()` would read every pending payment."""
+        moment = str(SecondsFromNow(1.0).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+        assert "statement_timestamp()" in moment
 
 
 class TestSettling:
@@ -223,8 +304,7 @@ class TestSettling:
         """A payment as somebody took it up too long ago, and as another has it now."""
         await stored(database, pending_payment(due_at=NOON))
         (earlier,) = await claim(database)
-        async with database.transaction() as session:
-            (holder,) = await PaymentRepository(session).claim_due(at(31), at(61), 1)
+        (holder,) = await claim(database, now=31.0)
         assert (earlier.due_at, holder.due_at) == (at(30), at(61))
         return earlier, holder
 
@@ -232,7 +312,7 @@ class TestSettling:
         """It is final, and nobody's any more."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.succeed(holder, "ch_1", at(32)))
+        now = await within(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
         expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
         assert outcome(now) == expected
@@ -242,7 +322,7 @@ class TestSettling:
         """The money has moved, whoever has the payment now."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.succeed(earlier, "ch_1", at(32)))
+        now = await within(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
 
         assert (now.status, now.charge_id) == (PaymentStatus.SUCCEEDED, "ch_1")
         assert (await found(database, holder)).status is PaymentStatus.SUCCEEDED
@@ -251,7 +331,7 @@ class TestSettling:
         """With its reason."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED, at(32)))
+        now = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
 
         expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, None, at(32))
         assert outcome(now) == expected
@@ -261,7 +341,7 @@ class TestSettling:
         """The holder may be charging it at this moment."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED, at(32)))
+        now = await within(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
 
         assert outcome(now) == outcome(holder)
         assert outcome(await found(database, holder)) == outcome(holder)
@@ -270,7 +350,7 @@ class TestSettling:
         """It is due again when it said."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.put_down(holder, at(40), 3))
+        now = await within(database, lambda all_: all_.put_down(holder, 8.0, 3), 32.0)
 
         expected = (PaymentStatus.PENDING, None, None, 3, at(40), None)
         assert outcome(now) == expected
@@ -280,30 +360,61 @@ class TestSettling:
         """It stays with its holder."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.put_down(earlier, at(40), 3))
+        now = await within(database, lambda all_: all_.put_down(earlier, 8.0, 3), 32.0)
 
         assert outcome(now) == outcome(holder)
         assert outcome(await found(database, holder)) == outcome(holder)
+
+    async def test_the_holder_leaves_a_payment_unresolved(self, database: Database) -> None:
+        """Nobody takes it up any more, and it is not finished."""
+        _, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.leave_unresolved(holder), 32.0)
+
+        expected = (PaymentStatus.UNRESOLVED, None, None, 0, None, None)
+        assert outcome(now) == outcome(await found(database, holder)) == expected
+        assert await claim(database, now=1000.0) == []
+
+    async def test_nobody_else_leaves_a_payment_unresolved(self, database: Database) -> None:
+        """It stays with its holder."""
+        earlier, holder = await self.taken_up(database)
+
+        now = await within(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
+
+        assert outcome(now) == outcome(await found(database, holder)) == outcome(holder)
+
+    async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
+        """A charge may be heard of later; all else is up to people."""
+        _, holder = await self.taken_up(database)
+        unresolved = outcome(await within(database, lambda all_: all_.leave_unresolved(holder)))
+        failed = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
+        put_down = await within(database, lambda all_: all_.put_down(holder, 8.0, 3))
+        assert outcome(failed) == outcome(put_down) == unresolved
+
+        now = await within(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
+
+        assert outcome(now) == (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
 
     @pytest.mark.parametrize("first", ["succeed", "fail"])
     async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
         """Whatever comes later is answered with what it is."""
         _, holder = await self.taken_up(database)
         settle: dict[str, Callable[[PaymentRepository], Awaitable[Payment]]] = {
-            "succeed": lambda all_: all_.succeed(holder, "ch_1", at(32)),
-            "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED, at(32)),
-            "succeed again": lambda all_: all_.succeed(holder, "ch_2", at(33)),
-            "fail again": lambda all_: all_.fail(holder, FailureReason.EXPIRED, at(33)),
-            "put down": lambda all_: all_.put_down(holder, at(40), 3),
+            "succeed": lambda all_: all_.succeed(holder, "ch_1"),
+            "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED),
+            "succeed again": lambda all_: all_.succeed(holder, "ch_2"),
+            "fail again": lambda all_: all_.fail(holder, FailureReason.EXPIRED),
+            "leave unresolved": lambda all_: all_.leave_unresolved(holder),
+            "put down": lambda all_: all_.put_down(holder, 8.0, 3),
         }
         finished = outcome(await within(database, settle[first]))
 
         later = [outcome(await within(database, settle[one])) for one in list(settle)[2:]]
 
-        assert later == [finished] * 3
+        assert later == [finished] * 4
         assert outcome(await found(database, holder)) == finished
 
     async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
         """Nothing deletes payments, so this is a fault and no answer."""
         with pytest.raises(NoResultFound):
-            await within(database, lambda all_: all_.succeed(pending_payment(), "ch_1", NOON))
+            await within(database, lambda all_: all_.succeed(pending_payment(), "ch_1"))

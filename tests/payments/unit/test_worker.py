@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, datetime
 from typing import TypeAlias
 
 import httpx
@@ -17,11 +16,11 @@ from example_service.payments.exceptions import ProviderUnavailableError
 from example_service.payments.models import Payment, PaymentStatus
 from example_service.payments.provider import PaymentProvider
 from example_service.payments.repository import PaymentRepository
-from example_service.payments.service import PaymentService
+from example_service.payments.service import Claim, PaymentService
 from example_service.payments.settings import PaymentSettings
 from example_service.payments.worker import PaymentWorker
 from tests.databases import at
-from tests.payments.unit.fakes import FakeProvider, nothing, pending_payment
+from tests.payments.unit.fakes import FakeProvider, moments, nothing, pending_payment, stored
 
 DEADLINE_SECONDS = 10.0
 SETTINGS = PaymentSettings(batch_size=4, poll_seconds=1.0)
@@ -45,24 +44,24 @@ class FakeService(PaymentService):
         self.worked_on: list[Payment] = []
         self.work: Callable[[Payment], Awaitable[None]] = lambda _: nothing()
 
-    async def take_up(self, limit: int) -> list[Payment]:
+    async def take_up(self, limit: int) -> list[Claim]:
         """Hand out what is due, or raise what comes first."""
         self.limits.append(limit)
-        batch: list[Payment] = []
+        batch: list[Claim] = []
         while self.due and len(batch) < limit:
             if isinstance(self.due[0], Exception) and batch:
                 break
             one = self.due.pop(0)
             if isinstance(one, Exception):
                 raise one
-            batch.append(one)
+            batch.append(Claim(one, ends_at=0.0))
         return batch
 
-    async def work_on(self, payment: Payment) -> Payment:
+    async def work_on(self, claim: Claim) -> Payment:
         """Remember that this was done."""
-        await self.work(payment)
-        self.worked_on.append(payment)
-        return payment
+        await self.work(claim.payment)
+        self.worked_on.append(claim.payment)
+        return claim.payment
 
 
 class QuickWorker(PaymentWorker):
@@ -380,9 +379,7 @@ class TestWithDatabase:
     async def store(self, database: Database, number: int) -> list[Payment]:
         """So many payments that are due at noon."""
         due = [pending_payment(due_at=at(0)) for _ in range(number)]
-        async with database.transaction() as session:
-            for payment in due:
-                assert await PaymentRepository(session).add(payment)
+        await stored(database, *due)
         return due
 
     def service(
@@ -390,7 +387,7 @@ class TestWithDatabase:
     ) -> PaymentService:
         """A service with this provider."""
         return PaymentService(
-            database, provider, SETTINGS, now=lambda: datetime.fromtimestamp(clock.now, UTC)
+            database, provider, SETTINGS, moment=moments(clock), steady_clock=clock
         )
 
     async def test_pending_payments_are_finished(
