@@ -1,6 +1,5 @@
 """The settings of payments, and what production refuses among them."""
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 
 from example_service.core.exceptions import SettingProblem
+from example_service.core.settings.addresses import is_local
 from example_service.core.settings.model import CircuitBreakerSettings, Group, ServiceSettings
 from example_service.core.settings.types import HTTPURL, Seconds
 
@@ -122,20 +122,10 @@ def _unfit_provider(base_url: str | None) -> str | None:
         return "is not set, and production has no sandbox"
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if _is_this_machine(host):
-        return "points to this machine, as a sandbox would"
+    if is_local(host):
+        return "points to this machine or link, as a sandbox would"
     if "sandbox" in re.split(r"[.-]", host):
         return "points to a sandbox, where nothing is really charged"
     if parts.scheme != "https":
         return "should begin with https://"
     return None
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified

@@ -28,6 +28,7 @@ _CHUNK_FRAMING_BYTES: Final = 16
 # The share of connections that is closed when there are too many.
 _MAKE_ROOM: Final = 16
 _OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
+_WHITE_SPACE: Final = (b" ", b"\t")
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
@@ -217,14 +218,19 @@ class ProblemProtocol(HttpToolsProtocol):
             self.close_with_answer()
 
     def _fault_of_headers(self, version: str) -> Refusal | None:
-        hosts = 0
+        hosts, has_white_space = 0, False
         for name, value in self.headers:
+            if value.endswith(_WHITE_SPACE):
+                has_white_space = True
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 return refusals.UNKNOWN_CODING
         if hosts != 1 and (hosts or version == "1.1"):
             return refusals.NOT_ONE_HOST
+        if has_white_space:
+            # It is no part of the value (RFC 9110, section 5.5), but the parser leaves it there.
+            self.headers[:] = [(name, value.rstrip(b" \t")) for name, value in self.headers]
         if not self.url.startswith(b"/"):
             self._name_authority()
         return None

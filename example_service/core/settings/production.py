@@ -1,16 +1,24 @@
 """What must not reach production: settings that are valid, and unsafe there."""
 
-import re
+import ipaddress
 from collections.abc import Iterator
 
 from example_service.core.exceptions import SettingProblem
-from example_service.core.settings.database_url import SQLiteAddress, parse_database_url
+from example_service.core.settings.addresses import is_local
+from example_service.core.settings.database_url import (
+    PostgreSQLAddress,
+    SQLiteAddress,
+    parse_database_url,
+)
+from example_service.core.settings.guessing import (
+    PASSWORD_GUESSES_LOG10,
+    TOKEN_GUESSES_LOG10,
+    can_be_guessed,
+)
 from example_service.core.settings.model import ServiceSettings
 
-_PLACEHOLDERS = re.compile(
-    r"change.?me|password|placeholder|example|postgres|your.?token", re.IGNORECASE
-)
-_FEWEST_DISTINCT_CHARACTERS = 8
+# Broader networks than these are half the internet rather than proxies.
+_SHORTEST_PREFIXES = {4: 8, 6: 16}
 
 
 def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
@@ -31,13 +39,20 @@ def _database_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
         problem = "is not set to PostgreSQL; SQLite is for one machine in development"
         yield SettingProblem(name, problem, example)
         return
-    password = address.password
-    if password and (password == address.user or _can_be_guessed(password)):
+    if not address.password:
+        if _needs_password(address):
+            yield SettingProblem(name, "has no password, and a host on the network", example)
+        return
+    known = (address.user or "", address.database, *(host for host, _ in address.hosts))
+    if can_be_guessed(address.password, PASSWORD_GUESSES_LOG10, known):
         yield SettingProblem(name, "has a password that can be guessed", example)
 
 
-def _can_be_guessed(secret: str) -> bool:
-    return len(set(secret)) < _FEWEST_DISTINCT_CHARACTERS or bool(_PLACEHOLDERS.search(secret))
+def _needs_password(address: PostgreSQLAddress) -> bool:
+    """Whether nothing else says who connects: a socket's owner, or a certificate."""
+    if "sslcert" in address.ssl_files:
+        return False
+    return not all(host.startswith("/") or is_local(host) for host, _ in address.hosts)
 
 
 def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
@@ -53,6 +68,19 @@ def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
             'holds "*", so that every web page may call the service',
             'HTTP__CORS_ORIGINS=["https://app.example.com"]',
         )
+    if any(map(_is_anywhere, settings.http.trusted_proxies)):
+        yield SettingProblem(
+            "HTTP__TRUSTED_PROXIES",
+            "trusts half the internet, so that every client can make up its address",
+            'HTTP__TRUSTED_PROXIES=["10.0.0.0/8"]',
+        )
+
+
+def _is_anywhere(proxy: str) -> bool:
+    if proxy == "*":
+        return True
+    network = ipaddress.ip_network(proxy)
+    return network.prefixlen < _SHORTEST_PREFIXES[network.version]
 
 
 def _token_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
@@ -64,7 +92,7 @@ def _token_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
                 "ADMIN__TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
             )
         return
-    if _can_be_guessed(settings.admin.token.get_secret_value()):
+    if can_be_guessed(settings.admin.token.get_secret_value(), TOKEN_GUESSES_LOG10):
         yield SettingProblem(
             "ADMIN__TOKEN",
             "can be guessed",

@@ -12,6 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from example_service.core.settings.addresses import ipv4_of_mapped_network
+
 
 def _read_items(value: object) -> object:
     if not isinstance(value, str):
@@ -50,7 +52,8 @@ def _check_origin(value: str) -> str:
         return value
     if _split(value).path or _check_url(value) != value:
         raise ValueError("should be origins without a path or a slash at the end")
-    return value.lower()
+    # Browsers leave the port out where it is the scheme's own.
+    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", value.lower())
 
 
 def _check_host_pattern(value: str) -> str:
@@ -61,7 +64,7 @@ def _check_host_pattern(value: str) -> str:
 
 def _check_proxy(value: str) -> str:
     try:
-        return value if value == "*" else str(ipaddress.ip_network(value))
+        return value if value == "*" else str(ipv4_of_mapped_network(ipaddress.ip_network(value)))
     except ValueError:
         raise ValueError('should be IP addresses, networks such as 10.0.0.0/8, or "*"') from None
 

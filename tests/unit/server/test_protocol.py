@@ -459,3 +459,16 @@ async def test_trailers_do_not_become_headers() -> None:
 
     (scope,) = connection.scopes
     assert [name for name, _ in scope["headers"]] == [b"host", b"transfer-encoding"]
+
+
+@pytest.mark.parametrize("white_space", [b" ", b"\t", b" \t  "])
+async def test_white_space_around_a_value_is_no_part_of_it(white_space: bytes) -> None:
+    """Or one key of two would be taken for two keys."""
+    connection = Connection()
+
+    await connection.send(
+        b"GET / HTTP/1.1\r\n" + HOST + b"Key:" + white_space + b"a b" + white_space + b"\r\n\r\n"
+    )
+
+    (scope,) = connection.scopes
+    assert dict(scope["headers"])[b"key"] == b"a b"

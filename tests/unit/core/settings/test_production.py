@@ -39,7 +39,7 @@ def test_fit_settings_pass() -> None:
         http=HTTPSettings(
             allowed_hosts=["*.shop.com"],
             cors_origins=["https://shop.com"],
-            trusted_proxies=["*"],
+            trusted_proxies=["10.0.0.0/8", "2001:db8::/32", "192.0.2.1"],
         ),
     )
 
@@ -55,6 +55,8 @@ def test_fit_settings_pass() -> None:
         ("postgresql://shop:postgres@db.internal/shop", "guessed"),
         ("postgresql://shop:change-me-now@db.internal/shop", "guessed"),
         ("postgresql://shop:1111111111@db.internal/shop", "guessed"),
+        ("postgresql://shop:qwertyuiop12@db.internal/shop", "guessed"),
+        ("postgresql://shop:Summer2026!@db.internal/shop", "guessed"),
     ],
 )
 def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
@@ -66,9 +68,32 @@ def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
     assert url not in f"{problem.problem} {problem.example}"
 
 
-def test_a_database_without_a_password_passes() -> None:
-    """Sockets, certificates and trusted networks need none."""
-    assert refused(settings_with(database_url=SecretStr("postgresql://shop@db/shop"))) == []
+@pytest.mark.parametrize(
+    ("url", "is_refused"),
+    [
+        ("postgresql://shop@db.internal/shop", True),
+        ("postgresql://shop:@db.internal/shop", True),
+        ("postgresql://shop@127.0.0.1,db.internal/shop", True),
+        ("postgresql://shop@10.0.0.1/shop", True),
+        ("postgresql://shop@localhost/shop", False),
+        ("postgresql://shop@127.0.0.1/shop", False),
+        ("postgresql://shop@%2Fvar%2Frun%2Fpostgresql/shop", False),
+    ],
+)
+def test_a_database_on_the_network_needs_a_password(url: str, *, is_refused: bool) -> None:
+    """A socket, or a server on this machine, may know its clients in another way."""
+    expected = ["DATABASE_URL"] if is_refused else []
+    assert refused(settings_with(database_url=SecretStr(url))) == expected
+
+
+@pytest.mark.parametrize(
+    "proxy", ["*", "0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "::ffff:0:0/96", "2000::/3"]
+)
+def test_proxies_that_are_everybody_are_refused(proxy: str) -> None:
+    """Every client could make up its address."""
+    http = HTTPSettings(allowed_hosts=["api.shop.com"], trusted_proxies=["10.0.0.1", proxy])
+
+    assert refused(settings_with(http=http)) == ["HTTP__TRUSTED_PROXIES"]
 
 
 def test_any_host_and_any_origin_are_refused() -> None:
@@ -78,7 +103,7 @@ def test_any_host_and_any_origin_are_refused() -> None:
     assert refused(settings_with(http=http)) == ["HTTP__ALLOWED_HOSTS", "HTTP__CORS_ORIGINS"]
 
 
-@pytest.mark.parametrize("token", ["0" * 32, "abcabcabcabcabcabc", "please-Change-Me-now-1"])
+@pytest.mark.parametrize("token", ["0" * 32, "supersecretadmintoken", "please-Change-Me-now-1"])
 def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
     """A token is not repeated characters and not a placeholder; the refusal does not show it."""
     settings = settings_with(admin=AdminSettings(token=SecretStr(token)))

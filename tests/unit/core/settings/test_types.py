@@ -56,12 +56,20 @@ def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> 
 
 
 def test_origins_are_lower_case_and_have_no_path() -> None:
-    """What browsers send as `Origin` is what can be compared."""
+    """What browsers send as `Origin` is what can be compared: without the scheme's own port."""
     origins = TypeAdapter(Origins)
 
     assert origins.validate_python("https://App.example.com:8443,*") == [
         "https://app.example.com:8443",
         "*",
+    ]
+    assert origins.validate_python(
+        "https://a.b:443,http://a.b:80,http://a.b:443,http://[::1]:80"
+    ) == [
+        "https://a.b",
+        "http://a.b",
+        "http://a.b:443",
+        "http://[::1]",
     ]
     for wrong in ("https://app.example.com/", "https://app.example.com/shop", "app.example.com"):
         with pytest.raises(ValidationError):

@@ -1,0 +1,109 @@
+"""What kind of address a host is."""
+
+import ipaddress
+
+import pytest
+
+from example_service.core.settings.addresses import (
+    ipv4_of_mapped,
+    ipv4_of_mapped_network,
+    is_local,
+)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST",
+        "localhost.",
+        "shop.localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "127.0.0.1",
+        "127.0.0.1.",
+        "127.255.255.254",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0x7f.1",
+        "0177.0.0.1",
+        "017700000001",
+        "%31%32%37.0.0.1",
+        "0",
+        "0.0.0.0",  # noqa: S104
+        "0x0",
+        "0.1.2.3",
+        "169.254.169.254",
+        "2852039166",
+        "0xa9fea9fe",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "0:0:0:0:0:0:0:1",
+        "[::1]",
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "::ffff:169.254.1.1",
+        "::127.0.0.1",
+        "64:ff9b::127.0.0.1",
+        "2002:7f00:1::",
+        "fe80::1",
+        "fe80::1%eth0",
+        "ff02::1",
+        "",
+    ],
+)
+def test_this_machine_and_this_link_are_local(host: str) -> None:
+    """In every spelling that a resolver takes."""
+    assert is_local(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "api.payment-provider.com",
+        "localhost.example.com",
+        "notlocalhost",
+        "10.0.0.1",
+        "192.0.2.1",
+        "8.8.8.8",
+        "134744072",
+        "2001:db8::1",
+        "::ffff:8.8.8.8",
+        "64:ff9b::8.8.8.8",
+        "2002:808:808::",
+        "1.2.3.4.5",
+        "0x7f.example.com",
+    ],
+)
+def test_servers_elsewhere_are_not_local(host: str) -> None:
+    """Private networks included: a provider may be reached through a tunnel."""
+    assert not is_local(host)
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [("::ffff:10.1.2.3", "10.1.2.3"), ("10.1.2.3", "10.1.2.3"), ("2001:db8::1", "2001:db8::1")],
+)
+def test_a_mapped_address_is_the_one_that_it_stands_for(address: str, meant: str) -> None:
+    """As a socket for both kinds of addresses shows clients of IPv4."""
+    assert str(ipv4_of_mapped(ipaddress.ip_address(address))) == meant
+
+
+@pytest.mark.parametrize(
+    ("network", "meant"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("::/0", "::/0"),
+    ],
+)
+def test_a_mapped_network_is_the_one_that_it_stands_for(network: str, meant: str) -> None:
+    """So that clients of IPv4 are found in it."""
+    assert str(ipv4_of_mapped_network(ipaddress.ip_network(network))) == meant

@@ -1,0 +1,57 @@
+"""Which secrets can be guessed."""
+
+import secrets
+
+import pytest
+
+from example_service.core.settings.guessing import (
+    PASSWORD_GUESSES_LOG10,
+    TOKEN_GUESSES_LOG10,
+    can_be_guessed,
+)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "supersecretadmintoken",
+        "super-secret-admin-token",
+        "SuperSecretAdminToken2026!",
+        "abcdefghijklmnopqrstuvwxyz",
+        "zyxwvutsrqponmlkjihg",
+        "12345678901234567890",
+        "0123456789abcdef0123456789abcdef",
+        "qwertyuiopasdfghjklzxcvbnm",
+        "1qaz2wsx3edc4rfv5tgb",
+        "qwertz-asdfgh-yxcvbn",
+        "aaaaaaaaaaaaaaaaaaaaaaaa",
+        "abcabcabcabcabcabcabc",
+        "deadbeefdeadbeefdeadbeef",
+        "changeme-changeme",
+        "please-Change-Me-now-1",
+        "your-token-goes-here",
+        "P@ssw0rdP@ssw0rd1234",
+        "S3cr3tT0k3nF0rAdm1n!!",
+        "administrator-token-2026",
+        "my-very-long-secret-token-for-production",
+        "the-quick-brown-fox-jumps-over-the-lazy-dog",
+        "Summer2026!Summer2026!",
+        "----------------",
+    ],
+)
+def test_words_and_patterns_can_be_guessed(secret: str) -> None:
+    """However long they are, and whatever stands between them."""
+    assert can_be_guessed(secret, TOKEN_GUESSES_LOG10)
+
+
+@pytest.mark.parametrize("make", [secrets.token_urlsafe, secrets.token_hex])
+@pytest.mark.parametrize("count", [16, 32, 64])
+def test_random_secrets_cannot_be_guessed(make: type, count: int) -> None:
+    """In the alphabets that generators have."""
+    assert not any(can_be_guessed(make(count), TOKEN_GUESSES_LOG10) for _ in range(5))
+
+
+def test_a_password_may_be_shorter_than_a_token() -> None:
+    """But not the name of its user, which an attacker knows."""
+    assert not can_be_guessed("Wm8-tY3pQz51", PASSWORD_GUESSES_LOG10)
+    assert can_be_guessed("Wm8-tY3pQz51", PASSWORD_GUESSES_LOG10, ["wm8-ty3pqz51", "wm8ty3pqz51"])
