@@ -4,8 +4,9 @@
     python scripts/environment.py DIRECTORY LOCK
 
 Both are names inside the project's folder. The environment is built with the Python that runs this
-file: every package as the lock pins it, and the project itself as an editable install. uv installs
-when it is on PATH and runs, else pip does. A second call finds the recorded fingerprints unchanged
+file: every package as the lock pins it, and the project itself as an editable install if the lock
+has its build backend; without that it runs from its folder. uv installs when it is on PATH and
+runs, else pip does. A second call finds the recorded fingerprints unchanged
 and does nothing, so that a built environment needs no network.
 """
 
@@ -15,9 +16,11 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +69,23 @@ class Environment:
         The project's path is part of the first, because an environment copied to another folder
         would still run the code of the old one.
         """
-        return {
-            "packages": _digest(
-                os.fsencode(self.project),
-                (self.project / ".python-version").read_bytes(),
-                self.lock.read_bytes(),
-            ),
-            "project": _digest((self.project / "pyproject.toml").read_bytes()),
-        }
+        packages = _digest(
+            os.fsencode(self.project),
+            (self.project / ".python-version").read_bytes(),
+            self.lock.read_bytes(),
+        )
+        if not self.has_build_backend:
+            return {"packages": packages}
+        metadata = (self.project / "pyproject.toml").read_bytes()
+        return {"packages": packages, "project": _digest(metadata)}
+
+    @property
+    def has_build_backend(self) -> bool:
+        """Whether the lock has what builds the project."""
+        metadata = tomllib.loads((self.project / "pyproject.toml").read_text(encoding="utf-8"))
+        pinned = re.findall(r"(?m)^([\w.-]+)==", self.lock.read_text(encoding="utf-8"))
+        required = metadata.get("build-system", {}).get("requires", [])
+        return all(re.split(r"[^\w.-]", one)[0] in pinned for one in required)
 
     def recorded(self) -> dict[str, str]:
         """The fingerprints of what has been built; empty when there is nothing that runs."""
@@ -103,9 +115,10 @@ def ensure(environment: Environment) -> None:
         if recorded.get("packages") != wanted["packages"]:
             _create(environment)
             _install(environment, "--require-hashes", "--requirement", str(environment.lock))
-            environment.record.write_text(json.dumps({"packages": wanted["packages"]}))
+            recorded = {"packages": wanted["packages"]}
+            environment.record.write_text(json.dumps(recorded))
         if recorded != wanted:
-            # The lock holds the build backend, so nothing is fetched to build the project.
+            # The lock has the build backend, so nothing is fetched to build the project.
             project = str(environment.project)
             _install(environment, "--no-deps", "--no-build-isolation", "--editable", project)
             environment.record.write_text(json.dumps(wanted))

@@ -3,6 +3,7 @@
 #
 #   find-python.sh            the one named in .python-version, else another that is 3.11 or newer
 #   find-python.sh 3.12       that version and no other
+#   find-python.sh 3.13t      the same, without the global interpreter lock
 #
 # Each candidate is started before it is believed: under pyenv a `python3.13` on PATH may be a
 # shim that only prints an error. Prints one line on stderr and exits with 1 when none will do.
@@ -22,8 +23,9 @@ try() {
         return 0
     fi
     answer=$("$1" -I -c '
-import importlib.util, sys
+import importlib.util, sys, sysconfig
 version = "%d.%d" % sys.version_info[:2]
+version += "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
 if sys.version_info[:2] < (3, 11) or version != (sys.argv[1] or version):
     sys.exit("another version")
 verdict = "complete" if importlib.util.find_spec("ensurepip") or sys.argv[2] else "without-venv"
@@ -51,7 +53,7 @@ on_path() {
 # search VERSION: by name on PATH, then where pyenv and uv keep theirs.
 search() {
     on_path "python$1" "$1"
-    for candidate in "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/$1"*/bin/python; do
+    for candidate in "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/${1%t}"*/bin/python; do
         try "$candidate" "$1"
     done
     if [ -n "$uv" ]; then

@@ -41,11 +41,18 @@ class FakeMachine:
         (folder / "project/.python-version").write_text("3.13\n")
 
     def add_python(self, name: str, version: str, *, missing: str = "") -> Path:
-        """Put a Python of that version there; `missing` names a module that it lacks."""
+        """Put a Python of that version there, "3.13t" without the global interpreter lock.
+
+        Args:
+            name: Where to put it.
+            version: What it says.
+            missing: A module that it lacks.
+        """
         pretend = (
-            "import sys, importlib.util as util; find = util.find_spec; "
+            "import sys, sysconfig, importlib.util as util; find = util.find_spec; "
+            f"sysconfig.get_config_var = lambda _: {int(version.endswith('t'))}; "
             f"util.find_spec = lambda name: None if name == '{missing}' else find(name); "
-            f"sys.version_info = ({version.replace('.', ', ')}, 0, 'final', 0); "
+            f"sys.version_info = ({version.rstrip('t').replace('.', ', ')}, 0, 'final', 0); "
             f"sys.executable = sys._base_executable = '{self.folder / name}'; "
             "code = sys.argv.pop(1); exec(code)"
         )
@@ -154,6 +161,16 @@ def test_required_version_admits_no_other(machine: FakeMachine) -> None:
 
     assert machine.found("3.12") == "bin/python3.12"
     assert machine.find("3.11").returncode == 1
+
+
+def test_free_threaded_python_is_another_version(machine: FakeMachine) -> None:
+    """`3.13t` is found where pyenv keeps it, and is not taken for a 3.13."""
+    machine.add_python("home/.pyenv/versions/3.13.5t/bin/python", "3.13t")
+    machine.add_python("bin/python3.12", "3.12")
+
+    assert machine.found("3.13t") == "home/.pyenv/versions/3.13.5t/bin/python"
+    assert machine.find("3.13").returncode == 1
+    assert machine.found() == "bin/python3.12"
 
 
 def test_python_without_venv_is_named(machine: FakeMachine) -> None:
@@ -280,6 +297,17 @@ def test_changed_project_file_installs_only_the_project(workshop: Workshop) -> N
 
     assert workshop.ensure() == ["pip project"]
     assert workshop.ensure() == []
+
+
+def test_lock_without_the_build_backend_installs_packages_alone(workshop: Workshop) -> None:
+    """What only serves or tests from the project's folder needs nothing to build it with."""
+    metadata = '[build-system]\nrequires = ["backend>=1"]\n'
+    (workshop.environment.project / "pyproject.toml").write_text(metadata)
+
+    assert workshop.ensure() == COMPLETE[:2]
+    assert workshop.ensure() == []
+    workshop.environment.lock.write_text("backend==1.0 \\\n")
+    assert workshop.ensure() == COMPLETE
 
 
 def test_moved_environment_is_built_anew(workshop: Workshop, tmp_path: Path) -> None:
