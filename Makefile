@@ -5,16 +5,18 @@ unexport PYTHONHOME PYTHONPATH UV_PYTHON VIRTUAL_ENV MAKEFLAGS MFLAGS
 
 environment = python=$$(scripts/find-python.sh $(3)) && "$$python" scripts/environment.py $(1) $(2)
 compile = uv pip compile --quiet --custom-compile-command 'make lock' --universal \
-	--python-version 3.11 --generate-hashes pyproject.toml
+	--python-version 3.11 --generate-hashes
 
 # Given on the command line only; assigned here so that the caller's environment does not count.
 ARGS =
-COVERAGE =
+
+# Not every Python has a release of hypothesis.
+without_hypothesis = --ignore-glob='*/test_state_machine.py'
 
 # One process for each processor; whichever is idle takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run test test-fast lint format bench chaos mutation lock clean environment environment-bench environment-mutation
+.PHONY: help run test test-fast coverage lint format bench chaos mutation lock clean environment environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -24,7 +26,7 @@ run: environment ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
 	@.venv/bin/python -m example_service serve
 
 test: environment ## Run every test on all processors (ARGS="-k name" for some)
-	@.venv/bin/python $(COVERAGE) -m pytest $(parallel) $(ARGS)
+	@.venv/bin/python -m pytest $(parallel) $(ARGS)
 
 test-fast: environment ## Run the tests that need no server
 	@.venv/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
@@ -32,6 +34,19 @@ test-fast: environment ## Run the tests that need no server
 test-%: ## Run the same on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
 	@.venv-$*/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
+
+test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
+	@$(call environment,.venv-$*t,requirements-breaker.lock,$*t)
+	@.venv-$*t/bin/python -m pytest $(parallel) --confcutdir=tests/unit/infra/resilience \
+		-p example_service.infra.resilience.testing $(without_hypothesis) \
+		tests/unit/infra/resilience $(ARGS)
+
+coverage: environment ## Require that the breaker's tests reach every line and branch of it
+	@.venv/bin/python -m coverage run -m pytest $(parallel) -m "not integration" \
+		--ignore-glob='*/test_interleavings.py' $(without_hypothesis) \
+		tests/unit/infra/resilience tests/unit/infra/resilience_integrations $(ARGS)
+	@.venv/bin/python -m coverage combine --quiet
+	@.venv/bin/python -m coverage report
 
 lint: environment ## Check style, types, import contracts, image and compose file; list all findings
 	@.venv/bin/python scripts/lint.py
@@ -51,10 +66,12 @@ mutation: environment-mutation ## Change the breaker's rules bit by bit and see 
 	@.venv-mutation/bin/mutmut results
 
 lock: ## Write the locks anew, with uv (ARGS=--upgrade for newer releases)
-	$(compile) $(ARGS) --output-file requirements.lock
-	$(compile) $(ARGS) --group dev --output-file requirements-dev.lock
-	$(compile) $(ARGS) --group bench --output-file requirements-bench.lock
-	$(compile) $(ARGS) --group mutation --output-file requirements-mutation.lock
+	$(compile) $(ARGS) pyproject.toml --output-file requirements.lock
+	$(compile) $(ARGS) pyproject.toml --group dev --output-file requirements-dev.lock
+	$(compile) --group breaker --constraints requirements-dev.lock \
+		--output-file requirements-breaker.lock
+	$(compile) $(ARGS) pyproject.toml --group bench --output-file requirements-bench.lock
+	$(compile) $(ARGS) pyproject.toml --group mutation --output-file requirements-mutation.lock
 
 clean: ## Delete the environments and caches
 	rm -rf .venv .venv-* mutants .coverage .coverage.* .hypothesis .*_cache

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,12 @@ from tests.ports import lasting_port
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-bench.lock"]
+LOCKS = [
+    "requirements.lock",
+    "requirements-breaker.lock",
+    "requirements-dev.lock",
+    "requirements-bench.lock",
+]
 # Written in two halves, so that this file does not mention what it looks for.
 MACHINE_PATHS = "|".join(["/ro" + "ot/", "/ho" + "me/", "/Us" + r"ers/\w", r"[A-Z]:\\Us" + "ers"])
 INDEX_HOSTS = "|".join(["pypi" + r"\.org", "python" + "hosted", "index" + "-url"])
@@ -50,6 +56,10 @@ def files_of_the_project() -> list[Path]:
 # --- the Makefile
 
 PARALLEL = "--numprocesses auto --dist worksteal"
+BREAKER_ALONE = (
+    "--confcutdir=tests/unit/infra/resilience -p example_service.infra.resilience.testing "
+    "--ignore-glob=*/test_state_machine.py tests/unit/infra/resilience"
+)
 
 
 @pytest.fixture
@@ -61,6 +71,7 @@ def stage(tmp_path: Path) -> Path:
         "true": "exit 0",
         ".venv/bin/python": 'echo "$PWD: $*"; env',
         ".venv-3.11/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-3.13t/bin/python": 'echo "$PWD: $*"; env',
         ".venv-bench/bin/python": 'echo "$PWD: $*"; env',
     }.items():
         path = tmp_path / name
@@ -77,6 +88,10 @@ def stage(tmp_path: Path) -> Path:
         ("test", [f"-m pytest {PARALLEL}"]),
         ("test-fast", [f"-m pytest {PARALLEL} -m not integration"]),
         ("test-3.11", [f"-m pytest {PARALLEL} -m not integration"]),
+        (
+            "test-3.13t",
+            [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],
+        ),
         ("lint", ["scripts/lint.py"]),
         ("bench", ["-m benchmarks"]),
         ("chaos", ["-m tests.chaos"]),
@@ -119,7 +134,7 @@ def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
     """Variables that choose another environment do not reach the program."""
     foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")
 
-    made = make("test", cwd=stage, **foreign, COVERAGE="foreign", ARGS="foreign")
+    made = make("test", cwd=stage, **foreign, ARGS="foreign")
 
     assert made.stdout.splitlines()[0].rstrip() == f"{stage}: -m pytest {PARALLEL}"
     assert not [line for line in made.stdout.splitlines() if line.partition("=")[0] in foreign]
@@ -234,6 +249,104 @@ def test_checks_that_find_nothing_pass(
     assert re.fullmatch(r"passed in +\d+\.\d s: quick\n", capsys.readouterr().out)
 
 
+# --- the gate
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the gate where make takes note of its targets, and every Python is there but 3.12."""
+    for name, text in {
+        "scripts/find-python.sh": 'test "${1:-}" != 3.12',
+        ".venv/bin/python": "echo 3.13.5",
+        "bin/chromium": "",
+        "bin/promtool": "",
+        "bin/make": 'echo "made $1"; [ "$1" != test ] || echo "$CLOSING"; [ "$1" != "$FAILING" ]',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+
+    def started(failing: str = "", closing: str = "") -> subprocess.CompletedProcess[str]:
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        return run(
+            *("bash", str(tmp_path / ".ci/run")),
+            PATH=path,
+            HOME=str(tmp_path),
+            FAILING=failing,
+            CLOSING=closing,
+        )
+
+    return started
+
+
+def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
+    gate: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """All steps are run, the missing Python is named, and pytest's own line is the last one."""
+    closing = "==== 12 passed, 1 skipped in 3.45s ===="
+
+    ended = gate(closing=closing)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert re.findall(r"(?m)^made (.*)$", ended.stdout) == [
+        *("environment", "lint", "test-3.11", "test-3.14", "test-3.13t", "coverage", "test"),
+    ]
+    assert "fast tests on Python 3.12: not run, this machine has no Python 3.12" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == closing
+
+
+@pytest.mark.parametrize("failing", ["lint", "test-3.14", "coverage", "test"])
+def test_a_failing_step_fails_the_gate_and_stops_no_other(
+    gate: Callable[..., subprocess.CompletedProcess[str]], failing: str
+) -> None:
+    """The steps after it are run all the same, and the summary says which one it was."""
+    ended = gate(failing, closing="==== 1 failed, 2 passed in 3.45s ====")
+
+    verdicts = re.findall(r"(?m) \d+ s  (.*)$", ended.stdout.partition("--- summary")[2])
+    assert ended.returncode == 1
+    assert "made test\n" in ended.stdout
+    assert sorted(verdicts) == ["FAILED (1)"] + 8 * ["passed"]
+
+
+def test_nothing_is_tried_without_an_environment(
+    gate: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """Where the environment cannot be built, no other step says anything about the change."""
+    ended = gate("environment")
+
+    assert ended.returncode == 1
+    assert re.findall(r"(?m)^made (.*)$", ended.stdout) == ["environment"]
+
+
+@pytest.mark.parametrize("version", ["3.14", "3.13t"])
+def test_a_python_that_cannot_be_had_costs_one_line(tmp_path: Path, version: str) -> None:
+    """Without apt-get the gate reads why in one line, and no half-made Python remains in use."""
+    for program in ("bash", "flock", "mkdir", "head"):
+        found = shutil.which(program)
+        assert found is not None
+        (tmp_path / program).symlink_to(found)
+
+    got = run("bash", ".ci/get-python.sh", version, str(tmp_path / "python"), PATH=str(tmp_path))
+
+    assert (got.returncode, got.stdout) == (1, "")
+    assert got.stderr == f"Python {version} cannot be had here: this takes apt-get and root\n"
+    assert not (tmp_path / "python/bin").exists()
+
+
+def test_a_python_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    """A second run of the gate finds what the first one has got, without any network."""
+    program = tmp_path / "bin/python3.14"
+    program.parent.mkdir()
+    program.touch()
+    program.chmod(0o755)
+
+    got = run("bash", ".ci/get-python.sh", "3.14", str(tmp_path))
+
+    assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
+
+
 # --- the locks
 
 
@@ -260,7 +373,8 @@ def requirements(group: str | None) -> list[Requirement]:
 @pytest.mark.parametrize(
     ("lock", "group"),
     [
-        *((lock, None) for lock in LOCKS),
+        *((lock, None) for lock in LOCKS if lock != "requirements-breaker.lock"),
+        ("requirements-breaker.lock", "breaker"),
         ("requirements-dev.lock", "dev"),
         ("requirements-bench.lock", "bench"),
     ],
@@ -287,13 +401,19 @@ def test_lock_pins_the_build_backend(lock: str) -> None:
     assert set(map(canonicalize_name, names)) <= pins(lock).keys()
 
 
-def test_locks_agree_about_the_runtime() -> None:
-    """Tests and benchmarks run on the versions that are shipped."""
-    runtime = pins("requirements.lock")
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ("requirements.lock", "requirements-dev.lock"),
+        ("requirements.lock", "requirements-bench.lock"),
+        ("requirements-breaker.lock", "requirements-dev.lock"),
+    ],
+)
+def test_locks_agree_about_what_they_share(smaller: str, larger: str) -> None:
+    """Tests and benchmarks run on the versions that are shipped, on every Python the same."""
+    pinned, others = pins(smaller), pins(larger)
 
-    for lock in LOCKS[1:]:
-        other = pins(lock)
-        assert {name: other.get(name) for name in runtime} == runtime
+    assert {name: others.get(name) for name in pinned} == pinned
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -1,13 +1,14 @@
-"""The circuit breakers of the process as Prometheus metrics, read at each scrape.
+"""The circuit breakers of the process as Prometheus metrics, read when somebody asks.
 
-Exporting costs a breaker nothing: it counts its calls anyway, and a scrape reads its totals.
+A breaker pays nothing for being exported: it counts for itself, and a scrape reads what it counted.
 """
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import repeat
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, Sample
 from prometheus_client.registry import Collector
 
 from example_service.infra.metrics.tracking import tracked_circuits
@@ -25,10 +26,10 @@ STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, Circui
 # change comes after this one.
 _FIRST_CHANGE: Final = (CircuitState.CLOSED, CircuitState.OPEN)
 
-_Value: TypeAlias = tuple[
+_Figure: TypeAlias = tuple[
     type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[CircuitSnapshot], int]
 ]
-_VALUES: Final[tuple[_Value, ...]] = (
+_FIGURES: Final[tuple[_Figure, ...]] = (
     (
         GaugeMetricFamily,
         "circuit_breaker_state",
@@ -63,19 +64,19 @@ _VALUES: Final[tuple[_Value, ...]] = (
 
 
 class SnapshotSource(Protocol):
-    """Where the metrics of circuits come from."""
+    """Where figures of circuits come from."""
 
     def snapshots(self) -> Iterable[CircuitSnapshot]:
-        """The metrics of each circuit, one object for each name."""
+        """The figures of each circuit, one object for each name."""
         ...
 
 
 class CircuitBreakerCollector(Collector):
-    """Turns circuit breakers into metric families, at each scrape.
+    """Turns the figures of circuit breakers into metric families, at each scrape anew.
 
     Args:
-        sources: Where the metrics come from; by default the breakers of this process and the
-            tracked circuits. Under one name counters add up, and the worst state shows.
+        sources: Where the figures come from; the process's own breakers and the tracked ones if
+            left out. Under one name counters add up, and the worst state shows.
     """
 
     def __init__(self, *sources: SnapshotSource) -> None:
@@ -85,40 +86,42 @@ class CircuitBreakerCollector(Collector):
         )
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families without samples, for the check of their names at registration."""
+        """The metric families, without figures: what the names are checked by at registration."""
         return _families([])
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
+        """The figures as they are now."""
         return _families(_one_for_each_name(self._sources))
 
 
 def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
+    # One dictionary of labels serves all samples of a breaker, and they are made here and not by
+    # add_metric(), which would make one for each: a scrape of many breakers is noticed.
+    labels = [{"name": label_text(snapshot.name)} for snapshot in snapshots]
     families: list[Metric] = []
-    for kind, name, documentation, value in _VALUES:
+    for kind, name, documentation, figure in _FIGURES:
         family = kind(name, documentation, labels=("name",))
-        for snapshot in snapshots:
-            family.add_metric((label_text(snapshot.name),), value(snapshot))
+        family.samples = list(map(Sample, repeat(name), labels, map(figure, snapshots)))
         families.append(family)
+    name = "circuit_breaker_state_changes_total"
     state_changes = CounterMetricFamily(
-        "circuit_breaker_state_changes_total",
-        "Changes of state.",
-        labels=("name", "from_state", "to_state"),
+        name, "Changes of state.", labels=("name", "from_state", "to_state")
     )
-    for snapshot in snapshots:
+    for label, snapshot in zip(labels, snapshots, strict=True):
         changes = snapshot.state_changes
         if _FIRST_CHANGE not in changes:
             changes = {_FIRST_CHANGE: 0, **changes}
         for (from_state, to_state), count in changes.items():
-            state_changes.add_metric((label_text(snapshot.name), from_state, to_state), count)
+            edge = {**label, "from_state": from_state, "to_state": to_state}
+            state_changes.samples.append(Sample(name, edge, count))
     return [*families, state_changes, *_mode_families(snapshots)]
 
 
 def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:
-    """The modes that operators set, and what they let through; nearly always without a sample."""
+    """What modes set by hand do; nearly always without a sample, for breakers rarely have one."""
     modes = GaugeMetricFamily(
         "circuit_breaker_mode",
-        "Processes in which an operator has set this mode.",
+        "Processes in which this mode, set by hand, holds.",
         labels=("name", "mode"),
     )
     shadow_rejections = CounterMetricFamily(
@@ -129,7 +132,8 @@ def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metr
     for snapshot in snapshots:
         if snapshot.mode is not None:
             modes.add_metric((label_text(snapshot.name), snapshot.mode.value), 1)
-        # From the start of the first shadow mode, so that the first rejection is an increase.
+        # From the beginning of the first shadow mode on, so that the first rejection is an
+        # increase.
         if snapshot.shadow_rejections or snapshot.mode is Mode.SHADOW:
             shadow_rejections.add_metric((label_text(snapshot.name),), snapshot.shadow_rejections)
     return modes, shadow_rejections
