@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import example_service
 from example_service.cli import doctor, migrate, serve
 from example_service.core.exceptions import SettingsError, StartError
+from example_service.core.logging import finish_output
 from example_service.core.settings import load_settings
 from example_service.migrations import MigrationError
 from example_service.server.process import ListenError
@@ -39,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        return EXIT_FAILURE
+    finally:
+        finish_output()
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -2,12 +2,11 @@
 
 import logging
 import socket
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import example_service
-from example_service.core.logging import configure_logging
+from example_service.core.logging import configure_logging, write
 from example_service.core.settings import Settings
 from example_service.domain import Hints
 from example_service.main import enabled_domains
@@ -58,8 +57,7 @@ def _announcement(
     def announce() -> None:
         logger.info("Serving", extra={"url": url, "workers": settings.workers})
         if settings.environment == "development":
-            sys.stdout.write(_banner(url, hints))
-            sys.stdout.flush()
+            write(_banner(url, hints))
 
     return announce
 

@@ -7,12 +7,15 @@ They are written to standard output, as JSON for machines or as text for a perso
 line stays a line: control characters in any value are escaped in both forms.
 """
 
+import copy
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,8 @@ _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 # colours in it.
 _REPEATED = ("message", "asctime", "color_message")
 
+_METHODS = ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal")
+
 # Loggers keep the list that they met at their first line, so it is changed in place.
 _processors: list[Processor] = []
 
@@ -54,7 +59,7 @@ def configure_logging(settings: "Settings") -> None:
     _processors[:] = [merge_contextvars, _compose, *rendering]
     structlog.configure(
         processors=_processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=_filtering_logger(level),
         logger_factory=_LineLogger,
         cache_logger_on_first_use=True,
     )
@@ -64,8 +69,13 @@ def configure_logging(settings: "Settings") -> None:
 def writes_to_console(settings: "Settings") -> bool:
     """Tell whether lines are written as text for a person, rather than as JSON."""
     if settings.log.format == "auto":
-        return settings.environment == "development" and sys.stdout.isatty()
+        return settings.environment == "development" and _is_terminal()
     return settings.log.format == "console"
+
+
+def _is_terminal() -> bool:
+    # A service may be started without any standard output.
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
@@ -113,7 +123,7 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
     line: dict[str, Any] = {
         "timestamp": timestamp(),
         "level": level,
-        "logger": event_dict.pop("logger", None) or logger.name,
+        "logger": event_dict.pop("logger", None) or getattr(logger, "name", "root"),
         "event": event_dict.pop("event"),
     }
     if (current_id := request_id()) is not None:
@@ -138,29 +148,53 @@ def _render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
     """Write the line as a JSON object in ASCII, in which no control character remains."""
     try:
         return _encode(event_dict)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - `default` runs the code of whatever is logged
         # NaN, keys that are no strings, a circle: JSON has no words for them, so Python's serve.
-        return _encode(
-            {k: v if isinstance(v, str | int) else ascii(v) for k, v in event_dict.items()}
-        )
+        return _encode({_shown(k, str): _as_json(v) for k, v in event_dict.items()})
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, str):
+        return value
+    text = _shown(value, ascii)
+    # Python refuses to write integers of many thousand digits.
+    return value if isinstance(value, int) and text[0] != "<" else text
+
+
+def _shown(value: object, convert: Callable[[object], str]) -> str:
+    """The text of any value, even of one that cannot be converted."""
+    try:
+        return convert(value)
+    except Exception:  # noqa: BLE001 - a value must not fail whoever logs it
+        return f"<{type(value).__name__} that cannot be shown>"
 
 
 def _console_rendering() -> list[Processor]:
-    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    return [_escape, ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)]
+    colors = _is_terminal() and not os.environ.get("NO_COLOR")
+    render = ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
+
+    def render_console(logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
+        try:
+            return render(logger, level, _escape(event_dict))
+        except Exception:  # noqa: BLE001 - the colours expect certain types of certain members
+            return _render_json(logger, level, event_dict)
+
+    return [render_console]
 
 
-def _escape(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
+def _escape(event_dict: EventDict) -> EventDict:
     """Keep control characters in values from breaking a line, or from steering the terminal."""
+    escaped: EventDict = {}
     for key, value in event_dict.items():
-        if key in ("exception", "stack"):
+        if key in ("exception", "stack") and isinstance(value, str):
             # The margin keeps a line break in an exception's text from passing for a log line.
             lines = (_TRACEBACK_MARGIN + printable(line) for line in value.split("\n"))
-            event_dict[key] = "\n".join(lines)
+            escaped[key] = "\n".join(lines)
         else:
-            shown = value if isinstance(value, str) else repr(value)
-            event_dict[key] = value if shown.isprintable() else printable(shown)
-    return event_dict
+            shown = value if isinstance(value, str) else _shown(value, repr)
+            is_fine = shown.isprintable() and shown[:1] != "<" and key != "event"
+            escaped[_shown(key, str)] = value if is_fine else printable(shown)
+    return escaped
 
 
 def printable(text: str) -> str:
@@ -170,14 +204,31 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _write(line: str) -> None:
-    # The stream is looked up each time, for tests and supervisors replace it.
+def write(text: str) -> None:
+    """Write to standard output, if there still is somewhere to write to."""
+    # The stream is looked up each time, because tests and supervisors replace it.
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
-    except (OSError, ValueError):
-        # Whoever read the log has gone; that must not fail the request which is told about.
+    except BrokenPipeError:
+        # The reader has gone, as with `| head`, and does not come back.
+        _discard_output()
+    except (OSError, ValueError, AttributeError):
+        # A full disk, a closed stream or none at all must not fail the request that is logged.
         return
+
+
+def finish_output() -> None:
+    """Write what is left; where that cannot be done, keep the interpreter from failing over it."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):
+        _discard_output()
+
+
+def _discard_output() -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _LineLogger:
@@ -189,7 +240,7 @@ class _LineLogger:
         self.name = name
 
     def msg(self, line: str) -> None:
-        _write(line)
+        write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 
@@ -201,6 +252,37 @@ class _LineHandler(logging.Handler):
         try:
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail its writer
-            self.handleError(record)
-        else:
-            _write(line)
+            line = self.format(_without_arguments(record))
+        write(f"{line}\n")
+
+
+def _without_arguments(record: logging.LogRecord) -> logging.LogRecord:
+    """The same record, with its arguments behind its message, which they do not fit into."""
+    plain = copy.copy(record)
+    plain.msg = _interpolated_anyway(record.msg, record.args or ())
+    plain.args = ()
+    return plain
+
+
+def _interpolated_anyway(message: object, arguments: object) -> str:
+    given = arguments if isinstance(arguments, tuple) else (arguments,)
+    return " ".join([_shown(message, str), *(_shown(one, repr) for one in given)])
+
+
+def _filtering_logger(level: int) -> type[Any]:
+    """A logger of structlog that writes a line even where the arguments do not fit its text."""
+    base = structlog.make_filtering_bound_logger(level)
+
+    def forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def log(self: Any, event: Any, *args: Any, **fields: Any) -> Any:
+            if not args:
+                return method(self, event, **fields)
+            try:
+                return method(self, event, *args, **fields)
+            except Exception:  # noqa: BLE001 - see above
+                return method(self, _interpolated_anyway(event, args), **fields)
+
+        return log
+
+    return type("Logger", (base,), {name: forgiving(getattr(base, name)) for name in _METHODS})
