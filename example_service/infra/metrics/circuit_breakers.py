@@ -1,14 +1,13 @@
-"""The circuit breakers of the process as Prometheus metrics, read when somebody asks.
+"""The circuit breakers of the process as Prometheus metrics, read at each scrape.
 
-A breaker pays nothing for being exported: it counts for itself, and a scrape reads what it counted.
+Exporting costs a breaker nothing: it counts its calls anyway, and a scrape reads its totals.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from itertools import repeat
 from operator import attrgetter
 from typing import Final, Protocol, TypeAlias
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, Sample
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from example_service.infra.metrics.tracking import tracked_circuits
@@ -26,10 +25,10 @@ STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, Circui
 # change comes after this one.
 _FIRST_CHANGE: Final = (CircuitState.CLOSED, CircuitState.OPEN)
 
-_Figure: TypeAlias = tuple[
+_Value: TypeAlias = tuple[
     type[GaugeMetricFamily | CounterMetricFamily], str, str, Callable[[CircuitSnapshot], int]
 ]
-_FIGURES: Final[tuple[_Figure, ...]] = (
+_VALUES: Final[tuple[_Value, ...]] = (
     (
         GaugeMetricFamily,
         "circuit_breaker_state",
@@ -64,19 +63,19 @@ _FIGURES: Final[tuple[_Figure, ...]] = (
 
 
 class SnapshotSource(Protocol):
-    """Where figures of circuits come from."""
+    """Where the metrics of circuits come from."""
 
     def snapshots(self) -> Iterable[CircuitSnapshot]:
-        """The figures of each circuit, one object for each name."""
+        """The metrics of each circuit, one object for each name."""
         ...
 
 
 class CircuitBreakerCollector(Collector):
-    """Turns the figures of circuit breakers into metric families, at each scrape anew.
+    """Turns circuit breakers into metric families, at each scrape.
 
     Args:
-        sources: Where the figures come from; the process's own breakers and the tracked ones if
-            left out. Under one name counters add up, and the worst state shows.
+        sources: Where the metrics come from; by default the breakers of this process and the
+            tracked circuits. Under one name counters add up, and the worst state shows.
     """
 
     def __init__(self, *sources: SnapshotSource) -> None:
@@ -86,42 +85,40 @@ class CircuitBreakerCollector(Collector):
         )
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families, without figures: what the names are checked by at registration."""
+        """The metric families without samples, for the check of their names at registration."""
         return _families([])
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as they are now."""
+        """The metrics as they are now."""
         return _families(_one_for_each_name(self._sources))
 
 
 def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
-    # One dictionary of labels serves all samples of a breaker, and they are made here and not by
-    # add_metric(), which would make one for each: a scrape of many breakers is noticed.
-    labels = [{"name": label_text(snapshot.name)} for snapshot in snapshots]
     families: list[Metric] = []
-    for kind, name, documentation, figure in _FIGURES:
+    for kind, name, documentation, value in _VALUES:
         family = kind(name, documentation, labels=("name",))
-        family.samples = list(map(Sample, repeat(name), labels, map(figure, snapshots)))
+        for snapshot in snapshots:
+            family.add_metric((label_text(snapshot.name),), value(snapshot))
         families.append(family)
-    name = "circuit_breaker_state_changes_total"
     state_changes = CounterMetricFamily(
-        name, "Changes of state.", labels=("name", "from_state", "to_state")
+        "circuit_breaker_state_changes_total",
+        "Changes of state.",
+        labels=("name", "from_state", "to_state"),
     )
-    for label, snapshot in zip(labels, snapshots, strict=True):
+    for snapshot in snapshots:
         changes = snapshot.state_changes
         if _FIRST_CHANGE not in changes:
             changes = {_FIRST_CHANGE: 0, **changes}
         for (from_state, to_state), count in changes.items():
-            edge = {**label, "from_state": from_state, "to_state": to_state}
-            state_changes.samples.append(Sample(name, edge, count))
+            state_changes.add_metric((label_text(snapshot.name), from_state, to_state), count)
     return [*families, state_changes, *_mode_families(snapshots)]
 
 
 def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:
-    """What modes set by hand do; nearly always without a sample, for breakers rarely have one."""
+    """The modes that operators set, and what they let through; nearly always without a sample."""
     modes = GaugeMetricFamily(
         "circuit_breaker_mode",
-        "Processes in which this mode, set by hand, holds.",
+        "Processes in which an operator has set this mode.",
         labels=("name", "mode"),
     )
     shadow_rejections = CounterMetricFamily(
@@ -132,8 +129,7 @@ def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metr
     for snapshot in snapshots:
         if snapshot.mode is not None:
             modes.add_metric((label_text(snapshot.name), snapshot.mode.value), 1)
-        # From the beginning of the first shadow mode on, so that the first rejection is an
-        # increase.
+        # From the start of the first shadow mode, so that the first rejection is an increase.
         if snapshot.shadow_rejections or snapshot.mode is Mode.SHADOW:
             shadow_rejections.add_metric((label_text(snapshot.name),), snapshot.shadow_rejections)
     return modes, shadow_rejections

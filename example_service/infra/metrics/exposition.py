@@ -1,4 +1,4 @@
-"""What `/metrics` answers: the figures of the service as Prometheus or OpenMetrics text."""
+"""What `/metrics` answers: the metrics of the service as Prometheus or OpenMetrics text."""
 
 import asyncio
 import gzip
@@ -9,13 +9,9 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from example_service.infra.metrics.shared.multiprocess import this_worker
-from example_service.infra.metrics.text import encode_families
 
 # The library takes any version for one that it can write, and fails on those that are no number.
 _KNOWN_VERSIONS: Final = frozenset(("0.0.1", "0.0.4", "1.0.0"))
-
-# The ways of writing names that change those that need no escaping.
-_ESCAPED_NAMES: Final = ("escaping=dots", "escaping=values")
 
 # Text of this kind shrinks to a fifteenth at the lowest level already.
 _GZIP_LEVEL: Final = 1
@@ -35,30 +31,25 @@ class Exposition:
 
 
 async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
-    """Render the figures of the whole service, whichever of its workers is asked.
+    """Render the metrics of the whole service; any of its workers can.
+
+    The text is written in a thread, so that a scrape of many breakers delays no request.
 
     Args:
         accept: The request's Accept header; decides between Prometheus and OpenMetrics text.
         accept_encoding: The request's Accept-Encoding header; gzip is all that is understood.
     """
     worker = this_worker()
-    if worker is None:
-        return render(REGISTRY, accept=accept, accept_encoding=accept_encoding)
-    registry = await worker.gather()
-    # Reading the files of all workers takes long enough to be in the way of other requests.
+    registry = REGISTRY if worker is None else await worker.gather()
     return await asyncio.to_thread(render, registry, accept=accept, accept_encoding=accept_encoding)
 
 
 def render(
     registry: CollectorRegistry, *, accept: str = "", accept_encoding: str = ""
 ) -> Exposition:
-    """Render the figures of one registry, in the format that fits the two headers best."""
+    """Render the metrics of one registry, in the format that fits the two headers best."""
     encode, content_type = choose_encoder(_known_formats(accept))
-    if content_type.endswith(_ESCAPED_NAMES):
-        body = encode(registry)
-    else:
-        open_metrics = content_type.startswith("application/openmetrics-text")
-        body = encode_families(registry, encode, open_metrics=open_metrics)
+    body = encode(registry)
     headers = {
         "Content-Type": content_type,
         "Cache-Control": "no-store",

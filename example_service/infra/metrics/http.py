@@ -81,8 +81,9 @@ class RequestMetrics(Collector):
             _in_flight_family(),
         )
         by_route: dict[tuple[str, str], list[float]] = {}
-        # The list is a copy made at once: a request may add a key while a scrape is on its way.
-        for (method, route, status), figures in list(self._figures.items()):
+        # Copies, because requests go on in another thread.
+        copied = [(key, figures.copy()) for key, figures in list(self._figures.items())]
+        for (method, route, status), figures in copied:
             requests.add_metric((method, route, str(status)), sum(figures[:-1]))
             known = by_route.get((method, route))
             by_route[method, route] = (
