@@ -13,6 +13,7 @@ pytest_plugins = [
     "example_service.infra.resilience.testing",
     "tests.application",
     "tests.databases",
+    "tests.service_process",
 ]
 
 

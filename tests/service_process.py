@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
+import pytest
 from pydantic import SecretStr
 
 from example_service.core.settings import Settings
@@ -90,3 +92,31 @@ def kill(service: Service) -> None:
     if service.process.poll() is None:
         os.killpg(service.process.pid, signal.SIGKILL)
         service.process.wait()
+
+
+def is_ready(url: str) -> bool:
+    """Whether a new connection is told that the service is ready."""
+    return httpx.get(f"{url}/health/ready").status_code == 200
+
+
+def refuses_connections(url: str) -> bool:
+    """Whether nobody listens there."""
+    try:
+        httpx.get(f"{url}/health/live")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services; whatever is left of them after the test is killed."""
+    services: list[Service] = []
+
+    def start_service(**variables: str) -> Service:
+        services.append(Service(tmp_path, **variables))
+        return services[-1]
+
+    yield start_service
+    for service in services:
+        kill(service)

@@ -23,17 +23,10 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from example_service.main import create_app
-from example_service.sandbox.modes import (
-    DEFAULT_FAILURE_RATE,
-    DEFAULT_LATENCY_SECONDS,
-    ModeChange,
-    SandboxMode,
-)
 from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_rows
 
 BREAKER = ROOT / "docs" / "circuit-breaker.md"
 SERVICE = ROOT / "docs" / "service.md"
-SANDBOX = ROOT / "docs" / "sandbox.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 
@@ -167,31 +160,6 @@ def test_operations_are_documented() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in MARKDOWN_FILES)
 
     assert [path for path in app.openapi()["paths"] if f"{path}`" not in pages] == []
-
-
-# --- the sandbox
-
-
-def test_modes_of_the_sandbox_are_documented() -> None:
-    """The table lists all modes in their order."""
-    assert [row[0] for row in table_rows(SANDBOX, "modes")] == list(SandboxMode)
-
-
-def test_parameters_of_modes_are_documented() -> None:
-    """The table lists what may be given with a mode, and the defaults."""
-    defaults = {
-        "latency_seconds": str(DEFAULT_LATENCY_SECONDS),
-        "failure_rate": str(DEFAULT_FAILURE_RATE),
-        "seed": "drawn",
-    }
-    given = [name for name in ModeChange.model_fields if name != "mode"]
-
-    assert [row[:2] for row in table_rows(SANDBOX, "parameters")] == [
-        [name, defaults[name]] for name in given
-    ]
-
-
-# --- all pages
 
 
 @pytest.mark.parametrize("tree", blocks("tree"), ids=str)

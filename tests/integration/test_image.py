@@ -22,10 +22,9 @@ import pytest
 from tests.docker import COMMAND_SECONDS, Docker, running_docker
 from tests.docs.pages import ROOT, blocks_of
 from tests.docs.walk import ADDRESS
-from tests.integration.test_serve import is_ready, refuses_connections
 from tests.ports import lasting_port
 from tests.postgres import PostgresServer, running_postgres
-from tests.service_process import DEADLINE_SECONDS, wait_until
+from tests.service_process import DEADLINE_SECONDS, is_ready, refuses_connections, wait_until
 
 # Also an integration test, so that what leaves those out leaves these out, too.
 pytestmark = [pytest.mark.integration, pytest.mark.image]

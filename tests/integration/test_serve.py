@@ -6,8 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,150 +16,17 @@ import pytest
 from example_service.core.settings import Settings
 from example_service.server.process import listen
 from example_service.server.supervisor import MOST_FAILED_STARTS, Supervisor
-from tests.integration.held_provider import HeldProvider
-from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, kill, wait_until
+from tests.service_process import (
+    DATABASE,
+    DEADLINE_SECONDS,
+    Service,
+    refuses_connections,
+    wait_until,
+)
 
 pytestmark = pytest.mark.integration
 
-RATES = "/api/v1/exchange-rates/EUR"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start services; whatever is left of them after the test is killed."""
-    services: list[Service] = []
-
-    def start_service(**variables: str) -> Service:
-        services.append(Service(tmp_path, **variables))
-        return services[-1]
-
-    yield start_service
-    for service in services:
-        kill(service)
-
-
-@pytest.fixture
-def provider() -> Iterator[HeldProvider]:
-    """A provider that holds its answer back until the test lets it go."""
-    with HeldProvider.running() as provider:
-        yield provider
-
-
-@pytest.fixture
-def in_background() -> Iterator[ThreadPoolExecutor]:
-    """Threads for requests that take their time."""
-    with ThreadPoolExecutor() as executor:
-        yield executor
-
-
-def held_request(
-    service: Service, provider: HeldProvider, executor: ThreadPoolExecutor
-) -> Future[httpx.Response]:
-    """A request that has reached the provider, and stays there."""
-    url = service.url
-    request = executor.submit(httpx.get, url + RATES, timeout=DEADLINE_SECONDS)
-    assert provider.asked.wait(DEADLINE_SECONDS)
-    return request
-
-
-def is_ready(url: str) -> bool:
-    """Whether a new connection is told that the service is ready."""
-    return httpx.get(f"{url}/health/ready").status_code == 200
-
-
-def refuses_connections(url: str) -> bool:
-    """Whether nobody listens there."""
-    try:
-        httpx.get(f"{url}/health/live")
-    except httpx.TransportError:
-        return True
-    return False
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_development_needs_nothing_and_ends_with_status_0(
-    number: signal.Signals, start: Callable[..., Service]
-) -> None:
-    """Without a setting, the sandbox stands in for the provider, and ends with the service."""
-    service = start()
-    url = service.url
-
-    rate = httpx.get(url + RATES)
-    children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children")
-    sandboxes = children.read_text().split() if children.exists() else []
-    service.process.send_signal(number)
-
-    assert rate.json()["currency"] == "EUR"
-    assert service.status() == 0
-    assert f"curl -X PUT {url}/sandbox/mode" in service.text
-    assert service.errors == ""
-    for sandbox in sandboxes:
-        assert not Path(f"/proc/{sandbox}").exists()
-
-
-def test_a_signal_drains_the_service(
-    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
-) -> None:
-    """Ready answers 503 first, then the socket closes, and the request in flight is answered."""
-    service = start(
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
-        LIMITS__REQUEST_TIMEOUT_SECONDS="60",
-        SHUTDOWN__DRAIN_SECONDS="1",
-    )
-    request = held_request(service, provider, in_background)
-    url = service.url
-    assert is_ready(url)
-
-    service.process.send_signal(signal.SIGTERM)
-
-    wait_until(lambda: not is_ready(url))
-    alive = httpx.get(f"{url}/health/live")
-    assert (alive.status_code, alive.headers["Connection"]) == (200, "close")
-    wait_until(lambda: refuses_connections(url))
-    assert not request.done()
-    provider.may_answer.set()
-    assert request.result(DEADLINE_SECONDS).status_code == 200
-    assert service.status() == 0
-
-
-def test_the_second_signal_stops_at_once(
-    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
-) -> None:
-    """Nobody has to wait for the drain or for requests in flight."""
-    service = start(
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
-        SHUTDOWN__DRAIN_SECONDS="3600",
-    )
-    request = held_request(service, provider, in_background)
-    url = service.url
-
-    service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: not is_ready(url))
-    service.process.send_signal(signal.SIGTERM)
-
-    assert service.status() == 128 + signal.SIGTERM
-    with pytest.raises(httpx.TransportError):
-        request.result(DEADLINE_SECONDS)
-
-
-def test_the_grace_time_has_an_end(
-    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
-) -> None:
-    """A request that does not finish in time is cut, and the end is still an orderly one."""
-    service = start(
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
-        SHUTDOWN__GRACE_SECONDS="0",
-    )
-    request = held_request(service, provider, in_background)
-
-    service.process.send_signal(signal.SIGTERM)
-
-    assert service.status() == 0
-    assert not provider.may_answer.is_set()
-    assert request.result(DEADLINE_SECONDS).is_server_error
+READY = "/health/ready"
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(start: Callable[..., Service]) -> None:
@@ -211,8 +77,8 @@ def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_p
     url = service.url
 
     assert len(service.workers()) == 2
-    assert httpx.get(url + RATES).status_code == 200
-    assert 'circuit_breaker_successes_total{name="payment"} 1.0' in httpx.get(f"{url}/metrics").text
+    assert httpx.get(url + READY).status_code == 200
+    assert 'circuit_breaker_state{name="database"} 0.0' in httpx.get(f"{url}/metrics").text
     service.process.send_signal(signal.SIGTERM)
 
     assert service.status() == 0
@@ -229,56 +95,11 @@ def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
     os.kill(service.workers()[0], signal.SIGKILL)
 
     wait_until(lambda: len(service.workers()) == 3)
-    assert httpx.get(url + RATES).status_code == 200
+    assert httpx.get(url + READY).status_code == 200
     assert '"exit_status":-9' in service.text
     wait_until(lambda: service.text.count("Application startup complete") == 3)
     service.process.send_signal(signal.SIGTERM)
     assert service.status() == 0
-
-
-def test_an_interrupt_from_the_terminal_lets_workers_finish(
-    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
-) -> None:
-    """Ctrl+C reaches every process of the group; for the workers, only the parent's word counts."""
-    service = start(
-        WORKERS="2",
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
-        LIMITS__REQUEST_TIMEOUT_SECONDS="60",
-    )
-    request = held_request(service, provider, in_background)
-    url = service.url
-
-    os.killpg(service.process.pid, signal.SIGINT)
-
-    wait_until(lambda: refuses_connections(url))
-    provider.may_answer.set()
-    assert request.result(DEADLINE_SECONDS).status_code == 200
-    assert service.status() == 0
-    assert service.errors == ""
-
-
-def test_the_second_signal_kills_the_workers(
-    start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
-) -> None:
-    """The exit status says that the end was not an orderly one."""
-    service = start(
-        WORKERS="2",
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
-        SHUTDOWN__DRAIN_SECONDS="3600",
-    )
-    request = held_request(service, provider, in_background)
-    url = service.url
-
-    service.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: not is_ready(url))
-    service.process.send_signal(signal.SIGTERM)
-
-    assert service.status() == 1
-    assert refuses_connections(url)
-    with pytest.raises(httpx.TransportError):
-        request.result(DEADLINE_SECONDS)
 
 
 def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> None:

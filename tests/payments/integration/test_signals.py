@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from example_service.infra.workers.file_lock import locked
-from tests.integration.held_provider import HeldProvider
+from tests.payments.integration.held_provider import HeldProvider
 from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
 
 pytestmark = pytest.mark.integration
@@ -27,31 +27,10 @@ signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start services; whatever is left of them after the test is killed."""
-    services: list[Service] = []
-
-    def start_service(**variables: str) -> Service:
-        services.append(Service(tmp_path, **variables))
-        return services[-1]
-
-    yield start_service
-    for service in services:
-        kill(service)
-
-
-@pytest.fixture
 def short_directory() -> Iterator[str]:
     """For temporary files, with a path that leaves room for the names of sockets."""
     with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as directory:
         yield directory
-
-
-@pytest.fixture
-def provider() -> Iterator[HeldProvider]:
-    """A provider that holds its answer back until the test lets it go."""
-    with HeldProvider.running() as provider:
-        yield provider
 
 
 def hold_request(

@@ -1,0 +1,47 @@
+"""How strictly the routes of payments read numbers and bodies."""
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from example_service.core.settings import Settings
+from example_service.main import create_app
+from tests.application import Serve
+
+
+@pytest.fixture
+def app() -> FastAPI:
+    """The service without a provider."""
+    return create_app(Settings(environment="test"))
+
+
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
+    """A client of it."""
+    return await serve(app)
+
+
+@pytest.mark.parametrize("number", ["1_0", " 5 ", "5\r", "+5", "5.0", "\u0665", "", "0x5", "5e0"])
+async def test_numbers_in_queries_are_plain_digits(
+    number: str, app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    """In every operation that the document names."""
+    asked = 0
+    for path, operations in app.openapi()["paths"].items():
+        for parameter in operations.get("get", {}).get("parameters", []):
+            if parameter["in"] == "query" and parameter["schema"].get("type") == "integer":
+                response = await client.get(path, params={parameter["name"]: number})
+                assert response.status_code == 422
+                asked += 1
+    assert asked
+
+
+async def test_a_member_that_is_there_twice_is_refused(client: httpx.AsyncClient) -> None:
+    """The problem says why; of two amounts none is charged."""
+    response = await client.post(
+        "/api/v1/payments",
+        content=b'{"amount": 1, "currency": "EUR", "customer_id": "c", "amount": 1000000}',
+        headers={"Content-Type": "application/json", "Idempotency-Key": "twice"},
+    )
+    assert (response.status_code, response.json()["type"]) == (400, "/problems/malformed-json")
+    assert response.json()["detail"] == "A member must not be there twice."
