@@ -24,7 +24,7 @@ from example_service.core.settings import Settings, load_settings
 from example_service.domain import Domain
 from example_service.infra.database.database import Database, database_breaker, open_database
 from example_service.infra.http.client import create_http_client
-from example_service.infra.metrics import pool_metrics, request_metrics, shared_metrics
+from example_service.infra.metrics import Expositions, pool_metrics, request_metrics, shared_metrics
 from example_service.infra.readiness import Check, Readiness, critical_breakers
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.workers.peers import shared_directory, this_process
@@ -146,7 +146,8 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         workers = AllWorkers(this_process(), StandingModes(shared_directory()))
         await stack.enter_async_context(workers.running())
         readiness = Readiness(_readiness_checks(database, settings))
-        services = Services(settings, client, database, workers, readiness)
+        expositions = Expositions(settings.limits.monitoring_cache_seconds)
+        services = Services(settings, client, database, workers, readiness, expositions)
         for domain in enabled_domains(settings):
             await stack.enter_async_context(domain.lifespan(app, services))
         app.state.services = services

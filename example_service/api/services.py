@@ -11,6 +11,7 @@ from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
+from example_service.infra.metrics import Expositions
 from example_service.infra.readiness import Readiness
 
 
@@ -24,6 +25,7 @@ class Services:
         database: The database, behind its breaker.
         all_workers: Reaches the breakers of every worker process.
         readiness: The checks behind `/health/ready`.
+        expositions: The texts behind `/metrics`.
     """
 
     settings: Settings
@@ -31,6 +33,7 @@ class Services:
     database: Database
     all_workers: AllWorkers
     readiness: Readiness
+    expositions: Expositions
 
 
 def running_services(app: FastAPI) -> Services | None:

@@ -8,6 +8,7 @@ each answer is the last of its connection, and everything else goes on as before
 
 import asyncio
 import errno
+import gc
 import math
 import os
 import signal
@@ -191,6 +192,10 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then tell whoever waits for it."""
         await super().startup(sockets)
+        # What lives until the end need not be looked at by each full collection, which stops
+        # everything for as long as it takes.
+        gc.collect()
+        gc.freeze()
         if self.started:
             self._on_started()
             self._report_life()

@@ -107,11 +107,12 @@ class AllWorkers:
     async def report(self) -> ServiceReport:
         """Have every worker tell of its breakers."""
         reports = await self._ask(_REPORT)
-        told = [_report(), *filter(None, reports.values())]
+        # In a thread, so that many breakers delay no request.
+        told = [await asyncio.to_thread(_report), *filter(None, reports.values())]
         transitions = [one for report in told for one in report.transitions]
         transitions.sort(key=lambda one: one.at, reverse=True)
         return ServiceReport(
-            breakers=_added_up(told),
+            breakers=await asyncio.to_thread(_added_up, told),
             transitions=transitions[:REMEMBERED_TRANSITIONS],
             modes={name: mode for report in told for name, mode in report.modes.items()},
             workers=self._that_answered(reports),
@@ -164,7 +165,7 @@ class AllWorkers:
         return sorted([self._peers.pid, *(pid for pid, report in reports.items() if report)])
 
     async def _answer_report(self, _: bytes) -> bytes:
-        return _report().model_dump_json(exclude_unset=True).encode()
+        return await asyncio.to_thread(_report_json)
 
     async def _answer_order(self, content: bytes) -> bytes:
         name = content.decode()
@@ -185,6 +186,10 @@ def _report(name: str | None = None) -> WorkerReport:
     if name is not None:
         return WorkerReport(breakers={name: breakers[name]} if name in breakers else {})
     return WorkerReport(breakers=breakers, transitions=recent_transitions(), modes=standing_modes())
+
+
+def _report_json() -> bytes:
+    return _report().model_dump_json(exclude_unset=True).encode()
 
 
 def _understood(answer: bytes | None) -> WorkerReport | None:

@@ -3,21 +3,29 @@
 No answer is to be cached.
 """
 
+import asyncio
+from functools import partial
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
+from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
 from example_service.api.breakers.views import BreakerMetrics, StandingMode, Transition
-from example_service.api.dependencies import IsAdministrator, Workers
+from example_service.api.dependencies import AppSettings, IsAdministrator, Workers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.openapi import problem_responses
 from example_service.api.services import services_of
 from example_service.core.lifecycle import is_draining
+from example_service.infra.kept import Kept
 from example_service.infra.resilience import CircuitState
 
 router = APIRouter(prefix="/health", tags=["health"])
+
+# The answer about the breakers of each application's workers.
+_kept: WeakKeyDictionary[AllWorkers, Kept[bytes]] = WeakKeyDictionary()
 
 _NOT_READY = problem_responses(catalogue.NOT_READY)
 
@@ -84,17 +92,31 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
 @router.get(
     "/circuit-breakers",
     operation_id="read_circuit_breaker_health",
-    response_model_exclude_unset=True,
+    response_model=CircuitBreakersHealth,
 )
-async def circuit_breakers(response: Response, workers: Workers) -> CircuitBreakersHealth:
+async def circuit_breakers(settings: AppSettings, workers: Workers) -> Response:
     """Show the circuit breakers of all workers, and what last happened to them.
 
     The status is 200 whatever they are like: a failing dependency does not make this service ill.
+    The answer is at most a second old.
     """
-    _forbid_caching(response)
+    if (kept := _kept.get(workers)) is None:
+        seconds = settings.limits.monitoring_cache_seconds
+        kept = _kept[workers] = Kept(partial(_circuit_breakers_json, workers), seconds=seconds)
+    return Response(
+        await kept.get(), media_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+async def _circuit_breakers_json(workers: AllWorkers) -> bytes:
     report = await workers.report()
+    # In a thread, so that an answer with many breakers delays no request.
+    return await asyncio.to_thread(_health_json, report)
+
+
+def _health_json(report: ServiceReport) -> bytes:
     all_closed = all(one.state is CircuitState.CLOSED for one in report.breakers.values())
-    return CircuitBreakersHealth(
+    health = CircuitBreakersHealth(
         status="healthy" if all_closed else "degraded",
         workers=report.workers,
         silent_workers=report.silent_workers,
@@ -102,6 +124,7 @@ async def circuit_breakers(response: Response, workers: Workers) -> CircuitBreak
         modes=report.modes,
         transitions=report.transitions,
     )
+    return health.model_dump_json(exclude_unset=True).encode()
 
 
 async def _faults(request: Request) -> dict[str, str]:

@@ -2,17 +2,17 @@
 
 from fastapi import APIRouter, Request, Response
 
-from example_service.infra.metrics import expose
+from example_service.api.services import services_of
 
 router = APIRouter(tags=["monitoring"])
 
 
 # Left out of the OpenAPI document: what it answers is described by Prometheus' formats, and its
 # readers are no clients of the API.
-@router.api_route("/metrics", methods=["GET", "HEAD"], include_in_schema=False)
+@router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Show all metrics as Prometheus text, or as OpenMetrics text if the request prefers it."""
-    exposition = await expose(
+    exposition = await services_of(request).expositions.get(
         accept=",".join(request.headers.getlist("accept")),
         accept_encoding=",".join(request.headers.getlist("accept-encoding")),
     )

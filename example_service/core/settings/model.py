@@ -88,6 +88,11 @@ class LimitSettings(Group):
     max_concurrent_requests: int = Field(
         default=1000, ge=1, description="Requests at once in one worker process; above: 503."
     )
+    monitoring_cache_seconds: SecondsFromZero = Field(
+        default=1.0,
+        description="Seconds for which `/metrics` and `/health/circuit-breakers` are kept, however "
+        "many ask. In test 0 unless given.",
+    )
 
 
 class ShutdownSettings(Group):
@@ -284,6 +289,16 @@ class ServiceSettings(BaseSettings):
         default={},
         description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",
     )
+
+    @field_validator("limits")
+    @classmethod
+    def _nothing_kept_under_test(cls, value: LimitSettings, info: ValidationInfo) -> LimitSettings:
+        if (
+            info.data.get("environment") != "test"
+            or "monitoring_cache_seconds" in value.model_fields_set
+        ):
+            return value
+        return value.model_copy(update={"monitoring_cache_seconds": 0.0})
 
     @field_validator("shutdown")
     @classmethod

@@ -12,7 +12,7 @@ from example_service.infra.metrics.circuit_breakers import (
     circuit_breaker_collector,
 )
 from example_service.infra.metrics.database_pool import PoolMetrics, pool_metrics
-from example_service.infra.metrics.exposition import Exposition, expose
+from example_service.infra.metrics.exposition import Exposition, Expositions, expose
 from example_service.infra.metrics.http import RequestMetrics, request_metrics
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
@@ -24,6 +24,7 @@ __all__ = [
     "CallDurations",
     "CircuitBreakerCollector",
     "Exposition",
+    "Expositions",
     "PoolMetrics",
     "RequestMetrics",
     "expose",

@@ -101,6 +101,32 @@ async def test_a_check_that_hangs_is_a_fault(dependency: FakeDependency) -> None
     assert await readiness.faults() == {"hanging": "no answer within 0 seconds"}
 
 
+async def test_a_check_that_does_not_let_go_delays_no_answer(clock: FakeClock) -> None:
+    """Its clean-up may take as long as it wants; it is not started again meanwhile."""
+    released, asked = asyncio.Event(), 0
+
+    async def hang() -> None:
+        nonlocal asked
+        asked += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await released.wait()
+
+    readiness = Readiness([Check("database", hang)], limit_seconds=0, clock=clock)
+    assert await readiness.faults() == {"database": "no answer within 0 seconds"}
+    clock.advance(1)
+    assert await readiness.faults() == {"database": "no answer to an earlier check"}
+    assert asked == 1
+
+    released.set()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    clock.advance(1)
+    await readiness.faults()
+    assert asked == 2
+
+
 async def test_a_check_that_raises_is_a_fault() -> None:
     """Readiness itself does not fail."""
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 
 from example_service.infra.metrics import RequestMetrics
 from example_service.infra.metrics.circuit_breakers import CircuitBreakerCollector
-from example_service.infra.metrics.exposition import expose, render
+from example_service.infra.metrics.exposition import Expositions, expose, render
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
 from tests.real_parts import missing
 
@@ -142,3 +142,16 @@ def test_the_library_s_own_metrics_are_shown_too() -> None:
     families = parse_prometheus(render(registry).body.decode())
 
     assert {"orders", "order_seconds"} <= {family.name for family in families}
+
+
+async def test_a_text_is_rendered_once_for_all_who_ask() -> None:
+    """Once for each format, and the headers that clients send do not make new ones."""
+    expositions = Expositions(kept_seconds=60.0)
+
+    texts = [await expositions.get(accept=f"x/{number}") for number in range(20)]
+    other = await expositions.get(accept="application/openmetrics-text;version=1.0.0")
+    zipped = await expositions.get(accept_encoding="gzip")
+
+    assert all(text is texts[0] for text in texts)
+    assert other.headers["Content-Type"] != texts[0].headers["Content-Type"]
+    assert zipped.headers["Content-Encoding"] == "gzip"
