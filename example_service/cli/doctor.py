@@ -12,7 +12,7 @@ import httpx
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings import Settings
 from example_service.core.settings.database_url import SQLiteAddress
-from example_service.core.settings.loading import Source, read_settings, variable_sources
+from example_service.core.settings.loading import read_settings, variable_sources
 from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
 from example_service.core.table import aligned
@@ -21,6 +21,7 @@ from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.infra.http.environment import environment_problems
 from example_service.main import enabled_domains
 from example_service.migrations import schema_fault
 
@@ -46,7 +47,8 @@ def doctor(output: TextIO) -> int:
         raise SettingsError(problems)
     unsafe = production_problems(settings)
     in_production = settings.environment == "production"
-    faults = [*problems, *(unsafe if in_production else [])]
+    surroundings = environment_problems()
+    faults = [*problems, *surroundings, *(unsafe if in_production else [])]
     database, database_serves = _check_database(settings)
     upstreams = [
         (each.name, *_check_upstream(each))
@@ -69,7 +71,7 @@ def doctor(output: TextIO) -> int:
     return 0 if healthy else 1
 
 
-def _setting_rows(settings: Settings, sources: Mapping[str, Source]) -> list[Sequence[str]]:
+def _setting_rows(settings: Settings, sources: Mapping[str, str]) -> list[Sequence[str]]:
     known = variables(Settings, settings.circuit_breakers)
     return [(v.name, _shown(v, settings), sources.get(v.name, "default")) for v in known]
 
@@ -88,7 +90,7 @@ def _problem_rows(problems: Sequence[SettingProblem]) -> list[Sequence[str]]:
     return [(p.variable, p.problem, p.example) for p in problems]
 
 
-def _overlooked_rows(settings: Settings, sources: Mapping[str, Source]) -> list[Sequence[str]]:
+def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Sequence[str]]:
     """Variables with one underscore where ours have two: `LOG_LEVEL`; often somebody else's."""
     known = variables(Settings, settings.circuit_breakers)
     meant = {v.name.replace(DELIMITER, "_"): v.name for v in known if DELIMITER in v.name}
@@ -134,7 +136,7 @@ def _why_unreachable(url: str) -> str | None:
     try:
         with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
             return None
-    except httpx.HTTPError as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the upstream cannot be asked
         return str(error) or type(error).__name__
 
 

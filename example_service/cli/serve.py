@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import example_service
+from example_service.core.exceptions import SettingsError
 from example_service.core.logging import configure_logging, write
 from example_service.core.settings import Settings
 from example_service.domain import Hints
+from example_service.infra.http.environment import environment_problems
 from example_service.main import enabled_domains
 from example_service.server.process import DrainingServer, listen, server_config
 
@@ -22,9 +24,12 @@ def serve(settings: Settings) -> int:
         The exit status: 0 after an orderly end.
 
     Raises:
+        SettingsError: If a variable of the environment keeps HTTP clients from being made.
         ListenError: If the address cannot be listened on.
         StartError: If what a domain needs before it serves cannot be had.
     """
+    if problems := environment_problems():
+        raise SettingsError(problems)
     configure_logging(settings)
     with listen(settings.host, settings.port) as listener, ExitStack() as stack:
         domains = enabled_domains(settings)

@@ -1,17 +1,12 @@
 """Read the settings, and name every variable that cannot be used."""
 
-from typing import Literal
-
 from pydantic import ValidationError
-from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource
 
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings.composition import Settings
-from example_service.core.settings.model import ENV_FILE
+from example_service.core.settings.model import Source, given_values
 from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import unknown_variables, validation_problems
-
-Source = Literal["default", "environment", ".env"]
 
 
 def load_settings() -> Settings:
@@ -43,20 +38,20 @@ def read_settings() -> tuple[Settings | None, list[SettingProblem]]:
         known = {problem.variable for problem in problems}
         invalid = validation_problems(Settings, error)
         return None, problems + [p for p in invalid if p.variable not in known]
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-        return None, [SettingProblem(ENV_FILE, f"cannot be read: {reason}")]
+    except SettingsError as error:
+        return None, list(error.problems)
 
 
 def variable_sources() -> dict[str, Source]:
-    """Tell where each variable that is set comes from, by its name in capitals.
+    """Say where each variable that is set comes from, by its name in capitals.
 
     Variables of other programs are among them; what is not listed has its default.
+
+    Raises:
+        SettingsError: If a file cannot be read.
     """
-    from_file: dict[str, Source] = {
-        name.upper(): ".env" for name in DotEnvSettingsSource(Settings).env_vars
+    return {
+        name.upper(): source
+        for source, values in reversed(given_values(Settings).items())
+        for name in values
     }
-    from_environment: dict[str, Source] = {
-        name.upper(): "environment" for name in EnvSettingsSource(Settings).env_vars
-    }
-    return from_file | from_environment

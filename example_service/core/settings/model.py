@@ -6,7 +6,8 @@ over the defaults; an empty variable counts as not given. Every default is safe 
 machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
@@ -19,6 +20,11 @@ from pydantic_settings import (
 
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.database_url import DatabaseURL
+from example_service.core.settings.files import (
+    SECRETS_VARIABLE,
+    read_env_file,
+    read_secret_files,
+)
 from example_service.core.settings.types import (
     HeaderToken,
     HostPatterns,
@@ -32,6 +38,8 @@ from example_service.core.settings.variables import DELIMITER, group_names
 ENV_FILE = ".env"
 
 Environment = Literal["development", "test", "production"]
+Source = Literal["environment", ".env", "SECRETS_DIR"]
+"""Where a value that is given comes from."""
 
 _PRODUCTION_DRAIN_SECONDS = 5.0
 
@@ -282,6 +290,11 @@ class ServiceSettings(BaseSettings):
         examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
     )
     database: DatabaseSettings = DatabaseSettings()
+    secrets_dir: str | None = Field(
+        default=None,
+        description="Folder with one file for each secret, named like its variable: DATABASE_URL, "
+        "ADMIN__TOKEN. Variables and `.env` win over the files.",
+    )
     admin: AdminSettings = AdminSettings()
     dashboard: DashboardSettings = DashboardSettings()
     docs: DocsSettings = DocsSettings()
@@ -331,17 +344,35 @@ class ServiceSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - these three are made below
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments, then variables, then `.env`.
+        """Read arguments, then variables, then `.env`, then the files of `SECRETS_DIR`.
 
         A variable with the bare name of a group, such as `ADMIN` or `LOG`, is not ours: many
         programs have one, and none of ours needs a JSON object in it.
         """
         groups = group_names(settings_cls)
-        for source in (env_settings, dotenv_settings):
-            if isinstance(source, EnvSettingsSource):
-                source.env_vars = {k: v for k, v in source.env_vars.items() if k not in groups}
-        return init_settings, env_settings, dotenv_settings, file_secret_settings
+        sources = [EnvSettingsSource(settings_cls) for _ in range(3)]
+        for source, given in zip(sources, given_values(settings_cls).values(), strict=True):
+            source.env_vars = {name: given[name] for name in given if name not in groups}
+        return init_settings, *sources
+
+
+def given_values(settings_cls: type[BaseSettings]) -> dict[Source, Mapping[str, str | None]]:
+    """The values of each source by their names in lower case, the source that wins first.
+
+    Raises:
+        SettingsError: If a file cannot be read.
+    """
+    environment = EnvSettingsSource(settings_cls).env_vars
+    from_file: Mapping[str, str | None] = read_env_file(
+        Path(str(settings_cls.model_config["env_file"]))
+    )
+    folder = environment.get(SECRETS_VARIABLE.lower()) or from_file.get(SECRETS_VARIABLE.lower())
+    return {
+        "environment": environment,
+        ".env": from_file,
+        "SECRETS_DIR": {**read_secret_files(folder)},
+    }

@@ -245,14 +245,15 @@ def test_a_file_that_is_no_text_is_a_problem_of_its_own(env_file: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_a_problem_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system's reason is told."""
+    env_file.touch()
 
-    def refuse(_: type[Settings]) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("example_service.core.settings.loading.DotEnvSettingsSource", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
 
     settings, problems = read_settings()
 

@@ -1,0 +1,87 @@
+"""Settings from `.env` and from files with secrets: they arrive as they are written."""
+
+from pathlib import Path
+
+import pytest
+
+from example_service.core.exceptions import SettingsError
+from example_service.core.settings import Settings, load_settings
+from example_service.core.settings.files import read_env_file, read_secret_files
+from example_service.core.settings.loading import variable_sources
+
+SECRET = "p$HOME${PATH}#\"'\\n q%40 #x"
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (f"NAME={SECRET}", SECRET),
+        (f'NAME="{SECRET}"', SECRET),
+        (f"NAME='{SECRET}'", SECRET),
+        (f"export NAME = {SECRET}  ", SECRET),
+        ("\ufeffNAME=first", "first"),
+        ('NAME="', '"'),
+        ("NAME=a=b", "a=b"),
+        ('NAME=["a", "b"]', '["a", "b"]'),
+        ("NAME=$(command)", "$(command)"),
+    ],
+)
+def test_a_value_arrives_as_it_is_written(line: str, value: str, tmp_path: Path) -> None:
+    """Nothing is expanded, and a `#` behind a value belongs to it."""
+    (tmp_path / ".env").write_text(f"{line}\n# NAME=comment\n\nOTHER=\nno assignment\n")
+
+    assert read_env_file(tmp_path / ".env") == {"name": value}
+
+
+def test_secrets_are_read_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file has one value; what an orchestrator keeps beside them is left alone."""
+    token = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
+    (tmp_path / "DATABASE_URL").write_text("sqlite:///somewhere\n")
+    (tmp_path / "admin__token").write_text(f"{token}\n")
+    (tmp_path / "PORT").write_text("1")
+    (tmp_path / "..data").mkdir()
+    (tmp_path / ".hidden").write_bytes(b"\xff")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("PORT", "2")
+    monkeypatch.delenv("DATABASE_URL")
+
+    settings = load_settings()
+
+    assert settings.database_url.get_secret_value() == "sqlite:///somewhere"
+    assert settings.admin.token is not None
+    assert settings.admin.token.get_secret_value() == token
+    assert settings.port == 2
+    assert variable_sources()["ADMIN__TOKEN"] == "SECRETS_DIR"
+
+
+def test_the_folder_may_be_named_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`.env` is read first."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "PORT").write_text("7\n")
+    (tmp_path / ".env").write_text(f"SECRETS_DIR={tmp_path}/secrets\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+
+    assert load_settings().port == 7
+
+
+def test_a_misspelt_secret_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is checked like a variable."""
+    (tmp_path / "ADMIN__TOKN").write_text("secret")
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+
+    with pytest.raises(SettingsError, match="did you mean ADMIN__TOKEN"):
+        load_settings()
+
+
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As is one with a file that is no text."""
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match=r"SECRETS_DIR +cannot be read: No such file"):
+        load_settings()
+    (tmp_path / "PORT").write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="is not UTF-8 text"):
+        read_secret_files(str(tmp_path))
