@@ -1,17 +1,23 @@
 """Imports between packages are as `docs/architecture.md` describes them."""
 
 from pathlib import Path
+from typing import Final
 
 import grimp
 import pytest
 
 import example_service
+from tests.docs.pages import ROOT, blocks_of
 
 PACKAGE = example_service.__name__
 DOMAINS = sorted(path.parent.name for path in Path(example_service.__path__[0]).glob("*/domain.py"))
 MAY_NAME_A_DOMAIN = {f"{PACKAGE}.main", f"{PACKAGE}.core.settings.composition"}
 """The two places that list the domains."""
 ABOVE_THE_DOMAINS = ("cli", "server", "main")
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+TOP: Final = [*ABOVE_THE_DOMAINS, *DOMAINS, "domain", "api", "migrations", "infra", "core"]
+"""From the top layer to the bottom one."""
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +55,57 @@ def test_a_domain_knows_nothing_above_it(graph: grimp.ImportGraph, domain: str) 
     }
 
     assert imported & above == set()
+
+
+def test_the_tree_shows_every_package_and_module() -> None:
+    """None is left out; a package's own file and dated migrations go without saying."""
+    [tree] = [block for block in blocks_of(ARCHITECTURE) if block.role == "tree"]
+    package = ROOT / PACKAGE
+    modules = {path for path in package.rglob("*.py") if path.stem.isidentifier()}
+    files = {path for path in modules if not path.stem.startswith("__")}
+    packages = {path.parent for path in package.rglob("__init__.py")} - {package}
+
+    assert sorted((files | packages) - set(tree_paths(tree.text))) == []
+
+
+def tree_paths(text: str) -> list[Path]:
+    """The files and folders of a drawn tree."""
+    root, *lines = text.splitlines()
+    folders, paths = [ROOT / root], []
+    for line in lines:
+        branch, _, rest = line.partition("── ")
+        depth = len(branch) // 4 + 1
+        paths.append(folders[depth - 1] / rest.split()[0])
+        folders[depth:] = [paths[-1]]
+    return paths
+
+
+def test_the_drawing_shows_the_imports(graph: grimp.ImportGraph) -> None:
+    """Between the packages at the top, and between those inside `api`, `infra` and `core`."""
+    drawn = [block.text for block in blocks_of(ARCHITECTURE) if block.role == "imports"]
+    inside = [
+        drawing(graph, [f"{parent}.{child}" for child in children(graph, parent)])
+        for parent in ("api", "infra", "core")
+    ]
+
+    assert drawn == [drawing(graph, TOP), "\n".join(filter(None, inside))]
+
+
+def children(graph: grimp.ImportGraph, parent: str) -> list[str]:
+    """What is directly in a package, by name."""
+    return sorted(child.rpartition(".")[2] for child in graph.find_children(f"{PACKAGE}.{parent}"))
+
+
+def drawing(graph: grimp.ImportGraph, names: list[str]) -> str:
+    """One line for each package or module that imports others of the list."""
+    owners = {module: name for name in names for module in modules_of(graph, name)}
+    imports: dict[str, set[str]] = {name: set() for name in names}
+    for module, name in owners.items():
+        imported = graph.find_modules_directly_imported_by(module)
+        imports[name] |= {owners[one] for one in imported if one in owners} - {name}
+    width = max(map(len, names))
+    return "".join(
+        f"{name:<{width}} ──> {', '.join(sorted(imports[name], key=names.index))}\n"
+        for name in names
+        if imports[name]
+    )

@@ -85,6 +85,8 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
     if above is not None and language in _OUTPUT_LANGUAGES.get(above.role or "", ()):
         return "output"
     if language == "text":
+        if " ──> " in text:
+            return "imports"
         return "tree" if text.split("\n", 1)[0].endswith("/") else None
     if language == "sh" and re.search(r"\bdocker (?=[a-z])", text):
         return "containers"
