@@ -16,14 +16,14 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # One process for each processor; whichever is idle takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run test test-fast coverage lint format bench chaos mutation lock clean environment environment-bench environment-mutation
+.PHONY: help run test test-fast coverage lint format bench chaos mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
 
-run: environment ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
-	@.venv/bin/python -m example_service migrate
-	@.venv/bin/python -m example_service serve
+run: environment-run ## Serve on http://127.0.0.1:8000 (HOST and PORT change that)
+	@.venv-run/bin/python -m example_service migrate
+	@.venv-run/bin/python -m example_service serve
 
 test: environment ## Run every test on all processors (ARGS="-k name" for some)
 	@.venv/bin/python -m pytest $(parallel) $(ARGS)
@@ -78,6 +78,9 @@ clean: ## Delete the environments and caches
 
 environment:
 	@$(call environment,.venv,requirements-dev.lock)
+
+environment-run:
+	@$(call environment,.venv-run,requirements.lock)
 
 environment-bench:
 	@$(call environment,.venv-bench,requirements-bench.lock)

@@ -83,9 +83,13 @@ class Environment:
     def has_build_backend(self) -> bool:
         """Whether the lock has what builds the project."""
         metadata = tomllib.loads((self.project / "pyproject.toml").read_text(encoding="utf-8"))
-        pinned = re.findall(r"(?m)^([\w.-]+)==", self.lock.read_text(encoding="utf-8"))
         required = metadata.get("build-system", {}).get("requires", [])
-        return all(re.split(r"[^\w.-]", one)[0] in pinned for one in required)
+        return all(re.split(r"[^\w.-]", one)[0] in self.packages for one in required)
+
+    @property
+    def packages(self) -> list[str]:
+        """The names of the packages that the lock pins, on whatever system."""
+        return re.findall(r"(?m)^([\w.-]+)==", self.lock.read_text(encoding="utf-8"))
 
     def recorded(self) -> dict[str, str]:
         """The fingerprints of what has been built; empty when there is nothing that runs."""
@@ -128,7 +132,13 @@ def _create(environment: Environment) -> None:
     """Put a new, empty environment in the place of whatever was there."""
     environment.record.unlink(missing_ok=True)
     python = ".".join(map(str, sys.version_info[:3]))
-    _say(f"Building {environment.directory.name} on Python {python} from {environment.lock.name}")
+    packages = len(environment.packages)
+    # A start of some seconds, and a fraction of one for each package.
+    seconds = 10 * round(1 + packages / 25)
+    _say(
+        f"Building {environment.directory.name} on Python {python} from {environment.lock.name}: "
+        f"{packages} packages, about {seconds} seconds"
+    )
     if environment.directory.is_symlink():
         environment.directory.unlink()
     elif environment.directory.exists():
@@ -153,8 +163,7 @@ def _install(environment: Environment, *arguments: str) -> None:
             _say("uv could not install this; trying pip, which has its own configuration")
         else:
             return
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, *arguments])
+    _run([python, "-m", "pip", "install", "--disable-pip-version-check", *arguments])
 
 
 def _working_uv() -> str | None:
@@ -170,8 +179,18 @@ def _working_uv() -> str | None:
 
 def _run(command: list[str]) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in MISLEADING}
-    environ["PIP_USER"] = "0"
-    subprocess.run(command, check=True, env=environ, stdout=sys.stderr)  # noqa: S603
+    environ |= {"PIP_USER": "0", "PYTHONUNBUFFERED": "1"}
+    collected = 0
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        for line in process.stdout or ():
+            if line.startswith("Collecting "):
+                collected += 1
+                _show_progress(f"{collected}: {line.split()[1]}")
+            elif line.startswith("Installing "):
+                _show_progress(f"installing {collected} packages")
+    _show_progress("")
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 @contextlib.contextmanager
@@ -191,6 +210,13 @@ def _digest(*parts: bytes) -> str:
     for part in parts:
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()
+
+
+def _show_progress(text: str) -> None:
+    """Replace the line of a terminal; a log needs no progress."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
 def _say(line: str) -> None:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -268,6 +269,34 @@ def test_built_environment_is_left_alone(workshop: Workshop) -> None:
     """The first call builds, the second finds everything as it was."""
     assert workshop.ensure() == COMPLETE
     assert workshop.ensure() == []
+
+
+def test_a_build_says_how_much_there_is_to_do(
+    workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line before it starts: which environment, from what, how many packages, how long."""
+    pins = "".join(f"package-{number}==1.0 \\\n" for number in range(30))
+    workshop.environment.lock.write_text(pins)
+
+    workshop.ensure()
+
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"Building \.venv on Python [\d.]+ from dev\.lock: 30 packages, about 20 seconds", line
+    )
+
+
+def test_a_terminal_shows_the_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each package that pip takes in hand replaces the one before; other lines stay hidden."""
+    lines = "Collecting one==1.0\nDownloading one\nCollecting two==2.0\nInstalling collected: both"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    builder._run(["printf", "%b", lines])
+
+    shown = capsys.readouterr().err.split("\r\x1b[K")
+    assert shown == ["", "1: one==1.0", "2: two==2.0", "installing 2 packages", ""]
 
 
 def test_touched_files_build_nothing(workshop: Workshop) -> None:

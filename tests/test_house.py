@@ -70,6 +70,7 @@ def stage(tmp_path: Path) -> Path:
         "scripts/find-python.sh": 'echo "$PWD/true"',
         "true": "exit 0",
         ".venv/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-run/bin/python": 'echo "$PWD: $*"; env',
         ".venv-3.11/bin/python": 'echo "$PWD: $*"; env',
         ".venv-3.13t/bin/python": 'echo "$PWD: $*"; env',
         ".venv-bench/bin/python": 'echo "$PWD: $*"; env',
@@ -495,6 +496,8 @@ def test_no_file_mentions_a_machine_or_a_package_index() -> None:
     ("name", "ignored"),
     [
         (".env", True),
+        ("production.env", True),
+        ("deploy/staging.env", True),
         (".venv/bin/python", True),
         (".venv-bench/bin/python", True),
         ("var/database.sqlite3", True),

@@ -58,7 +58,8 @@ class Walk:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # The pages call programs of the environment as seen from the project's folder.
-        (folder / ".venv").symlink_to(sys.prefix)
+        for environment in (".venv", ".venv-run"):
+            (folder / environment).symlink_to(sys.prefix)
         self._log = folder / "service.log"
         self._service: subprocess.Popen[bytes] | None = None
         self.url = ""
