@@ -28,7 +28,7 @@ from tests.docs import curl
 from tests.docs.pages import ROOT, Block
 
 ADDRESS = "http://127.0.0.1:8000"
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
