@@ -18,15 +18,23 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from example_service.core.exceptions import ExampleServiceError
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
 from example_service.infra.database.engine import create_migration_engine
+from example_service.infra.database.failures import is_lock_conflict
 
 LOCK_WAIT_SECONDS: Final = 120.0
 STATEMENT_TIMEOUT_SECONDS: Final = 600.0
+
+LOCK_TIMEOUT_SECONDS: Final = 1.0
+"""How long a migration waits for the lock of a table. All others who want the table wait behind it,
+so this is below the second and a half after which a statement counts as slow."""
+LOCK_RETRY_SECONDS: Final = 1.0
+"""How long the service has the table to itself before the migration tries again."""
 
 Revisions: TypeAlias = frozenset[str]
 """Where a schema is: one revision for each domain; empty for a database without a schema."""
@@ -45,15 +53,22 @@ class MigrationError(ExampleServiceError):
 async def upgrade(settings: Settings) -> tuple[Revisions, Revisions]:
     """Apply every migration that the database lacks, all of them or none.
 
+    A table that is in use is waited for in short turns, so that the service does not stop behind
+    the migration.
+
     Returns:
         The revisions before and after.
 
     Raises:
-        MigrationError: If another process has the lock for too long, or the database is at a
-            revision that this version of the service does not know.
+        MigrationError: If another process has the lock or a table for too long, or the database is
+            at a revision that this version of the service does not know.
         sqlalchemy.exc.SQLAlchemyError, OSError: If the database cannot be reached, or refuses.
     """
-    engine = create_migration_engine(settings, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS)
+    engine = create_migration_engine(
+        settings,
+        statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS,
+        lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
+    )
     try:
         if engine.dialect.name == "sqlite":
             # Its transactions are a lock by themselves.
@@ -129,8 +144,25 @@ async def _upgrade_locked(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
             await asyncio.sleep(_LOCK_POLL_SECONDS)
         await locking.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         # The lock is given back with its transaction, whatever happens.
-        async with engine.connect() as connection:
-            return await connection.run_sync(_upgrade)
+        return await _upgrade_between(engine)
+
+
+async def _upgrade_between(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
+    """Migrate when the tables are free for a moment, and let the service go on meanwhile."""
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            async with engine.connect() as connection:
+                return await connection.run_sync(_upgrade)
+        except DBAPIError as error:
+            if not is_lock_conflict(error):
+                raise
+            if time.monotonic() > deadline:
+                raise MigrationError(
+                    f"A table has been in use for {LOCK_WAIT_SECONDS:g} seconds, probably by a "
+                    "long report. Look for it in pg_stat_activity, then try again."
+                ) from error
+        await asyncio.sleep(LOCK_RETRY_SECONDS)
 
 
 def _upgrade(connection: Connection) -> tuple[Revisions, Revisions]:

@@ -49,6 +49,8 @@ _LOST_CONNECTION: Final = frozenset({_READ_ONLY, _NO_SUCH_STATEMENT, _DUPLICATE_
 """The server behind the connection is no longer the one that the connection was made to: it was
 demoted by a failover, or a pooler has put another one in its place."""
 
+_LOCK_CONFLICTS: Final = frozenset({"55P03", _DEADLOCK})
+
 _ROLLED_BACK: Final = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK, *_LOST_CONNECTION})
 """Nothing was committed, and a new transaction does not repeat the conflict."""
 
@@ -102,6 +104,11 @@ def may_repeat(error: BaseException) -> bool:
     """Whether the transaction was rolled back for a reason that a new one does not meet again."""
     driver_error = _driver_error(error)
     return _sqlstate(driver_error) in _ROLLED_BACK or _is_outdated_cache(driver_error)
+
+
+def is_lock_conflict(error: BaseException) -> bool:
+    """Whether a lock was not to be had in time, or only together with a deadlock."""
+    return _sqlstate(_driver_error(error)) in _LOCK_CONFLICTS
 
 
 def what_it_said(error: BaseException) -> str:

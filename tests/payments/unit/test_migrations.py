@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,55 @@ class TestLockOfPostgreSQL:
             await holder.invalidate()
 
 
+@pytest.mark.integration
+class TestTablesInUse:
+    """A migration does not stop the service behind a long report."""
+
+    async def test_a_table_in_use_is_waited_for_in_turns(
+        self,
+        postgres_settings: Settings,
+        add_revision: AddRevision,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """While a report reads for seconds, nobody else waits for longer than the lock timeout."""
+        add_revision()
+        monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(migrations, "LOCK_RETRY_SECONDS", 0.2)
+        longest = 0.0
+        async with open_database(postgres_settings) as database:
+            async with database.transaction() as report:
+                await report.execute(text("SELECT count(*) FROM payments"))
+                migrating = asyncio.create_task(upgrade(postgres_settings))
+                for _ in range(20):
+                    began = time.monotonic()
+                    await database.run(lambda s: s.execute(text("SELECT count(*) FROM payments")))
+                    longest = max(longest, time.monotonic() - began)
+                    await asyncio.sleep(0.05)
+                assert not migrating.done()
+            await migrating
+
+        assert await fault(postgres_settings) is None
+        assert longest < 1.0
+
+    async def test_a_table_that_stays_in_use_is_reported(
+        self,
+        postgres_settings: Settings,
+        add_revision: AddRevision,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The message says where to look."""
+        add_revision()
+        monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.05)
+        monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.0)
+        async with (
+            open_database(postgres_settings) as database,
+            database.transaction() as report,
+        ):
+            await report.execute(text("SELECT count(*) FROM payments"))
+            with pytest.raises(MigrationError, match="pg_stat_activity"):
+                await upgrade(postgres_settings)
+
+
 class TestSchemaFault:
     """What readiness says of the schema."""
 
@@ -350,6 +400,18 @@ class TestScripts:
         assert "example_service" not in script
         command.upgrade(config, "head")
         assert "moments" in asyncio.run(tables(empty_database))
+
+    async def test_what_belongs_to_others_is_left_alone(
+        self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Tables of an extension and other schemas are none of autogenerate's business."""
+        monkeypatch.setenv("DATABASE_URL", postgres_settings.database_url.get_secret_value())
+        await run(postgres_settings, "CREATE TABLE spatial_ref_sys (srid integer PRIMARY KEY)")
+        await run(postgres_settings, "CREATE INDEX ON spatial_ref_sys (srid)")
+        await run(postgres_settings, "CREATE SCHEMA reports")
+        await run(postgres_settings, "CREATE TABLE reports.monthly (id integer)")
+
+        await asyncio.to_thread(command.check, alembic_config())
 
     def test_each_domain_has_one_line_of_migrations(self) -> None:
         """Two heads in one domain would leave it open which comes first."""
