@@ -37,7 +37,7 @@ USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os; probe = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PORT') or 8000), timeout=3); probe.request('GET', '/health/live'); raise SystemExit(probe.getresponse().status != 200)"]
+    CMD ["python", "-m", "example_service.healthcheck"]
 
 # Without a shell, so that signals reach the service.
 ENTRYPOINT ["python", "-m", "example_service"]

@@ -1,0 +1,42 @@
+"""The health check of the image asks at the address that is really served."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from example_service import healthcheck
+from tests.service_process import Service, kill
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sys.platform != "linux", reason="the image runs on Linux"),
+]
+
+
+@pytest.fixture
+def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """A service with these variables, on a port that nobody has chosen."""
+    service = Service(tmp_path, **request.param)
+    assert service.url
+    yield service
+    kill(service)
+
+
+@pytest.mark.parametrize(
+    "service",
+    [{}, {"HOST": "0.0.0.0"}, {"HOST": "::1"}, {"HOST": "::"}, {"WORKERS": "2"}],  # noqa: S104
+    indirect=True,
+    ids=str,
+)
+def test_the_address_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever HOST and PORT say, the address is the one that is served."""
+    port = int(service.url.rpartition(":")[2])
+    served = [address for address in healthcheck.served_addresses() if address[1] == port]
+    monkeypatch.setattr(healthcheck, "served_addresses", lambda: served)
+
+    assert len(served) == 1
+    assert healthcheck.main() == 0
+    kill(service)
+    assert healthcheck.main() == 1
