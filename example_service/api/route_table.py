@@ -1,4 +1,4 @@
-"""What the routes of an application are, as metrics, log lines and `Allow` headers name them.
+"""The templates of routes, for metrics, log lines and `Allow` headers.
 
 Since FastAPI 0.137 an included router stays a tree, and `scope["route"].path` lacks the prefixes
 under which it was included. `iter_route_contexts` is the public way to the full templates.
@@ -11,13 +11,13 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
 UNMATCHED = "unmatched"
-"""The label of every request that no route took; scanners must not make new ones."""
+"""The label of every request that matches no route, so that scanners create no new labels."""
 
 
 class RouteTable:
     """Finds the template of the route that served a request.
 
-    The routes are read when the first request asks, and again for an endpoint not met before.
+    The routes are read at the first request, and again for an endpoint that is not known yet.
 
     Args:
         routes: The routes of the application; may grow until they are read.
@@ -33,7 +33,7 @@ class RouteTable:
         self._candidates: dict[int, list[RouteContext]] = {}
 
     def template(self, scope: Scope) -> str:
-        """Tell the template of the route that a request was routed to.
+        """Return the template of the route that served a request.
 
         Args:
             scope: ASGI scope after the application has handled it.
@@ -86,7 +86,7 @@ def _label(route: RouteContext) -> str:
 
 
 def _took(route: RouteContext, scope: Scope) -> bool:
-    """Tell whether a request that was routed went this way."""
+    """Whether a request was served by this route."""
     if _is_mount(route):
         return str(scope.get("root_path", "")).endswith(_label(route))
     return _matches(route, scope)

@@ -1,7 +1,6 @@
-"""What is known about the request being served, for code that is not handed the request.
+"""The identity of the request being served, for code that does not receive the request.
 
-The middleware sets the identity when a request enters and puts it back when it has left. Log lines
-and outgoing calls read it.
+The middleware sets it for the time of a request. Log lines and outgoing calls read it.
 """
 
 from contextvars import ContextVar
@@ -10,8 +9,8 @@ from typing import TypeAlias
 RequestIdentity: TypeAlias = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
 """The ids of one request, in printable ASCII: its own, the trace header, and both as headers.
 
-A plain tuple, for one is made for every request. What the first two are, `request_id` and
-`traceparent` say; the third is what the response's headers get.
+A plain tuple, because one is created for every request. `request_id` and `traceparent` describe the
+first two; the third is added to the headers of the response.
 """
 
 identity: ContextVar[RequestIdentity | None] = ContextVar("identity", default=None)

@@ -1,4 +1,4 @@
-"""The errors that the service raises by its own decision.
+"""The errors that the service itself defines.
 
 ExampleServiceError
 ├── SettingsError                   settings that cannot be used; the start is refused
@@ -40,8 +40,8 @@ class SettingProblem:
 class SettingsError(ExampleServiceError):
     """Settings that cannot be used.
 
-    The text is an aligned table with one line a problem. No submitted value is in it, for it may
-    be a secret.
+    The text is an aligned table with one line for each problem. It contains no submitted value,
+    because that may be a secret.
 
     Attributes:
         problems: Every problem that was found, at least one.
@@ -65,13 +65,13 @@ class StartError(ExampleServiceError):
 class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name is public
     """A call was refused because a circuit is open, as an answer for an HTTP client.
 
-    Raise it where a route or a service wants to say so in its own words; `CircuitOpenError`, which
-    the breaker raises, is answered in the same way. Carries the members of an RFC 9457 problem.
+    Raise it where a route or a service has a message of its own; `CircuitOpenError`, which the
+    breaker raises, is answered in the same way. Has the members of an RFC 9457 problem.
 
     Args:
         breaker_name: Name of the breaker, None where it is not known.
         detail: What happened, for the client; None words it from the name.
-        retry_after: Seconds until a call may be admitted, None where nobody can tell.
+        retry_after: Seconds until a call may be admitted, None if unknown.
         state: State of the circuit (`"open"` or `"half_open"`), None where it is not known.
         reason: What opened the circuit, for the client; None where it is not known.
 

@@ -1,4 +1,4 @@
-"""Whether this process is on its way out, for the readiness check to tell."""
+"""Whether this process is shutting down, for the readiness check."""
 
 import threading
 
@@ -6,7 +6,7 @@ _draining = threading.Event()
 
 
 def is_draining() -> bool:
-    """Tell whether the process was asked to stop and only finishes what it has begun.
+    """Whether the process was asked to stop, and only finishes what it has begun.
 
     Readiness answers 503 from that moment on, so that balancers send new requests elsewhere
     while the socket is still open.
@@ -20,5 +20,5 @@ def begin_draining() -> None:
 
 
 def end_draining() -> None:
-    """Take the announcement back: a server that starts in this process is not stopping."""
+    """Undo `begin_draining`, because a server that starts in this process is not stopping."""
     _draining.clear()

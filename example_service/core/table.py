@@ -7,7 +7,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     """Lay rows out as columns, each as wide as its widest cell, indented by two spaces.
 
     Args:
-        rows: At least one row; all of them hold equally many cells.
+        rows: At least one row; all of them have the same number of cells.
 
     Returns:
         One line a row, without spaces at the ends and without a last line break.

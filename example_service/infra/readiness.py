@@ -1,4 +1,4 @@
-"""Whether this instance can do its work, asked often and by many."""
+"""Readiness checks, shared by concurrent callers."""
 
 import asyncio
 import time
@@ -22,11 +22,11 @@ _log = structlog.get_logger("example_service.readiness")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that the service cannot do without.
+    """A check of something that the service needs.
 
     Attributes:
         name: What is checked, in a word or two.
-        fault: Tells what is wrong, None if nothing is. May raise: that is a fault, too.
+        fault: Returns what is wrong, None if nothing is. An exception is a fault, too.
     """
 
     name: str
@@ -100,12 +100,12 @@ async def _ask(check: Check) -> str | None:
 
 
 def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -> Check:
-    """Check that no circuit is open which the settings call critical.
+    """Check that no circuit is open that the settings mark as critical.
 
     Args:
-        registry: Where the breakers are.
-        names: Names of the critical ones, as the settings have them; one that does not exist yet
-            is not open.
+        registry: The breakers.
+        names: Names of the critical ones, as in the settings. A breaker that does not exist yet is
+            not open.
     """
 
     async def fault() -> str | None:

@@ -57,13 +57,13 @@ class FakeWorker:
         self.transitions: list[dict[str, Any]] = []
         self.orders: list[str] = []
         peers.answer("breakers", self._tell)
-        peers.answer("order", self._obey)
+        peers.answer("order", self._apply)
 
     async def _tell(self, _: bytes) -> bytes:
         told = {"breakers": self.breakers, "transitions": self.transitions}
         return json.dumps(told).encode()
 
-    async def _obey(self, content: bytes) -> bytes:
+    async def _apply(self, content: bytes) -> bytes:
         self.orders.append(content.decode())
         return await self._tell(content)
 

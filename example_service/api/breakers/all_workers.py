@@ -1,7 +1,7 @@
-"""What all workers of the service tell of their breakers, and orders that reach all of them.
+"""The breakers of all workers as one: their metrics, and the modes that operators set.
 
-Each worker has breakers of its own. Whichever of them is asked asks the others, so that whoever
-watches or administers the service need not know how many there are.
+Each worker has breakers of its own. Any worker can answer for the whole service: it first queries
+the others. So monitoring and operators need not know how many workers there are.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ _ORDER: Final = "order"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an order.
+    """The result of a reset or of setting a mode.
 
     Attributes:
-        state: The circuit's state after it, the worst of all workers; None where none of them has
+        state: The state of the circuit afterwards, the worst of all workers; None if no worker has
             such a breaker now.
-        workers: Process ids of the workers that carried it out.
-        silent_workers: Those that did not answer.
+        workers: Process ids of the workers that have done it.
+        silent_workers: Process ids of those that did not answer.
     """
 
     state: CircuitState | None
@@ -55,7 +55,7 @@ class Outcome:
 
 
 class WorkerReport(BaseModel):
-    """What one worker tells of its breakers."""
+    """The breakers of one worker."""
 
     breakers: dict[str, BreakerMetrics]
     transitions: list[Transition] = []
@@ -64,14 +64,14 @@ class WorkerReport(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """What all workers tell of their breakers.
+    """The breakers of all workers.
 
     Attributes:
-        breakers: What those of each name show together.
+        breakers: The metrics of each name, added up.
         transitions: The last changes of state, the newest first.
-        modes: What holds for every breaker of a name, those to come included.
-        workers: Process ids of the workers that it is of.
-        silent_workers: Those that did not answer.
+        modes: The modes that operators have set, by name; they also apply to future breakers.
+        workers: Process ids of the workers that are included.
+        silent_workers: Process ids of those that did not answer.
     """
 
     breakers: dict[str, BreakerMetrics]
@@ -85,8 +85,8 @@ class AllWorkers:
     """All workers of the service, of which this process is one.
 
     Args:
-        peers: The others.
-        modes: What holds for names, in all of them.
+        peers: The other workers.
+        modes: The modes that operators have set.
     """
 
     def __init__(self, peers: Peers, modes: StandingModes) -> None:
@@ -97,39 +97,39 @@ class AllWorkers:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be one of them until the end of the block; modes that hold in all hold here, too."""
+        """Join the other workers until the end of the block, and apply the modes already set."""
         async with self._peers.listening():
-            # Only now: who orders something after this look finds the socket, and asks.
+            # After the socket exists: a mode that is set later than this read arrives over it.
             for name, mode in self._modes.read().items():
                 _set(name, mode)
             yield
 
     async def report(self) -> ServiceReport:
-        """Have every worker tell of its breakers."""
+        """Collect the breakers of all workers."""
         reports = await self._ask(_REPORT)
         # In a thread, so that many breakers delay no request.
-        told = [await asyncio.to_thread(_report), *filter(None, reports.values())]
-        transitions = [one for report in told for one in report.transitions]
+        answered = [await asyncio.to_thread(_report), *filter(None, reports.values())]
+        transitions = [one for report in answered for one in report.transitions]
         transitions.sort(key=lambda one: one.at, reverse=True)
         return ServiceReport(
-            breakers=await asyncio.to_thread(_added_up, told),
+            breakers=await asyncio.to_thread(_added_up, answered),
             transitions=transitions[:REMEMBERED_TRANSITIONS],
-            modes={name: mode for report in told for name, mode in report.modes.items()},
+            modes={name: mode for report in answered for name, mode in report.modes.items()},
             workers=self._that_answered(reports),
             silent_workers=_silent(reports),
         )
 
     async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
-        """Have every worker set a mode on every breaker of a name, or reset them.
+        """Set a mode on every breaker with this name, in all workers, or reset them.
 
-        Of two orders at once the one that was written last holds, in all workers.
+        If two are set at once, the one that is written last applies in all workers.
 
         Args:
-            name: Of the breakers.
-            mode: What is to hold; None for a reset.
+            name: Name of the breakers.
+            mode: The mode to set; None for a reset.
 
         Raises:
-            ProblemError: None of them has a breaker of that name, or a mode for it.
+            ProblemError: If no worker has a breaker with this name, or a mode for it.
         """
         if name not in circuit_breaker_registry:
             report = await self.report()
@@ -137,9 +137,9 @@ class AllWorkers:
                 if report.silent_workers:
                     return Outcome(None, [], report.silent_workers)
                 raise ProblemError(catalogue.UNKNOWN_CIRCUIT_BREAKER)
-        # Others may be writing, and this worker has requests to serve.
+        # In a thread, because it may wait for another worker that writes.
         await asyncio.to_thread(self._modes.write, name, mode)
-        await self._obey(name)
+        await self._apply(name)
         reports = await self._ask(_ORDER, name)
         shown = _added_up([_report(name), *filter(None, reports.values())])
         return Outcome(
@@ -148,8 +148,8 @@ class AllWorkers:
             silent_workers=_silent(reports),
         )
 
-    async def _obey(self, name: str) -> None:
-        """Do what was ordered last for a name."""
+    async def _apply(self, name: str) -> None:
+        """Apply the mode that was set last for a name."""
         mode = self._modes.read().get(name)
         if mode is None:
             await circuit_breaker_registry.reset(name)
@@ -157,7 +157,7 @@ class AllWorkers:
             _set(name, mode)
 
     async def _ask(self, question: str, content: str = "") -> dict[int, WorkerReport | None]:
-        """The reports of the other workers by process id; None of those that gave none."""
+        """The reports of the other workers by process id; None where there is none."""
         answers = await self._peers.ask(question, content.encode())
         return {pid: _understood(answer) for pid, answer in answers.items()}
 
@@ -169,19 +169,19 @@ class AllWorkers:
 
     async def _answer_order(self, content: bytes) -> bytes:
         name = content.decode()
-        await self._obey(name)
+        await self._apply(name)
         return _report(name).model_dump_json(exclude_unset=True).encode()
 
 
 def _set(name: str, mode: NamedMode) -> None:
-    """Have a mode hold here, unless it has ended since it was ordered."""
+    """Apply a mode here, unless it has ended meanwhile."""
     if mode.seconds is None or mode.seconds > 0:
         circuit_breaker_registry.set_mode(name, *mode)
 
 
 def _report(name: str | None = None) -> WorkerReport:
-    """What this worker tells: everything, or the breakers of one name."""
-    # Breakers first: looking at them may be what changes a state.
+    """The report of this worker: about all breakers, or about those of one name."""
+    # The breakers come first, because reading them may change a state.
     breakers = breaker_metrics()
     if name is not None:
         return WorkerReport(breakers={name: breakers[name]} if name in breakers else {})

@@ -1,4 +1,4 @@
-"""What the service tells of its circuit breakers, as models that the OpenAPI document shows."""
+"""Circuit breakers as the API shows them, in models for the OpenAPI document."""
 
 import os
 from typing import Annotated, Any, TypeAlias
@@ -10,11 +10,11 @@ from example_service.infra.resilience import CircuitState, circuit_breaker_regis
 from example_service.infra.resilience.rules.circuit_state import Mode
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-"""A time in UTC as ISO 8601 has it, in the same form everywhere."""
+"""A time in UTC in the form of ISO 8601."""
 
 
 class StandingMode(BaseModel):
-    """A mode that holds for every breaker of a name, those to come included."""
+    """A mode that an operator has set for a name; it also applies to future breakers."""
 
     name: Mode
     reason: str
@@ -22,13 +22,13 @@ class StandingMode(BaseModel):
 
 
 class BreakerMode(StandingMode):
-    """A mode that was set by hand and holds now."""
+    """The current mode of a breaker."""
 
     would_have_rejected: int = Field(description="Calls that shadow mode has let through so far.")
 
 
 class BreakerMetrics(BaseModel):
-    """What one breaker shows; of several with one name, what they add up to."""
+    """The metrics of one breaker, or the sum of several with the same name."""
 
     state: CircuitState
     failure_count: int = Field(description="Failures in a row.")
@@ -68,7 +68,7 @@ class Transition(BaseModel):
 def breaker_metrics() -> dict[str, BreakerMetrics]:
     """The metrics of every breaker of this process, by name.
 
-    Members that are not there at times are unset then: leave them out of the answer.
+    Optional members without a value are unset: leave them out of the response.
     """
     return {
         _text(name): BreakerMetrics.model_validate(_with_fit_reasons(shown))
@@ -95,7 +95,7 @@ def recent_transitions() -> list[Transition]:
 
 
 def standing_modes() -> dict[str, StandingMode]:
-    """The modes that hold in this process for every breaker of a name, by name."""
+    """The modes that operators have set, as this process knows them, by name."""
     return {
         _text(name): StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
         for name, mode in circuit_breaker_registry.modes().items()
@@ -112,5 +112,5 @@ def _with_fit_reasons(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(text: str) -> str:
-    """A text that JSON can hold; a lone surrogate must not cost the whole answer."""
+    """A text that JSON can represent: a lone surrogate must not fail the whole response."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()

@@ -1,8 +1,8 @@
-"""The one place where exceptions turn into answers: RFC 9457 problem details.
+"""The one place where exceptions become responses: RFC 9457 problem details.
 
-Whatever goes wrong, the body is `application/problem+json` with `type`, `title`, `status`,
-`detail`, `instance` and `request_id`, and perhaps more members. Nothing of an unexpected exception
-and no submitted value is in it. `problem_types` holds the catalogue.
+The body of every error is `application/problem+json` with `type`, `title`, `status`, `detail`,
+`instance` and `request_id`, and sometimes more members. It contains nothing of an unexpected
+exception, and no submitted value. `catalogue.py` has the kinds of problems.
 """
 
 import json
@@ -38,14 +38,14 @@ LONGEST_REASON: Final = 500
 """Characters of a reason that clients and operators see; of an exception it may be any length."""
 
 UNKNOWN_WAIT_SECONDS = 30
-"""`Retry-After` where a circuit is open and nobody can tell for how long."""
+"""`Retry-After` where a circuit is open without a known end."""
 
 _LONGEST_INSTANCE = 1_024
 _LONGEST_REFUSAL = 500
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 
 _UNREADABLE_BODY = "There was an error parsing the body"
-"""What FastAPI says with status 400 where reading a body failed otherwise than by its syntax."""
+"""FastAPI's detail of status 400 where a body cannot be read, for reasons other than syntax."""
 
 _BY_STATUS = {
     401: catalogue.UNAUTHORIZED,
@@ -76,7 +76,7 @@ class Problem:
     is_logged: bool = False
 
     def response(self, scope: Scope) -> Response:
-        """Make the answer to the request with this ASGI scope; caches must not keep it."""
+        """Create the response to the request with this ASGI scope; caches must not keep it."""
         prefix = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
         members = {
             "type": f"{prefix}/problems/{self.type.slug}",
@@ -123,7 +123,7 @@ class ProblemError(Exception):
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Let the application answer with a problem wherever it would answer with another error."""
+    """Make every error response of the application a problem."""
     for exception_class in (
         HTTPException,
         RequestValidationError,
@@ -136,7 +136,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def install_problems(app: FastAPI, problems: ProblemsByError) -> None:
-    """Let the application answer with these problems where one of their errors reaches it."""
+    """Answer with these problems where their errors reach the application."""
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = next(problems[kind] for kind in type(error).__mro__ if kind in problems)
@@ -155,11 +155,10 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def problem_from(error: Exception, scope: Scope) -> Problem:
-    """Say which problem an exception is.
+    """Return the problem that an exception is.
 
-    A circuit that is open is recognised as the declared cause of another exception, too (`raise …
-    from`), and in the exception group of a `TaskGroup` that holds nothing else. Every exception
-    that nobody foresaw is an internal error.
+    An open circuit is recognised also as the cause of another exception (`raise … from`), and in an
+    exception group that contains nothing else. Every unexpected exception is an internal error.
     """
     if isinstance(error, ProblemError):
         return error.problem
@@ -172,7 +171,7 @@ def problem_from(error: Exception, scope: Scope) -> Problem:
 
 
 def problem_from_refusal(status: int, text: str) -> Problem:
-    """Say which problem the framework means where it refuses a request with plain text."""
+    """Return the problem behind a refusal of the framework in plain text."""
     if status == HTTPStatus.BAD_REQUEST and text == "Invalid host header":
         return Problem(catalogue.INVALID_HOST)
     if status == HTTPStatus.BAD_REQUEST and text.startswith("Disallowed CORS "):
@@ -264,7 +263,7 @@ def _in_words(state: str | None) -> str:
 
 
 def _whole_seconds(wait_seconds: float | None) -> int:
-    """Round up for `Retry-After`, for a caller that comes back early is refused once more."""
+    """Round up for `Retry-After`, because a caller that returns too early is refused again."""
     return UNKNOWN_WAIT_SECONDS if wait_seconds is None else max(1, math.ceil(wait_seconds))
 
 

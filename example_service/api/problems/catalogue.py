@@ -22,7 +22,7 @@ class ProblemType:
         title: Short name, the same at each occurrence.
         meaning: What the answer says; the `detail` of an occurrence that has none of its own.
         cause: What makes it happen.
-        remedy: What the client, or whoever runs the service, does about it.
+        remedy: What the client, or the operator, can do about it.
     """
 
     slug: str
@@ -152,7 +152,7 @@ BODY_TOO_LARGE = define(
         title="Body too large",
         meaning="The body of the request is larger than the service accepts.",
         cause="The declared or the received length exceeds `LIMITS__MAX_BODY_BYTES`.",
-        remedy="Send less at once. Whoever runs the service can raise the limit.",
+        remedy="Send less at once. The operator can raise the limit.",
     )
 )
 INVALID_HOST = define(
@@ -162,7 +162,7 @@ INVALID_HOST = define(
         title="Invalid host",
         meaning="The request is for a host name that this service does not serve.",
         cause="The `Host` header is missing, malformed, or not in `HTTP__ALLOWED_HOSTS`.",
-        remedy="Use the public name of the service. Whoever runs it can allow more names.",
+        remedy="Use the public name of the service. The operator can allow more names.",
     )
 )
 CORS_REFUSED = define(
@@ -172,7 +172,7 @@ CORS_REFUSED = define(
         title="Cross-origin request refused",
         meaning="A page of this origin may not make this request from a browser.",
         cause="The origin is not in `HTTP__CORS_ORIGINS`, or asks for a method or header too many.",
-        remedy="Call from an allowed origin. Whoever runs the service can allow more of them.",
+        remedy="Call from an allowed origin. The operator can allow more of them.",
     )
 )
 OVERLOADED = define(

@@ -104,7 +104,7 @@ def problem_responses(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
 
 
 def document_problems(app: FastAPI) -> None:
-    """Make the OpenAPI document of an application tell its problems, and only those."""
+    """Let the OpenAPI document of an application list its problems, and no other errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Telling a client what is wrong with its request, without repeating what it sent.
+"""Validation errors for the client, without the values that it sent.
 
-Submitted values can be passwords, tokens and card numbers; they must come back in no error and
-reach no log. pydantic puts them into `input`, into parts of `ctx`, and through `ctx` into messages.
+Submitted values can be passwords, tokens and card numbers. They must not appear in an error or in a
+log. pydantic puts them into `input`, into parts of `ctx`, and through `ctx` into messages.
 """
 
 import re
@@ -81,11 +81,11 @@ def _bounded(part: object) -> str | int:
 
 
 def _message(error_type: str, context: dict[str, Any]) -> str:
-    """Word the message anew, from pydantic's template and what the model says.
+    """Write the message again, from pydantic's template and what the model defines.
 
-    A message is its template filled from the context. Whatever else the context holds (`error`,
-    `tag`, `actual_length` and others) may come from the input and is withheld. The text of a
-    `ValueError` that a validator raised is such a value: nobody can tell what is in it.
+    A message is its template filled from the context. Other members of the context (`error`, `tag`,
+    `actual_length` and more) may come from the input, and are withheld. So is the text of a
+    `ValueError` that a validator raised, because it may contain anything.
     """
     try:
         template = PydanticKnownError(error_type, context).message_template  # type: ignore[arg-type]

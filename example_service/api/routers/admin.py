@@ -1,4 +1,4 @@
-"""Administration of circuit breakers; not there at all unless `ADMIN__TOKEN` is set."""
+"""Administration of circuit breakers; the routes exist only if `ADMIN__TOKEN` is set."""
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from example_service.infra.resilience.validation import reason_error
 
 SHORTEST_MODE_SECONDS: Final = 0.001
 LONGEST_MODE_SECONDS: Final = 7 * 86_400
-"""A mode that is to hold for longer is better ended by hand."""
+"""A mode that should last longer is better ended by an operator."""
 
 
 class _AdministratorsRoute(StrictJSONRoute):

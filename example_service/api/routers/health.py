@@ -31,13 +31,13 @@ _NOT_READY = problem_responses(catalogue.NOT_READY)
 
 
 class Health(BaseModel):
-    """The answer of a probe."""
+    """The response to a probe."""
 
     status: Literal["alive", "started", "ready"]
 
 
 class CircuitBreakersHealth(BaseModel):
-    """How the circuit breakers of all workers are."""
+    """The circuit breakers of all workers."""
 
     status: Literal["healthy", "degraded"] = Field(
         description="`degraded` while any circuit is not closed."
@@ -61,14 +61,14 @@ class CircuitBreakersHealth(BaseModel):
 
 @router.get("/live", operation_id="read_liveness")
 async def live(response: Response) -> Health:
-    """Tell that the process answers. Nothing outside it is looked at."""
+    """Answer that the process is alive, without looking at anything outside it."""
     _forbid_caching(response)
     return Health(status="alive")
 
 
 @router.get("/startup", operation_id="read_startup", responses=_NOT_READY)
 async def startup(request: Request, response: Response) -> Health:
-    """Tell whether the service has finished starting."""
+    """Answer whether the service has finished starting."""
     services_of(request)
     _forbid_caching(response)
     return Health(status="started")
@@ -76,9 +76,9 @@ async def startup(request: Request, response: Response) -> Health:
 
 @router.get("/ready", operation_id="read_readiness", responses=_NOT_READY)
 async def ready(request: Request, response: Response, is_administrator: IsAdministrator) -> Health:
-    """Tell whether this instance wants requests.
+    """Answer whether this instance can take requests.
 
-    The reasons why not are in the logs, and shown to callers with the token of the administration.
+    If it cannot, the reasons are in the log, and in the response to callers with the admin token.
     """
     faults = {"shutdown": "draining"} if is_draining() else await _faults(request)
     if faults:
@@ -95,9 +95,9 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     response_model=CircuitBreakersHealth,
 )
 async def circuit_breakers(settings: AppSettings, workers: Workers) -> Response:
-    """Show the circuit breakers of all workers, and what last happened to them.
+    """Show the circuit breakers of all workers, and their last changes of state.
 
-    The status is 200 whatever they are like: a failing dependency does not make this service ill.
+    The status is always 200, because a failing dependency does not make this service fail.
     The answer is at most a second old.
     """
     if (kept := _kept.get(workers)) is None:

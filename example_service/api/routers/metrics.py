@@ -1,4 +1,4 @@
-"""The figures of the service, for Prometheus and whatever reads its formats."""
+"""The metrics of the service, for Prometheus and everything that reads its formats."""
 
 from fastapi import APIRouter, Request, Response
 

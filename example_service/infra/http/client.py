@@ -22,13 +22,13 @@ def create_http_client(
 ) -> httpx.AsyncClient:
     """Build a client for calls that leave the service.
 
-    The caller owns it and closes it (`aclose`, or `async with`). Meant to live as long as the
-    service, for it keeps connections: at most 100 at once.
+    The caller closes it (`aclose`, or `async with`). It should live as long as the service, because
+    it keeps connections open: at most 100 at once.
 
     - The time limits are for single steps: a caller that wants to limit the whole exchange adds
       `asyncio.timeout`.
-    - Redirects are not followed: an answer from elsewhere is not the answer that was asked for.
-    - Cookies are not kept, for the calls of different requests must not share a session.
+    - Redirects are not followed: a response from another address is not the one asked for.
+    - Cookies are not kept, because the calls of different requests must not share a session.
     - The request id and the trace context of the request being served go along with every call.
     - The proxy variables of the environment count, but never for this machine itself.
 

@@ -1,10 +1,10 @@
 """How long guarded calls take, for the breakers that ask for it.
 
-A breaker that is to be timed gets a listener:
+Give a breaker this listener to time its calls:
 
     breaker = CircuitBreaker("payment", listeners=[CallDurations()])
 
-It then reads the clock and takes its lock for every call. The others pay nothing.
+Such a breaker reads the clock and takes its lock for every call. Other breakers pay nothing.
 """
 
 import logging
@@ -31,20 +31,20 @@ OTHER: Final = "other"
 
 
 class CallDurationMetrics(Collector):
-    """The durations of calls by breaker and outcome; a collector. Safe to use from any thread.
+    """The durations of calls by breaker and outcome; a collector, safe to use from any thread.
 
     Args:
-        max_names: How many breakers are told apart, by name, for as long as the process runs: each
-            name takes 34 series. The calls of further ones are counted as `other`, with one
-            warning.
+        max_names: How many names of breakers are counted separately, for as long as the process
+            runs. Each name takes 34 series. The calls of further breakers are counted as `other`,
+            with one warning.
     """
 
     def __init__(self, *, max_names: int = 100) -> None:
         self._max_names = max_names
-        # The garbage collector may end a guarded stream, and so count a call, while this thread
-        # holds the lock.
+        # Reentrant: the garbage collector may end a guarded stream, and so count a call, while this
+        # thread has the lock.
         self._lock = RLock()
-        self._figures: dict[str, dict[str, list[float]]] = {}
+        self._durations: dict[str, dict[str, list[float]]] = {}
         self._warned = False
 
     def observe(
@@ -53,34 +53,34 @@ class CallDurationMetrics(Collector):
         """Count one call."""
         bucket = bisect_left(DURATION_BOUNDS_SECONDS, duration_seconds)
         with self._lock:
-            figures = (self._figures.get(name) or self._new_figures(name))[outcome]
-            figures[bucket] += 1
-            figures[-1] += duration_seconds
+            series = (self._durations.get(name) or self._new_series(name))[outcome]
+            series[bucket] += 1
+            series[-1] += duration_seconds
 
     def describe(self) -> Iterable[Metric]:
-        """The metric family, without figures: what the name is checked by at registration."""
+        """The metric family without samples, for the check of its name at registration."""
         return (_durations_family(),)
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as they are now."""
+        """The metrics as they are now."""
         family = _durations_family()
         with self._lock:
-            figures = [
+            copied = [
                 ((label_text(name), outcome), list(counted))
-                for name, outcomes in self._figures.items()
+                for name, outcomes in self._durations.items()
                 for outcome, counted in outcomes.items()
             ]
-        for labels, counted in figures:
+        for labels, counted in copied:
             family.add_metric(labels, cumulated(counted), counted[-1])
         return (family,)
 
-    def _new_figures(self, name: str) -> dict[str, list[float]]:
-        """The figures of a name that has none of its own. Requires the lock."""
-        if len(self._figures) >= self._max_names:
+    def _new_series(self, name: str) -> dict[str, list[float]]:
+        """The series of a name that has none yet. Requires the lock."""
+        if len(self._durations) >= self._max_names:
             self._warn()
             name = OTHER
         # Both from the start, or Prometheus' increase() would miss the first failure.
-        return self._figures.setdefault(
+        return self._durations.setdefault(
             name, {"success": no_durations(), "failure": no_durations()}
         )
 

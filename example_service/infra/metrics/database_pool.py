@@ -1,4 +1,4 @@
-"""The database's connections, read from the pool when somebody asks."""
+"""The connections to the database, read from the pool at each scrape."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -26,11 +26,11 @@ class PoolMetrics(Collector):
             self._pools.add(pool)
 
     def describe(self) -> Iterable[Metric]:
-        """The metric family, without figures: what its name is checked by at registration."""
+        """The metric family without samples, for the check of its name at registration."""
         return (_family(),)
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as they are now, summed over the pools."""
+        """The metrics as they are now, summed over the pools."""
         pools = list(self._pools)
         family = _family()
         family.add_metric(("in_use",), sum(pool.checkedout() for pool in pools))

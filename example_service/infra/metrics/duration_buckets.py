@@ -1,7 +1,7 @@
 """Durations by bucket, in plain lists of numbers.
 
-The figures of one series are the number of durations in each bucket, not cumulated, and then the
-seconds of all of them.
+The list of a series has the number of durations in each bucket, without those of the buckets below,
+and then the sum of all durations in seconds.
 """
 
 from typing import Final
@@ -15,15 +15,15 @@ _BUCKET_LABELS: Final = (*map(str, DURATION_BOUNDS_SECONDS), "+Inf")
 
 
 def no_durations() -> list[float]:
-    """The figures of a series before its first duration."""
+    """The list of a series before its first duration."""
     return [0] * len(_BUCKET_LABELS) + [0.0]
 
 
-def cumulated(figures: list[float]) -> list[tuple[str, float]]:
-    """The buckets as Prometheus has them: each with its label, and all below it included."""
+def cumulated(series: list[float]) -> list[tuple[str, float]]:
+    """The buckets as Prometheus expects them: each with its label, and including those below it."""
     total = 0.0
     buckets = []
-    for label, count in zip(_BUCKET_LABELS, figures, strict=False):
+    for label, count in zip(_BUCKET_LABELS, series, strict=False):
         total += count
         buckets.append((label, total))
     return buckets

@@ -1,8 +1,8 @@
-"""HTTP request figures, counted in plain lists and turned into metrics when somebody asks.
+"""HTTP requests, counted in plain lists and turned into metrics at each scrape.
 
-A native histogram costs a lock for each figure that a request touches. One event loop answers all
-requests of a process, so its figures need none: `finished` is a dictionary look-up, a bisection and
-two additions.
+A histogram of the library takes a lock for each number that a request changes. One event loop
+answers all requests of a process, so plain lists need none: `finished` is a dictionary look-up, a
+bisection and two additions.
 """
 
 from bisect import bisect_left
@@ -32,21 +32,21 @@ _METHODS: Final = frozenset(
 
 
 class RequestMetrics(Collector):
-    """Counts HTTP requests and times them; a collector to register where it shall be seen.
+    """Counts and times HTTP requests; a collector to register.
 
-    Call it from one event loop's thread: it takes no lock.
+    Call it only from the thread of the event loop, because it takes no lock.
 
     Args:
-        max_series: How many combinations of method, route and status are told apart.
+        max_series: How many combinations of method, route and status are counted separately.
     """
 
-    __slots__ = ("_figures", "_in_flight", "_max_series")
+    __slots__ = ("_durations", "_in_flight", "_max_series")
 
     def __init__(self, *, max_series: int = 2000) -> None:
         self._max_series = max_series
         self._in_flight = 0
         # By method, route and status; `duration_buckets` says what the numbers are.
-        self._figures: dict[tuple[str, str, int], list[float]] = {}
+        self._durations: dict[tuple[str, str, int], list[float]] = {}
 
     def started(self) -> None:
         """Count a request as in flight; `finished` must follow, whatever happens to it."""
@@ -63,18 +63,18 @@ class RequestMetrics(Collector):
             duration_seconds: From the request's arrival to the end of its response.
         """
         self._in_flight -= 1
-        figures = self._figures.get((method, route, status))
-        if figures is None:
-            figures = self._other_figures(method, route, status)
-        figures[bisect_left(DURATION_BOUNDS_SECONDS, duration_seconds)] += 1
-        figures[-1] += duration_seconds
+        series = self._durations.get((method, route, status))
+        if series is None:
+            series = self._other_series(method, route, status)
+        series[bisect_left(DURATION_BOUNDS_SECONDS, duration_seconds)] += 1
+        series[-1] += duration_seconds
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families, without figures: what the names are checked by at registration."""
+        """The metric families without samples, for the check of their names at registration."""
         return (_requests_family(), _durations_family(), _in_flight_family())
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as they are now."""
+        """The metrics as they are now."""
         requests, durations, in_flight = (
             _requests_family(),
             _durations_family(),
@@ -82,24 +82,24 @@ class RequestMetrics(Collector):
         )
         by_route: dict[tuple[str, str], list[float]] = {}
         # Copies, because requests go on in another thread.
-        copied = [(key, figures.copy()) for key, figures in list(self._figures.items())]
-        for (method, route, status), figures in copied:
-            requests.add_metric((method, route, str(status)), sum(figures[:-1]))
+        copied = [(key, series.copy()) for key, series in list(self._durations.items())]
+        for (method, route, status), series in copied:
+            requests.add_metric((method, route, str(status)), sum(series[:-1]))
             known = by_route.get((method, route))
             by_route[method, route] = (
-                figures if known is None else [a + b for a, b in zip(known, figures, strict=True)]
+                series if known is None else [a + b for a, b in zip(known, series, strict=True)]
             )
-        for labels, figures in by_route.items():
-            durations.add_metric(labels, cumulated(figures), figures[-1])
+        for labels, series in by_route.items():
+            durations.add_metric(labels, cumulated(series), series[-1])
         in_flight.add_metric((), self._in_flight)
         return (requests, durations, in_flight)
 
-    def _other_figures(self, method: str, route: str, status: int) -> list[float]:
-        """The figures of a combination that is new, or has no figures of its own."""
+    def _other_series(self, method: str, route: str, status: int) -> list[float]:
+        """The series of a combination that is new, or of the one that stands for the rest."""
         key = (method if method in _METHODS else OTHER, route, status)
-        if key not in self._figures and len(self._figures) >= self._max_series:
+        if key not in self._durations and len(self._durations) >= self._max_series:
             key = (key[0], OTHER, status)
-        return self._figures.setdefault(key, no_durations())
+        return self._durations.setdefault(key, no_durations())
 
 
 def _requests_family() -> CounterMetricFamily:

@@ -1,9 +1,9 @@
-"""Report a circuit breaker that is not one of ours.
+"""Report circuit breakers of other libraries.
 
-The breakers of `example_service.infra.resilience` are read whenever somebody asks for metrics, and
-need nothing from this module. It is for the others: a breaker of another library, or one in a
-process that only reports here. What is reported joins the same metric families; under a name that
-one of our own breakers has, counts add up and the worse of the two states shows.
+The breakers of `example_service.infra.resilience` are read at each scrape, and need nothing from
+this module. It is for a breaker of another library, or for one in a process that only reports here.
+Reported circuits join the same metric families. If a reported circuit has the name of one of our
+breakers, their counts are added, and the worse of the two states is exported.
 """
 
 import logging
@@ -19,11 +19,11 @@ MAX_TRACKED_NAMES: Final = 1000
 
 
 class TrackedCircuits:
-    """Figures of circuits that report themselves; safe to call from any thread.
+    """The metrics of circuits that are reported; safe to call from any thread.
 
     Args:
-        max_names: How many names are remembered, and so exported, for as long as the process runs.
-            Reports under further names are dropped, with one warning.
+        max_names: How many names are exported, for as long as the process runs. Reports under
+            further names are dropped, with one warning.
     """
 
     def __init__(self, *, max_names: int = MAX_TRACKED_NAMES) -> None:
@@ -45,7 +45,7 @@ class TrackedCircuits:
                 circuit.successes += 1
 
     def state_change(self, name: str, from_state: CircuitState, to_state: CircuitState) -> None:
-        """Count a change of state of the circuit `name`, which is in `to_state` since."""
+        """Count a change of state of the circuit `name`, whose state is now `to_state`."""
         with self._lock:
             if circuit := self._circuit(name):
                 circuit.state_changes[from_state, to_state] += 1
@@ -58,7 +58,7 @@ class TrackedCircuits:
                 circuit.state = state
 
     def snapshots(self) -> list[CircuitSnapshot]:
-        """The figures of each name, as they are now."""
+        """The metrics of each name, as they are now."""
         with self._lock:
             return [
                 CircuitSnapshot(
@@ -74,7 +74,7 @@ class TrackedCircuits:
             ]
 
     def _circuit(self, name: object) -> "_TrackedCircuit | None":
-        """The figures of `name`, or None where there is no room. Requires the lock."""
+        """The circuit with this name, or None where there is no room. Requires the lock."""
         if not (isinstance(name, str) and name):
             message = f"name must be a text that is not empty, not {name!r}"
             raise ValueError(message)
@@ -92,7 +92,7 @@ class TrackedCircuits:
 
 
 class _TrackedCircuit:
-    """What one circuit reported so far."""
+    """What was reported of one circuit so far."""
 
     __slots__ = ("failures", "state", "state_changes", "successes")
 

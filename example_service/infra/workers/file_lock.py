@@ -1,4 +1,4 @@
-"""A lock between processes: whoever holds a file, holds what it stands for."""
+"""A lock between processes, held on a file."""
 
 import sys
 import time

@@ -1,7 +1,7 @@
-"""The workers of one service ask each other, over sockets in a directory that they share.
+"""Questions between the workers of one service, over sockets in a directory that they share.
 
-The directory is the one that prometheus_client needs for metrics of several processes anyway:
-`PROMETHEUS_MULTIPROC_DIR`. Without it a process is alone, and there is nobody to ask.
+The directory is `PROMETHEUS_MULTIPROC_DIR`, which prometheus_client needs anyway for the metrics of
+several processes. A process without it has no peers.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ DIRECTORY_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 ANSWER_SECONDS: Final = 1.0
 SOCKETS: Final = "worker_*.sock"
 
-# While this worker is busy itself, time passes in which the others may have answered.
+# The time limit is split, because this worker may itself be busy while the others answer.
 _LOOKS: Final = 20
 
 _LARGEST_PID: Final = 9_999_999
@@ -30,35 +30,35 @@ _LONGEST_SOCKET_PATH: Final = 103
 
 _SOCKET: Final = re.compile(r"worker_(\d+)\.sock")
 
-# What an answer begins with; where a worker failed at it, nothing comes.
+# The first byte of an answer; a worker that fails to answer sends nothing.
 _ANSWERED: Final = b"+"
 
 Answer: TypeAlias = Callable[[bytes], Awaitable[bytes]]
 
 
 def shared_directory() -> Path | None:
-    """Where the workers of this service meet; None in a process that is alone."""
+    """The directory that the workers of this service share; None in a process without peers."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     return Path(given) if given else None
 
 
 def socket_path(directory: Path, pid: int) -> Path:
-    """Where the worker of that process id is asked."""
+    """The socket of the worker with this process id."""
     return directory / f"worker_{pid}.sock"
 
 
 def has_room_for_sockets(directory: Path) -> bool:
-    """Whether the paths of sockets in a directory are as short as the system wants them."""
+    """Whether the paths of sockets in a directory are short enough for the system."""
     return len(os.fsencode(socket_path(directory, _LARGEST_PID))) <= _LONGEST_SOCKET_PATH
 
 
 class Peers:
-    """The other workers of the service, as seen by one.
+    """The other workers of the service.
 
     Args:
-        directory: Where every worker has its socket; None for a process that is alone.
-        pid: Process id of this worker; that of this process if left out.
-        answer_seconds: How long one that is asked may take.
+        directory: Where every worker has its socket; None for a process without peers.
+        pid: Process id of this worker; by default that of this process.
+        answer_seconds: How long a worker may take to answer.
 
     Attributes:
         pid: Process id of this worker.
@@ -77,11 +77,11 @@ class Peers:
         self._answers: dict[str, Answer] = {}
 
     def answer(self, question: str, answer: Answer) -> None:
-        """Say what gives the answer when others ask this question.
+        """Register the answer to a question of the other workers.
 
         Args:
             question: One word.
-            answer: Takes what was sent with the question, and gives what is sent back.
+            answer: Called with the content of the question; returns the content of the answer.
         """
         self._answers[question] = answer
 
@@ -89,7 +89,7 @@ class Peers:
     async def listening(self) -> AsyncIterator[None]:
         """Answer the others until the end of the block.
 
-        Where no socket can be made, this worker says so in the log, and is not asked.
+        If no socket can be created, this worker logs a warning, and the others cannot ask it.
         """
         if self._directory is None or not hasattr(socket, "AF_UNIX"):
             yield
@@ -99,7 +99,9 @@ class Peers:
             server = await asyncio.start_unix_server(self._reply, sock=_private_socket(path))
         except OSError as error:
             logger.warning(
-                "No socket could be made at %s: %s. No worker asks this one.", path, error
+                "The socket %s could not be created: %s. Other workers cannot ask this one.",
+                path,
+                error,
             )
             yield
             return
@@ -114,11 +116,11 @@ class Peers:
 
         Args:
             question: One word.
-            content: What goes with it.
+            content: Sent with the question.
 
         Returns:
-            The answers by process id. None is of a worker that did not answer in time, or failed
-            at it. Workers that are gone are left out.
+            The answers by process id; None for a worker that did not answer in time, or failed to.
+            Workers that have ended are left out.
         """
         if self._directory is None:
             return {}
@@ -146,7 +148,7 @@ class Peers:
         """Wait for an answer, for as long as it may take.
 
         Raises:
-            TimeoutError: It did not come.
+            TimeoutError: If it does not come in time.
         """
         asking = asyncio.create_task(answering)
         try:
@@ -165,7 +167,7 @@ class Peers:
                 content = await reader.read()
             writer.write(_ANSWERED + await self._answers[question](content))
         except TimeoutError:
-            logger.debug("A question of another worker did not come to its end in time.")
+            logger.debug("A question of another worker did not arrive completely in time.")
         except Exception:
             logger.exception("A question of another worker could not be answered.")
         finally:
@@ -184,7 +186,7 @@ async def _answer_of(path: Path, message: bytes) -> bytes | None:
 
 
 def _private_socket(path: Path) -> socket.socket:
-    """A socket that only processes of the same user can reach, as orders come over it."""
+    """A socket that only processes of the same user can reach, because it takes commands."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     try:
@@ -198,5 +200,5 @@ def _private_socket(path: Path) -> socket.socket:
 
 @cache
 def this_process() -> Peers:
-    """This process among the workers of the service."""
+    """The peers of this process."""
     return Peers(shared_directory())

@@ -1,8 +1,8 @@
-"""The modes that hold for names of breakers in all workers of the service.
+"""The modes that operators have set, by name of breaker, for all workers of the service.
 
-They are in a file, so that they outlive any worker and are the same for all: whoever starts reads
-them, and of two orders at once the one that was written last holds everywhere. Ends are times of
-the monotonic clock, which all processes of a machine share.
+They are kept in a file, so that they outlive any worker and are the same for all of them. A new
+worker reads the file, and if two modes are set at once, the one that is written last applies
+everywhere. End times are those of the monotonic clock, which all processes of a machine share.
 """
 
 import json
@@ -21,11 +21,11 @@ _Stored: TypeAlias = dict[str, tuple[str, str, float | None]]
 
 
 class StandingModes:
-    """What was ordered last for each name.
+    """The mode that was set last for each name.
 
     Args:
-        directory: Where the workers meet; None for a process that is alone, which remembers.
-        clock: Where "now" comes from, in seconds.
+        directory: The directory that the workers share; None keeps the modes in memory.
+        clock: The current time in seconds.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class StandingModes:
         self._remembered: _Stored = {}
 
     def read(self) -> dict[str, NamedMode]:
-        """The modes by name; those that have ended since have no seconds left, or fewer.
+        """The modes by name. A mode that has ended has 0 seconds left, or fewer.
 
         Raises:
-            OSError, ValueError: The file cannot be read.
+            OSError, ValueError: If the file cannot be read.
         """
         now = self._clock()
         return {
@@ -48,10 +48,10 @@ class StandingModes:
         }
 
     def write(self, name: str, mode: NamedMode | None) -> None:
-        """Have a mode hold for a name, or none; may wait for others who write.
+        """Set or remove the mode of a name; may wait for another worker that writes.
 
         Raises:
-            OSError, ValueError: The file cannot be written; nothing has changed then.
+            OSError, ValueError: If the file cannot be written. Nothing has changed then.
         """
         if self._directory is None:
             self._remembered = self._changed(name, mode)
@@ -59,7 +59,7 @@ class StandingModes:
         with locked(self._directory / "modes.lock", exclusive=True):
             new = self._directory / f"{MODES_FILE}.new"
             new.write_text(json.dumps(self._changed(name, mode)))
-            # Readers take no lock: they see the old file or the new one.
+            # Readers take no lock, because they see either the old file or the new one.
             new.replace(self._directory / MODES_FILE)
 
     def _changed(self, name: str, mode: NamedMode | None) -> _Stored:

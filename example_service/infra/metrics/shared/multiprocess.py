@@ -1,24 +1,24 @@
-"""One set of figures for a service of several worker processes.
+"""One set of metrics for a service of several worker processes.
 
-Without `PROMETHEUS_MULTIPROC_DIR` in the environment nothing happens here: one process shows its
-own figures. With it, prometheus_client keeps metrics in files of that directory, a set for each
-process, and whichever worker is asked adds them up. Metrics of the library's own kinds are written
-there as they change; those of collectors, as ours are, it leaves out. So every worker copies what
-its collectors show into its files: once a second, when any worker is asked for the metrics, and at
-its end. A scrape is therefore exact, and a worker killed outright takes at most a second with it.
+Without `PROMETHEUS_MULTIPROC_DIR` in the environment nothing here does anything: a process exports
+its own metrics. With it, prometheus_client keeps metrics in files of that directory, one set for
+each process, and any worker can add them up. The library writes its own kinds of metrics there as
+they change, but not those of collectors, such as ours. So every worker copies the metrics of its
+collectors into its files: once a second, at each scrape of any worker, and at its end. A scrape is
+therefore exact, and a worker that is killed loses at most the last second.
 
-Who starts the workers:
+The process that starts the workers calls:
 
     prepare_multiprocess_directory()  # Before the first worker starts.
     mark_worker_dead(pid)             # After the end of each worker, however it ended.
 
-Each worker, in its lifespan:
+Each worker enters, in its lifespan:
 
     async with shared_metrics(), this_process().listening():
         yield
 
-The library decides when it is imported whether a process keeps its metrics in files. Workers have
-to be new processes, not forks of one that had imported it before the directory was prepared.
+The library decides at its import whether a process keeps its metrics in files. So workers must be
+new processes, not forks of one that had imported it before the directory was prepared.
 """
 
 import atexit
@@ -39,7 +39,7 @@ from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
 from example_service.infra.metrics.database_pool import pool_metrics
 from example_service.infra.metrics.http import request_metrics
-from example_service.infra.metrics.shared.figures import SharedFigures
+from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import clear, put_away
 from example_service.infra.metrics.shared.worker import Worker
 from example_service.infra.workers.file_lock import locked
@@ -63,17 +63,17 @@ _claims: Final = contextlib.ExitStack()
 
 
 def prepare_multiprocess_directory() -> Path:
-    """Have the processes that start from now on share their metrics.
+    """Let the processes that start from now on share their metrics.
 
-    Makes a temporary directory, removed when this process ends, and names it in
-    `PROMETHEUS_MULTIPROC_DIR`. Where that is set already, the directory it names is made if need
-    be, and emptied of what earlier processes left: those figures would count once more.
+    Creates a temporary directory, which is removed when this process ends, and sets
+    `PROMETHEUS_MULTIPROC_DIR` to it. If that variable is already set, its directory is created if
+    needed, and emptied of the files of earlier processes, which would otherwise be counted again.
 
     Returns:
         The directory.
 
     Raises:
-        SettingsError: The directory that was named cannot be used.
+        SettingsError: If the directory in the variable cannot be used.
     """
     directory = shared_directory()
     if directory is None:
@@ -142,14 +142,14 @@ def mark_worker_dead(pid: int) -> bool:
     except TimeoutError:
         return False
     except Exception:
-        # Whoever looks after the workers must not fail over their metrics.
+        # The supervisor must not fail because of metrics.
         logger.exception("The metrics of the ended worker %d could not be put away.", pid)
     return True
 
 
 @contextlib.asynccontextmanager
 async def shared_metrics() -> AsyncIterator[None]:
-    """Share the figures of this process with the other workers, until the end of the block.
+    """Share the metrics of this process with the other workers until the end of the block.
 
     Does nothing in a process that has its metrics to itself.
     """
@@ -170,7 +170,7 @@ def this_worker() -> Worker | None:
         return None
     directory.mkdir(parents=True, exist_ok=True)
     collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics)
-    return Worker(directory, SharedFigures(collectors), this_process())
+    return Worker(directory, SharedMetrics(collectors), this_process())
 
 
 def _remove(directory: Path, *, owner: int) -> None:

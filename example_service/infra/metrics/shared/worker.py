@@ -1,4 +1,4 @@
-"""One worker among several: it copies its figures, has the others copy theirs, and adds up."""
+"""One worker among several: it copies its metrics, asks the others to, and adds them up."""
 
 import asyncio
 import contextlib
@@ -8,13 +8,13 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from example_service.infra.metrics.shared.figures import SharedFigures
+from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.workers.peers import Peers
 
 COPY_INTERVAL_SECONDS: Final = 1.0
 
-_QUESTION: Final = "figures"
+_QUESTION: Final = "metrics"
 
 
 class Worker:
@@ -22,28 +22,28 @@ class Worker:
 
     Args:
         directory: Where all workers have their files.
-        figures: What this one shows.
-        peers: Where the others are asked to copy, and ask this one.
-        copy_interval_seconds: How old its figures get when nobody asks.
+        metrics: The metrics of this worker.
+        peers: The other workers.
+        copy_interval_seconds: How often the metrics are copied between scrapes.
     """
 
     def __init__(
         self,
         directory: Path,
-        figures: SharedFigures,
+        metrics: SharedMetrics,
         peers: Peers,
         *,
         copy_interval_seconds: float = COPY_INTERVAL_SECONDS,
     ) -> None:
         self._directory = directory
-        self._figures = figures
+        self._metrics = metrics
         self._peers = peers
         self._copy_interval_seconds = copy_interval_seconds
 
     @contextlib.asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
-        """Share the figures until the end of the block, which leaves no gauge behind."""
-        self._figures.try_copy()
+        """Share the metrics until the end of the block, which then sets every gauge to 0."""
+        self._metrics.try_copy()
         self._peers.answer(_QUESTION, self._copy_for_another)
         copying = asyncio.create_task(self._copy_regularly())
         try:
@@ -51,18 +51,18 @@ class Worker:
         finally:
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)
-            self._figures.try_copy()
-            self._figures.clear_gauges()
+            self._metrics.try_copy()
+            self._metrics.clear_gauges()
 
     async def gather(self) -> CollectorRegistry:
-        """Have this worker and, as far as they answer in time, all others copy their figures.
+        """Ask all workers to copy their metrics, and add them up.
 
-        One that is too busy to answer counts with what it copied last.
+        A worker that is too busy to answer in time contributes its last copy.
 
         Returns:
-            A registry that shows the sums over all workers.
+            A registry with the sums over all workers.
         """
-        self._figures.try_copy()
+        self._metrics.try_copy()
         await self._peers.ask(_QUESTION)
         registry = CollectorRegistry()
         registry.register(SharedFiles(self._directory))
@@ -71,8 +71,8 @@ class Worker:
     async def _copy_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._copy_interval_seconds)
-            self._figures.try_copy()
+            self._metrics.try_copy()
 
     async def _copy_for_another(self, _: bytes) -> bytes:
-        self._figures.try_copy()
+        self._metrics.try_copy()
         return b""

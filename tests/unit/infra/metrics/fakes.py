@@ -3,7 +3,7 @@
 from typing import Any
 
 from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
-from example_service.infra.metrics.shared.figures import SharedFigures
+from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.resilience import CircuitSnapshot, CircuitState
 from example_service.infra.resilience.rules.circuit_state import Mode
 
@@ -59,7 +59,7 @@ class FakeProcess:
     def __init__(self, value_class: Any) -> None:
         self.breakers = FakeBreakers()
         self.requests = RequestMetrics()
-        self.figures = SharedFigures(
+        self.figures = SharedMetrics(
             (CircuitBreakerCollector(self.breakers), self.requests), value_class=value_class
         )
 

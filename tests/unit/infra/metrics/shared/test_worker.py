@@ -87,7 +87,7 @@ async def test_a_worker_that_does_not_answer_counts_with_what_it_copied_last(
     one, other = process(1), process(2)
     busy = Peers(directory, pid=1)
     async with Worker(directory, one.figures, busy).sharing(), busy.listening():
-        busy.answer("figures", never)
+        busy.answer("metrics", never)
         one.breakers.show(failures=1)
         one.figures.copy()
         one.breakers.show(failures=2)

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import (
 
 from example_service.infra.metrics.circuit_breakers import CircuitBreakerCollector
 from example_service.infra.metrics.exposition import render
-from example_service.infra.metrics.shared.figures import SharedFigures
+from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.tracking import TrackedCircuits
 from example_service.infra.resilience import CircuitState
@@ -192,7 +192,7 @@ def test_series_are_bounded(
 ) -> None:
     """Names without end fill neither the files nor the log; what is known goes on counting."""
     tracked = TrackedCircuits()
-    figures = SharedFigures(
+    figures = SharedMetrics(
         (CircuitBreakerCollector(tracked),), value_class=value_class(1), max_series=6
     )
     with caplog.at_level(logging.WARNING):

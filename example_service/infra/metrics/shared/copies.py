@@ -1,4 +1,4 @@
-"""What a worker's collectors show, written where the other workers can read it."""
+"""Copies of a worker's metrics, written where the other workers can read them."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,18 @@ _GAUGE_MODES: Final = {"circuit_breaker_state": "livemax"}
 _DEFAULT_GAUGE_MODE: Final = "livesum"
 
 
-class SharedFigures:
-    """Copies what collectors show into the files that the workers share.
+class SharedMetrics:
+    """Copies the metrics of collectors into the files that the workers share.
 
-    Counters in the files never go down: where one starts anew in its collector, because a breaker
-    was made again under the name of one that is gone, it goes on from where it was. A gauge that is
-    no longer shown is 0. Requires that all calls come from one thread.
+    Counters in the files never go down. When a breaker is created under the name of one that is
+    gone, its counters start again at 0, and the copies continue from where they were. A gauge that
+    its collector no longer has becomes 0. All calls must come from one thread.
 
     Args:
-        collectors: What is copied: counters, gauges and histograms.
-        value_class: How the library stores a number; that of this process if left out.
-        max_series: How many numbers are copied; what comes later is left out, with one warning. A
-            number once copied keeps its place for as long as the workers run.
+        collectors: Their counters, gauges and histograms are copied.
+        value_class: How the library stores a number; by default as in this process.
+        max_series: How many numbers are copied. Further ones are left out, with one warning. A
+            number keeps its place in the file for as long as the workers run.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SharedFigures:
         self._warned = False
 
     def copy(self) -> None:
-        """Write every figure that has changed since it was last copied."""
+        """Write every number that has changed since it was last copied."""
         for gauge in self._gauges:
             gauge.shown = False
         for collector in self._collectors:
@@ -62,7 +62,7 @@ class SharedFigures:
     def try_copy(self) -> None:
         """Copy; if that fails, log why, once until it works again.
 
-        The service is worth more than its metrics, on a full disk for one.
+        A service with a full disk, for example, still has to answer requests.
         """
         try:
             self.copy()
@@ -74,7 +74,7 @@ class SharedFigures:
             self._failed = False
 
     def clear_gauges(self) -> None:
-        """Write that nothing is in flight and no circuit open: this worker is about to end."""
+        """Set every gauge to 0, because this worker is about to end."""
         for gauge in self._gauges:
             gauge.write(0)
 
@@ -106,7 +106,7 @@ class SharedFigures:
 
 
 class _Gauge:
-    """A stored number that is what its collector shows."""
+    """A stored number that is equal to its collector's."""
 
     __slots__ = ("_stored", "_value", "shown")
 
@@ -123,7 +123,7 @@ class _Gauge:
 
 
 class _Counter:
-    """A stored number that grows by what its collector's grows."""
+    """A stored number that grows as much as its collector's."""
 
     __slots__ = ("_base", "_stored", "_value")
 
@@ -145,8 +145,8 @@ class _Counter:
 def _stored_samples(family: Metric) -> Iterator[tuple[str, dict[str, str], float]]:
     """The samples of a family as the library's files have them.
 
-    In the files each bucket counts for itself, and the count of all is not written: both are made
-    when they are read.
+    In the files a bucket does not include the buckets below it, and the count of all buckets is not
+    written: the library computes both when it reads the files.
     """
     if family.type != "histogram":
         for sample in family.samples:
