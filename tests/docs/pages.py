@@ -9,6 +9,7 @@ The role of a code block decides what executes it:
 - `change`: commands that begin with `git`, because they change the project. They are for a copy.
 - `output`: a block below that shows an answer.
 - `tree`: a `text` block that draws folders and files.
+- `statements`: SQL that people run on the database of payments.
 - `diagram`: states and transitions, in Mermaid's language.
 """
 
@@ -92,7 +93,7 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
         return "containers"
     if language == "sh":
         return "change" if text.startswith("git ") else "commands"
-    return {"python": "program", "mermaid": "diagram"}.get(language)
+    return {"python": "program", "mermaid": "diagram", "sql": "statements"}.get(language)
 
 
 def table_rows(page: Path, marker: str) -> list[list[str]]:

@@ -40,5 +40,6 @@ def _for_postgresql(moment: SecondsFromNow, compiler: SQLCompiler, **options: An
 @compiles(SecondsFromNow, "sqlite")
 def _for_sqlite(moment: SecondsFromNow, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(moment.clauses, **options)
-    # Moments are stored with six digits, and are compared as text.
-    return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', ({seconds}) || ' seconds'))"
+    # Moments are stored with six digits, and are compared as text. A number is only read without an
+    # exponent.
+    return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', {seconds})))"

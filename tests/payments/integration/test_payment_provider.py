@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, cast
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from example_service.infra.http.client import create_http_client
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.payments.answers import Charged, NotCharged
 from example_service.payments.exceptions import (
     InvalidProviderAnswerError,
     NoFreeConnectionError,
@@ -20,7 +22,9 @@ from example_service.payments.exceptions import (
     ProviderUnavailableError,
     UnknownCurrencyError,
 )
+from example_service.payments.models import FailureReason
 from example_service.payments.provider import PaymentProvider
+from tests.payments.unit.fakes import ORDER
 
 pytestmark = pytest.mark.integration
 
@@ -104,6 +108,63 @@ async def test_an_unknown_currency_is_told_from_an_outage(
     await turn(client, addresses, "healthy")
     with pytest.raises(UnknownCurrencyError):
         await provider_at(addresses, client).exchange_rate("XXX")
+
+
+async def test_the_sandbox_keeps_the_contract(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """A cancelled key is never charged, a charged one is never cancelled, all else is final."""
+    provider, late, early = provider_at(addresses, client), uuid4(), uuid4()
+    await turn(client, addresses, "healthy")
+
+    assert await provider.find_charge(late, ORDER) is None
+    cancelled = NotCharged(FailureReason.CANCELLED)
+    assert await provider.cancel(late, ORDER) == cancelled
+    assert await provider.charge(late, ORDER) == cancelled
+    assert await provider.find_charge(late, ORDER) == cancelled
+
+    charged = await provider.charge(early, ORDER)
+    assert isinstance(charged, Charged)
+    assert await provider.cancel(early, ORDER) == charged
+    assert await provider.find_charge(early, ORDER) == charged
+
+    declined = ORDER.model_copy(update={"customer_id": "declined"})
+    assert await provider.charge(uuid4(), declined) == NotCharged(FailureReason.DECLINED)
+    refused = ORDER.model_copy(update={"currency": "XXX"})
+    assert await provider.charge(uuid4(), refused) == NotCharged(FailureReason.REFUSED)
+
+
+async def test_nothing_that_answers_instead_is_believed(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """Pages, JSON of a gateway and answers about other keys are no answers."""
+    provider = provider_at(addresses, client)
+    await turn(client, addresses, "intercepted")
+    for method in (provider.charge, provider.cancel, provider.find_charge):
+        for _ in range(60):
+            with pytest.raises(InvalidProviderAnswerError):
+                await method(uuid4(), ORDER)
+    for _ in range(60):
+        with pytest.raises(InvalidProviderAnswerError):
+            await provider.exchange_rate("EUR")
+
+
+async def test_a_charge_that_is_late_is_made_after_the_time_limit(
+    addresses: dict[str, str], client: httpx.AsyncClient
+) -> None:
+    """Until then nothing is known of it."""
+    provider, payment_id = provider_at(addresses, client, timeout_seconds=0.2), uuid4()
+    late = {"mode": "late", "latency_seconds": 600}
+    control = f"{addresses['control']}/sandbox"
+    (await client.put(f"{control}/mode", json=late)).raise_for_status()
+    with pytest.raises(ProviderTimeoutError):
+        await provider.charge(payment_id, ORDER)
+    await turn(client, addresses, "healthy")
+    patient = provider_at(addresses, client)
+
+    assert await patient.find_charge(payment_id, ORDER) is None
+    (await client.post(f"{control}/late-charges/deliver")).raise_for_status()
+    assert isinstance(await patient.find_charge(payment_id, ORDER), Charged)
 
 
 async def test_connections_lost_to_a_hanging_provider_are_free_again(

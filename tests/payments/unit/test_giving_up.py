@@ -1,7 +1,6 @@
 """Payments that are given up: what has failed was never charged, and never will be."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Uuid, bindparam, text
@@ -15,6 +14,7 @@ from example_service.payments.models import FailureReason, PaymentStatus
 from example_service.payments.service import Claim, PaymentService
 from example_service.payments.settings import PaymentSettings
 from tests.databases import at
+from tests.docs.pages import blocks
 from tests.payments.unit.fakes import (
     ATTEMPTS,
     NOT_ASKED,
@@ -27,8 +27,8 @@ from tests.payments.unit.fakes import (
 )
 
 PENDING, SUCCEEDED, FAILED, UNRESOLVED = PaymentStatus
-DOCS = Path(__file__).parents[3] / "docs" / "payments.md"
-STATEMENTS = DOCS.read_text().split("```sql\n")[1].split("```")[0].split(";")
+(DECISIONS,) = blocks("statements")
+STATEMENTS = DECISIONS.text.split(";")
 DAY = PaymentSettings().give_up_seconds
 
 

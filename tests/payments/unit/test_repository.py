@@ -271,6 +271,16 @@ class TestDatabaseClock:
         assert timedelta() <= added.created_at - now < timedelta(seconds=10)
         assert added.due_at == added.created_at + timedelta(seconds=30.25)
 
+    @pytest.mark.parametrize("seconds", [0.0, 1e-5, -1e-5, 0.5, -0.5, 31_536_000.0, -31_536_000.0])
+    async def test_every_distance_is_a_moment(self, seconds: float, database: Database) -> None:
+        """Tiny ones and years, before and after."""
+        async with database.transaction() as session:
+            now, then = (
+                await session.execute(select(SecondsFromNow(0.0), SecondsFromNow(seconds)))
+            ).one()
+
+        assert abs((then - now).total_seconds() - seconds) < 0.002
+
     async def test_what_is_due_is_taken_up_by_it(self, database: Database) -> None:
         """What it has just put down is not due, and what it has put down for no time is."""
         async with database.transaction() as session:
