@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import example_service
 from example_service.cli import doctor, migrate, serve
 from example_service.core.exceptions import SettingsError, StartError
-from example_service.core.logging import finish_output
+from example_service.core.output import output
 from example_service.core.settings import load_settings
 from example_service.migrations import MigrationError
 from example_service.server.process import ListenError
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return EXIT_FAILURE
     finally:
-        finish_output()
+        output.finish()
 
 
 def _run(options: argparse.Namespace) -> int:

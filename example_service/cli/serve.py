@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import example_service
 from example_service.core.exceptions import SettingsError
-from example_service.core.logging import configure_logging, write
+from example_service.core.logging import configure_logging
+from example_service.core.output import output
 from example_service.core.settings import Settings
 from example_service.domain import Hints
 from example_service.infra.http.environment import environment_problems
@@ -62,7 +63,7 @@ def _announcement(
     def announce() -> None:
         logger.info("Serving", extra={"url": url, "workers": settings.workers})
         if settings.environment == "development":
-            write(_banner(url, hints))
+            output.write(_banner(url, hints))
 
     return announce
 

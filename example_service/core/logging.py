@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, wraps
 from time import time_ns
@@ -27,12 +26,14 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from example_service.core.context import request_id, traceparent
+from example_service.core.output import output
 
 if TYPE_CHECKING:
     from example_service.core.settings import Settings
 
 _TRACE_ID = slice(3, 35)
 _TRACEBACK_MARGIN = "    "
+_OWN_LOGGER = "example_service"
 _CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
 _SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 
@@ -95,7 +96,10 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
     for former in [h for h in root.handlers if isinstance(h, _LineHandler)]:
         root.removeHandler(former)
     root.addHandler(handler)
-    root.setLevel(level)
+    # What packages write below INFO has the parameters of statements and requests in it, such as
+    # idempotency keys.
+    root.setLevel(max(level, logging.INFO))
+    logging.getLogger(_OWN_LOGGER).setLevel(level)
     for name in _CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
     for name in _SERVER_LOGGERS:
@@ -204,33 +208,6 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def write(text: str) -> None:
-    """Write to standard output, if there still is somewhere to write to."""
-    # The stream is looked up each time, because tests and supervisors replace it.
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone, as with `| head`, and does not come back.
-        _discard_output()
-    except (OSError, ValueError, AttributeError):
-        # A full disk, a closed stream or none at all must not fail the request that is logged.
-        return
-
-
-def finish_output() -> None:
-    """Write what is left; where that cannot be done, keep the interpreter from failing over it."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        _discard_output()
-
-
-def _discard_output() -> None:
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 class _LineLogger:
     """What structlog's loggers hand their finished lines to."""
 
@@ -240,7 +217,7 @@ class _LineLogger:
         self.name = name
 
     def msg(self, line: str) -> None:
-        write(f"{line}\n")
+        output.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 
@@ -253,7 +230,7 @@ class _LineHandler(logging.Handler):
             line = self.format(record)
         except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail its writer
             line = self.format(_without_arguments(record))
-        write(f"{line}\n")
+        output.write(f"{line}\n")
 
 
 def _without_arguments(record: logging.LogRecord) -> logging.LogRecord:

@@ -25,7 +25,8 @@ from types import FrameType
 from typing import Final, cast
 
 from example_service.core.exceptions import SettingsError
-from example_service.core.logging import configure_logging, finish_output
+from example_service.core.logging import configure_logging
+from example_service.core.output import output
 from example_service.core.settings import Settings, load_settings
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
@@ -305,7 +306,7 @@ def _serve(listener: socket.socket, life: Connection) -> None:
     )
     with life:
         server.run([listener])
-    finish_output()
+    output.finish()
 
 
 def _end_with_parent() -> None:

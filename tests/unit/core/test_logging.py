@@ -282,3 +282,13 @@ def test_people_get_text_and_machines_get_json(
     settings = Settings.model_validate({"environment": environment, "log": {"format": format_}})
 
     assert writes_to_console(settings) is console
+
+
+def test_packages_write_no_details(capsys: pytest.CaptureFixture[str]) -> None:
+    """At DEBUG the service writes its own; those of packages contain parameters, such as keys."""
+    configure_logging(Settings(environment="test", log=LogSettings(level="DEBUG")))
+    for name in ("aiosqlite", "sqlalchemy.engine.Engine", "httpx", "asyncpg", "a.package"):
+        logging.getLogger(name).debug("executing %r", "key-2026")
+    logging.getLogger("example_service.payments").debug("our own")
+
+    assert [line["event"] for line in json_lines(capsys)] == ["our own"]

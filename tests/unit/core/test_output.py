@@ -1,0 +1,139 @@
+"""Standard output whose reader is slow, or has gone."""
+
+import io
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from example_service.core.logging import configure_logging
+from example_service.core.output import Output
+from example_service.core.settings import Settings
+
+LINE = "x" * 99 + "\n"
+MORE_THAN_A_PIPE_TAKES = 20_000
+
+
+@contextmanager
+def piped() -> Iterator[int]:
+    """Have standard output go to a pipe, whose reading end this gives."""
+    reading, writing = os.pipe()
+    former = sys.stdout
+    with os.fdopen(writing, "w") as stream:
+        sys.stdout = stream
+        try:
+            yield reading
+        finally:
+            sys.stdout = former
+            # Ends the thread of an output whose reader has stopped.
+            os.close(reading)
+            for thread in threading.enumerate():
+                if thread.daemon:
+                    thread.join(10)
+
+
+def read_lines(reading: int, last: str) -> list[str]:
+    """The lines up to one that contains a text."""
+    text = ""
+    while last not in text or not text.endswith("\n"):
+        text += os.read(reading, 1_000_000).decode()
+    return text.splitlines()
+
+
+def test_a_reader_that_is_there_gets_each_line_at_once() -> None:
+    """Without a thread."""
+    with piped() as pipe:
+        output = Output()
+
+        output.write("one\n")
+        output.write("two\n")
+
+        assert os.read(pipe, 100) == b"one\ntwo\n"
+        assert output._writer is None
+
+
+def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
+    """They wait for it, and the writer does not."""
+    with piped() as pipe:
+        output = Output(most_waiting_bytes=10_000_000)
+        lines = [f"{number:099}\n" for number in range(MORE_THAN_A_PIPE_TAKES)]
+
+        for line in lines:
+            output.write(line)
+
+        assert read_lines(pipe, lines[-1]) == [line.rstrip() for line in lines]
+
+
+def test_lines_that_nobody_reads_are_lost_and_counted() -> None:
+    """The log says how many, once somebody reads it; then it is as before."""
+    with piped() as pipe:
+        configure_logging(Settings(environment="test"))
+        output = Output(most_waiting_bytes=1_000)
+        for _ in range(MORE_THAN_A_PIPE_TAKES):
+            output.write(LINE)
+
+        received, lost = 0, 0
+        while received + lost < MORE_THAN_A_PIPE_TAKES:
+            for line in read_lines(pipe, "\n"):
+                report = json.loads(line) if line.startswith("{") else None
+                received += report is None
+                lost += report["lost"] if report else 0
+
+        assert lost > 0
+        assert received + lost == MORE_THAN_A_PIPE_TAKES
+        output.finish()
+        output.write("afterwards\n")
+        assert os.read(pipe, 100) == b"afterwards\n"
+
+
+def test_a_long_line_is_written_whole() -> None:
+    """Longer than a pipe takes at once, as a traceback may be."""
+    with piped() as pipe:
+        output = Output()
+
+        output.write("x" * 300_000 + "end\n")
+
+        (line,) = read_lines(pipe, "end")
+        assert len(line) == 300_003
+
+
+def test_the_end_does_not_wait_for_a_reader_that_has_stopped() -> None:
+    """For longer than a second."""
+    with piped() as pipe:
+        output = Output()
+        for _ in range(MORE_THAN_A_PIPE_TAKES):
+            output.write(LINE)
+
+        output.finish()
+
+        assert os.read(pipe, 100).startswith(b"xxx")
+
+
+def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `serve | head -1`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        output = Output()
+
+        output.write(LINE)
+        output.write(LINE)
+        output.finish()
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_there_may_be_no_real_output(
+    stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one that is kept in memory."""
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    Output().write(LINE)
+
+    if stream is not None:
+        assert stream.getvalue() == LINE
