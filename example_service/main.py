@@ -17,6 +17,7 @@ from example_service.api.problems.openapi import document_problems
 from example_service.api.request.access_log import AccessLog
 from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.request.middleware import RequestMiddleware
+from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
 from example_service.api.services import Services
 from example_service.core.logging import configure_logging
@@ -42,8 +43,9 @@ _CORS_REQUEST_HEADERS = (
     "Idempotency-Key",
     "X-Request-ID",
     "traceparent",
+    "tracestate",
 )
-_CORS_RESPONSE_HEADERS = ("Retry-After", "X-Request-ID", "traceparent")
+_CORS_RESPONSE_HEADERS = ("Location", "Retry-After", "X-Request-ID", "traceparent")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -99,7 +101,13 @@ def _middleware(settings: Settings) -> list[Middleware]:
         expose_headers=_CORS_RESPONSE_HEADERS,
     )
     has_cors = bool(settings.http.cors_origins)
-    layers = [
+    http = settings.http
+    layers = []
+    if http.trusted_proxies or http.root_path or ":" in settings.host:
+        layers.append(
+            Middleware(ProxiesMiddleware, trusted=http.trusted_proxies, root_path=http.root_path)
+        )
+    layers.append(
         Middleware(
             RequestMiddleware,
             limits=settings.limits,
@@ -107,7 +115,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
             access_log=AccessLog(settings),
             cors=cors if has_cors else None,
         )
-    ]
+    )
     if "*" not in settings.http.allowed_hosts:
         hosts = settings.http.allowed_hosts
         layers.append(Middleware(AllowedHostsMiddleware, allowed_hosts=hosts, www_redirect=False))

@@ -17,6 +17,10 @@ identity: ContextVar[RequestIdentity | None] = ContextVar("identity", default=No
 """The identity of the request being served; None outside a request."""
 
 
+tracestate: ContextVar[str | None] = ContextVar("tracestate", default=None)
+"""The header of that name to send with calls made for the request being served, if there is one."""
+
+
 def request_id() -> str | None:
     """The id of the request being served: the caller's own where it was sane, else one made here.
 

@@ -163,9 +163,8 @@ async def create_payment(
     payment = await payments.pay(order, idempotency_key)
     if payment.status is PaymentStatus.FAILED:
         raise _failure(payment)
-    response.headers["Location"] = str(
-        request.app.url_path_for("read_payment", payment_id=payment.id)
-    )
+    path = request.app.url_path_for("read_payment", payment_id=payment.id)
+    response.headers["Location"] = request.scope.get("root_path", "") + path
     if payment.status is not PaymentStatus.SUCCEEDED:
         response.status_code = status.HTTP_202_ACCEPTED
         response.headers["Retry-After"] = str(

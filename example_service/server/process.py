@@ -93,7 +93,6 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 def server_config(settings: Settings) -> uvicorn.Config:
     """Describe the server: whatever the service does better itself is off."""
-    proxies = settings.http.trusted_proxies
     limits = ConnectionLimits(
         connections=_most_connections(settings),
         receive_seconds=settings.limits.receive_timeout_seconds,
@@ -111,8 +110,8 @@ def server_config(settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(proxies),
-        forwarded_allow_ips=proxies,
+        # The application reads them.
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=settings.http.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from example_service.api.request.strict_json import MOST_VALUES, StrictJSONRoute
 from example_service.core.settings import Settings
-from example_service.core.settings.model import AdminSettings
+from example_service.core.settings.model import AdminSettings, HTTPSettings
 from example_service.main import create_app
 from tests.application import Serve
 
@@ -88,3 +88,16 @@ async def test_every_response_has_the_headers_that_protect_browsers(
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
     assert response.headers["Cache-Control"]
+
+
+async def test_addresses_are_those_that_a_client_of_the_proxy_sees(serve: Serve) -> None:
+    """In problems and redirects, and whatever is routed is found."""
+    http = HTTPSettings(root_path="/shop", cors_origins=["https://app.example.com"])
+    client = await serve(create_app(Settings(environment="test", http=http)))
+
+    missing = await client.get("/nowhere", headers={"Origin": "https://app.example.com"})
+
+    assert (await client.get("/health/live")).status_code == 200
+    assert missing.json()["type"] == "/shop/problems/not-found"
+    assert missing.json()["instance"] == "/shop/nowhere"
+    assert "Location" in missing.headers["Access-Control-Expose-Headers"]

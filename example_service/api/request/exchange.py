@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import Problem, problem_from_refusal
-from example_service.api.request.identity import identify, new_identity
+from example_service.api.request.identity import continued_state, identify, new_identity
 from example_service.api.request.protection import protected
 from example_service.core.context import RequestIdentity
 from example_service.core.lifecycle import is_draining
@@ -47,7 +47,14 @@ _UNKNOWN_ENCODING: Final = Problem(
 )
 
 _READ_HEADERS: Final = frozenset(
-    {b"content-encoding", b"content-length", b"traceparent", b"transfer-encoding", b"x-request-id"}
+    {
+        b"content-encoding",
+        b"content-length",
+        b"traceparent",
+        b"tracestate",
+        b"transfer-encoding",
+        b"x-request-id",
+    }
 )
 # From HTTP/2 on, a body needs no header that announces it.
 _ANNOUNCING_BODIES: Final = frozenset({"1.0", "1.1"})
@@ -70,6 +77,7 @@ class Exchange:
         began: Whether the answer has begun.
         ended_at: When it ended, on the clock of `arrived_at`.
         status: Status of the answer.
+        tracestate: What the systems of its trace say of it; None where that is unknown.
         expired: Whether the time for the request is over.
         client_left: Whether the client has gone before its body was complete.
     """
@@ -83,6 +91,7 @@ class Exchange:
     body_was_late = False
     status = catalogue.INTERNAL_ERROR.status
     is_head = False
+    tracestate: str | None = None
     _declared_bytes = 0
     _awaits_body = False
     _body: bytes | None = None
@@ -110,6 +119,7 @@ class Exchange:
     def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> RequestIdentity:
         """Learn what the headers say of the body, and who the request is."""
         given_id = given_trace = None
+        states: list[bytes] = []
         for name, value in headers:
             if name in _READ_HEADERS:
                 # A header that comes twice says nothing for certain; the empty value is refused.
@@ -117,11 +127,17 @@ class Exchange:
                     given_id = value if given_id is None else b""
                 elif name == b"traceparent":
                     given_trace = value if given_trace is None else b""
+                elif name == b"tracestate":
+                    states.append(value)
                 else:
                     self._read_header_of_body(name, value)
         if given_id is None and given_trace is None:
-            return new_identity()
-        return identify(given_id, given_trace)
+            made = new_identity()
+        else:
+            made = identify(given_id, given_trace)
+        if states and given_trace is not None:
+            self.tracestate = continued_state(states, given_trace, made)
+        return made
 
     def _read_header_of_body(self, name: bytes, value: bytes) -> None:
         if name == b"content-encoding":

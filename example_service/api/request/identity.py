@@ -3,6 +3,7 @@
 import os
 import random
 import re
+from collections.abc import Sequence
 
 from example_service.core.context import RequestIdentity
 
@@ -14,6 +15,9 @@ _TRACEPARENT = re.compile(
 )
 _SAMPLED = 0x01
 _OWN_SPAN = slice(35, 53)
+_TRACE = slice(3, 35)
+_TRACESTATE = re.compile(rb"(?=.{1,512}$)[a-z0-9][!-~]*=[ -~]*")
+_MOST_MEMBERS = 32
 
 # Ids must be unique, not unguessable, and this is a fraction of the price of asking the system. The
 # generator is our own, so that no `random.seed` elsewhere makes the ids of two workers equal.
@@ -86,3 +90,25 @@ def _continued(traceparent: bytes, own: str) -> str:
         return own
     sampled = "01" if int(flags, 16) & _SAMPLED else "00"
     return f"00-{trace_id.decode('ascii')}{own[_OWN_SPAN]}{sampled}"
+
+
+def continued_state(
+    given: Sequence[bytes], traceparent: bytes, identity: RequestIdentity
+) -> str | None:
+    """The state of the caller's trace, for the calls that continue it (Trace Context, section 3.3).
+
+    Args:
+        given: The values of `tracestate`, which make up one list.
+        traceparent: The caller's `traceparent`.
+        identity: Who the request is; with a trace of its own, it has no state.
+
+    Returns:
+        The list; None if there is none that can be used.
+    """
+    if traceparent[_TRACE] != identity[1][_TRACE].encode():
+        return None
+    members = [member.strip(b" \t") for value in given for member in value.split(b",")]
+    state = b",".join(filter(None, members))
+    if not _TRACESTATE.fullmatch(state) or state.count(b",") >= _MOST_MEMBERS:
+        return None
+    return state.decode("ascii")

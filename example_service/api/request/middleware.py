@@ -21,7 +21,7 @@ from example_service.api.request.exchange import (
 )
 from example_service.api.request.in_flight import InFlight
 from example_service.api.route_table import RouteTable
-from example_service.core.context import identity
+from example_service.core.context import identity, tracestate
 
 if TYPE_CHECKING:
     from example_service.api.request.access_log import AccessLog
@@ -93,6 +93,7 @@ class RequestMiddleware:
             exchange.scope = scope = {**scope, "method": "GET"}
             exchange.is_head = True
         token = identity.set(exchange.identity)
+        tracestate.set(exchange.tracestate)
         self._metrics.started()
         try:
             await self._serve(exchange)

@@ -29,6 +29,7 @@ from example_service.core.settings.types import (
     HeaderToken,
     HostPatterns,
     Origins,
+    PathPrefix,
     ProxyAddresses,
     Seconds,
     SecondsFromZero,
@@ -135,9 +136,15 @@ class HTTPSettings(Group):
     )
     trusted_proxies: ProxyAddresses = Field(
         default=[],
-        description="Addresses or networks of proxies whose X-Forwarded-For and "
-        'X-Forwarded-Proto are believed; "*" for any peer.',
+        description="Addresses or networks of proxies whose X-Forwarded-For, -Proto and -Prefix "
+        'are believed; "*" for any peer.',
         examples=[["10.0.0.0/8"]],
+    )
+    root_path: PathPrefix = Field(
+        default="",
+        description="Path below which a proxy shows the service, and which it removes from "
+        "requests. X-Forwarded-Prefix of a trusted proxy takes its place.",
+        examples=["/shop"],
     )
     keep_alive_seconds: int = Field(
         default=75,

@@ -75,6 +75,20 @@ def _check_header_token(value: SecretStr) -> SecretStr:
     return value
 
 
+PATH_PREFIX = r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
+"""A path that other paths are appended to: segments of plain characters, none of them `..`."""
+
+
+def _check_path_prefix(value: str) -> str:
+    prefix = value.rstrip("/")
+    if prefix and not re.fullmatch(PATH_PREFIX, prefix):
+        raise ValueError("should be a path such as /shop, of letters, digits and . _ ~ -")
+    return prefix
+
+
+PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]
+"""Where a proxy puts the service; empty, or a path without a slash at its end."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 """More than no time and at most a day."""
 

@@ -72,3 +72,5 @@ async def _pass_on_context(request: httpx.Request) -> None:
         request.headers["X-Request-ID"] = request_id
     if (traceparent := context.traceparent()) is not None:
         request.headers["traceparent"] = traceparent
+        if (state := context.tracestate.get()) is not None:
+            request.headers["tracestate"] = state

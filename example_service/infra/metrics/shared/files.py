@@ -1,5 +1,6 @@
 """The files in which workers keep their metrics: read as sums, put away when a worker has ended."""
 
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -79,7 +80,9 @@ def _add(ended: Path, sums: Path) -> None:
 
 
 def _size(path: Path) -> int:
+    """The size of a file of metrics; 0 if there is none, or a link to somewhere else."""
     try:
-        return path.stat().st_size
+        status = path.lstat()
     except FileNotFoundError:
         return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0

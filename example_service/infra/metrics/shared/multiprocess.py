@@ -26,6 +26,7 @@ import contextlib
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import AsyncIterator
 from functools import cache
@@ -87,13 +88,27 @@ def prepare_multiprocess_directory() -> Path:
     if not has_room_for_sockets(directory):
         raise _unusable("its path is too long for the sockets of the workers")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (fault := _fault_of(directory)) is not None:
+            raise _unusable(fault)
         clear(directory)
         for left_over in (*directory.glob(SOCKETS), directory / MODES_FILE):
             left_over.unlink(missing_ok=True)
     except OSError as error:
         raise _unusable(str(error.strerror)) from error
     return directory
+
+
+def _fault_of(directory: Path) -> str | None:
+    """Why others could change what is in a directory; None if only this user can."""
+    status = directory.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return "it is a symbolic link"
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others may write to it; chmod go-w"
+    return None
 
 
 def _remove_left_overs(parent: Path) -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from example_service.api.request.identity import new_identity
+from example_service.api.request.identity import continued_state, identify, new_identity
 
 
 def test_an_identity_is_ready_for_use() -> None:
@@ -42,3 +42,31 @@ def test_a_forked_process_makes_other_ids() -> None:
     ours = {new_identity()[0] for _ in range(200)}
     assert len(theirs) == len(ours) == 200
     assert not theirs & ours
+
+
+TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        ([b"a=1"], "a=1"),
+        ([b"a=1, b=2 ,c=3"], "a=1,b=2,c=3"),
+        ([b"a=1", b"b=2"], "a=1,b=2"),
+        ([b"a=1,,"], "a=1"),
+        ([b""], None),
+        ([b"nonsense"], None),
+        ([b"a=\xff"], None),
+        ([b"a=1\n"], None),
+        ([b"a=" + b"x" * 512], None),
+        ([b",".join(b"a%d=1" % number for number in range(33))], None),
+    ],
+)
+def test_the_state_of_a_trace_is_passed_on(given: list[bytes], state: str | None) -> None:
+    """As one list; one that is too long or no list is dropped."""
+    assert continued_state(given, TRACEPARENT, identify(None, TRACEPARENT)) == state
+
+
+def test_the_state_of_a_trace_that_is_not_continued_is_dropped() -> None:
+    """It says nothing of the new trace."""
+    assert continued_state([b"a=1"], b"nonsense", identify(None, b"nonsense")) is None

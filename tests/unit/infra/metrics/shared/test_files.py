@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from example_service.infra.metrics.shared import files as shared_files
-from example_service.infra.metrics.shared.files import SharedFiles, put_away
+from example_service.infra.metrics.shared.files import SharedFiles, clear, put_away
 from example_service.infra.resilience import CircuitState
 from tests.unit.infra.metrics.fakes import FakeProcess
 
@@ -120,3 +120,19 @@ def test_nobody_reads_while_counters_move(
     reading.join(5)
 
     assert seen == [2]
+
+
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+    """What they point to is no metrics of a worker; clearing removes the link alone."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"not metrics")
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    (directory / "counter_1.db").symlink_to(elsewhere)
+
+    assert list(SharedFiles(directory).collect()) == []
+    put_away(directory, 1)
+    clear(directory)
+
+    assert elsewhere.read_bytes() == b"not metrics"
+    assert not (directory / "counter_1.db").is_symlink()

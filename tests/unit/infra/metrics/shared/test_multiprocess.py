@@ -165,3 +165,27 @@ print(this_worker())
 """
 
     assert run(program, PROMETHEUS_MULTIPROC_DIR="") == ["None"]
+
+
+@pytest.mark.parametrize("fault", ["link", "group", "others", "owner"])
+def test_a_directory_that_others_can_change_is_a_fault_of_the_settings(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it would be read, and removed, in the name of this user."""
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    kept = directory / "counter_1.db"
+    kept.write_bytes(b"")
+    if fault == "link":
+        directory = tmp_path / "link"
+        directory.symlink_to(tmp_path / "metrics")
+    elif fault == "owner":
+        monkeypatch.setattr("os.geteuid", lambda: directory.stat().st_uid + 1)
+    else:
+        directory.chmod(0o770 if fault == "group" else 0o707)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
+
+    with pytest.raises(SettingsError, match="PROMETHEUS_MULTIPROC_DIR"):
+        prepare_multiprocess_directory()
+
+    assert kept.exists()

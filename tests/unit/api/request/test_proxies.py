@@ -1,0 +1,104 @@
+"""What is believed of what proxies say."""
+
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from example_service.api.request.proxies import ProxiesMiddleware
+
+PROXY = "10.1.2.3"
+
+
+async def seen(
+    *headers: tuple[str, str],
+    peer: str | None = PROXY,
+    trusted: tuple[str, ...] = ("10.0.0.0/8",),
+    root_path: str = "",
+) -> dict[str, Any]:
+    """What the application sees of a request."""
+    scopes: list[Scope] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        scopes.append(scope)
+
+    async def receive() -> Message:
+        return {}
+
+    async def send(_: Message) -> None:
+        pass
+
+    scope: Scope = {
+        "type": "http",
+        "scheme": "http",
+        "client": None if peer is None else (peer, 1),
+        "path": "/api/v1",
+        "raw_path": b"/api/v1",
+        "headers": [(name.encode(), value.encode()) for name, value in headers],
+    }
+    await ProxiesMiddleware(app, trusted=trusted, root_path=root_path)(scope, receive, send)
+    (result,) = scopes
+    return dict(result)
+
+
+@pytest.mark.parametrize("peer", [PROXY, f"::ffff:{PROXY}", f"::FFFF:{PROXY}", "::ffff:a01:203"])
+async def test_a_trusted_proxy_names_the_client(peer: str) -> None:
+    """Also where the socket shows it as an IPv6 address."""
+    scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https"), peer=peer)
+
+    assert (scope["client"][0], scope["scheme"]) == ("192.0.2.9", "https")
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.1", "::ffff:192.0.2.1", None])
+async def test_another_peer_is_not_believed(peer: str | None) -> None:
+    """Whatever it says, it is the client; an IPv4 client has an IPv4 address."""
+    scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-prefix", "/shop"), peer=peer)
+
+    assert scope["client"] is None or scope["client"][0] == "192.0.2.1"
+    assert scope["path"] == "/api/v1"
+    assert not scope.get("root_path")
+
+
+async def test_a_client_behind_the_proxy_has_a_plain_address() -> None:
+    """The proxy may have a socket for both kinds of addresses, too."""
+    scope = await seen(("x-forwarded-for", "::ffff:192.0.2.9"))
+
+    assert scope["client"][0] == "192.0.2.9"
+
+
+@pytest.mark.parametrize(
+    ("given", "root_path", "prefix"),
+    [
+        ("/shop", "", "/shop"),
+        ("/shop/", "", "/shop"),
+        ("/api", "", "/api"),
+        ("/a/b-c_d.e~f", "", "/a/b-c_d.e~f"),
+        ("/shop", "/other", "/shop"),
+        (None, "/other", "/other"),
+        ("", "/other", "/other"),
+        ("/", "", ""),
+        ("shop", "", ""),
+        ("//evil.test", "", ""),
+        ("/../admin", "", ""),
+        ("/a b", "", ""),
+        ("https://evil.test", "", ""),
+        ("/a?b", "", ""),
+        ("/" + "x" * 300, "", ""),
+    ],
+)
+async def test_a_prefix_is_part_of_the_path(given: str | None, root_path: str, prefix: str) -> None:
+    """The proxy has removed it; what is no plain path is not used."""
+    headers = [] if given is None else [("x-forwarded-prefix", given)]
+
+    scope = await seen(*headers, root_path=root_path)
+
+    assert scope.get("root_path", "") == prefix
+    assert scope["path"] == f"{prefix}/api/v1"
+    assert scope["raw_path"] == scope["path"].encode()
+
+
+async def test_two_prefixes_are_none() -> None:
+    """Nothing says which of them counts."""
+    scope = await seen(("x-forwarded-prefix", "/a"), ("x-forwarded-prefix", "/b"))
+
+    assert scope["path"] == "/api/v1"
