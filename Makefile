@@ -16,7 +16,7 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # One process for each processor; whichever is idle takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run test test-fast coverage lint format bench chaos mutation lock clean environment environment-run environment-bench environment-mutation
+.PHONY: help run test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -60,6 +60,9 @@ bench: environment-bench ## Measure the breaker beside its rivals
 
 chaos: environment ## Kill the service under load, hundreds of times, and count the charges
 	@.venv/bin/python -m tests.chaos $(ARGS)
+
+screenshots: environment ## Take pictures of the dashboard in light, dark and on a phone
+	@.venv/bin/python -m tests.dashboard.screenshots
 
 mutation: environment-mutation ## Change the breaker's rules bit by bit and see a test fail each time
 	@.venv-mutation/bin/mutmut run --max-children 1 $(ARGS)

@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 from example_service import __version__
 from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.dashboard.feed import Feed
 from example_service.api.problems.answers import install_problem_handlers, install_problems
 from example_service.api.problems.database import PROBLEM_BY_DATABASE_ERROR
 from example_service.api.problems.openapi import document_problems
@@ -155,7 +156,10 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         await stack.enter_async_context(workers.running())
         readiness = Readiness(_readiness_checks(database, settings))
         expositions = Expositions(settings.limits.monitoring_cache_seconds)
-        services = Services(settings, client, database, workers, readiness, expositions)
+        feed = Feed(settings, workers)
+        if settings.dashboard.enabled:
+            await stack.enter_async_context(feed.running())
+        services = Services(settings, client, database, workers, readiness, expositions, feed)
         for domain in enabled_domains(settings):
             await stack.enter_async_context(domain.lifespan(app, services))
         app.state.services = services

@@ -7,6 +7,7 @@ import httpx
 from fastapi import FastAPI, Request
 
 from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.dashboard.feed import Feed
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.core.settings import Settings
@@ -26,6 +27,7 @@ class Services:
         all_workers: Reaches the breakers of every worker process.
         readiness: The checks behind `/health/ready`.
         expositions: The texts behind `/metrics`.
+        dashboard: What the pages of the dashboard are sent.
     """
 
     settings: Settings
@@ -34,6 +36,7 @@ class Services:
     all_workers: AllWorkers
     readiness: Readiness
     expositions: Expositions
+    dashboard: Feed
 
 
 def running_services(app: FastAPI) -> Services | None:

@@ -4,8 +4,8 @@ from typing import Final
 
 from example_service.core.settings import Settings
 from example_service.domain import Domain
+from example_service.sandbox import routes, traffic
 from example_service.sandbox.process import sandbox_if_needed
-from example_service.sandbox.routes import router
 
 
 def _is_enabled(settings: Settings) -> bool:
@@ -13,5 +13,8 @@ def _is_enabled(settings: Settings) -> bool:
 
 
 SANDBOX: Final = Domain(
-    name="sandbox", is_enabled=_is_enabled, routers=(router,), serving=sandbox_if_needed
+    name="sandbox",
+    is_enabled=_is_enabled,
+    routers=(routes.router, traffic.router),
+    serving=sandbox_if_needed,
 )

@@ -1,288 +1,378 @@
 """The dashboard in a real browser, in front of the real service."""
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Error, Locator, Page, Route, expect, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.real_parts import missing
+from tests.browser import chromium, without_complaints
+from tests.dashboard.playing import playing
 from tests.service_process import DEADLINE_SECONDS, Service, kill
 
 pytestmark = pytest.mark.integration
 expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
-RATES = "/api/v1/exchange-rates/EUR"
-# The first is for root in a container, the others keep the browser off the internet.
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """The service as a process, with its sandbox and short waits."""
-    service = Service(tmp_path, CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="2")
+    """The service as a process, with its sandbox, short waits and an administration."""
+    service = Service(
+        tmp_path,
+        CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1",
+        ADMIN__TOKEN=TOKEN,
+        LOG__FORMAT="console",
+    )
     yield service
     kill(service)
 
 
 @pytest.fixture
-def page(service: Service) -> Iterator[Page]:
-    """A page of a browser at the service; nothing that it complains of passes unnoticed."""
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        try:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=ARGUMENTS
-            )
-        except Error:
-            missing(
-                "there is no Chromium; get it with `apt-get install chromium` "
-                "or `.venv/bin/playwright install chromium`"
-            )
-        page = browser.new_page(base_url=service.url)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text))
-        yield page
-        browser.close()
-    # That it cannot reach the service is what some tests are about.
-    assert [one for one in complaints if "net::ERR" not in one] == []
-
-
-def status(page: Page) -> Locator:
-    """The sentence that sums everything up."""
-    return page.get_by_role("status")
-
-
-def row_of(page: Page, name: str) -> Locator:
-    """What stands in the table about one breaker."""
-    return page.get_by_role("row").filter(has=page.get_by_role("rowheader", name=name, exact=True))
-
-
-def test_a_circuit_is_seen_to_open_and_to_close_again(page: Page, service: Service) -> None:
-    """The whole story of an outage, without a hand laid on the page."""
-    page.goto("/")
-    expect(page).to_have_url(f"{service.url}/dashboard")
-    expect(status(page)).to_have_text("All 2 circuits are closed.")
-    expect(row_of(page, "payment")).to_contain_text("closed")
-
-    httpx.put(f"{service.url}/sandbox/mode", json={"mode": "failing"})
-    for _ in range(6):
-        httpx.get(service.url + RATES)
-
-    expect(status(page)).to_have_text("1 of 2 circuits is not closed.")
-    expect(row_of(page, "payment")).to_contain_text("5 failures in a row; last failures:")
-    expect(row_of(page, "payment").get_by_role("cell").nth(4)).to_have_text("1")
-    expect(page.get_by_role("row").nth(1)).to_contain_text("payment")
-    expect(page).to_have_title("● Circuit breakers")
-    expect(row_of(page, "payment")).to_contain_text("half-open")
-
-    httpx.put(f"{service.url}/sandbox/mode", json={"mode": "healthy"})
-    for _ in range(2):
-        httpx.get(service.url + RATES)
-
-    expect(status(page)).to_have_text("All 2 circuits are closed.")
-    changes = page.get_by_role("listitem")
-    expect(changes).to_have_count(3)
-    expect(changes.first).to_contain_text("payment half-open → closed")
-    expect(page.get_by_role("contentinfo")).to_have_text(f"Of worker {service.process.pid}.")
-
-
-def test_a_service_that_is_gone_is_told_of(page: Page, service: Service) -> None:
-    """Figures that are no longer true must not pass for the present."""
-    page.goto("/dashboard")
-    expect(status(page)).to_have_text("All 2 circuits are closed.")
-
-    kill(service)
-
-    expect(status(page)).to_contain_text("The service has not answered since")
-    expect(row_of(page, "payment")).to_contain_text("closed")
-
-
-def breaker(state: str, **different: Any) -> dict[str, Any]:
-    """One breaker as the service tells of it."""
-    return {
-        "state": state,
-        "failure_count": 0,
-        "success_count": 0,
-        "total_failures": 0,
-        "total_successes": 0,
-        "total_rejections": 0,
-        "last_failure_time": None,
-        "failure_rate": 0.0,
-        "retry_after": 0.0,
-        "opened_count": 0,
-        "in_flight": 0,
-        **different,
-    }
-
-
-def opening(breaker_name: str, reason: str, worker: int = 7) -> dict[str, Any]:
-    """One change as the service tells of it."""
-    return {
-        "at": "2026-01-02T03:04:05+00:00",
-        "worker": worker,
-        "breaker_name": breaker_name,
-        "from_state": "closed",
-        "to_state": "open",
-        "reason": reason,
-        "wait_seconds": 1.0,
-        "failure_count": 1,
-        "rejections": 0,
-    }
+def browser() -> Iterator[Browser]:
+    """A browser; started after the service, which cannot be prepared while it runs."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
-def show(page: Page) -> Callable[..., None]:
-    """Have the page show an answer that the service would have to be brought to give."""
+def page(service: Service, browser: Browser) -> Iterator[Page]:
+    """A page at the service; nothing that the browser complains of passes unnoticed."""
+    page = browser.new_page(base_url=service.url)
+    with without_complaints(page) as complaints:
+        yield page
+        # A wrong token, which the page says itself.
+        complaints[:] = [one for one in complaints if "status of 401" not in one]
+    page.close()
 
-    def show_health(
-        breakers: dict[str, Any],
-        *transitions: dict[str, Any],
-        modes: dict[str, Any] | None = None,
-        workers: Sequence[int] = (7,),
-        silent: Sequence[int] = (),
-    ) -> None:
-        health = {
-            "status": "degraded",
-            "workers": workers,
-            "silent_workers": silent,
-            "breakers": breakers,
-            "modes": modes or {},
-            "transitions": transitions,
-        }
 
-        def answer(route: Route) -> None:
-            route.fulfill(json=health)
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service with five hundred circuits, some of them not closed."""
+    with playing("many", tmp_path_factory.mktemp("many")) as url:
+        yield url
 
-        page.route("**/health/circuit-breakers", answer)
+
+def verdict(page: Page) -> Locator:
+    """The sentence that says what is wrong now."""
+    return page.get_by_role("heading", level=1)
+
+
+def circuit(page: Page, name: str) -> Locator:
+    """What the list shows of one circuit."""
+    return page.locator(f'[id="circuit-{name}"]')
+
+
+def switch(page: Page, mode: str) -> None:
+    """Click on a switch of the sandbox."""
+    page.locator("#modes").get_by_text(mode, exact=True).click(force=True)
+
+
+def unlock(page: Page, token: str = TOKEN) -> None:
+    """Give the token of the administration."""
+    page.get_by_role("button", name="Unlock admin").click()
+    page.get_by_role("textbox", name="Token").fill(token)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+
+
+def findings(page: Page) -> list[str]:
+    """What axe-core objects to."""
+    violations = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in violations]
+
+
+def test_a_circuit_is_opened_and_healed_with_two_clicks(page: Page, service: Service) -> None:
+    """The first brings the traffic along; each is shown as the command that does the same."""
+    page.goto("/")
+    expect(page).to_have_url(f"{service.url}/dashboard")
+    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+
+    switch(page, "failing")
+
+    expect(verdict(page)).to_have_text("payment is open")
+    expect(page).to_have_title("● 1 open, Example service")
+    opened = circuit(page, "payment")
+    expect(opened.locator(".more")).to_contain_text("last failures: ProviderUnavailableError")
+    expect(opened.locator(".more")).to_contain_text("Probes admitted in")
+    expect(page.locator("#answers")).to_contain_text(re.compile(r"503 [1-9]"))
+    curl = page.locator("#curl").inner_text()
+    assert curl.startswith(f"curl -X PUT {service.url}/sandbox/mode")
+    assert '{"mode":"failing"}' in curl
+
+    switch(page, "healthy")
+
+    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    expect(page.locator(".sub")).to_contain_text("The last to open was payment")
+    expect(page.locator("#timeline")).to_contain_text("payment half-open → closed")
+    expect(page.locator("#timeline")).to_contain_text("payment closed → open")
+    assert findings(page) == []
+
+
+def test_the_terminal_has_the_story_and_not_the_dashboard(page: Page, service: Service) -> None:
+    """Switches and changes of state are written; the stream and the traffic are not."""
+    page.goto("/dashboard")
+    switch(page, "failing")
+    expect(verdict(page)).to_have_text("payment is open")
+    page.goto("about:blank")
+
+    lines = service.text.split("Stop with Ctrl+C.")[1]
+    assert re.search(r"PUT /sandbox/mode 200 \d+\.\d ms", lines)
+    assert "opened: 5 failures in a row" in lines
+    assert "/dashboard" not in lines
+    assert "/exchange-rates/" not in lines
+
+
+def test_everything_is_done_with_the_keyboard(page: Page) -> None:
+    """Open a circuit, find it, unfold it, read its strip, and reset it with the token."""
+    page.goto("/dashboard")
+    expect(page.get_by_role("radio", name="healthy")).to_be_checked()
+    page.get_by_role("radio", name="healthy").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("radio", name="failing")).to_be_checked()
+    expect(verdict(page)).to_have_text("payment is open")
+
+    page.keyboard.press("/")
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    page.keyboard.type("PAY")
+    expect(circuit(page, "database")).to_be_hidden()
+    details = page.get_by_role("button", name="Details of payment")
+    expect(details).to_have_attribute("aria-expanded", "true")
+    details.focus()
+    page.keyboard.press("Tab")
+    strip = page.get_by_role("slider", name="Calls of payment in the last five minutes")
+    expect(strip).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    expect(strip).to_have_attribute("aria-valuetext", re.compile(r"^\d\d:\d\d:\d\d: .*/s refused"))
+
+    page.get_by_role("button", name="Unlock admin").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("textbox", name="Token")).to_be_focused()
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Disable payment").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Reason").fill("a false alarm")
+    page.keyboard.press("Enter")
+    expect(circuit(page, "payment").locator(".state")).to_have_text("Disabled")
+    page.get_by_role("button", name="Force open payment").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.get_by_role("button", name="Force open payment")).to_be_focused()
+
+
+def test_an_operator_sets_a_mode_with_reason_and_end(page: Page) -> None:
+    """Only with the right token, which is asked for once and forgotten with the page."""
+    page.goto("/dashboard")
+    expect(page.get_by_role("button", name="Reset payment")).to_have_count(0)
+    unlock(page, "wrong")
+    expect(page.get_by_role("alert").filter(has_text="This token was refused.")).to_be_visible()
+    page.get_by_role("textbox", name="Token").fill(TOKEN)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    circuit(page, "payment").locator(".top").click()
+
+    page.get_by_role("button", name="Force open payment").click()
+    page.get_by_label("Reason").fill("maintenance")
+    page.get_by_label("End").select_option("in 1 hour")
+    page.get_by_role("dialog").get_by_role("button", name="Force open payment").click()
+
+    expect(verdict(page)).to_have_text("payment is forced open")
+    expect(circuit(page, "payment").locator(".tag")).to_contain_text("maintenance")
+    expect(circuit(page, "payment").locator(".tag")).to_contain_text(re.compile("in (60|59)"))
+    assert findings(page) == []
+
+    page.get_by_role("button", name="Reset payment").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reset payment").click()
+    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    page.reload()
+    expect(page.get_by_role("button", name="Unlock admin")).to_be_visible()
+
+
+def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
+    """Meanwhile it says since when it has no answer, and shows what it knew."""
+    database = f"sqlite:///{tmp_path / 'database.sqlite3'}"
+    service = Service(tmp_path, DATABASE_URL=database)
+    page = browser.new_page(base_url=service.url)
+    page.goto("/dashboard")
+    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+
+    port = service.url.rpartition(":")[2]
+    kill(service)
+
+    lost = page.get_by_role("alert").filter(has_text="No answer since")
+    expect(lost).to_have_text(re.compile(r"^No answer since \d\d:\d\d:\d\d: what you see is from"))
+    expect(page.locator("#link")).to_contain_text("Disconnected since")
+    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    assert findings(page) == []
+
+    again = Service(tmp_path, PORT=port, DATABASE_URL=database)
+    try:
+        assert again.url == service.url
+        expect(page.locator("#link")).to_have_text("Live")
+        expect(lost).to_have_count(0)
+    finally:
+        page.close()
+        kill(again)
+
+
+def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser) -> None:
+    """Those that are not closed come first; no frame takes long, and nothing shifts by itself."""
+    page = browser.new_page(base_url=many, viewport={"width": 1440, "height": 900})
+    page.add_init_script(
+        """
+        window.longest = 0; window.shift = 0;
+        new PerformanceObserver((list) => {
+          const durations = list.getEntries().map(({duration}) => duration);
+          window.longest = Math.max(window.longest, ...durations);
+        }).observe({type: "longtask"});
+        new PerformanceObserver((list) => {
+          for (const one of list.getEntries()) if (!one.hadRecentInput) window.shift += one.value;
+        }).observe({type: "layout-shift"});
+        """
+    )
+    with without_complaints(page):
         page.goto("/dashboard")
+        expect(page.locator(".circuit")).to_have_count(500)
+        expect(page.locator(".circuit h3").first).to_have_text("payment")
+        expect(page.locator(".rail")).to_contain_text("closed")
+        page.wait_for_timeout(1000)
+        page.evaluate("window.longest = 0; window.shift = 0")
 
-    return show_health
+        page.keyboard.press("/")
+        page.keyboard.type("service-48", delay=50)
+        expect(page.locator(".circuit:visible")).to_have_count(10)
+        page.get_by_role("searchbox").fill("")
+        page.locator("#filter").get_by_text("Not closed").click(force=True)
+        expect(page.locator(".circuit:visible")).to_have_count(5)
+        page.wait_for_timeout(3000)
+        page.get_by_role("searchbox").fill("nowhere")
+        expect(page.get_by_text("No circuit here has “nowhere” in its name.")).to_be_visible()
+
+        assert page.evaluate("window.longest") < 200
+        assert page.evaluate("window.shift") < 0.1
+    page.close()
 
 
-def test_what_somebody_has_set_by_hand_is_shown(page: Page, show: Callable[..., None]) -> None:
-    """With reason and end; a forgotten mode is an outage to come."""
-    by_hand = {"would_have_rejected": 3, "ends_in": None}
-    forced = {"name": "forced_open", "reason": "maintenance", **by_hand}
-    disabled = {"name": "disabled", "reason": "false alarm", **by_hand, "ends_in": 59.2}
-    shadow = {"name": "shadow", "reason": "new values", **by_hand}
-    show(
-        {
-            "a": breaker(
-                "open",
-                retry_after=None,
-                reason="forced open by hand: maintenance",
-                mode=forced,
-            ),
-            "b": breaker("closed", mode=disabled),
-            "c": breaker("open", retry_after=0.5, reason="1 failure in a row", mode=shadow),
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_with_every_state_on_the_page(
+    many: str, browser: Browser, theme: str
+) -> None:
+    """Colours, names, roles and the order of headings, in both themes."""
+    page = browser.new_page(base_url=many, color_scheme="dark" if theme == "dark" else "light")
+    page.goto("/dashboard")
+    expect(page.locator(".state.forced-open").first).to_be_visible()
+
+    assert findings(page) == []
+    page.close()
+
+
+def test_a_phone_shows_every_figure(many: str, browser: Browser) -> None:
+    """Nothing scrolls sideways down to 320 pixels, and no word is broken."""
+    page = browser.new_page(base_url=many, viewport={"width": 320, "height": 640})
+    page.goto("/dashboard")
+    expect(page.locator(".circuit")).to_have_count(500)
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    for figure in circuit(page, "payment").locator(".figures dd").all():
+        box = figure.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 320
+    expect(page.get_by_role("navigation", name="On this page")).to_be_visible()
+    assert findings(page) == []
+    page.close()
+
+
+def test_reduced_motion_stands_still(many: str, browser: Browser) -> None:
+    """Nothing is animated for people who do not want it."""
+    page = browser.new_page(base_url=many, reduced_motion="reduce")
+    page.goto("/dashboard")
+    expect(page.locator("#link")).to_have_text("Live")
+
+    assert page.evaluate("document.getAnimations().length") == 0
+    page.close()
+
+
+def test_the_live_region_does_not_chatter(many: str, browser: Browser) -> None:
+    """Countdowns and figures change each second, and none of them is announced."""
+    page = browser.new_page(base_url=many)
+    page.goto("/dashboard")
+    expect(page.locator(".big").first).to_be_visible()
+    page.evaluate(
+        """
+        () => {
+          window.announced = 0;
+          const watch = new MutationObserver((changes) => { window.announced += changes.length });
+          for (const node of document.querySelectorAll("[role=status], [role=alert]")) {
+            watch.observe(node, {childList: true, characterData: true, subtree: true});
+          }
         }
+        """
     )
+    before = page.locator(".big").first.inner_text()
+    expect(page.locator(".big").first).not_to_have_text(before)
+    page.wait_for_timeout(2500)
 
-    expect(row_of(page, "a")).to_contain_text("until somebody closes it")
-    expect(row_of(page, "a")).to_contain_text("Forced open by hand until a reset: maintenance")
-    expect(row_of(page, "b")).to_contain_text("Disabled by hand for 60 s more: false alarm")
-    expect(row_of(page, "c")).to_contain_text("probes admitted in less than a second")
-    expect(row_of(page, "c")).to_contain_text("Shadowed by hand until a reset: new values")
-    expect(row_of(page, "c")).to_contain_text("3 calls let through that would have been refused")
-    expect(status(page)).to_have_text(
-        "2 of 3 circuits are not closed. A mode set by hand holds for 3."
-    )
+    assert page.evaluate("window.announced") == 0
+    page.close()
 
 
-def test_a_mode_is_seen_though_all_circuits_are_closed(
-    page: Page, show: Callable[..., None]
-) -> None:
-    """Before the others, for somebody may have forgotten it."""
-    disabled = {
-        "name": "disabled",
-        "reason": "false alarm",
-        "ends_in": None,
-        "would_have_rejected": 0,
-    }
-    show({"a": breaker("closed"), "b": breaker("closed", mode=disabled)})
+def test_what_is_selected_stays(many: str, browser: Browser) -> None:
+    """A reason can be copied while the countdown beside it goes on."""
+    page = browser.new_page(base_url=many)
+    page.goto("/dashboard")
+    countdown = page.locator(".big").first
+    expect(countdown).to_be_visible()
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('.circuit.open .why'))")
+    before = countdown.inner_text()
+    page.wait_for_timeout(2500)
+    assert countdown.inner_text() == before
+    assert page.evaluate("String(getSelection())") != ""
 
-    expect(status(page)).to_have_text("All 2 circuits are closed. A mode set by hand holds for 1.")
-    expect(page.get_by_role("row").nth(1)).to_contain_text("Disabled by hand")
-    expect(page).to_have_title("● Circuit breakers")
-
-
-def test_a_mode_is_seen_though_there_is_no_breaker_now(
-    page: Page, show: Callable[..., None]
-) -> None:
-    """As of clients that are made for each request; it may be what keeps them from working."""
-    mode = {"name": "forced_open", "reason": "maintenance", "ends_in": None}
-    show({"a": breaker("closed")}, modes={"client": mode})
-
-    expect(status(page)).to_have_text("The one circuit is closed. A mode set by hand holds for 1.")
-    expect(row_of(page, "client")).to_contain_text("no breaker now")
-    expect(row_of(page, "client")).to_contain_text("Forced open by hand until a reset: maintenance")
-    expect(page).to_have_title("● Circuit breakers")
-
-
-def test_several_workers_are_told_apart(page: Page, show: Callable[..., None]) -> None:
-    """Whose figures these are, where a circuit opened, and whose figures are missing."""
-    show({"a": breaker("closed")}, opening("a", "hung", worker=8), workers=[7, 8], silent=[9])
-
-    expect(page.get_by_role("contentinfo")).to_have_text(
-        "Sums over workers 7, 8; of states and waits the worst."
-    )
-    expect(page.get_by_role("listitem")).to_contain_text("closed → open in worker 8")
-    expect(status(page)).to_have_text(
-        "The one circuit is closed. Not known of worker 9, which did not answer."
-    )
-    expect(page).to_have_title("● Circuit breakers")
-
-
-def test_what_is_selected_stays(page: Page, show: Callable[..., None]) -> None:
-    """A reason can be copied while the wait beside it goes on."""
-    show({"a": breaker("open", retry_after=9.0, reason="5 failures in a row")})
-    expect(row_of(page, "a")).to_contain_text("probes admitted in 9 s")
-    page.evaluate("getSelection().selectAllChildren(document.querySelector('tbody'))")
-    page.unroute_all()
-    later = {
-        "status": "degraded",
-        "workers": [7],
-        "silent_workers": [],
-        "breakers": {"a": breaker("open", retry_after=1.0, reason="5 failures in a row")},
-        "modes": {},
-        "transitions": [],
-    }
-    page.route("**/health/circuit-breakers", lambda route: route.fulfill(json=later))
-    for _ in range(2):  # When the page asks again, it has shown the answer before.
-        with page.expect_response("**/health/circuit-breakers"):
-            pass
-
-    assert "5 failures in a row" in page.evaluate("String(getSelection())")
     page.evaluate("getSelection().removeAllRanges()")
-    expect(row_of(page, "a")).to_contain_text("probes admitted in 1 s")
+    expect(countdown).not_to_have_text(before)
+    page.close()
 
 
-def test_names_and_reasons_are_text(page: Page, show: Callable[..., None]) -> None:
-    """Whatever somebody wrote into them, the browser runs nothing of it."""
-    markup = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
-    show({markup: breaker("open", reason=markup)}, opening(markup, markup))
+def test_names_and_reasons_are_text(page: Page, service: Service) -> None:
+    """Whatever they are made of, the browser runs nothing of it."""
+    markup = "<img src=x onerror=\"document.title='run'\">"
+    httpx.post(
+        f"{service.url}/admin/circuit-breakers/payment/disable",
+        json={"reason": markup},
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    ).raise_for_status()
+    page.goto("/dashboard")
 
-    expect(row_of(page, markup)).to_contain_text(markup)
-    expect(page.get_by_role("listitem")).to_contain_text(markup)
-    expect(page).to_have_title("● Circuit breakers")
+    circuit(page, "payment").locator(".top").click()
 
-
-def test_a_page_is_readable_on_a_telephone(page: Page, show: Callable[..., None]) -> None:
-    """The table scrolls by itself, and the page does not."""
-    page.set_viewport_size({"width": 360, "height": 640})
-    show({"a-name-without-an-end-" * 9: breaker("open", reason="because-" * 60)})
-
-    expect(page.get_by_role("rowheader")).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    expect(circuit(page, "payment").locator(".tag")).to_contain_text(markup)
+    expect(page).to_have_title("Example service")
 
 
-def test_no_breaker_is_no_error(page: Page, show: Callable[..., None]) -> None:
-    """A service may have none yet."""
-    show({})
+def test_in_production_it_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
+    """Before that it shows nothing; there is no lab."""
+    with playing(
+        "calm",
+        tmp_path,
+        ENVIRONMENT="production",
+        DASHBOARD__ENABLED="true",
+        ADMIN__TOKEN=TOKEN,
+        DATABASE_URL="postgresql://shop:Wm8-tY3pQz51@db.internal/shop",
+        HTTP__ALLOWED_HOSTS="127.0.0.1",
+        PAYMENT_PROVIDER__BASE_URL="https://api.payment-provider.com",
+    ) as url:
+        page = browser.new_page(base_url=url)
+        page.goto("/dashboard")
+        expect(verdict(page)).to_have_text("This dashboard asks for the admin token")
+        expect(page.locator(".circuit")).to_have_count(0)
+        page.get_by_role("textbox", name="Token").fill(TOKEN)
+        page.get_by_role("button", name="Unlock", exact=True).click()
 
-    expect(status(page)).to_have_text("There is no circuit breaker yet.")
-    expect(page.get_by_role("listitem")).to_have_text("None so far.")
+        expect(verdict(page)).to_have_text("All 10 circuits are closed")
+        expect(page.get_by_text("Outage lab").first).to_be_hidden()
+        page.close()

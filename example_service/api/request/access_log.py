@@ -19,7 +19,10 @@ _NAME = "example_service.access"
 _EVENT = "request"
 _TRACE_ID = slice(3, 35)
 
-_DASHBOARD = ("/dashboard", "/sandbox/traffic")
+DASHBOARD = "dashboard"
+"""In place of an address, for requests that the service sends to itself to show an outage."""
+
+_ROUTES_OF_DASHBOARD = ("/dashboard", "/sandbox/traffic")
 _FIRST_ERROR_STATUS = 400
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -69,8 +72,9 @@ class AccessLog:
             duration_seconds: From its arrival to the end of the answer.
             client: Address of the peer, None where there is none.
         """
-        if route.startswith(_DASHBOARD) and (
-            status < _FIRST_ERROR_STATUS or status == _CLIENT_CLOSED_REQUEST
+        if client == DASHBOARD or (
+            route.startswith(_ROUTES_OF_DASHBOARD)
+            and (status < _FIRST_ERROR_STATUS or status == _CLIENT_CLOSED_REQUEST)
         ):
             return
         if self._is_console:

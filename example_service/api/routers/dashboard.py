@@ -1,59 +1,69 @@
-"""A page on which people watch the circuits change.
+"""The page on which people watch the circuits, and the stream that keeps it up to date.
 
-It is one file that needs nothing from anywhere else, and asks `/health/circuit-breakers` every
-two seconds: what it shows, programs can have as well.
+The page itself says nothing about the service, so it is served without a token; a browser could not
+send one for it. In production, the stream needs the token of the administration. The page fetches
+the stream instead of using `EventSource`, which cannot send a token.
 """
 
-import base64
-import hashlib
-import re
+from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.staticfiles import StaticFiles
+
+from example_service.api.dashboard.feed import MOST_PAGES, Feed
+from example_service.api.dependencies import require_admin_token
+from example_service.api.page_policy import page_headers
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import ProblemError
+from example_service.api.services import services_of
 
 # Left out of the OpenAPI document: it is for people, not for clients of the API.
 router = APIRouter(include_in_schema=False)
 
-_PAGE: Final = files("example_service.api").joinpath("dashboard.html").read_text(encoding="utf-8")
+_PACKAGE: Final = "example_service.api.dashboard"
+_PAGE: Final = files(_PACKAGE).joinpath("page/index.html").read_text(encoding="utf-8")
+_HEADERS: Final = page_headers(_PAGE)
 
 
-def _digests(tag: str) -> str:
-    """Name the page's own scripts or styles to the browser, which then accepts no others."""
-    contents = re.findall(rf"<{tag}>(.*?)</{tag}>", _PAGE, re.DOTALL)
-    digests = (hashlib.sha256(content.encode()).digest() for content in contents)
-    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+async def get_feed(request: Request) -> Feed:
+    """Return what feeds the pages.
 
-
-_HEADERS: Final = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "connect-src 'self'",
-            "img-src data:",
-            f"script-src {_digests('script')}",
-            f"style-src {_digests('style')}",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    ),
-    "X-Content-Type-Options": "nosniff",
-}
+    Raises:
+        ProblemError: If it is production and the token is missing or wrong, or if too many pages
+            are open.
+    """
+    services = services_of(request)
+    if services.settings.environment == "production":
+        await require_admin_token(request)
+    if services.dashboard.pages >= MOST_PAGES:
+        raise ProblemError(catalogue.OVERLOADED, headers={"Retry-After": "5"})
+    return services.dashboard
 
 
 @router.api_route("/dashboard", methods=["GET", "HEAD"])
 async def dashboard() -> HTMLResponse:
-    """Show the circuits of the worker that answers, and go on showing them."""
+    """Show the circuits of all workers, live."""
     return HTMLResponse(_PAGE, headers=_HEADERS)
+
+
+@router.get("/dashboard/events", response_class=EventSourceResponse)
+async def events(feed: Annotated[Feed, Depends(get_feed)]) -> AsyncIterator[ServerSentEvent]:
+    """Send everything once, and from then on what has changed."""
+    async for message in feed.messages():
+        yield ServerSentEvent(raw_data=message)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def root() -> RedirectResponse:
-    """Lead whoever types nothing but the address to the dashboard.
+    """Redirect `/` to the dashboard.
 
-    Relative to that, for a proxy may have put the service below a path of its own.
+    Relative, because a proxy may have put the service below a path of its own.
     """
     return RedirectResponse("dashboard")
+
+
+router.mount("/dashboard", StaticFiles(packages=[(_PACKAGE, "page")]))

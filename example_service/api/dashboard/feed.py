@@ -1,0 +1,261 @@
+"""One task that looks at the circuits, for any number of open pages.
+
+While a page is open, the task looks at all workers once a second, and at once after a change of
+state in this process, which it notices within a tenth of a second. While none is open it looks
+every five seconds, to keep the history.
+
+A page that reads slowly costs nothing: nothing waits in a queue for it. When it can take more, its
+next message is made from what it has seen and what there is now. Pages that have seen the same get
+the same text.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+from example_service import __version__
+from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
+from example_service.api.breakers.views import Transition
+from example_service.api.dashboard.circuits import circuit_view, look_of
+from example_service.api.dashboard.history import BUCKET_SECONDS, History, Look, epoch
+from example_service.core.lifecycle import is_draining
+from example_service.core.settings import Settings
+from example_service.infra.resilience import circuit_breaker_registry
+
+logger = logging.getLogger(__name__)
+
+MOST_PAGES: Final = 200
+"""Pages that one worker process serves at once."""
+
+MOST_CIRCUITS: Final = 1_000
+"""Circuits that a page shows; of more, those that need attention, then by name."""
+
+_TICK_SECONDS: Final = 0.1
+_WATCHED_SECONDS: Final = 1.0
+_UNWATCHED_SECONDS: Final = float(BUCKET_SECONDS)
+_LARGEST_SHARE: Final = 0.02
+"""Of the time, for looking more often than once a second at several workers."""
+
+_SEVERITY: Final = ("open", "half_open", "forced_open", "disabled", "shadow", "closed")
+
+
+class Feed:
+    """What the pages are sent.
+
+    Args:
+        settings: Of the service.
+        workers: Reports the circuits of all workers.
+        clock: The wall clock, in seconds since 1970.
+    """
+
+    def __init__(
+        self, settings: Settings, workers: AllWorkers, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._service = {
+            "name": "Example service",
+            "version": __version__,
+            "environment": settings.environment,
+            "instance": socket.gethostname(),
+            "hasAdmin": settings.admin.token is not None,
+        }
+        self._workers = workers
+        self._clock = clock
+        self._history = History()
+        self._pages: set[asyncio.Event] = set()
+        self._wake = asyncio.Event()
+        self._has_ended = False
+        self._tick = 0
+        self._at = 0.0
+        self._head: dict[str, Any] = {}
+        self._circuits: dict[str, str] = {}
+        self._changed: dict[str, int] = {}
+        self._looks: dict[str, Look] = {}
+        self._names: list[str] = []
+        self._names_changed = 0
+        self._transitions: list[Transition] = []
+        self._transitions_changed = 0
+        self._messages: dict[int, str] = {}
+
+    @property
+    def pages(self) -> int:
+        """How many pages are open."""
+        return len(self._pages)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look at the circuits until the end of the block."""
+        task = asyncio.create_task(self._run(), name="dashboard")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def messages(self) -> AsyncIterator[str]:
+        """What one page is sent: JSON, first of everything, then of what has changed since."""
+        news = asyncio.Event()
+        seen, seen_at = 0, 0.0
+        self._pages.add(news)
+        self._wake.set()
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                if self._has_ended:
+                    return
+                # Each message has the last two buckets, so a page that missed more starts again.
+                if self._at - seen_at > BUCKET_SECONDS:
+                    seen = 0
+                text = self._message(seen)
+                seen, seen_at = self._tick, self._at
+                yield text
+        finally:
+            self._pages.discard(news)
+
+    async def _run(self) -> None:
+        while not is_draining():
+            started = time.perf_counter()
+            try:
+                report = await self._workers.report()
+            except Exception:
+                logger.exception("The dashboard could not look at the circuits.")
+            else:
+                self._show(report)
+                took = time.perf_counter() - started
+                await self._pause(self._seconds_until_next(report, took))
+                continue
+            await asyncio.sleep(_WATCHED_SECONDS)
+        self._has_ended = True
+        self._publish()
+
+    def _seconds_until_next(self, report: ServiceReport, took: float) -> float:
+        """Seconds until the next look, if nothing happens in this process before."""
+        if not self._pages:
+            return _UNWATCHED_SECONDS
+        # Changes in other workers, and ends of waits, are seen only by looking.
+        are_several = len(report.workers) + len(report.silent_workers) > 1
+        seconds = took / _LARGEST_SHARE if are_several else _WATCHED_SECONDS
+        ends = [one.retry_after for one in report.breakers.values() if one.retry_after] + [
+            mode.ends_in for mode in report.modes.values() if mode.ends_in
+        ]
+        return max(_TICK_SECONDS, min([seconds, _WATCHED_SECONDS, *ends]))
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait until it is time to look again: sooner after a change, or when a page opens."""
+        before = _local_state()
+        ends_at = time.monotonic() + seconds
+        tick = _TICK_SECONDS if self._pages else _WATCHED_SECONDS
+        while (left := ends_at - time.monotonic()) > 0 and not is_draining():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), min(left, tick))
+                return
+            if _local_state() != before:
+                return
+
+    def _show(self, report: ServiceReport) -> None:
+        """Take over one report, and send it on if it has news or a second has passed."""
+        now = self._clock()
+        names = sorted(report.breakers.keys() | report.modes.keys())
+        modes = {
+            name: (report.breakers[name].mode if name in report.breakers else None)
+            or report.modes.get(name)
+            for name in names
+        }
+        looks = {name: look_of(report.breakers.get(name), modes[name]) for name in names}
+        if len(names) > MOST_CIRCUITS:
+            names.sort(key=lambda name: _SEVERITY.index(looks[name]))
+        left_out = max(0, len(names) - MOST_CIRCUITS)
+        names = names[:MOST_CIRCUITS]
+        self._history.add(
+            {name: (looks[name], report.breakers.get(name)) for name in names},
+            report.transitions,
+            [] if report.silent_workers else report.workers,
+            now,
+        )
+        has_news = looks != self._looks or report.transitions != self._transitions
+        is_due = (
+            has_news or self._wake.is_set() or now - self._at >= _WATCHED_SECONDS - _TICK_SECONDS
+        )
+        if not self._pages or not is_due:
+            return
+        self._looks = looks
+        tick = self._tick + 1
+        for name, history in self._history.circuits.items():
+            view = circuit_view(name, report.breakers.get(name), modes.get(name), history, now)
+            head = json.dumps(view, separators=(",", ":"))
+            tail = json.dumps(list(history.buckets)[-2:], separators=(",", ":"))
+            text = f'{head[:-1]},"calls":{tail}}}'
+            if self._circuits.get(name) != text:
+                self._circuits[name] = text
+                self._changed[name] = tick
+        names = list(self._history.circuits)
+        for name in self._circuits.keys() - names:
+            del self._circuits[name], self._changed[name]
+        if names != self._names:
+            self._names = names
+            self._names_changed = tick
+        if report.transitions != self._transitions:
+            self._transitions = report.transitions
+            self._transitions_changed = tick
+        self._tick, self._at = tick, now
+        self._head = {
+            "at": round(now, 2),
+            "workers": report.workers,
+            "silentWorkers": report.silent_workers,
+            "leftOut": left_out,
+        }
+        self._publish()
+
+    def _publish(self) -> None:
+        self._wake.clear()
+        self._messages.clear()
+        for news in self._pages:
+            news.set()
+
+    def _message(self, seen: int) -> str:
+        """The text for a page that has seen one tick, 0 for none."""
+        if (text := self._messages.get(seen)) is None:
+            text = self._messages[seen] = self._compose(seen)
+        return text
+
+    def _compose(self, seen: int) -> str:
+        head = dict(self._head)
+        if seen == 0:
+            head["service"] = self._service
+        if self._names_changed > seen:
+            head["names"] = self._names
+        if self._transitions_changed > seen:
+            head["transitions"] = [_transition_view(one) for one in self._transitions]
+        circuits = [text for name, text in self._circuits.items() if self._changed[name] > seen]
+        if seen == 0:
+            circuits = [self._with_all_calls(name) for name in self._circuits]
+        return f'{json.dumps(head)[:-1]},"circuits":[{",".join(circuits)}]}}'
+
+    def _with_all_calls(self, name: str) -> str:
+        shown, _, _ = self._circuits[name].rpartition(',"calls":')
+        calls = list(self._history.circuits[name].buckets)
+        return f'{shown},"calls":{json.dumps(calls, separators=(",", ":"))}}}'
+
+
+def _local_state() -> object:
+    """Something that differs when a state or a mode has changed in this process."""
+    newest = next(iter(circuit_breaker_registry.recent_transitions()), None)
+    return newest, tuple(circuit_breaker_registry.modes())
+
+
+def _transition_view(transition: Transition) -> dict[str, Any]:
+    return {
+        "at": epoch(transition.at),
+        "worker": transition.worker,
+        "name": transition.breaker_name,
+        "from": transition.from_state.value,
+        "to": transition.to_state.value,
+        "reason": transition.reason,
+        "wait": transition.wait_seconds,
+    }

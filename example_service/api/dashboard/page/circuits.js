@@ -1,0 +1,96 @@
+// What the page knows: the messages of the stream put together, and figures made from them.
+
+import {BY_HAND, SEVERITY} from "./words.js";
+
+export const WINDOW = 300;
+export const BUCKET = 5;
+const RECENT = 60;
+
+export const known = {service: null, workers: [], silentWorkers: [], leftOut: 0, transitions: [], circuits: new Map(), at: null};
+let receivedAt = 0;
+let isFrozen = false;
+
+// Now on the service's clock; it stands still while the service does not answer.
+export function now() {
+  return isFrozen ? known.at : known.at + (performance.now() - receivedAt) / 1000;
+}
+
+export const freeze = () => { isFrozen = true };
+
+// Take over one message, and return the names of the circuits that it changed.
+export function take(message) {
+  const {circuits, names, transitions, ...head} = message;
+  if (message.service) known.circuits.clear();
+  Object.assign(known, head);
+  receivedAt = performance.now();
+  isFrozen = false;
+  for (const circuit of circuits) {
+    circuit.calls = merged(known.circuits.get(circuit.name)?.calls ?? [], circuit.calls);
+    known.circuits.set(circuit.name, circuit);
+  }
+  for (const name of names ? [...known.circuits.keys()] : []) {
+    if (!names.includes(name)) known.circuits.delete(name);
+  }
+  if (transitions) known.transitions = joined(known.transitions, transitions);
+  return circuits.map(({name}) => name);
+}
+
+// The service remembers few transitions; the page keeps those that it has seen.
+function joined(old, transitions) {
+  const keyOf = ({at, worker, name}) => `${at} ${worker} ${name}`;
+  const have = new Set(transitions.map(keyOf));
+  return [...transitions, ...old.filter((one) => !have.has(keyOf(one)))].sort((a, b) => b.at - a.at).slice(0, 100);
+}
+
+function merged(old, calls) {
+  const first = calls[0]?.[0] ?? Infinity;
+  return [...old.filter(([start]) => start < first && start > known.at - WINDOW - BUCKET), ...calls];
+}
+
+const collator = new Intl.Collator("en");
+export const byName = (a, b) => collator.compare(a.name, b.name);
+
+export const all = () => [...known.circuits.values()];
+
+// Within a state the oldest comes first: it is the likelier cause, and nothing jumps when another circuit opens.
+export function bySeverity(a, b) {
+  return SEVERITY.indexOf(a.look) - SEVERITY.indexOf(b.look)
+    || (a.look === "closed" ? 0 : a.since - b.since) || byName(a, b);
+}
+
+export const isByHand = ({look}) => BY_HAND.includes(look);
+
+const KINDS = {ok: 1, failed: 2, refused: 3};
+
+export function callsIn({calls}, from, ...kinds) {
+  let sum = 0;
+  for (let at = calls.length - 1; at >= 0 && calls[at][0] >= from; at -= 1) {
+    for (const kind of kinds) sum += calls[at][KINDS[kind]];
+  }
+  return sum;
+}
+
+// The present bucket is not over yet.
+export const secondsOf = (start) => Math.max(1, Math.min(BUCKET, now() - start));
+
+// Of the present bucket and the one before it.
+export function rateOf(circuit, ...kinds) {
+  const from = BUCKET * Math.floor(now() / BUCKET) - BUCKET;
+  return callsIn(circuit, from, ...kinds) / Math.max(1, now() - from);
+}
+
+// The share of failures among the calls of the last minute; null where there were none.
+export function failureRate(circuit) {
+  const failed = callsIn(circuit, now() - RECENT, "failed");
+  const ended = failed + callsIn(circuit, now() - RECENT, "ok");
+  return ended ? failed / ended : null;
+}
+
+export const lastMinutes = (circuit, ...kinds) => callsIn(circuit, now() - WINDOW, ...kinds);
+
+// What the circuit looked like in the window: start, end and look of each stay.
+export function stays(circuit) {
+  const first = now() - WINDOW;
+  return circuit.stays.map(([start, look], at) => ({look, start, end: circuit.stays[at + 1]?.[0] ?? now()}))
+    .filter(({end}) => end > first).map((stay) => ({...stay, start: Math.max(first, stay.start)}));
+}

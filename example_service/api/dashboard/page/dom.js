@@ -1,0 +1,49 @@
+// Elements. Whatever comes from the service becomes text, never markup.
+
+import {classOf, WORDS} from "./words.js";
+
+export const byId = (id) => document.getElementById(id);
+
+export function element(tag, className, ...content) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...content);
+  return made;
+}
+
+export function drawn(tag, attributes, ...content) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...content);
+  return made;
+}
+
+// Change a text only where it differs: focus and selection stay, and nothing is announced twice.
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function hide(node, isHidden) {
+  if (node.hidden !== isHidden) node.hidden = isHidden;
+}
+
+export function glyph(look) {
+  return drawn("svg", {class: `glyph ${classOf(look)}`, "aria-hidden": "true"}, drawn("use", {href: `#${classOf(look)}`}));
+}
+
+export const badge = (look) => element("span", `state ${classOf(look)}`, glyph(look), WORDS[look]);
+
+export function swatch(kind) {
+  return drawn("svg", {class: "strip", "aria-hidden": "true"}, drawn("rect", {class: kind, x: .5, y: .5, width: 9, height: 11}));
+}
+
+// Long names break at their joints only.
+export function breakable(name) {
+  return name.split(/(?<=[/.:_])/).flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
+}
+
+export function choice(group, isChecked, content, chosen) {
+  const input = Object.assign(element("input"), {type: "radio", name: group, checked: isChecked});
+  input.addEventListener("change", chosen);
+  return element("label", "", input, element("span", "", ...content));
+}

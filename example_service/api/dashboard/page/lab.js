@@ -1,0 +1,135 @@
+// The outage lab, in development only: the sandbox's switches, and traffic to see what they do.
+
+import {byId, choice, element, hide, say, swatch} from "./dom.js";
+import {eventsOf} from "./stream.js";
+import {perSecond, percent} from "./words.js";
+
+const MEANS = {
+  healthy: "Answers at once.", failing: "Answers 503 at once.", slow: "Answers late.",
+  hanging: "Never answers.", refusing: "Refuses connections, and cuts those that are open.",
+  garbled: "Sends broken bodies.", flaky: "A share of the calls meets a fault.",
+};
+const PARAMETERS = {
+  slow: {name: "latency_seconds", label: "Latency", value: 3, min: .5, max: 10, step: .5, shown: (value) => `${value}\u00a0s`},
+  flaky: {name: "failure_rate", label: "Share of faults", value: .5, min: .05, max: 1, step: .05, shown: percent},
+};
+
+let mode = null;
+let traffic = null;
+let inputs = {};
+
+const at = (path) => new URL(path, document.baseURI).href;
+const send = (method, path, body, signal) => fetch(path, {method, signal, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
+
+function command(method, path, body, more = "") {
+  say(byId("curl"), `curl ${more}-X ${method} ${at(path)} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`);
+  say(byId("copy"), "Copy");
+}
+
+// The sandbox may be missing: it is a part of the service that can be deleted, and `serve` starts it.
+export async function prepareLab() {
+  const response = await fetch("sandbox/mode", {cache: "no-store"}).catch(() => null);
+  if (!response?.ok) return;
+  hide(byId("lab"), false);
+  hide(byId("to-lab"), false);
+  byId("modes").append(...Object.keys(MEANS).map((each) => {
+    const label = choice("mode", false, [each], () => turn(each));
+    inputs[each] = label.firstChild;
+    return label;
+  }));
+  byId("parameter").lastChild.addEventListener("input", ({target}) => { PARAMETERS[mode].value = Number(target.value); showLab() });
+  byId("parameter").lastChild.addEventListener("change", () => turn(mode));
+  byId("speed").addEventListener("input", showLab);
+  byId("speed").addEventListener("change", () => { if (traffic) startTraffic() });
+  byId("traffic").addEventListener("click", () => (traffic ? stopTraffic() : startTraffic()));
+  byId("copy").addEventListener("click", copy);
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) readMode() });
+  takeMode(await response.json());
+  command("PUT", "sandbox/mode", {mode: "failing"});
+}
+
+async function readMode() {
+  const response = await fetch("sandbox/mode", {cache: "no-store"}).catch(() => null);
+  if (response?.ok) takeMode(await response.json());
+}
+
+function takeMode(report) {
+  mode = report.mode;
+  const parameter = PARAMETERS[mode];
+  if (parameter) parameter.value = report[parameter.name] ?? parameter.value;
+  for (const [each, input] of Object.entries(inputs)) input.checked = each === mode;
+  showLab();
+}
+
+async function turn(wanted) {
+  const parameter = PARAMETERS[wanted];
+  const body = {mode: wanted, ...(parameter && {[parameter.name]: parameter.value})};
+  command("PUT", "sandbox/mode", body);
+  // Without calls, nothing would happen: a fault brings traffic along.
+  if (wanted !== "healthy" && !traffic) startTraffic({isQuiet: true});
+  const response = await send("PUT", "sandbox/mode", body).catch(() => null);
+  if (response?.ok) {
+    failed("");
+    takeMode(await response.json());
+    return;
+  }
+  failed(`The sandbox did not take the order (${response ? `status ${response.status}` : "no answer"}). Its log is in the terminal.`);
+  for (const [each, input] of Object.entries(inputs)) input.checked = each === mode;
+}
+
+const failed = (text) => say(byId("lab-error"), text);
+
+async function startTraffic({isQuiet = false} = {}) {
+  stopTraffic({isQuiet: true});
+  const body = {calls_per_second: Number(byId("speed").value)};
+  if (!isQuiet) command("POST", "sandbox/traffic", body, "-N ");
+  const mine = new AbortController();
+  traffic = mine;
+  showLab();
+  try {
+    const response = await send("POST", "sandbox/traffic", body, mine.signal);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    failed("");
+    for await (const message of eventsOf(response)) if (message) showAnswers(message.answers);
+    throw new Error("the service ended it");
+  } catch (error) {
+    if (!mine.signal.aborted) failed(`Traffic has stopped: ${error.message}.`);
+  }
+  if (traffic !== mine) return;
+  traffic = null;
+  showAnswers({});
+  showLab();
+}
+
+function stopTraffic({isQuiet = false} = {}) {
+  if (traffic && !isQuiet) say(byId("curl"), "Ctrl+C ends the curl command that sends the traffic.");
+  traffic?.abort();
+}
+
+const kindOf = (status) => (status < 400 ? "ok" : status === "503" ? "refused" : "failed");
+
+function showAnswers(answers) {
+  const shown = {200: 0, 502: 0, 503: 0, ...answers};
+  byId("answers").replaceChildren(...Object.entries(shown).map(([status, sum]) =>
+    element("span", "", swatch(kindOf(status)), `${status} `, element("b", "", `${perSecond(sum)}/s`))));
+}
+
+function showLab() {
+  const parameter = PARAMETERS[mode];
+  const [words, range] = byId("parameter").children;
+  say(byId("means"), MEANS[mode] ?? `The mode ${mode} was set from elsewhere.`);
+  hide(byId("parameter"), !parameter);
+  if (parameter) {
+    say(words.firstChild, parameter.label);
+    say(words.lastChild, parameter.shown(parameter.value));
+    Object.assign(range, {min: parameter.min, max: parameter.max, step: parameter.step, value: parameter.value});
+  }
+  say(byId("speed-shown"), `${byId("speed").value} calls per second`);
+  say(byId("traffic"), traffic ? "Stop" : "Start");
+  if (!byId("answers").children.length) showAnswers({});
+}
+
+async function copy() {
+  await navigator.clipboard?.writeText(byId("curl").textContent);
+  say(byId("copy"), "Copied");
+}

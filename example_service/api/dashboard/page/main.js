@@ -1,0 +1,91 @@
+// The page: puts the parts together, and redraws them when there is news.
+
+import {actionsFor, askForToken, headers, prepareAdmin, showAdmin} from "./admin.js";
+import {all, freeze, known, take} from "./circuits.js";
+import {byId, element, say} from "./dom.js";
+import {prepareLab} from "./lab.js";
+import {prepareList, showActions, showList, unfold} from "./list.js";
+import {follow} from "./stream.js";
+import {showTimeline} from "./timeline.js";
+import {showVerdict} from "./verdict.js";
+import {clock} from "./words.js";
+
+let isReady = false;
+let isConnected = false;
+
+// What is selected, to copy it, stays as it is until the selection is dropped.
+const isSelecting = () => !document.getSelection().isCollapsed && !document.activeElement?.matches("input");
+
+function show() {
+  if (!isReady || isSelecting()) return;
+  showVerdict();
+  showList();
+  showTimeline();
+  const open = all().filter(({look}) => look === "open").length;
+  const title = `${open ? `● ${open} open, ` : ""}${known.service.name}`;
+  if (document.title !== title) document.title = title;
+}
+
+function showHeader() {
+  const {service, workers} = known;
+  say(byId("service"), service.name);
+  const instance = workers.length > 1 ? `${service.instance}, ${workers.length} workers` : service.instance;
+  byId("about").replaceChildren(element("span", "", service.version), " ",
+    element("span", "environment", service.environment), " ", element("span", "instance", instance));
+  showAdmin(service);
+}
+
+function onMessage(message) {
+  const isFirst = !isReady;
+  take(message);
+  isReady = true;
+  if (!isConnected || message.service) showHeader();
+  if (isFirst && known.service.environment === "development") prepareLab();
+  isConnected = true;
+  byId("link").classList.remove("off");
+  say(byId("link").lastChild, "Live");
+  byId("lost").replaceChildren();
+  document.body.classList.remove("is-lost");
+  // A page out of sight draws no frames, but its title says what is open.
+  if (document.hidden) show();
+  else requestAnimationFrame(show);
+}
+
+function onLost() {
+  if (!isConnected && isReady) return;
+  freeze();
+  isConnected = false;
+  const at = clock(known.at ?? Date.now() / 1000);
+  byId("link").classList.add("off");
+  say(byId("link").lastChild, `Disconnected since ${at}`);
+  const text = isReady ? `No answer since ${at}: what you see is from then. Trying again.` : "The service does not answer. Trying again.";
+  if (byId("lost").textContent !== text) byId("lost").replaceChildren(element("p", "lost", element("span", "page", text)));
+  document.body.classList.add("is-lost");
+}
+
+function goToHash() {
+  const id = decodeURIComponent(location.hash.slice(1));
+  if (id.startsWith("circuit-")) unfold(id.slice("circuit-".length));
+}
+
+addEventListener("hashchange", goToHash);
+// A second click on the same link changes no hash.
+document.addEventListener("click", ({target}) => {
+  const link = target.closest?.("a[href^='#circuit-']");
+  if (link && link.hash === location.hash) goToHash();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.closest("input:not([type=radio], [type=range]), select, dialog")) return;
+  event.preventDefault();
+  byId("search").focus();
+});
+document.addEventListener("selectionchange", () => { if (!isSelecting()) requestAnimationFrame(show) });
+addEventListener("resize", () => requestAnimationFrame(show));
+
+prepareList(actionsFor);
+prepareAdmin(showActions);
+follow("dashboard/events", {headers, onMessage, onLost, onRefused: () => {
+  say(byId("verdict").querySelector("h1"), "This dashboard asks for the admin token");
+  say(byId("link").lastChild, "Locked");
+  return askForToken();
+}});

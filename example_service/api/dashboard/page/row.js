@@ -1,0 +1,150 @@
+// One circuit: a line of figures, which unfolds.
+
+import {BUCKET, failureRate, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
+import {badge, breakable, drawn, element, hide, say} from "./dom.js";
+import {facts, meter} from "./facts.js";
+import {drawStrip} from "./strip.js";
+import {classOf, clock, count, listed, lower, moment, percent, perSecond, REFUSING, span} from "./words.js";
+
+const FIGURES = ["Calls/s", "Failure rate", "Refused", "In flight"];
+
+export const since = ({since: began}) => `since ${moment(began, now())}, for ${span(now() - began)}`;
+
+export const waitOf = ({look, until}) => (look === "open" && until ? `probes admitted in ${span(until - now())}` : "");
+
+export function history(circuit) {
+  return `Last five minutes: ${listed(stays(circuit).map(({look, start, end}) => `${lower(look)} for ${span(end - start)}`))}`;
+}
+
+export class Row {
+  constructor(circuit, isUnfolded, actions) {
+    this.circuit = circuit;
+    this.isUnfolded = isUnfolded;
+    this.isSeen = false;
+    this.look = null;
+    this.cursor = null;
+    this.makeActions = actions;
+    this.badge = element("span");
+    this.brief = element("span", "brief");
+    this.since = element("p", "since");
+    this.mini = drawn("svg", {class: "strip", role: "img", viewBox: `0 0 ${WINDOW} 28`, preserveAspectRatio: "none"});
+    this.figures = Object.fromEntries(FIGURES.map((label) => [label, element("dd")]));
+    this.rate = element("span");
+    this.fold = element("button", "fold", drawn("svg", {viewBox: "0 0 12 12", "aria-hidden": "true"}, drawn("path", {d: "m4 2 4 4-4 4"})));
+    this.fold.setAttribute("aria-label", `Details of ${circuit.name}`);
+    this.fold.addEventListener("click", () => { this.isUnfolded = !this.isUnfolded; this.show(circuit.name) });
+    const top = element("div", "top", this.fold, this.badge, element("div", "name", element("h3", "", ...breakable(circuit.name)), this.brief),
+      this.since, this.mini, element("dl", "figures", ...FIGURES.map((label) => element("div", "", element("dt", "", label), this.figures[label]))));
+    this.node = element("article", "circuit", top);
+    this.node.id = `circuit-${circuit.name}`;
+  }
+
+  // What is seen only when unfolded is made only then: there may be hundreds of circuits.
+  unfold() {
+    const {name} = this.circuit;
+    this.why = element("p", "why");
+    this.tag = element("div", "tag", element("p"), element("p", "who"));
+    this.actions = element("div", "actions", ...this.makeActions(name));
+    this.readout = element("p", "readout");
+    this.facts = element("dl", "facts");
+    this.large = drawn("svg", {class: "strip", role: "slider", tabindex: 0,
+      "aria-label": `Calls of ${name} in the last five minutes`, "aria-valuemin": -WINDOW, "aria-valuemax": 0});
+    this.more = element("div", "more", element("div", "story", this.why, this.tag, this.actions),
+      element("div", "chart", this.readout, this.large), this.facts);
+    this.node.append(this.more);
+    this.large.addEventListener("pointermove", ({offsetX}) => this.point(now() - WINDOW + (offsetX * WINDOW) / this.large.clientWidth));
+    this.large.addEventListener("pointerleave", () => this.point(null));
+    this.large.addEventListener("blur", () => this.point(null));
+    this.large.addEventListener("keydown", (event) => {
+      const by = {ArrowLeft: -BUCKET, ArrowRight: BUCKET}[event.key];
+      if (!by) return;
+      event.preventDefault();
+      this.point((this.cursor ?? now()) + by);
+    });
+  }
+
+  point(second) {
+    this.cursor = second === null ? null : BUCKET * Math.floor(Math.min(now(), Math.max(now() - WINDOW + BUCKET, second)) / BUCKET);
+    this.showMore();
+  }
+
+  show() {
+    const {circuit} = this;
+    const {look} = circuit;
+    if (this.look !== look) this.changeLook(look);
+    this.fold.setAttribute("aria-expanded", this.isUnfolded);
+    if (this.isUnfolded && !this.more) this.unfold();
+    if (this.more) hide(this.more, !this.isUnfolded);
+    this.mini.toggleAttribute("hidden", this.isUnfolded);
+    hide(this.since, !this.isUnfolded);
+    say(this.since, look === "closed" ? "" : since(circuit));
+    say(this.brief, this.isUnfolded ? "" : brief(circuit));
+    this.showFigures();
+    if (this.isUnfolded) return this.showMore();
+    this.mini.setAttribute("aria-label", history(circuit));
+    drawStrip(this.mini, circuit, false);
+  }
+
+  changeLook(look) {
+    const fresh = badge(look);
+    this.badge.replaceWith(fresh);
+    this.badge = fresh;
+    this.node.className = `circuit ${classOf(look)}${this.look ? " changed" : ""}`;
+    // What opens unfolds by itself; nothing folds by itself, because someone may be reading it.
+    if (this.look && look === "open") this.isUnfolded = true;
+    this.look = look;
+  }
+
+  showFigures() {
+    const {circuit, figures} = this;
+    const refused = lastMinutes(circuit, "refused");
+    const rate = failureRate(circuit);
+    say(figures["Calls/s"], perSecond(rateOf(circuit, "ok", "failed", "refused")));
+    const shown = `${rate} ${circuit.rateThreshold}`;
+    if (figures["Failure rate"].dataset.shown !== shown) {
+      figures["Failure rate"].dataset.shown = shown;
+      figures["Failure rate"].replaceChildren(element("span", "rate", meter(rate ?? 0, circuit.rateThreshold ?? null), element("span", "", rate === null ? "–" : percent(rate))));
+    }
+    say(figures.Refused, count(refused));
+    say(figures["In flight"], count(circuit.inFlight ?? 0));
+    figures.Refused.className = refused ? "" : "none";
+    figures["In flight"].className = circuit.inFlight ? "" : "none";
+  }
+
+  showMore() {
+    const {circuit} = this;
+    const {mode, look} = circuit;
+    hide(this.tag, !mode);
+    hide(this.why, Boolean(mode) || look === "closed");
+    hide(this.actions, !this.actions.children.length);
+    say(this.why, circuit.reason ?? "");
+    if (mode) {
+      this.tag.className = `tag ${classOf(look)}`;
+      say(this.tag.firstChild, mode.reason);
+      const end = mode.until ? `Ends at ${clock(mode.until, false)}, in ${span(mode.until - now())}` : "Ends only by a reset";
+      say(this.tag.lastChild, circuit.hasBreaker ? `Set by hand. ${end}.` : `Set by hand; there is no breaker now. ${end}.`);
+    }
+    this.facts.replaceChildren(...facts(circuit));
+    const top = drawStrip(this.large, circuit, true, this.cursor);
+    say(this.readout, this.cursor === null ? `Calls per second, 0 to ${count(top)}` : bucketAt(circuit, this.cursor));
+    this.large.setAttribute("aria-valuenow", this.cursor === null ? 0 : Math.round(this.cursor - now()));
+    this.large.setAttribute("aria-valuetext", this.cursor === null ? history(circuit) : this.readout.textContent);
+  }
+
+  setActions() {
+    this.actions?.replaceChildren(...this.makeActions(this.circuit.name));
+  }
+}
+
+// A folded line of a circuit that refuses calls says until when, and why.
+function brief(circuit) {
+  if (!REFUSING.includes(circuit.look)) return "";
+  return [waitOf(circuit), circuit.mode?.reason ?? circuit.reason].filter(Boolean).join("; ");
+}
+
+function bucketAt(circuit, start) {
+  const [, ok, failed, refused] = circuit.calls.find(([at]) => at === start) ?? [start, 0, 0, 0];
+  const {look} = stays(circuit).findLast((stay) => stay.start < start + BUCKET) ?? {look: "closed"};
+  const figures = [[ok, "succeeded"], [failed, "failed"], [refused, "refused"]];
+  return `${clock(start)}: ${figures.map(([sum, word]) => `${perSecond(sum / secondsOf(start))}/s ${word}`).join(", ")}; ${lower(look)}`;
+}

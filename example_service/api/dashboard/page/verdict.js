@@ -1,0 +1,113 @@
+// What is wrong now, in one sentence; the rail of switches; and the circuits that refuse calls.
+
+import {all, byName, bySeverity, known, lastMinutes, rateOf} from "./circuits.js";
+import {badge, breakable, byId, element, glyph, hide, say} from "./dom.js";
+import {since, waitOf} from "./row.js";
+import {BY_HAND, classOf, count, listed, lower, perSecond, REFUSING, moment} from "./words.js";
+
+const MOST_CASES = 5;
+const MOST_NAMED = 14;
+const MOST_SWITCHES = 40;
+
+const inLook = (...looks) => all().filter(({look}) => looks.includes(look));
+const names = (...looks) => inLook(...looks).sort(bySeverity).map(({name}) => name);
+
+function named(list, what) {
+  if (list.length > 2) return `${list.length} of ${known.circuits.size} circuits are ${what}`;
+  return `${listed(list)} ${list.length === 1 ? "is" : "are"} ${what}`;
+}
+
+export function headline() {
+  const {size} = known.circuits;
+  for (const [look, what] of [["open", "open"], ["half_open", "recovering"], ["forced_open", "forced open"]]) {
+    const list = names(look);
+    if (list.length) return named(list, what);
+  }
+  if (!size) return "No circuit yet";
+  const ignored = names("disabled", "shadow");
+  if (ignored.length) return `No circuit refuses calls`;
+  return size === 1 ? "The one circuit is closed" : `All ${size} circuits are closed`;
+}
+
+const some = (list) => (list.length > 5 ? `${listed([...list.slice(0, 4), `${list.length - 4} more`])}` : listed(list));
+
+function subline() {
+  const parts = [];
+  const half = names("half_open");
+  const byHand = names(...BY_HAND);
+  if (half.length && names("open").length) parts.push(`Half-open: ${some(half)}.`);
+  if (byHand.length) parts.push(`Set by hand: ${some(byHand)}.`);
+  if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not answer; its calls are missing here.`);
+  if (known.circuits.size && !inLook(...REFUSING).length) {
+    const last = known.transitions.find(({to}) => to === "closed");
+    parts.push(last ? `The last to open was ${last.name}, which closed at ${moment(last.at, known.at)}.` : "Nothing has opened since the start.");
+  }
+  return parts.join(" ");
+}
+
+export function showVerdict() {
+  const node = byId("verdict");
+  const cases = inLook(...REFUSING).sort(bySeverity);
+  node.classList.toggle("alarming", names("open").length > 0);
+  say(node.querySelector("h1"), headline());
+  say(node.querySelector(".sub"), subline());
+  showSums(node.querySelector(".sums"), cases);
+  showRail(node.querySelector(".rail"));
+  showCases(node.querySelector(".cases"), cases);
+}
+
+function showSums(list, cases) {
+  const sum = (circuits, figure) => circuits.reduce((total, circuit) => total + figure(circuit), 0);
+  const sums = cases.length
+    ? [["calls spared so far", count(sum(cases, ({spared}) => spared))], ["spared per second", perSecond(sum(cases, (one) => rateOf(one, "refused")))]]
+    : [["calls per second", perSecond(sum(all(), (one) => rateOf(one, "ok", "failed", "refused")))], ["refused in five minutes", count(sum(all(), (one) => lastMinutes(one, "refused")))]];
+  if (list.children.length !== sums.length) list.replaceChildren(...sums.map(() => element("div", "", element("dt"), element("dd"))));
+  sums.forEach(([label, value], at) => {
+    say(list.children[at].firstChild, label);
+    say(list.children[at].lastChild, value);
+  });
+}
+
+function showRail(rail) {
+  const circuits = all().sort(byName);
+  const isCrowded = circuits.length > MOST_SWITCHES;
+  const shown = isCrowded ? circuits.filter(({look}) => look !== "closed").slice(0, MOST_SWITCHES) : circuits;
+  const closed = isCrowded ? circuits.filter(({look}) => look === "closed").length : 0;
+  const key = `${shown.map(({name, look}) => name + look).join()} ${closed}`;
+  if (rail.dataset.key === key) return;
+  rail.dataset.key = key;
+  const focused = document.activeElement?.closest(".rail a")?.hash;
+  rail.classList.toggle("many", shown.length > MOST_NAMED);
+  hide(rail, circuits.length === 0);
+  rail.replaceChildren(...shown.map(({name, look}) => {
+    const link = element("a", `${classOf(look)} ${look === "closed" ? "" : "not-closed"}`, glyph(look), element("span", "", name));
+    link.href = `#circuit-${encodeURIComponent(name)}`;
+    link.title = `${name}: ${lower(look)}`;
+    link.setAttribute("aria-label", link.title);
+    return element("li", "", link);
+  }));
+  if (closed) rail.append(element("li", "rest", element("span", "closed", glyph("closed"), element("b", "", `${count(closed)} closed`))));
+  if (focused) [...rail.querySelectorAll("a")].find(({hash}) => hash === focused)?.focus({preventScroll: true});
+}
+
+// Rebuilt only when a state changes, so that a focused link keeps the focus.
+function showCases(list, cases) {
+  const shown = cases.slice(0, MOST_CASES);
+  const key = cases.map(({name, look}) => name + look).join();
+  hide(list, !shown.length);
+  if (list.dataset.key !== key) {
+    list.dataset.key = key;
+    list.replaceChildren(...shown.map(({name, look}) => {
+      const link = element("a", "", ...breakable(name));
+      link.href = `#circuit-${encodeURIComponent(name)}`;
+      return element("li", "", badge(look), link, element("span", "since"), element("span", "why"), element("span", "spared"));
+    }));
+    if (cases.length > shown.length) list.append(element("li", "", element("span"), element("span", "rest", `and ${cases.length - shown.length} more below`)));
+  }
+  shown.forEach((circuit, at) => {
+    const [, , began, why, spared] = list.children[at].children;
+    say(began, since(circuit));
+    say(why, [circuit.mode?.reason ?? circuit.reason, waitOf(circuit)].filter(Boolean).join("; "));
+    say(spared, `${count(circuit.spared)} spared`);
+  });
+}

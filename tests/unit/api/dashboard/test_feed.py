@@ -1,0 +1,199 @@
+"""The task behind all pages of the dashboard."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.dashboard.feed import Feed
+from example_service.core.lifecycle import begin_draining, end_draining
+from example_service.core.settings import Settings
+from example_service.infra.resilience import CircuitBreaker, Mode, circuit_breaker_registry
+from example_service.infra.workers.peers import this_process
+from example_service.infra.workers.standing_modes import StandingModes
+
+pytestmark = pytest.mark.usefixtures("no_breakers_of_other_tests")
+LIMIT_SECONDS = 5.0
+
+
+class CountingWorkers(AllWorkers):
+    """This process as the only worker, with a count of the reports."""
+
+    reports = 0
+
+    async def report(self) -> Any:
+        """Report, and count it."""
+        self.reports += 1
+        return await super().report()
+
+
+@pytest.fixture
+def workers() -> CountingWorkers:
+    """This process alone."""
+    return CountingWorkers(this_process(), StandingModes(None))
+
+
+@pytest.fixture
+async def feed(workers: CountingWorkers) -> AsyncIterator[Feed]:
+    """A feed that runs."""
+    feed = Feed(Settings(environment="test"), workers)
+    async with feed.running():
+        yield feed
+
+
+async def following(pages: AsyncIterator[str]) -> dict[str, Any]:
+    """The next message for a page."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        message: dict[str, Any] = json.loads(await anext(pages))
+        return message
+
+
+async def change(pages: AsyncIterator[str]) -> dict[str, Any]:
+    """The next message that has a circuit."""
+    while not (message := await following(pages))["circuits"]:
+        pass
+    return message
+
+
+def break_down(breaker: CircuitBreaker) -> None:
+    """Let calls fail until the circuit opens."""
+    while breaker.is_closed:
+        with pytest.raises(ZeroDivisionError):
+            breaker.call_sync(lambda: 1 // 0)
+
+
+async def test_a_page_is_first_sent_everything_and_then_what_changes(feed: Feed) -> None:
+    """Circuits that do nothing are sent once."""
+    idle = circuit_breaker_registry.get_or_create("idle")
+    busy = circuit_breaker_registry.get_or_create("busy")
+    await change(feed.messages())
+    pages = feed.messages()
+
+    first = await following(pages)
+    busy.call_sync(lambda: None)
+    second = await change(pages)
+
+    assert idle.is_closed
+    assert first["service"]["environment"] == "test"
+    assert sorted(circuit["name"] for circuit in first["circuits"]) == ["busy", "idle"]
+    assert [circuit["name"] for circuit in second["circuits"]] == ["busy"]
+    assert [calls[1:] for calls in second["circuits"][0]["calls"]] == [[1, 0, 0]]
+    assert "service" not in second
+
+
+async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> None:
+    """With its transition, and not only at the next second."""
+    breaker = circuit_breaker_registry.get_or_create("payment")
+    pages = feed.messages()
+    await following(pages)
+    await following(pages)
+
+    started = asyncio.get_running_loop().time()
+    break_down(breaker)
+    message = await change(pages)
+    took = asyncio.get_running_loop().time() - started
+
+    assert message["circuits"][0]["look"] == "open"
+    assert message["transitions"][0]["to"] == "open"
+    assert took < 0.2
+
+
+async def test_the_end_of_a_wait_is_sent_when_it_comes(feed: Feed) -> None:
+    """Without any call that would notice it."""
+    breaker = circuit_breaker_registry.get_or_create("payment", recovery_timeout=0.3)
+    pages = feed.messages()
+    await following(pages)
+    started = asyncio.get_running_loop().time()
+    break_down(breaker)
+
+    looks = [(await change(pages))["circuits"][0]["look"] for _ in range(2)]
+
+    assert looks == ["open", "half_open"]
+    assert asyncio.get_running_loop().time() - started < 0.6
+
+
+async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:
+    """Also for a name that no breaker bears now."""
+    pages = feed.messages()
+    await following(pages)
+    circuit_breaker_registry.set_mode("absent", Mode.DISABLED, "a false alarm", 60)
+
+    message = await change(pages)
+
+    (circuit,) = message["circuits"]
+    assert (circuit["look"], circuit["hasBreaker"]) == ("disabled", False)
+    assert circuit["mode"]["reason"] == "a false alarm"
+    circuit_breaker_registry._modes.clear()
+
+
+async def test_all_pages_share_one_look(feed: Feed, workers: CountingWorkers) -> None:
+    """A hundred pages make no more reports than one, and get the same text."""
+    pages = [feed.messages() for _ in range(100)]
+    await asyncio.gather(*(following(one) for one in pages))
+    reports = workers.reports
+
+    texts = await asyncio.gather(*(anext(one) for one in pages))
+
+    assert workers.reports - reports <= 2
+    assert len({id(text) for text in texts}) == 1
+    assert feed.pages == 100
+
+
+async def test_a_slow_page_gets_the_newest_and_nothing_waits_for_it(feed: Feed) -> None:
+    """What it has missed is in its next message, however many others were sent meanwhile."""
+    breaker = circuit_breaker_registry.get_or_create("payment")
+    slow, quick = feed.messages(), feed.messages()
+    await following(slow)
+    await following(quick)
+    for _ in range(3):
+        breaker.call_sync(lambda: None)
+        await following(quick)
+
+    message = await change(slow)
+
+    assert sum(calls[1] for calls in message["circuits"][0]["calls"]) == 3
+
+
+async def test_a_page_that_goes_is_forgotten(feed: Feed) -> None:
+    """Without pages nothing is put together any more."""
+    pages = feed.messages()
+    await following(pages)
+    assert feed.pages == 1
+
+    await pages.aclose()  # type: ignore[attr-defined]
+
+    assert feed.pages == 0
+
+
+async def test_streams_end_when_the_service_drains(feed: Feed) -> None:
+    """An open page must not hold up the end of the service."""
+    pages = feed.messages()
+    await following(pages)
+    begin_draining()
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            rest = [message async for message in pages]
+    finally:
+        end_draining()
+
+    assert len(rest) <= 1
+
+
+async def test_a_report_that_fails_is_logged_and_the_next_one_shown(
+    feed: Feed, workers: CountingWorkers, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The dashboard goes on after an error of its own."""
+    pages = feed.messages()
+    await following(pages)
+
+    async def fail() -> None:
+        monkeypatch.undo()
+        raise RuntimeError("for a test")
+
+    monkeypatch.setattr(workers, "report", fail)
+    await following(pages)
+
+    assert "could not look at the circuits" in caplog.text

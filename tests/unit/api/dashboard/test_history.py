@@ -1,0 +1,164 @@
+"""What is remembered of the last five minutes."""
+
+from typing import Any
+
+import pytest
+
+from example_service.api.breakers.views import BreakerMetrics, Transition
+from example_service.api.dashboard.history import BUCKET_SECONDS, WINDOW_SECONDS, History, epoch
+from example_service.infra.resilience import CircuitState
+
+AT = "2026-01-02T03:04:{:09.6f}+00:00"
+START = epoch(AT.format(0))
+
+
+def metrics(succeeded: int = 0, failed: int = 0, refused: int = 0) -> BreakerMetrics:
+    """What a breaker shows that has counted these calls."""
+    return BreakerMetrics(
+        state=CircuitState.CLOSED,
+        failure_count=0,
+        success_count=0,
+        total_failures=failed,
+        total_successes=succeeded,
+        total_rejections=refused,
+        last_failure_time=None,
+        failure_rate=0.0,
+        retry_after=0.0,
+        opened_count=0,
+        in_flight=0,
+    )
+
+
+def change(second: float, before: str, after: str, wait: float | None = None) -> Transition:
+    """A change of state that a worker reports."""
+    return Transition(
+        at=AT.format(second),
+        worker=1,
+        breaker_name="payment",
+        from_state=CircuitState(before),
+        to_state=CircuitState(after),
+        reason="for a test",
+        wait_seconds=wait,
+        failure_count=5,
+        rejections=0,
+    )
+
+
+class Reports:
+    """Reports of one circuit, one after the other."""
+
+    def __init__(self) -> None:
+        self.history = History()
+        self.transitions: list[Transition] = []
+
+    def add(self, second: float, look: str = "closed", **given: Any) -> None:
+        """Add the report of a second: the look, and the totals so far."""
+        workers = given.pop("workers", [1])
+        breakers = {"payment": (look, metrics(**given))}
+        self.history.add(breakers, self.transitions, workers, START + second)
+
+    @property
+    def calls(self) -> list[list[int]]:
+        """The buckets, with their beginnings counted from the start."""
+        buckets = self.history.circuits["payment"].buckets
+        return [[int(start - START), *calls] for start, *calls in buckets]
+
+
+@pytest.fixture
+def reports() -> Reports:
+    """No report so far."""
+    return Reports()
+
+
+def test_calls_are_counted_in_buckets_of_five_seconds(reports: Reports) -> None:
+    """Each has what was added to the totals meanwhile; without calls there is none."""
+    reports.add(0, succeeded=100, failed=7)
+    reports.add(1, succeeded=103, failed=7)
+    reports.add(4, succeeded=105, failed=8)
+    reports.add(9, succeeded=105, failed=8)
+    reports.add(12, succeeded=105, failed=8, refused=4)
+
+    assert reports.calls == [[0, 5, 1, 0], [10, 0, 0, 4]]
+
+
+def test_calls_after_a_reset_are_counted(reports: Reports) -> None:
+    """A reset takes the totals back to zero, so all that they then have is new."""
+    reports.add(0, succeeded=100)
+    reports.add(1, succeeded=2)
+
+    assert reports.calls == [[0, 2, 0, 0]]
+
+
+@pytest.mark.parametrize("workers", [[], [1, 2]])
+def test_other_workers_make_no_calls(reports: Reports, workers: list[int]) -> None:
+    """Sums over other workers than before say nothing about the calls in between."""
+    reports.add(0, succeeded=100, workers=[1])
+    reports.add(1, succeeded=900, workers=workers)
+    reports.add(2, succeeded=901, workers=workers)
+
+    assert reports.calls == ([] if not workers else [[0, 1, 0, 0]])
+
+
+def test_a_breaker_that_is_new_has_made_its_calls_now(reports: Reports) -> None:
+    """Unless everything is new: then nothing is known of when they happened."""
+    reports.history.add({}, [], [1], START)
+    reports.add(1, succeeded=3)
+
+    assert reports.calls == [[0, 3, 0, 0]]
+
+
+def test_five_minutes_are_kept(reports: Reports) -> None:
+    """However long it runs, and a circuit that is gone is forgotten after that time."""
+    for second in range(0, 3 * WINDOW_SECONDS, BUCKET_SECONDS):
+        reports.add(second, succeeded=second)
+    assert len(reports.calls) == WINDOW_SECONDS // BUCKET_SECONDS + 1
+
+    reports.history.add({}, [], [1], START + 4 * WINDOW_SECONDS + 1)
+    assert reports.history.circuits == {}
+
+
+def test_an_outage_begins_when_the_circuit_leaves_its_closed_state(reports: Reports) -> None:
+    """Failed attempts to recover belong to it: calls spared and waits add up until it closes."""
+    reports.add(0)
+    reports.transitions = [change(0.5, "closed", "open", 5)]
+    reports.add(1, "open", refused=3)
+    reports.transitions = [
+        change(6.1, "half_open", "open", 10),
+        change(6.0, "open", "half_open"),
+        *reports.transitions,
+    ]
+    reports.add(7, "open", refused=4)
+    circuit = reports.history.circuits["payment"]
+
+    assert circuit.since == START + 0.5
+    assert (circuit.spared, list(circuit.waits)) == (4, [5, 10])
+    assert [(round(at - START, 1), look) for at, look in circuit.stays] == [
+        (0, "closed"),
+        (0.5, "open"),
+        (6.0, "half_open"),
+        (6.1, "open"),
+    ]
+
+    reports.add(17, "closed", refused=4)
+    assert (circuit.since, circuit.spared, list(circuit.waits)) == (START + 17, 0, [])
+
+
+def test_changes_of_single_workers_are_not_those_of_the_service(reports: Reports) -> None:
+    """With several workers the states come from the reports, which have the worst."""
+    reports.add(0, workers=[1, 2])
+    reports.transitions = [change(0.4, "half_open", "closed"), change(0.2, "closed", "open", 5)]
+    reports.add(1, "open", workers=[1, 2])
+    stays = reports.history.circuits["payment"].stays
+
+    assert [(at - START, look) for at, look in stays] == [(0, "closed"), (1, "open")]
+
+
+def test_an_end_stays_the_same_while_it_comes_closer(reports: Reports) -> None:
+    """The seconds left are never exact; each difference would be sent to every page."""
+    reports.add(0)
+    circuit = reports.history.circuits["payment"]
+
+    assert circuit.end_of("wait", 10.0, START) == START + 10
+    assert circuit.end_of("wait", 8.93, START + 1) == START + 10
+    assert circuit.end_of("wait", 20.0, START + 2) == START + 22
+    assert circuit.end_of("wait", 0.0, START + 22) is None
