@@ -1,4 +1,4 @@
-"""The command line: `example-service serve`, `migrate` and `doctor`."""
+"""The command line: `example-service serve`, `migrate`, `doctor` and `replay`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import example_service
-from example_service.cli import doctor, migrate, serve
+from example_service.cli import doctor, migrate, replay, serve
 from example_service.core.exceptions import SettingsError, StartError
 from example_service.core.output import output
 from example_service.core.settings import load_settings
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_SETTINGS
+    except replay.ReplayError as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_SETTINGS
     except (ListenError, MigrationError, StartError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILURE
@@ -51,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
         return doctor.doctor(sys.stdout)
     if options.command == "migrate":
         return migrate.migrate(load_settings(), sys.stdout)
+    if options.command == "replay":
+        return replay.replay(options, sys.stdout)
     for name in _OVERRIDES:
         # Through the environment, an option is checked like the setting and reaches every worker.
         if (value := getattr(options, name)) is not None:
@@ -87,4 +92,5 @@ def _parser() -> argparse.ArgumentParser:
         "answer. The exit status is 0 if nothing is wrong, 1 if something is, and 2 if the "
         "settings cannot be used.",
     )
+    replay.add_parser(commands)
     return parser

@@ -1,0 +1,175 @@
+"""What `example-service replay` does: try parameters of a breaker on recorded calls."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TextIO
+
+from example_service.replay.lines import RecordingError
+from example_service.replay.parameters import NAMES, ParameterError, ParameterSet
+from example_service.replay.recording import Recording
+from example_service.replay.report import Report
+from example_service.replay.simulation import replay as run
+from example_service.replay.suggestion import suggest
+
+INSTALL = "pip install 'example-service[replay]'"
+
+_DESCRIPTION = f"""
+Run recorded calls through the rules of the circuit breaker, under a simulated clock, and show when
+each set of parameters would have opened the circuit and what that would have spared. FILE has a
+line for each call: CSV with the columns time, duration and outcome, the same as JSON Lines, or the
+access log of this service. The parameters are {", ".join(NAMES)}.
+"""
+
+
+class ReplayError(Exception):
+    """The replay cannot be done as asked. The message says why and what to do about it."""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's options to the command line."""
+    parser = commands.add_parser(
+        "replay",
+        help="show what parameters of a circuit breaker would have done to recorded calls",
+        description=_DESCRIPTION,
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the recorded calls")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        action="append",
+        metavar='"NAME: PARAMETER=VALUE ..."',
+        help="parameters to try, the others being the defaults; repeat it to compare sets",
+    )
+    parser.add_argument("--route", help="only requests of this route of an access log")
+    parser.add_argument(
+        "--suggest",
+        metavar="PERCENT",
+        help="search the parameters that spare the most failing calls and refuse at most so many "
+        "percent of the healthy ones",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the outcome, too")
+
+
+def replay(options: argparse.Namespace, output: TextIO) -> int:
+    """Replay a recording. Nothing is written unless everything has gone well.
+
+    Args:
+        options: The command line.
+        output: Where the tables, or the JSON, go.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        ReplayError: If it cannot be done; the text names the option, or the line of the file.
+    """
+    try:
+        report = _report(options)
+    except (ParameterError, RecordingError) as error:
+        raise ReplayError(str(error)) from None
+    except OSError as error:
+        raise ReplayError(f"{options.file} cannot be read: {error.strerror}") from None
+    if options.picture is not None:
+        _write(options.picture, _picture(report))
+    output.write(json.dumps(report.document(), indent=2) + "\n" if options.json else report.text())
+    return 0
+
+
+def _report(options: argparse.Namespace) -> Report:
+    sets = [_parsed(text) for text in options.sets or ["defaults:"]]
+    goal = None if options.suggest is None else _share(options.suggest)
+    if options.picture is not None:
+        _check_picture(options.picture)
+    with _readings(options.file, options.route) as read:
+        suggestion = None if goal is None else suggest(read, sets[0], goal)
+        if suggestion is not None and suggestion.parameters is not None:
+            sets.append(suggestion.parameters)
+        recording = read()
+        # To compare a suggestion with the set it started from, both count the same as failing.
+        slow_seconds = None if suggestion is None else sets[0].slow_seconds
+        replayed = run(recording, sets, slow_seconds)
+    file, has_dates = options.file.name, recording.has_dates
+    return Report(file, recording.kind, has_dates, replayed, suggestion)
+
+
+def _parsed(text: str) -> ParameterSet:
+    try:
+        return ParameterSet.parse(text)
+    except ParameterError as error:
+        raise ReplayError(f"--set {text!r}: {error}") from None
+
+
+def _share(text: str) -> float:
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0.0 <= percent <= 100.0:  # noqa: PLR2004
+        raise ReplayError(f"--suggest must be a number of percent from 0 to 100, not {text!r}")
+    return percent / 100.0
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse what would only fail after the replay."""
+    if path.suffix.lower() != ".svg":
+        raise ReplayError(f"--picture draws SVG; name the file {path.with_suffix('.svg').name}")
+    if not path.parent.is_dir():
+        raise ReplayError(f"--picture: there is no folder {path.parent}; create it first")
+    if find_spec("matplotlib") is None:
+        raise ReplayError(f"--picture needs matplotlib; {INSTALL}")
+
+
+def _picture(report: Report) -> bytes:
+    # Only here, because it is an extra and takes a second to import.
+    from example_service.replay.picture import svg  # noqa: PLC0415
+
+    return svg(report)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a whole file or none."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ReplayError(f"{path} cannot be written: {error.strerror}") from None
+
+
+@contextmanager
+def _readings(path: Path, route: str | None) -> Iterator[Callable[[], Recording]]:
+    """Opens the file, as often as it is called, and shows how far it is read."""
+    if path.exists() and not path.is_file():
+        raise ReplayError(f"{path} is no file; write the calls to one first")
+    with path.open("rb") as file, _progress(path.stat().st_size) as progress:
+
+        def read() -> Recording:
+            file.seek(0)
+            return Recording(path, file, route, progress)
+
+        yield read
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, if the library for it is there."""
+    if not sys.stderr.isatty() or find_spec("tqdm") is None:
+        yield lambda _bytes: None
+        return
+    # Only here, because it is an extra.
+    from tqdm import tqdm  # noqa: PLC0415
+
+    with tqdm(total=total, desc="Replaying", unit="B", unit_scale=True, leave=False) as bar:
+
+        def show(completed: int) -> None:
+            bar.n = completed
+            bar.refresh()
+
+        yield show

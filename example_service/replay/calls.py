@@ -1,0 +1,103 @@
+"""One recorded call, and what becomes of each field of its line."""
+
+from datetime import datetime
+from http import HTTPStatus
+from math import inf
+from typing import Final, NamedTuple
+
+SUCCESS: Final = "success"
+FAILURE: Final = "failure"
+NEITHER: Final = "neither"
+"""A call that says nothing about the dependency, such as one that its caller cancelled."""
+
+CLIENT_CLOSED_REQUEST: Final = 499
+# Seconds since 1970 reach this in the year 5138, milliseconds reached it in 1973.
+_MILLISECONDS: Final = 1e11
+
+
+class Call(NamedTuple):
+    """One call that was made.
+
+    Attributes:
+        time: When it began, in seconds.
+        duration: Seconds until its outcome was known.
+        outcome: `SUCCESS`, `FAILURE` or `NEITHER`.
+    """
+
+    time: float
+    duration: float
+    outcome: str
+
+
+class FieldError(ValueError):
+    """A field has an unusable value; the message names it and says what to write instead."""
+
+
+class Outcomes(dict[str, str]):
+    """The outcome that a word or an HTTP status stands for. Each status is read once."""
+
+    def __init__(self) -> None:
+        super().__init__({word: word for word in (SUCCESS, FAILURE, NEITHER)})
+
+    def __missing__(self, text: str) -> str:
+        if not (text.isascii() and text.isdigit() and 100 <= int(text) <= 599):  # noqa: PLR2004
+            raise FieldError(
+                f"the outcome {shown(text)} is unknown; write {SUCCESS}, {FAILURE}, {NEITHER} "
+                "or an HTTP status"
+            )
+        self[text] = outcome = of_status(int(text))
+        return outcome
+
+
+def of_status(status: int) -> str:
+    """What a status says about the server: 429 and 500 or above are failures, as for httpx."""
+    if status == CLIENT_CLOSED_REQUEST:
+        return NEITHER
+    failed = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return FAILURE if failed else SUCCESS
+
+
+def seconds_of(text: str) -> float:
+    """A time as seconds since any moment."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise FieldError(f"the time {shown(text)} is no number of seconds") from None
+    if not -inf < seconds < inf:
+        raise FieldError(f"the time {shown(text)} is no number of seconds")
+    if seconds > _MILLISECONDS:
+        raise FieldError(f"the time {shown(text)} is in milliseconds; divide it by 1000")
+    return seconds
+
+
+def moment_of(text: str) -> float:
+    """A time as a date with a time of day, in the seconds of Unix."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise FieldError(
+            f"the time {shown(text)} is no date such as 2026-11-29T08:30:00.250Z"
+        ) from None
+    if moment.tzinfo is None:
+        raise FieldError(
+            f"the time {shown(text)} has no time zone; append Z, or an offset such as +01:00"
+        )
+    return moment.timestamp()
+
+
+def duration_of(text: str) -> float:
+    """A number of seconds, 0 or above."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        hint = "; use a decimal point" if "," in text else ""
+        raise FieldError(f"the duration {shown(text)} is no number of seconds{hint}") from None
+    if not 0.0 <= seconds < inf:
+        raise FieldError(f"the duration {shown(text)} must be 0 seconds or more")
+    return seconds
+
+
+def shown(text: str) -> str:
+    """A text in quotes, cut where it is long."""
+    most = 40
+    return repr(text if len(text) <= most else f"{text[:most]}…")

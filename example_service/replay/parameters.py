@@ -1,0 +1,149 @@
+"""A set of the breaker's parameters, and the circuit that follows them."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, Self
+
+from example_service.infra.resilience import Backoff, CircuitBreaker, FailureRate
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine, ShortCuts
+
+_PLAIN: Final = (
+    "failure_threshold",
+    "recovery_timeout",
+    "success_threshold",
+    "half_open_max_calls",
+    "slow_call_duration",
+    "probe_timeout",
+)
+_GROUPS: Final[Mapping[str, type[Any]]] = {"failure_rate": FailureRate, "backoff": Backoff}
+NAMES: Final = (
+    *_PLAIN,
+    *(
+        f"{group}.{field.name}"
+        for group, kind in _GROUPS.items()
+        for field in dataclasses.fields(kind)
+    ),
+)
+_DEFAULTS: Final = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CircuitBreaker.__init__).parameters.items()
+}
+
+
+class ParameterError(ValueError):
+    """A set cannot be used. The message names the parameter and says what it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSet:
+    """Parameters of a breaker under a name.
+
+    Attributes:
+        name: As the results call it.
+        values: Values by name, of those that are not the default. `NAMES` lists the names.
+    """
+
+    name: str
+    values: Mapping[str, float]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a set such as `strict: failure_threshold=3 recovery_timeout=10`.
+
+        Without a name in front, the text is its own name.
+
+        Raises:
+            ParameterError: If a name is unknown or a value out of range.
+        """
+        name, colon, rest = text.partition(":")
+        values: dict[str, float] = {}
+        for word in (rest if colon else text).replace(",", " ").split():
+            parameter, equals, value = word.partition("=")
+            if not equals:
+                raise ParameterError(f"{word!r} is no name=value, such as failure_threshold=3")
+            if parameter not in NAMES:
+                raise ParameterError(f"there is no {parameter!r}; there are {', '.join(NAMES)}")
+            if parameter in values:
+                raise ParameterError(f"{parameter} is given twice; remove one")
+            values[parameter] = _number(parameter, value)
+        parsed = cls((name if colon else text).strip() or "defaults", values)
+        parsed.circuit()
+        return parsed
+
+    @property
+    def slow_seconds(self) -> float:
+        """So long a call counts as failing, whatever its outcome; infinite without such a rule."""
+        return self.values.get("slow_call_duration", inf)
+
+    def with_values(self, name: str, values: Mapping[str, float]) -> Self:
+        """The same set with some values replaced, under another name."""
+        return type(self)(name, {**self.values, **values})
+
+    def in_words(self) -> str:
+        """The values as `parse` reads them."""
+        return " ".join(f"{name}={value:g}" for name, value in self.values.items()) or "defaults"
+
+    def circuit(self) -> CircuitStateMachine:
+        """A closed circuit that follows these parameters.
+
+        Raises:
+            ParameterError: If a value is out of range.
+        """
+        given: dict[str, Any] = {name: self.values[name] for name in _PLAIN if name in self.values}
+        try:
+            for group, kind in _GROUPS.items():
+                if fields := self._fields(group):
+                    given[group] = kind(**fields)
+            CircuitBreaker("replay", registry=None, **given)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(str(error)) from None
+        return _circuit(**{name: given.get(name, _DEFAULTS[name]) for name in (*_PLAIN, *_GROUPS)})
+
+    def _fields(self, group: str) -> dict[str, Any]:
+        # Equal replays have equal outcomes, so jitter has a seed.
+        repeatable = {"seed": 0} if group == "backoff" else {}
+        given = {
+            name.removeprefix(f"{group}."): value
+            for name, value in self.values.items()
+            if name.startswith(f"{group}.")
+        }
+        return {**repeatable, **given} if given else {}
+
+
+def _circuit(
+    *,
+    failure_threshold: int,
+    recovery_timeout: float,
+    success_threshold: int,
+    half_open_max_calls: int,
+    slow_call_duration: float | None,
+    probe_timeout: float | None,
+    failure_rate: FailureRate | None,
+    backoff: Backoff,
+) -> CircuitStateMachine:
+    """The rules as `CircuitBreaker` sets them up, without its short cuts past a lock."""
+    return CircuitStateMachine(
+        failure_threshold,
+        recovery_timeout,
+        success_threshold,
+        half_open_max_calls,
+        recovery_timeout if probe_timeout is None else probe_timeout,
+        backoff,
+        failure_rate,
+        slow_call_duration,
+        ShortCuts(admissions=False, successes=False, failures=False),
+    )
+
+
+def _number(parameter: str, text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise ParameterError(f"{parameter} must be a number, not {text!r}") from None

@@ -1,0 +1,262 @@
+"""What the rules would have done with recorded calls, for several sets of parameters at once.
+
+The clock is simulated: it stands at the moment at which a recorded call begins or ends. A call that
+a circuit refuses does not run, so its outcome stays unknown to that circuit.
+
+A call is failing if it failed, or took as long as a set's `slow_call_duration`. It is healthy if it
+succeeded sooner.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from example_service.infra.resilience.rules.circuit_state import (
+    CircuitState,
+    CircuitStateMachine,
+    Open,
+    Overdue,
+    Transition,
+)
+from example_service.replay.calls import FAILURE, SUCCESS, Call
+from example_service.replay.parameters import ParameterSet
+from example_service.replay.timeline import Timeline
+
+MOST_OPENINGS: Final = 1_000
+"""So many openings of each circuit are kept in detail; further ones are only counted."""
+
+_BADNESS: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
+
+
+@dataclass(slots=True)
+class Opening:
+    """One time that a circuit opened, until it was closed again.
+
+    Attributes:
+        opened_at: When it opened, in seconds.
+        why: The rule that opened it.
+        closed_at: When it closed; None if the recording ended first.
+        spared: Failing calls refused.
+        healthy_refused: Healthy calls refused.
+        recovery_seconds: From the end of the last failing call until it closed.
+    """
+
+    opened_at: float
+    why: str
+    closed_at: float | None = None
+    spared: int = 0
+    healthy_refused: int = 0
+    recovery_seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one set of parameters would have done.
+
+    Attributes:
+        parameters: The set.
+        failing: Failing calls in the recording.
+        healthy: Healthy calls in the recording.
+        opened: How often the circuit opened from CLOSED.
+        refused: Calls refused.
+        spared: Failing calls refused.
+        healthy_refused: Healthy calls refused.
+        seconds_spared: How long callers waited in the recording for the calls spared.
+        openings: The first `MOST_OPENINGS` of them.
+    """
+
+    parameters: ParameterSet
+    failing: int = 0
+    healthy: int = 0
+    opened: int = 0
+    refused: int = 0
+    spared: int = 0
+    healthy_refused: int = 0
+    seconds_spared: float = 0.0
+    openings: list[Opening] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Replay:
+    """What was recorded, and what each set would have done.
+
+    Attributes:
+        outcomes: One for each set, in order.
+        timeline: Calls, failures and states by time.
+        calls: Calls recorded.
+        failed: Those of them that failed.
+        succeeded: Those of them that succeeded.
+        first: When the first call began.
+        last: When the last call ended.
+    """
+
+    outcomes: list[Outcome]
+    timeline: Timeline
+    calls: int = 0
+    failed: int = 0
+    succeeded: int = 0
+    first: float = 0.0
+    last: float = 0.0
+
+
+class _Circuit:
+    """One circuit that lives through the recording."""
+
+    __slots__ = (
+        "_band",
+        "_last_failing",
+        "_machine",
+        "_opening",
+        "_since",
+        "_slow_seconds",
+        "_timeline",
+        "_until",
+        "outcome",
+    )
+
+    def __init__(
+        self, parameters: ParameterSet, timeline: Timeline, band: int, slow_seconds: float
+    ) -> None:
+        self.outcome = Outcome(parameters)
+        self._machine: CircuitStateMachine = parameters.circuit()
+        self._timeline = timeline
+        self._band = band
+        self._slow_seconds = slow_seconds
+        self._opening: Opening | None = None
+        # When the last failing call ended.
+        self._last_failing: float | None = None
+        # When the current state began, and when an open wait ends.
+        self._since = self._until = 0.0
+
+    def begin(self, call: Call) -> Any:
+        """The permit of a call, or None if the circuit refuses it."""
+        permit = self._machine.try_acquire(call.time)
+        if happenings := self._machine.take_happenings():
+            self._follow(happenings, call.time)
+        outcome = self.outcome
+        if call.outcome == FAILURE or call.duration >= self._slow_seconds:
+            outcome.failing += 1
+            if permit is None:
+                self._spare(call)
+        elif call.outcome == SUCCESS:
+            outcome.healthy += 1
+            if permit is None:
+                outcome.healthy_refused += 1
+                if self._opening is not None:
+                    self._opening.healthy_refused += 1
+        outcome.refused += permit is None
+        return permit
+
+    def end(self, permit: Any, call: Call, now: float) -> None:
+        """Hand in the outcome of a call. Without a permit it did not run."""
+        if call.outcome == FAILURE or call.duration >= self._slow_seconds:
+            self._last_failing = now
+        if permit is None:
+            return
+        if call.outcome == SUCCESS:
+            self._machine.record_success(permit, now)
+        elif call.outcome == FAILURE:
+            self._machine.record_failure(permit, now)
+        else:
+            self._machine.release(permit, now)
+        if happenings := self._machine.take_happenings():
+            self._follow(happenings, now)
+
+    def finish(self, now: float) -> None:
+        """Let the rest of the recorded time act."""
+        self._machine.advance(now)
+        self._follow(self._machine.take_happenings() or (), now)
+        self._mark(now, self._machine.phase.state)
+
+    def _spare(self, call: Call) -> None:
+        self.outcome.spared += 1
+        self.outcome.seconds_spared += call.duration
+        if self._opening is not None:
+            self._opening.spared += 1
+
+    def _follow(self, happenings: Iterable[Transition | Overdue], now: float) -> None:
+        """Note what has happened up to now, each change of state at its own moment."""
+        deadline = now
+        for happening in happenings:
+            if isinstance(happening, Overdue):
+                deadline = happening.deadline
+            else:
+                self._change(happening, self._moment(happening, now, deadline))
+
+    def _moment(self, change: Transition, now: float, deadline: float) -> float:
+        """When the state changed, where time may have acted before now."""
+        if change.to_state is CircuitState.HALF_OPEN:
+            return self._until
+        if change.to_state is CircuitState.OPEN and change.wait_seconds is not None:
+            phase = self._machine.phase
+            # A circuit that is half-open again by now was opened by the overdue call before.
+            return phase.until - change.wait_seconds if isinstance(phase, Open) else deadline
+        return now
+
+    def _change(self, change: Transition, at: float) -> None:
+        self._mark(at, change.from_state)
+        self._since = at
+        if change.to_state is CircuitState.OPEN:
+            self._until = at + (change.wait_seconds or 0.0)
+            if change.from_state is CircuitState.CLOSED:
+                self._open(at, change.cause)
+        elif change.to_state is CircuitState.CLOSED and self._opening is not None:
+            self._opening.closed_at = at
+            if self._last_failing is not None:
+                self._opening.recovery_seconds = max(0.0, at - self._last_failing)
+            self._opening = None
+
+    def _open(self, at: float, why: str) -> None:
+        self.outcome.opened += 1
+        self._opening = Opening(at, why)
+        if len(self.outcome.openings) < MOST_OPENINGS:
+            self.outcome.openings.append(self._opening)
+
+    def _mark(self, until: float, state: CircuitState) -> None:
+        if badness := _BADNESS[state]:
+            self._timeline.mark(self._band, self._since, until, badness)
+
+
+def replay(
+    calls: Iterable[Call], sets: Sequence[ParameterSet], slow_seconds: float | None = None
+) -> Replay:
+    """Run calls through a circuit of each set.
+
+    Args:
+        calls: In the order in which they began.
+        sets: At least one.
+        slow_seconds: A call that takes so long is failing, for every set; None leaves that to the
+            `slow_call_duration` of each.
+    """
+    timeline = Timeline(len(sets))
+    circuits = [
+        _Circuit(one, timeline, band, one.slow_seconds if slow_seconds is None else slow_seconds)
+        for band, one in enumerate(sets)
+    ]
+    result = Replay([circuit.outcome for circuit in circuits], timeline)
+    # Calls that run, by their end. The number keeps the order of those that end at once.
+    running: list[tuple[float, int, Call, list[Any]]] = []
+
+    def end_until(now: float) -> None:
+        while running and running[0][0] <= now:
+            at, _, call, permits = heappop(running)
+            for circuit, permit in zip(circuits, permits, strict=True):
+                circuit.end(permit, call, at)
+
+    for number, call in enumerate(calls):
+        if not number:
+            result.first = result.last = call.time
+        end_until(call.time)
+        permits = [circuit.begin(call) for circuit in circuits]
+        end = call.time + call.duration
+        heappush(running, (end, number, call, permits))
+        result.calls += 1
+        result.failed += call.outcome == FAILURE
+        result.succeeded += call.outcome == SUCCESS
+        result.last = max(result.last, end)
+        timeline.count(call.time, failed=call.outcome == FAILURE)
+    end_until(result.last)
+    for circuit in circuits:
+        circuit.finish(result.last)
+    return result

@@ -1,0 +1,170 @@
+"""Searching parameters: spare as many failing calls as possible, and refuse few healthy ones.
+
+Values that are given stay as they are. The search first tries rules that open a circuit, then the
+best of them with other times to recover. Each step reads the recording once, for all its sets. A
+call is failing if it failed, or took as long as the given `slow_call_duration`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import ceil, floor, log10
+from typing import Final
+
+from example_service.replay.calls import SUCCESS, Call
+from example_service.replay.parameters import ParameterSet
+from example_service.replay.simulation import Outcome, replay
+
+THRESHOLDS: Final = (3, 5, 10, 20)
+RATES: Final = ((0.25, 10.0), (0.5, 10.0), (0.5, 30.0))
+RECOVERY_TIMEOUTS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+FIRST_RECOVERY_TIMEOUT: Final = 5.0
+FINALISTS: Final = 6
+# Much slower than nearly every healthy call.
+_SLOW_TIMES: Final = 3.0
+_HEALTHY_SHARE: Final = 0.99
+# Durations are counted in classes of which each reaches a tenth further than the one below.
+_CLASS: Final = 1.1
+_SHORTEST: Final = 0.0001
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """The best set that was found, and why.
+
+    Attributes:
+        parameters: The set; None if none keeps to the goal and spares a call.
+        why: Sentences that explain the choice, figures included.
+    """
+
+    parameters: ParameterSet | None
+    why: tuple[str, ...]
+
+
+def suggest(
+    read: Callable[[], Iterable[Call]],
+    base: ParameterSet,
+    share: float,
+) -> Suggestion:
+    """Search parameters for a recording.
+
+    Args:
+        read: Reads the recording from its beginning; called once for each step.
+        base: Has the values of all parameters that are not searched.
+        share: The goal: so large a share of the healthy calls may be refused.
+    """
+    first = list(_opening_rules(base, slow_seconds(read())))
+    tried = replay(read(), first, base.slow_seconds).outcomes
+    tried.sort(key=lambda one: _rank(one, share))
+    if "recovery_timeout" not in base.values:
+        second = [
+            one.parameters.with_values("", {"recovery_timeout": seconds})
+            for one in tried[-FINALISTS:]
+            for seconds in RECOVERY_TIMEOUTS
+            if seconds != FIRST_RECOVERY_TIMEOUT
+        ]
+        tried += replay(read(), second, base.slow_seconds).outcomes
+        tried.sort(key=lambda one: _rank(one, share))
+    return _explained(tried, share)
+
+
+def slow_seconds(calls: Iterable[Call]) -> float | None:
+    """A duration that healthy calls nearly never reach; None if no call reaches it at all."""
+    classes: Counter[int] = Counter()
+    longest = 0.0
+    for call in calls:
+        longest = max(longest, call.duration)
+        if call.outcome == SUCCESS:
+            classes[ceil(log10(max(call.duration, _SHORTEST)) / log10(_CLASS))] += 1
+    below, wanted = 0, _HEALTHY_SHARE * classes.total()
+    for number in sorted(classes):
+        below += classes[number]
+        if below >= wanted:
+            seconds = _rounded_up(_SLOW_TIMES * _CLASS**number)
+            return seconds if seconds < longest else None
+    return None
+
+
+def _opening_rules(base: ParameterSet, slow: float | None) -> Iterator[ParameterSet]:
+    thresholds: list[dict[str, float]] = [{"failure_threshold": number} for number in THRESHOLDS]
+    rates: list[dict[str, float]] = [
+        {},
+        *({"failure_rate.threshold": t, "failure_rate.window_seconds": s} for t, s in RATES),
+    ]
+    slow_rules: list[dict[str, float]] = [{}]
+    if slow is not None:
+        slow_rules.append({"slow_call_duration": slow})
+    recovery: list[dict[str, float]] = [{"recovery_timeout": FIRST_RECOVERY_TIMEOUT}]
+    searched: list[list[dict[str, float]]] = [
+        [{}] if any(name.startswith(group) for name in base.values) else choices
+        for group, choices in (
+            ("failure_threshold", thresholds),
+            ("failure_rate", rates),
+            ("slow_call_duration", slow_rules),
+            ("recovery_timeout", recovery),
+        )
+    ]
+    for choice in product(*searched):
+        yield base.with_values("", {name: v for part in choice for name, v in part.items()})
+
+
+def _rank(outcome: Outcome, share: float) -> tuple[float, ...]:
+    """What makes an outcome better than another: a larger tuple."""
+    values = outcome.parameters.values
+    if not outcome.spared:
+        return (0,)
+    # Of equal ones the simpler, then the less hasty.
+    simplicity = -len(values), values.get("failure_threshold", 0)
+    if not _keeps(outcome, share):
+        return (1, -outcome.healthy_refused, outcome.spared, *simplicity)
+    return (2, outcome.spared, -outcome.healthy_refused, *simplicity)
+
+
+def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
+    best = ranked[-1]
+    if not best.failing:
+        return Suggestion(None, ("No recorded call is failing, so there is none to spare.",))
+    keeping = [one for one in ranked if _keeps(one, share)]
+    allowed = f"at most {percent(share)} of the healthy calls"
+    if not best.spared:
+        return Suggestion(None, (f"None of {len(ranked)} sets spares a call.",))
+    if not keeping or not keeping[-1].spared:
+        missed = f"None of {len(ranked)} sets spares a call and refuses {allowed}."
+        return Suggestion(None, (missed, f"The nearest: {_in_words(best)}"))
+    why = [
+        _in_words(best),
+        f"Of {len(ranked)} sets, {len(keeping)} refuse {allowed}, and none of these spares more.",
+    ]
+    if others := [one for one in ranked if one not in keeping and one.spared > best.spared]:
+        closest = min(others, key=lambda one: (one.healthy_refused, -one.spared))
+        why.append(f"The nearest that spares more: {_in_words(closest)}")
+    why.append("This fits one recording: try it on another, then in shadow mode.")
+    return Suggestion(best.parameters.with_values("suggested", {}), tuple(why))
+
+
+def _keeps(outcome: Outcome, share: float) -> bool:
+    return outcome.healthy_refused <= share * outcome.healthy
+
+
+def _in_words(outcome: Outcome) -> str:
+    return (
+        f"{outcome.parameters.in_words()} spares {of(outcome.spared, outcome.failing)} failing "
+        f"calls and refuses {of(outcome.healthy_refused, outcome.healthy)} healthy ones."
+    )
+
+
+def of(part: int, whole: int) -> str:
+    """A count with the whole and its share."""
+    return f"{part:,} of {whole:,} ({percent(part / whole if whole else 0.0)})"
+
+
+def percent(share: float) -> str:
+    """A share in percent with at most two decimals."""
+    return f"{100 * share:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def _rounded_up(seconds: float) -> float:
+    """The next number of two digits."""
+    unit = 10.0 ** (floor(log10(seconds)) - 1)
+    return round(ceil(seconds / unit) * unit, 6)

@@ -1,0 +1,66 @@
+"""What happened when, in a bounded number of equal spans, however long a recording is."""
+
+from array import array
+from typing import Final
+
+MOST_SPANS: Final = 600
+FIRST_SPAN_SECONDS: Final = 0.25
+
+
+class Timeline:
+    """Counts of calls and failures by time, and the worst state of each circuit.
+
+    Spans begin short. When there are too many, each two become one of twice the length, so that
+    memory is constant.
+
+    Args:
+        circuits: How many circuits have a band.
+
+    Attributes:
+        start: When the first span begins, in seconds.
+        span_seconds: Length of each span.
+        calls: Calls that began in each span.
+        failures: Those of them that failed.
+        bands: For each circuit and span the worst of its states: 0 for closed, 1 for half-open, 2
+            for open.
+    """
+
+    def __init__(self, circuits: int) -> None:
+        self.start: float | None = None
+        self.span_seconds = FIRST_SPAN_SECONDS
+        self.calls = array("Q", [0])
+        self.failures = array("Q", [0])
+        self.bands = [array("B", [0]) for _ in range(circuits)]
+
+    def count(self, time: float, *, failed: bool) -> None:
+        """Count a call that began at a time."""
+        span = self._span(time)
+        self.calls[span] += 1
+        if failed:
+            self.failures[span] += 1
+
+    def mark(self, circuit: int, since: float, until: float, state: int) -> None:
+        """Note that a circuit was in a state for some time."""
+        last = self._span(until)
+        band = self.bands[circuit]
+        for span in range(self._span(since), last + 1):
+            band[span] = max(band[span], state)
+
+    def _span(self, time: float) -> int:
+        if self.start is None:
+            self.start = time
+        while (span := int((time - self.start) / self.span_seconds)) >= MOST_SPANS:
+            self._halve()
+        if (missing := span + 1 - len(self.calls)) > 0:
+            for spans in (self.calls, self.failures, *self.bands):
+                spans.extend([0] * missing)
+        return max(0, span)
+
+    def _halve(self) -> None:
+        self.span_seconds *= 2
+        for counts in (self.calls, self.failures):
+            padded = [*counts, 0]
+            counts[:] = array("Q", map(sum, zip(padded[::2], padded[1::2], strict=False)))
+        for band in self.bands:
+            padded = [*band, 0]
+            band[:] = array("B", map(max, zip(padded[::2], padded[1::2], strict=False)))

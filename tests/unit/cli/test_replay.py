@@ -1,0 +1,172 @@
+"""`example-service replay`: what is printed, what is written, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from example_service.cli import main
+
+CALLS = "time,duration,outcome\n" + "".join(
+    f"{second},0.1,{'failure' if 5 <= second < 25 else 'success'}\n" for second in range(100)
+)
+STRICT = "strict: failure_threshold=3 recovery_timeout=5"
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A file of calls, of which some fail."""
+    path = tmp_path / "calls.csv"
+    path.write_text(CALLS)
+    return path
+
+
+def test_sets_are_compared(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each set has a row, in the order in which they are given."""
+    status = main(["replay", str(recording), "--set", STRICT, "--set", "defaults:"])
+
+    printed = capsys.readouterr()
+    assert (status, printed.err) == (0, "")
+    assert [line.split()[0] for line in printed.out.splitlines()[3:5]] == ["strict", "defaults"]
+
+
+def test_without_a_set_the_defaults_are_replayed(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The defaults are those of `CircuitBreaker`."""
+    assert main(["replay", str(recording), "--json"]) == 0
+
+    [defaults] = json.loads(capsys.readouterr().out)["sets"]
+    assert (defaults["name"], defaults["parameters"]) == ("defaults", {})
+    assert defaults["openings"][0]["why"] == "5 failures in a row"
+
+
+def test_a_suggestion_is_replayed_beside_the_given_set(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The suggested set is one more of the sets, and keeps to the goal."""
+    assert main(["replay", str(recording), "--suggest", "10%", "--json"]) == 0
+
+    document = json.loads(capsys.readouterr().out)
+    _, suggested = document["sets"]
+    assert suggested["name"] == "suggested"
+    assert suggested["parameters"] == document["suggestion"]["parameters"]
+    assert suggested["healthy_refused"] <= 0.1 * suggested["healthy"]
+
+
+def test_a_picture_is_written_beside_the_table(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The picture replaces an earlier one, and no other file is left."""
+    picture = recording.with_name("replay.svg")
+    picture.write_text("earlier")
+
+    assert main(["replay", str(recording), "--picture", str(picture)]) == 0
+    assert capsys.readouterr().out.startswith("calls.csv, CSV: 100 calls")
+    assert picture.read_text().startswith("<?xml")
+    assert {path.name for path in recording.parent.iterdir()} == {"calls.csv", "replay.svg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--set", "failure_threshold=0"], "--set 'failure_threshold=0': failure_threshold must"),
+        (["--set", "patience=3"], "--set 'patience=3': there is no 'patience'; there are"),
+        (["--suggest", "many"], "--suggest must be a number of percent from 0 to 100"),
+        (["--suggest", "101"], "--suggest must be a number of percent from 0 to 100"),
+        (["--suggest", "nan"], "--suggest must be a number of percent from 0 to 100"),
+        (["--route", "/a"], "only the calls of an access log have a route"),
+        (["--picture", "replay.png"], "--picture draws SVG; name the file replay.svg"),
+        (["--picture", "nowhere/replay.svg"], "there is no folder nowhere; create it first"),
+    ],
+)
+def test_unusable_options_are_refused(
+    recording: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    """The exit status is 2, and the error names the option and what it must be."""
+    assert main(["replay", str(recording), *arguments]) == 2
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert problem in printed.err
+
+
+def test_a_broken_line_leaves_everything_as_it_was(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is printed or written, however late in the file the line is."""
+    with recording.open("a") as file:
+        file.write("100,0.1\n")
+    picture = recording.with_name("replay.svg")
+    picture.write_text("earlier")
+
+    assert main(["replay", str(recording), "--picture", str(picture), "--suggest", "1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"{recording}, line 102: the line has 2 fields" in printed.err
+    assert picture.read_text() == "earlier"
+    assert len(list(recording.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("nowhere.csv", "cannot be read: No such file"), ("", "is no file"), ("pipe", "is no file")],
+)
+def test_what_is_no_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str
+) -> None:
+    """A missing file, a folder and a pipe, which can be read only once, are errors."""
+    os.mkfifo(tmp_path / "pipe")
+
+    assert main(["replay", str(tmp_path / name)]) == 2
+    assert f"{tmp_path / name} {problem}" in capsys.readouterr().err
+
+
+def test_a_picture_that_can_not_be_written_is_an_error(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table is not printed either, so that the exit status says all."""
+    picture = recording.with_name("replay.svg")
+    picture.mkdir()
+
+    assert main(["replay", str(recording), "--picture", str(picture)]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, "cannot be written" in printed.err) == ("", True)
+    assert {path.name for path in recording.parent.iterdir()} == {"calls.csv", "replay.svg"}
+
+
+def test_without_the_extra_only_the_picture_is_missing(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error says how to install what is missing, before anything is read."""
+    monkeypatch.setattr("example_service.cli.replay.find_spec", lambda _name: None)
+
+    assert main(["replay", str(recording)]) == 0
+    assert main(["replay", str(recording), "--picture", "replay.svg"]) == 2
+    assert "pip install 'example-service[replay]'" in capsys.readouterr().err
+
+
+def test_a_terminal_shows_the_progress(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bar is on standard error, so that the output can be piped."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+
+    assert main(["replay", str(recording), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "Replaying" in printed.err
+    json.loads(printed.out)
+
+
+def test_serving_imports_nothing_of_the_extra() -> None:
+    """The command line without `replay` loads neither matplotlib nor tqdm."""
+    code = (
+        "import sys; import example_service.cli; "
+        "print([name for name in ('matplotlib', 'numpy', 'tqdm') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"

@@ -1,0 +1,203 @@
+"""Recordings in three formats, and what is refused in each."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
+from example_service.replay.lines import LONGEST_LINE, RecordingError
+from example_service.replay.recording import Recording
+
+HEADER = b"time,duration,outcome\n"
+MOMENT = "2026-11-29T08:30:00+00:00"
+MOMENT_SECONDS = 1_795_941_000.0
+
+
+def calls_of(folder: Path, content: bytes, route: str | None = None) -> list[Call]:
+    """The calls that are read from a file of this content."""
+    path = folder / "calls.log"
+    path.write_bytes(content)
+    with path.open("rb") as file:
+        return list(Recording(path, file, route))
+
+
+def request(ended: str, **members: Any) -> str:
+    """One line of the access log."""
+    line = {
+        "timestamp": ended,
+        "level": "info",
+        "logger": "example_service.access",
+        "event": "request",
+        "route": "/items",
+        "status": 200,
+        "duration_seconds": 0.5,
+    }
+    return json.dumps(line | members) + "\n"
+
+
+def test_csv_columns_may_stand_in_any_order(tmp_path: Path) -> None:
+    """Columns are found by their names in the header, and others are ignored."""
+    content = b"outcome,host,time,duration\r\nsuccess,a,1,0.5\r\n\r\nneither,b,1.5,2\r\n"
+
+    assert calls_of(tmp_path, content) == [Call(1.0, 0.5, SUCCESS), Call(1.5, 2.0, NEITHER)]
+
+
+def test_a_byte_order_mark_and_quotes_are_read_over(tmp_path: Path) -> None:
+    """CSV as spreadsheets write it is read as well."""
+    content = b'\xef\xbb\xbf"time","duration","outcome"\n"1","0.5","failure"\n'
+
+    assert calls_of(tmp_path, content) == [Call(1.0, 0.5, FAILURE)]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, SUCCESS),
+        (404, SUCCESS),
+        (429, FAILURE),
+        (499, NEITHER),
+        (500, FAILURE),
+        (503, FAILURE),
+    ],
+)
+def test_a_status_is_an_outcome(tmp_path: Path, status: int, outcome: str) -> None:
+    """A status means the same in CSV and in an access log: 429 and 5xx are failures."""
+    csv = calls_of(tmp_path, HEADER + f"1,0.5,{status}\n".encode())
+    log = calls_of(tmp_path, request(MOMENT, status=status).encode())
+
+    assert [call.outcome for call in (*csv, *log)] == [outcome, outcome]
+
+
+def test_json_lines_have_the_members_of_the_columns(tmp_path: Path) -> None:
+    """Times are numbers or dates, with their zone taken into account."""
+    lines = [
+        {"time": "2026-11-29T09:30:00+01:00", "duration": 0.5, "outcome": "success"},
+        {"time": "2026-11-29T08:30:00.250Z", "duration": 1, "outcome": "failure", "host": "a"},
+    ]
+    content = "\n".join(map(json.dumps, lines)).encode()
+
+    assert calls_of(tmp_path, content) == [
+        Call(MOMENT_SECONDS, 0.5, SUCCESS),
+        Call(MOMENT_SECONDS + 0.25, 1.0, FAILURE),
+    ]
+
+
+def test_requests_of_an_access_log_come_in_the_order_of_their_beginnings(tmp_path: Path) -> None:
+    """A line is written when a request ends, so a slow one that began first comes later."""
+    content = (
+        request("2026-11-29T08:30:01Z", duration_seconds=0.25)
+        + request("2026-11-29T08:30:02Z", logger="example_service", event="shutdown")
+        + request("2026-11-29T08:30:02Z", duration_seconds=2.0)
+    )
+
+    assert calls_of(tmp_path, content.encode()) == [
+        Call(MOMENT_SECONDS, 2.0, SUCCESS),
+        Call(MOMENT_SECONDS + 0.75, 0.25, SUCCESS),
+    ]
+
+
+def test_a_route_chooses_requests(tmp_path: Path) -> None:
+    """Only requests of the route are calls; an unknown route is an error that lists those seen."""
+    content = (request(MOMENT, route="/a") + request(MOMENT, route="/b", status=503)).encode()
+
+    assert [call.outcome for call in calls_of(tmp_path, content, route="/b")] == [FAILURE]
+    with pytest.raises(RecordingError, match="no request of the route '/c'; there are /a, /b"):
+        calls_of(tmp_path, content, route="/c")
+
+
+def test_a_request_that_began_long_before_can_not_be_put_in_order(tmp_path: Path) -> None:
+    """Memory is bounded: what comes too late is an error instead of a wrong order."""
+    content = (
+        request("2026-11-29T08:30:00Z", duration_seconds=0)
+        + request("2026-11-29T08:40:00Z", duration_seconds=0)
+        + request("2026-11-29T08:40:00Z", duration_seconds=3600)
+    )
+
+    with pytest.raises(RecordingError, match=r"line 3: .*choose one route with --route"):
+        calls_of(tmp_path, content.encode())
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", r"calls.log: the file is empty"),
+        (b"\n \n", r"calls.log: there is no call in the file"),
+        (HEADER, r"calls.log: there is no call in the file"),
+        (b"1,2,success\n", r"line 1: the first line names no column 'time'"),
+        (b"time;duration;outcome\n", r"line 1: the first line names no column"),
+        (HEADER + b"1,2\n", r"line 2: the line has 2 fields, but the header has 3"),
+        (HEADER + b"1,2,success,4\n", r"line 2: the line has 4 fields, but the header has 3"),
+        (HEADER + b'1,2,"success\n', r"line 2: the quotation marks are not in pairs"),
+        (HEADER + b"\n1,x,success\n", r"line 3: the duration 'x' is no number of seconds"),
+        (HEADER + b'1,"0,5",success\n', r"line 2: the duration '0,5' .*use a decimal point"),
+        (HEADER + b"1,-1,success\n", r"line 2: the duration '-1' must be 0 seconds or more"),
+        (HEADER + b"1,nan,success\n", r"line 2: the duration 'nan' must be 0 seconds or more"),
+        (HEADER + b"1,inf,success\n", r"line 2: the duration 'inf' must be 0 seconds or more"),
+        (HEADER + b"1,1,ok\n", r"line 2: the outcome 'ok' is unknown; write success, failure"),
+        (HEADER + b"1,1,700\n", r"line 2: the outcome '700' is unknown"),
+        (HEADER + b"inf,1,success\n", r"line 2: the time 'inf' is no number of seconds"),
+        (HEADER + b"nan,1,success\n", r"line 2: the time 'nan' is no number of seconds"),
+        (HEADER + b"soon,1,success\n", r"line 2: the time 'soon' is no date such as"),
+        (HEADER + b"1795941000000,1,success\n", r"line 2: the time .* is in milliseconds"),
+        (HEADER + b"2026-11-29 08:30,1,success\n", r"line 2: .* has no time zone; append Z"),
+        (
+            HEADER + b"1,1,success\n2026-11-29T08:30Z,1,success\n",
+            r"line 3: the time '2026-11-29T08:30Z' is written otherwise than '1' in line 2",
+        ),
+        (
+            HEADER + b"2026-11-29T08:30Z,1,success\n1,1,success\n",
+            r"line 3: the time '1' is written otherwise than '2026-11-29T08:30Z' in line 2",
+        ),
+        (
+            HEADER + b"2,1,success\n2,1,success\n1,1,success\n",
+            r"line 4: the call began before the one above it; sort the lines",
+        ),
+        (HEADER + b"1,1,success\n\xff\xfe\n", r"line 3: this is no UTF-8 text"),
+        (HEADER + b"1,1,succ\0ess\n", r"line 2: this is a binary file"),
+        (b"\x89PNG\r\n\x1a\n\0\0", r"line 1: this is no UTF-8 text"),
+        (gzip.compress(HEADER), r"line 1: the file is compressed; unpack it with gunzip"),
+        ("time,duration,outcome\n".encode("utf-16"), r"line 1: the file is UTF-16"),
+        (HEADER + b"1" * (LONGEST_LINE + 1), r"line 2: the line is longer than"),
+        (b'{"time": 1, "duration": 1}\n', r"line 1: there is no member 'outcome'"),
+        (b'{"time": 1,\n', r"line 1: this is no JSON"),
+        (b'{"time": true, "duration": 1, "outcome": "success"}', r"line 1: the time 'true' must"),
+        (b'{"time": NaN, "duration": 1, "outcome": "success"}', r"line 1: the time 'nan'"),
+        (
+            b'{"time": 1, "duration": 1, "outcome": "success"}\n[1]\n',
+            r"line 2: '\[1\]' is no JSON object",
+        ),
+        (b'{"a":' * 10_000, r"line 1: th(e JSON is nested too deeply|is is no JSON)"),
+        (request(MOMENT, status="200").encode(), r"line 1: the status '200' is no whole number"),
+        (request(MOMENT, duration_seconds=None).encode(), r"line 1: the duration_seconds 'null'"),
+        (request("now").encode(), r"line 1: the time 'now' is no date"),
+        ((request(MOMENT) + "Traceback\n").encode(), r"line 2: this is no JSON"),
+    ],
+)
+def test_what_can_not_be_trusted_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    """The error names the line, what is wrong with it, and how to put it right."""
+    with pytest.raises(RecordingError, match=problem):
+        calls_of(tmp_path, content)
+
+
+def test_a_route_is_for_access_logs_alone(tmp_path: Path) -> None:
+    """Calls of the other formats have no route, so that choosing one is a mistake."""
+    with pytest.raises(RecordingError, match="leave --route out"):
+        calls_of(tmp_path, HEADER + b"1,1,success\n", route="/a")
+
+
+def test_reading_reports_how_far_it_has_got(tmp_path: Path) -> None:
+    """The progress grows and ends within the file."""
+    path = tmp_path / "calls.csv"
+    path.write_bytes(HEADER + b"1,1,success\n" * 10_000)
+    reached: list[int] = []
+    with path.open("rb") as file:
+        assert len(list(Recording(path, file, progress=reached.append))) == 10_000
+
+    assert len(reached) >= 2
+    assert reached == sorted(reached)
+    assert reached[-1] <= path.stat().st_size
