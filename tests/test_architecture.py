@@ -16,7 +16,8 @@ MAY_NAME_A_DOMAIN = {f"{PACKAGE}.main", f"{PACKAGE}.core.settings.composition"}
 ABOVE_THE_DOMAINS = ("cli", "server", "main")
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
-TOP: Final = [*ABOVE_THE_DOMAINS, *DOMAINS, "domain", "api", "migrations", "infra", "core"]
+BELOW_THE_DOMAINS = ("domain", "api", "migrations", "replay", "infra", "core")
+TOP: Final = [*ABOVE_THE_DOMAINS, *DOMAINS, *BELOW_THE_DOMAINS]
 """From the top layer to the bottom one."""
 
 

@@ -57,9 +57,10 @@ class Walk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # The pages call programs of the environment as seen from the project's folder.
+        # The pages name programs and recordings as seen from the project's folder.
         for environment in (".venv", ".venv-run"):
             (folder / environment).symlink_to(sys.prefix)
+        (folder / "docs").symlink_to(ROOT / "docs")
         self._log = folder / "service.log"
         self._service: subprocess.Popen[bytes] | None = None
         self.url = ""
