@@ -11,17 +11,40 @@ from pathlib import Path
 from tests.chaos.report import markdown
 from tests.chaos.run import Plan, run
 
+FAULT_NAMES = ("late-charge", "own-clock", "gateway", "unknown")
+"""The faults that `tests/chaos/faults` can put back."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the storms that are asked for, and print a table of each.
 
     Returns:
-        The exit status: 0 if every payment was charged exactly once, 1 otherwise.
+        The exit status: 0 if every payment was charged exactly once or has failed without a
+        charge, 1 otherwise.
     """
     options = _parser().parse_args(arguments)
     plans = {
-        "postgresql": Plan("postgresql", 2, options.seed, options.kills, options.crashes),
-        "sqlite": Plan("sqlite", 1, options.seed, options.sqlite_kills, 0),
+        "postgresql": Plan(
+            "postgresql",
+            2,
+            options.seed,
+            options.kills,
+            options.crashes,
+            replicas=2,
+            clients=options.clients,
+            start_seconds=options.start_seconds,
+            fault=options.fault,
+        ),
+        "sqlite": Plan(
+            "sqlite",
+            1,
+            options.seed,
+            options.sqlite_kills,
+            0,
+            clients=options.clients,
+            start_seconds=options.start_seconds,
+            fault=options.fault,
+        ),
     }
     failed = False
     for name in options.databases or plans:
@@ -60,6 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="decides what happens in which order")
     parser.add_argument("--kills", type=int, default=200, help="kills with PostgreSQL")
     parser.add_argument("--crashes", type=int, default=20, help="crashes of PostgreSQL")
+    parser.add_argument("--clients", type=int, default=8, help="how many order at once")
+    parser.add_argument(
+        "--start-seconds",
+        type=float,
+        default=10.0,
+        help="how long processes may take to start; more on a busy machine",
+    )
+    parser.add_argument("--fault", choices=FAULT_NAMES, help="a fault to put back, and to find")
     parser.add_argument("--sqlite-kills", type=int, default=50, help="kills with SQLite")
     return parser
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ _SHARE_DECLINED: Final = 0.1
 _SHARE_SENT_TWICE: Final = 0.15
 _SHARE_REPEATED: Final = 0.1
 _SHARE_ALTERED: Final = 0.1
-_DEFINITE: Final = frozenset({201, 202, 402, 409})
+_DEFINITE: Final = frozenset({201, 202, 402, 409, 502})
 _THINKING_SECONDS: Final = (0.1, 0.9)
 _WAITING_SECONDS: Final = (0.1, 0.6)
 _PAGE: Final = 100
@@ -33,20 +34,22 @@ class Clients:
     after they were answered, and some keys are used again for another amount.
 
     Args:
-        url: Where the service is.
+        urls: Where the replicas of the service are; requests go to one after the other.
         seed: Decides what is ordered, though not when it arrives.
         limit_seconds: How long a request may take; clients give up then.
         ledgers: Where orders and answers are written.
     """
 
-    def __init__(self, url: str, seed: int, limit_seconds: float, ledgers: Ledgers) -> None:
+    def __init__(
+        self, urls: Sequence[str], seed: int, limit_seconds: float, ledgers: Ledgers
+    ) -> None:
         self.in_flight = 0
         self._seed = seed
         self._limit_seconds = limit_seconds
         self._ledgers = ledgers
         self._requests = itertools.count(1)
+        self._urls = itertools.cycle(urls)
         self._http = httpx.AsyncClient(
-            base_url=url,
             trust_env=False,
             timeout=limit_seconds,
             limits=httpx.Limits(max_connections=None),
@@ -75,7 +78,7 @@ class Clients:
         payments: list[Payment] = []
         parameters: dict[str, str | int] = {"limit": _PAGE}
         while True:
-            response = await self._http.get(_PATH, params=parameters)
+            response = await self._http.get(next(self._urls) + _PATH, params=parameters)
             page = response.raise_for_status().json()
             payments += PAYMENTS.validate_python(page["items"])
             if page["next_cursor"] is None:
@@ -126,7 +129,7 @@ class Clients:
         try:
             async with asyncio.timeout(self._limit_seconds):
                 response = await self._http.post(
-                    _PATH,
+                    next(self._urls) + _PATH,
                     json={
                         "customer_id": order.customer_id,
                         "amount": order.amount,

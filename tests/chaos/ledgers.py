@@ -96,6 +96,7 @@ class Ledgers:
         answers: To every request of the run, as they came.
         payments: What the service has once everything has settled.
         charges: What the provider has charged by then.
+        delivered: How many charges were still on their way, and arrived after that.
         closing_answers: To one more repetition of each order after that, by key. They come last,
             because a payment that was lost would be ordered anew by them.
         closing_charges: What the provider has charged after them: the same.
@@ -105,5 +106,6 @@ class Ledgers:
     answers: list[Answer] = field(default_factory=list)
     payments: list[Payment] = field(default_factory=list)
     charges: list[Charge] = field(default_factory=list)
+    delivered: int = 0
     closing_answers: dict[str, Answer] = field(default_factory=dict)
     closing_charges: list[Charge] = field(default_factory=list)

@@ -5,7 +5,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from tests.chaos.ledgers import Answer
+from tests.chaos.ledgers import Answer, Payment
 from tests.chaos.run import SERVED_LIMIT_SECONDS, Result
 from tests.chaos.storm import Blow
 from tests.chaos.verdict import FaultKind
@@ -17,6 +17,8 @@ _MOST_OF_A_KIND = 10
 def markdown(result: Result) -> str:
     """The table of one run, and below it whatever is wrong."""
     workers = "one worker" if result.plan.workers == 1 else f"{result.plan.workers} workers"
+    if result.plan.replicas > 1:
+        workers = f"{result.plan.replicas} replicas of {workers}"
     lines = [
         f"### {_NAMES[result.plan.database]}, {workers}",
         "",
@@ -39,9 +41,12 @@ def _figures(result: Result) -> list[tuple[str, object]]:
     seconds = sorted(answer.seconds for answer in ledgers.answers)
     faults = Counter(fault.kind for fault in result.faults)
     missing = faults[FaultKind.MISSING] + faults[FaultKind.UNSETTLED]
-    wrong = len(result.faults) - missing - faults[FaultKind.CHARGED_TWICE] - faults[FaultKind.HUNG]
+    named = (FaultKind.CHARGED_TWICE, FaultKind.FALSE_FAILURE, FaultKind.HUNG)
+    wrong = len(result.faults) - missing - sum(faults[kind] for kind in named)
     return [
         ("seed", result.plan.seed),
+        ("fault that was put back", result.plan.fault or "none"),
+        ("clocks of the replicas", "wrong by up to 2 days" if tally.has_wrong_clocks else "right"),
         ("seconds of storm", f"{tally.seconds:.0f}"),
         ("kills", tally.blows[Blow.KILL_WORKER] + tally.blows[Blow.KILL_SERVICE]),
         ("of one worker", tally.blows[Blow.KILL_WORKER]),
@@ -56,8 +61,9 @@ def _figures(result: Result) -> list[tuple[str, object]]:
         ("orders", len(ledgers.orders)),
         ("requests", len(ledgers.answers)),
         ("answers", _by_status(ledgers.answers)),
-        ("payments at the end", _counts(Counter(one.status for one in ledgers.payments))),
+        ("payments at the end", _counts(Counter(map(_end, ledgers.payments)))),
         ("charges at the provider", sum(one.times_charged for one in ledgers.charges)),
+        ("late charges that arrived after the end", ledgers.delivered),
         ("seconds until nothing was pending any more", f"{tally.calm_seconds:.1f}"),
         (
             f"seconds of a request, 99 % and longest (limit {result.plan.limit_seconds:g})",
@@ -70,9 +76,15 @@ def _figures(result: Result) -> list[tuple[str, object]]:
         ("beyond their limit", faults[FaultKind.HUNG]),
         ("missing", missing),
         ("charged twice", faults[FaultKind.CHARGED_TWICE]),
+        ("failed, but charged", faults[FaultKind.FALSE_FAILURE]),
         ("other faults", wrong),
-        ("verdict", "FAILED" if result.faults else "every payment was charged exactly once"),
+        ("verdict", "FAILED" if result.faults else "every payment was charged once, or never"),
     ]
+
+
+def _end(payment: Payment) -> str:
+    reason = payment.failure_reason
+    return payment.status if reason is None else f"{payment.status} ({reason})"
 
 
 def _share_above_zero(counts: Sequence[int]) -> str:

@@ -11,18 +11,27 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from tests.chaos.clients import Clients
+from tests.chaos.clocks import faketime_library, wrong_clocks
 from tests.chaos.databases import Database, PostgresDatabase, running_database
 from tests.chaos.ledgers import Ledgers
 from tests.chaos.logs import longest_served_seconds, unexpected_lines
 from tests.chaos.sandbox import Sandbox, running_sandbox
-from tests.chaos.service import Service
-from tests.chaos.storm import PROVIDER_TIMEOUT_SECONDS, Blow, Strike, plan
+from tests.chaos.service import ROOT, Service
+from tests.chaos.storm import (
+    GIVE_UP_SECONDS,
+    LATE_SECONDS,
+    PROVIDER_TIMEOUT_SECONDS,
+    Blow,
+    Strike,
+    plan,
+)
 from tests.chaos.verdict import Fault, FaultKind, judge
 
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 SERVED_LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 1.0
 """How long a request may take that a process serves, as its log has it, on a busy machine."""
 
+_FAULTS: Final = Path(__file__).parent / "faults"
 _CALM_SECONDS: Final = 90.0
 
 
@@ -32,12 +41,14 @@ class Plan:
 
     Attributes:
         database: `postgresql` or `sqlite`.
-        workers: Processes that serve.
+        workers: Processes that serve, in each replica.
         seed: Decides the storm, the faults of the provider, and what is ordered.
         kills: How often SIGKILL strikes.
         crashes: How often the database crashes; SQLite cannot.
         clients: How many order at once.
         start_seconds: How long processes may take to start.
+        replicas: Services that share the database.
+        fault: One of `tests.chaos.faults` that is put back, to see that it is found.
     """
 
     database: str
@@ -47,6 +58,8 @@ class Plan:
     crashes: int
     clients: int = 8
     start_seconds: float = 10.0
+    replicas: int = 1
+    fault: str | None = None
 
     @property
     def limit_seconds(self) -> float:
@@ -70,6 +83,7 @@ class Tally:
         longest_served_seconds: Of a request, from when a process took it up; as the logs have it.
         calm_seconds: How long it took after the storm until no payment was pending.
         seconds: How long the storm lasted.
+        has_wrong_clocks: Whether the clocks of the replicas were wrong.
     """
 
     blows: dict[Blow, int] = field(default_factory=lambda: dict.fromkeys(Blow, 0))
@@ -79,6 +93,7 @@ class Tally:
     longest_served_seconds: float = 0.0
     calm_seconds: float = 0.0
     seconds: float = 0.0
+    has_wrong_clocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,7 @@ class Result:
         plan: What was run.
         tally: What happened.
         ledgers: What was written down.
-        faults: What is wrong; empty if every payment was charged exactly once.
+        faults: What is wrong; empty if every payment was charged exactly once, or has failed.
     """
 
     plan: Plan
@@ -111,12 +126,30 @@ async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result
         running_sandbox(plan.seed, folder) as sandbox,
         TemporaryDirectory(prefix="chaos-") as temporary,
     ):
-        service = Service(folder, temporary, _settings(database, sandbox), plan.workers)
-        service.migrate()
+        # With SQLite, the clock of the one machine is that of the database.
+        library = faketime_library() if plan.replicas > 1 else None
+        settings = _settings(database, sandbox)
+        if plan.fault is not None:
+            settings |= {"CHAOS_FAULT": plan.fault, "PYTHONPATH": f"{ROOT}:{_FAULTS}"}
+        services = [
+            Service(
+                folder,
+                temporary,
+                settings,
+                plan.workers,
+                name=str(number),
+                clocks=wrong_clocks(library, f"{plan.seed}/clock/{number}"),
+            )
+            for number in range(1, plan.replicas + 1)
+        ]
+        services[0].migrate()
         try:
-            return await _Run(plan, database, sandbox, service, tell).result(folder)
+            attempt = _Run(plan, database, sandbox, services, tell)
+            attempt.tally.has_wrong_clocks = library is not None
+            return await attempt.result(folder)
         finally:
-            service.end()
+            for service in services:
+                service.end()
 
 
 def _settings(database: Database, sandbox: Sandbox) -> dict[str, str]:
@@ -132,6 +165,7 @@ def _settings(database: Database, sandbox: Sandbox) -> dict[str, str]:
         "PAYMENT_PROVIDER__BASE_URL": sandbox.provider_url,
         "PAYMENT_PROVIDER__TIMEOUT_SECONDS": str(PROVIDER_TIMEOUT_SECONDS),
         "PAYMENTS__CLAIM_SECONDS": "3",
+        "PAYMENTS__GIVE_UP_SECONDS": str(GIVE_UP_SECONDS),
         "PAYMENTS__MAX_RETRY_SECONDS": "2",
         "PAYMENTS__POLL_SECONDS": "0.1",
         "PAYMENTS__RETRY_SECONDS": "0.2",
@@ -147,39 +181,42 @@ class _Run:
         plan: Plan,
         database: Database,
         sandbox: Sandbox,
-        service: Service,
+        services: list[Service],
         tell: Callable[[str], object],
     ) -> None:
         self._plan = plan
         self._database = database
         self._sandbox = sandbox
-        self._service = service
+        self._services = services
         self._tell = tell
         self._chance = random.Random(f"{plan.seed}/victims")
         self._ledgers = Ledgers()
-        self._clients = Clients(service.url, plan.seed, plan.limit_seconds, self._ledgers)
-        self._tally = Tally()
+        urls = [service.url for service in services]
+        self._clients = Clients(urls, plan.seed, plan.limit_seconds, self._ledgers)
+        self.tally = Tally()
         self._faults: list[Fault] = []
         self._crash: asyncio.Task[None] | None = None
 
     async def result(self, folder: Path) -> Result:
-        await self._service.start()
-        manager = asyncio.create_task(self._service.look_after())
+        await asyncio.gather(*(service.start() for service in self._services))
+        managers = [asyncio.create_task(service.look_after()) for service in self._services]
         try:
             async with aclosing(self._clients):
                 await self._pass_over()
                 await self._calm_down()
                 await self._read_ledgers()
         finally:
-            manager.cancel()
-        self._note_end(await self._service.stop())
+            for manager in managers:
+                manager.cancel()
+        for service in self._services:
+            self._note_end(await service.stop())
         self._note_longest(longest_served_seconds(folder))
         faults = [
             *judge(self._ledgers, self._plan.limit_seconds),
             *self._faults,
             *(Fault(FaultKind.LOG, line) for line in unexpected_lines(folder)),
         ]
-        return Result(self._plan, self._tally, self._ledgers, faults)
+        return Result(self._plan, self.tally, self._ledgers, faults)
 
     async def _pass_over(self) -> None:
         """Let the storm pass over the clients, who settle then what they have ordered."""
@@ -192,6 +229,8 @@ class _Run:
     async def _read_ledgers(self) -> None:
         self._ledgers.payments = await self._clients.payments()
         self._ledgers.charges = await self._sandbox.charges()
+        # An hour later: whatever was still on its way to the provider has arrived.
+        self._ledgers.delivered = await self._sandbox.deliver_late_charges()
         await self._clients.repeat_all()
         self._ledgers.closing_charges = await self._sandbox.charges()
 
@@ -205,26 +244,31 @@ class _Run:
             self._tell(f"{number}/{len(strikes)} {strike.blow.name}: {self._progress()}")
         if self._crash is not None:
             await self._crash
+        # These charges arrive when the ledgers have been read.
+        await self._sandbox.turn({"mode": "late", "latency_seconds": 3600})
+        await asyncio.sleep(LATE_SECONDS)
         await self._sandbox.turn({"mode": "healthy"})
-        self._tally.ended_by_itself = self._service.ended_by_itself
-        self._tally.seconds = time.monotonic() - began
+        self.tally.ended_by_itself = sum(one.ended_by_itself for one in self._services)
+        self.tally.seconds = time.monotonic() - began
 
     async def _suffer(self, strike: Strike) -> None:
-        self._tally.blows[strike.blow] += 1
+        self.tally.blows[strike.blow] += 1
+        service = self._chance.choice(self._services)
         if strike.blow in (Blow.KILL_WORKER, Blow.KILL_SERVICE):
-            await self._service.wait_until_it_serves()
+            await service.wait_until_it_serves()
             await self._count_what_is_in_flight()
         match strike.blow:
             case Blow.KILL_WORKER:
-                await self._service.kill_worker(self._chance)
+                await service.kill_worker(self._chance)
             case Blow.KILL_SERVICE:
-                await self._service.kill()
+                await service.kill()
             case Blow.RESTART:
-                self._note_end(await self._service.restart())
+                self._note_end(await service.restart())
             case Blow.CRASH_DATABASE:
                 await self._crash_database(strike.down_seconds)
             case Blow.TURN_PROVIDER:
                 await self._sandbox.turn(strike.mode)
+                await asyncio.sleep(strike.lasts_seconds)
 
     def _note_end(self, status: int) -> None:
         if status != 0:
@@ -233,7 +277,7 @@ class _Run:
             )
 
     def _note_longest(self, seconds: float) -> None:
-        self._tally.longest_served_seconds = seconds
+        self.tally.longest_served_seconds = seconds
         if seconds > SERVED_LIMIT_SECONDS:
             self._faults.append(Fault(FaultKind.HUNG, f"{seconds:.2f} s of a request in the logs"))
 
@@ -247,15 +291,15 @@ class _Run:
     async def _count_what_is_in_flight(self) -> None:
         pending = await self._database.pending()
         if pending is not None:
-            self._tally.pending_at_kills.append(pending)
-        self._tally.in_flight_at_kills.append(self._clients.in_flight)
+            self.tally.pending_at_kills.append(pending)
+        self.tally.in_flight_at_kills.append(self._clients.in_flight)
 
     async def _calm_down(self) -> None:
         """Wait until no payment is pending; if that takes too long, the verdict tells of them."""
         began = time.monotonic()
         while (pending := await self._database.pending()) != 0:
-            self._tally.calm_seconds = time.monotonic() - began
-            if self._tally.calm_seconds > _CALM_SECONDS:
+            self.tally.calm_seconds = time.monotonic() - began
+            if self.tally.calm_seconds > _CALM_SECONDS:
                 return
             self._tell(f"calm: {pending} payments pending")
             await asyncio.sleep(0.2)

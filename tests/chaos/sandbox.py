@@ -33,6 +33,12 @@ class Sandbox:
             answer = await client.put(f"{self.control_url}/sandbox/mode", json=change)
         answer.raise_for_status()
 
+    async def deliver_late_charges(self) -> int:
+        """Let every charge arrive that is still on its way; how many that were."""
+        async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_SECONDS) as client:
+            answer = await client.post(f"{self.control_url}/sandbox/late-charges/deliver")
+        return int(answer.raise_for_status().json()["delivered"])
+
     async def charges(self) -> list[Charge]:
         """Everything that it has charged."""
         async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_SECONDS) as client:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,13 +21,15 @@ _LOOK_SECONDS = 0.05
 
 
 class Service:
-    """`example-service serve`, again and again, each time with logs of its own.
+    """`example-service serve`, again and again, each time with logs and a clock of its own.
 
     Args:
-        folder: Where the logs go, `service-001.log` and on, with `.err` for standard error.
+        folder: Where the logs go, `service-NAME-001.log` and on, with `.err` for standard error.
         temporary: Where killed processes leave their sockets, whose paths have to be short.
         settings: Its variables, but for the port.
         workers: How many processes serve.
+        name: Tells it from other replicas.
+        clocks: Further variables for each start, which skew its clock.
 
     Attributes:
         url: Where it serves, whenever it does.
@@ -35,12 +37,21 @@ class Service:
     """
 
     def __init__(
-        self, folder: Path, temporary: str, settings: Mapping[str, str], workers: int
+        self,
+        folder: Path,
+        temporary: str,
+        settings: Mapping[str, str],
+        workers: int,
+        *,
+        name: str,
+        clocks: Iterator[Mapping[str, str]],
     ) -> None:
         port = lasting_port()
         self.url = f"http://127.0.0.1:{port}"
         self._port = port
         self._folder = folder
+        self._name = name
+        self._clocks = clocks
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
@@ -133,7 +144,7 @@ class Service:
             return subprocess.Popen(
                 [sys.executable, "-m", "example_service", "serve"],
                 cwd=self._folder,
-                env=self._environment,
+                env={**self._environment, **next(self._clocks)},
                 stdout=output,
                 stderr=errors,
                 start_new_session=True,
@@ -158,7 +169,7 @@ class Service:
 
     @property
     def _log(self) -> Path:
-        return self._folder / f"service-{self._starts:03}.log"
+        return self._folder / f"service-{self._name}-{self._starts:03}.log"
 
     def _port_is_free(self) -> bool:
         """Whether nothing is left of the processes that served there."""

@@ -1,6 +1,7 @@
 """What befalls the service: which strikes, in which order and at which distance."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -8,16 +9,24 @@ from typing import Final
 PROVIDER_TIMEOUT_SECONDS: Final = 0.5
 """What the service is told; a slow provider takes longer than that."""
 
+GIVE_UP_SECONDS: Final = 8.0
+"""The age at which the service gives a payment up."""
+
 _PAUSE_SECONDS: Final = (0.1, 1.7)
 _DOWN_SECONDS: Final = (0.1, 1.5)
+_DELAY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 20 * GIVE_UP_SECONDS)
+"""How late a charge arrives: after every limit, most of the time."""
 _LATENCY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 3 * PROVIDER_TIMEOUT_SECONDS)
 _FAILURE_RATE: Final = (0.3, 0.8)
 _SHARE_OF_WHOLE_SERVICE: Final = 0.25
 _KILLS_FOR_A_RESTART: Final = 12
-# Twice, or there would be little left to interrupt.
+# Well several times, or there would be little left to interrupt.
 _MODES: Final = (
-    *("healthy", "healthy", "failing", "slow", "hanging", "refusing", "garbled", "flaky"),
+    *("healthy", "healthy", "healthy", "failing", "slow", "hanging", "refusing", "garbled"),
+    *("flaky", "late", "intercepted"),
 )
+LATE_SECONDS: Final = 1.25 * GIVE_UP_SECONDS
+"""How long charges are late: some payments are given up meanwhile."""
 
 
 class Blow(Enum):
@@ -39,12 +48,14 @@ class Strike:
         pause_seconds: How long after the one before.
         down_seconds: How long the database stays away.
         mode: What the provider is told.
+        lasts_seconds: How long nothing else happens then.
     """
 
     blow: Blow
     pause_seconds: float
     down_seconds: float = 0.0
     mode: dict[str, object] = field(default_factory=dict)
+    lasts_seconds: float = 0.0
 
 
 def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
@@ -58,28 +69,38 @@ def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
     """
     chance = random.Random(f"{seed}/storm")
     blows = [Blow.CRASH_DATABASE] * crashes + [Blow.RESTART] * (kills // _KILLS_FOR_A_RESTART)
-    blows += [Blow.TURN_PROVIDER] * ((kills + crashes) // 2)
+    blows += [Blow.TURN_PROVIDER] * (kills + crashes)
     for _ in range(kills):
         whole = workers == 1 or chance.random() < _SHARE_OF_WHOLE_SERVICE
         blows.append(Blow.KILL_SERVICE if whole else Blow.KILL_WORKER)
     chance.shuffle(blows)
-    return [_strike(blow, chance) for blow in blows]
+    modes = _modes(chance)
+    return [_strike(blow, chance, modes) for blow in blows]
 
 
-def _strike(blow: Blow, chance: random.Random) -> Strike:
+def _modes(chance: random.Random) -> Iterator[str]:
+    """Draw all modes before one comes again."""
+    while True:
+        yield from chance.sample(_MODES, len(_MODES))
+
+
+def _strike(blow: Blow, chance: random.Random, modes: Iterator[str]) -> Strike:
     pause = chance.uniform(*_PAUSE_SECONDS)
     if blow is Blow.CRASH_DATABASE:
         return Strike(blow, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
     if blow is Blow.TURN_PROVIDER:
-        return Strike(blow, pause, mode=_mode(chance))
+        mode = next(modes)
+        lasts_seconds = LATE_SECONDS if mode == "late" else 0.0
+        return Strike(blow, pause, mode=_change(mode, chance), lasts_seconds=lasts_seconds)
     return Strike(blow, pause)
 
 
-def _mode(chance: random.Random) -> dict[str, object]:
-    mode = chance.choice(_MODES)
+def _change(mode: str, chance: random.Random) -> dict[str, object]:
     change: dict[str, object] = {"mode": mode}
     if mode in ("slow", "flaky"):
         change["latency_seconds"] = chance.uniform(*_LATENCY_SECONDS)
+    if mode == "late":
+        change["latency_seconds"] = chance.uniform(*_DELAY_SECONDS)
     if mode == "flaky":
         change["failure_rate"] = chance.uniform(*_FAILURE_RATE)
     return change

@@ -11,7 +11,9 @@ pytestmark = pytest.mark.integration
 
 # Beside other tests on a busy machine, processes take their time to start.
 PLANS = [
-    Plan("postgresql", workers=2, seed=1, kills=6, crashes=2, clients=6, start_seconds=30),
+    Plan(
+        "postgresql", workers=1, seed=1, kills=6, crashes=2, clients=6, start_seconds=30, replicas=2
+    ),
     Plan("sqlite", workers=1, seed=1, kills=5, crashes=0, clients=6, start_seconds=30),
 ]
 

@@ -1,4 +1,4 @@
-"""Compares the ledgers: was every accepted payment charged exactly once?"""
+"""Compares the ledgers: was every accepted payment charged exactly once, or not at all?"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -9,8 +9,14 @@ from typing import Final
 from tests.chaos.ledgers import Answer, Charge, Ledgers, Order, Payment
 
 _PAID: Final = 201
-_ACCEPTED: Final = frozenset({201, 202})
 _DECLINED: Final = 402
+_FAILED: Final = 502
+_ENDS: Final[dict[int | None, tuple[str, str | None]]] = {
+    _PAID: ("succeeded", None),
+    _DECLINED: ("failed", "declined"),
+    _FAILED: ("failed", "expired"),
+}
+"""What a payment is whose client got one of the final answers."""
 _CONFLICT: Final = 409
 _TRY_AGAIN: Final = frozenset({503, 504})
 """No database, an open circuit, too many requests, or the time limit of the request."""
@@ -20,6 +26,7 @@ class FaultKind(StrEnum):
     """What can be wrong."""
 
     MISSING = "accepted, but not charged"
+    FALSE_FAILURE = "failed, but charged"
     CHARGED_TWICE = "charged twice"
     NOT_ORDERED = "charged, but not ordered"
     WRONG_CHARGE = "charged with another amount, currency or customer"
@@ -80,7 +87,7 @@ def _faults_of_requests(ledgers: Ledgers, limit_seconds: float) -> Iterator[Faul
 def _expected(order: Order, answer: Answer) -> frozenset[int]:
     if answer.is_altered:
         return frozenset({_CONFLICT})
-    return frozenset({202, _DECLINED}) if order.is_declined else _ACCEPTED
+    return frozenset({202, _FAILED, _DECLINED if order.is_declined else _PAID})
 
 
 def _faults_of_orders(ledgers: Ledgers) -> Iterator[Fault]:
@@ -93,36 +100,39 @@ def _faults_of_orders(ledgers: Ledgers) -> Iterator[Fault]:
             answers[answer.key].append(answer)
     for order in ledgers.orders.values():
         closing = ledgers.closing_answers.get(order.key)
-        if closing is None or closing.status not in (_PAID, _DECLINED):
+        if closing is None or closing.status not in _ENDS:
             yield Fault(FaultKind.UNSETTLED, f"{order}, at last {closing}")
         told = [*answers[order.key], *([] if closing is None else [closing])]
         ids = {answer.payment_id for answer in told if answer.payment_id is not None}
         if len(ids) > 1:
             yield Fault(FaultKind.TWO_PAYMENTS, f"{order}, {sorted(ids)}")
-        if len({a.status for a in told if a.status in (_PAID, _DECLINED)}) > 1:
+        if len({a.status for a in told if a.status in _ENDS}) > 1:
             yield Fault(FaultKind.TAKEN_BACK, f"{order}, {told}")
         for payment_id in ids:
-            yield from _faults_of_order(order, payment_id, payments)
-        if ids and not order.is_declined and order.customer_id not in charged:
+            yield from _faults_of_order(order, payments.get(payment_id), closing)
+        failed = {one for one in ids if one in payments and payments[one].status == "failed"}
+        if ids - failed and not order.is_declined and order.customer_id not in charged:
             yield Fault(FaultKind.MISSING, f"{order}, {sorted(ids)}")
 
 
 def _faults_of_order(
-    order: Order, payment_id: str, payments: dict[str, Payment]
+    order: Order, payment: Payment | None, closing: Answer | None
 ) -> Iterator[Fault]:
-    payment = payments.get(payment_id)
     asked = (order.customer_id, order.amount, order.currency)
-    status = ("failed", "declined") if order.is_declined else ("succeeded", None)
+    end = _ENDS.get(closing.status) if closing is not None else None
     if payment is None or (
         (payment.customer_id, payment.amount, payment.currency) != asked
-        or (payment.status, payment.failure_reason) != status
+        or (end is not None and (payment.status, payment.failure_reason) != end)
     ):
-        yield Fault(FaultKind.WRONG_PAYMENT, f"{order}, payment {payment_id}: {payment}")
+        yield Fault(FaultKind.WRONG_PAYMENT, f"{order}, {closing}, {payment}")
 
 
 def _faults_of_payments(ledgers: Ledgers) -> Iterator[Fault]:
     known = _payment_ids(ledgers)
+    charged = {charge.idempotency_key for charge in ledgers.closing_charges}
     for payment in ledgers.payments:
+        if payment.status == "failed" and payment.id in charged:
+            yield Fault(FaultKind.FALSE_FAILURE, str(payment))
         if payment.id not in known:
             yield Fault(FaultKind.STRAY_PAYMENT, str(payment))
     for payment_id, count in Counter(payment.id for payment in ledgers.payments).items():

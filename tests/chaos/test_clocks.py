@@ -1,0 +1,70 @@
+"""Wrong clocks are wrong by up to two days, and faults can be put back."""
+
+import os
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.__main__ import FAULT_NAMES
+from tests.chaos.clocks import LONGEST_SKEW_SECONDS, faketime_library, wrong_clocks
+from tests.chaos.service import ROOT
+from tests.real_parts import missing
+
+
+def test_the_same_seed_draws_the_same_clocks() -> None:
+    """Ahead and behind, by minutes and by days."""
+    first, again = (list(islice(wrong_clocks(Path("lib"), "7"), 100)) for _ in range(2))
+    skews = [float(variables["FAKETIME"]) for variables in first]
+
+    assert first == again
+    assert all(abs(skew) <= LONGEST_SKEW_SECONDS for skew in skews)
+    assert min(skews) < -86_400
+    assert max(skews) > 86_400
+
+
+def test_without_the_library_clocks_are_right() -> None:
+    """Nothing is preloaded that is not there."""
+    assert next(wrong_clocks(None, "7")) == {}
+
+
+def test_a_process_believes_its_wrong_clock() -> None:
+    """The time of day is another; the seconds that pass are not."""
+    library = faketime_library()
+    if library is None:
+        missing("libfaketime is not installed")
+    variables = next(wrong_clocks(library, "7"))
+    program = "import time; print(time.time(), time.monotonic())"
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    believed, passed = map(float, output.split())
+
+    assert believed - time.time() == pytest.approx(float(variables["FAKETIME"]), abs=60)
+    assert 0 <= time.monotonic() - passed < 60
+
+
+@pytest.mark.parametrize("fault", FAULT_NAMES)
+def test_each_fault_can_be_put_back(fault: str) -> None:
+    """A process that starts with it says nothing, and has it."""
+    ended = subprocess.run(
+        [sys.executable, "-c", "import sitecustomize; print(sitecustomize.__file__)"],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests/chaos/faults'}",
+            "CHAOS_FAULT": fault,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "tests/chaos/faults" in ended.stdout
