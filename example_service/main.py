@@ -53,7 +53,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the application.
 
     Args:
-        settings: What it is built with; read from the environment if left out.
+        settings: The settings to use; by default they are read from the environment.
 
     Raises:
         SettingsError: If the settings in the environment cannot be used.

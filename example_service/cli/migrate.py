@@ -14,7 +14,7 @@ def migrate(settings: Settings, output: TextIO) -> int:
 
     Args:
         settings: Where the database is.
-        output: Where it is told what was done.
+        output: Where the result is written.
 
     Returns:
         The exit status, 0.

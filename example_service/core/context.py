@@ -4,7 +4,7 @@ The middleware sets it for the time of a request. Log lines and outgoing calls r
 """
 
 from contextvars import ContextVar
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 RequestIdentity: TypeAlias = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
 """The ids of one request, in printable ASCII: its own, the trace header, and both as headers.
@@ -12,6 +12,9 @@ RequestIdentity: TypeAlias = tuple[str, str, tuple[tuple[bytes, bytes], ...]]
 A plain tuple, because one is created for every request. `request_id` and `traceparent` describe the
 first two; the third is added to the headers of the response.
 """
+
+TRACE_ID: Final = slice(3, 35)
+"""Where the id of the trace is in a `traceparent` header."""
 
 identity: ContextVar[RequestIdentity | None] = ContextVar("identity", default=None)
 """The identity of the request being served; None outside a request."""

@@ -1,4 +1,4 @@
-"""Log lines of one shape, whoever writes them.
+"""Log lines of one shape, from every library.
 
 Lines of structlog and of the standard library (the server, the circuit breakers with their
 `extra=` fields, any package) get the same members: `timestamp`, `level`, `logger`, `event`, the
@@ -25,13 +25,12 @@ from structlog.processors import format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from example_service.core.context import request_id, traceparent
+from example_service.core.context import TRACE_ID, request_id, traceparent
 from example_service.core.output import output
 
 if TYPE_CHECKING:
     from example_service.core.settings import Settings
 
-_TRACE_ID = slice(3, 35)
 _TRACEBACK_MARGIN = "    "
 _OWN_LOGGER = "example_service"
 _CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
@@ -133,7 +132,7 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
     if (current_id := request_id()) is not None:
         line["request_id"] = current_id
     if (parent := traceparent()) is not None:
-        line["trace_id"] = parent[_TRACE_ID]
+        line["trace_id"] = parent[TRACE_ID]
     line.update(event_dict)
     return dict(format_exc_info(logger, level, line)) if "exc_info" in line else line
 

@@ -43,8 +43,8 @@ class Readiness:
     Args:
         checks: What must be in order.
         limit_seconds: How long one check may take before that is a fault.
-        kept_seconds: How long an outcome stands before the checks are run again.
-        clock: Where "now" comes from, in seconds.
+        kept_seconds: How long a result is kept before the checks run again.
+        clock: The current time in seconds.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ def _check_currency(code: str) -> str:
 
 
 class PaymentOrder(BaseModel):
-    """What somebody wants to have paid."""
+    """An order to charge a customer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

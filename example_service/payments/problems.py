@@ -39,7 +39,7 @@ PROVIDER_BUSY: Final = define(
         slug="provider-connections-busy",
         status=503,
         title="No free connection to the payment provider",
-        meaning="The payment provider was not asked, for every connection to it was in use.",
+        meaning="The payment provider was not asked, because every connection to it was in use.",
         cause="More calls at once than this service holds connections for.",
         remedy="Repeat the request after the seconds in `Retry-After`.",
     )
@@ -49,7 +49,7 @@ PROVIDER_NOT_CONFIGURED: Final = define(
         slug="provider-not-configured",
         status=503,
         title="No payment provider",
-        meaning="This service has not been told where its payment provider is.",
+        meaning="This service does not know where its payment provider is.",
         cause="`PAYMENT_PROVIDER__BASE_URL` is not set, and no sandbox was started.",
         remedy="Start the service with `example-service serve`, or set the variable.",
     )

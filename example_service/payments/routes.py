@@ -221,7 +221,7 @@ async def read_payment(payment_id: PaymentId, database: OpenDatabase) -> Payment
 
 
 def _refuse_second_key(request: Request) -> None:
-    """Refuse an order with two keys, for nobody can tell which one it was sent with before.
+    """Refuse an order with two keys, because either may be the one it was sent with before.
 
     Raises:
         RequestValidationError: If the header is there more than once, even with one value.

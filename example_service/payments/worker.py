@@ -56,7 +56,7 @@ class PaymentWorker:
     async def running(self) -> AsyncIterator[None]:
         """Work until the end of the block, which waits for the payments in work, with a limit.
 
-        What is cut off then is taken up again by whoever looks after the end of its claim.
+        Payments that are cut off then are due again at the end of their claim.
         """
         working = asyncio.create_task(self._work(), name="payment worker")
         try:
@@ -108,7 +108,7 @@ class PaymentWorker:
                 wait = await self.run_once()
                 known = None
             except (CircuitOpenError, DatabaseUnavailableError) as error:
-                # The database's breaker has told of it.
+                # The breaker of the database has logged it.
                 wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
                 wait = min(wait, _LONGEST_PAUSE_SECONDS)
             except Exception as error:

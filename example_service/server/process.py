@@ -54,7 +54,7 @@ class ListenError(Exception):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the address, so that nobody else can, before anything else is started.
+    """Bind the address before anything else is started, so that no other program takes it.
 
     Args:
         host: Name or address; `::` stands for every address of both kinds.
@@ -189,7 +189,7 @@ class DrainingServer(uvicorn.Server):
                 self._last_resort.cancel()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then tell whoever waits for it."""
+        """Start the application, then call `on_started`."""
         await super().startup(sockets)
         # What lives until the end need not be looked at by each full collection, which stops
         # everything for as long as it takes.

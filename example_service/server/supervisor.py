@@ -88,12 +88,12 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps a number of workers serving until it is told to stop.
+    """Keeps a number of workers serving until a signal to stop.
 
     Args:
         settings: How many workers, and how long they have to stop. The workers read their settings
             from the environment, as this process did.
-        listener: The socket that they share; closed when the workers are told to stop.
+        listener: The socket that they share; closed when the workers have to stop.
         on_started: Called once, when every worker is serving.
     """
 
@@ -310,7 +310,7 @@ def _serve(listener: socket.socket, life: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """Drain as if told to, if the parent is gone without a word: the port must become free."""
+    """Drain when the parent process has died, so that the port becomes free."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

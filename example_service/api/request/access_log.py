@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import get_contextvars
 
+from example_service.core.context import TRACE_ID
 from example_service.core.logging import printable, timestamp, writes_to_console
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _NAME = "example_service.access"
 _EVENT = "request"
-_TRACE_ID = slice(3, 35)
 
 DASHBOARD = "dashboard"
 """In place of an address, for requests that the service sends to itself to show an outage."""
@@ -97,7 +97,7 @@ class AccessLog:
         self._write_finished(
             f'{{"timestamp":"{timestamp()}","level":"info","logger":"{_NAME}",'
             f'"event":"{_EVENT}","request_id":"{request_id}",'
-            f'"trace_id":"{traceparent[_TRACE_ID]}","method":{quoted(method)},'
+            f'"trace_id":"{traceparent[TRACE_ID]}","method":{quoted(method)},'
             f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'
             f'"client":{"null" if client is None else quoted(client)}}}'
         )

@@ -51,7 +51,7 @@ _REFUSALS: Final = problem_responses(catalogue.UNKNOWN_CIRCUIT_BREAKER, catalogu
 _log = structlog.get_logger("example_service.admin")
 
 
-def _printable(reason: str) -> str:
+def _checked(reason: str) -> str:
     # What can be printed grows with each Unicode, and the pattern may know a newer one.
     if error := reason_error("reason", reason):
         raise error
@@ -62,12 +62,12 @@ def _printable(reason: str) -> str:
 _Reason: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=200, pattern=r"^ *[^\p{C}\p{Z}]([^\p{C}\p{Z}]| )*$"),
-    AfterValidator(_printable),
+    AfterValidator(_checked),
 ]
 
 
 class ResetOrder(BaseModel):
-    """What may be said when a breaker is reset."""
+    """The body of a reset; it may be left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -79,7 +79,7 @@ class ResetOrder(BaseModel):
 
 
 class ModeOrder(BaseModel):
-    """What has to be said when a mode is set."""
+    """The body that sets a mode."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -99,7 +99,7 @@ class ModeOrder(BaseModel):
 
 
 class OrderReport(BaseModel):
-    """What was done."""
+    """What was done, in all workers."""
 
     breaker: str
     state: CircuitState | None = Field(description="The state from now on, the worst of all.")
@@ -208,10 +208,10 @@ async def _set_mode(
 async def _carry_out(
     request: Request, workers: AllWorkers, name: str, mode: NamedMode | None, reason: str | None
 ) -> OrderReport:
-    """Have all workers carry out an order, and tell the log.
+    """Set a mode in all workers, or reset them, and log it.
 
     Raises:
-        ProblemError: No worker has such a breaker, or some may not have carried out the order.
+        ProblemError: If no worker has such a breaker, or some workers may not have done it.
     """
     until = None
     if mode is not None and mode.seconds is not None:

@@ -1,6 +1,6 @@
-"""Whether the service lives, wants requests, and reaches what it depends on.
+"""Liveness, readiness, and the state of every circuit breaker.
 
-No answer is to be cached.
+No response may be cached.
 """
 
 import asyncio

@@ -127,7 +127,7 @@ def unknown_variables(
 
     Also found are a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`), a mapping in one
     variable or with single underscores (`CIRCUIT_BREAKERS`), and what is nearly the name of a
-    setting without a group (`ENVIROMENT`). Any other name is somebody else's business.
+    setting without a group (`ENVIROMENT`). Any other name belongs to another program.
 
     Args:
         settings_class: The settings that there are.

@@ -34,7 +34,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Bring the moment to UTC.
 
         Raises:
-            ValueError: If it has no time zone, so that nobody can tell which moment it is.
+            ValueError: If it has no time zone, because it is then ambiguous.
         """
         if value is not None and value.tzinfo is None:
             raise ValueError("a moment needs a time zone")

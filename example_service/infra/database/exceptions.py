@@ -11,5 +11,5 @@ class DatabaseUnavailableError(ExampleServiceError):
 
     The error of the driver or of SQLAlchemy is the `__cause__`.
 
-    Where it is raised at the end of a transaction, nobody can tell whether that was committed.
+    If it is raised at the end of a transaction, it is unknown whether that was committed.
     """
