@@ -18,6 +18,8 @@ expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
+SECONDS_FOR_A_KEY = 0.1
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
@@ -77,6 +79,14 @@ def unlock(page: Page, token: str = TOKEN) -> None:
     page.get_by_role("button", name="Unlock admin").click()
     page.get_by_role("textbox", name="Token").fill(token)
     page.get_by_role("button", name="Unlock", exact=True).click()
+
+
+def processor_seconds(page: Page) -> float:
+    """What the page's main thread has spent on a processor, however busy the machine is."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
 
 def findings(page: Page) -> list[str]:
@@ -220,15 +230,11 @@ def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser) -> None:
-    """Those that are not closed come first; no frame takes long, and nothing shifts by itself."""
+    """Those that are not closed come first; no key takes long, and nothing shifts by itself."""
     page = browser.new_page(base_url=many, viewport={"width": 1440, "height": 900})
     page.add_init_script(
         """
-        window.longest = 0; window.shift = 0;
-        new PerformanceObserver((list) => {
-          const durations = list.getEntries().map(({duration}) => duration);
-          window.longest = Math.max(window.longest, ...durations);
-        }).observe({type: "longtask"});
+        window.shift = 0;
         new PerformanceObserver((list) => {
           for (const one of list.getEntries()) if (!one.hadRecentInput) window.shift += one.value;
         }).observe({type: "layout-shift"});
@@ -240,11 +246,13 @@ def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser
         expect(page.locator(".circuit h3").first).to_have_text("payment")
         expect(page.locator(".rail")).to_contain_text("closed")
         page.wait_for_timeout(1000)
-        page.evaluate("window.longest = 0; window.shift = 0")
+        page.evaluate("window.shift = 0")
 
         page.keyboard.press("/")
+        before = processor_seconds(page)
         page.keyboard.type("service-48", delay=50)
         expect(page.locator(".circuit:visible")).to_have_count(10)
+        assert processor_seconds(page) - before < 10 * SECONDS_FOR_A_KEY
         page.get_by_role("searchbox").fill("")
         page.locator("#filter").get_by_text("Not closed").click(force=True)
         expect(page.locator(".circuit:visible")).to_have_count(5)
@@ -252,7 +260,6 @@ def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser
         page.get_by_role("searchbox").fill("nowhere")
         expect(page.get_by_text("No circuit here has “nowhere” in its name.")).to_be_visible()
 
-        assert page.evaluate("window.longest") < 200
         assert page.evaluate("window.shift") < 0.1
     page.close()
 
