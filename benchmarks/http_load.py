@@ -1,7 +1,7 @@
 """Requests per second through one real uvicorn worker, driven by `wrk`.
 
-Every application has a worker process of its own, all with the same uvicorn options. The workers
-stay up together and are loaded one at a time, a second each, in an order drawn anew for each round.
+Every application has a worker process of its own, all with the same uvicorn options, and the
+service with its own protocol besides, as it is served. The workers stay up together and are loaded one at a time, a second each, in an order drawn anew for each round.
 """
 
 import random
@@ -19,6 +19,8 @@ import uvicorn
 from benchmarks.http_apps import BARE, OURS, PATH, USUAL_STACK, load_applications
 from benchmarks.rounds import Plan, Samples
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
+from example_service.core.settings import Settings
+from example_service.server.process import server_config
 
 # A second is as short as wrk can do, so these rounds are fewer than the others.
 SECONDS_PER_SLICE = 1
@@ -138,6 +140,9 @@ def serve(name: str, listener: int) -> None:
         log_config=None,
         timeout_graceful_shutdown=1,
     )
+    if name == OURS:
+        ours = server_config(Settings(environment="test"))
+        config.http, config.reset_contextvars = ours.http, ours.reset_contextvars
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 
 

@@ -7,8 +7,10 @@ import stat
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TextIO
 
 MOST_WAITING_BYTES: Final = 1_048_576
 """How much text may wait for a reader that is slow; more than that is lost, and counted."""
@@ -36,19 +38,21 @@ class Output:
         self._waiting_bytes = 0
         self._lost = 0
         self._writer: threading.Thread | None = None
+        self._stream: TextIO | None = None
+        self._target: _Target | None = None
 
     def write(self, text: str) -> None:
         """Write a text, if there still is somewhere to write to; never waits, never fails."""
         # The stream is looked up each time, because tests and supervisors replace it.
         try:
             stream = sys.stdout
-            try:
-                descriptor = stream.fileno()
-            except OSError:
-                # One that is kept in memory.
+            if stream is not self._stream:
+                self._stream, self._target = stream, _Target.of(stream)
+            if self._target is None:
                 stream.write(text)
-                return
-            self._write_now_or_later(descriptor, text.encode(errors="backslashreplace"))
+            else:
+                data = text.encode(errors="backslashreplace")
+                self._write_now_or_later(self._target, data)
         except BrokenPipeError:
             # The reader has gone, as with `| head`, and does not come back.
             _discard_output()
@@ -56,9 +60,10 @@ class Output:
             # A full disk, a closed stream or none at all must not fail the request that is logged.
             return
 
-    def _write_now_or_later(self, descriptor: int, data: bytes) -> None:
+    def _write_now_or_later(self, target: "_Target", data: bytes) -> None:
+        descriptor = target.descriptor
         with self._lock:
-            if self._writer is None and _takes(descriptor, len(data)):
+            if self._writer is None and target.takes(len(data)):
                 os.write(descriptor, data)
             elif self._waiting_bytes + len(data) > self._most_waiting_bytes:
                 self._lost += 1
@@ -106,14 +111,36 @@ class Output:
             _discard_output()
 
 
-def _takes(descriptor: int, count: int) -> bool:
-    """Whether so many bytes can be written without waiting."""
-    if sys.platform == "win32" or stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return True
-    if count > _ATOMIC_BYTES:
-        return False
-    _, writable, _ = select.select([], [descriptor], [], 0)
-    return bool(writable)
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What a stream writes to.
+
+    Attributes:
+        descriptor: The file.
+        poll: Whether it can be written to now; None for a file that never makes its writer wait.
+    """
+
+    descriptor: int
+    poll: Callable[[int], object] | None
+
+    @classmethod
+    def of(cls, stream: TextIO) -> "_Target | None":
+        """The target of a stream; None for one that is kept in memory."""
+        try:
+            descriptor = stream.fileno()
+        except OSError:
+            return None
+        mode = os.fstat(descriptor).st_mode
+        may_wait = stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
+        if not may_wait or sys.platform == "win32":
+            return cls(descriptor, None)
+        asking = select.poll()
+        asking.register(descriptor, select.POLLOUT)
+        return cls(descriptor, asking.poll)
+
+    def takes(self, count: int) -> bool:
+        """Whether so many bytes can be written without waiting."""
+        return self.poll is None or (count <= _ATOMIC_BYTES and bool(self.poll(0)))
 
 
 def _discard_output() -> None:
