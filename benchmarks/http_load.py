@@ -1,7 +1,8 @@
 """Requests per second through one real uvicorn worker, driven by `wrk`.
 
 Every application has a worker process of its own, all with the same uvicorn options, and the
-service with its own protocol besides, as it is served. The workers stay up together and are loaded one at a time, a second each, in an order drawn anew for each round.
+service with its own protocol besides, as it is served. The workers stay up together and are loaded
+one at a time, a second each, in an order drawn anew for each round.
 """
 
 import random
