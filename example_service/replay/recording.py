@@ -121,8 +121,9 @@ class Recording:
         names = [name.strip() for name in _fields(header)]
         if missing := [name for name in COLUMNS if name not in names]:
             raise FieldError(
-                f"the first line names no column {' and '.join(map(repr, missing))}; it must be a "
-                f"header such as {','.join(COLUMNS)}, or the file one of JSON Lines"
+                f"the first line names no column {' and '.join(map(repr, missing))}; begin with a "
+                f"header such as {','.join(COLUMNS)}, or give JSON Lines, such as a log with "
+                "LOG__FORMAT=json"
             )
         pick = itemgetter(*map(names.index, COLUMNS))
         for line in lines:

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from example_service.api.request.access_log import AccessLog
+from example_service.core.logging import configure_logging
+from example_service.core.settings import Settings
+from example_service.core.settings.model import LogSettings
 from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
 from example_service.replay.lines import LONGEST_LINE, RecordingError
 from example_service.replay.recording import Recording
@@ -97,6 +101,30 @@ def test_requests_of_an_access_log_come_in_the_order_of_their_beginnings(tmp_pat
         Call(MOMENT_SECONDS, 2.0, SUCCESS),
         Call(MOMENT_SECONDS + 0.75, 0.25, SUCCESS),
     ]
+
+
+def test_what_the_service_logs_can_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines as the service writes them are calls; those for a console are refused with the fix."""
+    for log_format in ("json", "console"):
+        settings = Settings(environment="test", log=LogSettings(format=log_format))
+        configure_logging(settings)
+        AccessLog(settings).write(
+            ("mine", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", ()),
+            method="GET",
+            path="/items/7",
+            route="/items/{item_id}",
+            status=503,
+            duration_seconds=0.25,
+            client="192.0.2.1",
+        )
+    as_json, for_console = capsys.readouterr().out.splitlines()
+
+    [call] = calls_of(tmp_path, as_json.encode(), route="/items/{item_id}")
+    assert (call.duration, call.outcome) == (0.25, FAILURE)
+    with pytest.raises(RecordingError, match="LOG__FORMAT=json"):
+        calls_of(tmp_path, for_console.encode())
 
 
 def test_a_route_chooses_requests(tmp_path: Path) -> None:
