@@ -8,7 +8,9 @@ from math import inf
 from typing import Any, Final, Self
 
 from example_service.infra.resilience import Backoff, CircuitBreaker, FailureRate
-from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine, ShortCuts
+from example_service.infra.resilience.guard import default_probe_timeout
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.phases import NO_SHORT_CUTS
 
 _PLAIN: Final = (
     "failure_threshold",
@@ -130,11 +132,12 @@ def _circuit(
         recovery_timeout,
         success_threshold,
         half_open_max_calls,
-        recovery_timeout if probe_timeout is None else probe_timeout,
+        default_probe_timeout(recovery_timeout) if probe_timeout is None else probe_timeout,
         backoff,
         failure_rate,
         slow_call_duration,
-        ShortCuts(admissions=False, successes=False, failures=False),
+        slow_call_duration is not None,
+        NO_SHORT_CUTS,
     )
 
 

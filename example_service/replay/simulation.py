@@ -10,23 +10,21 @@ succeeded sooner.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from example_service.infra.resilience.rules.circuit_state import (
-    CircuitState,
-    CircuitStateMachine,
-    Open,
-    Overdue,
-    Transition,
-)
+from example_service.infra.resilience.metrics import STATE_VALUES
+from example_service.infra.resilience.rules.phases import Open
+from example_service.infra.resilience.rules.records import Overdue, Transition
+from example_service.infra.resilience.rules.states import CircuitState
 from example_service.replay.calls import FAILURE, SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
 from example_service.replay.timeline import Timeline
 
+if TYPE_CHECKING:
+    from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+
 MOST_OPENINGS: Final = 1_000
 """So many openings of each circuit are kept in detail; further ones are only counted."""
-
-_BADNESS: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 
 @dataclass(slots=True)
@@ -214,7 +212,7 @@ class _Circuit:
             self.outcome.openings.append(self._opening)
 
     def _mark(self, until: float, state: CircuitState) -> None:
-        if badness := _BADNESS[state]:
+        if badness := STATE_VALUES[state]:
             self._timeline.mark(self._band, self._since, until, badness)
 
 

@@ -170,8 +170,10 @@ async def test_job_does_not_spin_while_others_probe(
     """A half-open circuit whose probes are taken announces 0.0 seconds; the job waits a little."""
     waits = record_waits(monkeypatch, clock)
     call = retried(in_a_job, breaker, Dependency(), attempts=5, timeout=None)
-    with half_opened(breaker), breaker, pytest.raises(CircuitOpenError):
-        await call()
+    with half_opened(breaker):
+        breaker.acquire()
+        with pytest.raises(CircuitOpenError):
+            await call()
 
     assert waits == [0.1] * 4
 

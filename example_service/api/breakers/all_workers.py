@@ -28,7 +28,8 @@ from example_service.infra.resilience import (
     NamedMode,
     circuit_breaker_registry,
 )
-from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS, add_up_metrics
+from example_service.infra.resilience.metrics import add_up_metrics
+from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
 from example_service.infra.workers.peers import Peers
 from example_service.infra.workers.standing_modes import StandingModes
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from example_service.api.problems.answers import LONGEST_REASON
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
-from example_service.infra.resilience.rules.circuit_state import Mode
+from example_service.infra.resilience.rules.states import Mode
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time in UTC in the form of ISO 8601."""

@@ -16,7 +16,7 @@ from example_service.infra.resilience import (
     CircuitState,
     circuit_breaker_registry,
 )
-from example_service.infra.resilience.rules.circuit_state import Mode
+from example_service.infra.resilience.rules.states import Mode
 
 STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 """What `circuit_breaker_state` shows; the greater, the worse."""

@@ -1,6 +1,10 @@
-"""Circuit breakers: stop calling what fails, and find out by itself when it works again."""
+"""Circuit breakers: stop calling what fails, and notice when it works again."""
 
-from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+from example_service.infra.resilience.circuit_breaker import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    circuit_breaker_registry,
+)
 from example_service.infra.resilience.events import (
     CallFailed,
     CallRejected,
@@ -13,15 +17,12 @@ from example_service.infra.resilience.events import (
     SuccessListener,
 )
 from example_service.infra.resilience.exceptions import CircuitOpenError
-from example_service.infra.resilience.registry import (
-    CircuitBreakerRegistry,
-    CircuitSnapshot,
-    NamedMode,
-    circuit_breaker_registry,
-)
+from example_service.infra.resilience.guard import Guard
+from example_service.infra.resilience.metrics import CircuitSnapshot
+from example_service.infra.resilience.registry import NamedMode
 from example_service.infra.resilience.rules.backoff import Backoff
-from example_service.infra.resilience.rules.circuit_state import CircuitState, Mode
 from example_service.infra.resilience.rules.failure_rate import FailureRate
+from example_service.infra.resilience.rules.states import CircuitState, Mode
 
 __all__ = [
     "Backoff",
@@ -36,6 +37,7 @@ __all__ = [
     "CircuitState",
     "FailureListener",
     "FailureRate",
+    "Guard",
     "Mode",
     "NamedMode",
     "RejectionListener",

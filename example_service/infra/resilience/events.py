@@ -8,7 +8,7 @@ breaker pays only for the hooks that its listeners have.
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from example_service.infra.resilience.rules.circuit_state import CircuitState
+from example_service.infra.resilience.rules.states import CircuitState
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Exception
 └── CircuitOpenError    a call was refused; the guarded function was not called
 """
 
-from example_service.infra.resilience.rules.circuit_state import CircuitState
+from example_service.infra.resilience.rules.states import CircuitState
 
 # How many facts a breaker puts into `args`.
 _FACTS = 4

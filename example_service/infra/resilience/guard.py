@@ -1,352 +1,513 @@
-"""What a breaker does with each call: asks the rules under the lock, then tells what happened.
+"""Guard anything: ask the rules for a permit, hand it back with the outcome.
 
-`CircuitBreaker` offers this in every form in which Python makes a call. Here are the steps that
-those forms share: take a permit, settle it with the outcome, let time act, and tell the log and
-the listeners once the lock is free.
+    permit = guard.acquire()            # raises CircuitOpenError if the circuit refuses
+    try:
+        answer = client.send(request)
+    except BaseException as error:
+        guard.settle(permit, error)     # a failure, a success or neutral, by the parameters
+        raise
+    guard.succeed(permit)
+
+`CircuitBreaker` builds every form of calling on these two steps, and so do the integrations. The
+guarded call always runs outside the lock. Logs, listeners and the registry are notified after the
+decision, outside the lock, too.
 """
 
 import math
 import time
-from collections.abc import Callable
-from threading import RLock, get_ident
-from typing import Any, cast
+from _thread import RLock
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
+from example_service.infra.resilience import fork
 from example_service.infra.resilience.events import (
     CallFailed,
     CallRejected,
     CallSucceeded,
+    CircuitListener,
     Event,
     StateChanged,
+    StateChangeListener,
 )
-from example_service.infra.resilience.evidence import Evidence
 from example_service.infra.resilience.exceptions import CircuitOpenError
-from example_service.infra.resilience.guarded_block import (
-    NOT_ENTERED,
-    GuardedBlock,
-    prepared_blocks,
-)
 from example_service.infra.resilience.listeners import Listeners
-from example_service.infra.resilience.registry import CircuitBreakerRegistry
-from example_service.infra.resilience.rejection_summary import RejectionSummary
-from example_service.infra.resilience.rules.circuit_state import (
-    ALL_SHORT_CUTS,
-    GIL_ENABLED,
-    NO_SHORT_CUTS,
-    STALE_PERMIT,
-    CircuitState,
-    CircuitStateMachine,
-    Closed,
-    Mode,
-    Open,
-    Overdue,
-    Permit,
-    ShortCuts,
-    TimedCall,
-    Totals,
-    Transition,
+from example_service.infra.resilience.nested_calls import (
+    count_once,
+    enter_probe,
+    is_within_probe,
 )
+from example_service.infra.resilience.outage import Outage
+from example_service.infra.resilience.outcomes import (
+    DEFAULT_JUDGE,
+    ExceptionTypes,
+    Judge,
+    Outcome,
+)
+from example_service.infra.resilience.rules import lockfree
+from example_service.infra.resilience.rules.backoff import Backoff
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.failure_rate import FailureRate
+from example_service.infra.resilience.rules.phases import (
+    STALE,
+    Closed,
+    HalfOpen,
+    Open,
+    Permit,
+    TimedCall,
+    timed_call,
+)
+from example_service.infra.resilience.rules.states import CircuitState, Mode
 from example_service.infra.resilience.state_log import log_rejections, log_state_change
+from example_service.infra.resilience.validation import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_name,
+    check_number,
+)
+
+SHORTEST_PROBE_TIMEOUT = 60.0
+"""Seconds that a probe may take by default, however short `recovery_timeout` is."""
+
+Step: TypeAlias = Callable[..., Any]
 
 # A global is found faster than a member of an enumeration.
 _OPEN = CircuitState.OPEN
 
 
-class BreakerCore:
-    """The part of `CircuitBreaker` that decides and tells; see there."""
+class Guard:
+    """One circuit, and the two steps around each call: take a permit, hand it back.
+
+    Safe to use from any thread and any event loop, in a finalizer and in a signal handler. After
+    `os.fork` the child has the same state, a lock of its own, and no call in flight.
+
+    The parameters are those of `CircuitBreaker`, without `registry`.
+
+    Attributes:
+        machine: The rules, for forms of calling that take the short cuts of `lockfree`.
+        mutex: The lock under which the rules decide.
+        observer: Notified of changes of state before log and listeners: the registry.
+        unclaimed: Permits of blocks that were entered by name; see `guarded_block`.
+    """
 
     __slots__ = (
         "__weakref__",
         "_clock",
-        "_evidence",
-        "_expected_exception",
-        "_forgotten",
+        "_forks",
         "_is_failed_result",
-        "_is_failure",
+        "_judge",
         "_listeners",
-        "_machine",
-        "_mutex",
         "_name",
-        "_registry",
-        "_summary",
-        "_unclaimed",
+        "_outage",
+        "_reentered",
+        "machine",
+        "mutex",
+        "observer",
+        "unclaimed",
     )
 
-    _name: str
-    _clock: Callable[[], float]
-    _mutex: "RLock"
-    _machine: CircuitStateMachine
-    _listeners: Listeners | None
-    _registry: CircuitBreakerRegistry | None
-    _expected_exception: type[Exception] | tuple[type[Exception], ...]
-    _is_failure: Callable[[Exception], bool] | None
-    _is_failed_result: Callable[[Any], bool] | None
-    _evidence: Evidence | None
-    _summary: RejectionSummary | None
-    _unclaimed: list[TimedCall] | None
-    _forgotten: Totals
+    def __init__(  # noqa: PLR0917 - `CircuitBreaker` passes them by position, which is faster.
+        self,
+        name: str,
+        failure_threshold: int = 5,
+        recovery_timeout: float = 60.0,
+        success_threshold: int = 2,
+        half_open_max_calls: int = 3,
+        expected_exception: ExceptionTypes = Exception,
+        is_failure: Callable[[Exception], bool] | None = None,
+        is_success: Callable[[Exception], bool] | None = None,
+        open_for: Callable[[Any], float | None] | None = None,
+        is_failed_result: Callable[[Any], bool] | None = None,
+        slow_call_duration: float | None = None,
+        failure_rate: FailureRate | None = None,
+        backoff: Backoff = Backoff(),  # noqa: B008
+        probe_timeout: float | None = None,
+        listeners: Iterable[CircuitListener] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        check_name("name", name)
+        check_count("failure_threshold", failure_threshold)
+        check_number("recovery_timeout", recovery_timeout)
+        check_count("success_threshold", success_threshold)
+        check_count("half_open_max_calls", half_open_max_calls)
+        check_instance("backoff", backoff, Backoff)
+        check_callable("clock", clock)
+        if probe_timeout is None:
+            probe_timeout = default_probe_timeout(recovery_timeout)
+        else:
+            check_number("probe_timeout", probe_timeout)
+        if slow_call_duration is not None:
+            check_number("slow_call_duration", slow_call_duration)
+        if failure_rate is not None:
+            check_instance("failure_rate", failure_rate, FailureRate)
+        given = (expected_exception, is_failure, is_success, is_failed_result, open_for)
+        judge = DEFAULT_JUDGE if given == DEFAULT_JUDGE else Judge(*given)
+        if judge is not DEFAULT_JUDGE:
+            judge.check()
+        notified = Listeners(listeners) if listeners != () else None
+        is_timed = slow_call_duration is not None or (
+            notified is not None and bool(notified.on_success or notified.on_failure)
+        )
+        self._name = name
+        self._judge = judge
+        self._is_failed_result = is_failed_result
+        self._listeners = notified
+        self._clock = clock
+        self.machine = CircuitStateMachine(
+            failure_threshold,
+            recovery_timeout,
+            success_threshold,
+            half_open_max_calls,
+            probe_timeout,
+            backoff,
+            failure_rate,
+            slow_call_duration,
+            is_timed,
+            judge.short_cuts(failure_rate, notified, is_timed=is_timed),
+        )
+        self.mutex = RLock()  # What `threading.RLock` returns, without a call in between.
+        self._outage: Outage | None = None
+        self.observer: StateChangeListener | None = None
+        self.unclaimed: list[TimedCall] | None = None
+        # Steps that entered while this thread was deciding; None while it is not.
+        self._reentered: list[tuple[Step, tuple[Any, ...]]] | None = None
+        self._forks = fork.generation
 
-    # Deciding.
+    @property
+    def name(self) -> str:
+        """The name given at construction."""
+        return self._name
 
-    def _take_permit(self) -> Permit:
-        """The permit of one call, by the short cut where there is one.
+    # The two steps.
+
+    def acquire(self) -> Permit:
+        """Take the permit of one call. Hand it back exactly once, with one of the methods below.
 
         Raises:
-            CircuitOpenError: The circuit refuses.
+            CircuitOpenError: The circuit refuses the call.
         """
-        return next(self._machine.permits, None) or self._admit()
+        permit = next(self.machine.permits, None)
+        return self._admit() if permit is None else permit
+
+    def enter(self) -> Permit:
+        """Take the permit of a call that ends in the current context, such as a block.
+
+        While it is a probe, further calls through this guard in that context are part of it.
+
+        Raises:
+            CircuitOpenError: The circuit refuses the call.
+        """
+        permit = self.acquire()
+        if permit.__class__ is TimedCall and isinstance(permit.phase, HalfOpen):
+            enter_probe(permit)
+        return permit
+
+    def succeed(self, permit: Permit) -> None:
+        """Hand a permit back: the call succeeded."""
+        machine, now = self.machine, self._clock()
+        if isinstance(permit, Closed):
+            needs_lock = not permit.steady or now >= machine.due
+        else:
+            running = machine.running
+            needs_lock = (
+                not permit.phase.steady
+                or now >= machine.due
+                or (running is not None and running.pop(permit, None) is None)
+            )
+        if needs_lock:
+            self._decide(self._record_success, permit)
+            return
+        next(machine.successes)
+        if (listeners := self._listeners) is not None and listeners.on_success:
+            listeners.notify_success(CallSucceeded(self._name, _seconds_of(permit, now)))
+
+    def fail(
+        self, permit: Permit, error_type: str | None = None, open_for: float | None = None
+    ) -> None:
+        """Hand a permit back: the call failed.
+
+        Args:
+            permit: What `acquire` returned.
+            error_type: Type name of the exception; None if the result was the failure.
+            open_for: Seconds for which the dependency asks to be left alone: the circuit opens at
+                once, for that long. None if it does not ask.
+        """
+        self._decide(self._record_failure, permit, error_type, open_for)
+
+    def release(self, permit: Permit) -> None:
+        """Hand a permit back: the call says nothing about the dependency."""
+        self._decide(self._record_neutral, permit)
+
+    def settle(self, permit: Permit, error: BaseException | None = None) -> None:
+        """Hand a permit back with the exception that ended the call, or None for success.
+
+        The parameters of the breaker decide whether the exception is a failure, a success or
+        neutral. The caller lets it propagate.
+
+        Raises:
+            BaseException: Whatever a predicate raises; the call is then neutral.
+        """
+        if error is None:
+            self.succeed(permit)
+            return
+        outage = self._outage
+        if (
+            outage is None
+            or type(error) is not outage.failing_type
+            or error.__cause__ is not None
+            or permit.__class__ is TimedCall
+        ):
+            self._judge_error(permit, error)
+        elif not count_once(error, self):
+            self.release(permit)
+        elif next(permit.allowance, None):
+            permit.quiet = permit.steady = False  # type: ignore[misc]
+            outage.failed_at = time.time()
+        else:
+            self._decide(self._record_failure, permit, type(error).__name__, None)
+
+    def settle_result(self, permit: Permit, result: object) -> None:
+        """Hand a permit back with the value that the call returned.
+
+        Raises:
+            BaseException: Whatever a predicate raises; the call is then neutral.
+        """
+        is_failed_result = self._is_failed_result
+        if is_failed_result is not None:
+            try:
+                is_failed = is_failed_result(result)
+                seconds = self._judge.seconds_to_open(result) if is_failed else None
+            except BaseException:
+                self.release(permit)
+                raise
+            if is_failed:
+                self.fail(permit, None, seconds)
+                return
+        machine = self.machine
+        if permit.steady and machine.due == math.inf:
+            next(machine.successes)
+        else:
+            self.succeed(permit)
+
+    def look(self) -> CircuitState:
+        """Let the time that has passed act, and return the state."""
+        machine = self.machine
+        if self._forks != fork.generation or (
+            machine.due < math.inf and self._clock() >= machine.due
+        ):
+            self._decide(machine.advance)
+        return machine.phase.state
+
+    # Decisions.
+
+    def _decide(self, step: Step, *arguments: Any, may_wait: bool = True) -> Any:
+        """Take one step of the rules under the lock, then notify."""
+        answer, events, waiting = self._take_step(step, *arguments, may_wait=may_wait)
+        self._finish(events, waiting)
+        return answer
+
+    def _take_step(
+        self, step: Step, *arguments: Any, may_wait: bool = True
+    ) -> tuple[Any, list[Event], list[tuple[Step, tuple[Any, ...]]]]:
+        """Take one step of the rules under the lock.
+
+        A finalizer, a weak reference's callback or a signal handler can enter here while its own
+        thread is deciding. Its step then waits until that decision is complete, or is not taken
+        at all unless it `may_wait`; in both cases the answer is None.
+
+        Returns:
+            The step's answer, and what `_finish` needs.
+        """
+        if self._forks != fork.generation:
+            self._adopt_after_fork()
+        now = self._clock()
+        with self.mutex:
+            if self._reentered is not None:
+                if may_wait:
+                    self._reentered.append((step, arguments))
+                return None, [], []
+            self._reentered = []
+            try:
+                self.machine.advance(now)
+                events = self._take_events(now)
+                answer = step(*arguments, now)
+                if isinstance(answer, CallSucceeded | CallFailed):
+                    events.append(answer)
+                events += self._take_events(now)
+            finally:
+                waiting, self._reentered = self._reentered, None
+        return answer, events, waiting
+
+    def _finish(self, events: list[Event], waiting: list[tuple[Step, tuple[Any, ...]]]) -> None:
+        """Notify, and take the steps that had to wait. Must not be called under a lock."""
+        if events:
+            self._publish(events)
+        for step, arguments in waiting:
+            self._decide(step, *arguments)
 
     def _admit(self) -> Permit:
-        """The permit of one call.
+        """Take a permit that the shared counter does not hand out.
 
         Raises:
-            CircuitOpenError: The circuit refuses.
+            CircuitOpenError: The circuit refuses the call.
         """
         now = self._clock()
-        machine = self._machine
+        machine = self.machine
+        if now < machine.due and (closed := next(machine.admissions, None)) is not None:
+            call = TimedCall()
+            call.phase = closed
+            call.started = now
+            if (running := machine.running) is not None:
+                running[call] = now
+            return call
         phase = machine.phase
-        if (
-            isinstance(phase, Open)
-            and now < phase.until
-            and (summary := self._summary) is not None
-            and now < summary.silent_until
-        ):
-            next(machine.refusals)
-            raise CircuitOpenError(self._name, _OPEN, phase.until - now, self._reason())
-        with self._mutex:
-            permit = machine.try_acquire(now)
-            events = self._take_events(now)
-            state, retry_after = machine.phase.state, machine.retry_after(now)
-            rejections = 0 if permit is not None else self._take_summary(now)
-        self._publish(events)
+        if isinstance(phase, Open):
+            outage = self._outage
+            if now < phase.until and outage is not None and now < outage.silent_until:
+                next(machine.refusals)
+                raise CircuitOpenError(self._name, _OPEN, phase.until - now, self._reason())
+        elif isinstance(phase, HalfOpen) and is_within_probe(phase):
+            return self._admit_uncounted()
+        answer = self._decide(self._try_acquire, may_wait=False)
+        if answer is None:
+            return self._admit_while_deciding(now)
+        permit, state, retry_after, rejections = answer
         if permit is not None:
-            return permit
+            granted: Permit = permit
+            return granted
         if rejections:
             log_rejections(self._name, state, rejections, retry_after)
         if self._listeners is not None:
-            self._listeners.tell(CallRejected(self._name, state, retry_after))
+            self._listeners.notify(CallRejected(self._name, state, retry_after))
         raise CircuitOpenError(self._name, state, retry_after, self._reason())
 
-    def _enter_block(self) -> None:
-        """Admit a block whose permit the shared short cut does not cover.
+    def _admit_uncounted(self) -> Permit:
+        """The permit of a call inside a probe: only the outcome of the probe counts."""
+        permit = timed_call(STALE, self._clock())
+        permit.counted = True
+        self._decide(self.machine.count_admission)
+        return permit
 
-        Raises:
-            CircuitOpenError: The circuit refuses.
-        """
-        shared_leave = self._machine.phase_memo
-        if prepared_blocks:
-            block = prepared_blocks.pop(get_ident(), None)
-            permit = self._take_permit()
-        else:
-            block = None
-            permit = self._admit()
-        if isinstance(permit, Closed):
-            if block is not None:
-                block.enter(self, permit)
+    def _admit_while_deciding(self, now: float) -> Permit:
+        """Answer a call that enters during a decision of its own thread; it is never a probe."""
+        phase = self.machine.phase
+        if isinstance(phase, Closed):
+            self._decide(self.machine.count_admission)
+            return timed_call(phase, now)
+        retry_after = self.machine.retry_after(now)
+        raise CircuitOpenError(self._name, phase.state, retry_after, self._reason())
+
+    def _judge_error(self, permit: Permit, error: BaseException) -> None:
+        if isinstance(permit, TimedCall) and permit.counted:
+            self.release(permit)
             return
-        with self._mutex:
-            if (
-                block is None
-                and shared_leave is not None
-                and shared_leave.__self__.permit is NOT_ENTERED
-            ):
-                block = shared_leave.__self__
-            if block is None or not block.enter(self, permit):
-                self._unclaimed = [*(self._unclaimed or ()), permit]
-
-    def _settle_block(self, block: GuardedBlock | None, exc: BaseException | None) -> None:
-        """Account for a block that ended; without a permit it takes an unclaimed one."""
-        with self._mutex:
-            permit = block.take_permit() if block is not None else None
-            if permit is None and self._unclaimed:
-                permit = self._unclaimed[-1]
-                self._unclaimed = self._unclaimed[:-1] or None
-            if permit is None:
-                phase = self._machine.phase
-                permit = phase if isinstance(phase, Closed) else STALE_PERMIT
-        if exc is None:
-            self._succeed(permit)
+        judge = self._judge
+        try:
+            outcome = judge.outcome(error)
+            is_failure = outcome is Outcome.FAILURE and count_once(error, self)
+            seconds = judge.seconds_to_open(error) if is_failure else None
+        except BaseException:
+            self.release(permit)
+            raise
+        if is_failure:
+            kind = type(error)
+            self.fail(permit, kind.__name__, seconds)
+            if (outage := self._outage) is not None and outage.last_kind == kind.__name__:
+                is_plain = not isinstance(error, BaseExceptionGroup)
+                outage.failing_type = kind if is_plain and not judge.looks_into_exceptions else None
+        elif outcome is Outcome.SUCCESS:
+            self.succeed(permit)
         else:
-            self._settle_error(permit, exc)
+            self.release(permit)
 
-    def _settle_success(self, permit: Permit, result: object) -> None:
-        """Account for a call that returned."""
-        if self._is_failed_result is not None:
-            try:
-                failed = bool(self._is_failed_result(result))
-            except BaseException:
-                self._release(permit)
-                raise
-            if failed:
-                self._fail(permit, None)
-                return
-        self._succeed(permit)
+    # Steps. Each requires the lock.
 
-    def _succeed(self, permit: Permit) -> None:
-        now = self._clock()
-        told = self._listeners
-        with self._mutex:
-            self._machine.advance(now)
-            events = self._take_events(now)
-            if self._machine.record_success(permit, now) and told is not None:
-                events.append(CallSucceeded(self._name, _seconds_of(permit, now)))
-            events += self._take_events(now)
-        self._publish(events)
+    def _try_acquire(self, now: float) -> tuple[Permit | None, CircuitState, float | None, int]:
+        machine = self.machine
+        permit = machine.try_acquire(now)
+        state, retry_after = machine.phase.state, machine.retry_after(now)
+        return permit, state, retry_after, 0 if permit is not None else self._take_summary(now)
 
-    def _settle_error(self, permit: Permit, error: BaseException) -> None:
-        """Account for a call that raised; the caller lets the exception go on."""
-        failed = isinstance(error, self._expected_exception)
-        if failed and next(permit.allowance, None):
-            permit.quiet = False
-            evidence = self._evidence or self._first_evidence()
-            evidence.failed_at = time.time()
-            # Failures mostly repeat themselves, and then there is nothing to remember anew.
-            if evidence.last_kind != (kind := type(error).__name__):
-                evidence.remember(kind)
-            return
-        if failed and self._is_failure is not None:
-            try:
-                failed = bool(self._is_failure(cast("Exception", error)))
-            except BaseException:
-                self._release(permit)
-                raise
-        if failed:
-            self._fail(permit, type(error).__name__)
-        else:
-            self._release(permit)
+    def _record_success(self, permit: Permit, now: float) -> Event | None:
+        if not self.machine.record_success(permit, now) or self._listeners is None:
+            return None
+        return CallSucceeded(self._name, _seconds_of(permit, now))
 
-    def _fail(self, permit: Permit, error_type: str | None) -> None:
-        now = self._clock()
-        told = self._listeners
-        with self._mutex:
-            self._machine.advance(now)
-            events = self._take_events(now)
-            if self._machine.record_failure(permit, now):
-                self._remember(time.time(), error_type or "failed result")
-                if told is not None:
-                    events.append(CallFailed(self._name, error_type, _seconds_of(permit, now)))
-            events += self._take_events(now)
-        self._publish(events)
+    def _record_failure(
+        self, permit: Permit, error_type: str | None, open_for: float | None, now: float
+    ) -> Event | None:
+        if not self.machine.record_failure(permit, now, open_for):
+            return None
+        outage = self._outage or self._first_outage()
+        outage.remember(error_type or "failed result", time.time())
+        if self._listeners is None:
+            return None
+        return CallFailed(self._name, error_type, _seconds_of(permit, now))
 
-    def _release(self, permit: Permit) -> None:
-        now = self._clock()
-        with self._mutex:
-            self._machine.release(permit, now)
-            events = self._take_events(now)
-        self._publish(events)
-
-    def _look(self) -> None:
-        """Let the time that has passed act on the state."""
-        if self._machine.is_timeless():
-            return
-        now = self._clock()
-        with self._mutex:
-            self._machine.advance(now)
-            events = self._take_events(now)
-        self._publish(events)
-
-    # Telling.
+    def _record_neutral(self, permit: Permit, now: float) -> None:
+        self.machine.release(permit, now)
 
     def _take_events(self, now: float) -> list[Event]:
-        """What to publish: calls that have become overdue, and changes of state.
+        """What to publish: calls that have become overdue, and changes of state."""
+        machine = self.machine
+        happenings = machine.take_happenings()
+        if happenings is None:
+            return []
+        outage = self._outage or self._first_outage()
+        events = [outage.event(self._name, one, machine.mode, now) for one in happenings]
+        if machine.phase.state is _OPEN:
+            self._begin_summary(outage, now)
+        return events
 
-        Requires the lock.
-        """
-        happenings = self._machine.take_happenings()
-        return [] if happenings is None else [self._event(one, now) for one in happenings]
+    def _first_outage(self) -> Outage:
+        self._outage = Outage()
+        return self._outage
 
-    def _event(self, happening: Transition | Overdue, now: float) -> Event:
-        """Requires the lock."""
-        if isinstance(happening, Transition):
-            return self._state_changed(happening, now)
-        self._remember(time.time() - (now - happening.deadline), "overdue call")
-        return CallFailed(self._name, None, happening.seconds)
-
-    def _state_changed(self, transition: Transition, now: float) -> StateChanged:
-        """Requires the lock."""
-        reason, wait = transition.cause, transition.wait_seconds
-        if transition.to_state is CircuitState.OPEN:
-            evidence, mode = self._evidence or self._first_evidence(), self._machine.mode
-            if mode is not None and mode.mode is Mode.FORCED_OPEN:
-                evidence.reason = reason
-            else:
-                reason = evidence.open_because(reason)
-            self._begin_summary(now)
-        elif transition.to_state is CircuitState.CLOSED and self._evidence is not None:
-            self._evidence.forget_outage()
-        return StateChanged(
-            breaker_name=self._name,
-            from_state=transition.from_state,
-            to_state=transition.to_state,
-            wait_seconds=None if wait == math.inf else wait,
-            failure_count=transition.failure_count,
-            rejections=transition.rejections,
-            reason=reason,
-        )
-
-    def _first_evidence(self) -> Evidence:
-        self._evidence = Evidence()
-        return self._evidence
-
-    def _remember(self, failed_at: float, error_type: str) -> None:
-        evidence = self._evidence or self._first_evidence()
-        evidence.failed_at = max(failed_at, evidence.failed_at or failed_at)
-        evidence.remember(error_type)
-
-    def _reason(self) -> str | None:
-        """What opened the circuit; None where nothing did."""
-        mode = self._machine.mode
-        if mode is not None and mode.mode is Mode.FORCED_OPEN:
-            return f"forced open by hand: {mode.reason}"
-        return None if self._evidence is None else self._evidence.reason
-
-    def _publish(self, events: list[Event]) -> None:
-        """Tell the log and the listeners, outside the lock."""
-        for event in events:
-            if isinstance(event, StateChanged):
-                if (registry := self._registry) is not None:
-                    registry.keep(event)
-                log_state_change(event)
-            if self._listeners is not None:
-                self._listeners.tell(event)
-
-    def _begin_summary(self, now: float) -> None:
-        """Count refused calls for the next line about them. Requires the lock."""
-        if self._summary is None:
-            self._summary = RejectionSummary()
-        heard = self._listeners is not None and bool(self._listeners.on_rejection)
-        silent = GIL_ENABLED and not heard and self._machine.mode is None
-        self._summary.begin(self._machine.rejections(), now, silent=silent)
+    def _begin_summary(self, outage: Outage, now: float) -> None:
+        notified = self._listeners is not None and bool(self._listeners.on_rejection)
+        silent = lockfree.GIL_ENABLED and not notified and self.machine.mode is None
+        outage.begin_summary(self.machine.rejections(), now, silent=silent)
 
     def _take_summary(self, now: float) -> int:
-        """Refused calls to log now, or 0 while the last line is recent. Requires the lock."""
-        if self._summary is not None and now < self._summary.due:
-            return 0
-        count = self._summary.since_last(self._machine.rejections()) if self._summary else 1
-        self._begin_summary(now)
+        """How many refused calls to log now; 0 while the last line is recent."""
+        outage = self._outage or self._first_outage()
+        count = outage.rejections_to_log(self.machine.rejections(), now)
+        if count:
+            self._begin_summary(outage, now)
         return count
 
+    # Without the lock.
 
-def short_cuts(
-    is_failure: object,
-    is_failed_result: object,
-    slow_call_duration: object,
-    failure_rate: object,
-    told: Listeners | None,
-) -> ShortCuts:
-    """The steps that nothing but a count has to hear of."""
-    if not GIL_ENABLED:
-        return NO_SHORT_CUTS
-    hears_calls = told is not None and bool(told.on_success or told.on_failure)
-    if not (is_failure or is_failed_result or slow_call_duration or failure_rate or hears_calls):
-        return ALL_SHORT_CUTS
-    heard = bool(hears_calls or failure_rate)
-    return ShortCuts(
-        admissions=not (hears_calls or slow_call_duration),
-        successes=not (heard or is_failed_result),
-        failures=not (heard or is_failure),
-    )
+    def _reason(self) -> str | None:
+        """What opened the circuit; None if nothing did."""
+        mode = self.machine.mode
+        if mode is not None and mode.mode is Mode.FORCED_OPEN:
+            return f"forced open by hand: {mode.reason}"
+        return None if self._outage is None else self._outage.reason
+
+    def _publish(self, events: list[Event]) -> None:
+        """Notify the registry, the log and the listeners."""
+        for event in events:
+            if isinstance(event, StateChanged):
+                if (observer := self.observer) is not None:
+                    observer.on_state_change(event)
+                log_state_change(event)
+            if self._listeners is not None:
+                self._listeners.notify(event)
+
+    def _adopt_after_fork(self) -> None:
+        """Leave the parent's lock and calls to the parent process."""
+        self._forks = fork.generation
+        self.mutex = RLock()
+        self._reentered = None
+        self.machine.forget_running_calls()
+
+
+def default_probe_timeout(recovery_timeout: float) -> float:
+    """Seconds that a probe may take by default, so that a slow but healthy call can succeed."""
+    return max(recovery_timeout, SHORTEST_PROBE_TIMEOUT)
 
 
 def _seconds_of(permit: Permit, now: float) -> float:
-    """How long the permit's call has been running; 0.0 where calls are not timed."""
-    return 0.0 if permit.started is None else now - permit.started
+    """How long the permit's call has been running; 0.0 if calls are not timed."""
+    return now - permit.started if isinstance(permit, TimedCall) else 0.0

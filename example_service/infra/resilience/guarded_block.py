@@ -1,90 +1,85 @@
 """`async with breaker` and `with breaker`: how each exit finds its own admission.
 
-Blocks on one breaker nest, overlap in hundreds of tasks and may be left in another task than the
-one that entered, so neither the breaker nor a context variable can hold the permit. The language
-gives the place: a `with` statement looks up the exit method *before* it calls the enter method
-(PEP 343 and PEP 492 spell that order out, and `contextlib.ExitStack` keeps it). `BlockExit` is a
-descriptor that hands out, at that look-up, an exit bound to a `GuardedBlock` of its own, and the
-enter that follows in the same thread puts the permit into it.
+Blocks of one breaker nest, overlap in hundreds of tasks, and may be left in another task than the
+one that entered them. So neither the breaker nor a context variable can keep the permit. But a
+`with` statement looks up the exit method *before* it calls the enter method (PEP 343 and PEP 492
+specify that order, and `contextlib.ExitStack` keeps it). `BlockExit` is a descriptor. At that
+lookup it returns an exit bound to a `GuardedBlock` of its own, and the enter that follows in the
+same thread puts the permit into that block.
 
-While the circuit is closed, the permit is the closed phase itself and the same for everybody: one
-shared block is handed out and nothing is prepared. While it is open no block is entered, and one is
-shared too: the enter that finds the wait to be over puts its probe into that one.
+While the circuit is closed, the permit is the closed period itself, the same for every call. So all
+calls share one block and nothing is prepared. While the circuit is open no block is entered, and
+they share one, too; the enter that finds that the wait is over puts its probe into it.
+
+A lookup may not be followed by an enter (`hasattr`, `inspect.getmembers`). Its block is then freed
+together with the exit that it was bound to, or dropped at the next lookup.
 
 What this cannot pair (enter and exit called by name, or another thread that changes the state
-between look-up and enter) goes through the breaker's unclaimed permits: an enter without a block
-leaves its permit there, and an exit without a permit takes one from there, or else ends a call that
-the closed phase admitted.
+between lookup and enter) goes through `Guard.unclaimed`: an enter without a block leaves its permit
+there, and an exit without a permit takes one from there, or else ends a call of the closed period.
 """
 
-import math
 import weakref
+from collections.abc import Callable, Coroutine, Iterator
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any
 
-from example_service.infra.resilience.rules.circuit_state import (
-    NO_PERMITS,
+from example_service.infra.resilience.guard import Guard
+from example_service.infra.resilience.rules.lockfree import EMPTY
+from example_service.infra.resilience.rules.phases import (
+    STALE,
     Closed,
     Open,
     Permit,
-    TimedCall,
+    timed_call,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-    from typing import Any
-
-    from example_service.infra.resilience.guard import BreakerCore
-
 # Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
-# look-up at once, so a thread never has more than one. One that was not looked up for an enter is
-# forgotten when its exit is called, as by a class that delegates to it, or at the next look-up, as
-# after a mere `hasattr`: the next enter's permit in it would be lost.
-prepared_blocks: "dict[int, GuardedBlock]" = {}
+# lookup at once, so a thread never has more than one.
+prepared_blocks: "dict[int, weakref.ref[GuardedBlock]]" = {}
 
-
-# A permit in its place spares the hot path a question.
-NOT_ENTERED = TimedCall(None, 0.0, math.inf)
+# A permit like any other, so that the exit of every block can look at its attributes.
+NOT_ENTERED = timed_call(STALE, 0.0)
 
 
 class GuardedBlock:
-    """One guarded block, or all those of one closed phase.
+    """One guarded block, or all those of one closed period.
 
     Args:
-        breaker: The breaker that is asked when the block ends; None until it is entered, where
-            the exit was looked up on the class. Held weakly, so that a breaker is freed with its
-            last reference; a block that outlives its breaker has nobody to report to.
+        guard: The guard to hand the permit back to. None until the block is entered, if the exit
+            was looked up on the class. Held weakly, so that a guard is freed with its last
+            reference; a block that outlives its guard has nothing to report to.
         permit: The permit to hand back; `NOT_ENTERED` until the block is entered.
     """
 
-    __slots__ = ("_breaker", "_successes", "permit")
+    __slots__ = ("__weakref__", "_guard", "_successes", "permit")
 
-    def __init__(self, breaker: "BreakerCore | None", permit: Permit) -> None:
-        self._breaker: weakref.ref[BreakerCore] | None = None
+    def __init__(self, guard: Guard | None, permit: Permit) -> None:
+        self._guard: weakref.ref[Guard] | None = None
         self._successes: Iterator[None]
         self.permit = permit
-        if breaker is not None:
-            self._breaker = weakref.ref(breaker)
-            self._successes = breaker._machine.successes
+        if guard is not None:
+            self._guard = weakref.ref(guard)
+            self._successes = guard.machine.successes
 
-    def enter(self, breaker: "BreakerCore", permit: Permit) -> bool:
+    def enter(self, guard: Guard, permit: Permit) -> bool:
         """Take the permit of the enter that belongs to this block's exit.
 
         Returns:
-            False where the block was prepared for another breaker.
+            False if the block was prepared for another guard.
         """
-        if self._breaker is None:
-            self._breaker = weakref.ref(breaker)
-        elif self._breaker() is not breaker:
+        if self._guard is None:
+            self._guard = weakref.ref(guard)
+        elif self._guard() is not guard:
             return False
         self.permit = permit
         return True
 
     def take_permit(self) -> Permit | None:
-        """The permit to settle, once: only that of a closed phase is for many blocks.
+        """The permit to hand back, once: only that of a closed period serves many blocks.
 
-        Requires the breaker's lock.
+        Requires the guard's lock.
         """
         permit = self.permit
         if not isinstance(permit, Closed):
@@ -114,41 +109,36 @@ class GuardedBlock:
 
     async def leave_unbound(
         self,
-        breaker: "BreakerCore",
+        guard: Guard,
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` as looked up on the class, for `contextlib.AsyncExitStack`."""
-        self._settle_for(breaker, exc)
+        self._settle_for(guard, exc)
 
     def leave_unbound_sync(
         self,
-        breaker: "BreakerCore",
+        guard: Guard,
         exc_type: type[BaseException] | None,  # noqa: ARG002
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__exit__` as looked up on the class, for `contextlib.ExitStack`."""
-        self._settle_for(breaker, exc)
+        self._settle_for(guard, exc)
 
     def _settle(self, exc: BaseException | None) -> None:
         if prepared_blocks:
             _forget(self)
-        breaker = self._breaker() if self._breaker is not None else None
-        if breaker is None:
-            return
-        permit = self.permit
-        if exc is not None and isinstance(permit, Closed):
-            breaker._settle_error(permit, exc)
-        else:
-            breaker._settle_block(self, exc)
+        guard = self._guard() if self._guard is not None else None
+        if guard is not None:
+            _settle_block(guard, self, exc)
 
-    def _settle_for(self, breaker: "BreakerCore", exc: BaseException | None) -> None:
+    def _settle_for(self, guard: Guard, exc: BaseException | None) -> None:
         if prepared_blocks:
             _forget(self)
-        entered_here = self._breaker is not None and self._breaker() is breaker
-        breaker._settle_block(self if entered_here else None, exc)
+        entered_here = self._guard is not None and self._guard() is guard
+        _settle_block(guard, self if entered_here else None, exc)
 
 
 class BlockExit:
@@ -156,13 +146,16 @@ class BlockExit:
 
     __slots__ = ()
 
-    def __get__(
-        self, breaker: "BreakerCore | None", owner: type
-    ) -> "Callable[..., Coroutine[Any, Any, None]]":
+    def __get__(self, guard: Guard | None, owner: type) -> Callable[..., Coroutine[Any, Any, None]]:
         """The exit of the block that is about to be entered."""
-        if breaker is not None:
-            return breaker._machine.phase_memo or _block_to_enter(breaker).leave
-        return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound
+        if guard is None:
+            return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound
+        if prepared_blocks:
+            prepared_blocks.pop(get_ident(), None)
+        leave: Callable[..., Coroutine[Any, Any, None]] = (
+            guard.machine.phase_memo or _block_to_enter(guard).leave
+        )
+        return leave
 
 
 class BlockExitSync:
@@ -170,37 +163,76 @@ class BlockExitSync:
 
     __slots__ = ()
 
-    def __get__(self, breaker: "BreakerCore | None", owner: type) -> "Callable[..., None]":
+    def __get__(self, guard: Guard | None, owner: type) -> Callable[..., None]:
         """The exit of the block that is about to be entered."""
-        if breaker is None:
+        if guard is None:
             return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound_sync
-        leave = breaker._machine.phase_memo
-        block = _block_to_enter(breaker) if leave is None else leave.__self__
+        if prepared_blocks:
+            prepared_blocks.pop(get_ident(), None)
+        leave = guard.machine.phase_memo
+        block: GuardedBlock = _block_to_enter(guard) if leave is None else leave.__self__
         return block.leave_sync
 
 
-def _block_to_enter(breaker: "BreakerCore") -> GuardedBlock:
-    """The block of the phase where it is shared, else one prepared for this thread's enter."""
-    machine = breaker._machine
-    with breaker._mutex:
+def enter_block(guard: Guard) -> None:
+    """Admit a block whose permit the shared short cut does not cover.
+
+    Raises:
+        CircuitOpenError: The circuit refuses; the block does not run.
+    """
+    shared_leave = guard.machine.phase_memo
+    prepared = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
+    block = None if prepared is None else prepared()
+    permit = guard.enter()
+    if isinstance(permit, Closed):
+        if block is not None:
+            block.enter(guard, permit)
+        return
+    with guard.mutex:
+        if block is None and shared_leave is not None:
+            shared: GuardedBlock = shared_leave.__self__
+            block = shared if shared.permit is NOT_ENTERED else None
+        if block is None or not block.enter(guard, permit):
+            guard.unclaimed = [*(guard.unclaimed or ()), permit]
+
+
+def _settle_block(guard: Guard, block: GuardedBlock | None, exc: BaseException | None) -> None:
+    """Hand back the permit of a block that ended; without one, an unclaimed permit."""
+    permit = block.permit if block is not None else None
+    if not isinstance(permit, Closed):
+        with guard.mutex:
+            permit = block.take_permit() if block is not None else None
+            if permit is None and guard.unclaimed:
+                permit = guard.unclaimed[-1]
+                guard.unclaimed = guard.unclaimed[:-1] or None
+            if permit is None:
+                phase = guard.machine.phase
+                permit = phase if isinstance(phase, Closed) else STALE
+    guard.settle(permit, exc)
+
+
+def _block_to_enter(guard: Guard) -> GuardedBlock:
+    """The block of the period if its calls share one, else one for this thread's next enter."""
+    machine = guard.machine
+    with guard.mutex:
         phase = machine.phase
-        hands_out = isinstance(phase, Closed) and machine.permits is not NO_PERMITS
+        is_shared = isinstance(phase, Closed) and machine.permits is not EMPTY
         refuses_all = isinstance(phase, Open) and machine.mode is None
-        if hands_out or refuses_all:
-            block = GuardedBlock(breaker, phase if isinstance(phase, Closed) else NOT_ENTERED)
+        if is_shared or refuses_all:
+            block = GuardedBlock(guard, phase if isinstance(phase, Closed) else NOT_ENTERED)
             machine.phase_memo = block.leave
-            prepared_blocks.pop(get_ident(), None)
             return block
-    return _prepared(GuardedBlock(breaker, NOT_ENTERED))
+    return _prepared(GuardedBlock(guard, NOT_ENTERED))
 
 
 def _prepared(block: GuardedBlock) -> GuardedBlock:
-    prepared_blocks[get_ident()] = block
+    prepared_blocks[get_ident()] = weakref.ref(block)
     return block
 
 
 def _forget(block: GuardedBlock) -> None:
     """Keep a block whose exit was called from being entered afterwards."""
     thread = get_ident()
-    if prepared_blocks.get(thread) is block:
+    prepared = prepared_blocks.get(thread)
+    if prepared is not None and prepared() is block:
         del prepared_blocks[thread]

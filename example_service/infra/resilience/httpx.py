@@ -1,57 +1,78 @@
-"""A transport for httpx that stops calling an origin which fails.
+"""A transport for httpx and httpx2 that stops calling an origin which fails.
 
-    httpx.TransportError    CircuitOpenError
-              └──────┬──────────────┘
-          CircuitOpenTransportError    a request was refused; nothing was sent
+    TransportError    CircuitOpenError
+           └──────┬──────────┘
+      CircuitOpenTransportError    a request was refused; nothing was sent
 
 The outcome of an exchange is known
 
-- when the wrapped transport raises: a failure, unless the fault is our own,
+- when the wrapped transport raises: a failure, unless the fault is on this side,
 - with the headers of a response whose status says that the origin is failing: a failure, whatever
   becomes of its body,
-- else when its body ends: read to its end it is a success, cut short it is a failure, and closed
-  early by its reader it is neither.
+- else when its body ends: read to its end, or closed early by its reader, it is a success; cut
+  short it is a failure.
 
-Until then the exchange holds its permit.
+Until then the exchange keeps its permit. Everything here works with whichever of the two libraries
+is installed, and with both.
 """
 
-import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
-from threading import Lock
+from importlib import import_module
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-import httpx
-
+from example_service.infra.resilience.breaker_set import BreakerSet
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.exceptions import CircuitOpenError
-from example_service.infra.resilience.retry_after import (
-    AnnouncedWait,
-    announced_seconds,
-    announcing,
-)
-from example_service.infra.resilience.rules.circuit_state import Closed, Open, Permit
-from example_service.infra.resilience.validation import callable_error, count_error, number_error
+from example_service.infra.resilience.retry_after import announced_seconds
+from example_service.infra.resilience.rules.phases import Permit
+from example_service.infra.resilience.validation import check_callable, check_instance, check_number
 
-logger = logging.getLogger("example_service.infra.resilience")
+if TYPE_CHECKING:
+    import httpx
 
-# No host name is longer than 253 characters, and what is no host name needs no name of its own.
+    class _Transport(httpx.BaseTransport, httpx.AsyncBaseTransport): ...
+
+    _SyncStream = httpx.SyncByteStream
+    _AsyncStream = httpx.AsyncByteStream
+    _TransportError = httpx.TransportError
+    _TRANSPORT_ERRORS: tuple[type[Exception], ...]
+    _OWN_FAULTS: tuple[type[Exception], ...]
+else:
+    # Both libraries test for their own classes, so ours derive from those of each.
+    # Once each, because `httpx2.alias_httpx` makes them one.
+    _LIBRARIES = list(
+        dict.fromkeys(import_module(name) for name in ("httpx", "httpx2") if find_spec(name))
+    )
+    if not _LIBRARIES:
+        raise ModuleNotFoundError("the circuit breaker's transport needs httpx or httpx2")
+
+    def _both(name: str, *classes: str) -> type:
+        bases = tuple(getattr(library, one) for library in _LIBRARIES for one in classes)
+        return bases[0] if len(bases) == 1 else type(name, bases, {})
+
+    _Transport = _both("_Transport", "BaseTransport", "AsyncBaseTransport")
+    _SyncStream = _both("_SyncStream", "SyncByteStream")
+    _AsyncStream = _both("_AsyncStream", "AsyncByteStream")
+    _TransportError = _both("_TransportError", "TransportError")
+    _TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
+    # Faults of this side: a wrong request, or a connection pool that is used up.
+    _OWN_FAULTS = tuple(
+        getattr(library, name)
+        for library in _LIBRARIES
+        for name in ("LocalProtocolError", "PoolTimeout", "UnsupportedProtocol")
+    )
+
+# No host name is longer than 253 characters, and anything longer needs no breaker of its own.
 _ORIGIN_LENGTH: Final = 300
 
-_OWN_FAULTS: Final = (
-    httpx.LocalProtocolError,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    CircuitOpenError,
-)
 
+class CircuitOpenTransportError(_TransportError, CircuitOpenError):
+    """A circuit breaker refused a request; nothing of it was sent.
 
-class CircuitOpenTransportError(httpx.TransportError, CircuitOpenError):
-    """A circuit breaker refused a request, of which nothing was sent.
-
-    Attributes are those of `CircuitOpenError`, and `request` as on any error of httpx.
+    It has the attributes of `CircuitOpenError`, and `request` as every error of httpx.
 
     Args:
         facts: What `CircuitOpenError` takes: a message alone, or breaker name, state, seconds to
@@ -59,12 +80,12 @@ class CircuitOpenTransportError(httpx.TransportError, CircuitOpenError):
         request: The request that was refused.
     """
 
-    def __init__(self, *facts: Any, request: httpx.Request | None = None) -> None:
+    def __init__(self, *facts: Any, request: "httpx.Request | None" = None) -> None:
         super().__init__("", request=request)
         self.args = facts
 
 
-def origin_of(request: httpx.Request) -> str:
+def origin_of(request: "httpx.Request") -> str:
     """The origin that a request goes to, such as `https://api.example.com:8443`.
 
     Scheme and host are in lower case, an international host name is in its ASCII form, and the
@@ -75,15 +96,18 @@ def origin_of(request: httpx.Request) -> str:
 
 
 def is_upstream_failure(error: Exception) -> bool:
-    """Whether an error of a transport speaks against the other side.
+    """Whether an error means that the other side failed; for use as `is_failure`.
 
-    A request that is wrong in itself, a connection pool of ours that is used up, and the refusal
-    of another breaker do not.
+    A wrong request, a connection pool that is used up, and the refusal of another breaker do not
+    mean that. In an exception group, one error that does is enough.
     """
-    return isinstance(error, httpx.TransportError) and not isinstance(error, _OWN_FAULTS)
+    if isinstance(error, ExceptionGroup):
+        return any(is_upstream_failure(one) for one in error.exceptions)
+    own_faults = (*_OWN_FAULTS, CircuitOpenError)
+    return isinstance(error, _TRANSPORT_ERRORS) and not isinstance(error, own_faults)
 
 
-def is_failed_response(response: httpx.Response) -> bool:
+def is_failed_response(response: "httpx.Response") -> bool:
     """Whether a response means that the origin cannot serve: status 429, or 500 and above."""
     return (
         response.status_code == HTTPStatus.TOO_MANY_REQUESTS
@@ -91,66 +115,74 @@ def is_failed_response(response: httpx.Response) -> bool:
     )
 
 
-class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
+class CircuitBreakerTransport(_Transport):
     """Sends requests through another transport, under a circuit breaker for each origin.
 
-    Like `httpx.MockTransport` it serves both kinds of client: it can be used wherever the wrapped
-    transport can. It belongs outside of other transports that wrap one, so that a refused request
-    reaches none of them. Safe to use from any thread.
+    Like `httpx.MockTransport` it serves both kinds of client, of httpx and of httpx2: it can be
+    used wherever the wrapped transport can. Put it outside other transports that wrap one, so that
+    a refused request reaches none of them. Safe to use from any thread.
 
     Args:
         transport: What sends the requests. It is closed with this one.
-        key: Names the breaker that guards a request; requests of equal names share one. The
-            names appear in logs and metrics: they are to be few, short and free of secrets.
-        max_breakers: How many breakers are kept at most. A further name takes the place of the
-            breaker that was not used for the longest time among those that are closed and idle,
-            or else among those that are idle and whose open wait is over.
-        max_retry_after_seconds: Seconds up to which the `Retry-After` of a failed response that
-            opens a circuit becomes its open wait; a longer one counts as that long. None leaves
-            the header alone.
-        parameters: Parameters of every `CircuitBreaker` made here. By default its
-            `expected_exception` is `httpx.TransportError`, its `is_failure` is
-            `is_upstream_failure` and its `is_failed_result`, which sees status and headers of a
-            response before its body is read, `is_failed_response`.
+        key: Names the breaker that guards a request; requests of equal names share one. The names
+            appear in logs and metrics, so they should be few, short and free of secrets.
+        breakers: Breakers to share with another transport; None for a set of its own, which
+            `transport_breakers` creates from `max_breakers` and `parameters`.
+        max_breakers: How many breakers are kept at most; see `BreakerSet`.
+        max_retry_after_seconds: A failed response with a `Retry-After` opens the circuit at once,
+            for the seconds that it announces and at most this many. None ignores the header.
+        parameters: Parameters of every `CircuitBreaker` created here. By default its
+            `expected_exception` is the library's `TransportError`, its `is_failure` is
+            `is_upstream_failure`, and its `is_failed_result`, which sees the status and headers of
+            a response before its body is read, is `is_failed_response`.
 
     Raises:
         TypeError: A value is of the wrong type, or there is no such parameter.
         ValueError: A value is out of range.
+
+    Example:
+        ```python
+        import httpx
+
+        from example_service.infra.resilience.httpx import CircuitBreakerTransport
+
+        transport = CircuitBreakerTransport(
+            httpx.AsyncHTTPTransport(retries=1), failure_threshold=3, max_retry_after_seconds=120.0
+        )
+        client = httpx.AsyncClient(transport=transport)
+        ```
     """
 
     def __init__(
         self,
-        transport: httpx.BaseTransport | httpx.AsyncBaseTransport,
+        transport: "httpx.BaseTransport | httpx.AsyncBaseTransport",
         *,
-        key: Callable[[httpx.Request], str] = origin_of,
+        key: Callable[["httpx.Request"], str] = origin_of,
+        breakers: BreakerSet | None = None,
         max_breakers: int = 256,
         max_retry_after_seconds: float | None = None,
         **parameters: Any,
     ) -> None:
-        if not isinstance(transport, (httpx.BaseTransport, httpx.AsyncBaseTransport)):
+        if not isinstance(transport, _Transport.__mro__[1:-1]):
             raise TypeError(f"transport must be a transport of httpx, not {transport!r}")
-        if error := (
-            callable_error("key", key)
-            or count_error("max_breakers", max_breakers)
-            or (
-                max_retry_after_seconds is not None
-                and number_error("max_retry_after_seconds", max_retry_after_seconds)
-            )
-        ):
-            raise error
+        check_callable("key", key)
+        if breakers is not None:
+            check_instance("breakers", breakers, BreakerSet)
+            if parameters:
+                given = ", ".join(parameters)
+                raise TypeError(f"breakers has parameters already; give it {given} instead")
+        if max_retry_after_seconds is not None:
+            check_number("max_retry_after_seconds", max_retry_after_seconds)
         self._transport: Any = transport
         self._key = key
         self._max_retry_after_seconds = max_retry_after_seconds
-        self._breakers = _Breakers(
-            max_breakers,
-            _parameters(parameters, is_told_to_wait=max_retry_after_seconds is not None),
-        )
+        self._breakers = breakers or transport_breakers(max_breakers=max_breakers, **parameters)
 
-    def breaker_for(self, request: httpx.Request) -> CircuitBreaker:
-        """The breaker that guards such a request, made if need be."""
+    def breaker_for(self, request: "httpx.Request") -> CircuitBreaker:
+        """The breaker that guards such a request, created if there is none."""
         return self._breakers.named(self._key(request))
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def handle_request(self, request: "httpx.Request") -> "httpx.Response":
         """Send a request and return its response, whose body is still to be read.
 
         Raises:
@@ -160,7 +192,7 @@ class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         try:
             response: httpx.Response = self._transport.handle_request(request)
         except BaseException as error:
-            exchange.settle_error(error)
+            exchange.settle(error)
             raise
         try:
             exchange.judge(response)
@@ -171,7 +203,7 @@ class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             response.stream = _Body(response.stream, exchange)
         return response
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
         """Send a request and return its response, whose body is still to be read.
 
         Raises:
@@ -181,7 +213,7 @@ class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         try:
             response: httpx.Response = await self._transport.handle_async_request(request)
         except BaseException as error:
-            exchange.settle_error(error)
+            exchange.settle(error)
             raise
         try:
             exchange.judge(response)
@@ -192,10 +224,10 @@ class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
             response.stream = _AsyncBody(response.stream, exchange)
         return response
 
-    def _begin(self, request: httpx.Request) -> "_Exchange":
+    def _begin(self, request: "httpx.Request") -> "_Exchange":
         breaker = self.breaker_for(request)
         try:
-            permit = breaker._take_permit()
+            permit = breaker.acquire()
         except CircuitOpenError as refusal:
             raise CircuitOpenTransportError(*refusal.args, request=request) from None
         return _Exchange(breaker, permit, request, self._max_retry_after_seconds)
@@ -233,82 +265,13 @@ class CircuitBreakerTransport(httpx.BaseTransport, httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-class _Breakers:
-    """The breakers of one transport, by name, the least recently used first.
-
-    Args:
-        limit: How many are kept at most.
-        parameters: What each is made with.
-    """
-
-    def __init__(self, limit: int, parameters: dict[str, Any]) -> None:
-        self._limit = limit
-        self._parameters = parameters
-        self._lock = Lock()
-        self._by_name: OrderedDict[str, CircuitBreaker] = OrderedDict()
-        self._was_full = False
-
-    def named(self, name: str) -> CircuitBreaker:
-        """The breaker of a name, made if need be.
-
-        Where every place is taken by a breaker that must stay, it is one for this call alone,
-        which lets it pass.
-        """
-        with self._lock:
-            breaker = self._by_name.get(name)
-            if breaker is not None:
-                self._by_name.move_to_end(name)
-                return breaker
-            if len(self._by_name) < self._limit or self._make_room():
-                breaker = CircuitBreaker(name, **self._parameters)
-                self._by_name[name] = breaker
-                return breaker
-            is_news, self._was_full = not self._was_full, True
-        if is_news:
-            logger.warning(
-                "None of the %d circuit breakers of a transport is closed and idle, so that '%s' is"
-                " not guarded; it is logged only once",
-                self._limit,
-                name,
-                extra={"breaker": name},
-            )
-        return CircuitBreaker(name, **{**self._parameters, "registry": None})
-
-    def _make_room(self) -> bool:
-        """Let go of a breaker that can be spared, if there is one. Requires the lock.
-
-        Nothing else holds it as a rule, so that the registry and the metrics lose it too. A
-        request that has just looked it up and not yet been admitted counts on it all the same, and
-        is the last to do so.
-        """
-        for is_spare in (_is_closed, _is_past_its_wait):
-            for name, breaker in self._by_name.items():
-                machine = breaker._machine
-                if machine.mode is None and is_spare(breaker) and not breaker.in_flight:
-                    del self._by_name[name]
-                    return True
-        return False
-
-
-# Neither lets the time act on the state, for that would tell listeners while the lock is held.
-
-
-def _is_closed(breaker: CircuitBreaker) -> bool:
-    return isinstance(breaker._machine.phase, Closed)
-
-
-def _is_past_its_wait(breaker: CircuitBreaker) -> bool:
-    phase = breaker._machine.phase
-    return not isinstance(phase, Open) or breaker._clock() >= phase.until
-
-
 class _Exchange:
-    """One request and its response, as the breaker sees them: settled once, by whoever is first.
+    """One request and its response, as the breaker sees them: settled once, by the first outcome.
 
     Args:
-        breaker: Who is told the outcome.
-        permit: What it has given out.
-        request: What was asked.
+        breaker: What gave the permit.
+        permit: What it gave.
+        request: The request.
         max_retry_after_seconds: See `CircuitBreakerTransport`.
     """
 
@@ -318,11 +281,11 @@ class _Exchange:
         self,
         breaker: CircuitBreaker,
         permit: Permit,
-        request: httpx.Request,
+        request: "httpx.Request",
         max_retry_after_seconds: float | None,
     ) -> None:
         self._breaker = breaker
-        # Taken from a list because that is atomic: the body may be read in one thread and closed
+        # A list, because taking from it is atomic: the body may be read in one thread and closed
         # in another.
         self._permits = [permit]
         self._request = request
@@ -333,38 +296,35 @@ class _Exchange:
         """Whether the outcome is known."""
         return not self._permits
 
-    def judge(self, response: httpx.Response) -> None:
-        """Settle with the headers of the response, where they tell the outcome."""
+    def judge(self, response: "httpx.Response") -> None:
+        """Settle with the headers of the response, if they say the outcome."""
         is_failed = self._breaker.is_failed_result
         try:
             response.request = self._request
             failed = is_failed is not None and is_failed(response)
+            seconds = self._seconds_to_open(response) if failed else None
         except BaseException:
-            self.release()
+            self._breaker.release(self._permits.pop())
             raise
         if failed:
-            with announcing(self._announced_seconds(response)):
-                self._breaker._fail(self._permits.pop(), None)
-        # A response made from bytes is closed already, and nobody will close it once more.
+            self._breaker.fail(self._permits.pop(), None, seconds)
+        # A response created from bytes is closed already, and will not be closed again.
         elif response.is_closed or _has_no_body(response):
             self.succeed()
 
     def succeed(self) -> None:
-        """The body was read to its end."""
+        """The body was read to its end, or its reader has closed it."""
         if (permit := self._take()) is not None:
-            self._breaker._succeed(permit)
+            self._breaker.succeed(permit)
 
-    def settle_error(self, error: BaseException) -> None:
+    def settle(self, error: BaseException) -> None:
         """The transport, or the body, has raised."""
         if (permit := self._take()) is not None:
-            self._breaker._settle_error(permit, error)
+            self._breaker.settle(permit, error)
 
-    def release(self) -> None:
-        """The reader has closed the body before its end."""
-        if (permit := self._take()) is not None:
-            self._breaker._release(permit)
-
-    def _announced_seconds(self, response: httpx.Response) -> float | None:
+    def _seconds_to_open(self, response: "httpx.Response") -> float | None:
+        if (open_for := self._breaker.open_for) is not None:
+            return open_for(response)
         limit, headers = self._max_retry_after_seconds, response.headers
         if limit is None:
             return None
@@ -378,8 +338,8 @@ class _Exchange:
             return None
 
 
-class _Body(httpx.SyncByteStream):
-    """The body of a response, which tells how it ends."""
+class _Body(_SyncStream):
+    """The body of a response, which settles the exchange when it ends."""
 
     def __init__(self, stream: Any, exchange: _Exchange) -> None:
         self._stream = stream
@@ -392,7 +352,7 @@ class _Body(httpx.SyncByteStream):
             # Its reader has gone. It also closes the response, and may do so later.
             raise
         except BaseException as error:
-            self._exchange.settle_error(error)
+            self._exchange.settle(error)
             raise
         self._exchange.succeed()
 
@@ -400,13 +360,13 @@ class _Body(httpx.SyncByteStream):
         try:
             self._stream.close()
         except BaseException as error:
-            self._exchange.settle_error(error)
+            self._exchange.settle(error)
             raise
-        self._exchange.release()
+        self._exchange.succeed()
 
 
-class _AsyncBody(httpx.AsyncByteStream):
-    """The body of a response, which tells how it ends."""
+class _AsyncBody(_AsyncStream):
+    """The body of a response, which settles the exchange when it ends."""
 
     def __init__(self, stream: Any, exchange: _Exchange) -> None:
         self._stream = stream
@@ -420,7 +380,7 @@ class _AsyncBody(httpx.AsyncByteStream):
             # Its reader has gone. It also closes the response, and may do so later.
             raise
         except BaseException as error:
-            self._exchange.settle_error(error)
+            self._exchange.settle(error)
             raise
         self._exchange.succeed()
 
@@ -428,12 +388,12 @@ class _AsyncBody(httpx.AsyncByteStream):
         try:
             await self._stream.aclose()
         except BaseException as error:
-            self._exchange.settle_error(error)
+            self._exchange.settle(error)
             raise
-        self._exchange.release()
+        self._exchange.succeed()
 
 
-def _has_no_body(response: httpx.Response) -> bool:
+def _has_no_body(response: "httpx.Response") -> bool:
     """Whether the response ends with its headers (RFC 9110, section 6.4.1)."""
     return (
         response.request.method == "HEAD"
@@ -443,21 +403,15 @@ def _has_no_body(response: httpx.Response) -> bool:
     )
 
 
-def _parameters(given: dict[str, Any], *, is_told_to_wait: bool) -> dict[str, Any]:
-    """The parameters of every breaker of a transport.
+def transport_breakers(**parameters: Any) -> BreakerSet:
+    """A set of breakers with the defaults of `CircuitBreakerTransport`, for transports that share.
 
-    Raises:
-        TypeError: A value is of the wrong type, or there is no such parameter.
-        ValueError: A value is out of range.
+    Args:
+        parameters: `max_breakers`, and parameters of every `CircuitBreaker`.
     """
-    parameters: dict[str, Any] = {
-        "expected_exception": httpx.TransportError,
+    defaults = {
+        "expected_exception": _TRANSPORT_ERRORS,
         "is_failure": is_upstream_failure,
         "is_failed_result": is_failed_response,
-        **given,
-        "listeners": tuple(given.get("listeners", ())),
     }
-    trial = CircuitBreaker("trial", **{**parameters, "registry": None})
-    if is_told_to_wait:
-        parameters["backoff"] = AnnouncedWait.instead_of(trial.backoff)
-    return parameters
+    return BreakerSet(**{**defaults, **parameters})

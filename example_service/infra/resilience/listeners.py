@@ -1,4 +1,4 @@
-"""Telling listeners what happened, without letting them do harm."""
+"""Calling listeners, so that a listener that raises harms nothing else."""
 
 import inspect
 import logging
@@ -35,7 +35,7 @@ class Listeners:
         try:
             self.given = tuple(given)
         except TypeError:
-            raise TypeError(f"listeners must be an iterable of them, not {given!r}") from None
+            raise TypeError(f"listeners must be an iterable, not {given!r}") from None
         self.on_state_change: tuple[Callable[[StateChanged], None], ...] = self._hooks(
             "on_state_change"
         )
@@ -48,8 +48,8 @@ class Listeners:
         for hook in (*self.on_state_change, *self.on_success, *self.on_failure, *self.on_rejection):
             if inspect.iscoroutinefunction(hook):
                 raise TypeError(
-                    f"hooks of listeners are called and not awaited, so {hook!r} must be a plain "
-                    "function; it may start a task"
+                    f"listeners are not awaited, so {hook!r} must be a plain function; it may "
+                    "start a task"
                 )
         # By identity: a hook need not be hashable.
         self._failed: set[int] = set()
@@ -57,20 +57,32 @@ class Listeners:
     def _hooks(self, name: str) -> tuple[Callable[[Any], None], ...]:
         return tuple(getattr(one, name) for one in self.given if hasattr(one, name))
 
-    def tell(self, event: Event) -> None:
-        """Hand an event to each hook for it; a hook that raises is logged the first time."""
+    def notify_success(self, event: CallSucceeded) -> None:
+        """Call each hook for a success."""
+        for hook in self.on_success:
+            try:
+                hook(event)
+            except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
+                self._log_once(hook, event, error)
+
+    def notify(self, event: Event) -> None:
+        """Call each hook for an event; a hook that raises is logged the first time."""
         for hook in self._hooks_for(event):
             try:
                 hook(event)
-            except Exception:
-                if id(hook) not in self._failed:
-                    self._failed.add(id(hook))
-                    logger.exception(
-                        "Listener %r of circuit breaker %r raised; it is logged only once",
-                        getattr(hook, "__qualname__", hook),
-                        event.breaker_name,
-                        extra={"breaker": event.breaker_name},
-                    )
+            except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
+                self._log_once(hook, event, error)
+
+    def _log_once(self, hook: Callable[[Any], None], event: Event, error: Exception) -> None:
+        if id(hook) not in self._failed:
+            self._failed.add(id(hook))
+            logger.error(
+                "Listener %r of circuit breaker %r raised; it is logged only once",
+                getattr(hook, "__qualname__", hook),
+                event.breaker_name,
+                exc_info=error,
+                extra={"breaker": event.breaker_name},
+            )
 
     def _hooks_for(self, event: Event) -> tuple[Callable[[Any], None], ...]:
         if isinstance(event, StateChanged):

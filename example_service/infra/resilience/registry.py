@@ -1,92 +1,42 @@
-"""The breakers there are, by name."""
+"""Guards by name, held weakly, with what must outlive them: their counters."""
 
 import math
+import os
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import reduce
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from example_service.infra.resilience.events import StateChanged
-from example_service.infra.resilience.rules.circuit_state import (
-    CircuitState,
-    CircuitStateMachine,
-    Mode,
-    Totals,
+from example_service.infra.resilience.events import StateChanged, StateChangeListener
+from example_service.infra.resilience.metrics import (
+    CircuitSnapshot,
+    add_up_metrics,
+    snapshot_of,
 )
-from example_service.infra.resilience.validation import instance_error, mode_error, name_error
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.states import Mode
+from example_service.infra.resilience.validation import check_mode, check_name
 
-if TYPE_CHECKING:
-    from example_service.infra.resilience.circuit_breaker import CircuitBreaker
-
-# Counters must not go down when a breaker is freed and another of its name is made, as in a client
-# that is built for each request. So many names without a living breaker are remembered.
+# Counters must not go down when a breaker is freed and another one of its name is created, as in a
+# client that is created for each request. This many names without a living breaker are remembered.
 REMEMBERED_NAMES = 256
 
 # Enough for what led to an incident, and the same memory however many breakers there are.
 REMEMBERED_TRANSITIONS = 20
 
-StateChanges: TypeAlias = Mapping[tuple[CircuitState, CircuitState], int]
-
-_SEVERITY = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-
-
-class CircuitSnapshot(NamedTuple):
-    """What all breakers of one name add up to, for monitoring.
-
-    Attributes:
-        name: The breakers' name.
-        state: Their worst state: open before half-open before closed.
-        failures: Lifetime failures, those of breakers already freed included; never goes down.
-        successes: Lifetime successes, likewise.
-        rejections: Lifetime refused calls, likewise.
-        in_flight: Calls admitted and not ended.
-        state_changes: How often each change from one state to another happened, likewise.
-        mode: The mode set by hand on one of them, or None.
-        would_have_rejected: Calls that the current shadow mode has let through.
-        shadow_rejections: Lifetime calls that any shadow mode has let through; never goes down.
-    """
-
-    name: str
-    state: CircuitState
-    failures: int
-    successes: int
-    rejections: int
-    in_flight: int
-    state_changes: StateChanges
-    mode: Mode | None = None
-    would_have_rejected: int = 0
-    shadow_rejections: int = 0
-
-    def plus(self, other: "CircuitSnapshot") -> "CircuitSnapshot":
-        """What this and another one of the same name add up to."""
-        state_changes = dict(self.state_changes)
-        for change, count in other.state_changes.items():
-            state_changes[change] = state_changes.get(change, 0) + count
-        return CircuitSnapshot(
-            self.name,
-            max(self.state, other.state, key=_SEVERITY.__getitem__),
-            self.failures + other.failures,
-            self.successes + other.successes,
-            self.rejections + other.rejections,
-            self.in_flight + other.in_flight,
-            state_changes,
-            self.mode or other.mode,
-            self.would_have_rejected + other.would_have_rejected,
-            self.shadow_rejections + other.shadow_rejections,
-        )
-
 
 class NamedMode(NamedTuple):
-    """A mode that holds for every breaker of a name.
+    """A mode for every breaker of a name.
 
     Attributes:
-        mode: Which one.
-        reason: Why, in the words of whoever set it.
-        seconds: How long it still holds; None for until a reset.
+        mode: Which mode.
+        reason: Why, in the operator's words.
+        seconds: Seconds until it ends; None means until a reset.
     """
 
     mode: Mode
@@ -94,42 +44,46 @@ class NamedMode(NamedTuple):
     seconds: float | None
 
 
-class _Counts:
-    """What breakers of one name that are gone have counted together."""
+class Registrable(Protocol):
+    """What a registry needs of a breaker."""
 
-    __slots__ = ("failures", "rejections", "shadow_rejections", "state_changes", "successes")
+    machine: CircuitStateMachine
+    observer: StateChangeListener | None
 
-    def __init__(self) -> None:
-        self.failures = 0
-        self.successes = 0
-        self.rejections = 0
-        self.shadow_rejections = 0
-        self.state_changes: dict[tuple[CircuitState, CircuitState], int] = {}
+    @property
+    def name(self) -> str:
+        """The name given at construction."""
+        ...
 
-    def add(self, totals: Totals, state_changes: StateChanges | None) -> None:
-        self.failures += totals.failures
-        self.successes += totals.successes
-        self.rejections += totals.rejections
-        self.shadow_rejections += totals.shadow_rejections
-        if state_changes:
-            for change, count in state_changes.items():
-                self.state_changes[change] = self.state_changes.get(change, 0) + count
+    def report_to(self, observer: StateChangeListener | None) -> None:
+        """Report changes of state to `observer`, and to no other registry."""
+        ...
 
-    def snapshot(self, name: str) -> CircuitSnapshot:
-        """The same, to be added to what the living have; in no state that is worse than theirs."""
-        return CircuitSnapshot(
-            name,
-            CircuitState.CLOSED,
-            self.failures,
-            self.successes,
-            self.rejections,
-            in_flight=0,
-            state_changes=self.state_changes,
-            shadow_rejections=self.shadow_rejections,
-        )
+    def snapshot(self) -> CircuitSnapshot:
+        """What monitoring sees of this breaker."""
+        ...
+
+    def get_metrics(self) -> dict[str, Any]:
+        """All metrics, as values that JSON can represent."""
+        ...
+
+    def begin_reset(self) -> Callable[[], None]:
+        """Reset, and return a function that notifies; call it outside every lock."""
+        ...
+
+    def begin_mode(self, mode: Mode, reason: str, seconds: float | None) -> Callable[[], None]:
+        """Set a mode, and return a function that notifies; call it outside every lock."""
+        ...
+
+    def start_in_mode(self, mode: Mode, reason: str, seconds: float | None) -> None:
+        """Start in the mode already set for this name, without notifying."""
+        ...
 
 
-class _BreakerRef(weakref.ref["CircuitBreaker"]):
+G = TypeVar("G", bound=Registrable)
+
+
+class _Ref(weakref.ref[G]):
     """A weak reference that keeps what must outlive the breaker: its name and counters.
 
     References of one name form a chain, from the newest to the oldest.
@@ -139,48 +93,45 @@ class _BreakerRef(weakref.ref["CircuitBreaker"]):
 
     name: str
     machine: CircuitStateMachine
-    older: "_BreakerRef | None"
+    older: "_Ref[G] | None"
 
 
-class CircuitBreakerRegistry:
+class Registry(Generic[G]):
     """The breakers of a process, by name.
 
-    Every breaker registers itself when it is made, and is held weakly: it is gone from here when
-    nobody uses it any more. One that is registered by hand, or made by `get_or_create`, is held
-    until it is unregistered. Several living breakers may have one name; for monitoring their
-    counters add up.
-
-    Safe to use from any thread.
+    Safe to use from any thread, in a finalizer, and after `os.fork`.
 
     Args:
-        clock: Where "now" comes from, in seconds, for the ends of modes that hold for a name.
+        clock: Where "now" comes from, in seconds, for the ends of modes.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = RLock()
-        # With each, when it ends.
+        # Each with the time when it ends.
         self._modes: dict[str, tuple[NamedMode, float]] = {}
-        self._newest: dict[str, _BreakerRef] = {}
-        self._held: dict[str, CircuitBreaker] = {}
-        self._retired: dict[str, _Counts] = {}
-        self._remembered: OrderedDict[str, _Counts] = OrderedDict()
+        self._newest: dict[str, _Ref[G]] = {}
+        self._held: dict[str, G] = {}
+        self._retired: dict[str, CircuitSnapshot] = {}
+        self._remembered: OrderedDict[str, CircuitSnapshot] = OrderedDict()
         self._parameters: dict[str, dict[str, Any]] = {}
         self._recent: deque[tuple[float, StateChanged]] = deque(maxlen=REMEMBERED_TRANSITIONS)
-        # A breaker may be freed at any moment, also while this thread holds the lock, so its
-        # reference is only put aside here and looked at by the next operation.
-        self._dead: deque[_BreakerRef] = deque()
+        # A breaker may be freed at any moment, even while this thread has the lock. So its
+        # reference is only put aside here, for the next operation.
+        self._dead: deque[_Ref[G]] = deque()
         self._mark_dead = self._dead.append
+        self._is_burying = False
+        _registries.add(self)
 
-    def watch(self, breaker: "CircuitBreaker") -> None:
+    def watch(self, breaker: G) -> None:
         """Add a breaker without keeping it alive; every new breaker calls this.
 
         From now on it reports its changes of state here, and to no other registry.
         """
-        ref = _BreakerRef(breaker, self._mark_dead)
-        name = ref.name = breaker._name
-        ref.machine = breaker._machine
-        breaker._registry = self
+        ref = _Ref(breaker, self._mark_dead)
+        name = ref.name = breaker.name
+        ref.machine = breaker.machine
+        breaker.report_to(self)
         # Not `with`, which costs more than taking and releasing the lock.
         lock = self._lock
         lock.acquire()
@@ -192,30 +143,22 @@ class CircuitBreakerRegistry:
             if self._remembered and name in self._remembered:
                 self._retired[name] = self._remembered.pop(name)
             if self._modes and (mode := self._mode_of(name)) is not None:
-                breaker._begin_in_mode(*mode)
+                breaker.start_in_mode(*mode)
         finally:
             lock.release()
 
-    def register(self, breaker: "CircuitBreaker") -> None:
-        """Hold a breaker until it is unregistered; `get` finds it before others of its name.
+    def register(self, breaker: G) -> None:
+        """Keep a breaker until it is unregistered; `get` finds it before others of its name.
 
-        The one held before under its name, if any, is let go.
-
-        Raises:
-            TypeError: It is no breaker.
+        It replaces the breaker that was kept under its name before, if any.
         """
-        # The class imports this module for its default registry.
-        from example_service.infra.resilience.circuit_breaker import CircuitBreaker  # noqa: PLC0415
-
-        if error := instance_error("breaker", breaker, CircuitBreaker):
-            raise error
         with self._lock:
             if breaker not in self._living(breaker.name):
                 self.watch(breaker)
             self._held[breaker.name] = breaker
 
     def unregister(self, name: str) -> None:
-        """Let go of all breakers of a name; they work on, but are not seen here any more.
+        """Remove all breakers of a name; they keep working, but no longer show up here.
 
         Raises:
             KeyError: There is no breaker of that name.
@@ -223,19 +166,19 @@ class CircuitBreakerRegistry:
         with self._lock:
             self.get(name)
             for breaker in self._living(name):
-                if breaker._registry is self:
-                    breaker._registry = None
+                if breaker.observer is self:
+                    breaker.report_to(None)
             self._held.pop(name, None)
             self._newest.pop(name)
             if name in self._retired:
                 self._remembered[name] = self._retired.pop(name)
             self._modes.pop(name, None)
 
-    def get(self, name: str) -> "CircuitBreaker":
+    def get(self, name: str) -> G:
         """The breaker of a name: the registered one, else the oldest that is alive.
 
         Raises:
-            KeyError: There is none; the message names those that there are.
+            KeyError: There is none; the message lists the known names.
         """
         with self._lock:
             held = self._held.get(name)
@@ -248,44 +191,42 @@ class CircuitBreakerRegistry:
             known = ", ".join(sorted(self._newest)) or "none"
         raise KeyError(f"no circuit breaker named {name!r}; known: {known}")
 
-    def get_or_create(self, name: str, **defaults: Any) -> "CircuitBreaker":
-        """The breaker of a name, made if need be, and held from now on.
+    def get_or_create(self, name: str, **defaults: Any) -> G:
+        """The breaker of a name, created if there is none, and kept from now on.
 
         Args:
             name: The breaker's name.
-            defaults: Parameters of `CircuitBreaker` for making it. What `configure` was given
-                for the name wins over them.
+            defaults: Parameters for creating it. The parameters that `configure` was given for
+                the name win over them.
 
         Raises:
-            ValueError: A parameter's value is bad.
+            ValueError: A parameter's value is out of range.
             TypeError: A parameter's value is of the wrong type, or there is no such parameter.
         """
-        # The class imports this module for its default registry.
-        from example_service.infra.resilience.circuit_breaker import CircuitBreaker  # noqa: PLC0415
-
         held = self._held.get(name)
         if held is not None:
             return held
-        if error := name_error("name", name):
-            raise error
+        check_name("name", name)
         with self._lock:
             living = self._living(name)
             if living:
                 breaker = self._held.get(name, living[-1])
             else:
                 configured = self._parameters.get(configuration_key(name), {})
-                breaker = CircuitBreaker(name, registry=self, **{**defaults, **configured})
+                breaker = self._create(name, {**defaults, **configured})
             self._held[name] = breaker
             return breaker
 
+    def _create(self, name: str, parameters: dict[str, Any]) -> G:
+        raise NotImplementedError
+
     def configure(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
-        """Set the parameters with which `get_or_create` makes breakers from now on.
+        """Set the parameters with which `get_or_create` creates breakers from now on.
 
         Args:
-            parameters: For each name the parameters of `CircuitBreaker` that are not to have
-                their default. Names are compared in lower case with every other character than
-                letters and digits as an underscore, so that `payment_api` stands for
-                `Payment-API` too.
+            parameters: For each name, the parameters that are not to have their default. Names
+                are compared in lower case, with every character but letters and digits as an
+                underscore, so `payment_api` stands for `Payment-API` too.
         """
         with self._lock:
             self._parameters = {
@@ -303,26 +244,26 @@ class CircuitBreakerRegistry:
         """One snapshot for each name that has a living breaker, in order of first appearance."""
         return [self._snapshot(name, breakers) for name, breakers in self._by_name().items()]
 
-    def keep(self, event: StateChanged) -> None:
+    def on_state_change(self, event: StateChanged, /) -> None:
         """Add a change of state to the recent ones; every breaker calls this."""
         self._recent.append((time.time(), event))
 
     def recent_transitions(self) -> list[tuple[datetime, StateChanged]]:
         """The last changes of state of all breakers, the newest first.
 
-        As many as `REMEMBERED_TRANSITIONS`, of breakers already freed too. With each comes the
-        wall time, in UTC, at which it was noticed; as no timer runs, that of a wait's end may be
-        later than the end itself.
+        At most `REMEMBERED_TRANSITIONS`, also of breakers already freed. Each comes with the wall
+        time, in UTC, at which it was noticed. No timer runs, so a change that time brings may be
+        noticed after it was due.
         """
         return [
             (datetime.fromtimestamp(at, UTC), event) for at, event in reversed(self._recent.copy())
         ]
 
     def set_mode(self, name: str, mode: Mode, reason: str, seconds: float | None = None) -> None:
-        """Set a mode on every breaker of a name, those that are made while it holds included.
+        """Set a mode on every breaker of a name, including those created before it ends.
 
         Args:
-            name: Of the breakers; there may be none yet.
+            name: Name of the breakers; there may be none yet.
             mode: What `CircuitBreaker.force_open`, `disable` or `shadow` would set.
             reason: Why, for logs, metrics and errors: printable, 1 to 500 characters.
             seconds: How long. None means until `reset` or `reset_all`.
@@ -331,38 +272,38 @@ class CircuitBreakerRegistry:
             TypeError: A value is of the wrong type.
             ValueError: A value is out of range.
         """
-        if error := name_error("name", name) or mode_error(reason, seconds):
-            raise error
+        check_name("name", name)
+        check_mode(reason, seconds)
         given = NamedMode(Mode(mode), reason, seconds)
         ends_at = math.inf if seconds is None else self._clock() + seconds
         with self._lock:
             self._forget_ended_modes()
             self._modes[name] = given, ends_at
-            tell = [one._begin_mode(*given) for one in self._living(name)]
-        for each in tell:
+            notify = [one.begin_mode(*given) for one in self._living(name)]
+        for each in notify:
             each()
 
     def modes(self) -> dict[str, NamedMode]:
-        """The modes that hold for every breaker of a name, by name."""
+        """The modes that apply to every breaker of a name, by name."""
         with self._lock:
             self._forget_ended_modes()
             names = list(self._modes)
             return {name: mode for name in names if (mode := self._mode_of(name)) is not None}
 
     async def reset(self, name: str) -> None:
-        """Reset every breaker of a name, and end the mode that holds for it."""
+        """Reset every breaker of a name, and end the mode that applies to it."""
         with self._lock:
             self._modes.pop(name, None)
-            tell = [one._begin_reset() for one in self._living(name)]
-        for each in tell:
+            notify = [one.begin_reset() for one in self._living(name)]
+        for each in notify:
             each()
 
     async def reset_all(self) -> None:
-        """Reset every breaker, and end every mode that holds for a name."""
+        """Reset every breaker, and end every mode that applies to a name."""
         for name in dict.fromkeys([*self._by_name(), *self.modes()]):
             await self.reset(name)
 
-    def __iter__(self) -> Iterator["CircuitBreaker"]:
+    def __iter__(self) -> Iterator[G]:
         return iter([one for breakers in self._by_name().values() for one in breakers])
 
     def __len__(self) -> int:
@@ -372,8 +313,39 @@ class CircuitBreakerRegistry:
         with self._lock:
             return isinstance(name, str) and bool(self._living(name))
 
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Undo, at the end of a block, whatever it changes here; for tests.
+
+        The block starts without a mode. Breakers created before it stay, those that it adds go.
+        """
+        with self._lock:
+            # This list keeps them alive, so their places in the registry stay valid.
+            existing = list(self)
+            newest = {breaker.name: self._newest[breaker.name] for breaker in existing}
+            held, parameters = dict(self._held), self._parameters
+            retired, remembered = dict(self._retired), OrderedDict(self._remembered)
+            recent = list(self._recent)
+            self._modes = {}
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._modes = {}
+                self._newest, self._held, self._parameters = newest, held, parameters
+                self._retired, self._remembered = retired, remembered
+                self._recent.clear()
+                self._recent.extend(recent)
+            for breaker in existing:
+                breaker.report_to(self)
+
+    def renew_lock(self) -> None:
+        """Leave the lock to the parent process, after a fork."""
+        self._lock = RLock()
+        self._is_burying = False
+
     def _mode_of(self, name: str) -> NamedMode | None:
-        """The mode that holds for a name now. Requires the lock."""
+        """The mode that applies to a name now. Requires the lock."""
         given, ends_at = self._modes.get(name, (None, 0.0))
         if given is None or given.seconds is None:
             return given
@@ -385,11 +357,11 @@ class CircuitBreakerRegistry:
         now = self._clock()
         self._modes = {name: one for name, one in self._modes.items() if now < one[1]}
 
-    def _living(self, name: str) -> list["CircuitBreaker"]:
+    def _living(self, name: str) -> list[G]:
         """The living breakers of a name, newest first. Requires the lock."""
         return [one for ref in self._chain(name) if (one := ref()) is not None]
 
-    def _chain(self, name: str) -> list[_BreakerRef]:
+    def _chain(self, name: str) -> list[_Ref[G]]:
         chain = []
         ref = self._newest.get(name)
         while ref is not None:
@@ -397,58 +369,46 @@ class CircuitBreakerRegistry:
             ref = ref.older
         return chain
 
-    def _by_name(self) -> dict[str, list["CircuitBreaker"]]:
+    def _by_name(self) -> dict[str, list[G]]:
         with self._lock:
-            by_name = {name: self._living(name) for name in self._newest}
+            # A list of the names, because a finalizer may create a breaker in the meantime.
+            by_name = {name: self._living(name) for name in list(self._newest)}
             # Only now: one that another thread frees between the two would be in neither.
             self._bury()
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
-    def _snapshot(self, name: str, breakers: list["CircuitBreaker"]) -> CircuitSnapshot:
-        snapshot = reduce(CircuitSnapshot.plus, map(_snapshot_of, breakers))
-        gone = self._retired.get(name)
-        if gone is None:
-            return snapshot
-        with self._lock:
-            return snapshot.plus(gone.snapshot(name))
+    def _snapshot(self, name: str, breakers: list[G]) -> CircuitSnapshot:
+        snapshot = reduce(CircuitSnapshot.plus, [one.snapshot() for one in breakers])
+        retired = self._retired.get(name)
+        return snapshot if retired is None else snapshot.plus(retired)
 
     def _bury(self) -> None:
-        """Take over the counters of breakers that were freed. Requires the lock."""
-        while self._dead:
-            name = self._dead.popleft().name
-            living: _BreakerRef | None = None
-            for ref in reversed(self._chain(name)):
-                if ref() is not None:
-                    ref.older = living
-                    living = ref
-                    continue
-                retired = self._retired.get(name) or self._retired.setdefault(name, _Counts())
-                retired.add(ref.machine.totals(), ref.machine.state_changes)
-            if living is not None:
-                self._newest[name] = living
-            elif self._newest.pop(name, None) is not None:
-                self._remembered[name] = self._retired.pop(name)
+        """Keep the counters of breakers that were freed. Requires the lock."""
+        if self._is_burying:
+            return  # A finalizer has come here while this thread was at it.
+        self._is_burying = True
+        try:
+            while self._dead:
+                self._bury_chain(self._dead.popleft().name)
+        finally:
+            self._is_burying = False
         while len(self._remembered) > REMEMBERED_NAMES:
             self._remembered.popitem(last=False)
 
-
-def _snapshot_of(breaker: "CircuitBreaker") -> CircuitSnapshot:
-    breaker._look()
-    machine = breaker._machine
-    with breaker._mutex:
-        totals, mode = machine.totals(), machine.mode
-        return CircuitSnapshot(
-            breaker._name,
-            machine.phase.state,
-            totals.failures,
-            totals.successes,
-            totals.rejections,
-            machine.in_flight(totals),
-            machine.state_changes or {},
-            None if mode is None else mode.mode,
-            0 if mode is None else mode.would_have_rejected,
-            totals.shadow_rejections,
-        )
+    def _bury_chain(self, name: str) -> None:
+        living: _Ref[G] | None = None
+        for ref in reversed(self._chain(name)):
+            if ref() is not None:
+                ref.older = living
+                living = ref
+                continue
+            counts = snapshot_of(name, ref.machine, 0.0).after_its_end()
+            retired = self._retired.get(name)
+            self._retired[name] = counts if retired is None else retired.plus(counts)
+        if living is not None:
+            self._newest[name] = living
+        elif self._newest.pop(name, None) is not None:
+            self._remembered[name] = self._retired.pop(name)
 
 
 def configuration_key(name: str) -> str:
@@ -459,40 +419,18 @@ def configuration_key(name: str) -> str:
     return "".join(one if one.isalnum() else "_" for one in name.lower())
 
 
-def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the metrics of several breakers of one name add up to; of states and waits the worst."""
-    if len(metrics) == 1:
-        return metrics[0]
-    worst = max(metrics, key=_badness)
-    total = {
-        key: sum(one[key] for one in metrics)
-        for key in (
-            "total_failures",
-            "total_successes",
-            "total_rejections",
-            "opened_count",
-            "in_flight",
-        )
-    }
-    ended = total["total_failures"] + total["total_successes"]
-    failed_at = [one["last_failure_time"] for one in metrics if one["last_failure_time"]]
-    added_up = {
-        **worst,
-        **total,
-        "last_failure_time": max(failed_at, default=None),
-        "failure_rate": total["total_failures"] / ended if ended else 0.0,
-    }
-    if modes := [one["mode"] for one in metrics if "mode" in one]:
-        # One set on any of them must be seen, however well the others are.
-        passed = sum(mode["would_have_rejected"] for mode in modes)
-        added_up["mode"] = {**worst.get("mode", modes[0]), "would_have_rejected": passed}
-    return added_up
+_registries: "weakref.WeakSet[Registry[Any]]" = weakref.WeakSet()
 
 
-def _badness(metrics: dict[str, Any]) -> tuple[int, float]:
-    """What is worse is larger: first by the state, then by the wait, of which one may not end."""
-    wait = metrics["retry_after"]
-    return _SEVERITY[CircuitState(metrics["state"])], math.inf if wait is None else wait
+def all_registries() -> list[Registry[Any]]:
+    """Every registry of the process that is in use."""
+    return list(_registries)
 
 
-circuit_breaker_registry = CircuitBreakerRegistry()
+def _renew_locks() -> None:
+    for registry in all_registries():
+        registry.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

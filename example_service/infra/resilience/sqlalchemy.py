@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # Without greenlet, which synchronous engines do not need, this cannot be imported.
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from example_service.infra.resilience.rules.circuit_state import Permit
+    from example_service.infra.resilience.rules.phases import Permit
 
 R = TypeVar("R")
 
@@ -114,7 +114,7 @@ def ask_admission(breaker: CircuitBreaker) -> None:
         CircuitOpenError: The circuit refuses.
     """
     if not breaker.is_closed:
-        breaker._release(breaker._take_permit())
+        breaker.release(breaker.acquire())
 
 
 class _Call:
@@ -173,14 +173,14 @@ class _EngineGuard:
         """Connect or ping for the pool, which knows what to do about a stale connection."""
         call = _current_call.get()
         if call is not None and call.guard is self and call.permit is None:
-            call.permit = self._breaker._take_permit()
+            call.permit = self._breaker.acquire()
         return method(*args)
 
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         # The last argument of each of these methods is the execution context.
         connection = args[-1].root_connection.connection
         with self._guarded(
-            self._breaker._take_permit, proves_health=True, connection=connection, cursor=cursor
+            self._breaker.acquire, proves_health=True, connection=connection, cursor=cursor
         ):
             execute(cursor, *args)
 
@@ -227,19 +227,19 @@ class _EngineGuard:
             raise
         else:
             if call.permit is not None:
-                settle = self._breaker._succeed if proves_health else self._breaker._release
+                settle = self._breaker.succeed if proves_health else self._breaker.release
                 settle(call.permit)
         finally:
             call.guard = None
             _current_call.set(outer)
 
     def _permit_unless_closed(self) -> "Permit | None":
-        return None if self._breaker.is_closed else self._breaker._take_permit()
+        return None if self._breaker.is_closed else self._breaker.acquire()
 
     def _permit_if_closed(self) -> "Permit | None":
         # Another thread may open the circuit after it was seen closed.
         with suppress(CircuitOpenError):
-            return self._breaker._take_permit() if self._breaker.is_closed else None
+            return self._breaker.acquire() if self._breaker.is_closed else None
         return None
 
     def _settle_error(
@@ -250,9 +250,9 @@ class _EngineGuard:
             failed = isinstance(error, Exception) and self._failed(error, connection, cursor)
         finally:
             if failed:
-                self._breaker._fail(permit, type(error).__name__)
+                self._breaker.fail(permit, type(error).__name__)
             else:
-                self._breaker._release(permit)
+                self._breaker.release(permit)
 
     def _failed(self, error: Exception, connection: Any, cursor: Any) -> bool:
         return self._is_failure(error) or (
@@ -275,7 +275,7 @@ class _EngineGuard:
         ):
             # The statement has succeeded, and now its rows stop coming.
             with suppress(CircuitOpenError):
-                self._breaker._fail(self._breaker._take_permit(), type(error).__name__)
+                self._breaker.fail(self._breaker.acquire(), type(error).__name__)
         return None
 
 

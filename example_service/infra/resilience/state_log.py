@@ -3,7 +3,8 @@
 import logging
 
 from example_service.infra.resilience.events import StateChanged
-from example_service.infra.resilience.rules.circuit_state import CircuitState, ManualMode
+from example_service.infra.resilience.rules.records import ManualMode
+from example_service.infra.resilience.rules.states import CircuitState
 
 logger = logging.getLogger("example_service.infra.resilience")
 

@@ -9,14 +9,22 @@ There is no assertion in here to explain, so PYTEST_DONT_REWRITE: else pytest wo
 `conftest.py` that imports from here and has that line too.
 """
 
+import gc
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from copy import deepcopy
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from math import inf
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 
-from example_service.infra.resilience.circuit_breaker import CircuitBreaker
+from example_service.infra.resilience.breaker_set import all_breaker_sets
+from example_service.infra.resilience.circuit_breaker import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    circuit_breaker_registry,
+)
 from example_service.infra.resilience.events import (
     CallFailed,
     CallRejected,
@@ -24,12 +32,9 @@ from example_service.infra.resilience.events import (
     Event,
     StateChanged,
 )
-from example_service.infra.resilience.registry import (
-    CircuitBreakerRegistry,
-    circuit_breaker_registry,
-)
-from example_service.infra.resilience.rules.circuit_state import CircuitState, Open
-from example_service.infra.resilience.validation import number_error
+from example_service.infra.resilience.registry import all_registries
+from example_service.infra.resilience.rules.states import CircuitState
+from example_service.infra.resilience.validation import check_number
 
 __all__ = ["FakeClock", "RecordingListener", "half_opened", "isolated_registry", "opened"]
 
@@ -58,8 +63,7 @@ class FakeClock:
             TypeError: That is not a number.
             ValueError: That is below zero or not finite; a clock never goes back.
         """
-        if error := number_error("seconds", seconds, at_least=0.0):
-            raise error
+        check_number("seconds", seconds, at_least=0.0)
         self.now += seconds
 
     async def sleep(self, seconds: float) -> None:
@@ -128,8 +132,8 @@ def opened(
         TypeError: `retry_after` is not a number.
         ValueError: `retry_after` is not above zero and finite.
     """
-    if retry_after is not None and (error := number_error("retry_after", retry_after)):
-        raise error
+    if retry_after is not None:
+        check_number("retry_after", retry_after)
     with _clean(breaker, clock):
         _open(breaker, retry_after)
         yield breaker
@@ -152,64 +156,64 @@ def half_opened(
     """
     with _clean(breaker, clock):
         _open(breaker, None)
-        with breaker._mutex:
-            breaker._machine.move_opening(-inf)
-        breaker._look()
+        with breaker.mutex:
+            breaker.machine.move_opening(-inf, breaker.clock())
+        breaker.look()
         yield breaker
 
 
 @contextmanager
 def _clean(breaker: CircuitBreaker, clock: Callable[[], float] | None) -> Iterator[None]:
     """Reset a breaker before and after a block, and give it another clock inside."""
-    breaker._begin_reset()()
-    usual = breaker._clock
-    breaker._clock = usual if clock is None else clock
+    breaker.begin_reset()()
+    usual = breaker.clock
+    breaker.clock = usual if clock is None else clock
     try:
         yield
     finally:
-        breaker._begin_reset()()
-        breaker._clock = usual
+        breaker.begin_reset()()
+        breaker.clock = usual
 
 
 def _open(breaker: CircuitBreaker, wait_seconds: float | None) -> None:
-    machine, now, cause = breaker._machine, breaker._clock(), "opened by a test"
-    with breaker._mutex:
-        if wait_seconds is None:
-            machine._open(now, cause)
-        else:
-            machine._change(Open(now, float(wait_seconds)), cause)
-        events = breaker._take_events(now)
-    breaker._publish(events)
+    wait = None if wait_seconds is None else float(wait_seconds)
+    breaker.force(CircuitState.OPEN, "opened by a test", wait_seconds=wait)
 
 
 @pytest.fixture(autouse=True)
 def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
     """The process's registry, as untouched by other tests.
 
-    Breakers that exist before the test, as those made at import time do, are reset before and after
-    it. Whatever the test adds to the registry, holds in it, takes out of it or configures is undone
-    after it, and its changes of state are forgotten; breakers that are made anew then count from
-    zero, in metrics too. Once imported into a `conftest.py`, or with the plugin, it acts on every
-    test without being asked for.
+    Every breaker that exists before the test is reset before and after it: those created at import
+    time, in transports, in other registries and in none. Whatever the test changes in a registry,
+    or adds to a `BreakerSet`, is undone after it. Once imported into a `conftest.py`, or with the
+    plugin, it acts on every test without being requested.
     """
-    registry = circuit_breaker_registry
-    with registry._lock:
-        # Being in this list keeps them alive, and thereby their places in the registry valid.
-        existing = list(registry)
-        newest = {breaker.name: registry._newest[breaker.name] for breaker in existing}
-        held, parameters = dict(registry._held), registry._parameters
-        counts = deepcopy((registry._retired, registry._remembered))
-        recent = list(registry._recent)
-        registry._modes = {}
-    for breaker in existing:
-        breaker._begin_reset()()
-    yield registry
-    with registry._lock:
-        registry._modes = {}
-        registry._newest, registry._held, registry._parameters = newest, held, parameters
-        registry._retired, registry._remembered = counts
-    for breaker in existing:
-        breaker._begin_reset()()
-        breaker._registry = registry
-    registry._recent.clear()
-    registry._recent.extend(recent)
+    _reset_all()
+    with ExitStack() as stack:
+        for registry in all_registries():
+            stack.enter_context(registry.isolated())
+        for breakers in all_breaker_sets():
+            stack.enter_context(breakers.isolated())
+        yield circuit_breaker_registry
+        _reset_all()
+
+
+def _reset_all() -> None:
+    for breaker in list(_breakers):
+        breaker.begin_reset()()
+
+
+# Breakers know nothing of each other, so the kit notes each one. That costs no test anything, and
+# only tests pay for it.
+_breakers = WeakSet(one for one in gc.get_objects() if isinstance(one, CircuitBreaker))
+_create = CircuitBreaker.__init__
+
+
+@wraps(_create)
+def _create_and_note(breaker: CircuitBreaker, *arguments: Any, **parameters: Any) -> None:
+    _create(breaker, *arguments, **parameters)
+    _breakers.add(breaker)
+
+
+CircuitBreaker.__init__ = _create_and_note  # type: ignore[assignment, method-assign]

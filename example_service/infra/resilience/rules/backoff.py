@@ -4,7 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from example_service.infra.resilience.validation import number_error
+from example_service.infra.resilience.validation import check_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,18 @@ class Backoff:
             processes that opened together do not probe together. With 0.2 a wait of 60 seconds
             falls anywhere between 48 and 60.
         seed: Makes the random shares repeatable: equal seeds give equal waits, opening for
-            opening. None draws anew each time.
+            opening. None draws another share each time.
+
+    Example:
+        Wait 30 seconds, then 60, then 120, and from then on 120:
+
+        ```python
+        from example_service.infra.resilience import Backoff, CircuitBreaker
+
+        breaker = CircuitBreaker(
+            "search", recovery_timeout=30.0, backoff=Backoff(multiplier=2.0, max_timeout=120.0)
+        )
+        ```
 
     Raises:
         TypeError: A value is not a number.
@@ -35,15 +46,11 @@ class Backoff:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that no wait can be computed from."""
-        if error := number_error("Backoff.multiplier", self.multiplier, at_least=1.0):
-            raise error
-        if self.max_timeout is not None and (
-            error := number_error("Backoff.max_timeout", self.max_timeout)
-        ):
-            raise error
-        if error := number_error("Backoff.jitter", self.jitter, at_least=0.0, at_most=1.0):
-            raise error
+        """Refuse values from which no wait can be computed."""
+        check_number("Backoff.multiplier", self.multiplier, at_least=1.0)
+        if self.max_timeout is not None:
+            check_number("Backoff.max_timeout", self.max_timeout)
+        check_number("Backoff.jitter", self.jitter, at_least=0.0, at_most=1.0)
         if self.seed is not None and (
             isinstance(self.seed, bool) or not isinstance(self.seed, int)
         ):

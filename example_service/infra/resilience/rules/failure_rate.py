@@ -2,12 +2,13 @@
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
+from typing import TypeAlias
 
-from example_service.infra.resilience.rules.circuit_state import ResultWindow
-from example_service.infra.resilience.validation import count_error, number_error
+from example_service.infra.resilience.validation import check_count, check_number
 
-# Results that come within a sixtieth of the window after one another are counted as one moment.
-MOMENTS = 60
+BUCKETS = 60
+"""A time window is counted in so many parts."""
 LARGEST_WINDOW_CALLS = 1_000_000
 
 
@@ -16,16 +17,27 @@ class FailureRate:
     """Opens the circuit when the share of failures in a window reaches a threshold.
 
     It works beside the rule of failures in a row; whichever is reached first opens. Memory is
-    constant and every call costs the same, whatever the traffic.
+    bounded by the window, whatever the traffic.
+
+    Example:
+        Open when half of the calls of the last 30 seconds failed, but not before 20 calls:
+
+        ```python
+        from example_service.infra.resilience import CircuitBreaker, FailureRate
+
+        breaker = CircuitBreaker(
+            "search", failure_rate=FailureRate(threshold=0.5, window_seconds=30.0)
+        )
+        ```
 
     Attributes:
         threshold: Share of failures, above 0.0 and at most 1.0, that opens; reaching it exactly
             opens.
-        window_seconds: Length of a window of time, in seconds; a result leaves it as soon as it
-            is that old. Results that come within a sixtieth of the window are taken together and
-            leave with the first of them.
-        window_calls: Length of a window of calls: the last so many results, at most 1,000,000.
-            Give one of the two windows; with neither it is `window_calls=100`.
+        window_seconds: Length of a window of time, in seconds. A result leaves it as soon as it
+            is that old. Results within a sixtieth of the window are counted together and leave
+            with the first of them.
+        window_calls: Length of a window of calls: this many of the latest results, at most
+            1,000,000. Give one of the two windows; with neither it is `window_calls=100`.
         minimum_calls: Results that the window must hold before the share counts.
 
     Raises:
@@ -40,109 +52,143 @@ class FailureRate:
     minimum_calls: int = 20
 
     def __post_init__(self) -> None:
-        """Refuse values under which nothing could ever open."""
+        """Refuse values with which the circuit could never open."""
         if self.window_seconds is not None and self.window_calls is not None:
             raise ValueError("FailureRate takes window_seconds or window_calls, not both")
         if self.window_seconds is None and self.window_calls is None:
             object.__setattr__(self, "window_calls", 100)
-        if error := (
-            number_error("FailureRate.threshold", self.threshold, at_most=1.0)
-            or count_error("FailureRate.minimum_calls", self.minimum_calls)
-            or (
-                self.window_seconds is not None
-                and number_error("FailureRate.window_seconds", self.window_seconds)
-            )
-            or (
-                self.window_calls is not None
-                and count_error("FailureRate.window_calls", self.window_calls)
-            )
-        ):
-            raise error
-        if self.window_calls is not None and self.window_calls > LARGEST_WINDOW_CALLS:
-            raise ValueError(
-                f"FailureRate.window_calls must be at most {LARGEST_WINDOW_CALLS}, a byte each, "
-                f"not {self.window_calls}"
-            )
-        if self.window_calls is not None and self.minimum_calls > self.window_calls:
-            raise ValueError(
-                f"FailureRate.minimum_calls must be at most window_calls ({self.window_calls}), "
-                f"not {self.minimum_calls}"
-            )
-
-    def window(self) -> ResultWindow:
-        """An empty window."""
+        check_number("FailureRate.threshold", self.threshold, at_most=1.0)
+        check_count("FailureRate.minimum_calls", self.minimum_calls)
+        if self.window_seconds is not None:
+            check_number("FailureRate.window_seconds", self.window_seconds)
         if self.window_calls is not None:
-            return CallWindow(self.window_calls)
-        return TimeWindow(self.window_seconds or 0.0)
+            check_count("FailureRate.window_calls", self.window_calls, at_most=LARGEST_WINDOW_CALLS)
+            if self.minimum_calls > self.window_calls:
+                raise ValueError(
+                    "FailureRate.minimum_calls must be at most window_calls "
+                    f"({self.window_calls}), not {self.minimum_calls}"
+                )
+
+    def window(self) -> "RateWindow":
+        """Make an empty window."""
+        if self.window_calls is not None:
+            return CallWindow(self)
+        return TimeWindow(self)
 
     def is_reached(self, failures: int, calls: int) -> bool:
-        """Whether so many failures among so many calls open the circuit."""
-        # Divided, not multiplied: 7 / 100 is the number that 0.07 is, 0.07 * 100 is more than 7.
+        """Whether this many failures among this many calls open the circuit."""
+        # Divided, not multiplied: 7 / 100 is the number 0.07, but 0.07 * 100 is more than 7.
         return calls >= self.minimum_calls and failures / calls >= self.threshold
+
+    def cause(self, failures: int, calls: int) -> str | None:
+        """Why the circuit opens with these counts; None if it does not."""
+        if self.is_reached(failures, calls):
+            return f"{failures} of the last {calls} calls failed"
+        return None
 
 
 class CallWindow:
-    """The last so many results, one byte each.
+    """The last so many results of a closed circuit.
+
+    Only failures are stored, each as the number of its call. A success lowers the share, so it is
+    only counted, except while the window fills up to `minimum_calls`.
 
     Args:
-        size: How many results it holds.
+        rate: The rule, with the size of the window.
     """
 
-    __slots__ = ("_calls", "_failures", "_next", "_results")
+    __slots__ = ("_calls", "_failed", "_rate", "_size")
 
-    def __init__(self, size: int) -> None:
-        self._results = bytearray(size)
-        self._next = 0
+    def __init__(self, rate: FailureRate) -> None:
+        self._rate = rate
+        self._size = rate.window_calls or 0
         self._calls = 0
-        self._failures = 0
+        self._failed: deque[int] = deque()
 
-    def record(self, now: float, *, failed: bool) -> None:  # noqa: ARG002
-        """Add one result; it takes the place of the oldest when the window is full."""
-        self._failures += failed - self._results[self._next]
-        self._results[self._next] = failed
-        self._next = (self._next + 1) % len(self._results)
-        self._calls = min(self._calls + 1, len(self._results))
+    @property
+    def quiet_until(self) -> float:
+        """Until when a success needs only to be counted; minus infinity if it must be added."""
+        return inf if not self._failed or self._calls >= self._rate.minimum_calls else -inf
+
+    def add_successes(self, number: int) -> None:
+        """Add successes that were only counted so far."""
+        self._calls += number
+
+    def add(self, now: float, *, failed: bool) -> str | None:
+        """Add one result. Returns the cause if the share of failures is now too large."""
+        self._calls += 1
+        if failed:
+            self._failed.append(self._calls)
+        return self._rate.cause(*self.counts(now))
 
     def counts(self, now: float) -> tuple[int, int]:  # noqa: ARG002
         """Failures and calls in the window."""
-        return self._failures, self._calls
+        while self._failed and self._failed[0] <= self._calls - self._size:
+            self._failed.popleft()
+        return len(self._failed), min(self._calls, self._size)
 
 
 class TimeWindow:
-    """The results of the last so many seconds, counted by moment.
+    """The results of the last so many seconds of a closed circuit, in buckets.
+
+    A bucket starts with a result and takes the results of a sixtieth of the window; they leave
+    together. Within a bucket a success is only counted, unless it might raise the share: while the
+    window fills up to `minimum_calls`, and after an old bucket has left.
 
     Args:
-        seconds: How old a result must be to have left the window.
+        rate: The rule, with the length of the window.
     """
 
-    __slots__ = ("_calls", "_failures", "_moments", "_seconds")
+    __slots__ = ("_buckets", "_calls", "_failures", "_rate", "_seconds", "quiet_until")
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        # Each moment is [time of its first result, failures, calls].
-        self._moments: deque[list[float]] = deque()
+    def __init__(self, rate: FailureRate) -> None:
+        self._rate = rate
+        self._seconds = rate.window_seconds or 0.0
+        # Each bucket is [time of its first result, failures, calls].
+        self._buckets: deque[list[float]] = deque()
         self._calls = 0
         self._failures = 0
+        self.quiet_until = -inf
+        """Until when a success needs only to be counted; minus infinity if it must be added."""
 
-    def record(self, now: float, *, failed: bool) -> None:
-        """Add one result."""
+    def add_successes(self, number: int) -> None:
+        """Add successes that were only counted so far, all of them in the newest bucket."""
+        if number and self._buckets:
+            self._buckets[-1][2] += number
+            self._calls += number
+
+    def add(self, now: float, *, failed: bool) -> str | None:
+        """Add one result. Returns the cause if the share of failures is now too large."""
         self._forget(now)
-        moments = self._moments
-        if not moments or now - moments[-1][0] >= self._seconds / MOMENTS:
-            moments.append([now, 0, 0])
-        moments[-1][1] += failed
-        moments[-1][2] += 1
-        self._calls += 1
+        buckets = self._buckets
+        if not buckets or now - buckets[-1][0] >= self._seconds / BUCKETS:
+            buckets.append([now, 0, 0])
+        buckets[-1][1] += failed
+        buckets[-1][2] += 1
         self._failures += failed
+        self._calls += 1
+        self.quiet_until = self._quiet_until()
+        return self._rate.cause(self._failures, self._calls)
 
     def counts(self, now: float) -> tuple[int, int]:
         """Failures and calls in the window."""
         self._forget(now)
         return self._failures, self._calls
 
+    def _quiet_until(self) -> float:
+        bucket_ends = self._buckets[-1][0] + self._seconds / BUCKETS
+        if not self._failures:
+            return bucket_ends
+        if self._calls < self._rate.minimum_calls:
+            return -inf
+        return min(bucket_ends, self._buckets[0][0] + self._seconds)
+
     def _forget(self, now: float) -> None:
-        moments = self._moments
-        while moments and now - moments[0][0] >= self._seconds:
-            _, failures, calls = moments.popleft()
+        buckets = self._buckets
+        while buckets and now - buckets[0][0] >= self._seconds:
+            _, failures, calls = buckets.popleft()
             self._failures -= int(failures)
             self._calls -= int(calls)
+
+
+RateWindow: TypeAlias = CallWindow | TimeWindow

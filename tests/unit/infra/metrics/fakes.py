@@ -5,7 +5,7 @@ from typing import Any
 from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.resilience import CircuitSnapshot, CircuitState
-from example_service.infra.resilience.rules.circuit_state import Mode
+from example_service.infra.resilience.rules.states import Mode
 
 
 class FakeBreakers:

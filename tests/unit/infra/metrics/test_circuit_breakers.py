@@ -21,7 +21,7 @@ from example_service.infra.resilience import (
     CircuitSnapshot,
     CircuitState,
 )
-from example_service.infra.resilience.rules.circuit_state import Mode
+from example_service.infra.resilience.rules.states import Mode
 from tests.unit.infra.metrics.fakes import FakeBreakers
 
 ODD_NAMES = [

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, TypeAlias
 
 from example_service.infra.resilience import CircuitBreaker
@@ -54,7 +55,7 @@ def half_opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
 
 
 class RunningCall:
-    """A guarded call that runs until the test ends it.
+    """A guarded call that runs, in a context of its own as in a task, until the test ends it.
 
     Args:
         breaker: The breaker that must admit it.
@@ -62,7 +63,7 @@ class RunningCall:
 
     def __init__(self, breaker: CircuitBreaker) -> None:
         self._stack = contextlib.ExitStack()
-        self._stack.enter_context(breaker)
+        copy_context().run(self._stack.enter_context, breaker)
 
     def succeed(self) -> None:
         """End it well."""

@@ -224,7 +224,9 @@ class TestWhatCountsAsFailure:
         self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its own error reaches the caller, and the call counts as neither."""
-        monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
+        monkeypatch.setattr(
+            "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled
+        )
 
         def broken(_: object) -> bool:
             raise ZeroDivisionError

@@ -10,7 +10,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, fail, opened
+from tests.unit.infra.resilience.scenes import DownError, RunningCall, fail, opened
 
 
 def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
@@ -268,7 +268,9 @@ def test_another_block_between_look_up_and_enter_does_no_harm(
 ) -> None:
     """A finalizer or signal handler may use a breaker while another block is being entered."""
     for gil_enabled in (True, False):
-        monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
+        monkeypatch.setattr(
+            "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled
+        )
         breaker = CircuitBreaker("block", registry=None)
         other = CircuitBreaker("other", registry=None)
         leave = breaker.__exit__
@@ -334,6 +336,7 @@ def test_an_exit_without_an_enter_changes_no_state() -> None:
 def test_a_block_refused_counts_as_a_rejection() -> None:
     """A full half-open circuit refuses a block as it refuses a call."""
     breaker = half_open_breaker(FakeClock())
-    with breaker, pytest.raises(CircuitOpenError), breaker:
+    RunningCall(breaker)
+    with pytest.raises(CircuitOpenError), breaker:
         pass
     assert breaker.total_rejections == 1

@@ -319,8 +319,8 @@ class TestAsyncGenerators:
         assert breaker.is_open
         assert breaker.total_successes == 0
 
-    async def test_closing_early_is_neutral_and_closes_the_source(self) -> None:
-        """A client that has read enough says nothing about the dependency."""
+    async def test_closing_it_after_an_item_is_a_success_and_closes_the_source(self) -> None:
+        """The dependency answered, and the client has read enough."""
         breaker = half_opened(FakeClock())
         source = Source()
         stream = breaker.protected(source.stream)()
@@ -329,9 +329,9 @@ class TestAsyncGenerators:
         assert source.notes == ["closed"]
         assert breaker.in_flight == 0
         assert breaker.is_half_open
-        assert breaker.total_successes == 0
+        assert breaker.total_successes == 1
 
-    async def test_dropping_it_is_neutral(self) -> None:
+    async def test_dropping_it_after_an_item_is_a_success(self) -> None:
         """An abandoned stream is closed by the event loop."""
         breaker = make_breaker()
         stream = breaker.protected(Source().stream)()
@@ -341,7 +341,7 @@ class TestAsyncGenerators:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert breaker.in_flight == 0
-        assert breaker.total_failures == breaker.total_successes == 0
+        assert (breaker.total_failures, breaker.total_successes) == (0, 1)
 
     async def test_cancellation_while_it_waits_is_neutral(self) -> None:
         """As that of any call."""
@@ -381,14 +381,17 @@ class TestAsyncGenerators:
         assert source.notes == ["sent", thrown, None, "closed"]
         assert breaker.total_successes == 1
 
-    async def test_an_exception_that_the_consumer_throws_counts_when_it_comes_back(self) -> None:
-        """The source did not handle it, so the stream ended with it."""
+    async def test_an_exception_that_the_consumer_throws_is_neutral_when_it_comes_back(
+        self,
+    ) -> None:
+        """It is the consumer's own: FastAPI throws the error of an endpoint into a dependency."""
         breaker = make_breaker(failure_threshold=1)
         stream = breaker.protected(Source().stream)()
         await anext(stream)
         with pytest.raises(DownError):
             await stream.athrow(DownError())
-        assert breaker.is_open
+        assert breaker.is_closed
+        assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
 
     async def test_probes_of_a_recovery_hold_their_places(self) -> None:
         """A stream that is being read is a call in progress."""
@@ -440,8 +443,8 @@ class TestGenerators:
         assert breaker.is_open
 
     @pytest.mark.parametrize("how", ["closed", "dropped"])
-    def test_ending_it_early_is_neutral_and_closes_the_source(self, how: str) -> None:
-        """A client that has read enough says nothing about the dependency."""
+    def test_ending_it_after_an_item_is_a_success_and_closes_the_source(self, how: str) -> None:
+        """The dependency answered, and the client has read enough."""
         breaker = half_opened(FakeClock())
         source = Source()
         stream = breaker.protected(source.plain_stream)()
@@ -454,7 +457,7 @@ class TestGenerators:
         assert source.notes == ["closed"]
         assert breaker.in_flight == 0
         assert breaker.is_half_open
-        assert breaker.total_successes == 0
+        assert breaker.total_successes == 1
 
     def test_sent_values_and_thrown_exceptions_reach_the_source(self) -> None:
         """The guard is transparent in both directions."""

@@ -23,8 +23,8 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitOpenError,
-    guard,
 )
+from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.breaker_model import Model
 
@@ -83,7 +83,7 @@ class Rig:
             clock=self.clock,
             registry=self.registry,
         )
-        self.breaker._mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
+        self.breaker.mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         self.registry._lock = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         for step in PREPARATIONS[prepare]:
             if step == "wait":
@@ -319,7 +319,7 @@ def test_whatever_line_a_free_thread_is_stopped_at_nothing_is_lost(
     prepare: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is where nothing is atomic but what the lock makes so."""
-    monkeypatch.setattr(guard, "GIL_ENABLED", False)
+    monkeypatch.setattr(lockfree, "GIL_ENABLED", False)
     _check(prepare, "failing block", ["failure", "reset"])
 
 

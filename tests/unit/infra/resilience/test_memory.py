@@ -57,7 +57,7 @@ async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> No
 @pytest.mark.parametrize("gil_enabled", [True, False])
 def test_rejections_leave_nothing(gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand refused calls take no byte more than a thousand."""
-    monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
+    monkeypatch.setattr("example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled)
     breaker = opened(FakeClock())
 
     def refuse(times: int) -> None:
@@ -130,7 +130,7 @@ def test_blocks_leave_nothing_behind() -> None:
         with breaker:
             pass
     assert len(prepared_blocks) <= before + 1
-    assert breaker._unclaimed is None
+    assert breaker.unclaimed is None
 
 
 def test_a_breaker_is_small() -> None:

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from example_service.infra.resilience import Backoff, CircuitState, FailureRate
-from example_service.infra.resilience.rules.circuit_state import (
+from example_service.infra.resilience import Backoff, CircuitState, FailureRate, Mode
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.lockfree import EMPTY
+from example_service.infra.resilience.rules.phases import (
     ALL_SHORT_CUTS,
-    NO_REFUSALS,
     NO_SHORT_CUTS,
-    NO_TOTALS,
-    CircuitStateMachine,
-    Overdue,
     Permit,
-    ResultWindow,
     ShortCuts,
+)
+from example_service.infra.resilience.rules.records import (
+    NO_TOTALS,
+    Overdue,
     Totals,
     Transition,
 )
@@ -34,9 +35,10 @@ def make_machine(**parameters: Any) -> CircuitStateMachine:
         "success_threshold": 2,
         "half_open_max_calls": 3,
         "probe_timeout": 30.0,
-        "wait_rule": Backoff(),
-        "rate_rule": None,
+        "backoff": Backoff(),
+        "failure_rate": None,
         "slow_call_duration": None,
+        "is_timed": False,
         "short_cuts": ALL_SHORT_CUTS,
         **parameters,
     }
@@ -66,7 +68,7 @@ def brought_into(state: CircuitState, **parameters: Any) -> CircuitStateMachine:
     """Rules that have just begun a stay in `state`; what has happened before is forgotten."""
     machine = make_machine(**parameters)
     if state is not CLOSED:
-        machine.force_state(state, NOW)
+        machine.force(state, NOW, "set by hand")
     machine.take_happenings()
     return machine
 
@@ -128,23 +130,31 @@ def test_a_probe_that_hangs_is_told_with_its_time() -> None:
 def test_a_share_of_failures_is_told_in_numbers() -> None:
     """How many of how many calls failed."""
     rule = FailureRate(threshold=0.5, window_calls=10, minimum_calls=4)
-    machine = make_machine(failure_threshold=100, rate_rule=rule)
+    machine = make_machine(failure_threshold=100, failure_rate=rule)
     succeed(machine, 2)
     fail(machine, 2)
     assert changes(machine) == [(CLOSED, OPEN, "2 of the last 4 calls failed")]
 
 
 BY_HAND: dict[str, tuple[CircuitState, Callable[[CircuitStateMachine], object], str]] = {
-    "reset": (CLOSED, lambda machine: machine.reset(), "reset by hand"),
+    "reset": (CLOSED, lambda machine: machine.reset(NOW), "reset by hand"),
     "force_open": (
         OPEN,
-        lambda machine: machine.force_open("why", NOW, None),
+        lambda machine: machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None),
         "forced open by hand: why",
     ),
-    "disable": (CLOSED, lambda machine: machine.disable("why", None), "disabled by hand: why"),
-    "closed": (CLOSED, lambda machine: machine.force_state(CLOSED, NOW), "set by hand"),
-    "open": (OPEN, lambda machine: machine.force_state(OPEN, NOW), "set by hand"),
-    "half-open": (HALF_OPEN, lambda machine: machine.force_state(HALF_OPEN, NOW), "set by hand"),
+    "disable": (
+        CLOSED,
+        lambda machine: machine.set_mode(Mode.DISABLED, "why", NOW, None),
+        "disabled by hand: why",
+    ),
+    "closed": (CLOSED, lambda machine: machine.force(CLOSED, NOW, "set by hand"), "set by hand"),
+    "open": (OPEN, lambda machine: machine.force(OPEN, NOW, "set by hand"), "set by hand"),
+    "half-open": (
+        HALF_OPEN,
+        lambda machine: machine.force(HALF_OPEN, NOW, "set by hand"),
+        "set by hand",
+    ),
 }
 
 
@@ -161,8 +171,8 @@ def test_what_is_done_by_hand_is_told_as_such(how: str, before: CircuitState) ->
 def test_shadow_after_another_mode_closes_and_says_so() -> None:
     """What was forced open is not what the rules would have decided."""
     machine = make_machine()
-    machine.force_open("why", NOW, None)
-    machine.shadow("to watch", None)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None)
+    machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
     assert changes(machine) == [
         (CLOSED, OPEN, "forced open by hand: why"),
         (OPEN, CLOSED, "shadowed by hand: to watch"),
@@ -172,25 +182,27 @@ def test_shadow_after_another_mode_closes_and_says_so() -> None:
 def test_a_circuit_forced_open_says_until_when() -> None:
     """Seconds where it was given an end, none where it was not."""
     machine = make_machine()
-    machine.force_open("why", NOW, NOW + 10.0)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW, NOW + 10.0)
     assert machine.retry_after(NOW + 4.0) == 6.0
-    machine.force_open("why", NOW, None)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None)
     assert machine.retry_after(NOW + 4.0) is None
     happenings = machine.take_happenings() or []
     assert [one.wait_seconds for one in happenings if isinstance(one, Transition)] == [10.0]
-    machine.force_open("why", NOW, inf)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW, inf)
     assert machine.retry_after(NOW) is None
 
 
-class TenSeconds:
-    """A wait rule whose every wait is the same.
+class TenSeconds(Backoff):
+    """A wait whose every wait is the same.
 
     Args:
         tell: Hears what the rule is asked, at the moment in which it is asked.
     """
 
     def __init__(self, tell: Callable[..., None]) -> None:
-        self._tell = tell
+        object.__setattr__(self, "_tell", tell)
+
+    _tell: Callable[..., None]
 
     def wait_seconds(self, recovery_timeout: float, reopenings: int, opening: int) -> float:
         """Ten seconds."""
@@ -201,7 +213,7 @@ class TenSeconds:
 def test_the_wait_rule_hears_which_opening_it_is() -> None:
     """With the failed recoveries since the circuit was last closed, which are fewer."""
     heard: list[tuple[float, ...]] = []
-    machine = make_machine(wait_rule=TenSeconds(lambda *asked: heard.append(asked)))
+    machine = make_machine(backoff=TenSeconds(lambda *asked: heard.append(asked)))
     fail(machine, 3)
     fail(machine, now=NOW + 10.0)
     fail(machine, now=NOW + 20.0)
@@ -213,7 +225,7 @@ def test_the_wait_rule_hears_which_opening_it_is() -> None:
 def test_calls_let_through_by_shadow_are_counted() -> None:
     """Each as running, until it ends, and as one that would have been refused."""
     machine = make_machine()
-    machine.shadow("to watch", None)
+    machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
     fail(machine, 3)
     permits = [admitted(machine), admitted(machine)]
     assert machine.in_flight() == 2
@@ -247,7 +259,10 @@ def test_each_end_leaves_one_running_call_less(
     if overdue:
         short_cuts = NO_SHORT_CUTS
     machine = brought_into(
-        state, short_cuts=short_cuts, slow_call_duration=1.0 if overdue else None
+        state,
+        short_cuts=short_cuts,
+        is_timed=overdue,
+        slow_call_duration=1.0 if overdue else None,
     )
     permits = [admitted(machine) for _ in range(3)]
     for left in (2, 1, 0):
@@ -264,7 +279,7 @@ def test_a_permit_without_a_clock_is_one_for_all() -> None:
     machine = make_machine()
     assert admitted(machine) is admitted(machine) is next(machine.permits)
     assert machine.in_flight() == 3
-    timed = make_machine(short_cuts=NO_SHORT_CUTS)
+    timed = make_machine(is_timed=True)
     assert admitted(timed) is not admitted(timed)
     assert next(timed.permits, None) is None
 
@@ -314,8 +329,8 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
     """Room that another thread used then would be missing from the row that is being judged."""
     machine = make_machine(failure_threshold=2)
     permit = admitted(machine)
-    passed: list[bool] = []
-    machine.wait_rule = TenSeconds(lambda *_: passed.extend(permit.allowance))
+    passed: list[bool | None] = []
+    machine.backoff = TenSeconds(lambda *_: passed.extend(permit.allowance))
     fail(machine, 2)
     assert machine.phase.state is OPEN
     assert passed == []
@@ -328,9 +343,9 @@ def test_a_new_circuit_has_nothing_to_tell() -> None:
     assert machine.state_changes is None
     assert machine.totals() == NO_TOTALS
     assert machine.in_flight() == 0
-    assert machine.refusals is NO_REFUSALS
-    assert machine.is_timeless()
-    machine.force_state(OPEN, NOW)
+    assert machine.refusals is EMPTY
+    assert machine.due == inf
+    machine.force(OPEN, NOW, "set by hand")
     assert machine.try_acquire(NOW) is None
     assert machine.rejections() == 1
 
@@ -341,12 +356,8 @@ def test_a_success_needs_no_lock_until_something_has_failed() -> None:
     assert not admitted(make_machine(short_cuts=NO_SHORT_CUTS)).quiet
 
 
-class AlwaysTooMany:
+class AlwaysTooMany(FailureRate):
     """A rule for which any share of failures is too large."""
-
-    def window(self) -> ResultWindow:
-        """The last hundred calls."""
-        return FailureRate().window()
 
     def is_reached(self, failures: int, calls: int) -> bool:  # noqa: ARG002
         """Yes."""
@@ -355,8 +366,8 @@ class AlwaysTooMany:
 
 def test_a_disabled_circuit_judges_no_share() -> None:
     """Neither after a failure nor after a success; from its end on it does."""
-    machine = make_machine(rate_rule=AlwaysTooMany())
-    machine.disable("why", NOW + 10.0)
+    machine = make_machine(failure_rate=AlwaysTooMany())
+    machine.set_mode(Mode.DISABLED, "why", NOW, NOW + 10.0)
     fail(machine, 5)
     succeed(machine)
     assert machine.phase.state is CLOSED
@@ -366,7 +377,7 @@ def test_a_disabled_circuit_judges_no_share() -> None:
 
 def test_a_shadowed_circuit_judges_shares() -> None:
     """It decides as ever, only without consequences for its callers."""
-    machine = make_machine(rate_rule=AlwaysTooMany())
-    machine.shadow("to watch", None)
+    machine = make_machine(failure_rate=AlwaysTooMany())
+    machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
     fail(machine)
     assert changes(machine) == [(CLOSED, OPEN, "1 of the last 1 calls failed")]

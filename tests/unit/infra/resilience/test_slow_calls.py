@@ -279,4 +279,4 @@ def test_the_memory_of_calls_that_ended_is_given_back() -> None:
     breaker = make_breaker(slow_call_duration=10.0)
     succeed(breaker, 1000)
     fail(breaker, 4)
-    assert not breaker._machine._running
+    assert not breaker.machine.running

@@ -144,7 +144,9 @@ class TestSummary:
 
     @pytest.fixture(autouse=True)
     def _path(self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", gil_enabled)
+        monkeypatch.setattr(
+            "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled
+        )
 
     def test_there_is_one_a_second_at_most(
         self, heard: bool, lines: list[logging.LogRecord]
@@ -202,7 +204,7 @@ def test_the_log_is_written_outside_the_lock(keeper: Keeper) -> None:
     """A handler that blocks holds up nobody else."""
     clock = FakeClock()
     breaker = make_breaker(clock, failure_threshold=1)
-    keeper.mutex = breaker._mutex
+    keeper.mutex = breaker.mutex
     fail(breaker)
     clock.advance(1.0)
     _refuse(breaker, 1)

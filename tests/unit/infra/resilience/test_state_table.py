@@ -8,13 +8,9 @@ from pathlib import Path
 import pytest
 
 from example_service.infra.resilience import CircuitState
-from example_service.infra.resilience.rules.circuit_state import (
-    CircuitStateMachine,
-    HalfOpen,
-    Open,
-    Permit,
-    Phase,
-)
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.phases import HalfOpen, Open, Permit, Phase
+from example_service.infra.resilience.rules.states import Mode
 from tests.unit.infra.resilience.scenes import make_breaker
 
 PAGE = Path(__file__).parents[4] / "docs" / "circuit-breaker.md"
@@ -48,17 +44,17 @@ def _situation(state: CircuitState, *, nearly: bool) -> Situation:
         half_open_max_calls=2,
         recovery_timeout=RECOVERY_TIMEOUT,
         slow_call_duration=5.0,
-    )._machine
+    ).machine
     late = _admitted(machine, NOW - 2)
     if state is CLOSED:
-        machine.reset()
+        machine.reset(NOW - 1)
         for _ in range(2 if nearly else 1):
             machine.record_failure(_admitted(machine, NOW - 1), NOW - 1)
         return Situation(machine, _admitted(machine, NOW), late)
-    machine.force_state(CircuitState.OPEN, NOW)
+    machine.force(CircuitState.OPEN, NOW, "by a test")
     if state is CircuitState.OPEN:
         return Situation(machine, None, late)
-    machine.force_state(HALF_OPEN, NOW)
+    machine.force(HALF_OPEN, NOW, "by a test")
     for _ in range(2 if nearly else 1):
         machine.record_success(_admitted(machine, NOW), NOW)
     return Situation(machine, _admitted(machine, NOW), late)
@@ -134,6 +130,10 @@ class Event:
     nearly: CircuitState | None = None
 
 
+def _mode(mode: Mode) -> Callable[[Situation], str | None]:
+    return _by_hand(lambda machine: machine.set_mode(mode, "why", NOW, None))
+
+
 EVENTS = [
     Event("a call begins", _begin),
     Event("a call begins, all places of probes taken", _begin_when_full),
@@ -151,10 +151,10 @@ EVENTS = [
     Event("a late call fails", _end("record_failure", late=True)),
     Event("a late call ends as neither", _end("release", late=True)),
     Event("the open wait is over", _wait_over),
-    Event("`reset()`", _by_hand(lambda machine: machine.reset())),
-    Event("`force_open()`", _by_hand(lambda machine: machine.force_open("why", NOW, None))),
-    Event("`disable()`", _by_hand(lambda machine: machine.disable("why", None))),
-    Event("`shadow()`", _by_hand(lambda machine: machine.shadow("why", None))),
+    Event("`reset()`", _by_hand(lambda machine: machine.reset(NOW))),
+    Event("`force_open()`", _mode(Mode.FORCED_OPEN)),
+    Event("`disable()`", _mode(Mode.DISABLED)),
+    Event("`shadow()`", _mode(Mode.SHADOW)),
 ]
 
 

@@ -39,7 +39,9 @@ def _tiny_switch_interval() -> Iterator[None]:
 @pytest.fixture(params=[True, False], ids=["gil", "free-threaded"])
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the short cuts of a build with a global interpreter lock, or none of them."""
-    monkeypatch.setattr("example_service.infra.resilience.guard.GIL_ENABLED", request.param)
+    monkeypatch.setattr(
+        "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", request.param
+    )
 
 
 def _in_threads(work: Callable[[int], object], count: int = THREADS) -> None:
@@ -274,7 +276,7 @@ class TestTheLockAsPrinted:
         outcome: list[bool] = []
 
         def try_it() -> None:
-            outcome.append(breaker._mutex.acquire(blocking=False))
+            outcome.append(breaker.mutex.acquire(blocking=False))
 
         async with breaker._lock:
             _in_threads(lambda _: try_it(), count=1)

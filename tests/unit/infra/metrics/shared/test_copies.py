@@ -17,7 +17,7 @@ from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.tracking import TrackedCircuits
 from example_service.infra.resilience import CircuitState
-from example_service.infra.resilience.rules.circuit_state import Mode
+from example_service.infra.resilience.rules.states import Mode
 from tests.unit.infra.metrics.fakes import FakeProcess
 
 Processes = Callable[[int], FakeProcess]

@@ -1,12 +1,15 @@
 """`FailureRate`: the share of failures in a window opens the circuit, beside the row of them."""
 
-import sys
 from typing import Any
 
 import pytest
 
 from example_service.infra.resilience import FailureRate
-from example_service.infra.resilience.rules.failure_rate import MOMENTS
+from example_service.infra.resilience.rules.failure_rate import (
+    BUCKETS,
+    CallWindow,
+    TimeWindow,
+)
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.scenes import (
     BadRequestError,
@@ -142,14 +145,22 @@ class TestWindowOfCalls:
         fail(breaker)
         assert breaker.is_open
 
-    def test_memory_is_a_byte_for_each_result(self) -> None:
-        """However many calls come."""
-        window = FailureRate(window_calls=1000).window()
-        before = sys.getsizeof(window._results)  # type: ignore[attr-defined]
+    def test_memory_is_bounded_by_the_window(self) -> None:
+        """Only failures in the window are stored, however many calls come."""
+        window = CallWindow(FailureRate(window_calls=1000))
         for number in range(5000):
-            window.record(0.0, failed=number % 3 == 0)
-        assert sys.getsizeof(window._results) == before < 1200  # type: ignore[attr-defined]
+            window.add(0.0, failed=number % 3 == 0)
+        assert len(window._failed) == 333
         assert window.counts(0.0) == (333, 1000)
+
+    def test_successes_may_be_added_in_bulk(self) -> None:
+        """They fill the window and make old failures leave, as if they had come one by one."""
+        window = CallWindow(FailureRate(window_calls=10, minimum_calls=4))
+        window.add(0.0, failed=True)
+        window.add_successes(8)
+        assert window.counts(0.0) == (1, 9)
+        window.add_successes(2)
+        assert window.counts(0.0) == (0, 10)
 
 
 class TestWindowOfTime:
@@ -157,9 +168,9 @@ class TestWindowOfTime:
 
     def test_a_result_leaves_exactly_when_it_is_that_old(self) -> None:
         """Just before it counts, at the edge it does not."""
-        window = FailureRate(window_seconds=60.0).window()
-        window.record(100.0, failed=True)
-        window.record(130.0, failed=False)
+        window = TimeWindow(FailureRate(window_seconds=60.0))
+        window.add(100.0, failed=True)
+        window.add(130.0, failed=False)
         assert window.counts(159.0) == (1, 2)
         assert window.counts(160.0) == (0, 1)
         assert window.counts(190.0) == (0, 0)
@@ -193,10 +204,10 @@ class TestWindowOfTime:
 
     def test_memory_does_not_grow_with_traffic(self) -> None:
         """Results close to one another are one moment."""
-        window = FailureRate(window_seconds=60.0).window()
+        window = TimeWindow(FailureRate(window_seconds=60.0))
         for number in range(20_000):
-            window.record(number / 100, failed=number % 2 == 0)
-        assert len(window._moments) <= MOMENTS + 1  # type: ignore[attr-defined]
+            window.add(number / 100, failed=number % 2 == 0)
+        assert len(window._buckets) <= BUCKETS + 1
         failures, calls = window.counts(199.99)
         assert calls == pytest.approx(6000, rel=1 / 50)
         assert failures == pytest.approx(3000, rel=1 / 50)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextvars import copy_context
 from dataclasses import dataclass
 from math import inf
 from typing import Any, TypeAlias
@@ -30,8 +31,8 @@ from example_service.infra.resilience import (
     CircuitOpenError,
     FailureRate,
     StateChanged,
-    guard,
 )
+from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.breaker_model import Heard, Model, ModelCall, ModelParameters
 
@@ -135,7 +136,7 @@ class Bench:
             stack.enter_context(self.breaker)
             return await self.work()
 
-    def start(self, form: str) -> Coroutine[Any, Any, str]:
+    def start(self, form: str) -> "InContext":
         """A coroutine that makes one guarded call in the given form."""
         guard = self.breaker.protected
         starts: dict[str, Callable[[], Any]] = {
@@ -149,8 +150,7 @@ class Bench:
             "async exit stack": self.async_stack,
             "exit stack": self.sync_stack,
         }
-        coroutine: Coroutine[Any, Any, str] = starts[form]()
-        return coroutine
+        return InContext(starts[form]())
 
     @staticmethod
     async def _awaiting(func: Callable[[], Awaitable[str]]) -> str:
@@ -177,7 +177,32 @@ ENDS: dict[str, tuple[str, type[BaseException] | None]] = {
     "abandoned": ("neutral", GeneratorExit),
 }
 
-Running: TypeAlias = tuple[Coroutine[Any, Any, str], ModelCall, str]
+
+class InContext:
+    """A coroutine that runs in a context of its own, as in a task.
+
+    Args:
+        coroutine: The coroutine, which each step takes further.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, str]) -> None:
+        self._coroutine = coroutine
+        self._context = copy_context()
+
+    def send(self, value: Any) -> None:
+        """Take it on to its next suspension."""
+        self._context.run(self._coroutine.send, value)
+
+    def throw(self, error: BaseException) -> None:
+        """Raise an exception where it is suspended."""
+        self._context.run(self._coroutine.throw, error)
+
+    def close(self) -> None:
+        """Abandon it."""
+        self._context.run(self._coroutine.close)
+
+
+Running: TypeAlias = tuple[InContext, ModelCall, str]
 
 few = st.integers(min_value=1, max_value=4)
 seconds = st.integers(min_value=1, max_value=12).map(float)
@@ -236,7 +261,7 @@ class BreakerMachine(RuleBasedStateMachine):
     ) -> None:
         """Make a breaker and its model with the same parameters."""
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(guard, "GIL_ENABLED", gil_enabled)
+        self.patch.setattr(lockfree, "GIL_ENABLED", gil_enabled)
         self.clock = FakeClock(now=0.0)
         self.registry = CircuitBreakerRegistry()
         self.listener = listener_type() if listener_type is not None else None
@@ -425,6 +450,7 @@ class BreakerMachine(RuleBasedStateMachine):
             "retry_after": model.retry_after(),
             "opened_count": model.opened_count,
             "in_flight": len(model.calls),
+            **self._window_shown(),
         }
         assert self.breaker.state == model.state
         assert self.breaker.in_flight == len(self.running) == len(model.calls)
@@ -449,6 +475,20 @@ class BreakerMachine(RuleBasedStateMachine):
             assert self.listener.story == model.story
         elif self.listener is not None:
             assert self.listener.story == model.transitions()
+
+    def _window_shown(self) -> dict[str, Any]:
+        """What the metrics show of the window; nothing without the rule."""
+        given, window = self.model.parameters, self.model.window
+        if given.percent is None:
+            return {}
+        rate = sum(window) / len(window) if window else 0.0
+        return {
+            "window": {
+                "failure_rate": rate,
+                "calls": len(window),
+                "threshold": given.percent / 100,
+            }
+        }
 
     def teardown(self) -> None:
         """Abandon what still runs."""

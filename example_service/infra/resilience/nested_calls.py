@@ -1,0 +1,107 @@
+"""One call that passes the same breaker twice is one call.
+
+A guarded function may be called inside a guarded block of the same breaker. While the circuit is
+closed, both take a permit without looking at each other, so a success costs nothing extra. Two
+things keep such a call from counting twice where it matters:
+
+- A failure is marked on its exception. A guard does not count an exception that another guard of
+  its breaker has counted and that was only passed on, or translated, since.
+- A probe is marked in the context. A call inside it runs under the probe's permit.
+"""
+
+from contextlib import suppress
+from contextvars import ContextVar
+from opcode import opmap
+from types import TracebackType
+
+from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
+
+_MARK = "_counted_by_circuit_breakers"
+_RAISE = opmap["RAISE_VARARGS"]
+
+_probes: ContextVar[tuple[TimedCall, ...]] = ContextVar("probes", default=())
+
+
+def enter_probe(probe: TimedCall) -> None:
+    """Mark the current context as running under a probe."""
+    running = [one for one in _probes.get() if _is_running(one)]
+    _probes.set((*running, probe))
+
+
+def leave_probe(permit: Permit) -> None:
+    """Take the mark off: the call goes on outside the current context, as in a future."""
+    _probes.set(tuple(one for one in _probes.get() if one is not permit))
+
+
+def is_within_probe(phase: HalfOpen) -> bool:
+    """Whether the current context runs under a probe of this period that has not ended."""
+    return any(one.phase is phase and _is_running(one) for one in _probes.get())
+
+
+def _is_running(probe: TimedCall) -> bool:
+    return isinstance(probe.phase, HalfOpen) and probe in probe.phase.probes
+
+
+def count_once(error: BaseException, breaker: object) -> bool:
+    """Mark an exception as counted by a breaker.
+
+    Returns:
+        False if the breaker has counted it already, within the call that ends now. An exception
+        object that is raised again, as mocks do, is a failure of its own.
+    """
+    traceback = error.__traceback__
+    marks: dict[int, int] | None = getattr(error, _MARK, None)
+    if marks is not None and _was_passed_on(traceback, marks.get(id(breaker))):
+        return False
+    if error.__context__ is not None or error.__cause__ is not None:
+        is_new = not _translates_counted(error, breaker)
+    else:
+        is_new = True
+    if marks is not None:
+        marks[id(breaker)] = id(traceback)
+    else:
+        # Identities, which keep nothing alive: a mark lives and dies with its exception. One that
+        # refuses attributes may count twice.
+        with suppress(AttributeError, TypeError):
+            setattr(error, _MARK, {id(breaker): id(traceback)})
+    return is_new
+
+
+def _was_passed_on(traceback: TracebackType | None, marked: int | None) -> bool:
+    """Whether an exception has only travelled up since its traceback began with the marked entry.
+
+    An exception object that is raised again starts with its old traceback, below the frame that
+    raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
+    """
+    if marked is None:
+        return False
+    frames = []
+    while traceback is not None and (below := traceback.tb_next) is not None:
+        frames.append(traceback.tb_frame)
+        instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+        if instruction == _RAISE and below.tb_frame not in frames:
+            return False
+        if id(below) == marked:
+            return True
+        traceback = below
+    return False
+
+
+def _translates_counted(error: BaseException, breaker: object) -> bool:
+    """Whether an exception replaces one that the breaker counted within the call that ends now."""
+    for link, is_explicit in ((error.__cause__, True), (error.__context__, False)):
+        if link is None or (marks := getattr(link, _MARK, None)) is None:
+            continue
+        caught = link.__traceback__
+        if not _was_passed_on(caught, marks.get(id(breaker))):
+            continue
+        # It was caught in a frame inside this call, which then raised another exception.
+        entry = error.__traceback__
+        if entry is not None and not is_explicit:
+            # The block's own frame may have caught it before the block began.
+            entry = entry.tb_next
+        while entry is not None:
+            if caught is not None and entry.tb_frame is caught.tb_frame:
+                return True
+            entry = entry.tb_next
+    return False

@@ -1,0 +1,137 @@
+"""What the end of a call says about the dependency: success, failure, or nothing.
+
+    success     a returned value; the end of an iteration; an exception that `is_success` accepts
+    failure     an exception in `expected_exception` that `is_failure` does not refuse
+    neutral     everything else: another exception, a refusal, cancellation in every form
+
+An exception group is judged by the exceptions in it: a failure if one of them is, else neutral.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from enum import Enum
+from typing import Any, NamedTuple
+
+from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.listeners import Listeners
+from example_service.infra.resilience.rules import lockfree
+from example_service.infra.resilience.rules.failure_rate import FailureRate
+from example_service.infra.resilience.rules.phases import (
+    ALL_SHORT_CUTS,
+    NO_SHORT_CUTS,
+    ShortCuts,
+)
+from example_service.infra.resilience.validation import check_exception_types, check_predicate
+
+ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
+
+LONGEST_OPEN_FOR = 86_400.0
+"""Seconds up to which `open_for` is followed: a day."""
+
+_LONGEST_CHAIN = 10
+_END_OF_ITERATION = (StopIteration, StopAsyncIteration)
+
+
+class Outcome(Enum):
+    """How a call ended, for the rules."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    NEUTRAL = "neutral"
+
+
+class Judge(NamedTuple):
+    """The parameters of a breaker that decide what counts; see `CircuitBreaker`."""
+
+    expected_exception: ExceptionTypes = Exception
+    is_failure: Callable[[Exception], bool] | None = None
+    is_success: Callable[[Exception], bool] | None = None
+    is_failed_result: Callable[[Any], bool] | None = None
+    open_for: Callable[[Any], float | None] | None = None
+
+    def check(self) -> None:
+        """Refuse values that would fail at a call.
+
+        Raises:
+            TypeError: A value is of the wrong type; the message names the parameter.
+        """
+        check_exception_types("expected_exception", self.expected_exception)
+        for parameter in ("is_failure", "is_success", "is_failed_result", "open_for"):
+            if (predicate := getattr(self, parameter)) is not None:
+                check_predicate(parameter, predicate)
+
+    def seconds_to_open(self, failure: object) -> float | None:
+        """For how long a failure asks to be left alone, in seconds; None if it does not.
+
+        Raises:
+            BaseException: Whatever `open_for` raises.
+        """
+        seconds = None if self.open_for is None else self.open_for(failure)
+        if seconds is None or not seconds > 0:  # NaN is not above zero either.
+            return None
+        return min(float(seconds), LONGEST_OPEN_FOR)
+
+    def outcome(self, error: BaseException) -> Outcome:
+        """Judge an exception that a guarded call has raised.
+
+        Raises:
+            BaseException: Whatever a predicate raises.
+        """
+        if isinstance(error, BaseExceptionGroup) and not self._expects(BaseExceptionGroup):
+            outcomes = {self.outcome(one) for one in error.exceptions}
+            return Outcome.FAILURE if Outcome.FAILURE in outcomes else Outcome.NEUTRAL
+        if isinstance(error, _END_OF_ITERATION):
+            return Outcome.SUCCESS
+        if isinstance(error, CancelledError) or not isinstance(error, Exception):
+            return Outcome.NEUTRAL
+        if self.is_success is not None and self.is_success(error):
+            return Outcome.SUCCESS
+        return Outcome.FAILURE if self._is_failure(error) else Outcome.NEUTRAL
+
+    def _is_failure(self, error: Exception) -> bool:
+        if not isinstance(error, self.expected_exception):
+            return False
+        if _is_refusal(error) and not self._expects(CircuitOpenError):
+            return False
+        return self.is_failure is None or bool(self.is_failure(error))
+
+    @property
+    def looks_into_exceptions(self) -> bool:
+        """Whether two exceptions of one type may be judged differently."""
+        return not (self.is_failure is None and self.is_success is None and self.open_for is None)
+
+    def short_cuts(
+        self, failure_rate: FailureRate | None, listeners: Listeners | None, *, is_timed: bool
+    ) -> ShortCuts:
+        """The steps of a closed circuit that change nothing but a count."""
+        if not lockfree.GIL_ENABLED:
+            return NO_SHORT_CUTS
+        if self is DEFAULT_JUDGE and failure_rate is None and not is_timed:
+            return ALL_SHORT_CUTS
+        in_time = failure_rate is not None and failure_rate.window_seconds is not None
+        are_failures_heard = listeners is not None and bool(listeners.on_failure)
+        return ShortCuts(
+            admissions=True,
+            successes=True,
+            uncounted=self.is_failed_result is None and not in_time and not is_timed,
+            failures=not (self.looks_into_exceptions or failure_rate or are_failures_heard),
+        )
+
+    def _expects(self, kind: type[BaseException]) -> bool:
+        """Whether `expected_exception` names this type, or a subclass of it, itself."""
+        expected = self.expected_exception
+        types = expected if isinstance(expected, tuple) else (expected,)
+        return any(issubclass(one, kind) for one in types)
+
+
+DEFAULT_JUDGE = Judge()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether no call was made: a breaker refused it, perhaps behind `raise ... from`."""
+    link: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if link is None or isinstance(link, CircuitOpenError):
+            break
+        link = link.__cause__
+    return isinstance(link, CircuitOpenError)

@@ -1,0 +1,257 @@
+"""One period in a state: which calls it lets run, and which outcomes end it.
+
+    Closed      every call runs       failures in a row, or a share of failures, open it
+    Open        no call runs          until its wait is over
+    HalfOpen    a few run at once     enough successes close it, one failure opens it
+
+A period never changes the state itself. When an outcome ends it, it returns the cause, a text, and
+`CircuitStateMachine` starts the next period.
+"""
+
+from itertools import repeat
+from math import inf
+from operator import length_hint
+from typing import ClassVar, NamedTuple, TypeAlias
+
+from example_service.infra.resilience.rules.failure_rate import RateWindow
+from example_service.infra.resilience.rules.lockfree import EMPTY, taken
+from example_service.infra.resilience.rules.states import CircuitState
+
+
+class ShortCuts(NamedTuple):
+    """Which steps of a closed circuit need no lock, because they change nothing but a count.
+
+    Attributes:
+        admissions: Admissions. Where calls are timed they also take a `TimedCall`.
+        successes: Successes that end no row of failures, once the result has been judged.
+        uncounted: Whether such a success needs no further look at the result, clock or listeners.
+        failures: Failures that do not open the circuit.
+    """
+
+    admissions: bool
+    successes: bool
+    uncounted: bool
+    failures: bool
+
+
+ALL_SHORT_CUTS = ShortCuts(admissions=True, successes=True, uncounted=True, failures=True)
+NO_SHORT_CUTS = ShortCuts(admissions=False, successes=False, uncounted=False, failures=False)
+
+
+class Closed:
+    """Every call runs. It is also the permit of every call that it admits without timing it.
+
+    Three attributes spare callers the lock:
+
+    - `steady`: a success changes nothing but its count.
+    - `quiet`: it is steady, and the caller of the rules need not look at the success either.
+    - `allowance`: a failure for which `next(allowance, None)` yields something is counted by that,
+      and does not open the circuit. The caller then clears `quiet` and `steady`, because the next
+      success ends the row of failures.
+
+    Args:
+        threshold: Failures in a row that open it.
+        window: The recent results, if a share of failures opens it, too.
+        successes: Counts every success of the circuit.
+        short_cuts: Which steps need no lock.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "_counted",
+        "_row_began",
+        "_short_cuts",
+        "_successes",
+        "_successes_seen",
+        "_threshold",
+        "_window",
+        "allowance",
+        "quiet",
+        "steady",
+    )
+    state: ClassVar = CircuitState.CLOSED
+
+    def __init__(
+        self,
+        threshold: int,
+        window: RateWindow | None,
+        successes: "repeat[None]",
+        short_cuts: ShortCuts,
+    ) -> None:
+        self._threshold = threshold
+        self._window = window
+        self._successes = successes
+        self._successes_seen = 0 if window is None else taken(successes)
+        self._short_cuts = short_cuts
+        self._counted = self._allowed = self._row_began = 0
+        self.steady = short_cuts.successes and (window is None or window.quiet_until > -inf)
+        self.quiet = self.steady and short_cuts.uncounted
+        self.allowance: repeat[bool] | repeat[None] = EMPTY
+
+    @property
+    def failures(self) -> int:
+        """All failures of this period."""
+        return self._counted + self._allowed - length_hint(self.allowance)
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """Failures since the last success."""
+        return self.failures - self._row_began
+
+    @property
+    def steady_until(self) -> float:
+        """When time makes it unsteady, in seconds on the clock; infinite for never."""
+        return self._window.quiet_until if self._window is not None and self.steady else inf
+
+    def window_counts(self, now: float) -> tuple[int, int] | None:
+        """Failures and calls in the window; None without one."""
+        if self._window is None:
+            return None
+        self._window.add_successes(self._uncounted_successes())
+        return self._window.counts(now)
+
+    def has_room(self) -> bool:
+        """Whether one more call may run."""
+        return True
+
+    def unsteady(self) -> None:
+        """Have the next success take the lock; time may have changed what it does."""
+        self.quiet = self.steady = False
+        if self._window is not None:
+            self._window.add_successes(self._uncounted_successes())
+
+    def succeed(self, now: float) -> str | None:
+        """Act on a success, already counted. Returns the cause if it opens the circuit."""
+        window, cause = self._window, None
+        if window is not None:
+            window.add_successes(self._uncounted_successes() - 1)
+            cause = window.add(now, failed=False)
+        # Steady before the row ends: a failure that another thread counts meanwhile undoes it.
+        self.steady = self._short_cuts.successes and (window is None or window.quiet_until > now)
+        self.quiet = self.steady and self._short_cuts.uncounted
+        self._row_began = self.end()
+        self._allow(self._threshold - 1)
+        return cause
+
+    def fail(self, now: float) -> str | None:
+        """Count a failure. Returns the cause if it opens the circuit."""
+        self.unsteady()
+        self._counted = self.end() + 1
+        row = self._counted - self._row_began
+        if row >= self._threshold:
+            return f"{row} {'failure' if row == 1 else 'failures'} in a row"
+        self._allow(self._threshold - row - 1)
+        return None if self._window is None else self._window.add(now, failed=True)
+
+    def ignore_success(self) -> None:
+        """Keep a success of an earlier period, already counted, out of the window."""
+        self._successes_seen += 1
+
+    def end(self) -> int:
+        """Have every failure take the lock from now on. Returns all failures of this period."""
+        before, self.allowance = self.allowance, EMPTY
+        self._counted += self._allowed - length_hint(before)
+        self._allowed = 0
+        return self._counted
+
+    def _allow(self, failures: int) -> None:
+        """Let this many failures pass without the lock."""
+        if failures and self._short_cuts.failures:
+            self._allowed = failures
+            self.allowance = repeat(True, failures)
+
+    def _uncounted_successes(self) -> int:
+        """Successes since this was last called, which only the counter knows."""
+        seen, self._successes_seen = self._successes_seen, taken(self._successes)
+        return self._successes_seen - seen
+
+
+class Open:
+    """No call runs until `until`.
+
+    Args:
+        since: When it began, in seconds on the clock.
+        wait_seconds: How long it lasts; infinite means until a reset.
+        failures_in_a_row: Failures that led to it.
+    """
+
+    __slots__ = ("failures_in_a_row", "until", "wait_seconds")
+    state: ClassVar = CircuitState.OPEN
+    steady_until: ClassVar = inf
+
+    def __init__(self, since: float, wait_seconds: float, failures_in_a_row: int) -> None:
+        self.wait_seconds = wait_seconds
+        self.until = since + wait_seconds
+        self.failures_in_a_row = failures_in_a_row
+
+
+class HalfOpen:
+    """At most `max_calls` run at once. Enough successes close it, one failure opens it.
+
+    Args:
+        max_calls: Probes that may run at once.
+        success_threshold: Successes that close it.
+        failures_in_a_row: Failures since the last success, in earlier periods.
+
+    Attributes:
+        probes: The probes that are running, oldest first.
+        successes: Probes that have succeeded.
+    """
+
+    __slots__ = ("_max_calls", "_success_threshold", "failures_in_a_row", "probes", "successes")
+    state: ClassVar = CircuitState.HALF_OPEN
+    steady: ClassVar = False
+    steady_until: ClassVar = inf
+
+    def __init__(self, max_calls: int, success_threshold: int, failures_in_a_row: int) -> None:
+        self._max_calls = max_calls
+        self._success_threshold = success_threshold
+        self.failures_in_a_row = failures_in_a_row
+        self.probes: list[TimedCall] = []
+        self.successes = 0
+
+    def has_room(self) -> bool:
+        """Whether one more call may run."""
+        return len(self.probes) < self._max_calls
+
+    def succeed(self) -> str | None:
+        """Count the success of a probe. Returns the cause if it closes the circuit."""
+        self.successes += 1
+        self.failures_in_a_row = 0
+        if self.successes < self._success_threshold:
+            return None
+        return f"{self.successes} probes succeeded"
+
+
+class TimedCall:
+    """The permit of a call whose running time matters: a probe, or any call where calls are timed.
+
+    Attributes:
+        phase: The period that admitted it, or `STALE` if shadow mode ran it against the rules.
+        started: When, in seconds on the clock.
+        counted: Whether its outcome was counted while it was still running.
+    """
+
+    # No `__slots__` and no `__init__`: this way a call is timed in half the time.
+    quiet: ClassVar = False
+    steady: ClassVar = False
+    allowance: ClassVar = EMPTY
+
+    phase: "Closed | HalfOpen"
+    started: float
+    counted: bool = False
+
+
+def timed_call(phase: "Closed | HalfOpen", started: float) -> TimedCall:
+    """Make the permit of a call that started at `started`."""
+    call = TimedCall()
+    call.phase = phase
+    call.started = started
+    return call
+
+
+Permit: TypeAlias = Closed | TimedCall
+Phase: TypeAlias = Closed | Open | HalfOpen
+
+STALE = Closed(1, None, repeat(None, 0), NO_SHORT_CUTS)
+"""A period that is over: an outcome under it is counted, and changes nothing else."""

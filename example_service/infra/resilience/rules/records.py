@@ -1,0 +1,77 @@
+"""What the rules report: counts, changes of state, calls that hang, and the current mode."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from example_service.infra.resilience.rules.states import CircuitState, Mode
+
+
+class Totals(NamedTuple):
+    """Lifetime counts of one circuit; they never go down.
+
+    Attributes:
+        failures: Calls that failed.
+        successes: Calls that succeeded.
+        rejections: Calls that were refused.
+        openings: How often the circuit opened.
+        shadow_rejections: Calls that shadow mode ran against the rules.
+    """
+
+    failures: int
+    successes: int
+    rejections: int
+    openings: int
+    shadow_rejections: int
+
+
+NO_TOTALS = Totals(failures=0, successes=0, rejections=0, openings=0, shadow_rejections=0)
+
+
+@dataclass(slots=True)
+class ManualMode:
+    """The mode that an operator has set.
+
+    Attributes:
+        mode: Which mode.
+        reason: Why, in the operator's words.
+        until: When it ends, in seconds on the clock; None means at the next reset.
+        would_have_rejected: Calls that shadow mode has run against the rules.
+    """
+
+    mode: Mode
+    reason: str
+    until: float | None
+    would_have_rejected: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of state. Listeners receive it as `StateChanged`.
+
+    Attributes:
+        from_state: The state before.
+        to_state: The state after.
+        wait_seconds: Seconds until a probe may run, if `to_state` is open.
+        failure_count: Failures in a row before it.
+        cause: The rule that led to it, with its numbers.
+        rejections: Calls refused since the circuit was last closed.
+    """
+
+    from_state: CircuitState
+    to_state: CircuitState
+    wait_seconds: float | None
+    failure_count: int
+    cause: str
+    rejections: int
+
+
+class Overdue(NamedTuple):
+    """A call was counted as a failure while it was still running.
+
+    Attributes:
+        deadline: When, in seconds on the clock.
+        seconds: How long it had been running by then.
+    """
+
+    deadline: float
+    seconds: float
