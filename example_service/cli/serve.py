@@ -1,5 +1,6 @@
 """What `example-service serve` does: take the port, start what the domains need, and serve."""
 
+import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
@@ -11,8 +12,10 @@ from example_service.core.logging import configure_logging
 from example_service.core.output import output
 from example_service.core.settings import Settings
 from example_service.domain import Hints
+from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.infra.http.environment import environment_problems
 from example_service.main import enabled_domains
+from example_service.migrations import schema_fault_at_start
 from example_service.server.process import DrainingServer, listen, server_config
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,7 @@ def serve(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener, ExitStack() as stack:
         domains = enabled_domains(settings)
         hints = [stack.enter_context(domain.serving(settings)) for domain in domains]
-        announce = _announcement(settings, listener, hints)
+        announce = _announcement(settings, listener, hints, _schema_fault(settings))
         if settings.workers == 1:
             return _serve_alone(settings, listener, announce)
         # Imported here, for one process has no need of what this brings along.
@@ -54,8 +57,20 @@ def _serve_alone(settings: Settings, listener: socket.socket, announce: Callable
     return 0
 
 
+def _schema_fault(settings: Settings) -> str | None:
+    """Say what the schema lacks; a database that cannot be asked may be there later."""
+    try:
+        fault = asyncio.run(schema_fault_at_start(settings))
+    except DATABASE_ERRORS as error:
+        logger.warning("The database cannot be asked yet", extra={"reason": what_it_said(error)})
+        return None
+    if fault is not None:
+        logger.warning("The service is not ready", extra={"reason": fault})
+    return fault
+
+
 def _announcement(
-    settings: Settings, listener: socket.socket, hints: Sequence[Hints]
+    settings: Settings, listener: socket.socket, hints: Sequence[Hints], fault: str | None
 ) -> Callable[[], None]:
     """Prepare what is written once requests are served."""
     url = _url_of(listener)
@@ -63,7 +78,7 @@ def _announcement(
     def announce() -> None:
         logger.info("Serving", extra={"url": url, "workers": settings.workers})
         if settings.environment == "development":
-            output.write(_banner(url, hints))
+            output.write(_banner(url, hints, fault))
 
     return announce
 
@@ -76,9 +91,10 @@ def _url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _banner(url: str, hints: Sequence[Hints]) -> str:
+def _banner(url: str, hints: Sequence[Hints], fault: str | None) -> str:
+    state = "is ready" if fault is None else f"is not ready, because {fault}"
     lines = [
-        f"Example Service {example_service.__version__} is ready: {url}",
+        f"Example Service {example_service.__version__} {state}: {url}",
         "",
         f"  Dashboard         {url}/dashboard",
         f"  API docs          {url}/docs",

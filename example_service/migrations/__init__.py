@@ -112,12 +112,33 @@ async def schema_fault(database: Database) -> str | None:
         CircuitOpenError, DatabaseUnavailableError: If the database cannot be asked.
     """
     current, writable = await database.run(_look)
+    if fault := _what_is_missing(current):
+        return fault
+    return None if writable else "the database is read-only; is it a standby?"
+
+
+async def schema_fault_at_start(settings: Settings) -> str | None:
+    """Say the same before there is a `Database`, so that nothing counts against its circuit.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError, OSError: If the database cannot be asked.
+    """
+    limit_seconds = settings.database.statement_timeout_seconds
+    engine = create_migration_engine(settings, statement_timeout_seconds=limit_seconds)
+    try:
+        async with engine.connect() as connection:
+            return _what_is_missing(await connection.run_sync(_current_revisions))
+    finally:
+        await engine.dispose()
+
+
+def _what_is_missing(current: Revisions) -> str | None:
     missing = head_revisions() - current
     if missing and not current:
         return "the database has no schema; run `example-service migrate`"
     if missing and current <= known_revisions():
         return "the schema is behind; run `example-service migrate`"
-    return None if writable else "the database is read-only; is it a standby?"
+    return None
 
 
 async def _look(session: AsyncSession) -> tuple[Revisions, bool]:

@@ -119,7 +119,7 @@ PROVIDER_CALL_PROBLEMS: Final = (
 
 PROBLEM_BY_PAYMENT_ERROR: Final[ProblemsByError] = {
     UnknownCurrencyError: Problem(UNKNOWN_CURRENCY),
-    ProviderTimeoutError: Problem(PROVIDER_TIMEOUT),
+    ProviderTimeoutError: Problem(PROVIDER_TIMEOUT, headers=RETRY_SOON),
     # A provider that is set up wrongly answers so all the time, and no breaker says why.
     InvalidProviderAnswerError: Problem(PROVIDER_UNAVAILABLE, is_logged=True),
     ProviderUnavailableError: Problem(PROVIDER_UNAVAILABLE),

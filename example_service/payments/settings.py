@@ -12,7 +12,7 @@ from example_service.core.settings.addresses import is_local
 from example_service.core.settings.model import CircuitBreakerSettings, Group, ServiceSettings
 from example_service.core.settings.types import HTTPURL, Seconds
 
-_DEMONSTRATION_RECOVERY_TIMEOUT: Final = 5.0
+_DEMONSTRATION_RECOVERY_TIMEOUT: Final = 30.0
 
 
 class PaymentProviderSettings(Group):
@@ -93,7 +93,7 @@ class WithPayments(ServiceSettings):
         payment = value.get("payment", CircuitBreakerSettings())
         if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
             return value
-        # A newcomer who watches a circuit recover should not have to wait for a minute.
+        # Long enough to read about an open circuit, and short enough to watch one recover.
         quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
         return {**value, "payment": quick}
 

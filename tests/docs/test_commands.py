@@ -20,7 +20,7 @@ from tests.real_parts import missing
 
 pytestmark = pytest.mark.integration
 
-COMMAND_SECONDS = 120
+COMMAND_SECONDS = 240
 EXAMPLE_ROUTE = "tests/payments/api/test_exchange_rates.py"
 REJECTION_SECONDS = 0.05
 PAGES_WITH_COMMANDS = [
@@ -34,6 +34,15 @@ def test_commands_of_a_page_answer_as_shown(page: Path, tmp_path: Path) -> None:
     with Walk(tmp_path) as walk:
         for block in blocks_of(page):
             if block.role == "commands":
+                walk.follow(block)
+        walk.stop()
+
+
+def test_the_tour_works_for_a_reader_who_takes_their_time(tmp_path: Path) -> None:
+    """Between two commands there are seconds of reading, and nothing has changed meanwhile."""
+    with Walk(tmp_path, reading_seconds=4.0) as walk:
+        for block in blocks_of(README):
+            if block.role == "commands" and ADDRESS in block.text:
                 walk.follow(block)
         walk.stop()
 

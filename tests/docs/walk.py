@@ -29,7 +29,7 @@ from tests.docs.pages import ROOT, Block
 
 ADDRESS = "http://127.0.0.1:8000"
 START_SECONDS = 60.0
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 150.0
 STOP_SECONDS = 15.0
 
 _STARTS_SERVICE = re.compile(
@@ -53,10 +53,12 @@ class Walk:
 
     Args:
         folder: An empty folder for what the commands write.
+        reading_seconds: How long the reader takes between two blocks of commands.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reading_seconds: float = 0.0) -> None:
         self._folder = folder
+        self._reading_seconds = reading_seconds
         # The pages name programs and recordings as seen from the project's folder.
         for environment in (".venv", ".venv-run"):
             (folder / environment).symlink_to(sys.prefix)
@@ -80,6 +82,7 @@ class Walk:
 
     def follow(self, block: Block) -> None:
         """Do what a block of commands says, and compare the answer with the block below it."""
+        time.sleep(self._reading_seconds)
         commands = block.text
         if start := _STARTS_SERVICE.search(commands):
             self.stop()

@@ -145,7 +145,7 @@ def _add(responses: dict[Any, dict[str, Any]], status: int | str, added: Problem
     content["examples"][added.slug] = {"summary": added.title, "value": _example(added)}
     slugs = ", ".join(f"`{slug}`" for slug in content["examples"])
     response["description"] = f"Problem: {slugs}"
-    if added.status == catalogue.OVERLOADED.status:
+    if added.status in {catalogue.OVERLOADED.status, catalogue.REQUEST_TIMEOUT.status}:
         response["headers"] = {"Retry-After": _RETRY_AFTER}
 
 

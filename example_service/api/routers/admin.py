@@ -13,7 +13,7 @@ from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.breakers.views import BreakerMetrics, StandingMode, Time
 from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.problems import catalogue
-from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.answers import RETRY_SOON, ProblemError
 from example_service.api.problems.openapi import problem_responses
 from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.infra.resilience import CircuitState, Mode, NamedMode
@@ -231,6 +231,7 @@ async def _carry_out(
     if outcome.silent_workers:
         raise ProblemError(
             catalogue.INCOMPLETE_ORDER,
+            headers=RETRY_SOON,
             extensions={"workers": outcome.workers, "silent_workers": outcome.silent_workers},
         )
     return report

@@ -15,7 +15,7 @@ from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
 from example_service.api.breakers.views import BreakerMetrics, StandingMode, Transition
 from example_service.api.dependencies import AppSettings, IsAdministrator, Workers
 from example_service.api.problems import catalogue
-from example_service.api.problems.answers import ProblemError
+from example_service.api.problems.answers import RETRY_SOON, ProblemError
 from example_service.api.problems.openapi import problem_responses
 from example_service.api.services import services_of
 from example_service.core.lifecycle import is_draining
@@ -83,7 +83,9 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     faults = {"shutdown": "draining"} if is_draining() else await _faults(request)
     if faults:
         raise ProblemError(
-            catalogue.NOT_READY, extensions={"reasons": faults} if is_administrator else {}
+            catalogue.NOT_READY,
+            headers=RETRY_SOON,
+            extensions={"reasons": faults} if is_administrator else {},
         )
     _forbid_caching(response)
     return Health(status="ready")

@@ -93,7 +93,7 @@ def test_the_payment_breaker_recovers_quickly_in_development_only(
 
     payment = load_settings().circuit_breakers["payment"]
 
-    assert payment.parameters() == {"failure_threshold": 3, "recovery_timeout": 5.0}
+    assert payment.parameters() == {"failure_threshold": 3, "recovery_timeout": 30.0}
     assert Settings(environment="test").circuit_breakers["payment"].recovery_timeout is None
     assert Settings(environment="production").circuit_breakers["payment"].recovery_timeout is None
 

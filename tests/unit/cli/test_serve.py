@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import structlog
+from pydantic import SecretStr
 
-from example_service.cli.serve import serve
+from example_service.cli.serve import _banner, _schema_fault, serve
 from example_service.core.exceptions import StartError
 from example_service.core.settings import Settings
 from example_service.domain import Domain, Hints
@@ -48,6 +49,7 @@ def out_of_stock(_: Settings) -> AbstractContextManager[Hints]:
 def test_the_banner_shows_addresses_that_work(
     host: str,
     shown: str,
+    sqlite_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -55,7 +57,7 @@ def test_the_banner_shows_addresses_that_work(
     domains(monkeypatch, Domain(name="shop", serving=opening_hours))
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
-    assert serve(Settings(host=host, port=0)) == 0
+    assert serve(Settings(host=host, port=0, database_url=sqlite_settings.database_url)) == 0
 
     banner = capsys.readouterr().out
     assert f"is ready: {shown}" in banner
@@ -75,12 +77,37 @@ def test_a_domain_that_cannot_start_refuses_the_start(monkeypatch: pytest.Monkey
 
 
 def test_production_has_no_banner(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Standard output belongs to the log there; a line tells the address."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
-    assert serve(Settings(environment="production", port=0)) == 0
+    database_url = sqlite_settings.database_url
+    assert serve(Settings(environment="production", port=0, database_url=database_url)) == 0
 
     (line,) = capsys.readouterr().out.splitlines()
     assert '"event":"Serving","url":"http://127.0.0.1:' in line
+
+
+def test_a_schema_that_is_not_there_is_reported_instead_of_ready(
+    empty_database: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line that would say that the service is ready names the command that is missing."""
+    with caplog.at_level("WARNING"):
+        fault = _schema_fault(empty_database)
+    banner = _banner("http://127.0.0.1:8000", [], fault)
+
+    assert "is not ready, because the database has no schema" in banner
+    assert "example-service migrate" in banner
+    assert "is ready" not in banner
+    assert "The service is not ready" in caplog.text
+
+
+def test_a_database_that_cannot_be_asked_may_be_there_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The service starts, and a line says what the database did."""
+    url = SecretStr("postgresql://me@127.0.0.1:1/payments")
+
+    assert _schema_fault(Settings(environment="test", database_url=url)) is None
+    assert "The database cannot be asked yet" in caplog.text
