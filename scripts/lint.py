@@ -21,7 +21,17 @@ CHECKS = (
     "ruff check",
     "ruff format --check",
     "hadolint Dockerfile",
-    "check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml",
+    "zizmor --offline --no-progress --quiet --pedantic .github .pre-commit-config.yaml",
+    *(
+        f"check-jsonschema --builtin-schema {schema} {files}"
+        for schema, files in {
+            "vendor.compose-spec": "docker-compose.yml",
+            "vendor.github-workflows": ".github/workflows/*.yml",
+            "vendor.dependabot": ".github/dependabot.yml",
+            "vendor.github-issue-forms": ".github/ISSUE_TEMPLATE/[!c]*.yml",
+            "vendor.github-issue-config": ".github/ISSUE_TEMPLATE/config.yml",
+        }.items()
+    ),
 )
 
 
@@ -36,7 +46,8 @@ class Result(NamedTuple):
 
 def run(check: str) -> Result:
     """Run one check with the programs of the environment that runs this file."""
-    program, *arguments = check.split()
+    program, *words = check.split()
+    arguments = [part for word in words for part in sorted(map(str, ROOT.glob(word))) or [word]]
     start = time.monotonic()
     done = subprocess.run(  # noqa: S603
         [Path(sys.executable).parent / program, *arguments],

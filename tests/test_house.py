@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from ruamel.yaml import YAML
 
 import example_service
 from scripts import lint
@@ -250,6 +251,21 @@ def test_checks_that_find_nothing_pass(
     assert re.fullmatch(r"passed in +\d+\.\d s: quick\n", capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("checks")
+def test_a_check_names_files_by_patterns(
+    checks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pattern stands for the project's files that match it, another word for itself."""
+    (checks / "echo").write_text('#!/bin/sh\necho "$@"; exit 1\n')
+    (checks / "echo").chmod(0o755)
+    monkeypatch.setattr(lint, "CHECKS", ("echo --strict README* .github/workflows/c*.yml",))
+
+    lint.main()
+
+    shown = f"--strict {ROOT}/README.md {ROOT}/.github/workflows/ci.yml\n"
+    assert capsys.readouterr().out.endswith(shown)
+
+
 # --- the gate
 
 
@@ -346,6 +362,53 @@ def test_a_python_that_is_there_is_left_alone(tmp_path: Path) -> None:
     got = run("bash", ".ci/get-python.sh", "3.14", str(tmp_path))
 
     assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
+
+
+def workflow_steps() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Each step of each workflow."""
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        for job in YAML(typ="safe").load(path)["jobs"].values():
+            for step in job["steps"]:
+                yield path, step
+
+
+def test_actions_are_pinned_by_digest() -> None:
+    """A tag can be moved to other code, a digest cannot; the tag stands beside it."""
+    lines = [
+        line.partition("uses: ")[2]
+        for path in (ROOT / ".github/workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses: " in line
+    ]
+
+    assert len(lines) >= 8
+    pinned = re.compile(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in lines if not pinned.fullmatch(line)] == []
+
+
+def test_the_workflow_runs_the_gate_with_its_pythons() -> None:
+    """All that the gate runs on is set up before it, with the project's own one as the default."""
+    steps = [step for path, step in workflow_steps() if path.name == "ci.yml"]
+    [setup] = [step["with"] for step in steps if "setup-python" in step.get("uses", "")]
+    versions = setup["python-version"]
+    gate = (ROOT / ".ci/run").read_text()
+    loops = re.findall(r"(?m)^(?:for version in|tests_on) .*$", gate)
+    wanted = re.findall(r"\b3\.\d+t?\b", "\n".join(loops))
+
+    assert steps[-1]["run"] == ".ci/run"
+    assert versions.split()[-1] == (ROOT / ".python-version").read_text().strip()
+    assert set(versions.split()) == {*wanted, versions.split()[-1]}
+
+
+def test_hooks_and_workflows_call_targets_that_exist() -> None:
+    """What runs outside of a checkout's terminal runs the same commands as in it."""
+    hooks = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
+    runs = [hook["entry"] for hook in hooks] + [step.get("run", "") for _, step in workflow_steps()]
+    targets = re.findall(r"(?m)^make ([a-z-]+)", "\n".join(runs))
+
+    assert {"lint", "test-fast", "lock"} <= set(targets)
+    for target in targets:
+        assert make("--dry-run", target, cwd=ROOT).returncode == 0, target
 
 
 # --- the locks
