@@ -4,8 +4,8 @@
 #   .ci/get-python.sh 3.14 FOLDER     unpacked, together with the libraries that it needs
 #   .ci/get-python.sh 3.13t FOLDER    built from Debian's source, without the global interpreter lock
 #
-# The program is then FOLDER/bin/python3.14 or FOLDER/bin/python3.13t. Nothing is installed but what
-# the work itself needs. Exits with 1, and one line on stderr that says why, where it cannot be done.
+# FOLDER/usr/bin then has that Python and no other program. Nothing is installed but what the work
+# itself needs. Exits with 1, and one line on stderr that says why, where it cannot be done.
 set -euo pipefail
 readonly version=$1 folder=$2
 case $version in
@@ -15,14 +15,15 @@ case $version in
 esac
 
 main() {
-    mkdir -p "$folder/work"
+    mkdir -p "$folder"
     # One run at a time; what another one has finished meanwhile is good.
     exec 9>"$folder/lock"
     flock 9
-    [[ ! -e $folder/bin/python$version ]] || exit 0
+    [[ ! -e $folder/complete ]] || exit 0
     [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || cannot "this takes apt-get and root"
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Origin: Debian' 'Created-By: Packages' | head -n 1)
     [[ -n $mirror ]] || cannot "this system has no mirror of Debian"
+    mkdir -p "$folder/work"
     cd "$folder/work"
     mkdir -p state/lists/partial cache/archives/partial
     : >status
@@ -33,8 +34,8 @@ main() {
         newer_apt_get update
         if [[ $kind == deb ]]; then unpack; else build; fi
     } >log 2>&1 9>&- || cannot "$(tail -n 1 log)"
-    mkdir -p "$folder/bin"
-    ln -s "../usr/bin/python$version" "$folder/bin/"
+    find "$folder/usr/bin" -mindepth 1 ! -name "python$version" -delete
+    touch "$folder/complete"
     rm -r "$folder/work"
 }
 
