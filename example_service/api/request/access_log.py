@@ -36,8 +36,8 @@ class AccessLog:
     microseconds, so that line is put together here unless something else is bound to the request's
     context.
 
-    Requests of the dashboard, which has a stream open as long as somebody watches, are written only
-    where they were refused or failed.
+    Requests of the dashboard, which keeps a stream open, are written only where they were refused
+    or failed.
 
     Args:
         settings: Say whether access lines are wanted, and in which form.
