@@ -14,6 +14,7 @@ from example_service.core.settings import Settings
 from example_service.domain import Hints
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.infra.http.environment import environment_problems
+from example_service.infra.metrics.shared.multiprocess import keep_to_itself
 from example_service.main import enabled_domains
 from example_service.migrations import schema_fault_at_start
 from example_service.server.process import DrainingServer, listen, server_config
@@ -40,6 +41,7 @@ def serve(settings: Settings) -> int:
         hints = [stack.enter_context(domain.serving(settings)) for domain in domains]
         announce = _announcement(settings, listener, hints, _schema_fault(settings))
         if settings.workers == 1:
+            keep_to_itself()
             return _serve_alone(settings, listener, announce)
         # Imported here, for one process has no need of what this brings along.
         from example_service.server.supervisor import Supervisor  # noqa: PLC0415

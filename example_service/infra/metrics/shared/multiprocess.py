@@ -78,9 +78,13 @@ def prepare_multiprocess_directory() -> Path:
     """
     directory = shared_directory()
     if directory is None:
-        parent = _parent()
-        _remove_left_overs(Path(parent))
-        directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        try:
+            parent = _parent()
+            _remove_left_overs(Path(parent))
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        except OSError as error:
+            problem = "is needed by several workers: no directory for temporary files is writable"
+            raise SettingsError([SettingProblem("TMPDIR", problem, "TMPDIR=/run")]) from error
         _claims.enter_context(locked(directory / _OWNER, exclusive=True))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
@@ -135,6 +139,15 @@ def _unusable(why: str) -> SettingsError:
     problem = f"names a directory that cannot be used: {why}"
     example = f"{DIRECTORY_VARIABLE}=/run/example-service"
     return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
+
+
+def keep_to_itself() -> None:
+    """Have this process show its own figures, whatever directory the environment names.
+
+    One process has nobody to share them with, and would add what earlier ones left there.
+    """
+    os.environ.pop(DIRECTORY_VARIABLE, None)
+    values.ValueClass = values.MutexValue
 
 
 def mark_worker_dead(pid: int) -> bool:
