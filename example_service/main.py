@@ -25,12 +25,17 @@ from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
 from example_service.domain import Domain
 from example_service.infra.database.database import Database, database_breaker, open_database
+from example_service.infra.fleet.fleet import open_fleet
 from example_service.infra.http.client import create_http_client
-from example_service.infra.metrics import Expositions, pool_metrics, request_metrics, shared_metrics
+from example_service.infra.metrics import (
+    Expositions,
+    fleet_metrics,
+    pool_metrics,
+    request_metrics,
+    shared_metrics,
+)
 from example_service.infra.readiness import Check, Readiness, critical_breakers
 from example_service.infra.resilience import circuit_breaker_registry
-from example_service.infra.workers.peers import shared_directory, this_process
-from example_service.infra.workers.standing_modes import StandingModes
 from example_service.migrations import schema_fault
 from example_service.payments.domain import PAYMENTS
 from example_service.sandbox.domain import SANDBOX
@@ -152,8 +157,9 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
         database = await stack.enter_async_context(open_database(settings))
         pool_metrics.watch(database.engine.pool)
         await stack.enter_async_context(shared_metrics())
-        workers = AllWorkers(this_process(), StandingModes(shared_directory()))
-        await stack.enter_async_context(workers.running())
+        fleet = await stack.enter_async_context(open_fleet(settings))
+        fleet_metrics.watch(fleet.member)
+        workers = await stack.enter_async_context(AllWorkers(fleet).reporting())
         readiness = Readiness(_readiness_checks(database, settings))
         expositions = Expositions(settings.limits.monitoring_cache_seconds)
         feed = Feed(settings, workers)

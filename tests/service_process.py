@@ -22,9 +22,9 @@ DATABASE = "database.sqlite3"
 DEADLINE_SECONDS = 30.0
 
 
-def wait_until(holds: Callable[[], object]) -> None:
+def wait_until(holds: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
     """Ask again and again until the answer is yes."""
-    end = time.monotonic() + DEADLINE_SECONDS
+    end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)

@@ -21,12 +21,14 @@ from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.infra.fleet.store import Store, StoreError
 from example_service.infra.http.environment import environment_problems
 from example_service.main import enabled_domains
 from example_service.migrations import schema_fault
 
 UPSTREAM_LIMIT_SECONDS = 2.0
 
+_DOCTOR = "doctor"
 _MASK = "********"
 
 
@@ -50,6 +52,7 @@ def doctor(output: TextIO) -> int:
     surroundings = environment_problems()
     faults = [*problems, *surroundings, *(unsafe if in_production else [])]
     database, database_serves = _check_database(settings)
+    fleet_rows, fleet_meets = _check_fleet(settings)
     upstreams = [
         (each.name, *_check_upstream(each))
         for domain in enabled_domains(settings)
@@ -61,12 +64,18 @@ def doctor(output: TextIO) -> int:
         ("Production would refuse", [] if in_production else _problem_rows(unsafe)),
         ("Set, but not read", _overlooked_rows(settings, variable_sources())),
         ("Database", [database]),
+        ("Fleet", fleet_rows),
         ("Upstreams", [(name, shown) for name, shown, _ in upstreams]),
     ]
     for title, rows in sections:
         if rows:
             output.write(f"{title}\n\n{aligned(rows)}\n\n")
-    healthy = not faults and database_serves and all(answers for _, _, answers in upstreams)
+    healthy = (
+        not faults
+        and database_serves
+        and fleet_meets
+        and all(answers for _, _, answers in upstreams)
+    )
     output.write("Nothing is wrong.\n" if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
 
@@ -119,6 +128,31 @@ async def _database_fault(settings: Settings) -> str | None:
         return str(error)
     except DATABASE_ERRORS as error:
         return what_it_said(error)
+
+
+def _check_fleet(settings: Settings) -> tuple[list[Sequence[str]], bool]:
+    """Describe how the store of the fleet is, if there is one, and whether it can be used."""
+    if settings.redis.url is None:
+        return [], True
+    # Imported here, because it needs the extra `redis`.
+    from example_service.infra.fleet.redis_store import redis_store  # noqa: PLC0415
+
+    if (store := redis_store(settings.redis)) is None:
+        return [], True
+    fault = _within_limit(lambda: asyncio.run(_store_fault(store)))
+    return [(store.address, fault or "answers, and can be written")], fault is None
+
+
+async def _store_fault(store: Store) -> str | None:
+    try:
+        await store.connect()
+        await store.beat(_DOCTOR, 0)
+        await store.read()
+    except StoreError as error:
+        return str(error)
+    finally:
+        await store.close(_DOCTOR)
+    return None
 
 
 def _check_upstream(upstream: Upstream) -> tuple[str, bool]:

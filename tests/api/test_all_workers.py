@@ -1,8 +1,11 @@
-"""What whoever asks one worker learns of all of them, and how orders reach them."""
+"""What any worker answers for all of them, and how orders reach all."""
 
+# ruff: noqa: ARG002 - What stands in for a part takes the arguments of the part.
+
+import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +18,19 @@ from pydantic import SecretStr
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings
+from example_service.infra.fleet.directory_store import FILE, DirectoryStore
+from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.gate import LeaseGate
+from example_service.infra.fleet.member import Member
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.fleet.process_breakers import ProcessBreakers
+from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import (
     CircuitBreaker,
     Mode,
-    NamedMode,
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.testing import FakeClock
-from example_service.infra.workers.peers import Peers
-from example_service.infra.workers.standing_modes import StandingModes
 from example_service.main import create_app
 from tests.application import LogLines, Serve
 
@@ -33,54 +40,115 @@ THIS, OTHER, THIRD = 1, 2, 3
 MAINTENANCE = {"reason": "maintenance"}
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Where the workers meet; its path leaves room for sockets, which pytest's may not."""
-    with tempfile.TemporaryDirectory() as path:
-        yield Path(path)
+class OtherBreakers:
+    """The breakers of another worker: they write down what they are to do."""
+
+    def __init__(self) -> None:
+        self.obeyed: list[tuple[str, str | None]] = []
+
+    def rules(self, name: str) -> Rules:
+        """See `Breakers`."""
+        return Rules(60.0, 2, 3, 60.0)
+
+    def open(self, name: str, instruction: FollowOpen) -> None:
+        """See `Breakers`."""
+
+    def close(self, name: str, instruction: FollowClose) -> None:
+        """See `Breakers`."""
+
+    def obey(self, name: str, instruction: Obey) -> None:
+        """See `Breakers`."""
+        self.obeyed.append((name, instruction.mode))
+
+    def attach(self, name: str, gate: LeaseGate) -> None:
+        """See `Breakers`."""
+
+    def detach(self, name: str) -> None:
+        """See `Breakers`."""
 
 
-class FakeWorker:
-    """Another worker, as far as it can be asked.
+class OtherWorker:
+    """Another worker, which reports what a test says.
 
     Args:
-        peers: How it is asked.
+        directory: Where the workers meet.
+        pid: Its process id.
 
     Attributes:
-        breakers: What it tells of its breakers, by name.
-        transitions: What it tells of changes.
-        orders: The names for which it was told to look at the modes.
+        breakers: What its breakers show, by name.
+        transitions: Its changes of state.
+        obeyed: The orders that it has carried out.
     """
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, directory: Path, pid: int = OTHER) -> None:
         self.breakers: dict[str, Any] = {}
         self.transitions: list[dict[str, Any]] = []
-        self.orders: list[str] = []
-        peers.answer("breakers", self._tell)
-        peers.answer("order", self._apply)
+        self._breakers = OtherBreakers()
+        self.obeyed = self._breakers.obeyed
+        self.member = Member(DirectoryStore(directory), self._breakers, name=f"w{pid}")
+        self._reports = Reports(directory, pid=pid)
 
-    async def _tell(self, _: bytes) -> bytes:
-        told = {"breakers": self.breakers, "transitions": self.transitions}
-        return json.dumps(told).encode()
+    def report(self) -> None:
+        """Write a report now."""
+        body = {
+            "breakers": self.breakers,
+            "transitions": self.transitions,
+            "version": self.member.version,
+        }
+        self._reports.write(json.dumps(body))
 
-    async def _apply(self, content: bytes) -> bytes:
-        self.orders.append(content.decode())
-        return await self._tell(content)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["OtherWorker"]:
+        """Take part until the end of the block, and report all the time."""
+
+        async def report_regularly() -> None:
+            while True:
+                self.report()
+                await asyncio.sleep(0.02)
+
+        async with self.member.running():
+            await connected(self.member)
+            self.report()
+            task = asyncio.create_task(report_regularly())
+            yield self
+            task.cancel()
+
+
+async def connected(member: Member) -> None:
+    """Wait until a member takes part."""
+    async with asyncio.timeout(5):
+        while not member.is_connected:  # noqa: ASYNC110 - A member is asked, it does not announce it.
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
-async def other(directory: Path) -> AsyncIterator[FakeWorker]:
-    """Another worker that answers."""
-    peers = Peers(directory, pid=OTHER)
-    async with peers.listening():
-        yield FakeWorker(peers)
+def fleet_directory(tmp_path: Path) -> Path:
+    """Where the workers meet."""
+    return tmp_path
 
 
 @pytest.fixture
-async def silent(directory: Path) -> AsyncIterator[None]:
-    """A third worker that fails at whatever it is asked."""
-    async with Peers(directory, pid=THIRD).listening():
-        yield
+async def other(fleet_directory: Path) -> AsyncIterator[OtherWorker]:
+    """Another worker."""
+    async with OtherWorker(fleet_directory).running() as other:
+        yield other
+
+
+@pytest.fixture
+def silent(fleet_directory: Path) -> None:
+    """A third worker, whose last report is old."""
+    Reports(fleet_directory, pid=THIRD, clock=FakeClock(-100.0)).write('{"breakers": {}}')
+
+
+@pytest.fixture
+async def fleet(fleet_directory: Path) -> AsyncIterator[Fleet]:
+    """This process as a member."""
+    breakers = ProcessBreakers(circuit_breaker_registry)
+    member = Member(DirectoryStore(fleet_directory), breakers, name="w1")
+    with breakers.reporting_to(member):
+        async with member.running():
+            await connected(member)
+            yield Fleet(member, Reports(fleet_directory, pid=THIS))
 
 
 @pytest.fixture
@@ -91,16 +159,11 @@ async def app() -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI, serve: Serve, directory: Path) -> httpx.AsyncClient:
+async def client(app: FastAPI, serve: Serve, fleet: Fleet) -> httpx.AsyncClient:
     """A client of that worker."""
     client = await serve(app)
-    app.state.services = replace(app.state.services, all_workers=worker(directory, THIS))
+    app.state.services = replace(app.state.services, all_workers=AllWorkers(fleet))
     return client
-
-
-def worker(directory: Path, pid: int) -> AllWorkers:
-    """A worker of the service."""
-    return AllWorkers(Peers(directory, pid=pid), StandingModes(directory))
 
 
 def metrics(state: str, **different: Any) -> dict[str, Any]:
@@ -124,7 +187,7 @@ def transition(at: str, worker: int) -> dict[str, Any]:
 
 
 async def health(client: httpx.AsyncClient) -> dict[str, Any]:
-    """What the service tells of its breakers."""
+    """The health of the breakers."""
     response = await client.get("/health/circuit-breakers")
     assert response.status_code == 200
     body: dict[str, Any] = response.json()
@@ -138,7 +201,7 @@ async def force_open(client: httpx.AsyncClient, name: str) -> httpx.Response:
 
 
 async def test_breakers_of_all_workers_are_shown_together(
-    client: httpx.AsyncClient, other: FakeWorker
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
     """Sums, and the worst state with its reason; also those that only another worker has."""
     shop = CircuitBreaker("shop")
@@ -147,48 +210,46 @@ async def test_breakers_of_all_workers_are_shown_together(
         "shop": metrics("open", total_successes=2, retry_after=9.5, reason="5 failures in a row"),
         "elsewhere": metrics("closed"),
     }
+    other.report()
 
-    told = await health(client)
+    shown = await health(client)
 
-    assert told["status"] == "degraded"
-    assert (told["workers"], told["silent_workers"]) == ([THIS, OTHER], [])
-    shown = told["breakers"]["shop"]
-    assert (shown["state"], shown["total_successes"], shown["retry_after"]) == ("open", 3, 9.5)
-    assert shown["reason"] == "5 failures in a row"
-    assert "mode" not in shown
-    assert told["breakers"]["elsewhere"]["state"] == "closed"
-    assert "reason" not in told["breakers"]["elsewhere"]
+    assert shown["status"] == "degraded"
+    assert (shown["workers"], shown["silent_workers"]) == ([THIS, OTHER], [])
+    both = shown["breakers"]["shop"]
+    assert (both["state"], both["total_successes"], both["retry_after"]) == ("open", 3, 9.5)
+    assert both["reason"] == "5 failures in a row"
+    assert "mode" not in both
+    assert shown["breakers"]["elsewhere"]["state"] == "closed"
+    assert "reason" not in shown["breakers"]["elsewhere"]
 
 
 async def test_changes_of_all_workers_are_in_the_order_in_which_they_came(
-    client: httpx.AsyncClient, other: FakeWorker
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
     """The newest first, twenty at most, each with the worker in which it was."""
     other.transitions = [
         transition("2999-01-01T00:00:00+00:00", OTHER),
         *[transition(f"2000-01-01T00:00:{59 - n}+00:00", OTHER) for n in range(25)],
     ]
+    other.report()
     shop = CircuitBreaker("shop")
     shop.force_open("now")
 
-    told = (await health(client))["transitions"]
+    shown = (await health(client))["transitions"]
 
-    assert len(told) == 20
-    assert [one["at"] for one in told] == sorted([one["at"] for one in told], reverse=True)
-    assert [one["worker"] for one in told[:3]][::2] == [OTHER, OTHER]
-    assert told[1]["reason"] == "forced open by hand: now"
+    assert len(shown) == 20
+    assert [one["at"] for one in shown] == sorted([one["at"] for one in shown], reverse=True)
+    assert [one["worker"] for one in shown[:3]][::2] == [OTHER, OTHER]
+    assert shown[1]["reason"] == "forced open by hand: now"
 
 
-@pytest.mark.usefixtures("silent")
-async def test_workers_that_do_not_answer_are_named(
-    client: httpx.AsyncClient, other: FakeWorker
-) -> None:
-    """Whoever looks has to know that something is missing."""
-    assert other.orders == []
+@pytest.mark.usefixtures("silent", "other")
+async def test_workers_without_a_recent_report_are_named(client: httpx.AsyncClient) -> None:
+    """Something is missing, and the answer says so."""
+    shown = await health(client)
 
-    told = await health(client)
-
-    assert (told["workers"], told["silent_workers"]) == ([THIS, OTHER], [THIRD])
+    assert (shown["workers"], shown["silent_workers"]) == ([THIS, OTHER], [THIRD])
     listed = (await client.get("/admin/circuit-breakers", headers=AUTHORISED)).json()
     assert (listed["workers"], listed["silent_workers"]) == ([THIS, OTHER], [THIRD])
 
@@ -204,9 +265,9 @@ async def test_workers_that_do_not_answer_are_named(
     ],
 )
 async def test_orders_reach_all_workers(
-    client: httpx.AsyncClient, other: FakeWorker, path: str, body: object, mode: Mode | None
+    client: httpx.AsyncClient, other: OtherWorker, path: str, body: object, mode: Mode | None
 ) -> None:
-    """The answer tells which ones."""
+    """The answer has their process ids."""
     shop = CircuitBreaker("shop")
 
     response = await client.post(
@@ -215,15 +276,32 @@ async def test_orders_reach_all_workers(
 
     assert response.status_code == 200
     assert response.json()["workers"] == [THIS, OTHER]
-    assert other.orders == ["shop"]
+    assert other.obeyed == [("shop", mode)]
     assert shop.get_metrics().get("mode", {}).get("name") == mode
 
 
-async def test_a_breaker_that_only_another_worker_has_is_known(
-    client: httpx.AsyncClient, other: FakeWorker
+async def test_a_reset_closes_what_was_open_in_all_workers(
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """And the mode holds here as well, for the time when it is made."""
+    """Also a circuit that opened by its own rules."""
+    shop = CircuitBreaker("shop", failure_threshold=1)
+    with pytest.raises(ZeroDivisionError):
+        shop.call_sync(lambda: 1 / 0)
+    assert shop.is_open
+
+    response = await client.post("/admin/circuit-breakers/shop/reset", headers=AUTHORISED)
+
+    assert (response.status_code, response.json()["state"]) == (200, "closed")
+    assert other.obeyed == [("shop", None)]
+    assert shop.is_closed
+
+
+async def test_a_breaker_that_only_another_worker_has_is_known(
+    client: httpx.AsyncClient, other: OtherWorker
+) -> None:
+    """And the mode applies here as well, once the breaker is created."""
     other.breakers = {"elsewhere": metrics("open")}
+    other.report()
 
     response = await force_open(client, "elsewhere")
 
@@ -233,21 +311,21 @@ async def test_a_breaker_that_only_another_worker_has_is_known(
 
 
 async def test_a_breaker_that_no_worker_has_is_unknown(
-    client: httpx.AsyncClient, other: FakeWorker
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
     """Nothing is set anywhere."""
     response = await force_open(client, "nobody")
 
     assert response.status_code == 404
-    assert other.orders == []
+    assert other.obeyed == []
     assert circuit_breaker_registry.modes() == {}
 
 
 @pytest.mark.usefixtures("silent")
-async def test_an_order_that_a_worker_may_have_missed_is_no_success(
-    client: httpx.AsyncClient, other: FakeWorker, log_lines: LogLines
+async def test_an_order_that_a_worker_has_not_carried_out_is_no_success(
+    client: httpx.AsyncClient, other: OtherWorker, log_lines: LogLines
 ) -> None:
-    """The others have carried it out; whoever gave it gives it once more."""
+    """The others have, and it will as soon as it runs again."""
     shop = CircuitBreaker("shop")
 
     response = await force_open(client, "shop")
@@ -257,27 +335,48 @@ async def test_an_order_that_a_worker_may_have_missed_is_no_success(
     assert problem["type"] == "/problems/incomplete-order"
     assert (problem["workers"], problem["silent_workers"]) == ([THIS, OTHER], [THIRD])
     assert shop.is_open
-    assert len(other.orders) == 1
+    assert other.obeyed == [("shop", "forced_open")]
     (line,) = [line for line in log_lines() if line["logger"] == "example_service.admin"]
     assert (line["workers"], line["silent_workers"]) == ([THIS, OTHER], [THIRD])
 
 
 @pytest.mark.usefixtures("silent")
 async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknown(
-    client: httpx.AsyncClient, other: FakeWorker
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """Nothing is ordered either: the name may be a slip of the pen."""
+    """Nothing is ordered either, because the name may be misspelt."""
     response = await force_open(client, "nobody")
 
     assert response.status_code == 504
     assert response.json()["silent_workers"] == [THIRD]
-    assert (other.orders, circuit_breaker_registry.modes()) == ([], {})
+    assert (other.obeyed, circuit_breaker_registry.modes()) == ([], {})
+
+
+async def test_an_order_that_cannot_be_stored_applies_to_one_process(
+    client: httpx.AsyncClient, other: OtherWorker, fleet: Fleet, fleet_directory: Path
+) -> None:
+    """The operator learns that the others do not know of it."""
+    shop = CircuitBreaker("shop")
+    (fleet_directory / FILE).write_text("{")
+    assert fleet.member is not None
+    async with asyncio.timeout(5):
+        while fleet.member.is_connected:  # noqa: ASYNC110 - As in `connected`.
+            await asyncio.sleep(0.01)
+    (fleet_directory / FILE).unlink()
+    (fleet_directory / FILE).mkdir()
+
+    response = await force_open(client, "shop")
+
+    assert response.status_code == 504
+    assert "Only one process did it" in response.json()["detail"]
+    assert shop.is_open
+    assert other.obeyed == []
 
 
 async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
     client: httpx.AsyncClient,
 ) -> None:
-    """As of clients that are made for each request, and are gone between two of them."""
+    """As of clients that are created for each request, and are gone between two of them."""
     circuit_breaker_registry.set_mode("client", Mode.FORCED_OPEN, "maintenance")
 
     shown = {"client": {"name": "forced_open", "reason": "maintenance", "ends_in": None}}
@@ -292,7 +391,7 @@ async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
 
 
 async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.AsyncClient) -> None:
-    """What holds is what the breakers do, not what was ordered once."""
+    """The answer has what the breakers do, not what was ordered once."""
     shop = CircuitBreaker("shop")
     await force_open(client, "shop")
     assert list((await health(client))["modes"]) == ["shop"]
@@ -303,97 +402,104 @@ async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.Async
     assert shop.is_closed
 
 
-async def test_a_new_worker_takes_over_the_modes_that_hold(directory: Path) -> None:
-    """One that takes the place of another goes on as that would have, even if all were killed."""
-    clock = FakeClock()
-    modes = StandingModes(directory, clock=clock)
-    modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 60.0))
-    modes.write("ended", NamedMode(Mode.FORCED_OPEN, "maintenance", 1.0))
-    clock.advance(1.0)
+async def test_a_new_worker_starts_in_the_modes_that_are_set(
+    fleet_directory: Path, other: OtherWorker
+) -> None:
+    """One that takes the place of another continues as that would have."""
+    await other.member.order("shop", "forced_open", "maintenance", 60.0, opens=True)
+    await other.member.order("ended", "forced_open", "maintenance", 0.01, opens=True)
+    await asyncio.sleep(0.02)
     shop, ended = CircuitBreaker("shop"), CircuitBreaker("ended")
 
-    async with AllWorkers(Peers(directory, pid=THIS), modes).running():
+    breakers = ProcessBreakers(circuit_breaker_registry)
+    member = Member(DirectoryStore(fleet_directory), breakers, name="w1")
+    async with member.running():
+        await connected(member)
         shown = shop.get_metrics()["mode"]
 
     assert (shown["name"], shown["reason"]) == ("forced_open", "maintenance")
-    assert 0 < shown["ends_in"] <= 59.0
+    assert 0 < shown["ends_in"] <= 60.0
     assert CircuitBreaker("shop").is_open
     assert ended.is_closed
 
 
-async def test_of_two_orders_the_one_that_was_written_last_holds_everywhere(
-    directory: Path,
+async def test_when_another_worker_opens_this_one_follows(
+    client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """However late a worker hears of the other."""
+    """With its reason and what is left of its wait."""
     shop = CircuitBreaker("shop")
-    modes = StandingModes(directory)
-    asking = Peers(directory, pid=OTHER)
-    async with worker(directory, THIS).running():
-        modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
-        modes.write("shop", None)
-        await asking.ask("order", b"shop")
-        assert shop.is_closed
+    other.member.opened("shop", 30.0, "5 failures in a row", 0)
+    async with asyncio.timeout(5):
+        while shop.is_closed:  # noqa: ASYNC110 - As in `connected`.
+            await asyncio.sleep(0.01)
 
-        modes.write("shop", None)
-        modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", None))
-        await asking.ask("order", b"shop")
-        await asking.ask("order", b"shop")
-        assert shop.is_open
+    shown = (await health(client))["breakers"]["shop"]
+
+    assert shown["reason"] == "5 failures in a row (opened by w2)"
+    assert 29 < shown["retry_after"] <= 30
+    assert (shown["verdict"], shown["opened_by"]) == ("fleet", "w2")
 
 
-async def test_a_mode_that_has_ended_before_a_worker_hears_of_it_does_not_begin(
-    directory: Path,
+async def test_a_circuit_that_only_this_process_opened_says_so(
+    client: httpx.AsyncClient,
 ) -> None:
-    """One that hung must not refuse what all others admit again."""
+    """As of one that code has forced open here."""
     shop = CircuitBreaker("shop")
-    now = FakeClock()
-    modes = StandingModes(directory, clock=now)
-    modes.write("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 3.0))
-    hung = AllWorkers(Peers(directory, pid=THIS), modes)
-    now.advance(3.0)
+    shop.force_open("now")
+    closed = CircuitBreaker("closed")
 
-    outcome = await hung._answer_order(b"shop")
+    shown = await health(client)
 
-    assert b'"state":"closed"' in outcome
-    assert shop.is_closed
+    assert shown["fleet"] == {"connected": True, "processes": 1}
+    assert shown["breakers"]["shop"]["verdict"] == "own"
+    assert "opened_by" not in shown["breakers"]["shop"]
+    assert "verdict" not in shown["breakers"][closed.name]
 
 
-@pytest.mark.parametrize("nonsense", [b"", b"[]", b"no JSON", b'{"breakers": {"shop": 1}}'])
-async def test_an_answer_that_cannot_be_understood_is_none(
-    client: httpx.AsyncClient, directory: Path, nonsense: bytes, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("nonsense", ["", "[]", "no JSON", '{"breakers": {"shop": 1}}'])
+async def test_a_report_that_cannot_be_understood_is_none(
+    client: httpx.AsyncClient,
+    fleet_directory: Path,
+    nonsense: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It costs neither the health answer nor an order."""
-    peers = Peers(directory, pid=OTHER)
-
-    async def talk(_: bytes) -> bytes:
-        return nonsense
-
-    peers.answer("breakers", talk)
-    peers.answer("order", talk)
+    Reports(fleet_directory, pid=OTHER).write(nonsense)
     shop = CircuitBreaker("shop")
-    async with peers.listening():
-        assert (await health(client))["silent_workers"] == [OTHER]
-        response = await force_open(client, "shop")
+
+    assert (await health(client))["silent_workers"] == [OTHER]
+    response = await force_open(client, "shop")
 
     assert response.status_code == 504
     assert shop.is_open
     assert "could not be understood" in caplog.text
 
 
-async def test_workers_tell_each_other_what_they_show(directory: Path) -> None:
-    """What one asks and what another answers fit together."""
+async def test_a_worker_reports_when_something_has_changed(
+    fleet: Fleet, fleet_directory: Path
+) -> None:
+    """At once, not only each second; and no longer once it has ended."""
+    reader = Reports(fleet_directory, pid=OTHER)
     shop = CircuitBreaker("shop")
-    one, two = worker(directory, THIS), worker(directory, OTHER)
-    async with one.running(), two.running():
-        outcome = await one.carry_out("shop", NamedMode(Mode.FORCED_OPEN, "maintenance", 60.0))
-        assert (outcome.state, outcome.workers) == ("open", [THIS, OTHER])
+    async with AllWorkers(fleet).reporting():
+        shop.force_open("now")
+        async with asyncio.timeout(0.5):
+            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
+                await asyncio.sleep(0.01)
+    assert reader.others() == {}
 
-        report = await two.report()
 
-    # Both are this process, so everything is there twice.
-    assert report.workers == [THIS, OTHER]
-    mode = report.breakers["shop"].mode
-    assert mode is not None
-    assert mode.name is Mode.FORCED_OPEN
-    assert {change.breaker_name for change in report.transitions} == {"shop"}
-    assert shop.is_open
+async def test_a_report_that_cannot_be_written_is_logged_once(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk costs the views of the other workers, and nothing else."""
+
+    def fail(_: Reports, __: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Reports, "write", fail)
+    workers = AllWorkers(fleet)
+    async with workers.reporting():
+        await workers._write()
+        await workers._write()
+    assert caplog.text.count("could not be written") == 1

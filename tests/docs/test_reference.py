@@ -131,10 +131,18 @@ def test_problems_are_documented_with_their_status() -> None:
     assert documented_anywhere("problems") == sorted(expected)
 
 
+class Membership:
+    """A process that takes part in a fleet."""
+
+    is_connected = True
+    members = 2
+
+
 def test_exported_metrics_are_documented_with_type_and_labels() -> None:
     """The table lists what `/metrics` shows of the service itself, in its order."""
     metrics.request_metrics.started()
     metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
+    metrics.fleet_metrics.watch(Membership())
     breaker = CircuitBreaker("documented", listeners=[metrics.CallDurations()])
     breaker.call_sync(lambda: None)
     breaker.shadow("documented")
@@ -145,6 +153,7 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             expected.append([family.name + suffix, family.type, labels])
 
+    metrics.fleet_metrics.watch(None)
     rows = table_rows(SERVICE, "metrics")
 
     assert breaker.is_closed

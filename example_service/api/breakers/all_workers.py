@@ -1,12 +1,13 @@
-"""The breakers of all workers as one: their metrics, and the modes that operators set.
+"""The breakers of all workers of this machine as one, and orders that apply to all processes.
 
-Each worker has breakers of its own. Any worker can answer for the whole service: it first queries
-the others. So monitoring and operators need not know how many workers there are.
+Each worker has breakers of its own, and writes a report on them into the directory that all share.
+Any worker can therefore answer for the whole service. Orders go through the store of the fleet.
 """
 
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -15,64 +16,88 @@ from pydantic import BaseModel, ValidationError
 
 from example_service.api.breakers.views import (
     BreakerMetrics,
+    FleetStatus,
     StandingMode,
     Transition,
+    add_verdicts,
     breaker_metrics,
     recent_transitions,
     standing_modes,
 )
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
+from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.record import Record
+from example_service.infra.fleet.reports import Report
+from example_service.infra.fleet.store import StoreError
 from example_service.infra.resilience import (
     CircuitState,
+    Mode,
     NamedMode,
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.metrics import add_up_metrics
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
-from example_service.infra.workers.peers import Peers
-from example_service.infra.workers.standing_modes import StandingModes
 
 logger = logging.getLogger(__name__)
 
-_REPORT: Final = "breakers"
-_ORDER: Final = "order"
+REPORT_SECONDS: Final = 1.0
+"""A worker writes a report this often, and whenever a state, a mode or the fleet has changed."""
+
+LOOK_SECONDS: Final = 0.05
+ANSWER_SECONDS: Final = 1.0
+"""How long an order waits for the other workers to report that they have carried it out."""
+
+# Where there are so many breakers that a report takes long, reports are fewer.
+_SHARE_OF_TIME: Final = 0.1
+_LONGEST_REPORT_SECONDS: Final = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of a reset or of setting a mode.
+    """What became of an order.
 
     Attributes:
-        state: The state of the circuit afterwards, the worst of all workers; None if no worker has
-            such a breaker now.
-        workers: Process ids of the workers that have done it.
-        silent_workers: Process ids of those that did not answer.
+        state: The circuit's state after it, the worst of all workers; None if no worker has such a
+            breaker now.
+        workers: Process ids of the workers that carried it out.
+        silent_workers: Those of further workers, which have not reported so.
+        fault: Why only this process carried it out; None if it applies to all.
     """
 
     state: CircuitState | None
     workers: list[int]
     silent_workers: list[int]
+    fault: str | None = None
 
 
 class WorkerReport(BaseModel):
-    """The breakers of one worker."""
+    """What one worker reports on its breakers.
+
+    Attributes:
+        breakers: What each shows, by name.
+        transitions: The last changes of state.
+        modes: The modes that apply to names.
+        version: How far this worker has followed the fleet.
+    """
 
     breakers: dict[str, BreakerMetrics]
     transitions: list[Transition] = []
     modes: dict[str, StandingMode] = {}
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """The breakers of all workers.
+    """What all workers report on their breakers.
 
     Attributes:
-        breakers: The metrics of each name, added up.
+        breakers: What those of each name show together.
         transitions: The last changes of state, the newest first.
-        modes: The modes that operators have set, by name; they also apply to future breakers.
+        modes: What applies to every breaker of a name, those to come included.
         workers: Process ids of the workers that are included.
-        silent_workers: Process ids of those that did not answer.
+        silent_workers: Those of workers that have not reported in time.
+        fleet: How this process takes part in the fleet; None if it is alone.
     """
 
     breakers: dict[str, BreakerMetrics]
@@ -80,57 +105,52 @@ class ServiceReport:
     modes: dict[str, StandingMode]
     workers: list[int]
     silent_workers: list[int]
+    fleet: FleetStatus | None
 
 
 class AllWorkers:
-    """All workers of the service, of which this process is one.
+    """All workers of the service on this machine, of which this process is one.
 
     Args:
-        peers: The other workers.
-        modes: The modes that operators have set.
+        fleet: This process as a member of the fleet.
     """
 
-    def __init__(self, peers: Peers, modes: StandingModes) -> None:
-        self._peers = peers
-        self._modes = modes
-        peers.answer(_REPORT, self._answer_report)
-        peers.answer(_ORDER, self._answer_order)
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._reports = fleet.reports
+        self._has_failed = False
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Join the other workers until the end of the block, and apply the modes already set."""
-        async with self._peers.listening():
-            # After the socket exists: a mode that is set later than this read arrives over it.
-            for name, mode in self._modes.read().items():
-                _set(name, mode)
-            yield
+    async def reporting(self) -> AsyncIterator["AllWorkers"]:
+        """Write reports for the other workers until the end of the block."""
+        # Before the report: what changes meanwhile is reported again.
+        signature = self._signature()
+        await self._write()
+        task = asyncio.create_task(self._report_regularly(signature))
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                self._reports.remove()
 
     async def report(self) -> ServiceReport:
-        """Collect the breakers of all workers."""
-        reports = await self._ask(_REPORT)
-        # In a thread, so that many breakers delay no request.
-        answered = [await asyncio.to_thread(_report), *filter(None, reports.values())]
-        transitions = [one for report in answered for one in report.transitions]
-        transitions.sort(key=lambda one: one.at, reverse=True)
-        return ServiceReport(
-            breakers=await asyncio.to_thread(_added_up, answered),
-            transitions=transitions[:REMEMBERED_TRANSITIONS],
-            modes={name: mode for report in answered for name, mode in report.modes.items()},
-            workers=self._that_answered(reports),
-            silent_workers=_silent(reports),
-        )
+        """Add up what all workers report; what the others count is up to a second old."""
+        others = await self._others()
+        return await self._together(others)
 
     async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
-        """Set a mode on every breaker with this name, in all workers, or reset them.
+        """Set a mode on every breaker of a name in the whole fleet, or reset them.
 
-        If two are set at once, the one that is written last applies in all workers.
+        Of two orders at once, the one that was written last applies everywhere.
 
         Args:
-            name: Name of the breakers.
+            name: Of the breakers.
             mode: The mode to set; None for a reset.
 
         Raises:
-            ProblemError: If no worker has a breaker with this name, or a mode for it.
+            ProblemError: No worker has a breaker of that name, or a mode for it.
         """
         if name not in circuit_breaker_registry:
             report = await self.report()
@@ -138,73 +158,154 @@ class AllWorkers:
                 if report.silent_workers:
                     return Outcome(None, [], report.silent_workers)
                 raise ProblemError(catalogue.UNKNOWN_CIRCUIT_BREAKER)
-        # In a thread, because it may wait for another worker that writes.
-        await asyncio.to_thread(self._modes.write, name, mode)
-        await self._apply(name)
-        reports = await self._ask(_ORDER, name)
-        shown = _added_up([_report(name), *filter(None, reports.values())])
-        return Outcome(
-            state=shown[name].state if name in shown else None,
-            workers=self._that_answered(reports),
-            silent_workers=_silent(reports),
+        member = self._fleet.member
+        if member is None:
+            await _apply(name, mode)
+            return await self._outcome(name, {})
+        try:
+            version = await member.order(
+                name,
+                None if mode is None else mode.mode,
+                "reset by hand" if mode is None else mode.reason,
+                None if mode is None else mode.seconds,
+                opens=mode is not None and mode.mode is Mode.FORCED_OPEN,
+            )
+        except StoreError as error:
+            await _apply(name, mode)
+            return await self._outcome(name, {}, fault=str(error))
+        return await self._outcome(name, await self._reports_since(version))
+
+    async def _outcome(
+        self, name: str, others: dict[int, WorkerReport | None], fault: str | None = None
+    ) -> Outcome:
+        report = await self._together(others)
+        shown = report.breakers.get(name)
+        state = None if shown is None else shown.state
+        return Outcome(state, report.workers, report.silent_workers, fault)
+
+    async def _reports_since(self, version: int) -> dict[int, WorkerReport | None]:
+        """The reports of the other workers; None of those that have not followed the fleet yet."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            others = await self._others()
+            late = [pid for pid, one in others.items() if one is None or one.version < version]
+            if not late or time.monotonic() >= deadline:
+                return others | dict.fromkeys(late)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _others(self) -> dict[int, WorkerReport | None]:
+        found = await asyncio.to_thread(self._reports.others)
+        return {pid: _understood(report) for pid, report in found.items()}
+
+    async def _own(self) -> WorkerReport:
+        member = self._fleet.member
+        if member is None:
+            return await asyncio.to_thread(_report, 0, None)
+        records = member.records() if member.is_connected else {}
+        # In a thread, so that many breakers delay no request.
+        return await asyncio.to_thread(_report, member.version, records)
+
+    async def _together(self, others: dict[int, WorkerReport | None]) -> ServiceReport:
+        own = await self._own()
+        return await asyncio.to_thread(
+            _together, own, self._reports.pid, others, self._fleet_status()
         )
 
-    async def _apply(self, name: str) -> None:
-        """Apply the mode that was set last for a name."""
-        mode = self._modes.read().get(name)
-        if mode is None:
-            await circuit_breaker_registry.reset(name)
+    def _fleet_status(self) -> FleetStatus | None:
+        member = self._fleet.member
+        if member is None:
+            return None
+        connected = member.is_connected
+        return FleetStatus(connected=connected, processes=member.members if connected else 1)
+
+    async def _report_regularly(self, seen: object) -> None:
+        wait_seconds, written_at = REPORT_SECONDS, time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._signature()
+            if now == seen and time.monotonic() < written_at + wait_seconds:
+                continue
+            seen, began = now, time.monotonic()
+            await self._write()
+            written_at = time.monotonic()
+            taken = (written_at - began) / _SHARE_OF_TIME
+            wait_seconds = min(max(REPORT_SECONDS, taken), _LONGEST_REPORT_SECONDS)
+
+    def _signature(self) -> object:
+        """Another value whenever the other workers should read another report at once."""
+        member = self._fleet.member
+        modes = circuit_breaker_registry.modes().items()
+        return (
+            circuit_breaker_registry.recent_transitions()[:1],
+            {(name, mode.mode, mode.reason) for name, mode in modes},
+            None if member is None else (member.version, member.is_connected),
+        )
+
+    async def _write(self) -> None:
+        """Write the report of this worker; if that fails, log why, once until it works again."""
+        own = await self._own()
+        try:
+            await asyncio.to_thread(
+                lambda: self._reports.write(own.model_dump_json(exclude_unset=True))
+            )
+        except OSError as error:
+            if not self._has_failed:
+                logger.warning("The report of this worker could not be written: %s", error)
+            self._has_failed = True
         else:
-            _set(name, mode)
-
-    async def _ask(self, question: str, content: str = "") -> dict[int, WorkerReport | None]:
-        """The reports of the other workers by process id; None where there is none."""
-        answers = await self._peers.ask(question, content.encode())
-        return {pid: _understood(answer) for pid, answer in answers.items()}
-
-    def _that_answered(self, reports: dict[int, WorkerReport | None]) -> list[int]:
-        return sorted([self._peers.pid, *(pid for pid, report in reports.items() if report)])
-
-    async def _answer_report(self, _: bytes) -> bytes:
-        return await asyncio.to_thread(_report_json)
-
-    async def _answer_order(self, content: bytes) -> bytes:
-        name = content.decode()
-        await self._apply(name)
-        return _report(name).model_dump_json(exclude_unset=True).encode()
+            self._has_failed = False
 
 
-def _set(name: str, mode: NamedMode) -> None:
-    """Apply a mode here, unless it has ended meanwhile."""
-    if mode.seconds is None or mode.seconds > 0:
+async def _apply(name: str, mode: NamedMode | None) -> None:
+    """Carry out an order in this process only."""
+    if mode is None:
+        await circuit_breaker_registry.reset(name)
+    else:
         circuit_breaker_registry.set_mode(name, *mode)
 
 
-def _report(name: str | None = None) -> WorkerReport:
-    """The report of this worker: about all breakers, or about those of one name."""
-    # The breakers come first, because reading them may change a state.
+def _report(version: int, records: dict[str, Record] | None) -> WorkerReport:
+    """The report of this worker; `records` is what the fleet knows, if there is one."""
+    # Breakers first: looking at them may be what changes a state.
     breakers = breaker_metrics()
-    if name is not None:
-        return WorkerReport(breakers={name: breakers[name]} if name in breakers else {})
-    return WorkerReport(breakers=breakers, transitions=recent_transitions(), modes=standing_modes())
+    if records is not None:
+        add_verdicts(breakers, records)
+    return WorkerReport(
+        breakers=breakers,
+        transitions=recent_transitions(),
+        modes=standing_modes(),
+        version=version,
+    )
 
 
-def _report_json() -> bytes:
-    return _report().model_dump_json(exclude_unset=True).encode()
-
-
-def _understood(answer: bytes | None) -> WorkerReport | None:
-    if answer is None:
+def _understood(report: Report) -> WorkerReport | None:
+    if report.is_silent:
         return None
     try:
-        return WorkerReport.model_validate_json(answer)
+        return WorkerReport.model_validate_json(report.text)
     except ValidationError:
-        logger.exception("The answer of another worker could not be understood.")
+        logger.exception("The report of another worker could not be understood.")
         return None
 
 
-def _silent(reports: dict[int, WorkerReport | None]) -> list[int]:
-    return sorted(pid for pid, report in reports.items() if report is None)
+def _together(
+    own: WorkerReport,
+    pid: int,
+    others: dict[int, WorkerReport | None],
+    fleet: FleetStatus | None,
+) -> ServiceReport:
+    read = {other: report for other, report in others.items() if report is not None}
+    reports = [own, *read.values()]
+    transitions = [one for report in reports for one in report.transitions]
+    transitions.sort(key=lambda one: one.at, reverse=True)
+    return ServiceReport(
+        breakers=_added_up(reports),
+        transitions=transitions[:REMEMBERED_TRANSITIONS],
+        modes={name: mode for report in reports for name, mode in report.modes.items()},
+        workers=sorted([pid, *read]),
+        silent_workers=sorted(other for other, report in others.items() if report is None),
+        fleet=fleet,
+    )
 
 
 def _added_up(reports: Iterable[WorkerReport]) -> dict[str, BreakerMetrics]:
@@ -212,10 +313,10 @@ def _added_up(reports: Iterable[WorkerReport]) -> dict[str, BreakerMetrics]:
     for report in reports:
         for name, metrics in report.breakers.items():
             by_name.setdefault(name, []).append(metrics)
-    return {name: _together(metrics) for name, metrics in by_name.items()}
+    return {name: _sum(metrics) for name, metrics in by_name.items()}
 
 
-def _together(metrics: list[BreakerMetrics]) -> BreakerMetrics:
+def _sum(metrics: list[BreakerMetrics]) -> BreakerMetrics:
     if len(metrics) == 1:
         return metrics[0]
     shown = [one.model_dump(exclude_unset=True) for one in metrics]

@@ -1,11 +1,13 @@
 """Circuit breakers as the API shows them, in models for the OpenAPI document."""
 
 import os
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
 from example_service.api.problems.answers import LONGEST_REASON
+from example_service.infra.fleet.record import Record
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
 from example_service.infra.resilience.rules.states import Mode
 
@@ -46,7 +48,23 @@ class BreakerMetrics(BaseModel):
     reason: str | None = Field(
         None, description="What opened the circuit; there only while it is not closed."
     )
+    verdict: Literal["own", "fleet"] | None = Field(
+        None,
+        description="Whether the circuit follows the fleet; there only while it is not closed.",
+    )
+    opened_by: str | None = Field(
+        None, description="The process that opened it first; there only with the fleet's verdict."
+    )
     mode: BreakerMode | None = Field(None, description="There only while one is set by hand.")
+
+
+class FleetStatus(BaseModel):
+    """How this process takes part in the fleet."""
+
+    connected: bool = Field(
+        description="Whether the circuits are shared now; otherwise each process works on its own."
+    )
+    processes: int = Field(description="Processes that act as one circuit, this one included.")
 
 
 class Transition(BaseModel):
@@ -74,6 +92,24 @@ def breaker_metrics() -> dict[str, BreakerMetrics]:
         _text(name): BreakerMetrics.model_validate(_with_fit_reasons(shown))
         for name, shown in circuit_breaker_registry.get_all_metrics().items()
     }
+
+
+def add_verdicts(breakers: Mapping[str, BreakerMetrics], records: Mapping[str, Record]) -> None:
+    """Add to every breaker that is not closed whether it follows the fleet.
+
+    Args:
+        breakers: What `breaker_metrics` returned.
+        records: What the fleet knows, by name.
+    """
+    by_name = {_text(name): record for name, record in records.items()}
+    for name, shown in breakers.items():
+        if shown.state is CircuitState.CLOSED:
+            continue
+        record = by_name.get(name)
+        if record is None or not record.is_open:
+            shown.verdict = "own"
+        else:
+            shown.verdict, shown.opened_by = "fleet", _text(record.opener)
 
 
 def recent_transitions() -> list[Transition]:

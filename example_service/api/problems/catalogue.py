@@ -230,9 +230,11 @@ INCOMPLETE_ORDER = define(
         slug="incomplete-order",
         status=504,
         title="Incomplete order",
-        meaning="Some workers did not answer, and may not have carried out the order.",
-        cause="A worker is blocked or overloaded; `silent_workers` has the process ids.",
-        remedy="Give the order once more.",
+        meaning="Some processes have not carried out the order.",
+        cause="A worker is blocked or overloaded; `silent_workers` has the process ids. Or the "
+        "store of the fleet cannot be reached, as `detail` says.",
+        remedy="A worker that was blocked obeys as soon as it runs again. Without the store, give "
+        "the order once more.",
     )
 )
 INTERNAL_ERROR = define(

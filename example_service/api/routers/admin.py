@@ -114,7 +114,7 @@ class BreakerList(BaseModel):
 
     workers: list[int] = Field(description="Process ids of the workers.")
     silent_workers: list[int] = Field(
-        description="Those of further ones, which did not answer in time and are left out here."
+        description="Those of further ones, which have not reported for three seconds."
     )
     breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
     modes: dict[str, StandingMode] = Field(
@@ -228,9 +228,10 @@ async def _carry_out(
     event = "circuit breaker reset by hand" if mode is None else "circuit breaker mode set by hand"
     fields: dict[str, Any] = report.model_dump(mode="json")
     _log.warning(event, **fields, silent_workers=outcome.silent_workers)
-    if outcome.silent_workers:
+    if outcome.silent_workers or outcome.fault is not None:
         raise ProblemError(
             catalogue.INCOMPLETE_ORDER,
+            None if outcome.fault is None else f"Only one process did it: {outcome.fault}.",
             headers=RETRY_SOON,
             extensions={"workers": outcome.workers, "silent_workers": outcome.silent_workers},
         )

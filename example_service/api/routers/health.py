@@ -12,7 +12,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
-from example_service.api.breakers.views import BreakerMetrics, StandingMode, Transition
+from example_service.api.breakers.views import (
+    BreakerMetrics,
+    FleetStatus,
+    StandingMode,
+    Transition,
+)
 from example_service.api.dependencies import AppSettings, IsAdministrator, Workers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import RETRY_SOON, ProblemError
@@ -42,11 +47,12 @@ class CircuitBreakersHealth(BaseModel):
     status: Literal["healthy", "degraded"] = Field(
         description="`degraded` while any circuit is not closed."
     )
-    workers: list[int] = Field(
-        description="Process ids of the workers; each has circuits of its own."
-    )
+    workers: list[int] = Field(description="Process ids of the workers of this machine.")
     silent_workers: list[int] = Field(
-        description="Those of further ones, which did not answer in time and are left out here."
+        description="Those of further ones, which have not reported for three seconds."
+    )
+    fleet: FleetStatus | None = Field(
+        None, description="How the processes act as one circuit; there only if there are several."
     )
     breakers: dict[str, BreakerMetrics] = Field(
         description="What each shows, by name: the sums over all workers, and the worst state."
@@ -126,6 +132,8 @@ def _health_json(report: ServiceReport) -> bytes:
         modes=report.modes,
         transitions=report.transitions,
     )
+    if report.fleet is not None:
+        health.fleet = report.fleet
     return health.model_dump_json(exclude_unset=True).encode()
 
 

@@ -25,6 +25,7 @@ from example_service.core.settings.files import (
     read_env_file,
     read_secret_files,
 )
+from example_service.core.settings.redis_url import RedisURL
 from example_service.core.settings.types import (
     HeaderToken,
     HostPatterns,
@@ -181,6 +182,38 @@ class DatabaseSettings(Group):
     )
 
 
+class RedisSettings(Group):
+    """The Redis or Valkey in which the processes of several machines act as one circuit."""
+
+    url: RedisURL | None = Field(
+        default=None,
+        description="Where it is: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or "
+        "unix:///PATH. Without it, only the workers of one machine act as one circuit. Production "
+        "refuses redis:// without a password, except on this machine.",
+        examples=["rediss://:SECRET@cache.internal:6379/0"],
+    )
+    quorum: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Processes that must have opened a circuit by themselves within its "
+        "RECOVERY_TIMEOUT before the others follow.",
+    )
+    timeout_seconds: float = Field(
+        default=0.4,
+        gt=0,
+        le=10,
+        allow_inf_nan=False,
+        description="Seconds that it has to reply. No request waits for it.",
+    )
+    prefix: str = Field(
+        default="example-service",
+        min_length=1,
+        max_length=100,
+        description="What its keys begin with; services that share a server need different ones.",
+    )
+
+
 class AdminSettings(Group):
     """The administration endpoints."""
 
@@ -297,6 +330,7 @@ class ServiceSettings(BaseSettings):
         examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
     )
     database: DatabaseSettings = DatabaseSettings()
+    redis: RedisSettings = RedisSettings()
     secrets_dir: str | None = Field(
         default=None,
         description="Folder with one file for each secret, named like its variable: DATABASE_URL, "

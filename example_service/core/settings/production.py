@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
 
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.addresses import is_local
@@ -25,6 +26,7 @@ def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
     """Find what would be unsafe in production, wherever these settings are used now."""
     return [
         *_database_problems(settings),
+        *_redis_problems(settings),
         *_http_problems(settings),
         *_token_problems(settings),
         *settings.domain_problems(),
@@ -53,6 +55,20 @@ def _needs_password(address: PostgreSQLAddress) -> bool:
     if "sslcert" in address.ssl_files:
         return False
     return not all(host.startswith("/") or is_local(host) for host, _ in address.hosts)
+
+
+def _redis_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
+    if settings.redis.url is None:
+        return
+    name = "REDIS__URL"
+    parts = urlsplit(settings.redis.url.get_secret_value())
+    password = unquote(parts.password or "")
+    example = f"{name}=rediss://:$PASSWORD@cache.internal:6379/0"
+    if parts.scheme == "redis" and not password and not is_local(parts.hostname or ""):
+        problem = "has neither TLS nor a password, so that anyone on the network may open circuits"
+        yield SettingProblem(name, problem, example)
+    elif password and can_be_guessed(password, PASSWORD_GUESSES_LOG10):
+        yield SettingProblem(name, "has a password that can be guessed", example)
 
 
 def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:

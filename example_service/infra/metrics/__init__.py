@@ -13,6 +13,7 @@ from example_service.infra.metrics.circuit_breakers import (
 )
 from example_service.infra.metrics.database_pool import PoolMetrics, pool_metrics
 from example_service.infra.metrics.exposition import Exposition, Expositions, expose
+from example_service.infra.metrics.fleet import FleetMetrics, fleet_metrics
 from example_service.infra.metrics.http import RequestMetrics, request_metrics
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
@@ -25,9 +26,11 @@ __all__ = [
     "CircuitBreakerCollector",
     "Exposition",
     "Expositions",
+    "FleetMetrics",
     "PoolMetrics",
     "RequestMetrics",
     "expose",
+    "fleet_metrics",
     "mark_worker_dead",
     "pool_metrics",
     "prepare_multiprocess_directory",
@@ -35,5 +38,11 @@ __all__ = [
     "shared_metrics",
 ]
 
-for _collector in (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics):
+for _collector in (
+    circuit_breaker_collector,
+    call_duration_metrics,
+    request_metrics,
+    pool_metrics,
+    fleet_metrics,
+):
     REGISTRY.register(_collector)

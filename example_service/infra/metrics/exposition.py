@@ -68,7 +68,7 @@ async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
         accept_encoding: The request's Accept-Encoding header; gzip is all that is understood.
     """
     worker = this_worker()
-    registry = REGISTRY if worker is None else await worker.gather()
+    registry = REGISTRY if worker is None else worker.gather()
     return await asyncio.to_thread(render, registry, accept=accept, accept_encoding=accept_encoding)
 
 

@@ -298,6 +298,19 @@ class Guard:
             self._decide(machine.advance)
         return machine.phase.state
 
+    def follow(
+        self, state: CircuitState, reason: str, wait_seconds: float = 0.0, reopenings: int = 0
+    ) -> None:
+        """Open or close with the other processes of a fleet; a mode that is set wins.
+
+        Args:
+            state: OPEN or CLOSED.
+            reason: Why, for logs, metrics and errors.
+            wait_seconds: How long an open period lasts.
+            reopenings: Failed recoveries of the fleet so far, for the backoff.
+        """
+        self._decide(self.machine.follow, state, reason, wait_seconds, reopenings)
+
     # Decisions.
 
     def _decide(self, step: Step, *arguments: Any, may_wait: bool = True) -> Any:

@@ -83,6 +83,14 @@ class Registrable(Protocol):
 G = TypeVar("G", bound=Registrable)
 
 
+class FleetHooks(StateChangeListener, Protocol):
+    """What connects the breakers of a registry to those of other processes."""
+
+    def join(self, name: str, machine: CircuitStateMachine) -> None:
+        """A breaker was created."""
+        ...
+
+
 class _Ref(weakref.ref[G]):
     """A weak reference that keeps what must outlive the breaker: its name and counters.
 
@@ -103,6 +111,9 @@ class Registry(Generic[G]):
 
     Args:
         clock: Where "now" comes from, in seconds, for the ends of modes.
+
+    Attributes:
+        fleet: Notified of new breakers and of changes of state; None in a process that is alone.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -121,6 +132,7 @@ class Registry(Generic[G]):
         self._dead: deque[_Ref[G]] = deque()
         self._mark_dead = self._dead.append
         self._is_burying = False
+        self.fleet: FleetHooks | None = None
         _registries.add(self)
 
     def watch(self, breaker: G) -> None:
@@ -144,6 +156,8 @@ class Registry(Generic[G]):
                 self._retired[name] = self._remembered.pop(name)
             if self._modes and (mode := self._mode_of(name)) is not None:
                 breaker.start_in_mode(*mode)
+            if self.fleet is not None:
+                self.fleet.join(name, breaker.machine)
         finally:
             lock.release()
 
@@ -190,6 +204,11 @@ class Registry(Generic[G]):
             self._bury()
             known = ", ".join(sorted(self._newest)) or "none"
         raise KeyError(f"no circuit breaker named {name!r}; known: {known}")
+
+    def living(self, name: str) -> list[G]:
+        """The breakers of a name that are alive, newest first."""
+        with self._lock:
+            return self._living(name)
 
     def get_or_create(self, name: str, **defaults: Any) -> G:
         """The breaker of a name, created if there is none, and kept from now on.
@@ -247,6 +266,8 @@ class Registry(Generic[G]):
     def on_state_change(self, event: StateChanged, /) -> None:
         """Add a change of state to the recent ones; every breaker calls this."""
         self._recent.append((time.time(), event))
+        if self.fleet is not None:
+            self.fleet.on_state_change(event)
 
     def recent_transitions(self) -> list[tuple[datetime, StateChanged]]:
         """The last changes of state of all breakers, the newest first.
@@ -292,6 +313,10 @@ class Registry(Generic[G]):
 
     async def reset(self, name: str) -> None:
         """Reset every breaker of a name, and end the mode that applies to it."""
+        self.reset_sync(name)
+
+    def reset_sync(self, name: str) -> None:
+        """The same, for code that is not asynchronous."""
         with self._lock:
             self._modes.pop(name, None)
             notify = [one.begin_reset() for one in self._living(name)]

@@ -45,6 +45,11 @@ class World:
         body: dict[str, Any] = httpx.get(f"{self.url}/health/circuit-breakers").json()
         return body
 
+    def failures(self) -> set[int]:
+        """How many failures of the payment breaker the workers report."""
+        answers = [one.json() for one in self.answers("/health/circuit-breakers", 10)]
+        return {one["breakers"]["payment"]["total_failures"] for one in answers}
+
     def workers(self) -> set[int]:
         """The workers whose circuits are in the health answer."""
         return set(self.health()["workers"])
@@ -58,9 +63,14 @@ class World:
 
 @pytest.fixture
 def world() -> Iterator[World]:
-    """The service with several workers, in a directory whose path leaves room for sockets."""
+    """The service with several workers."""
     with tempfile.TemporaryDirectory() as directory:
-        service = Service(Path(directory), WORKERS=str(WORKERS), ADMIN__TOKEN=TOKEN)
+        service = Service(
+            Path(directory),
+            WORKERS=str(WORKERS),
+            ADMIN__TOKEN=TOKEN,
+            LIMITS__MONITORING_CACHE_SECONDS="0",
+        )
         yield World(service)
         kill(service)
 
@@ -86,34 +96,32 @@ def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) 
     assert world.health()["status"] == "healthy"
 
 
-def test_whichever_worker_is_asked_tells_of_all(world: World) -> None:
-    """Sums, and a circuit that is open in one of them only."""
+def test_any_worker_answers_for_all(world: World) -> None:
+    """With the sums, and with the changes of all."""
     httpx.put(f"{world.url}/sandbox/mode", json={"mode": "failing"})
     failed = 0
-    while world.health()["breakers"]["payment"]["state"] == "closed":
-        assert httpx.get(world.url + RATES).status_code == 502
+    while httpx.get(world.url + RATES).status_code == 502:
         failed += 1
 
-    told = [one.json() for one in world.answers("/health/circuit-breakers")]
-
-    assert {one["status"] for one in told} == {"degraded"}
-    assert {one["breakers"]["payment"]["total_failures"] for one in told} == {failed}
-    changes = told[0]["transitions"]
+    # What the others have counted is up to a second old.
+    wait_until(lambda: world.failures() == {failed})
+    answers = [one.json() for one in world.answers("/health/circuit-breakers")]
+    assert {one["status"] for one in answers} == {"degraded"}
+    changes = answers[0]["transitions"]
     assert changes[-1]["to_state"] == "open"
     assert changes[-1]["worker"] in world.workers()
 
 
-def test_a_worker_that_hangs_is_told_of(world: World) -> None:
-    """Nobody waits for it for long, and no order to it passes for carried out."""
+def test_a_worker_that_hangs_is_named(world: World) -> None:
+    """No order counts as carried out by it; it obeys as soon as it runs again."""
     hanging = world.workers().pop()
     os.kill(hanging, signal.SIGSTOP)
     try:
-        assert world.health()["silent_workers"] == [hanging]
+        wait_until(lambda: world.health()["silent_workers"] == [hanging])
         response = world.order("force-open", reason="maintenance")
         assert response.status_code == 504
         assert response.json()["silent_workers"] == [hanging]
     finally:
         os.kill(hanging, signal.SIGCONT)
 
-    wait_until(lambda: world.order("force-open", reason="maintenance").status_code == 200)
-    assert world.statuses() == {503: 40}
+    wait_until(lambda: world.statuses() == {503: 40})

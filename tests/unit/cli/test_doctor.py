@@ -17,6 +17,7 @@ from example_service.core.settings import load_settings
 from example_service.domain import Domain, Upstream
 from example_service.infra.database.database import Database
 from example_service.migrations import upgrade
+from tests.valkey import running_valkey
 
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
@@ -214,3 +215,52 @@ def test_an_upstream_without_a_url_is_a_fault_where_it_is_needed(
 
     assert status == expected
     assert "shop  the corner shop" in report
+
+
+def test_without_a_store_the_fleet_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One machine needs none."""
+    _, report = examine(monkeypatch)
+
+    assert "Fleet" not in report
+
+
+@pytest.mark.integration
+def test_a_store_that_can_be_written_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown without its password, and nothing is left in it but its state."""
+    with running_valkey("--requirepass", "secret") as server:
+        url = f"redis://:secret@127.0.0.1:{server.port}/0"
+        status, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=url)
+
+    assert status == 0, report
+    assert row(report, f"redis://127.0.0.1:{server.port}/0")[1] == "answers, and can be written"
+    assert row(report, "REDIS__URL")[1] == "********"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (("--requirepass", "secret"), "AuthenticationError"),
+        (("--maxmemory", "1"), "OOM|OutOfMemory"),
+    ],
+)
+def test_a_store_that_cannot_be_written_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], fault: str
+) -> None:
+    """The report says why."""
+    with running_valkey(*options) as server:
+        status, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=server.url)
+
+    assert status == 1
+    assert re.search(fault, row(report, server.url)[1]), report
+
+
+def test_a_store_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service would start all the same; each process would work on its own."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
+        status, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=url)
+
+    assert status == 1
+    assert "ConnectionError" in row(report, url)[1]

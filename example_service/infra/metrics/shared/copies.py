@@ -11,7 +11,11 @@ from prometheus_client.registry import Collector
 logger = logging.getLogger(__name__)
 
 # How the gauges of several living workers become one. A dead worker's are left out.
-_GAUGE_MODES: Final = {"circuit_breaker_state": "livemax"}
+_GAUGE_MODES: Final = {
+    "circuit_breaker_state": "livemax",
+    "circuit_breaker_fleet_connected": "livemin",
+    "circuit_breaker_fleet_processes": "livemax",
+}
 _DEFAULT_GAUGE_MODE: Final = "livesum"
 
 

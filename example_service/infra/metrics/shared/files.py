@@ -11,7 +11,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from example_service.infra.workers.file_lock import locked
+from example_service.infra.fleet.shared_directory import locked
 
 _LOCK: Final = "lock"
 _WAIT_SECONDS: Final = 1.0

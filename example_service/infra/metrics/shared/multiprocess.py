@@ -4,8 +4,8 @@ Without `PROMETHEUS_MULTIPROC_DIR` in the environment nothing here does anything
 its own metrics. With it, prometheus_client keeps metrics in files of that directory, one set for
 each process, and any worker can add them up. The library writes its own kinds of metrics there as
 they change, but not those of collectors, such as ours. So every worker copies the metrics of its
-collectors into its files: once a second, at each scrape of any worker, and at its end. A scrape is
-therefore exact, and a worker that is killed loses at most the last second.
+collectors into its files: once a second, when it is scraped itself, and at its end. So a scrape is
+at most a second behind, and a worker that is killed loses at most the last second.
 
 The process that starts the workers calls:
 
@@ -14,7 +14,7 @@ The process that starts the workers calls:
 
 Each worker enters, in its lifespan:
 
-    async with shared_metrics(), this_process().listening():
+    async with shared_metrics():
         yield
 
 The library decides at its import whether a process keeps its metrics in files. So workers must be
@@ -36,23 +36,21 @@ from typing import Final
 from prometheus_client import values
 
 from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.infra.fleet.reports import report_path
+from example_service.infra.fleet.shared_directory import (
+    DIRECTORY_VARIABLE,
+    clear_directory,
+    locked,
+    shared_directory,
+)
 from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
 from example_service.infra.metrics.database_pool import pool_metrics
+from example_service.infra.metrics.fleet import fleet_metrics
 from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import clear, put_away
 from example_service.infra.metrics.shared.worker import Worker
-from example_service.infra.workers.file_lock import locked
-from example_service.infra.workers.peers import (
-    DIRECTORY_VARIABLE,
-    SOCKETS,
-    has_room_for_sockets,
-    shared_directory,
-    socket_path,
-    this_process,
-)
-from example_service.infra.workers.standing_modes import MODES_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +77,8 @@ def prepare_multiprocess_directory() -> Path:
     directory = shared_directory()
     if directory is None:
         try:
-            parent = _parent()
-            _remove_left_overs(Path(parent))
-            directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            _remove_left_overs(Path(tempfile.gettempdir()))
+            directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
             problem = "is needed by several workers: no directory for temporary files is writable"
             raise SettingsError([SettingProblem("TMPDIR", problem, "TMPDIR=/run")]) from error
@@ -89,15 +86,12 @@ def prepare_multiprocess_directory() -> Path:
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
-    if not has_room_for_sockets(directory):
-        raise _unusable("its path is too long for the sockets of the workers")
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (fault := _fault_of(directory)) is not None:
             raise _unusable(fault)
         clear(directory)
-        for left_over in (*directory.glob(SOCKETS), directory / MODES_FILE):
-            left_over.unlink(missing_ok=True)
+        clear_directory(directory)
     except OSError as error:
         raise _unusable(str(error.strerror)) from error
     return directory
@@ -126,13 +120,6 @@ def _remove_left_overs(parent: Path) -> None:
             if owner.exists():
                 with locked(owner, exclusive=True, wait_seconds=0.0):
                     shutil.rmtree(directory, ignore_errors=True)
-
-
-def _parent() -> str:
-    """Where directories for a while are made; elsewhere if its path is too long for sockets."""
-    parent = tempfile.gettempdir()
-    has_room = has_room_for_sockets(Path(parent, f"{_PREFIX}12345678"))
-    return parent if has_room else "/tmp"  # noqa: S108 - what is made there is private
 
 
 def _unusable(why: str) -> SettingsError:
@@ -165,7 +152,7 @@ def mark_worker_dead(pid: int) -> bool:
     if directory is None:
         return True
     try:
-        socket_path(directory, pid).unlink(missing_ok=True)
+        report_path(directory, pid).unlink(missing_ok=True)
         put_away(directory, pid)
     except TimeoutError:
         return False
@@ -197,8 +184,14 @@ def this_worker() -> Worker | None:
     if directory is None or values.ValueClass is values.MutexValue:
         return None
     directory.mkdir(parents=True, exist_ok=True)
-    collectors = (circuit_breaker_collector, call_duration_metrics, request_metrics, pool_metrics)
-    return Worker(directory, SharedMetrics(collectors), this_process())
+    collectors = (
+        circuit_breaker_collector,
+        call_duration_metrics,
+        request_metrics,
+        pool_metrics,
+        fleet_metrics,
+    )
+    return Worker(directory, SharedMetrics(collectors))
 
 
 def _remove(directory: Path, *, owner: int) -> None:

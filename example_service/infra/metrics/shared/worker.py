@@ -1,4 +1,4 @@
-"""One worker among several: it copies its metrics, asks the others to, and adds them up."""
+"""One worker among several: it copies its metrics to the shared files, and adds all up."""
 
 import asyncio
 import contextlib
@@ -10,11 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
-from example_service.infra.workers.peers import Peers
 
 COPY_INTERVAL_SECONDS: Final = 1.0
-
-_QUESTION: Final = "metrics"
 
 
 class Worker:
@@ -23,7 +20,6 @@ class Worker:
     Args:
         directory: Where all workers have their files.
         metrics: The metrics of this worker.
-        peers: The other workers.
         copy_interval_seconds: How often the metrics are copied between scrapes.
     """
 
@@ -31,20 +27,17 @@ class Worker:
         self,
         directory: Path,
         metrics: SharedMetrics,
-        peers: Peers,
         *,
         copy_interval_seconds: float = COPY_INTERVAL_SECONDS,
     ) -> None:
         self._directory = directory
         self._metrics = metrics
-        self._peers = peers
         self._copy_interval_seconds = copy_interval_seconds
 
     @contextlib.asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
         """Share the metrics until the end of the block, which then sets every gauge to 0."""
         self._metrics.try_copy()
-        self._peers.answer(_QUESTION, self._copy_for_another)
         copying = asyncio.create_task(self._copy_regularly())
         try:
             yield
@@ -54,16 +47,13 @@ class Worker:
             self._metrics.try_copy()
             self._metrics.clear_gauges()
 
-    async def gather(self) -> CollectorRegistry:
-        """Ask all workers to copy their metrics, and add them up.
-
-        A worker that is too busy to answer in time contributes its last copy.
+    def gather(self) -> CollectorRegistry:
+        """Copy the metrics of this worker, and add up those of all; others are up to a second old.
 
         Returns:
             A registry with the sums over all workers.
         """
         self._metrics.try_copy()
-        await self._peers.ask(_QUESTION)
         registry = CollectorRegistry()
         registry.register(SharedFiles(self._directory))
         return registry
@@ -72,7 +62,3 @@ class Worker:
         while True:
             await asyncio.sleep(self._copy_interval_seconds)
             self._metrics.try_copy()
-
-    async def _copy_for_another(self, _: bytes) -> bytes:
-        self._metrics.try_copy()
-        return b""

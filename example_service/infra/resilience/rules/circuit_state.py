@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.failure_rate import FailureRate
@@ -43,6 +43,9 @@ from example_service.infra.resilience.rules.records import (
 )
 from example_service.infra.resilience.rules.states import CircuitState, Mode
 
+if TYPE_CHECKING:
+    from example_service.infra.resilience.rules.gate import Gate
+
 _NEVER = 1 << 62
 """Failures in a row that open a disabled circuit."""
 
@@ -57,7 +60,8 @@ class CircuitStateMachine:
     call to `running`, and remove it there at its end: whoever removes it, the caller or time,
     counts its outcome.
 
-    `phase_memo` keeps what the breaker wants to remember until the period ends.
+    `phase_memo` keeps what the breaker wants to remember until the period ends. `gate` is asked
+    before each probe, if there is one; a closed circuit never asks.
 
     Args:
         failure_threshold: Failures in a row that open a closed circuit.
@@ -87,6 +91,7 @@ class CircuitStateMachine:
         "due",
         "failure_rate",
         "failure_threshold",
+        "gate",
         "half_open_max_calls",
         "mode",
         "permits",
@@ -130,6 +135,7 @@ class CircuitStateMachine:
         self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
         self.due = inf if slow_call_duration is None else -inf
         self.mode: ManualMode | None = None
+        self.gate: Gate | None = None
         self.successes = endless(None)
         # Created when the circuit first opens, which most circuits never do.
         self.refusals = EMPTY
@@ -223,7 +229,7 @@ class CircuitStateMachine:
             due.append((deadline, partial(self._count_overdue, probe, deadline)))
         if self.mode is not None and self.mode.until is not None:
             due.append((self.mode.until, self._end_mode))
-        if isinstance(phase, Open) and phase.until < inf:
+        if isinstance(phase, Open) and phase.until < inf and self._may_probe():
             due.append((phase.until, partial(self._half_open, "the open wait is over")))
         if isinstance(phase, Closed) and phase.steady_until < inf:
             due.append((phase.steady_until, phase.unsteady))
@@ -238,10 +244,15 @@ class CircuitStateMachine:
                 continue  # Another thread has added or removed a call.
         return None
 
+    def _may_probe(self) -> bool:
+        return self.gate is None or self.gate.is_open()
+
     def _reschedule(self, now: float) -> None:
         """Note when time acts next. A slow call that starts later cannot be due earlier."""
         due = self._next_due()
         self.due = inf if due is None else due[0]
+        if self.gate is not None and isinstance(self.phase, Open):
+            self.due = min(self.due, self.phase.until)  # The gate opens at any moment after it.
         if self.slow_call_duration is not None:
             self.due = min(self.due, now + self.slow_call_duration)
 
@@ -257,6 +268,13 @@ class CircuitStateMachine:
 
     # Calls.
 
+    def _has_right(self, phase: Closed | HalfOpen) -> bool:
+        """Whether the gate, if there is one, lets a call of this period run."""
+        if self.gate is None or isinstance(phase, Closed) or self.gate.take():
+            return True
+        self.gate.ask()
+        return False
+
     def try_acquire(self, now: float) -> Permit | None:
         """Ask whether one call may run now. A refusal is counted.
 
@@ -265,7 +283,9 @@ class CircuitStateMachine:
         """
         self.advance(now)
         phase = self.phase
-        if not isinstance(phase, Open) and phase.has_room():
+        if self.gate is not None and isinstance(phase, Open) and now >= phase.until:
+            self.gate.ask()
+        if not isinstance(phase, Open) and phase.has_room() and self._has_right(phase):
             permit = self._permit(phase, now)
         elif self.mode is not None and self.mode.mode is Mode.SHADOW:
             self.mode.would_have_rejected += 1
@@ -295,8 +315,11 @@ class CircuitStateMachine:
         elif isinstance(current, Closed):
             if cause := current.succeed(now):
                 self._open(now, cause)
-        elif isinstance(current, HalfOpen) and (cause := current.succeed()):
-            self._close(cause)
+        elif isinstance(current, HalfOpen):
+            if self.gate is not None:
+                self.gate.ended(succeeded=True)
+            if cause := current.succeed():
+                self._close(cause)
         self._reschedule(now)
         return True
 
@@ -318,7 +341,10 @@ class CircuitStateMachine:
 
     def release(self, permit: Permit, now: float) -> None:
         """Hand a permit back: its call says nothing about the dependency."""
-        if self._hand_back(permit, now) is not None:
+        phase = self._hand_back(permit, now)
+        if phase is not None:
+            if self.gate is not None and isinstance(phase, HalfOpen) and phase is self.phase:
+                self.gate.ended(succeeded=None)
             self._outcomes_due -= 1
             self._reschedule(now)
 
@@ -375,6 +401,32 @@ class CircuitStateMachine:
         return self.mode is not None and self.mode.mode is Mode.DISABLED
 
     # Operators.
+
+    def follow(
+        self, state: CircuitState, cause: str, wait_seconds: float, reopenings: int, now: float
+    ) -> None:
+        """Open or close with the other processes, unless an operator has decided.
+
+        Args:
+            state: OPEN or CLOSED.
+            cause: Why, for logs and listeners.
+            wait_seconds: How long an open period lasts.
+            reopenings: Failed recoveries so far, for the backoff.
+            now: Seconds on the clock.
+        """
+        if self.mode is not None and self.mode.mode is not Mode.SHADOW:
+            return
+        if state is CircuitState.OPEN:
+            self._open(now, cause, wait_seconds)
+            self._reopenings = reopenings
+        elif not isinstance(self.phase, Closed):
+            self._close(cause)
+        self._reschedule(now)
+
+    @property
+    def reopenings(self) -> int:
+        """Failed recoveries since the circuit was last closed."""
+        return self._reopenings
 
     def reset(self, now: float) -> None:
         """Close; forget failures in a row, failed recoveries and the mode."""

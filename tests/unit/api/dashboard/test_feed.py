@@ -11,9 +11,9 @@ from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.dashboard.feed import Feed
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
+from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import CircuitBreaker, Mode, circuit_breaker_registry
-from example_service.infra.workers.peers import this_process
-from example_service.infra.workers.standing_modes import StandingModes
 
 pytestmark = pytest.mark.usefixtures("no_breakers_of_other_tests")
 LIMIT_SECONDS = 5.0
@@ -33,7 +33,7 @@ class CountingWorkers(AllWorkers):
 @pytest.fixture
 def workers() -> CountingWorkers:
     """This process alone."""
-    return CountingWorkers(this_process(), StandingModes(None))
+    return CountingWorkers(Fleet(None, Reports(None, pid=1)))
 
 
 @pytest.fixture

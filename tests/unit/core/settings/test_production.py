@@ -9,6 +9,7 @@ from example_service.core.settings.model import (
     AdminSettings,
     DashboardSettings,
     HTTPSettings,
+    RedisSettings,
     ServiceSettings,
 )
 from example_service.core.settings.production import production_problems
@@ -133,3 +134,40 @@ def test_pages_are_off_in_production_unless_given(
 
     assert getattr(production, page).enabled is enabled
     assert getattr(development, page).enabled is True
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://cache.internal:6379/0", "neither TLS nor a password"),
+        ("redis://10.0.0.5", "neither TLS nor a password"),
+        ("redis://user@cache.internal", "neither TLS nor a password"),
+        ("redis://:changeme@cache.internal", "guessed"),
+        ("rediss://:password@cache.internal", "guessed"),
+    ],
+)
+def test_a_store_that_anyone_may_write_is_refused(url: str, reason: str) -> None:
+    """Who can write to it can open every circuit; the refusal does not show the password."""
+    settings = settings_with(redis=RedisSettings(url=SecretStr(url)))
+
+    (problem,) = production_problems(settings)
+
+    assert problem.variable == "REDIS__URL"
+    assert reason in problem.problem
+    assert url not in f"{problem.problem} {problem.example}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:6379",
+        "redis://127.0.0.1",
+        "redis://[::1]:6379/2",
+        "unix:///run/valkey.sock",
+        "rediss://cache.internal",
+        "redis://:Wm8-tY3pQz51@cache.internal",
+    ],
+)
+def test_a_store_of_this_machine_with_tls_or_a_password_passes(url: str) -> None:
+    """Each of them keeps strangers out."""
+    assert refused(settings_with(redis=RedisSettings(url=SecretStr(url)))) == []

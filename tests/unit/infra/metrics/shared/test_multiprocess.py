@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from example_service.core.exceptions import SettingsError
+from example_service.infra.fleet.reports import report_path
+from example_service.infra.fleet.shared_directory import DIRECTORY_VARIABLE
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
@@ -17,7 +19,6 @@ from example_service.infra.metrics.shared.multiprocess import (
     shared_metrics,
     this_worker,
 )
-from example_service.infra.workers.peers import DIRECTORY_VARIABLE, socket_path
 
 NEVER_A_PID = 4_194_305  # One more than Linux ever gives.
 
@@ -53,13 +54,13 @@ def test_without_a_directory_a_worker_s_end_needs_no_care(monkeypatch: pytest.Mo
     mark_worker_dead(NEVER_A_PID)
 
 
-def test_a_dead_worker_s_socket_is_removed(directory: Path) -> None:
-    """Nobody asks a worker that is known to be dead."""
-    socket_path(directory, NEVER_A_PID).touch()
+def test_a_dead_worker_s_report_is_removed(directory: Path) -> None:
+    """A worker that is known to be dead is no silent one."""
+    report_path(directory, NEVER_A_PID).touch()
 
     mark_worker_dead(NEVER_A_PID)
 
-    assert not socket_path(directory, NEVER_A_PID).exists()
+    assert not report_path(directory, NEVER_A_PID).exists()
 
 
 def test_a_file_that_cannot_be_read_does_not_stop_the_supervisor(
@@ -81,38 +82,13 @@ def test_a_directory_that_was_given_is_made_and_emptied(
     given = tmp_path / "not" / "there"
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(given))
     assert prepare_multiprocess_directory() == given
-    stale = ("counter_1.db", "gauge_livesum_1.db", "worker_1.sock", "modes.json")
+    stale = ("counter_1.db", "gauge_livesum_1.db", "report.1", "member.host-1", "circuits")
     for name in (*stale, "notes.txt"):
         (given / name).touch()
 
     prepare_multiprocess_directory()
 
     assert names_in(given) == ["notes.txt"]
-
-
-def test_a_directory_without_room_for_sockets_is_a_fault_of_the_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Workers that cannot ask each other would pass for all that there are."""
-    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / ("d" * 100)))
-
-    with pytest.raises(SettingsError) as caught:
-        prepare_multiprocess_directory()
-
-    assert "too long for the sockets" in caught.value.problems[0].problem
-
-
-def test_a_directory_of_its_own_has_room_for_sockets(tmp_path: Path) -> None:
-    """Wherever temporary files are made."""
-    deep = tmp_path / ("d" * 100)
-    deep.mkdir()
-    program = """
-from example_service.infra.metrics.shared.multiprocess import prepare_multiprocess_directory
-print(len(str(prepare_multiprocess_directory())))
-"""
-    (length,) = run(program, TMPDIR=str(deep))
-
-    assert int(length) < 80
 
 
 def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(

@@ -1,0 +1,38 @@
+"""The address of a Redis or Valkey. The messages repeat no value, because it has a password."""
+
+import importlib.util
+import re
+from typing import Annotated, Final
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import AfterValidator, SecretStr
+
+OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""What may follow the question mark: the database of a socket, and files for TLS."""
+
+
+def _check(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        # The port is checked only when it is read.
+        remote = parts.hostname and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path)
+        local = not parts.hostname and parts.path.startswith("/")
+        valid = {"redis": remote, "rediss": remote, "unix": local}.get(parts.scheme)
+        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        valid, options = False, {}
+    if options.keys() - OPTIONS:
+        raise ValueError(f"may have no option but {', '.join(sorted(OPTIONS))}")
+    if not valid or "#" in url or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError(
+            "should be redis://USER:PASSWORD@HOST:PORT/DATABASE, the same with rediss://, or "
+            "unix:///PATH, percent-encoded"
+        )
+    if importlib.util.find_spec("redis") is None:
+        raise ValueError("needs a package: pip install 'example-service[redis]'")
+    return value
+
+
+RedisURL = Annotated[SecretStr, AfterValidator(_check)]
+"""Where a Redis or Valkey is, its password included."""

@@ -1,0 +1,1 @@
+"""Workers and replicas as one circuit. `docs/fleet.md` describes the protocol."""

@@ -1,0 +1,61 @@
+"""The fleet as the application uses it."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from example_service.core.settings import Settings
+from example_service.infra.fleet.directory_store import DirectoryStore
+from example_service.infra.fleet.member import Member
+from example_service.infra.fleet.process_breakers import ProcessBreakers
+from example_service.infra.fleet.reports import Reports
+from example_service.infra.fleet.shared_directory import shared_directory
+from example_service.infra.fleet.store import Store
+from example_service.infra.resilience import CircuitBreakerRegistry, circuit_breaker_registry
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """This process among all processes of the service.
+
+    Attributes:
+        member: What connects it to the others; None in a process that is alone.
+        reports: What the workers of this machine report.
+    """
+
+    member: Member | None
+    reports: Reports
+
+
+@asynccontextmanager
+async def open_fleet(
+    settings: Settings, registry: CircuitBreakerRegistry = circuit_breaker_registry
+) -> AsyncIterator[Fleet]:
+    """Take part in the fleet until the end of the block; a process that is alone has none.
+
+    This waits for no store: the service starts without it.
+    """
+    directory = shared_directory()
+    reports = Reports(directory, pid=os.getpid())
+    store = _store(settings, directory)
+    if store is None:
+        yield Fleet(None, reports)
+        return
+    breakers = ProcessBreakers(registry)
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    member = Member(store, breakers, name=name, quorum=settings.redis.quorum)
+    with breakers.reporting_to(member):
+        async with member.running():
+            yield Fleet(member, reports)
+
+
+def _store(settings: Settings, directory: Path | None) -> Store | None:
+    if settings.redis.url is not None:
+        # Imported here, because it needs the extra `redis`.
+        from example_service.infra.fleet.redis_store import redis_store  # noqa: PLC0415
+
+        return redis_store(settings.redis)
+    return None if directory is None else DirectoryStore(directory)

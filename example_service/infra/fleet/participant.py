@@ -1,0 +1,338 @@
+"""One circuit as one member sees it: what it sends, and what it does about what arrives.
+
+Pure code: the time and the messages are arguments. `at` is the member's own clock in seconds, `now`
+the store's clock in milliseconds. `Member` passes on what happens in the breakers of the process,
+writes what `next_change` returns, and applies the instructions to the breakers.
+"""
+
+import math
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from example_service.infra.fleet.commands import (
+    USE_SECONDS,
+    Acquire,
+    Command,
+    Fail,
+    Release,
+    Restore,
+    SetMode,
+    Succeed,
+    Vote,
+    Withdraw,
+)
+from example_service.infra.fleet.record import Record
+
+
+class Rules(NamedTuple):
+    """What a breaker was created with, as far as it concerns the fleet."""
+
+    recovery_timeout: float
+    success_threshold: int
+    half_open_max_calls: int
+    probe_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class FollowOpen:
+    """Open the breakers of this process.
+
+    Attributes:
+        seconds: For how long.
+        reason: Why, with the member that opened first.
+        reopenings: Failed recoveries so far, for the backoff.
+    """
+
+    seconds: float
+    reason: str
+    reopenings: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowClose:
+    """Close the breakers of this process."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Obey:
+    """Set the mode that an operator has ordered, or reset where `mode` is None.
+
+    Attributes:
+        mode: Which one.
+        reason: Why.
+        seconds: How long it still applies; None for not before a reset.
+    """
+
+    mode: str | None
+    reason: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Admit one probe.
+
+    Attributes:
+        lease_id: Under which lease.
+        use_by: Until when, on the member's clock.
+    """
+
+    lease_id: str
+    use_by: float
+
+
+Instruction: TypeAlias = FollowOpen | FollowClose | Obey | Grant
+
+
+@dataclass(slots=True)
+class _Own:
+    """A verdict of the breakers of this process that is not the fleet's."""
+
+    opened_at: float
+    until: float
+    reason: str
+    reopenings: int
+
+
+class Participant:
+    """One circuit as one member sees it.
+
+    Args:
+        name: Of the circuit.
+        member: Who sees it.
+        quorum: Members that must have opened before all do.
+
+    Attributes:
+        record: The newest record that is known.
+        is_connected: Whether the store can be reached.
+    """
+
+    def __init__(self, name: str, member: str, *, quorum: int = 1) -> None:
+        self.name = name
+        self.record = Record()
+        self.is_connected = False
+        self._member = member
+        self._quorum = quorum
+        self._outbox: deque[Command] = deque()
+        self._in_flight: Command | None = None
+        self._own: _Own | None = None
+        self._is_open = False
+        self._opening: tuple[int, str] | None = None
+        self._order_id: str | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a probe needs a lease; otherwise this process probes on its own."""
+        if not self.is_connected:
+            return False
+        return self.record.is_open or (self._quorum == 1 and self._sends(Vote))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to remember about the circuit."""
+        return not (self._is_open or self._outbox or self.record.version)
+
+    # What happens in the breakers of this process.
+
+    def opened(
+        self,
+        at: float,
+        now: int,
+        rules: Rules,
+        *,
+        wait_seconds: float,
+        reason: str,
+        reopenings: int,
+        lease_id: str | None,
+    ) -> None:
+        """A breaker opened by its own rules; `lease_id` is given if a probe under it failed."""
+        self._is_open = True
+        self._own = _Own(at, at + wait_seconds, reason, reopenings)
+        if not self.is_connected:
+            return
+        if lease_id is None:
+            self._vote(at, now, rules)
+        else:
+            until = now + _milliseconds(wait_seconds)
+            self._outbox.append(Fail(lease_id, self._member, now, until, reason))
+
+    def closed(self) -> None:
+        """A breaker closed by its own rules, or was reset by code."""
+        self._is_open = False
+        self._own = None
+        self._drop_votes()
+        if self._member in self.record.votes:
+            self._outbox.append(Withdraw(self._member))
+
+    def probe_ended(self, lease_id: str, rules: Rules, *, succeeded: bool | None) -> None:
+        """A probe succeeded, or ended without a verdict. Of a failure `opened` is called."""
+        if not self.is_connected:
+            return
+        if succeeded:
+            self._outbox.append(Succeed(lease_id, self._member, rules.success_threshold))
+        else:
+            self._outbox.append(Release(lease_id))
+
+    def wants_probe(self, now: int, rules: Rules) -> bool:
+        """A call was refused after the wait. Returns whether a lease is requested now."""
+        if not self.is_connected or not self.record.is_half_open(now):
+            return False
+        if self._sends(Acquire):
+            return True
+        if len(self.record.unexpired_leases(now)) >= rules.half_open_max_calls:
+            return False
+        self._outbox.append(
+            Acquire(
+                uuid.uuid4().hex[:12],
+                self._member,
+                rules.probe_timeout,
+                rules.half_open_max_calls,
+            )
+        )
+        return True
+
+    def order(self, mode: str | None, reason: str, seconds: float | None, *, opens: bool) -> str:
+        """An operator set a mode, or reset. Returns the id of the order."""
+        order_id = uuid.uuid4().hex[:12]
+        self._drop_votes()
+        self._outbox.append(SetMode(order_id, mode, reason, seconds, opens, self._member))
+        return order_id
+
+    # The store.
+
+    def connected(self, at: float, now: int, rules: Rules) -> None:
+        """The store can be reached again; called after `receive` of what it has."""
+        self.is_connected = True
+        if self._own is not None:
+            self._vote(at, now, rules)
+
+    def disconnected(self) -> None:
+        """The store cannot be reached: the breakers of this process are on their own."""
+        self.is_connected = False
+        # Leases are given up, and what was to be said about them is pointless.
+        self._outbox.clear()
+
+    def restore(self, known: Record, stored: Record) -> None:
+        """The store has forgotten what is `known`, and has an older record, or none."""
+        self.record = stored
+        self._outbox.appendleft(Restore(known))
+
+    def receive(self, record: Record, at: float, now: int) -> list[Instruction]:
+        """A record arrived. An older one than the one that is known changes nothing."""
+        if record.version <= self.record.version:
+            return []
+        self.record = record
+        return self._instructions(at, now)
+
+    def forget(self, version: int, at: float, now: int) -> list[Instruction]:
+        """The store has no record any more, as of its version."""
+        if not self.record.version:
+            return []
+        had_mode = self.record.mode(now) is not None
+        self.record = Record(version)
+        instructions: list[Instruction] = []
+        if had_mode:
+            self._order_id = None
+            instructions.append(Obey(None, "the mode was ended", None))
+        instructions += self._instructions(at, now)
+        self.record = Record()
+        return instructions
+
+    def next_change(self, now: int) -> Record | None:
+        """The record to write next; None for nothing to write.
+
+        The same command is tried again until `accepted` is called or it changes nothing.
+        """
+        while self._outbox:
+            self._in_flight = self._outbox[0]
+            changed = self._in_flight.apply(self.record, now)
+            if changed is not None:
+                return changed
+            self._outbox.popleft()
+        return None
+
+    def accepted(self, record: Record, at: float, now: int) -> list[Instruction]:
+        """What `next_change` returned was written as this record."""
+        command = self._in_flight
+        if self._outbox and self._outbox[0] is command:
+            self._outbox.popleft()
+        if isinstance(command, Vote | Fail) and record.is_open:
+            self._own = None
+        instructions = self.receive(record, at, now)
+        if isinstance(command, Acquire) and self.is_connected:
+            instructions.append(Grant(command.lease_id, at + USE_SECONDS))
+        return instructions
+
+    def _sends(self, kind: type[Command]) -> bool:
+        return any(isinstance(one, kind) for one in self._outbox)
+
+    def _drop_votes(self) -> None:
+        self._outbox = deque(one for one in self._outbox if not isinstance(one, Vote))
+
+    def _vote(self, at: float, now: int, rules: Rules) -> None:
+        own = self._own
+        if own is None or own.until <= at or self._sends(Vote):
+            return
+        self._outbox.append(
+            Vote(
+                self._member,
+                now - _milliseconds(at - own.opened_at),
+                now + _milliseconds(own.until - at),
+                own.reason,
+                own.reopenings,
+                _milliseconds(rules.recovery_timeout),
+                self._quorum,
+            )
+        )
+
+    def _instructions(self, at: float, now: int) -> list[Instruction]:
+        """What follows from the record that has just arrived."""
+        record, instructions = self.record, list[Instruction]()
+        order = record.order
+        if order is not None and order.id != self._order_id:
+            self._order_id = order.id
+            self._own = None
+            seconds = None if order.until is None else (order.until - now) / 1000
+            if order.mode is None or seconds is None or seconds > 0:
+                instructions.append(Obey(order.mode, order.reason, seconds))
+                self._is_open = record.is_open
+                self._opening = (record.opened_at, record.opener)
+        if record.is_open:
+            instructions += self._follow_open(now)
+        elif self._is_open and not self._is_newer(record.closed_at, at, now):
+            self._is_open = False
+            self._own = None
+            self._drop_votes()
+            instructions.append(FollowClose(record.reason or "the fleet closed it"))
+        if not record.is_open:
+            self._opening = None
+        return instructions
+
+    def _follow_open(self, now: int) -> list[Instruction]:
+        record = self.record
+        opening = (record.opened_at, record.opener)
+        if opening == self._opening:
+            return []
+        self._opening = opening
+        followed = record.opener == self._member and self._is_open
+        if followed or not record.is_waiting(now):
+            return []
+        self._is_open = True
+        self._own = None
+        self._drop_votes()
+        seconds = math.inf if record.until is None else (record.until - now) / 1000
+        reason = f"{record.reason} (opened by {record.opener})"
+        return [FollowOpen(seconds, reason, record.reopenings)]
+
+    def _is_newer(self, closed_at: int, at: float, now: int) -> bool:
+        """Whether the breakers of this process opened after the fleet closed."""
+        own = self._own
+        return own is not None and now - _milliseconds(at - own.opened_at) > closed_at
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(1000 * seconds)

@@ -1,0 +1,144 @@
+"""The breakers of this process, as the fleet sees them."""
+
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from example_service.infra.fleet.gate import LeaseGate
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitState,
+    Mode,
+    StateChanged,
+)
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+
+if TYPE_CHECKING:
+    from example_service.infra.fleet.member import Member
+
+# For a name that has no breaker now, as of a client that is created for each request.
+_NO_RULES = Rules(
+    recovery_timeout=60.0, success_threshold=2, half_open_max_calls=3, probe_timeout=60.0
+)
+
+
+class ProcessBreakers:
+    """The breakers of this process, by name.
+
+    Args:
+        registry: Knows them.
+    """
+
+    def __init__(self, registry: CircuitBreakerRegistry) -> None:
+        self._registry = registry
+        self._gates: dict[str, LeaseGate] = {}
+        self._member: Member | None = None
+        # The name and thread in which a state changes because the fleet said so.
+        self._following: tuple[str, int] | None = None
+
+    @contextmanager
+    def reporting_to(self, member: "Member") -> Iterator[None]:
+        """Pass on to the member what the breakers decide, until the end of the block."""
+        self._member = member
+        self._registry.fleet = self
+        try:
+            yield
+        finally:
+            self._registry.fleet = None
+            for name in self._gates:
+                for breaker in self._registry.living(name):
+                    breaker.machine.gate = None
+
+    # What the registry reports.
+
+    def join(self, name: str, machine: CircuitStateMachine) -> None:
+        """A breaker was created: it asks the gate of its name, if there is one."""
+        machine.gate = self._gates.get(name)
+
+    def on_state_change(self, event: StateChanged, /) -> None:
+        """A breaker changed its state: pass it on if it was a decision of this process."""
+        name, member = event.breaker_name, self._member
+        if member is None or self._following == (name, threading.get_ident()):
+            return
+        if event.to_state is CircuitState.CLOSED:
+            member.closed(name)
+        elif event.to_state is CircuitState.OPEN and not self._is_forced_open(name):
+            wait = math.inf if event.wait_seconds is None else event.wait_seconds
+            breaker = self._breaker(name)
+            reopenings = 0 if breaker is None else breaker.machine.reopenings
+            member.opened(name, wait, event.reason, reopenings)
+
+    # What the member asks for.
+
+    def rules(self, name: str) -> Rules:
+        """See `Breakers`."""
+        breaker = self._breaker(name)
+        if breaker is None:
+            return _NO_RULES
+        return Rules(
+            breaker.recovery_timeout,
+            breaker.success_threshold,
+            breaker.half_open_max_calls,
+            breaker.probe_timeout,
+        )
+
+    def open(self, name: str, instruction: FollowOpen) -> None:
+        """See `Breakers`."""
+        with self._follow(name):
+            for breaker in self._registry.living(name):
+                breaker.follow(
+                    CircuitState.OPEN,
+                    instruction.reason,
+                    instruction.seconds,
+                    instruction.reopenings,
+                )
+
+    def close(self, name: str, instruction: FollowClose) -> None:
+        """See `Breakers`."""
+        with self._follow(name):
+            for breaker in self._registry.living(name):
+                breaker.follow(CircuitState.CLOSED, instruction.reason)
+
+    def obey(self, name: str, instruction: Obey) -> None:
+        """See `Breakers`."""
+        with self._follow(name):
+            if instruction.mode is None:
+                self._registry.reset_sync(name)
+            else:
+                mode = Mode(instruction.mode)
+                self._registry.set_mode(name, mode, instruction.reason, instruction.seconds)
+
+    def attach(self, name: str, gate: LeaseGate) -> None:
+        """See `Breakers`."""
+        self._gates[name] = gate
+        for breaker in self._registry.living(name):
+            breaker.machine.gate = gate
+
+    def detach(self, name: str) -> None:
+        """See `Breakers`."""
+        self._gates.pop(name, None)
+        for breaker in self._registry.living(name):
+            breaker.machine.gate = None
+
+    @contextmanager
+    def _follow(self, name: str) -> Iterator[None]:
+        self._following = (name, threading.get_ident())
+        try:
+            yield
+        finally:
+            self._following = None
+
+    def _breaker(self, name: str) -> CircuitBreaker | None:
+        try:
+            return self._registry.get(name)
+        except KeyError:
+            return None
+
+    def _is_forced_open(self, name: str) -> bool:
+        breaker = self._breaker(name)
+        mode = None if breaker is None else breaker.machine.mode
+        return mode is not None and mode.mode is Mode.FORCED_OPEN

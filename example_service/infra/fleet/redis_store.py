@@ -1,0 +1,216 @@
+"""Redis or Valkey as the store, for processes on several machines.
+
+    {PREFIX}:state            hash: epoch, counter
+    {PREFIX}:members          sorted set: members by their last beat
+    {PREFIX}:circuits         sorted set: names by when their record expires
+    {PREFIX}:circuit:NAME     string: version and record
+    {PREFIX}:changes          channel: clock, name, version and record of each write
+
+Names are escaped as in a URL. The braces keep all keys of a cluster in one slot. The scripts in
+`lua/` read the clock with TIME. A process has one connection for commands and one for listening.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from example_service.core.settings.model import RedisSettings
+from example_service.infra.fleet.record import ENDLESS_SECONDS, Record, record_from_json
+from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
+
+SILENT_SECONDS: Final = 3.0
+PING_SECONDS: Final = 1.0
+
+T = TypeVar("T")
+
+
+class RedisStore:
+    """Redis or Valkey as the store.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, with user, password and database if need be.
+        prefix: What keys begin with; services that share a server need different ones.
+        timeout_seconds: How long an operation may take.
+    """
+
+    def __init__(self, url: str, *, prefix: str, timeout_seconds: float) -> None:
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._prefix = f"{{{quote(prefix, safe='')}}}"
+        self._state = f"{self._prefix}:state"
+        self._members = f"{self._prefix}:members"
+        self._circuits = f"{self._prefix}:circuits"
+        self._channel = f"{self._prefix}:changes"
+        # It connects when it is first used. Retrying is up to the member.
+        self._client = redis.Redis.from_url(
+            url,
+            max_connections=2,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+            decode_responses=True,
+        )
+        self._scripts = {
+            name: self._client.register_script(_script(name)) for name in ("beat", "read")
+        }
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def address(self) -> str:
+        """The URL without user and password."""
+        parts = urlsplit(self._url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+    async def connect(self) -> None:
+        """Close what is left of an earlier connection; the first beat opens another."""
+        await self._within(self._client.connection_pool.disconnect())
+
+    async def beat(self, member: str, known: int) -> Beat:
+        """Run `beat.lua`."""
+        now, epoch, counter, members = await self._run(
+            "beat",
+            [self._state, self._members],
+            [member, known, uuid.uuid4().hex, int(SILENT_SECONDS * 1000), ENDLESS_SECONDS * 1000],
+        )
+        return Beat(int(now), epoch, int(counter), int(members))
+
+    async def read(self) -> Snapshot:
+        """Run `read.lua`."""
+        now, epoch, counter, found = await self._run(
+            "read", [self._state, self._circuits], [f"{self._prefix}:circuit:"]
+        )
+        pairs = zip(found[::2], found[1::2], strict=True)
+        records = {unquote(name): _record(stored) for name, stored in pairs}
+        return Snapshot(int(now), epoch, int(counter), records)
+
+    async def write(self, changes: Sequence[Change], known: int) -> Written:
+        """Run `write.lua` for each change, in one round trip."""
+        script = _script("write")
+        async with self._one_at_a_time:
+            pipeline = self._client.pipeline(transaction=False)
+            for change in changes:
+                pipeline.eval(script, 3, *self._arguments(change, known))
+            replies = await self._within(pipeline.execute())
+        now, accepted, current = 0, set(), {}
+        for change, (at, written, stored) in zip(changes, replies, strict=True):
+            now = int(at)
+            current[change.name] = _record(stored)
+            if written:
+                accepted.add(change.name)
+        return Written(now, frozenset(accepted), current)
+
+    async def changes(self) -> AsyncIterator[Notice | None]:
+        """Listen to the channel, with a ping whenever it is silent."""
+        pubsub = self._client.pubsub()
+        try:
+            await self._within(pubsub.subscribe(self._channel))
+            is_silent = False
+            while True:
+                message = await self._message(pubsub, PING_SECONDS)
+                if message is None:
+                    if is_silent:
+                        raise StoreError("no reply to a ping on the listening connection")
+                    await self._within(pubsub.ping())
+                    is_silent = True
+                    continue
+                is_silent = False
+                if message["type"] == "subscribe":
+                    yield None
+                elif message["type"] == "message":
+                    yield _notice(message["data"])
+        finally:
+            with contextlib.suppress(Exception):
+                await self._within(pubsub.aclose())  # type: ignore[no-untyped-call]
+
+    async def close(self, member: str) -> None:
+        """Take the member off the list, and close the connections."""
+        with contextlib.suppress(StoreError):
+            await self._within(self._client.zrem(self._members, member))
+        with contextlib.suppress(StoreError):
+            await self._within(self._client.aclose())
+
+    def _arguments(self, change: Change, known: int) -> list[Any]:
+        name = quote(change.name, safe="")
+        return [
+            self._state,
+            self._circuits,
+            f"{self._prefix}:circuit:{name}",
+            name,
+            change.expected,
+            change.record.to_json(),
+            change.kept,
+            known,
+            self._channel,
+            ENDLESS_SECONDS * 1000,
+        ]
+
+    async def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
+        registered = self._scripts[script]
+        async with self._one_at_a_time:
+            return await self._within(registered(keys=keys, args=arguments))
+
+    async def _message(self, pubsub: Any, seconds: float) -> dict[str, Any] | None:
+        message: dict[str, Any] | None
+        try:
+            message = await pubsub.get_message(timeout=seconds)
+        except (RedisError, OSError) as error:
+            raise StoreError(_text(error)) from error
+        return message
+
+    async def _within(self, operation: Awaitable[T]) -> T:
+        """Await an operation for the time that it may take.
+
+        Raises:
+            StoreError: It failed, or took longer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await operation
+        except (RedisError, OSError) as error:
+            raise StoreError(_text(error)) from error
+
+
+def redis_store(settings: RedisSettings) -> RedisStore | None:
+    """The store that the settings name, if they do. It connects when it is first used."""
+    if settings.url is None:
+        return None
+    return RedisStore(
+        settings.url.get_secret_value(),
+        prefix=settings.prefix,
+        timeout_seconds=settings.timeout_seconds,
+    )
+
+
+@cache
+def _script(name: str) -> str:
+    return files(__package__).joinpath("lua", f"{name}.lua").read_text()
+
+
+def _record(stored: str) -> Record:
+    if not stored:
+        return Record()
+    version, _, body = stored.partition(" ")
+    try:
+        return record_from_json(int(version), body)
+    except ValueError as error:
+        raise StoreError(_text(error)) from error
+
+
+def _notice(data: str) -> Notice:
+    now, name, stored = data.split(" ", 2)
+    return Notice(unquote(name), _record(stored), int(now))
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

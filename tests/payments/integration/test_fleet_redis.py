@@ -1,0 +1,241 @@
+"""Four service processes as one circuit, over a real Valkey that fails in every way."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.payments.fleet_processes import (
+    CountingProvider,
+    Process,
+    processes,
+    soon,
+    start,
+    trip,
+    wait_until,
+)
+from tests.valkey import ValkeyServer, running_valkey
+
+pytestmark = pytest.mark.integration
+
+COUNT = 4
+STORE_SECONDS = 0.4
+UNREACHABLE = "The fleet cannot be reached"
+BACK = "The fleet is back"
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """The store."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+def provider() -> Iterator[CountingProvider]:
+    """The dependency."""
+    with CountingProvider().running() as provider:
+        yield provider
+
+
+@pytest.fixture
+def fleet(
+    tmp_path: Path, valkey: ValkeyServer, provider: CountingProvider
+) -> Iterator[list[Process]]:
+    """Four processes, all of which take part."""
+    with processes(tmp_path, COUNT, provider, REDIS__URL=valkey.url) as started:
+        wait_until(lambda: all(process.connected() for process in started))
+        yield started
+
+
+def ask_all(fleet: list[Process], seconds: float, until: Callable[[], bool]) -> list[int]:
+    """Have all processes ask again and again; the statuses of the answers."""
+    end = time.monotonic() + seconds
+    statuses: list[int] = []
+    with ThreadPoolExecutor(len(fleet)) as threads:
+        while time.monotonic() < end and not until():
+            statuses += threads.map(lambda process: process.ask(), fleet)
+            time.sleep(0.02)
+    return statuses
+
+
+def never() -> bool:
+    """For a loop that ends with its time."""
+    return False
+
+
+def test_the_fleet_is_one_circuit(fleet: list[Process], provider: CountingProvider) -> None:
+    """It opens in all within 0.2 s, sends two probes in total, and closes in all."""
+    trip(fleet[0], provider)
+    soon(lambda: all(process.state() == "open" for process in fleet[1:]))
+    assert provider.calls == 3
+    assert [process.ask() for process in fleet] == [503] * COUNT
+    assert "opened by" in fleet[1].health()["breakers"]["payment"]["reason"]
+
+    provider.is_failing = False
+    provider.seconds = 0.1
+    before = provider.calls
+    ask_all(fleet, 10, lambda: fleet[0].state() == "closed")
+    soon(lambda: all(process.state() == "closed" for process in fleet[1:]))
+    # Two probes, and the calls of the last round, in which the circuit closed.
+    assert 2 <= provider.calls - before <= 2 + COUNT
+
+
+def test_a_failing_dependency_sees_the_probes_of_one_process(
+    fleet: list[Process], provider: CountingProvider
+) -> None:
+    """After 1, 2 and 4 seconds, whatever the number of processes."""
+    trip(fleet[0], provider)
+    before = provider.calls
+    statuses = ask_all(fleet, 6.0, never)
+    # The backoff is random within a tenth.
+    assert provider.calls - before <= 3
+    assert statuses.count(502) == provider.calls - before
+
+
+def test_an_order_survives_the_process_that_took_it(
+    fleet: list[Process], tmp_path: Path, valkey: ValkeyServer, provider: CountingProvider
+) -> None:
+    """All others obey, and so does a process that starts later."""
+    assert fleet[0].order("force-open", reason="maintenance").status_code == 200
+    fleet[0].signal(signal.SIGKILL)
+    soon(lambda: all(process.ask() == 503 for process in fleet[1:]))
+    assert fleet[1].health()["modes"]["payment"]["reason"] == "maintenance"
+
+    (tmp_path / "late").mkdir()
+    late = Process(start(tmp_path / "late", provider, REDIS__URL=valkey.url))
+    try:
+        soon(lambda: late.ask() == 503, 3.0)
+        assert late.order("reset").status_code == 200
+        soon(lambda: all(process.ask() == 200 for process in fleet[1:]))
+    finally:
+        late.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_lease_of_a_prober_that_is_gone_expires(
+    fleet: list[Process], provider: CountingProvider, number: signal.Signals
+) -> None:
+    """Another process probes after its deadline, two seconds later."""
+    trip(fleet[0], provider)
+    provider.is_failing = False
+    provider.seconds = 15.0
+    before = provider.calls
+    with ThreadPoolExecutor(COUNT * 4) as threads:
+        asked: list[tuple[Process, Future[int]]] = []
+        while provider.calls == before:
+            asked += [(process, threads.submit(process.ask)) for process in fleet]
+            time.sleep(0.2)
+        wait_until(lambda: [one.done() for _, one in asked].count(False) == 1)
+        (prober,) = [process for process, one in asked if not one.done()]
+        provider.seconds = 0.0
+        prober.signal(number)
+        others = [process for process in fleet if process is not prober]
+        ask_all(others, 8, lambda: all(process.state() == "closed" for process in others))
+        assert {process.state() for process in others} == {"closed"}
+        prober.signal(signal.SIGCONT if number is signal.SIGSTOP else signal.SIGKILL)
+        prober.close()
+
+
+def command(valkey: ValkeyServer, *words: str) -> None:
+    """Send one command to the store."""
+    redis.Redis.from_url(valkey.url).execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _kill(valkey: ValkeyServer) -> None:
+    valkey.kill()
+
+
+def _suspend(valkey: ValkeyServer) -> None:
+    valkey.suspend()
+
+
+def _make_read_only(valkey: ValkeyServer) -> None:
+    command(valkey, "REPLICAOF", "127.0.0.1", "1")
+
+
+def _fill(valkey: ValkeyServer) -> None:
+    command(valkey, "CONFIG", "SET", "maxmemory", "1")
+
+
+def _restart_empty(valkey: ValkeyServer) -> None:
+    valkey.kill()
+    valkey.start()
+
+
+def _resume(valkey: ValkeyServer) -> None:
+    valkey.resume()
+
+
+def _make_writable(valkey: ValkeyServer) -> None:
+    command(valkey, "REPLICAOF", "NO", "ONE")
+
+
+def _empty(valkey: ValkeyServer) -> None:
+    command(valkey, "CONFIG", "SET", "maxmemory", "0")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "repair_it"),
+    [
+        (_kill, _restart_empty),
+        (_suspend, _resume),
+        (_make_read_only, _make_writable),
+        (_fill, _empty),
+    ],
+)
+def test_without_the_store_each_process_is_a_local_breaker(
+    fleet: list[Process],
+    valkey: ValkeyServer,
+    provider: CountingProvider,
+    break_it: Callable[[ValkeyServer], None],
+    repair_it: Callable[[ValkeyServer], None],
+) -> None:
+    """No call waits or fails because of it; one warning, one metric; then they are one again."""
+    assert [process.ask() for process in fleet] == [200] * COUNT
+    break_it(valkey)
+    began = time.monotonic()
+    assert [process.ask() for process in fleet] == [200] * COUNT
+    # A call that waited for the store would take its whole timeout.
+    assert time.monotonic() - began < COUNT * STORE_SECONDS
+    soon(lambda: not any(process.connected() for process in fleet), 3.0)
+    trip(fleet[0], provider)
+    assert [process.state() for process in fleet] == ["open", *["closed"] * (COUNT - 1)]
+    provider.is_failing = False
+    ask_all(fleet[:1], 5, lambda: fleet[0].state() == "closed")
+    assert [process.state() for process in fleet] == ["closed"] * COUNT
+
+    repair_it(valkey)
+    soon(lambda: all(process.connected() for process in fleet), 6.0)
+    trip(fleet[1], provider)
+    soon(lambda: all(process.state() == "open" for process in fleet))
+    assert {process.warnings(UNREACHABLE) for process in fleet} == {1}
+    assert {process.warnings(BACK) for process in fleet} == {1}
+
+
+def test_a_store_that_restarts_empty_learns_the_verdict_again(
+    fleet: list[Process], valkey: ValkeyServer
+) -> None:
+    """What operators ordered applies as before, also in a process that starts then."""
+    assert fleet[0].order("force-open", reason="maintenance").status_code == 200
+    soon(lambda: all(process.ask() == 503 for process in fleet))
+    _restart_empty(valkey)
+    soon(lambda: all(process.connected() for process in fleet), 6.0)
+    assert [process.ask() for process in fleet] == [503] * COUNT
+    assert redis.Redis.from_url(valkey.url).exists("{example-service}:circuit:payment") == 1
+
+
+def test_an_order_without_the_store_applies_to_one_process(
+    fleet: list[Process], valkey: ValkeyServer
+) -> None:
+    """And the operator learns that it does."""
+    valkey.kill()
+    soon(lambda: not any(process.connected() for process in fleet), 3.0)
+    response = fleet[0].order("force-open", reason="maintenance")
+    assert response.status_code == 504
+    assert "Only one process did it" in response.json()["detail"]
+    assert [process.ask() for process in fleet] == [503, *[200] * (COUNT - 1)]

@@ -1,0 +1,170 @@
+"""Four workers of one machine as one circuit, over the directory that they share."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from example_service.infra.fleet.directory_store import FILE
+from tests.payments.fleet_processes import (
+    RATES,
+    START_SECONDS,
+    CountingProvider,
+    Process,
+    processes,
+    soon,
+    trip,
+    wait_until,
+)
+
+pytestmark = pytest.mark.integration
+
+WORKERS = 4
+UNREACHABLE = "The fleet cannot be reached"
+BACK = "The fleet is back"
+
+
+@pytest.fixture
+def provider() -> Iterator[CountingProvider]:
+    """The dependency."""
+    with CountingProvider().running() as provider:
+        yield provider
+
+
+@pytest.fixture
+def service(tmp_path: Path, provider: CountingProvider) -> Iterator[Process]:
+    """The service with four workers, all of which take part."""
+    with processes(tmp_path, 1, provider, WORKERS=str(WORKERS)) as (service,):
+        wait_until(lambda: len(service.health()["workers"]) == WORKERS and service.connected())
+        yield service
+
+
+def directory(tmp_path: Path) -> Path:
+    """Where the workers meet."""
+    (found,) = (tmp_path / "0").glob("example-service-*")
+    return found
+
+
+def statuses(service: Process, count: int = 60) -> set[int]:
+    """What new connections, which all workers accept, get."""
+    with ThreadPoolExecutor(12) as threads:
+        return set(threads.map(lambda _: httpx.get(service.url + RATES).status_code, range(count)))
+
+
+def openings(service: Process) -> dict[int, datetime]:
+    """When the circuit of each worker opened, by process id."""
+    return {
+        change["worker"]: datetime.fromisoformat(change["at"])
+        for change in service.health()["transitions"]
+        if change["to_state"] == "open"
+    }
+
+
+def test_when_one_worker_opens_the_others_follow(
+    service: Process, provider: CountingProvider
+) -> None:
+    """At once, so that three failures are all that reach the dependency."""
+    trip(service, provider)
+    wait_until(lambda: len(openings(service)) == WORKERS)
+    times = openings(service).values()
+    # A tenth on an idle machine.
+    assert (max(times) - min(times)).total_seconds() < 0.5
+    assert provider.calls == 3
+
+
+def test_all_workers_together_send_the_probes_of_one(
+    service: Process, provider: CountingProvider
+) -> None:
+    """After 1, 2 and 4 seconds while it fails; two successes close all circuits."""
+    trip(service, provider)
+    before, end = provider.calls, time.monotonic() + 6.0
+    while time.monotonic() < end:
+        statuses(service, 24)
+    assert provider.calls - before <= 3
+
+    provider.is_failing = False
+    wait_until(lambda: statuses(service, 24) == {200})
+    soon(lambda: service.state() == "closed", 1.5)
+
+
+def test_an_order_survives_the_worker_that_took_it(service: Process) -> None:
+    """All others obey, and so does the worker that takes its place."""
+    before = set(service.health()["workers"])
+    response = service.order("force-open", reason="maintenance")
+    assert (response.status_code, set(response.json()["workers"])) == (200, before)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: _has_only_new_workers(service, before), START_SECONDS)
+    assert statuses(service) == {503}
+    assert service.order("reset").status_code == 200
+    assert statuses(service) == {200}
+
+
+def _has_only_new_workers(service: Process, before: set[int]) -> bool:
+    try:
+        health = httpx.get(f"{service.url}/health/circuit-breakers").json()
+    except httpx.HTTPError:
+        return False
+    return len(health["workers"]) == WORKERS and not before & set(health["workers"])
+
+
+def test_a_worker_that_hangs_delays_recovery_by_its_lease_only(
+    service: Process, provider: CountingProvider
+) -> None:
+    """The others recover, and a worker that runs again follows them."""
+    trip(service, provider)
+    provider.is_failing = False
+    hanging = service.health()["workers"][0]
+    os.kill(hanging, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _some_answer(service) == 200)
+    finally:
+        os.kill(hanging, signal.SIGCONT)
+    wait_until(lambda: statuses(service, 24) == {200})
+
+
+def _some_answer(service: Process) -> int | None:
+    """The answer of a worker that runs; None if the connection went to the one that hangs."""
+    try:
+        return httpx.get(service.url + RATES, timeout=0.3).status_code
+    except httpx.HTTPError:
+        return None
+
+
+def _damage(shared: Path) -> None:
+    (shared / FILE).write_text('{"epoch": "half')
+
+
+def test_a_damaged_file_is_replaced(
+    service: Process, provider: CountingProvider, tmp_path: Path
+) -> None:
+    """One warning in each worker; they are one circuit again within a second or two."""
+    _damage(directory(tmp_path))
+    wait_until(lambda: service.warnings(UNREACHABLE) == WORKERS)
+    wait_until(lambda: service.warnings(BACK) == WORKERS)
+    trip(service, provider)
+    wait_until(lambda: len(openings(service)) == WORKERS)
+    assert provider.calls == 3
+
+
+def test_without_the_directory_each_worker_is_a_local_breaker(
+    service: Process, provider: CountingProvider, tmp_path: Path
+) -> None:
+    """No call waits or fails because of it, and the service ends as it should."""
+    shared = directory(tmp_path)
+    shared.rename(shared.with_name("gone"))
+    assert statuses(service) == {200}
+    wait_until(lambda: service.warnings(UNREACHABLE) == WORKERS)
+    trip(service, provider)
+    assert service.ask() == 503
+    provider.is_failing = False
+    # The others are closed: each would have to fail by itself.
+    assert {200, 503} <= statuses(service)
+    shared.with_name("gone").rename(shared)
+    wait_until(lambda: service.warnings(BACK) == WORKERS)

@@ -1,0 +1,202 @@
+"""What members may change in the record of a circuit, and what is ignored."""
+
+from dataclasses import replace
+
+import pytest
+
+from example_service.infra.fleet.commands import (
+    Acquire,
+    Command,
+    Fail,
+    Release,
+    Restore,
+    SetMode,
+    Succeed,
+    Vote,
+    Withdraw,
+)
+from example_service.infra.fleet.record import Lease, Order, Record, record_from_json
+
+NOW = 100_000
+OPEN = Record(version=7, is_open=True, opened_at=NOW - 5000, until=NOW - 1, opener="a")
+
+
+def vote(member: str = "b", opened_at: int = NOW - 100, quorum: int = 1) -> Vote:
+    """The vote of a member whose wait ends in five seconds."""
+    return Vote(member, opened_at, NOW + 5000, "5 failures in a row", 2, 60_000, quorum)
+
+
+def applied(command: Command, record: Record = OPEN, now: int = NOW) -> Record:
+    """The record after a command that changes something."""
+    changed = command.apply(record, now)
+    assert changed is not None
+    return changed
+
+
+def test_a_vote_opens_a_closed_circuit() -> None:
+    """With the opener's reason, the end of its wait, and its backoff."""
+    record = applied(vote(), Record())
+    assert record.is_waiting(NOW)
+    assert (record.opener, record.until, record.reopenings) == ("b", NOW + 5000, 2)
+    assert record.reason == "5 failures in a row"
+
+
+@pytest.mark.parametrize(
+    ("command", "record"),
+    [
+        (replace(vote(), until=NOW), Record()),
+        (vote(opened_at=NOW - 100), Record(closed_at=NOW - 100)),
+        (vote(opened_at=NOW - 6000), OPEN),
+        (vote(), replace(OPEN, until=NOW + 1)),
+        (vote(), replace(OPEN, until=None)),
+    ],
+    ids=["expired", "before the close", "before the opening", "open already", "open for good"],
+)
+def test_a_vote_that_says_nothing_new_is_ignored(command: Vote, record: Record) -> None:
+    """It is expired, late, or the circuit is open already."""
+    assert command.apply(record, NOW) is None
+
+
+def test_a_new_vote_opens_a_half_open_circuit_again() -> None:
+    """For all, and the leases are void."""
+    probing = replace(OPEN, leases={"x": Lease("c", NOW + 9)}, successes=1)
+    record = applied(vote(), probing)
+    assert record.is_waiting(NOW)
+    assert (record.leases, record.successes) == ({}, 0)
+
+
+def test_votes_below_the_quorum_open_nothing() -> None:
+    """The second of two opens the circuit, and the same member counts once."""
+    one = applied(vote("a", quorum=2), Record())
+    assert not one.is_open
+    assert vote("a", quorum=2).apply(one, NOW) is None
+    assert applied(vote("b", quorum=2), one).is_open
+
+
+def test_a_vote_counts_for_the_recovery_timeout() -> None:
+    """A vote from long ago is no part of a quorum."""
+    one = applied(vote("a", quorum=2), Record())
+    late = NOW + 60_000
+    second = replace(vote("b", quorum=2), opened_at=late, until=late + 5000)
+    assert not applied(second, one, late).is_open
+
+
+def test_a_vote_can_be_withdrawn() -> None:
+    """As of a member that has recovered on its own."""
+    one = applied(vote("a", quorum=2), Record())
+    assert applied(Withdraw("a"), one).votes == {}
+    assert Withdraw("b").apply(one, NOW) is None
+
+
+def test_leases_are_limited() -> None:
+    """In the whole fleet; an expired one makes room."""
+    one = applied(Acquire("x", "a", 2.0, 1))
+    assert one.leases == {"x": Lease("a", NOW + 3000)}
+    assert Acquire("y", "b", 2.0, 1).apply(one, NOW) is None
+    assert set(applied(Acquire("y", "b", 2.0, 1), one, NOW + 3000).leases) == {"y"}
+
+
+@pytest.mark.parametrize("record", [Record(), replace(OPEN, until=NOW + 1)])
+def test_there_is_no_lease_before_the_wait_is_over(record: Record) -> None:
+    """Nor for a closed circuit."""
+    assert Acquire("x", "a", 2.0, 1).apply(record, NOW) is None
+
+
+def test_enough_successes_close_the_circuit() -> None:
+    """Wherever they happen; a mode that is set goes on."""
+    order = Order("o", "shadow", "trying", None)
+    leases = {"x": Lease("a", NOW + 9), "y": Lease("b", NOW + 9)}
+    one = applied(Succeed("x", "a", 2), replace(OPEN, leases=leases, order=order))
+    assert one.is_half_open(NOW)
+    two = applied(Succeed("y", "b", 2), one)
+    assert not two.is_open
+    assert (two.closed_at, two.order) == (NOW, order)
+
+
+def test_a_failure_opens_the_circuit_for_longer() -> None:
+    """For all; every other lease is void."""
+    leases = {"x": Lease("a", NOW + 9), "y": Lease("b", NOW + 9)}
+    failure = Fail("x", "a", NOW, NOW + 8000, "a probe failed")
+    record = applied(failure, replace(OPEN, leases=leases))
+    assert (record.until, record.reopenings, record.leases) == (NOW + 8000, 1, {})
+
+
+@pytest.mark.parametrize(
+    "command",
+    [Succeed("x", "a", 1), Fail("x", "a", NOW, NOW + 8000, "a probe failed")],
+    ids=["success", "failure"],
+)
+@pytest.mark.parametrize("leases", [{}, {"x": Lease("a", NOW)}], ids=["unknown", "expired"])
+def test_an_outcome_without_a_valid_lease_changes_nothing(
+    command: Command, leases: dict[str, Lease]
+) -> None:
+    """As of a prober that hung, while another one took its place."""
+    assert command.apply(replace(OPEN, leases=leases), NOW) is None
+
+
+def test_a_lease_can_be_given_back() -> None:
+    """It makes room for another one."""
+    record = applied(Release("x"), replace(OPEN, leases={"x": Lease("a", NOW + 9)}))
+    assert record.leases == {}
+    assert Release("x").apply(record, NOW) is None
+
+
+def test_a_reset_closes_the_circuit_and_ends_the_mode() -> None:
+    """Verdicts formed before it are late."""
+    record = applied(SetMode("o", None, "reset", None, opens=False, member="a"))
+    assert not record.is_open
+    assert record.mode(NOW) is None
+    assert vote(opened_at=NOW).apply(record, NOW + 1) is None
+
+
+def test_a_circuit_that_is_forced_open_is_half_open_when_the_mode_ends() -> None:
+    """So that the probes after maintenance are counted in the whole fleet."""
+    record = applied(SetMode("o", "forced_open", "maintenance", 9.0, opens=True, member="a"))
+    assert Acquire("x", "a", 2.0, 1).apply(record, NOW + 8999) is None
+    assert record.mode(NOW + 8999) is not None
+    assert record.mode(NOW + 9000) is None
+    assert applied(Acquire("x", "a", 2.0, 1), record, NOW + 9000).leases
+
+
+def test_a_forgotten_record_is_restored() -> None:
+    """Unless the store has something newer, or it says nothing any more."""
+    assert applied(Restore(OPEN), Record()).is_open
+    assert Restore(OPEN).apply(replace(OPEN, version=8), NOW) is None
+    assert Restore(OPEN).apply(Record(version=3, is_open=True), NOW) is None
+    assert Restore(Record(version=7, closed_at=NOW)).apply(Record(), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("record", "seconds"),
+    [
+        (Record(closed_at=NOW), 60),
+        (replace(OPEN, until=NOW + 5000), 3605),
+        (replace(OPEN, until=None), 365 * 86400),
+        (Record(order=Order("o", "disabled", "x", NOW + 90_000)), 90),
+        (Record(order=Order("o", "disabled", "x", None)), 365 * 86400),
+        (Record(votes={"a": NOW + 70_000}), 70),
+    ],
+)
+def test_every_record_expires(record: Record, seconds: int) -> None:
+    """Later than everything in it that may still matter."""
+    assert record.expires_in(NOW) == seconds * 1000
+
+
+def test_a_record_on_another_clock_has_the_same_durations() -> None:
+    """Every time in it moves by the same amount."""
+    order = Order("o", "disabled", "x", NOW + 5)
+    record = replace(OPEN, leases={"x": Lease("a", NOW + 9)}, votes={"b": NOW + 3}, order=order)
+    moved = record.moved(1000)
+    assert moved.until == (record.until or 0) + 1000
+    assert moved.leases["x"].deadline == NOW + 1009
+    assert moved.votes["b"] == NOW + 1003
+    assert moved.order is not None
+    assert moved.order.until == NOW + 1005
+    assert moved.moved(-1000) == record
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '{"state": 1}', '{"leases": {"x": [1]}}', "{"])
+def test_what_is_no_record_is_refused(text: str) -> None:
+    """With an error, whatever it is instead."""
+    with pytest.raises(ValueError, match=r".+"):
+        record_from_json(1, text)

@@ -1,0 +1,102 @@
+"""Leases between OPEN and HALF_OPEN."""
+
+import pytest
+
+from example_service.infra.fleet.gate import ASK_SECONDS, LeaseGate
+from example_service.infra.fleet.participant import Grant
+from example_service.infra.resilience.testing import FakeClock
+
+
+class Calls:
+    """What a gate has called."""
+
+    def __init__(self) -> None:
+        self.demands = 0
+        self.ended: list[tuple[str, bool | None]] = []
+
+    def demand(self) -> None:
+        """Count a demand."""
+        self.demands += 1
+
+    def end(self, lease_id: str, succeeded: bool | None) -> None:
+        """Note an outcome."""
+        self.ended.append((lease_id, succeeded))
+
+
+@pytest.fixture
+def calls() -> Calls:
+    """What the gate has called."""
+    return Calls()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The clock of the grants."""
+    return FakeClock(100.0)
+
+
+@pytest.fixture
+def gate(calls: Calls, clock: FakeClock) -> LeaseGate:
+    """A gate that is bound."""
+    gate = LeaseGate(calls.demand, calls.end, clock=clock)
+    gate.is_bound = True
+    return gate
+
+
+def test_on_its_own_a_process_probes_without_leases(gate: LeaseGate, calls: Calls) -> None:
+    """As without a fleet."""
+    gate.is_bound = False
+    assert gate.is_open()
+    assert gate.take()
+    gate.ask()
+    gate.ended(succeeded=True)
+    assert (calls.demands, calls.ended) == (0, [])
+
+
+def test_a_lease_admits_one_probe(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
+    """Its outcome is reported under it."""
+    assert not gate.is_open()
+    assert not gate.take()
+    gate.grant(Grant("x", clock() + 1))
+    assert gate.is_open()
+    assert gate.take()
+    assert not gate.take()
+    gate.ended(succeeded=True)
+    assert calls.ended == [("x", True)]
+
+
+def test_a_lease_that_was_not_used_in_time_is_given_back(
+    gate: LeaseGate, calls: Calls, clock: FakeClock
+) -> None:
+    """By the call that comes too late, or by the member."""
+    gate.grant(Grant("x", clock() + 1))
+    gate.grant(Grant("y", clock() + 1))
+    clock.advance(1.0)
+    assert not gate.is_open()
+    assert gate.take_expired() == ["x", "y"]
+    gate.grant(Grant("z", clock()))
+    assert not gate.take()
+    assert calls.ended == [("z", None)]
+
+
+def test_refused_calls_ask_only_now_and_then(
+    gate: LeaseGate, calls: Calls, clock: FakeClock
+) -> None:
+    """A thousand refusals a second are fifty demands."""
+    gate.ask()
+    gate.ask()
+    assert calls.demands == 1
+    clock.advance(ASK_SECONDS)
+    gate.ask()
+    assert calls.demands == 2
+
+
+def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
+    """Used or not."""
+    gate.grant(Grant("x", clock() + 1))
+    gate.take()
+    gate.grant(Grant("y", clock() + 1))
+    gate.clear()
+    gate.ended(succeeded=True)
+    assert not gate.is_open()
+    assert calls.ended == []

@@ -1,0 +1,308 @@
+"""The whole protocol in virtual time, over a store and a bus that fail."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from example_service.infra.fleet.record import Record
+from tests.unit.infra.fleet.simulation import NAME, RULES, Process, World, now
+from tests.unit.infra.fleet.virtual_loop import run_virtually
+
+CLOSED_WITHIN = 45.0
+"""Seconds: the longest wait, what a hung lease takes, two probes and the time to reconnect."""
+
+
+def test_when_one_process_opens_the_others_follow() -> None:
+    """All are open a tenth of a second after the first."""
+
+    async def scene() -> None:
+        world = World(4)
+        async with world.running():
+            for process in world.processes[1:]:
+                process.is_idle = True
+            # So that no call of theirs is in flight.
+            await asyncio.sleep(0.5)
+            world.dependency.is_down = True
+            # Its calls begin each 0.1 s, and take 0.2 s to fail.
+            await asyncio.sleep(0.75)
+            assert world.states() == ["open"] * 4
+
+    run_virtually(scene())
+
+
+def test_all_processes_together_send_no_more_probes_than_one() -> None:
+    """At most `half_open_max_calls` probes run at once, and two successes close all circuits."""
+
+    async def scene() -> None:
+        world = World(8)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(4)
+            world.dependency.is_down = False
+            await asyncio.sleep(8)
+            assert world.states() == ["closed"] * 8
+            assert world.dependency.most_probes <= RULES.half_open_max_calls
+            assert world.dependency.probes <= RULES.success_threshold + 1
+
+    run_virtually(scene())
+
+
+def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
+    """The backoff is the fleet's: eight processes wait as one would."""
+
+    async def scene() -> None:
+        world = World(8)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(60)
+            assert world.states() == ["open"] * 8
+            # One process alone would wait for 5, 10, 20 and 20 seconds, with two probes each.
+            assert world.dependency.probes <= 2 * 4
+
+    run_virtually(scene())
+
+
+def test_the_lease_of_a_killed_prober_expires() -> None:
+    """After its deadline another process probes, and the circuit closes for all."""
+
+    async def scene() -> None:
+        world = World(3)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(4)
+            await world.dependency.probing.wait()
+            record = world.server.current()[NAME]
+            owners = {lease.owner for lease in record.leases.values()}
+            for process in [one for one in world.processes if one.member.name in owners]:
+                await process.kill()
+                world.processes.remove(process)
+            world.dependency.is_down = False
+            await asyncio.sleep(RULES.probe_timeout + 3)
+            assert set(world.states()) == {"closed"}
+
+    run_virtually(scene())
+
+
+def test_one_process_with_a_broken_network_is_open_alone() -> None:
+    """With a quorum of two, one opener opens nobody else's circuit, and recovers on its own."""
+
+    async def scene() -> None:
+        world = World(3, quorum=2)
+        async with world.running():
+            for process in world.processes[1:]:
+                process.is_idle = True
+            # So that no call of theirs is in flight.
+            await asyncio.sleep(0.5)
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            assert world.states() == ["open", "closed", "closed"]
+            world.dependency.is_down = False
+            await asyncio.sleep(6)
+            assert world.states() == ["closed"] * 3
+
+    run_virtually(scene())
+
+
+def test_two_processes_that_open_are_a_quorum() -> None:
+    """The second vote opens the circuit of the third process, which had no failure."""
+
+    async def scene() -> None:
+        world = World(3, quorum=2)
+        async with world.running():
+            world.processes[2].is_idle = True
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            assert world.states() == ["open"] * 3
+
+    run_virtually(scene())
+
+
+def _hang(world: World) -> None:
+    world.server.faults.hangs = True
+
+
+def _make_read_only(world: World) -> None:
+    world.server.faults.is_read_only = True
+
+
+def _restart_empty(world: World) -> None:
+    world.server.restart_empty()
+
+
+@pytest.mark.parametrize("fault", [_hang, _make_read_only, _restart_empty])
+def test_without_the_store_each_process_recovers_on_its_own(
+    fault: Callable[[World], None],
+) -> None:
+    """A store that fails while the circuit is open keeps it open no longer."""
+
+    async def scene() -> None:
+        world = World(3)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            fault(world)
+            world.dependency.is_down = False
+            await asyncio.sleep(9)
+            assert world.states() == ["closed"] * 3
+
+    run_virtually(scene())
+
+
+def test_verdicts_from_a_time_without_the_store_are_merged() -> None:
+    """The circuit that one process opened on its own opens for all once the store is back."""
+
+    async def scene() -> None:
+        world = World(3)
+        async with world.running():
+            _hang(world)
+            await asyncio.sleep(2)
+            for process in world.processes[1:]:
+                process.is_idle = True
+            # So that no call of theirs is in flight.
+            await asyncio.sleep(0.5)
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            assert world.states() == ["open", "closed", "closed"]
+            world.server.faults.hangs = False
+            await asyncio.sleep(1.5)
+            assert world.states() == ["open"] * 3
+
+    run_virtually(scene())
+
+
+def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
+    """Modes and verdicts survive it, as long as one process knows them."""
+
+    async def scene() -> None:
+        world = World(2)
+        async with world.running():
+            first = world.processes[0].member
+            await first.order(NAME, "forced_open", "maintenance", None, opens=True)
+            await asyncio.sleep(1)
+            world.server.restart_empty()
+            await asyncio.sleep(2)
+            order = world.server.current()[NAME].order
+            assert order is not None
+            assert order.mode == "forced_open"
+            assert world.states() == ["open"] * 2
+
+    run_virtually(scene())
+
+
+def test_an_order_reaches_processes_that_were_cut_off() -> None:
+    """It survives the process that took it, and is obeyed when the others can read again."""
+
+    async def scene() -> None:
+        world = World(3)
+        async with world.running():
+            world.processes[2].store.is_cut_off = True
+            await asyncio.sleep(2)
+            await world.processes[0].member.order(
+                NAME, "forced_open", "maintenance", None, opens=True
+            )
+            await world.processes.pop(0).kill()
+            await asyncio.sleep(1)
+            assert world.states() == ["open", "closed"]
+            world.processes[1].store.is_cut_off = False
+            await asyncio.sleep(2)
+            assert world.states() == ["open", "open"]
+
+    run_virtually(scene())
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "down",
+                "up",
+                "hang",
+                "run",
+                "read_only",
+                "lossy",
+                "restart_empty",
+                "cut_off",
+                "kill",
+                "force_open",
+                "reset",
+            ]
+        ),
+        st.integers(0, 3),
+        st.floats(0.05, 9.0),
+    ),
+    max_size=14,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS, seed=st.integers(0, 1000), quorum=st.sampled_from([1, 2]))
+def test_after_the_last_fault_all_agree(
+    steps: list[tuple[str, int, float]], seed: int, quorum: int
+) -> None:
+    """Whatever happened: leases stay within the limit, and all circuits close in bounded time."""
+
+    async def scene() -> None:
+        world = World(4, seed=seed, quorum=quorum)
+        async with world.running():
+            for step, number, seconds in steps:
+                await _take(world, step, number)
+                await asyncio.sleep(seconds)
+                _check(world)
+            await _heal(world)
+            await asyncio.sleep(CLOSED_WITHIN)
+            _check(world)
+            assert set(world.states()) <= {"closed"}
+            assert len({_view(world, one) for one in world.processes}) == 1
+
+    run_virtually(scene())
+
+
+async def _take(world: World, step: str, number: int) -> None:
+    faults = world.server.faults
+    process = world.processes[number % len(world.processes)]
+    match step:
+        case "down" | "up":
+            world.dependency.is_down = step == "down"
+        case "hang":
+            faults.hangs = True
+        case "run":
+            faults.hangs = faults.is_read_only = False
+        case "read_only":
+            faults.is_read_only = True
+        case "lossy":
+            faults.drop, faults.repeat, faults.longest_delay = 0.3, 0.3, 3.0
+        case "restart_empty":
+            world.server.restart_empty()
+        case "cut_off":
+            process.store.is_cut_off = not process.store.is_cut_off
+        case "kill" if len(world.processes) > 2:
+            world.processes.remove(process)
+            await process.kill()
+        case "force_open" | "reset" if process.member.is_connected:
+            mode = "forced_open" if step == "force_open" else None
+            order = process.member.order(NAME, mode, "by hand", 4.0, opens=mode is not None)
+            await asyncio.gather(order, return_exceptions=True)
+
+
+async def _heal(world: World) -> None:
+    world.dependency.is_down = False
+    for process in world.processes:
+        process.store.is_cut_off = False
+    faults = world.server.faults
+    faults.hangs = faults.is_read_only = False
+    faults.drop = faults.repeat = faults.longest_delay = 0.0
+
+
+def _check(world: World) -> None:
+    assert world.server.most_leases <= RULES.half_open_max_calls
+    # Two beats a second, and some for each verdict: nobody asks in a tight loop.
+    assert world.server.requests < 20 * len(world.processes) * (now() + 1)
+
+
+def _view(world: World, process: Process) -> tuple[bool, object]:
+    """What a process believes: whether the circuit is open, and the mode."""
+    record = process.member.records().get(NAME, Record())
+    return record.is_open, record.mode(world.server.now())

@@ -1,0 +1,345 @@
+"""The contract that every store keeps: a directory, and a real Valkey."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from example_service.infra.fleet.directory_store import FILE, DirectoryStore
+from example_service.infra.fleet.record import Lease, Order, Record
+from example_service.infra.fleet.redis_store import RedisStore
+from example_service.infra.fleet.store import Change, Notice, Store, StoreError
+from tests.valkey import ValkeyServer, running_valkey
+
+OPEN = Record(
+    is_open=True,
+    opened_at=5,
+    until=70,
+    opener="p1",
+    reason="5 failures in a row",
+    leases={"a": Lease("p1", 99)},
+    votes={"p2": 7},
+    order=Order("o", "shadow", "trying “it” out", None),
+)
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyServer]:
+    """A server for all tests of this module."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture(params=["directory", pytest.param("redis", marks=pytest.mark.integration)])
+async def stores(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[Store, Store]]:
+    """The same store as two processes see it."""
+    two: tuple[Store, Store]
+    if request.param == "directory":
+        two = DirectoryStore(tmp_path), DirectoryStore(tmp_path)
+    else:
+        url = request.getfixturevalue("valkey").url
+        prefix = f"test {tmp_path.name}"
+        two = (
+            RedisStore(url, prefix=prefix, timeout_seconds=2.0),
+            RedisStore(url, prefix=prefix, timeout_seconds=2.0),
+        )
+    for store in two:
+        await store.connect()
+        await store.beat("first", 0)
+    yield two
+    for store in two:
+        await store.close("first")
+
+
+def change(name: str, expected: int, record: Record = OPEN, kept: int = 60_000) -> Change:
+    """One record to write."""
+    return Change(name, expected, record, kept)
+
+
+async def test_a_record_is_read_as_it_was_written(stores: tuple[Store, Store]) -> None:
+    """By another process, under any name, with the version that the store gave it."""
+    names = ["payment", "{x}:y z", "名\n前", "%41", "a" * 200]
+    written = await stores[0].write([change(name, 0) for name in names], 0)
+    snapshot = await stores[1].read()
+    assert written.accepted == set(names)
+    assert snapshot.records == written.current
+    assert [one.with_version(0) for one in snapshot.records.values()] == [OPEN] * len(names)
+
+
+async def test_versions_grow_with_every_write(stores: tuple[Store, Store]) -> None:
+    """Across circuits, processes, and what a member knows of earlier."""
+    first = await stores[0].write([change("a", 0), change("b", 0)], 0)
+    second = await stores[1].write([change("a", first.current["a"].version)], 1000)
+    versions = [first.current["a"], first.current["b"], second.current["a"]]
+    assert versions[0].version < versions[1].version < versions[2].version
+    assert versions[2].version > 1000
+    assert (await stores[0].read()).counter == versions[2].version
+
+
+async def test_a_write_for_another_version_changes_nothing(stores: tuple[Store, Store]) -> None:
+    """The reply has the record that is there instead."""
+    first = await stores[0].write([change("a", 0)], 0)
+    late = await stores[1].write([change("a", 0, Record(reason="late")), change("b", 0)], 0)
+    assert late.accepted == {"b"}
+    assert late.current["a"] == first.current["a"]
+    assert (await stores[0].read()).records["a"] == first.current["a"]
+
+
+async def test_of_many_writers_at_once_one_wins_each_version(
+    stores: tuple[Store, Store],
+) -> None:
+    """A count that all increase, each on what it has read, loses nothing."""
+
+    async def increase(store: Store) -> None:
+        for _ in range(10):
+            current = (await store.read()).records.get("a", Record())
+            while True:
+                next_record = Record(successes=current.successes + 1)
+                written = await store.write([change("a", current.version, next_record)], 0)
+                if written.accepted:
+                    break
+                current = written.current["a"]
+
+    await asyncio.gather(*(increase(store) for store in stores))
+    assert (await stores[0].read()).records["a"].successes == 20
+
+
+async def test_a_record_expires(stores: tuple[Store, Store]) -> None:
+    """After the time for which it is kept there is none."""
+    await stores[0].write([change("short", 0, kept=30), change("long", 0)], 0)
+    await asyncio.sleep(0.06)
+    assert list((await stores[1].read()).records) == ["long"]
+    again = await stores[1].write([change("short", 0)], 0)
+    assert again.accepted == {"short"}
+
+
+async def test_the_clock_moves_on(stores: tuple[Store, Store]) -> None:
+    """Every reply has it, in milliseconds."""
+    before = (await stores[0].read()).now
+    await asyncio.sleep(0.02)
+    after = (await stores[1].beat("second", 0)).now
+    assert 15 <= after - before < 2000
+
+
+async def test_members_are_counted(stores: tuple[Store, Store]) -> None:
+    """Those that have beaten within the last seconds and have not left."""
+    assert (await stores[1].beat("second", 0)).members == 2
+    await stores[1].close("second")
+    assert (await stores[0].beat("first", 0)).members == 1
+
+
+async def test_the_counter_never_falls_below_what_a_member_knows(
+    stores: tuple[Store, Store],
+) -> None:
+    """The reply shows what it was, so that the member sees that something was forgotten."""
+    assert (await stores[0].beat("first", 500)).counter == 0
+    assert (await stores[1].beat("second", 0)).counter == 500
+    written = await stores[1].write([change("a", 0)], 0)
+    assert written.current["a"].version == 501
+
+
+async def test_writes_are_announced(stores: tuple[Store, Store]) -> None:
+    """With the record, or with None; none that comes after the first item is missed."""
+    changes = stores[1].changes()
+    assert await anext(changes) is None
+    written = await stores[0].write([change("pay ment", 0)], 0)
+    notice = await asyncio.wait_for(anext(changes), 2.0)
+    if notice is not None:
+        assert notice == Notice("pay ment", written.current["pay ment"], written.now)
+    await changes.aclose()  # type: ignore[attr-defined]
+
+
+def _delete(path: Path) -> None:
+    for one in path.iterdir():
+        one.unlink()
+    path.rmdir()
+
+
+async def test_a_directory_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    """Of every operation, and it works again once the directory is back."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    store = DirectoryStore(directory)
+    await store.connect()
+    changes = store.changes()
+    await anext(changes)
+    _delete(directory)
+    for operation in (
+        store.connect(),
+        store.beat("first", 0),
+        store.read(),
+        store.write([change("a", 0)], 0),
+        anext(changes),
+    ):
+        with pytest.raises(StoreError, match="FileNotFoundError"):
+            await operation
+    directory.mkdir()
+    await store.connect()
+    assert (await store.read()).records == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"epoch": "e", "counter": 1, "records": {"a": [1, 9e99, "{"]}}', "[]"]
+)
+async def test_a_damaged_file_is_an_error_until_it_is_replaced(tmp_path: Path, text: str) -> None:
+    """The next process that connects replaces it, under another epoch."""
+    store = DirectoryStore(tmp_path)
+    await store.connect()
+    epoch = (await store.read()).epoch
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(StoreError, match="is damaged"):
+        await store.read()
+    with pytest.raises(StoreError, match="is damaged"):
+        await store.write([change("a", 0)], 0)
+    await store.connect()
+    snapshot = await store.read()
+    assert snapshot.records == {}
+    assert snapshot.epoch != epoch
+
+
+async def test_a_process_that_hangs_with_the_lock_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """A write fails after a third of a second."""
+    import fcntl  # noqa: PLC0415 - Not on Windows.
+
+    store = DirectoryStore(tmp_path)
+    await store.connect()
+    with (tmp_path / f"{FILE}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="does not release the lock"):
+            await store.write([change("a", 0)], 0)
+    assert (await store.write([change("a", 0)], 0)).accepted
+
+
+async def test_a_full_disk_is_noticed_at_a_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat writes, because reading alone goes on working."""
+    store = DirectoryStore(tmp_path)
+    await store.connect()
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match="No space left"):
+        await store.beat("first", 0)
+
+
+@pytest.fixture
+async def own_valkey() -> AsyncIterator[ValkeyServer]:
+    """A server that the test may harm."""
+    with running_valkey() as server:
+        yield server
+
+
+@pytest.fixture
+async def store(own_valkey: ValkeyServer) -> AsyncIterator[RedisStore]:
+    """A store on that server, which waits for no longer than 0.3 seconds."""
+    store = RedisStore(own_valkey.url, prefix="test", timeout_seconds=0.3)
+    await store.connect()
+    await store.beat("first", 0)
+    yield store
+    await store.close("first")
+
+
+async def fails(store: RedisStore, match: str) -> None:
+    """Expect that a beat fails, soon."""
+    async with asyncio.timeout(1.0):
+        with pytest.raises(StoreError, match=match):
+            await store.beat("first", 0)
+
+
+@pytest.mark.integration
+async def test_a_server_that_dies_is_an_error_until_it_is_back(
+    own_valkey: ValkeyServer, store: RedisStore
+) -> None:
+    """It comes back empty, under another epoch."""
+    epoch = (await store.read()).epoch
+    own_valkey.kill()
+    await fails(store, "Connect")
+    own_valkey.start()
+    await store.connect()
+    assert (await store.beat("first", 7)).epoch != epoch
+    assert (await store.read()).counter == 7
+
+
+@pytest.mark.integration
+async def test_a_server_that_hangs_is_an_error_within_the_timeout(
+    own_valkey: ValkeyServer, store: RedisStore
+) -> None:
+    """And it works again when it runs again."""
+    own_valkey.suspend()
+    await fails(store, "Timeout")
+    own_valkey.resume()
+    await store.connect()
+    await store.beat("first", 0)
+
+
+@pytest.mark.integration
+async def test_a_listening_connection_that_falls_silent_is_an_error(
+    own_valkey: ValkeyServer, store: RedisStore
+) -> None:
+    """A ping without a reply shows it."""
+    changes = store.changes()
+    assert await anext(changes) is None
+    own_valkey.suspend()
+    with pytest.raises(StoreError):
+        await asyncio.wait_for(anext(changes), 4.0)
+    own_valkey.resume()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("setting", "value", "match"),
+    [
+        ("replicaof", "127.0.0.1 1", "read only replica|ReadOnly"),
+        ("maxmemory", "1", "OOM|OutOfMemory"),
+        ("requirepass", "secret", "Authentication|NOAUTH"),
+    ],
+)
+async def test_a_server_that_cannot_be_written_is_noticed_at_a_beat(
+    own_valkey: ValkeyServer, setting: str, value: str, match: str
+) -> None:
+    """A replica, one without memory, and one that wants a password."""
+    own_valkey.kill()
+    own_valkey.start(f"--{setting}", *value.split())
+    store = RedisStore(own_valkey.url, prefix="test", timeout_seconds=0.5)
+    await store.connect()
+    await fails(store, match)
+    await store.close("first")
+
+
+@pytest.mark.integration
+async def test_every_key_has_the_prefix_and_expires(store: RedisStore) -> None:
+    """So that services can share a server, and nothing outlives an outage."""
+    await store.write([change("a:b", 0)], 0)
+    client = store._client
+    keys = [str(key) for key in await client.keys("*")]
+    assert {key for key in keys if not key.startswith("{test}:")} == set()
+    expiries = {key: await client.pttl(key) for key in keys}
+    assert {key for key, left in expiries.items() if left < 0} == set()
+
+
+@pytest.mark.integration
+async def test_one_process_has_two_connections(own_valkey: ValkeyServer, store: RedisStore) -> None:
+    """One for commands and one for listening, however much is written at once."""
+    changes = store.changes()
+    await anext(changes)
+    await asyncio.gather(*(store.write([change(f"{one}", 0)], 0) for one in range(30)))
+    other = RedisStore(own_valkey.url, prefix="other", timeout_seconds=1.0)
+    clients = await other._client.client_list()
+    assert len(clients) == 3
+    await other.close("first")
+    with contextlib.suppress(StoreError):
+        await changes.aclose()  # type: ignore[attr-defined]
+
+
+def test_the_address_has_no_password() -> None:
+    """It is for the log."""
+    store = RedisStore("rediss://user:secret@cache:6380/2", prefix="x", timeout_seconds=1.0)
+    assert store.address == "rediss://cache:6380/2"

@@ -1,0 +1,216 @@
+"""A gate between OPEN and HALF_OPEN, and following the decisions of other processes."""
+
+import pytest
+
+from example_service.infra.resilience import (
+    Backoff,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+    StateChanged,
+)
+from example_service.infra.resilience.testing import FakeClock
+
+
+class FakeGate:
+    """A gate that a test opens.
+
+    Attributes:
+        rights: Probes that may start.
+        asked: How often a refused call has asked.
+        outcomes: What was reported of probes.
+    """
+
+    def __init__(self) -> None:
+        self.rights = 0
+        self.asked = 0
+        self.outcomes: list[bool | None] = []
+
+    def is_open(self) -> bool:
+        """See `Gate`."""
+        return self.rights > 0
+
+    def take(self) -> bool:
+        """See `Gate`."""
+        if self.rights == 0:
+            return False
+        self.rights -= 1
+        return True
+
+    def ask(self) -> None:
+        """See `Gate`."""
+        self.asked += 1
+
+    def ended(self, *, succeeded: bool | None) -> None:
+        """See `Gate`."""
+        self.outcomes.append(succeeded)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """The breaker's clock."""
+    return FakeClock()
+
+
+@pytest.fixture
+def gate() -> FakeGate:
+    """A closed gate."""
+    return FakeGate()
+
+
+@pytest.fixture
+def breaker(clock: FakeClock, gate: FakeGate) -> CircuitBreaker:
+    """A breaker behind the gate."""
+    breaker = CircuitBreaker(
+        "shop",
+        failure_threshold=1,
+        recovery_timeout=10.0,
+        success_threshold=2,
+        backoff=Backoff(jitter=0.0),
+        registry=None,
+        clock=clock,
+    )
+    breaker.machine.gate = gate
+    return breaker
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    """One call that fails."""
+    with pytest.raises(ZeroDivisionError):
+        breaker.call_sync(lambda: 1 / 0)
+
+
+def refused(breaker: CircuitBreaker) -> None:
+    """One call that is refused."""
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(str)
+
+
+def test_a_closed_circuit_never_asks(breaker: CircuitBreaker, gate: FakeGate) -> None:
+    """Its calls cost what they cost without a gate."""
+    breaker.call_sync(str)
+    fail(breaker)
+    assert (gate.asked, gate.outcomes) == (0, [])
+
+
+def test_the_circuit_stays_open_until_the_gate_opens(
+    breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
+) -> None:
+    """However long its wait has been over; a refused call asks, one during the wait does not."""
+    fail(breaker)
+    clock.advance(9.0)
+    refused(breaker)
+    assert gate.asked == 0
+    clock.advance(100.0)
+    refused(breaker)
+    assert breaker.is_open
+    assert gate.asked == 1
+
+    gate.rights = 1
+    assert breaker.is_half_open
+    breaker.call_sync(str)
+    assert gate.outcomes == [True]
+
+
+def test_each_probe_takes_a_right(
+    breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
+) -> None:
+    """Without one the call is refused, and asks."""
+    fail(breaker)
+    clock.advance(10.0)
+    gate.rights = 1
+    breaker.call_sync(str)
+    refused(breaker)
+    assert gate.asked == 1
+    gate.rights = 1
+    breaker.call_sync(str)
+    assert breaker.is_closed
+    assert gate.outcomes == [True, True]
+
+
+def test_a_probe_without_a_verdict_is_reported(
+    breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
+) -> None:
+    """So that its right can be used by another."""
+    fail(breaker)
+    clock.advance(10.0)
+    gate.rights = 1
+    permit = breaker.acquire()
+    breaker.release(permit)
+    assert gate.outcomes == [None]
+
+
+def test_a_late_outcome_is_not_reported(
+    breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
+) -> None:
+    """Its right was void when the circuit was opened again."""
+    fail(breaker)
+    clock.advance(10.0)
+    gate.rights = 2
+    first, second = breaker.acquire(), breaker.acquire()
+    breaker.fail(first)
+    breaker.succeed(second)
+    assert gate.outcomes == []
+    assert breaker.is_open
+
+
+def test_in_shadow_mode_a_call_asks_and_runs(
+    breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
+) -> None:
+    """Shadow mode refuses nothing."""
+    breaker.shadow("trying")
+    fail(breaker)
+    clock.advance(10.0)
+    breaker.call_sync(str)
+    assert gate.asked == 1
+    assert breaker.is_open
+
+
+def test_it_opens_with_the_others(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    """For as long as they do, with their reason, and their backoff."""
+    breaker.follow(CircuitState.OPEN, "5 failures in a row (opened by web-1)", 7.0, 2)
+    with pytest.raises(CircuitOpenError) as refusal:
+        breaker.call_sync(str)
+    assert refusal.value.retry_after == 7.0
+    assert refusal.value.reason == "5 failures in a row (opened by web-1)"
+
+    breaker.machine.gate = None
+    clock.advance(7.0)
+    fail(breaker)
+    assert breaker.get_metrics()["retry_after"] == 10.0 * min(2.0**3, 5.0)
+
+
+def test_it_closes_with_the_others(breaker: CircuitBreaker) -> None:
+    """With their reason for the listeners."""
+    heard: list[StateChanged] = []
+
+    class Listener:
+        def on_state_change(self, event: StateChanged, /) -> None:
+            heard.append(event)
+
+    breaker = CircuitBreaker("shop", failure_threshold=1, listeners=[Listener()], registry=None)
+    fail(breaker)
+    breaker.follow(CircuitState.CLOSED, "2 probes succeeded in the fleet")
+    assert breaker.is_closed
+    assert heard[-1].reason == "2 probes succeeded in the fleet"
+
+
+def test_a_closed_circuit_that_is_to_close_keeps_its_count() -> None:
+    """It has nothing to do."""
+    breaker = CircuitBreaker("shop", failure_threshold=2, registry=None)
+    fail(breaker)
+    breaker.follow(CircuitState.CLOSED, "2 probes succeeded in the fleet")
+    fail(breaker)
+    assert breaker.is_open
+
+
+@pytest.mark.parametrize("mode", ["force_open", "disable"])
+def test_what_an_operator_has_set_wins(mode: str) -> None:
+    """Whatever the others decide."""
+    breaker = CircuitBreaker("shop", registry=None)
+    getattr(breaker, mode)("maintenance")
+    before = breaker.state
+    breaker.follow(CircuitState.OPEN, "5 failures in a row", 7.0)
+    assert breaker.state is before
+    breaker.follow(CircuitState.CLOSED, "2 probes succeeded in the fleet")
+    assert breaker.state is before
