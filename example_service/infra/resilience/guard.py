@@ -85,7 +85,6 @@ class Guard:
 
     Attributes:
         machine: The rules, for forms of calling that take the short cuts of `lockfree`.
-        mutex: The lock under which the rules decide.
         observer: Notified of changes of state before log and listeners: the registry.
         unclaimed: Permits of blocks that were entered by name; see `guarded_block`.
     """
@@ -97,11 +96,11 @@ class Guard:
         "_is_failed_result",
         "_judge",
         "_listeners",
+        "_mutex",
         "_name",
         "_outage",
         "_reentered",
         "machine",
-        "mutex",
         "observer",
         "unclaimed",
     )
@@ -165,7 +164,7 @@ class Guard:
             is_timed,
             judge.short_cuts(failure_rate, notified, is_timed=is_timed),
         )
-        self.mutex = RLock()  # What `threading.RLock` returns, without a call in between.
+        self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
         self._outage: Outage | None = None
         self.observer: StateChangeListener | None = None
         self.unclaimed: list[TimedCall] | None = None
@@ -177,6 +176,13 @@ class Guard:
     def name(self) -> str:
         """The name given at construction."""
         return self._name
+
+    @property
+    def mutex(self) -> RLock:
+        """The lock under which the rules decide."""
+        if self._forks != fork.generation:
+            self._adopt_after_fork()
+        return self._mutex
 
     # The two steps.
 
@@ -331,8 +337,6 @@ class Guard:
         Returns:
             The step's answer, and what `_finish` needs.
         """
-        if self._forks != fork.generation:
-            self._adopt_after_fork()
         now = self._clock()
         with self.mutex:
             if self._reentered is not None:
@@ -407,6 +411,7 @@ class Guard:
         if isinstance(phase, Closed):
             self._decide(self.machine.count_admission)
             return timed_call(phase, now)
+        self._decide(self.machine.count_rejection)
         retry_after = self.machine.retry_after(now)
         raise CircuitOpenError(self._name, phase.state, retry_after, self._reason())
 
@@ -511,7 +516,7 @@ class Guard:
     def _adopt_after_fork(self) -> None:
         """Leave the parent's lock and calls to the parent process."""
         self._forks = fork.generation
-        self.mutex = RLock()
+        self._mutex = RLock()
         self._reentered = None
         self.machine.forget_running_calls()
 

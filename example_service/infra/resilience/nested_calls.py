@@ -50,39 +50,47 @@ def count_once(error: BaseException, breaker: object) -> bool:
         object that is raised again, as mocks do, is a failure of its own.
     """
     traceback = error.__traceback__
-    marks: dict[int, int] | None = getattr(error, _MARK, None)
-    if marks is not None and _was_passed_on(traceback, marks.get(id(breaker))):
-        return False
-    if error.__context__ is not None or error.__cause__ is not None:
-        is_new = not _translates_counted(error, breaker)
-    else:
-        is_new = True
-    if marks is not None:
-        marks[id(breaker)] = id(traceback)
-    else:
-        # Identities, which keep nothing alive: a mark lives and dies with its exception. One that
-        # refuses attributes may count twice.
+    marks: _Marks | None = getattr(error, _MARK, None)
+    if marks is None:
+        marks = _Marks()
+        # An exception that refuses attributes may count twice.
         with suppress(AttributeError, TypeError):
-            setattr(error, _MARK, {id(breaker): id(traceback)})
-    return is_new
+            setattr(error, _MARK, marks)
+    elif _was_passed_on(traceback, marks.get(id(breaker))):
+        return False
+    marks[id(breaker)] = traceback
+    if error.__context__ is None and error.__cause__ is None:
+        return True
+    return not _translates_counted(error, breaker)
 
 
-def _was_passed_on(traceback: TracebackType | None, marked: int | None) -> bool:
-    """Whether an exception has only travelled up since its traceback began with the marked entry.
+class _Marks(dict[int, TracebackType | None]):
+    """Where each breaker's count of an exception happened, by the identity of the breaker.
+
+    It belongs to the exception, so that it lives as long, and stays behind in its copies.
+    """
+
+    def __reduce__(self) -> tuple[type["_Marks"], tuple[()]]:
+        return _Marks, ()
+
+
+def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None) -> bool:
+    """Whether an exception has only travelled up since its traceback began with `marked`.
 
     An exception object that is raised again starts with its old traceback, below the frame that
     raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
     """
-    if marked is None:
-        return False
     frames = []
-    while traceback is not None and (below := traceback.tb_next) is not None:
-        frames.append(traceback.tb_frame)
-        instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
-        if instruction == _RAISE and below.tb_frame not in frames:
-            return False
-        if id(below) == marked:
+    while traceback is not None and marked is not None:
+        if traceback is marked:
             return True
+        frames.append(traceback.tb_frame)
+        below = traceback.tb_next
+        instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+        if instruction == _RAISE and (
+            below is marked or (below is not None and below.tb_frame not in frames)
+        ):
+            return False
         traceback = below
     return False
 

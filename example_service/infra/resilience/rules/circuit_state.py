@@ -222,11 +222,13 @@ class CircuitStateMachine:
         phase = self.phase
         if self.slow_call_duration is not None and (call := self._oldest_running()) is not None:
             slow_at = call.started + self.slow_call_duration
-            due.append((slow_at, partial(self._count_overdue, call, slow_at)))
+            act = partial(self._count_overdue, call, slow_at, "slow_call_duration")
+            due.append((slow_at, act))
         if isinstance(phase, HalfOpen) and phase.probes:
             probe = phase.probes[0]
             deadline = probe.started + self.probe_timeout
-            due.append((deadline, partial(self._count_overdue, probe, deadline)))
+            act = partial(self._count_overdue, probe, deadline, "probe_timeout")
+            due.append((deadline, act))
         if self.mode is not None and self.mode.until is not None:
             due.append((self.mode.until, self._end_mode))
         if isinstance(phase, Open) and phase.until < inf and self._may_probe():
@@ -256,14 +258,14 @@ class CircuitStateMachine:
         if self.slow_call_duration is not None:
             self.due = min(self.due, now + self.slow_call_duration)
 
-    def _count_overdue(self, call: TimedCall, at: float) -> None:
+    def _count_overdue(self, call: TimedCall, at: float, parameter: str) -> None:
         """Count a call as failed while it is still running, unless it has just ended."""
         if self.running is not None and self.running.pop(call, None) is None:
             return
         call.counted = True
         self._outcomes_due += 1
         self._note(Overdue(at, at - call.started))
-        cause = f"a probe did not end within {at - call.started:g} seconds"
+        cause = f"a probe did not end within {at - call.started:g} seconds ({parameter})"
         self._count_failure(self._leave(call), at, cause)
 
     # Calls.
@@ -301,6 +303,11 @@ class CircuitStateMachine:
     def count_admission(self, now: float) -> None:  # noqa: ARG002
         """Count a call that runs without having asked for a permit."""
         self._outcomes_due += 1
+
+    def count_rejection(self, now: float) -> None:  # noqa: ARG002
+        """Count a call that was refused without having asked."""
+        self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
+        next(self.refusals)
 
     def record_success(self, permit: Permit, now: float) -> bool:
         """Hand a permit back: its call succeeded. Returns whether that was counted."""

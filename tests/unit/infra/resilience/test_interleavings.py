@@ -83,7 +83,7 @@ class Rig:
             clock=self.clock,
             registry=self.registry,
         )
-        self.breaker.mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
+        self.breaker._mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         self.registry._lock = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         for step in PREPARATIONS[prepare]:
             if step == "wait":

@@ -122,7 +122,9 @@ def test_a_probe_that_hangs_is_told_with_its_time() -> None:
     machine.advance(NOW + 40.0)
     assert machine.take_happenings() == [
         Overdue(deadline=NOW + 35.0, seconds=30.0),
-        Transition(HALF_OPEN, OPEN, 120.0, 1, "a probe did not end within 30 seconds", 0),
+        Transition(
+            HALF_OPEN, OPEN, 120.0, 1, "a probe did not end within 30 seconds (probe_timeout)", 0
+        ),
     ]
     assert machine.retry_after(NOW + 40.0) == 115.0
 

@@ -1,0 +1,259 @@
+"""One call that passes the same breaker twice is one call."""
+
+import asyncio
+import pickle
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.scenes import DownError, half_opened, make_breaker
+
+
+class TranslatedError(DownError):
+    """What a client makes of an error of its dependency."""
+
+
+async def down() -> None:
+    """A call that fails."""
+    raise DownError
+
+
+def nested_block(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """A guarded function inside a guarded block."""
+    guarded = breaker.protected(down)
+
+    async def call() -> None:
+        async with breaker:
+            await guarded()
+
+    return call
+
+
+def nested_functions(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """A guarded function inside a guarded function."""
+    guarded = breaker.protected(down)
+
+    @breaker.protected
+    async def call() -> None:
+        await guarded()
+
+    return call
+
+
+def raised_again(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The error is caught and raised again in between, by name and through a helper."""
+    guarded = breaker.protected(down)
+
+    def hand_on(error: Exception) -> None:
+        raise error
+
+    @breaker.protected
+    async def call() -> None:
+        try:
+            await guarded()
+        except DownError as error:
+            hand_on(error)
+
+    return call
+
+
+def translated(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The error becomes another one in between."""
+    guarded = breaker.protected(down)
+
+    @breaker.protected
+    async def call() -> None:
+        try:
+            await guarded()
+        except DownError as error:
+            raise TranslatedError from error
+
+    return call
+
+
+def translated_silently(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The error becomes another one in between, which does not name it."""
+    guarded = breaker.protected(down)
+
+    @breaker.protected
+    async def call() -> None:
+        try:
+            await guarded()
+        except DownError:
+            raise TranslatedError  # noqa: B904 - That is the case.
+
+    return call
+
+
+def in_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The inner call runs in a task."""
+    guarded = breaker.protected(down)
+
+    async def call() -> None:
+        async with breaker:
+            await asyncio.create_task(guarded())
+
+    return call
+
+
+NESTED = [
+    nested_block,
+    nested_functions,
+    raised_again,
+    translated,
+    translated_silently,
+    in_a_task,
+]
+
+
+@pytest.mark.parametrize("nest", NESTED)
+async def test_a_nested_failure_is_counted_once(
+    nest: Callable[[CircuitBreaker], Callable[[], Awaitable[None]]],
+) -> None:
+    """Five calls open, however many guards of the breaker each one passes."""
+    breaker = make_breaker(failure_threshold=5)
+    call = nest(breaker)
+    for _ in range(4):
+        with pytest.raises(DownError):
+            await call()
+    assert breaker.is_closed
+    assert breaker.total_failures == 4
+    with pytest.raises(DownError):
+        await call()
+    assert breaker.is_open
+    assert breaker.in_flight == 0
+
+
+async def test_one_exception_object_raised_by_many_calls_counts_for_each() -> None:
+    """Mocks raise the same object at every call."""
+    breaker = make_breaker(failure_threshold=5)
+    error = DownError("the same object")
+
+    async def fail() -> None:
+        raise error
+
+    guarded = breaker.protected(fail)
+    for calls in range(5):
+        assert breaker.total_failures == calls
+        with pytest.raises(DownError):
+            await (guarded() if calls % 2 else breaker.call(fail))
+    assert breaker.is_open
+
+
+def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each() -> None:
+    """Also where the frame that raises it is the one that has caught it before."""
+    breaker = make_breaker(failure_threshold=3)
+    error = DownError("the same object")
+    for _ in range(3):
+        with pytest.raises(DownError), breaker:
+            raise error
+    assert breaker.is_open
+
+
+async def test_a_retry_inside_the_handler_is_a_call_of_its_own() -> None:
+    """Its exception has the first one as context, and is another failure."""
+    breaker = make_breaker(failure_threshold=5)
+    guarded = breaker.protected(down)
+
+    async def retry() -> None:
+        try:
+            await guarded()
+        except DownError:
+            await guarded()
+
+    with pytest.raises(DownError):
+        await retry()
+    assert breaker.total_failures == 2
+
+
+def test_two_breakers_each_count_one_failure() -> None:
+    """What one has counted is news to the other."""
+    outer, inner = make_breaker(failure_threshold=5), make_breaker(failure_threshold=5)
+    with pytest.raises(DownError), outer, inner, outer:
+        raise DownError
+    assert (outer.total_failures, inner.total_failures) == (1, 1)
+
+
+def test_a_counted_exception_can_be_pickled() -> None:
+    """The mark of the count does not keep it from crossing processes."""
+    breaker = make_breaker()
+    with pytest.raises(DownError) as caught, breaker:
+        raise DownError("kept")
+    assert pickle.loads(pickle.dumps(caught.value)).args == ("kept",)  # noqa: S301
+
+
+async def test_a_nested_probe_counts_once() -> None:
+    """Two calls close."""
+    breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
+
+    @breaker.protected
+    async def inner() -> str:
+        return "fine"
+
+    for _ in range(2):
+        assert breaker.is_half_open
+        async with breaker:
+            assert await inner() == "fine"
+    assert breaker.is_closed
+    assert breaker.in_flight == 0
+
+
+async def test_a_nested_probe_that_fails_opens_the_circuit_again() -> None:
+    """The outcome of the probe is the outcome of the whole call."""
+    breaker = half_opened(FakeClock(), half_open_max_calls=1)
+    with pytest.raises(DownError):
+        await nested_functions(breaker)()
+    assert breaker.is_open
+    assert breaker.total_failures == 6
+
+
+async def test_callers_beside_a_probe_are_refused() -> None:
+    """Only what runs inside the probe is part of it."""
+    breaker = half_opened(FakeClock(), half_open_max_calls=1)
+    is_probing, may_end = asyncio.Event(), asyncio.Event()
+
+    async def probe() -> None:
+        async with breaker:
+            is_probing.set()
+            await may_end.wait()
+
+    task = asyncio.create_task(probe())
+    await is_probing.wait()
+    with pytest.raises(CircuitOpenError):
+        await breaker.call(asyncio.sleep, 0)
+    may_end.set()
+    await task
+
+
+async def test_calls_that_refuse_each_other_recover() -> None:
+    """Two concurrent callers whose methods share a breaker do not fail each other's probes."""
+    clock = FakeClock()
+    breaker = half_opened(clock)
+
+    @breaker.protected
+    async def low() -> None:
+        await asyncio.sleep(0)
+
+    @breaker.protected
+    async def high() -> None:
+        await low()
+
+    for _ in range(4):
+        await asyncio.gather(high(), high(), return_exceptions=True)
+        clock.advance(1000.0)
+    assert breaker.is_closed
+
+
+def test_a_future_that_outlives_its_call_leaves_the_next_call_alone() -> None:
+    """The probe goes on in the future, not in the context that started it."""
+    import concurrent.futures  # noqa: PLC0415
+
+    breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
+    future: concurrent.futures.Future[str] = concurrent.futures.Future()
+    assert breaker.call_sync(lambda: future) is future
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(str)
+    future.set_result("fine")
+    assert breaker.is_closed

@@ -1,0 +1,324 @@
+"""What counts: success, failure or neutral, in every form."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.scenes import (
+    PLAIN_FORMS,
+    BadRequestError,
+    DownError,
+    fail,
+    half_opened,
+    make_breaker,
+)
+
+
+def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
+    """Failures, successes and calls in flight."""
+    return breaker.total_failures, breaker.total_successes, breaker.in_flight
+
+
+def raising(error: BaseException) -> Callable[[], Any]:
+    """A function that raises."""
+
+    def call() -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize("form", PLAIN_FORMS)
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (CircuitOpenError("of another breaker"), (0, 0, 0)),
+        (concurrent.futures.CancelledError(), (0, 0, 0)),
+        (asyncio.CancelledError(), (0, 0, 0)),
+        (StopAsyncIteration(), (0, 1, 0)),
+        (StopIteration(), (0, 1, 0)),
+        (ExceptionGroup("g", [ValueError(), DownError()]), (1, 0, 0)),
+        (BaseExceptionGroup("g", [asyncio.CancelledError(), DownError()]), (1, 0, 0)),
+        (BaseExceptionGroup("g", [asyncio.CancelledError()]), (0, 0, 0)),
+        (ExceptionGroup("g", [ExceptionGroup("h", [CircuitOpenError("x")])]), (0, 0, 0)),
+        (KeyboardInterrupt(), (0, 0, 0)),
+    ],
+    ids=repr,
+)
+def test_exceptions_are_judged_alike_in_every_form(
+    form: str, error: BaseException, expected: tuple[int, int, int]
+) -> None:
+    """A refusal, cancellation and control flow are no failures; a group is judged by its leaves."""
+    breaker = make_breaker(expected_exception=Exception)
+    with pytest.raises(type(error)) as caught:
+        PLAIN_FORMS[form](breaker, raising(error))
+    assert caught.value is error
+    assert counts(breaker) == expected
+
+
+def test_a_refusal_behind_another_exception_is_neutral() -> None:
+    """A client that wraps it with `raise ... from` has called nothing either."""
+    breaker = make_breaker(expected_exception=Exception)
+
+    def call() -> None:
+        try:
+            raising(CircuitOpenError("of another breaker"))()
+        except CircuitOpenError as refusal:
+            raise ConnectionError("wrapped") from refusal
+
+    with pytest.raises(ConnectionError):
+        breaker.call_sync(call)
+    assert counts(breaker) == (0, 0, 0)
+
+
+def test_a_fallback_that_fails_after_a_refusal_is_a_failure() -> None:
+    """Something was called then."""
+    breaker = make_breaker(expected_exception=Exception)
+
+    def call() -> None:
+        try:
+            raising(CircuitOpenError("of another breaker"))()
+        except CircuitOpenError:
+            raise ConnectionError("of the fallback")  # noqa: B904 - That is the case.
+
+    with pytest.raises(ConnectionError):
+        breaker.call_sync(call)
+    assert counts(breaker) == (1, 0, 0)
+
+
+def test_a_refusal_counts_where_it_is_expected_by_name() -> None:
+    """Whoever lists the type wants it."""
+    breaker = make_breaker(expected_exception=(DownError, CircuitOpenError))
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(raising(CircuitOpenError("of another breaker")))
+    assert counts(breaker) == (1, 0, 0)
+
+
+class TestIsSuccess:
+    """Exceptions that are answers."""
+
+    @staticmethod
+    def _breaker(**parameters: Any) -> CircuitBreaker:
+        return make_breaker(
+            expected_exception=Exception,
+            is_success=lambda error: isinstance(error, BadRequestError),
+            **parameters,
+        )
+
+    def test_it_ends_a_row_of_failures(self) -> None:
+        """As any success does."""
+        breaker = self._breaker(failure_threshold=3)
+        fail(breaker, 2)
+        with pytest.raises(BadRequestError), breaker:
+            raise BadRequestError
+        assert counts(breaker) == (2, 1, 0)
+        fail(breaker, 2)
+        assert breaker.is_closed
+
+    def test_it_closes_a_half_open_circuit(self) -> None:
+        """The dependency answers again."""
+        clock = FakeClock()
+        breaker = self._breaker(success_threshold=1, failure_threshold=1, clock=clock)
+        fail(breaker)
+        clock.advance(breaker.recovery_timeout)
+        with pytest.raises(BadRequestError):
+            breaker.call_sync(raising(BadRequestError()))
+        assert breaker.is_closed
+
+    def test_one_that_raises_makes_the_call_neutral(self) -> None:
+        """And its exception propagates."""
+        breaker = make_breaker(expected_exception=Exception, is_success=lambda _: 1 // 0 == 0)
+        with pytest.raises(ZeroDivisionError), breaker:
+            raise DownError
+        assert counts(breaker) == (0, 0, 0)
+
+
+class TestOpenFor:
+    """A failure that says when to come back."""
+
+    def test_one_failure_opens_at_once_for_that_long(self) -> None:
+        """Whatever the threshold is."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, open_for=lambda error: error.args[0])
+        with pytest.raises(DownError), breaker:
+            raise DownError(7.0)
+        assert breaker.is_open
+        assert breaker.get_metrics()["retry_after"] == 7.0
+        assert "asked for a wait of 7 seconds" in breaker.get_metrics()["reason"]
+        clock.advance(7.0)
+        assert breaker.is_half_open
+        with pytest.raises(DownError), breaker:
+            raise DownError(3.0)
+        assert breaker.get_metrics()["retry_after"] == 3.0
+
+    @pytest.mark.parametrize("answer", [None, 0.0, -1.0, float("nan")])
+    def test_an_answer_that_is_no_wait_leaves_the_rules_alone(self, answer: float | None) -> None:
+        """The failure is one of several."""
+        breaker = make_breaker(failure_threshold=2, open_for=lambda _: answer)
+        fail(breaker)
+        assert breaker.is_closed
+        fail(breaker)
+        assert breaker.get_metrics()["retry_after"] == breaker.recovery_timeout
+
+    @pytest.mark.parametrize("answer", [1e9, float("inf")])
+    def test_no_wait_is_longer_than_a_day(self, answer: float) -> None:
+        """However long the dependency asks for."""
+        breaker = make_breaker(open_for=lambda _: answer)
+        fail(breaker)
+        assert breaker.get_metrics()["retry_after"] == 86_400.0
+
+    def test_a_failed_result_can_ask_for_a_wait_too(self) -> None:
+        """It is what the function is called with."""
+        breaker = make_breaker(is_failed_result=lambda _: True, open_for=lambda result: result)
+        assert breaker.call_sync(lambda: 12.0) == 12.0
+        assert breaker.get_metrics()["retry_after"] == 12.0
+
+    def test_a_disabled_circuit_stays_closed(self) -> None:
+        """An operator's decision is above it."""
+        breaker = make_breaker(open_for=lambda _: 5.0)
+        breaker.disable("on purpose")
+        fail(breaker)
+        assert breaker.is_closed
+
+
+def plain(func: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that hides what kind of function it decorates."""
+    return lambda: func()  # noqa: PLW0108 - Its kind must be hidden.
+
+
+class Awaitable:
+    """An awaitable that is neither a coroutine nor a future, as those of Cython or grpc."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[None, None, str]:
+        """Suspend once, then end."""
+        yield
+        if self._error is not None:
+            raise self._error
+        return "fine"
+
+
+class TestReturnedObject:
+    """The object that a plain function returns decides how it is guarded."""
+
+    @pytest.mark.parametrize("form", ["protected", "call"])
+    async def test_any_awaitable_is_awaited_under_the_guard(self, form: str) -> None:
+        """Its end is the end of the call."""
+        breaker = make_breaker()
+        for error, expected in ((None, (0, 1, 0)), (DownError(), (1, 1, 0))):
+            make = partial(Awaitable, error)
+            awaited = breaker.protected(make)() if form == "protected" else breaker.call(make)
+            with suppress(DownError):
+                await awaited
+            assert counts(breaker) == expected
+
+    @pytest.mark.parametrize("form", ["protected", "call", "call_sync"])
+    async def test_a_future_that_is_done_is_settled_at_once(self, form: str) -> None:
+        """A loop over finished futures opens the circuit."""
+        breaker = make_breaker(failure_threshold=3)
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        future.set_exception(DownError())
+        for _ in range(3):
+            assert breaker.is_closed
+            if form == "call":
+                assert await breaker.call(lambda: future) is future
+            elif form == "call_sync":
+                breaker.call_sync(lambda: future)
+            else:
+                breaker.protected(lambda: future)()
+        assert breaker.is_open
+
+    @pytest.mark.parametrize("form", ["protected", "call_sync"])
+    def test_a_generator_behind_a_plain_decorator_is_guarded_until_its_end(self, form: str) -> None:
+        """An error in the middle of it is a failure."""
+        breaker = make_breaker(failure_threshold=1)
+
+        def items() -> Iterator[int]:
+            yield 1
+            raise DownError
+
+        given = (
+            breaker.protected(plain(items))()
+            if form == "protected"
+            else breaker.call_sync(plain(items))
+        )
+        assert next(given) == 1
+        assert counts(breaker) == (0, 0, 1)
+        with pytest.raises(DownError):
+            next(given)
+        assert breaker.is_open
+
+    async def test_an_async_generator_behind_a_plain_decorator_is_guarded_too(self) -> None:
+        """Until its end."""
+        breaker = make_breaker()
+
+        async def items() -> AsyncGenerator[int]:
+            yield 1
+
+        given = breaker.protected(plain(items))()
+        assert [item async for item in given] == [1]
+        assert counts(breaker) == (0, 1, 0)
+
+    async def test_a_coroutine_instead_of_a_function_is_refused_by_name(self) -> None:
+        """The error names the right form, and is neutral."""
+        breaker = make_breaker(expected_exception=Exception)
+
+        async def work() -> None: ...
+
+        with pytest.raises(TypeError, match=r"as in call\(func, 1\)"):
+            await breaker.call(work())  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=r"as in call\(func, 1\)"):
+            breaker.call_sync(work())  # type: ignore[arg-type]
+        assert counts(breaker) == (0, 0, 0)
+
+    async def test_static_and_class_methods_can_be_guarded(self) -> None:
+        """In either order of the decorators."""
+        breaker = make_breaker()
+
+        class Client:
+            @breaker.protected
+            @staticmethod
+            async def first() -> str:
+                return "first"
+
+            @breaker.protected
+            @classmethod
+            def second(cls) -> str:
+                return cls.__name__
+
+        assert await Client.first() == await Client().first() == "first"
+        assert Client.second() == Client().second() == "Client"
+        assert counts(breaker) == (0, 4, 0)
+
+
+class TestProbeTimeout:
+    """How long a probe may take by default."""
+
+    def test_a_healthy_slow_call_recovers(self) -> None:
+        """A short `recovery_timeout` does not limit a probe."""
+        clock = FakeClock()
+        breaker = half_opened(clock, recovery_timeout=10.0, success_threshold=1)
+        with breaker:
+            clock.advance(12.0)
+        assert breaker.is_closed
+        assert breaker.probe_timeout == 60.0
+
+    def test_the_reason_names_the_parameter_to_raise(self) -> None:
+        """An operator knows what to change."""
+        clock = FakeClock()
+        breaker = half_opened(clock, recovery_timeout=100.0)
+        breaker.acquire()
+        clock.advance(100.0)
+        assert breaker.is_open
+        assert "probe did not end within 100 seconds (probe_timeout)" in str(
+            breaker.get_metrics()["reason"]
+        )

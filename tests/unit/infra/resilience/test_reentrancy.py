@@ -1,0 +1,119 @@
+"""A breaker entered while its own thread decides, and after a fork."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.scenes import DownError, fail, make_breaker, opened
+
+
+def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
+    """Run `work`, and `act` at its n-th line inside the package, as a finalizer may run there.
+
+    Returns:
+        Whether there was such a line.
+    """
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if "infra/resilience" not in frame.f_code.co_filename.replace("\\", "/"):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == number:
+                sys.settrace(None)
+                act()
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(previous)
+    return lines >= number
+
+
+def call(breaker: CircuitBreaker, error: type[Exception] | None = None) -> None:
+    """One guarded call."""
+    with suppress(DownError, CircuitOpenError), breaker:
+        if error is not None:
+            raise error
+
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "slow calls": {"slow_call_duration": 5.0},
+    "failure rate": {"failure_rate": FailureRate(threshold=1.0, window_seconds=30.0)},
+}
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+@pytest.mark.parametrize("error", [None, DownError])
+@pytest.mark.parametrize("start", ["closed", "about to open", "open", "half-open"])
+def test_a_call_that_enters_at_any_line_of_another_loses_nothing(
+    start: str, error: type[Exception] | None, parameters: str
+) -> None:
+    """No error, nothing left in flight, and every call is either counted or refused."""
+    number = 0
+    while True:
+        number += 1
+        clock = FakeClock()
+        breaker = make_breaker(clock, failure_threshold=3, **PARAMETERS[parameters])
+        if start == "about to open":
+            fail(breaker, 2)
+        elif start != "closed":
+            fail(breaker, 3)
+            clock.advance(breaker.recovery_timeout if start == "half-open" else 0.0)
+        before = sum(_counts(breaker))
+        there_was = interrupt(lambda: call(breaker, error), number, lambda: call(breaker))  # noqa: B023
+        assert breaker.in_flight == 0, number
+        counted = sum(_counts(breaker)) - before
+        # What enters under a probe is part of it.
+        assert counted == 1 + there_was or (counted == 1 and start == "half-open"), number
+        if not there_was:
+            break
+    assert number > 2
+
+
+def _counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
+    return breaker.total_failures, breaker.total_successes, breaker.total_rejections
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
+    """Even if another thread of the parent held the lock during the fork."""
+    breaker = make_breaker(failure_threshold=3)
+    opened_one = opened(FakeClock())
+    breaker.acquire()
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with breaker.mutex, opened_one.mutex:
+            is_held.set()
+            may_go.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        with suppress(BaseException):
+            fail(breaker, 3)
+            facts = (breaker.is_open, breaker.in_flight, opened_one.is_open, opened_one.in_flight)
+            status = 0 if facts == (True, 0, True, 0) else 2
+        os._exit(status)
+    may_go.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert breaker.in_flight == 1
