@@ -29,6 +29,27 @@ def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[Circui
     Args:
         name: Name of the breaker; `CIRCUIT_BREAKERS__<NAME>__…` sets its parameters.
         defaults: Parameters of `CircuitBreaker` that apply where the settings give none.
+
+    Example:
+        ```python
+        from typing import Annotated
+
+        from fastapi import Depends, FastAPI
+
+        from example_service.api.dependencies import circuit_breaker
+        from example_service.infra.resilience import CircuitBreaker
+
+        app = FastAPI()
+        SearchBreaker = Annotated[
+            CircuitBreaker, Depends(circuit_breaker("search", failure_threshold=3))
+        ]
+
+
+        @app.get("/search")
+        async def search(words: str, breaker: SearchBreaker) -> list[str]:
+            async with breaker:
+                return [f"a result for {words}"]  # Call the dependency here.
+        ```
     """
 
     async def get_circuit_breaker() -> CircuitBreaker:

@@ -96,6 +96,20 @@ def guard_engine(
 
     Raises:
         ValueError: The engine is guarded already.
+
+    Example:
+        ```python
+        from sqlalchemy import create_engine, text
+
+        from example_service.infra.resilience import CircuitBreaker
+        from example_service.infra.resilience.sqlalchemy import guard_engine
+
+        engine = create_engine("sqlite://")
+        guard_engine(engine, CircuitBreaker("database", failure_threshold=3))
+        with engine.connect() as connection:
+            print(connection.execute(text("SELECT 1")).scalar())
+        engine.dispose()
+        ```
     """
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect in _guarded_dialects:
