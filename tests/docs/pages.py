@@ -11,6 +11,7 @@ The role of a code block decides what executes it:
 - `tree`: a `text` block that draws folders and files.
 - `statements`: SQL that people run on the database of payments.
 - `diagram`: states and transitions, in Mermaid's language.
+- `proxy`: the configuration of a proxy in front. Its limits are compared with the service's.
 """
 
 import re
@@ -93,7 +94,8 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
         return "containers"
     if language == "sh":
         return "change" if text.startswith("git ") else "commands"
-    return {"python": "program", "mermaid": "diagram", "sql": "statements"}.get(language)
+    roles = {"python": "program", "mermaid": "diagram", "sql": "statements", "nginx": "proxy"}
+    return roles.get(language)
 
 
 def table_rows(page: Path, marker: str) -> list[list[str]]:

@@ -114,6 +114,17 @@ def documented_anywhere(marker: str) -> list[list[str]]:
     return sorted(row[:2] for page in pages for row in table_rows(page, marker))
 
 
+def test_proxy_has_limits_that_go_with_those_of_the_service() -> None:
+    """It keeps idle connections for less time, and refuses the same bodies as the service."""
+    [proxy] = blocks("proxy")
+    settings = Settings(environment="test")
+    [idle_seconds] = re.findall(r"keepalive_timeout (\d+)s;", proxy.text)
+    [body_kibibytes] = re.findall(r"client_max_body_size (\d+)k;", proxy.text)
+
+    assert int(idle_seconds) < settings.http.keep_alive_seconds
+    assert int(body_kibibytes) * 1024 == settings.limits.max_body_bytes
+
+
 def test_settings_have_the_documented_defaults() -> None:
     """The tables list every variable once, with its default."""
     expected = [[one.name, one.default_text] for one in variables(Settings, ["<NAME>"])]
