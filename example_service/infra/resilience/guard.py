@@ -203,9 +203,11 @@ class Guard:
         Raises:
             CircuitOpenError: The circuit refuses the call.
         """
-        permit = self.acquire()
-        if permit.__class__ is TimedCall and isinstance(permit.phase, HalfOpen):
-            enter_probe(permit)
+        permit = next(self.machine.permits, None)
+        if permit is None:
+            permit = self._admit()
+            if permit.__class__ is TimedCall and permit.phase.__class__ is HalfOpen:
+                enter_probe(permit)
         return permit
 
     def succeed(self, permit: Permit) -> None:
