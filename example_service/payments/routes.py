@@ -17,7 +17,7 @@ from example_service.api.dependencies import OpenDatabase
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.database import DATABASE_PROBLEMS
 from example_service.api.problems.openapi import problem_responses
-from example_service.api.request.query import PlainInteger
+from example_service.api.request.query import PLAIN_DIGITS
 from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
@@ -183,7 +183,9 @@ async def create_payment(
 )
 async def list_payments(
     database: OpenDatabase,
-    limit: Annotated[PlainInteger, Query(ge=1, le=100, description="Payments on one page.")] = 20,
+    limit: Annotated[
+        int, Query(ge=1, le=100, description="Payments on one page."), PLAIN_DIGITS
+    ] = 20,
     cursor: Annotated[
         PaymentId | None,
         Query(description="`next_cursor` of the page before; none for the newest."),

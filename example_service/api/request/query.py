@@ -1,7 +1,7 @@
 """Types of query parameters that are stricter than pydantic's."""
 
 import re
-from typing import Annotated, Final, TypeAlias
+from typing import Final
 
 from pydantic import BeforeValidator
 from pydantic_core import PydanticKnownError
@@ -16,5 +16,8 @@ def _check_digits(value: object) -> object:
     return value
 
 
-PlainInteger: TypeAlias = Annotated[int, BeforeValidator(_check_digits)]
-"""An integer in plain digits, the only type for integers in a query."""
+PLAIN_DIGITS: Final = BeforeValidator(_check_digits)
+"""Marks an integer in a query: only plain digits. It comes after the limits, which it precedes.
+
+    limit: Annotated[int, Query(ge=1, le=100), PLAIN_DIGITS] = 20
+"""
