@@ -89,8 +89,9 @@ def guard_engine(
 
     Args:
         engine: The engine; sessions, connections and `execution_options()` of it included.
-        breaker: Who decides. Its own `expected_exception`, `is_failure` and `is_failed_result` are
-            not asked.
+        breaker: What refuses and counts. Of its parameters, those that judge outcomes have no
+            effect here: `expected_exception`, `is_failure`, `is_success`, `is_failed_result` and
+            `open_for`.
         is_failure: Asked about the driver's own exception; see `is_database_failure`. An error by
             which a connection is lost is a failure in any case.
 
