@@ -61,9 +61,16 @@ async def guarded_engine(
     engines = []
 
     def make(
-        *, port: int = postgres.port, options: dict[str, Any] | None = None, **parameters: Any
+        *,
+        port: int = postgres.port,
+        database: str | None = None,
+        options: dict[str, Any] | None = None,
+        **parameters: Any,
     ) -> tuple[AsyncEngine, CircuitBreaker]:
-        url = make_url(postgres.url_at(port)).set(drivername="postgresql+asyncpg")
+        # None leaves the database of the URL.
+        url = make_url(postgres.url_at(port)).set(
+            drivername="postgresql+asyncpg", database=database
+        )
         engine = create_async_engine(url, **(options or {}))
         engines.append(engine)
         parameters = {"failure_threshold": 3, "success_threshold": 1, **parameters}
@@ -173,6 +180,40 @@ async def test_statement_timeout_of_the_server_is_a_failure(guarded_engine: Guar
             await connection.execute(text("SELECT pg_sleep(30)"))
 
     assert breaker.is_open
+
+
+async def test_cancelled_by_a_user_is_no_failure(guarded_engine: GuardedEngine) -> None:
+    """An operator who cancels a statement has the same SQLSTATE as a time limit."""
+    engine, breaker = guarded_engine(failure_threshold=1)
+    cancel_self = text("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(30)")
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised:
+            await connection.execute(cancel_self)
+
+    assert getattr(raised.value.orig, "sqlstate", None) == "57014"
+    assert breaker.total_failures == 0
+    assert breaker.in_flight == 0
+
+
+async def test_database_under_maintenance_is_a_failure(
+    guarded_engine: GuardedEngine, postgres: PostgresServer
+) -> None:
+    """A database that accepts no connections says 55000, and opens the circuit."""
+    admin = create_async_engine(
+        make_url(postgres.url_at(postgres.port)).set(drivername="postgresql+asyncpg"),
+        isolation_level="AUTOCOMMIT",
+    )
+    async with admin.connect() as connection:
+        await connection.execute(text("CREATE DATABASE closed ALLOW_CONNECTIONS false"))
+    await admin.dispose()
+    engine, breaker = guarded_engine(failure_threshold=2, database="closed")
+
+    for _ in range(2):
+        with pytest.raises(DBAPIError, match="not currently accepting connections"):
+            await one(engine)
+    with pytest.raises(CircuitOpenError):
+        await one(engine)
+    assert breaker.total_failures == 2
 
 
 async def test_commit_of_a_dead_database_is_a_failure(

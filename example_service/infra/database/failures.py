@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from example_service.infra.resilience.sqlalchemy import is_database_failure
+from example_service.infra.resilience.sqlalchemy import PRIMARY_CODE, is_database_failure
 
 DRIVER_ERRORS: Final = (
     OSError,
@@ -36,6 +36,7 @@ _NOT_NOW: Final = (
     "55P03",  # lock_timeout, or NOWAIT
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
+    "57014",  # a user cancelled the statement, or it ran into statement_timeout
     "42P01",  # undefined table: the schema is behind this version of the service
     "42703",  # undefined column: the same
     _READ_ONLY,
@@ -54,7 +55,6 @@ _LOCK_CONFLICTS: Final = frozenset({"55P03", _DEADLOCK})
 _ROLLED_BACK: Final = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK, *_LOST_CONNECTION})
 """Nothing was committed, and a new transaction does not repeat the conflict."""
 
-_PRIMARY_CODE: Final = 0xFF
 _SQLITE_NOT_NOW: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -77,7 +77,7 @@ def is_unavailable(error: BaseException) -> bool:
     code = getattr(driver_error, "sqlite_errorcode", None)
     if code is None:
         return _is_outdated_cache(driver_error)
-    return code & _PRIMARY_CODE in _SQLITE_NOT_NOW or str(driver_error).startswith(
+    return code & PRIMARY_CODE in _SQLITE_NOT_NOW or str(driver_error).startswith(
         _SQLITE_UNMIGRATED
     )
 

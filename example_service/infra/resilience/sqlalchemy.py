@@ -31,14 +31,17 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 # The beginnings of the SQLSTATEs of a PostgreSQL that cannot serve: connection exceptions, refused
-# logins, no such database, out of resources, a statement that ran into its time limit, a server
-# that shuts down, starts up or has crashed, and errors of the system below it.
-_FAILURE_STATES = ("08", "28", "3D", "53", "57014", "57P", "58")
+# logins, no such database, out of resources, a server that shuts down, starts up or has crashed,
+# and errors of the system below it.
+_FAILURE_STATES = ("08", "28", "3D", "53", "57P", "58")
+_QUERY_CANCELED = "57014"
 
 # SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are left out:
 # somebody else is writing, so the file is fine, and refusing its readers would help nobody.
 _FAILURE_CODES = frozenset({7, 10, 11, 13, 14, 15, 26})
-_PRIMARY_CODE = 0xFF
+
+PRIMARY_CODE = 0xFF
+"""The bits of an SQLite result code that give its kind, without the details."""
 
 _guarded_dialects: "WeakSet[Dialect]" = WeakSet()
 _current_call: "ContextVar[_Call | None]" = ContextVar("_current_call", default=None)
@@ -50,26 +53,44 @@ def is_database_failure(error: BaseException) -> bool:
     It does when it invalidated the connection, when it says that connecting or waiting failed, or
     when the server reports that it cannot work. Everything else is either the answer of a database
     that lives, such as a violated constraint, a deadlock or an unknown table, or comes from this
-    side, such as a pool that has no free connection.
+    side, such as a pool that has no free connection. A cancelled statement is a failure if the
+    server's message names a timeout, and not if a user asked for it. In an exception group, one
+    error that is a failure is enough.
 
     Args:
         error: What SQLAlchemy or the driver raised.
     """
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_database_failure(one) for one in error.exceptions)
     if isinstance(error, StatementError):
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            return True
-        return error.orig is not None and is_database_failure(error.orig)
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    if isinstance(state, str):
-        return state.startswith(_FAILURE_STATES)
+        is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        return is_lost or (error.orig is not None and is_database_failure(error.orig))
+    state = _sqlstate(error)
+    if state is not None:
+        is_time_limit = state == _QUERY_CANCELED and _names_timeout(error)
+        return is_time_limit or state.startswith(_FAILURE_STATES)
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
-        return code & _PRIMARY_CODE in _FAILURE_CODES
+        return code & PRIMARY_CODE in _FAILURE_CODES
     # Refused connections and expired time limits are OSErrors. Drivers have no common base class,
     # but PEP 249 gives their exceptions this name.
-    return isinstance(error, OSError) or any(
-        base.__name__ == "OperationalError" for base in type(error).__mro__
-    )
+    is_operational = any(base.__name__ == "OperationalError" for base in type(error).__mro__)
+    return isinstance(error, OSError) or (is_operational and not _is_of_a_pool(error))
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else None
+
+
+def _names_timeout(error: BaseException) -> bool:
+    """Whether the message, without the details in its further lines, names a timeout."""
+    return "timeout" in str(error).partition("\n")[0]
+
+
+def _is_of_a_pool(error: BaseException) -> bool:
+    """Whether psycopg's pool raised it, whose errors are `OperationalError`s without a cause."""
+    return any(base.__module__.startswith("psycopg_pool") for base in type(error).__mro__)
 
 
 def guard_engine(
@@ -93,7 +114,8 @@ def guard_engine(
             effect here: `expected_exception`, `is_failure`, `is_success`, `is_failed_result` and
             `open_for`.
         is_failure: Asked about the driver's own exception; see `is_database_failure`. An error by
-            which a connection is lost is a failure in any case.
+            which a connection is lost, and the server's refusal of a new one, are failures in any
+            case.
 
     Raises:
         ValueError: The engine is guarded already.
@@ -139,11 +161,12 @@ class _Call:
     call has ended, so that they do not take themselves for a part of it for ever.
     """
 
-    __slots__ = ("guard", "permit")
+    __slots__ = ("guard", "is_connect_refused", "permit")
 
     def __init__(self, guard: "_EngineGuard", permit: "Permit | None") -> None:
         self.guard: _EngineGuard | None = guard
         self.permit = permit
+        self.is_connect_refused = False
 
 
 class _EngineGuard:
@@ -172,7 +195,7 @@ class _EngineGuard:
     def _guard_pool(self, engine: Engine) -> None:
         _surround(engine.pool, "connect", self._check_out)
         # Here, since neither the dialect nor an event sees the connects of `creator=` functions.
-        _surround(engine.pool, "_invoke_creator", self._turn_to_database)
+        _surround(engine.pool, "_invoke_creator", self._connect)
 
     def _check_out(self, check_out: Callable[[], R]) -> R:
         """Take a connection from the pool: one call, whatever has to be asked of the database.
@@ -190,6 +213,24 @@ class _EngineGuard:
         if call is not None and call.guard is self and call.permit is None:
             call.permit = self._breaker.acquire()
         return method(*args)
+
+    def _connect(self, connect: Callable[..., R], *args: Any) -> R:
+        """Connect for the pool. Poolers refuse with SQLSTATEs that mean a bug anywhere else."""
+        try:
+            return self._turn_to_database(connect, *args)
+        except Exception as error:
+            call = _current_call.get()
+            if call is not None and call.guard is self:
+                call.is_connect_refused = self._is_refusal(error)
+            raise
+
+    def _is_refusal(self, error: BaseException) -> bool:
+        """Whether a server has refused a connection: it gave an SQLSTATE, or the driver says so."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(self._is_refusal(one) for one in error.exceptions)
+        if _is_of_a_pool(error) or hasattr(error, "sqlite_errorcode"):
+            return False
+        return _sqlstate(error) is not None or isinstance(error, self._dialect.loaded_dbapi.Error)
 
     def _execute(self, execute: Callable[..., None], cursor: Any, *args: Any) -> None:
         # The last argument of each of these methods is the execution context.
@@ -238,7 +279,7 @@ class _EngineGuard:
             yield
         except BaseException as error:
             if call.permit is not None:
-                self._settle_error(call.permit, error, connection, cursor)
+                self._settle_error(call, call.permit, error, connection, cursor)
             raise
         else:
             if call.permit is not None:
@@ -258,11 +299,13 @@ class _EngineGuard:
         return None
 
     def _settle_error(
-        self, permit: "Permit", error: BaseException, connection: Any, cursor: Any
+        self, call: _Call, permit: "Permit", error: BaseException, connection: Any, cursor: Any
     ) -> None:
         failed = False
         try:
-            failed = isinstance(error, Exception) and self._failed(error, connection, cursor)
+            failed = isinstance(error, Exception) and (
+                self._failed(error, connection, cursor) or call.is_connect_refused
+            )
         finally:
             if failed:
                 self._breaker.fail(permit, type(error).__name__)

@@ -50,6 +50,33 @@ def sqlite_error(message: str, code: int) -> sqlite3.OperationalError:
     return error
 
 
+class DriverError(Exception):
+    """An exception that is named and marked as drivers do it."""
+
+    def __init__(self, message: str = "driver", **marks: object) -> None:
+        super().__init__(message)
+        vars(self).update(marks)
+
+
+def cancelled(message: str) -> DriverError:
+    """What PostgreSQL says about a statement that it has cancelled."""
+    return DriverError(message, sqlstate="57014")
+
+
+class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # type: ignore[misc]
+    """A driver's subclass of its PEP 249 class, such as psycopg's ConnectionTimeout."""
+
+
+class PoolTimeout(InheritedOperationalError):  # noqa: N818 - Its name.
+    """Named and placed like that of psycopg_pool."""
+
+    __module__ = "psycopg_pool"
+
+
+class FreeConnectionTimeout(PoolTimeout):
+    """A subclass of it."""
+
+
 DISK_ERROR = sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR_READ)
 CONNECTION_LOST = sqlite3.ProgrammingError("Cannot operate on a closed database.")
 SELECT = text("SELECT 1")
@@ -246,6 +273,86 @@ class TestFailures:
                 select_one(engine)
 
         assert breaker.is_open
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            pytest.param(lambda: DriverError(sqlstate="XX000"), id="pooler"),
+            pytest.param(lambda: DriverError(sqlstate="55000"), id="maintenance"),
+            pytest.param(lambda: DriverError(sqlstate="42501"), id="privileges"),
+            pytest.param(lambda: DriverError(pgcode="XX000"), id="pgcode"),
+            pytest.param(lambda: sqlite3.InterfaceError("refused"), id="no code"),
+            pytest.param(
+                lambda: ExceptionGroup("hosts", [DriverError(sqlstate="55000")]), id="group"
+            ),
+        ],
+    )
+    def test_every_refusal_while_connecting_is_a_failure(
+        self,
+        make_engine: MakeEngine,
+        faults: Faults,
+        breaker: CircuitBreaker,
+        refusal: Callable[[], Exception],
+    ) -> None:
+        """A server or pooler that refuses a connection cannot serve, whatever its SQLSTATE."""
+        engine = make_engine()
+        faults.connect = refusal()
+        assert not is_database_failure(faults.connect)
+        for expected in (Exception, Exception, CircuitOpenError):
+            with pytest.raises(expected):
+                select_one(engine)
+
+        assert breaker.total_failures == 2
+        assert breaker.in_flight == 0
+
+    def test_refusal_while_replacing_a_lost_connection_is_a_failure(
+        self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """A ping finds the connection stale, and the pooler refuses a new one."""
+        engine = make_engine(pool_pre_ping=True)
+        select_one(engine)
+        faults.execute_once = [CONNECTION_LOST]
+        faults.connect = DriverError(sqlstate="XX000")
+        with pytest.raises(DriverError):
+            select_one(engine)
+
+        assert breaker.total_failures == 1
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            pytest.param(lambda: ValueError("no such option"), id="wrong argument"),
+            pytest.param(PoolTimeout, id="pool of the driver"),
+            pytest.param(
+                lambda: sqlite_error("database is locked", sqlite3.SQLITE_BUSY), id="locked"
+            ),
+        ],
+    )
+    def test_fault_of_this_side_while_connecting_is_no_failure(
+        self,
+        make_engine: MakeEngine,
+        faults: Faults,
+        breaker: CircuitBreaker,
+        error: Callable[[], Exception],
+    ) -> None:
+        """Without a refusal by the server, a connect is judged like everything else."""
+        engine = make_engine()
+        faults.connect = error()
+        with pytest.raises(type(faults.connect)):
+            engine.raw_connection()
+
+        assert breaker.total_failures == 0
+        assert breaker.in_flight == 0
+
+    def test_same_error_of_a_statement_is_an_answer(
+        self, engine: Engine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """Once connected, XX000 is a bug that one statement has met."""
+        faults.execute = DriverError(sqlstate="XX000")
+        with pytest.raises(DriverError):
+            select_one(engine)
+
+        assert breaker.total_failures == 0
 
     def test_working_connects_do_not_hide_failing_statements(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
@@ -801,18 +908,6 @@ class TestGuarding:
         assert ended.stdout == "1\n"
 
 
-class DriverError(Exception):
-    """An exception that is named and marked as drivers do it."""
-
-    def __init__(self, **marks: object) -> None:
-        super().__init__("driver")
-        vars(self).update(marks)
-
-
-class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # type: ignore[misc]
-    """A driver's subclass of its PEP 249 class, such as psycopg's ConnectionTimeout."""
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -824,17 +919,23 @@ class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # 
         sqlite_error("database or disk is full", sqlite3.SQLITE_FULL),
         *(
             DriverError(sqlstate=state)
-            for state in ("08003", "08006", "28P01", "3D000", "53100", "53300", "57014", "57P01")
+            for state in ("08003", "08006", "28P01", "3D000", "53100", "53300", "57P01", "57P03")
         ),
-        DriverError(sqlstate="57P03"),
+        cancelled("canceling statement due to statement timeout"),
+        cancelled("<class 'X'>: canceling statement due to lock timeout"),
+        cancelled("query execution canceled due to statement timeout"),
+        DriverError("canceling statement due to statement timeout\nCONTEXT: f()", pgcode="57014"),
         DriverError(sqlstate="58030"),
         DriverError(pgcode="08006"),
         OperationalError("SELECT 1", {}, DISK_ERROR),
         InterfaceError("SELECT 1", {}, DriverError(), connection_invalidated=True),
+        ExceptionGroup("hosts", [ValueError(), ConnectionRefusedError()]),
+        ExceptionGroup("outer", [ExceptionGroup("inner", [DISK_ERROR])]),
+        BaseExceptionGroup("cancelled", [asyncio.CancelledError(), DISK_ERROR]),
     ],
     ids=repr,
 )
-def test_database_failure(error: Exception) -> None:
+def test_database_failure(error: BaseException) -> None:
     """The database could not be reached, gave up waiting, or says that it cannot work."""
     assert is_database_failure(error)
 
@@ -844,6 +945,14 @@ def test_database_failure(error: Exception) -> None:
     [
         ValueError(),
         PoolTimeoutError("QueuePool limit reached"),
+        PoolTimeout(),
+        FreeConnectionTimeout(),
+        OperationalError("SELECT 1", {}, PoolTimeout()),
+        cancelled("canceling statement due to user request"),
+        cancelled("canceling statement due to user request\nCONTEXT: reset_statement_timeout()"),
+        cancelled("query execution canceled"),
+        ExceptionGroup("answers", [ValueError(), DriverError(sqlstate="23505")]),
+        BaseExceptionGroup("cancelled", [asyncio.CancelledError()]),
         sqlite3.IntegrityError("UNIQUE constraint failed"),
         sqlite_error("no such table", sqlite3.SQLITE_ERROR),
         sqlite_error("database is locked", sqlite3.SQLITE_BUSY),
@@ -859,7 +968,7 @@ def test_database_failure(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_no_database_failure(error: Exception) -> None:
+def test_no_database_failure(error: BaseException) -> None:
     """The database has answered, or was never asked."""
     assert not is_database_failure(error)
 
