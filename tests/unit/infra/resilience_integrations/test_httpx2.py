@@ -1,0 +1,272 @@
+"""The transport in clients of httpx2, over the network stack that `pytest-httpx2` replaces."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeAlias, cast
+
+import httpx
+import httpx2
+import pytest
+import respx
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.httpx import (
+    CircuitBreakerTransport,
+    is_upstream_failure,
+    transport_breakers,
+)
+from example_service.infra.resilience.testing import FakeClock
+
+URL = "https://api.test/rates"
+ORIGIN = "https://api.test"
+
+
+class Client:
+    """A client of httpx2 of either kind, used alike.
+
+    Args:
+        client: The client, with the transport.
+    """
+
+    def __init__(self, client: httpx2.Client | httpx2.AsyncClient) -> None:
+        self.client: Any = client
+
+    async def get(self) -> Any:
+        """Send a request and read the response."""
+        response = self.client.get(URL)
+        return await response if inspect.isawaitable(response) else response
+
+    async def read_first_line(self) -> str:
+        """Read a response up to its first line, and close it."""
+        if isinstance(self.client, httpx2.Client):
+            with self.client.stream("GET", URL) as response:
+                return next(response.iter_lines())
+        async with self.client.stream("GET", URL) as response:
+            lines: AsyncIterator[str] = response.aiter_lines()
+            return await anext(lines)
+
+
+MakeClient: TypeAlias = Callable[..., Client]
+
+
+def guarded(transport: Any, **parameters: Any) -> Any:
+    """Wrap a transport of httpx2; the annotations of the class name those of httpx alone."""
+    return CircuitBreakerTransport(transport, **parameters)
+
+
+class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A stream of events whose end nobody waits for."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"data: one\n"
+        yield b"data: [DONE]\n"
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for line in self:
+            yield line
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """What the breakers read the time from."""
+    return FakeClock()
+
+
+@pytest.fixture
+def registry() -> CircuitBreakerRegistry:
+    """Where the breakers of a test show up."""
+    return CircuitBreakerRegistry()
+
+
+@pytest.fixture(params=["sync", "async"])
+def make_client(
+    request: pytest.FixtureRequest, clock: FakeClock, registry: CircuitBreakerRegistry
+) -> MakeClient:
+    """Makes a client of one kind, whose breakers open with the second failure."""
+
+    def make(**parameters: Any) -> Client:
+        rules: dict[str, Any] = {
+            "failure_threshold": 2,
+            "success_threshold": 1,
+            "recovery_timeout": 10.0,
+        }
+        rules |= {"clock": clock, "registry": registry}
+        chosen = parameters if "breakers" in parameters else rules | parameters
+        if request.param == "sync":
+            transport = guarded(httpx2.HTTPTransport(), **chosen)
+            return Client(httpx2.Client(transport=transport))
+        transport = guarded(httpx2.AsyncHTTPTransport(), **chosen)
+        return Client(httpx2.AsyncClient(transport=transport))
+
+    return make
+
+
+def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
+    """Failures, successes and calls in flight."""
+    return breaker.total_failures, breaker.total_successes, breaker.in_flight
+
+
+async def test_read_response_is_a_success(
+    make_client: MakeClient, httpx2_mock: respx.Router, registry: CircuitBreakerRegistry
+) -> None:
+    """A response that is read to its end counts once, under the name of its origin."""
+    httpx2_mock.get(URL).respond(json={"rate": "0.92"})
+
+    client = make_client()
+    assert (await client.get()).json() == {"rate": "0.92"}
+    assert counts(registry.get(ORIGIN)) == (0, 1, 0)
+
+
+async def test_failing_status_opens_the_circuit_and_a_success_closes_it(
+    make_client: MakeClient,
+    httpx2_mock: respx.Router,
+    registry: CircuitBreakerRegistry,
+    clock: FakeClock,
+) -> None:
+    """Two answers of 503 open it; a refused request reaches nothing; a probe closes it."""
+    route = httpx2_mock.get(URL).respond(503)
+    client = make_client()
+    for _ in range(2):
+        assert (await client.get()).status_code == 503
+    with pytest.raises(CircuitOpenError):
+        await client.get()
+    assert route.call_count == 2
+
+    route.respond(200)
+    clock.advance(10.0)
+    assert (await client.get()).status_code == 200
+    assert registry.get(ORIGIN).is_closed
+
+
+async def test_refusal_is_of_both_kinds(make_client: MakeClient, httpx2_mock: respx.Router) -> None:
+    """Code that catches the errors of httpx2 catches it, and so does code that knows breakers."""
+    httpx2_mock.get(URL).respond(503)
+    client = make_client(failure_threshold=1)
+    await client.get()
+    with pytest.raises(httpx2.TransportError) as raised:
+        await client.get()
+
+    refusal = raised.value
+    assert isinstance(refusal, CircuitOpenError)
+    assert refusal.breaker_name == ORIGIN
+    assert refusal.retry_after == 10.0
+    assert isinstance(refusal.request, httpx2.Request)
+    assert str(refusal.request.url) == URL
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"),
+    [
+        (httpx2.ConnectError, 1),
+        (httpx2.ReadTimeout, 1),
+        (httpx2.RemoteProtocolError, 1),
+        (httpx2.PoolTimeout, 0),
+        (httpx2.LocalProtocolError, 0),
+        (httpx2.UnsupportedProtocol, 0),
+    ],
+)
+async def test_errors_count_unless_they_are_our_own(
+    make_client: MakeClient,
+    registry: CircuitBreakerRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[httpx2.TransportError],
+    failures: int,
+) -> None:
+    """The errors of httpx2 are judged like those of httpx with the same names."""
+
+    def fail(*_: object) -> None:
+        raise error("broken")
+
+    for kind, name in (
+        (httpx2.HTTPTransport, "handle_request"),
+        (httpx2.AsyncHTTPTransport, "handle_async_request"),
+    ):
+        monkeypatch.setattr(kind, name, fail)
+    client = make_client()
+    with pytest.raises(error):
+        await client.get()
+
+    assert counts(registry.get(ORIGIN)) == (failures, 0, 0)
+    assert is_upstream_failure(error("broken")) == bool(failures)
+
+
+async def test_stream_closed_early_is_a_success(
+    make_client: MakeClient,
+    httpx2_mock: respx.Router,
+    registry: CircuitBreakerRegistry,
+    clock: FakeClock,
+) -> None:
+    """A client that stops reading at an end marker recovers, too."""
+    route = httpx2_mock.get(URL).respond(503)
+    client = make_client(failure_threshold=1, half_open_max_calls=1)
+    await client.get()
+    clock.advance(10.0)
+    route.respond(200, stream=cast("Any", Events()))
+
+    assert await client.read_first_line() == "data: one"
+    assert counts(registry.get(ORIGIN)) == (1, 1, 0)
+    assert registry.get(ORIGIN).is_closed
+
+
+@pytest.mark.parametrize(("announced", "seconds"), [("30", 30.0), ("3600", 120.0)])
+async def test_announced_wait_is_followed_within_its_bound(
+    make_client: MakeClient, httpx2_mock: respx.Router, announced: str, seconds: float
+) -> None:
+    """One 429 with `Retry-After` opens the circuit for that long, and at most for the limit."""
+    httpx2_mock.get(URL).respond(429, headers={"Retry-After": announced})
+    client = make_client(max_retry_after_seconds=120.0)
+    await client.get()
+    with pytest.raises(CircuitOpenError) as raised:
+        await client.get()
+
+    assert raised.value.retry_after == seconds
+
+
+async def test_clients_of_both_libraries_share_a_circuit(
+    make_client: MakeClient, httpx2_mock: respx.Router, registry: CircuitBreakerRegistry
+) -> None:
+    """An outage that httpx meets spares httpx2 the attempt, each with its own kind of refusal."""
+    breakers = transport_breakers(failure_threshold=1, registry=registry)
+    old = httpx.AsyncClient(
+        transport=CircuitBreakerTransport(
+            httpx.MockTransport(lambda _: httpx.Response(503)), breakers=breakers
+        )
+    )
+    route = httpx2_mock.get(URL).respond(200)
+    new = make_client(breakers=breakers)
+
+    assert (await new.get()).status_code == 200
+    assert (await old.get(URL)).status_code == 503
+    with pytest.raises(httpx2.TransportError):
+        await new.get()
+    with pytest.raises(httpx.TransportError):
+        await old.get(URL)
+    assert route.call_count == 1
+    assert counts(registry.get(ORIGIN)) == (1, 1, 0)
+
+
+async def test_cancelled_request_counts_for_nothing(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """A caller that gives up says nothing about the origin, and leaves nothing in flight."""
+    arrived = asyncio.Event()
+
+    async def hang(_: httpx2.Request) -> httpx2.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        return httpx2.Response(200)
+
+    transport = guarded(httpx2.MockTransport(hang), registry=registry)
+    async with httpx2.AsyncClient(transport=transport) as client:
+        request = asyncio.create_task(client.get(URL))
+        await arrived.wait()
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    assert counts(registry.get(ORIGIN)) == (0, 0, 0)
