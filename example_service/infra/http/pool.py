@@ -10,6 +10,11 @@ With httpcore 1.0.9, the last release so far, a place is lost for ever when a re
 Once as many places are lost as there are, every request fails with `PoolTimeout` until the process
 ends, however healthy the other side is. An outage, where many requests wait and then end together,
 is just when it happens.
+
+This concerns httpx alone: httpcore2, the connection pool of httpx2, keeps its places without help.
+Remove this module, and its use in `infra/http/client.py`, when the service's client moves to
+httpx2, or with the first release of httpcore on which `tests/unit/infra/http/test_pool.py` passes
+with the plain transport.
 """
 
 # ruff: noqa: SLF001
