@@ -12,7 +12,7 @@ from example_service.api.problems.catalogue import CIRCUIT_BREAKER_OPEN, VALIDAT
 from example_service.api.problems.openapi import problem_responses
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings
-from example_service.infra.resilience import CircuitBreaker, StateChanged
+from example_service.infra.resilience import CircuitBreaker, FailureRate, StateChanged
 from example_service.main import create_app
 from tests.application import Serve
 
@@ -156,11 +156,13 @@ async def test_answers_about_breakers_are_documented_member_by_member(
     schemas = document["components"]["schemas"]
     breaker = CircuitBreaker("documented", registry=None)
     always = set(breaker.get_metrics())
+    breaker = CircuitBreaker("documented", failure_rate=FailureRate(), registry=None)
     breaker.force_open("to see all members")
     metrics = schemas["BreakerMetrics"]
     assert set(metrics["required"]) == always
     in_a_fleet = {"verdict", "opened_by"}
     assert set(metrics["properties"]) == set(breaker.get_metrics()) | in_a_fleet
+    assert set(schemas["WindowMetrics"]["required"]) == set(breaker.get_metrics()["window"])
     assert set(schemas["BreakerMode"]["required"]) == set(breaker.get_metrics()["mode"])
     event = {field.name for field in dataclasses.fields(StateChanged)}
     assert set(schemas["Transition"]["required"]) == event | {"at", "worker"}

@@ -29,6 +29,14 @@ class BreakerMode(StandingMode):
     would_have_rejected: int = Field(description="Calls that shadow mode has let through so far.")
 
 
+class WindowMetrics(BaseModel):
+    """The recent results of a breaker with the rule on their share of failures."""
+
+    failure_rate: float = Field(description="Share of failures, from 0 to 1; 0 unless closed.")
+    calls: int = Field(description="Calls in the window; 0 unless closed.")
+    threshold: float = Field(description="The share that opens the circuit.")
+
+
 class BreakerMetrics(BaseModel):
     """The metrics of one breaker, or the sum of several with the same name."""
 
@@ -42,6 +50,9 @@ class BreakerMetrics(BaseModel):
     failure_rate: float = Field(description="Share of failures in all calls, from 0 to 1.")
     retry_after: float | None = Field(
         description="Seconds until a call may be admitted; null when forced open without an end."
+    )
+    window: WindowMetrics | None = Field(
+        None, description="There only with the rule on the failure rate."
     )
     opened_count: int
     in_flight: int = Field(description="Calls admitted that have not ended.")

@@ -297,6 +297,14 @@ class Guard:
         else:
             self.succeed(permit)
 
+    def seconds_to_open(self, failure: object) -> float | None:
+        """For how long `open_for` says that a failure asks to be left alone; None if it does not.
+
+        Raises:
+            BaseException: Whatever `open_for` raises.
+        """
+        return self._judge.seconds_to_open(failure)
+
     def look(self) -> CircuitState:
         """Let the time that has passed act, and return the state."""
         machine = self.machine

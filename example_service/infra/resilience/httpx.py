@@ -323,8 +323,8 @@ class _Exchange:
             self._breaker.settle(permit, error)
 
     def _seconds_to_open(self, response: "httpx.Response") -> float | None:
-        if (open_for := self._breaker.open_for) is not None:
-            return open_for(response)
+        if self._breaker.open_for is not None:
+            return self._breaker.seconds_to_open(response)
         limit, headers = self._max_retry_after_seconds, response.headers
         if limit is None:
             return None

@@ -953,6 +953,25 @@ async def test_open_wait_is_the_one_that_was_announced(
     assert caught.value.retry_after == wait
 
 
+@pytest.mark.parametrize(("seconds", "wait"), [(1e9, 86_400.0), (7.0, 7.0)])
+async def test_open_for_says_the_wait_within_its_bound(
+    make: Callable[..., CircuitBreakerTransport],
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    upstream: Upstream,
+    seconds: float,
+    wait: float,
+) -> None:
+    """It is called with the failed response, in place of the header."""
+    way = way_of(make(open_for=lambda _: seconds))
+    upstream.answer(429)
+    await way.get()
+
+    with pytest.raises(CircuitOpenError) as caught:
+        await way.get()
+
+    assert caught.value.retry_after == wait
+
+
 @pytest.mark.parametrize(
     "value",
     [
