@@ -318,6 +318,17 @@ class TestFailures:
 
         assert breaker.total_failures == 1
 
+    def test_refusal_outside_of_a_checkout_is_only_raised(
+        self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """A pool that connects ahead of its callers gets the driver's error, and counts nothing."""
+        engine = make_engine()
+        faults.connect = DriverError(sqlstate="XX000")
+        with pytest.raises(DriverError):
+            engine.pool._create_connection()
+
+        assert (breaker.total_failures, breaker.in_flight) == (0, 0)
+
     @pytest.mark.parametrize(
         "error",
         [
