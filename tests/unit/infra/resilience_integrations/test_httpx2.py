@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias, cast
 
@@ -270,3 +272,56 @@ async def test_cancelled_request_counts_for_nothing(
             await request
 
     assert counts(registry.get(ORIGIN)) == (0, 0, 0)
+
+
+async def test_open_for_decides_the_wait_of_a_failed_response(
+    make_client: MakeClient, httpx2_mock: respx.Router
+) -> None:
+    """A breaker's own rule sees the response, and goes before `Retry-After`."""
+    httpx2_mock.get(URL).respond(429, headers={"Retry-After": "30", "X-Reset": "7"})
+    client = make_client(
+        max_retry_after_seconds=120.0,
+        open_for=lambda response: float(response.headers["X-Reset"]),
+    )
+    await client.get()
+    with pytest.raises(CircuitOpenError) as raised:
+        await client.get()
+
+    assert raised.value.retry_after == 7.0
+
+
+def test_shared_breakers_have_their_parameters_already() -> None:
+    """A parameter beside a shared set would have no effect, so it is refused by its name."""
+    with pytest.raises(TypeError, match="give it failure_threshold instead"):
+        guarded(httpx2.HTTPTransport(), breakers=transport_breakers(), failure_threshold=3)
+
+
+def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
+    """Errors of httpx2 are found in exception groups, and faults of this side are not."""
+    ours, theirs = httpx2.PoolTimeout("full"), httpx2.ConnectError("refused")
+    assert is_upstream_failure(ExceptionGroup("both", [ours, ExceptionGroup("", [theirs])]))
+    assert not is_upstream_failure(ExceptionGroup("ours", [ours]))
+
+
+@pytest.mark.parametrize(
+    ("missing", "printed"),
+    [
+        ("httpx", "httpx2"),
+        ("httpx2", "httpx"),
+        ("httpx httpx2", "the circuit breaker's transport needs httpx or httpx2"),
+    ],
+)
+def test_one_of_the_two_libraries_is_enough(missing: str, printed: str) -> None:
+    """The transport uses what is installed, and its import names both if there is neither."""
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing!r}.split()))\n"
+        "try:\n"
+        "    from example_service.infra.resilience.httpx import CircuitOpenTransportError\n"
+        "    print(CircuitOpenTransportError.__mro__[1].__module__)\n"
+        "except ModuleNotFoundError as error:\n"
+        "    print(error)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == printed
