@@ -64,7 +64,7 @@ class Service:
     def url(self) -> str:
         """Where it serves, as it says itself."""
         wait_until(lambda: "Stop with Ctrl+C" in self.text or self.process.poll() is not None)
-        found = re.search(r"is ready: (\S+)", self.text)
+        found = re.search(r"is (?:not )?ready\b.*?: (http\S+)", self.text)
         assert found is not None, self.errors
         return found[1]
 

@@ -16,6 +16,8 @@ Until then the exchange keeps its permit. Everything here works with whichever o
 is installed, and with both.
 """
 
+import sys
+from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from importlib import import_module
@@ -313,9 +315,16 @@ class _Exchange:
             self.succeed()
 
     def succeed(self) -> None:
-        """The body was read to its end, or its reader has closed it."""
+        """The body was read to its end, or its reader needs no more of it."""
         if (permit := self._take()) is not None:
             self._breaker.succeed(permit)
+
+    def close(self) -> None:
+        """The reader has closed the body: it has read enough, unless it is being cancelled."""
+        if not isinstance(sys.exception(), CancelledError):
+            self.succeed()
+        elif (permit := self._take()) is not None:
+            self._breaker.release(permit)
 
     def settle(self, error: BaseException) -> None:
         """The transport, or the body, has raised."""
@@ -362,7 +371,7 @@ class _Body(_SyncStream):
         except BaseException as error:
             self._exchange.settle(error)
             raise
-        self._exchange.succeed()
+        self._exchange.close()
 
 
 class _AsyncBody(_AsyncStream):
@@ -390,7 +399,7 @@ class _AsyncBody(_AsyncStream):
         except BaseException as error:
             self._exchange.settle(error)
             raise
-        self._exchange.succeed()
+        self._exchange.close()
 
 
 def _has_no_body(response: "httpx.Response") -> bool:
