@@ -38,7 +38,7 @@ class LeaseGate:
         self._on_end = on_end
         self._clock = clock
         self._unused: deque[Grant] = deque()
-        self._used: deque[str] = deque()
+        self._used: deque[Grant] = deque()
         self._ask_at = 0.0
 
     # Called by breakers.
@@ -55,7 +55,7 @@ class LeaseGate:
             except IndexError:
                 break
             if self._clock() < grant.use_by:
-                self._used.append(grant.lease_id)
+                self._used.append(grant)
                 return True
             self._on_end(grant.lease_id, None)
         return not self.is_bound
@@ -67,9 +67,15 @@ class LeaseGate:
             self._on_demand()
 
     def ended(self, *, succeeded: bool | None) -> None:
-        """A probe ended, but did not fail."""
-        if (lease_id := self.take_used()) is not None:
-            self._on_end(lease_id, succeeded)
+        """A probe ended, but did not fail. One that says nothing leaves its lease to the next."""
+        try:
+            grant = self._used.popleft()
+        except IndexError:
+            return
+        if succeeded is None and self._clock() < grant.use_by:
+            self._unused.appendleft(grant)
+        else:
+            self._on_end(grant.lease_id, succeeded)
 
     # Called by the member.
 
@@ -80,7 +86,7 @@ class LeaseGate:
     def take_used(self) -> str | None:
         """The lease of the oldest probe that is running; None if it needed none."""
         try:
-            return self._used.popleft()
+            return self._used.popleft().lease_id
         except IndexError:
             return None
 

@@ -150,7 +150,9 @@ def ask_admission(breaker: CircuitBreaker) -> None:
     Raises:
         CircuitOpenError: The circuit refuses.
     """
-    if not breaker.is_closed:
+    # A half-open circuit is asked by the engine alone: a permit that is only taken and released
+    # here would use up the one probe that a fleet grants.
+    if breaker.is_open:
         breaker.release(breaker.acquire())
 
 
