@@ -85,6 +85,7 @@ def test_the_fleet_is_one_circuit(fleet: list[Process], provider: CountingProvid
     assert 2 <= provider.calls - before <= 2 + COUNT
 
 
+@pytest.mark.alone
 def test_a_failing_dependency_sees_the_probes_of_one_process(
     fleet: list[Process], provider: CountingProvider
 ) -> None:
@@ -116,6 +117,7 @@ def test_an_order_survives_the_process_that_took_it(
         late.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_the_lease_of_a_prober_that_is_gone_expires(
     fleet: list[Process], provider: CountingProvider, number: signal.Signals
