@@ -59,15 +59,14 @@ class Listeners:
 
     def notify_success(self, event: CallSucceeded) -> None:
         """Call each hook for a success."""
-        for hook in self.on_success:
-            try:
-                hook(event)
-            except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
-                self._log_once(hook, event, error)
+        self._call(self.on_success, event)
 
     def notify(self, event: Event) -> None:
         """Call each hook for an event; a hook that raises is logged the first time."""
-        for hook in self._hooks_for(event):
+        self._call(self._hooks_for(event), event)
+
+    def _call(self, hooks: tuple[Callable[[Any], None], ...], event: Event) -> None:
+        for hook in hooks:
             try:
                 hook(event)
             except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.

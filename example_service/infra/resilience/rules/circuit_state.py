@@ -143,7 +143,7 @@ class CircuitStateMachine:
         self.totals_at_reset = NO_TOTALS
         self._failures = self._reopenings = 0
         self._rejections_when_closed = self._shadow_rejections = 0
-        # Admissions except those that `_admissions` counts. A call counted while it runs is two.
+        # Admissions except those that `admissions` counts. A call counted while it runs is two.
         self._outcomes_due = 0
         self._happenings: list[Transition | Overdue] | None = None
         window = None if failure_rate is None else failure_rate.window()
