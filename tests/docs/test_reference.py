@@ -154,7 +154,8 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
     metrics.request_metrics.started()
     metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
     metrics.fleet_metrics.watch(Membership())
-    breaker = CircuitBreaker("documented", listeners=[metrics.CallDurations()])
+    listeners = [metrics.CallDurations()]
+    breaker = CircuitBreaker("documented", listeners=listeners, failure_rate=FailureRate())
     breaker.call_sync(lambda: None)
     breaker.shadow("documented")
     expected = []

@@ -111,7 +111,33 @@ def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
             changes = {_FIRST_CHANGE: 0, **changes}
         for (from_state, to_state), count in changes.items():
             state_changes.add_metric((label_text(snapshot.name), from_state, to_state), count)
-    return [*families, state_changes, *_mode_families(snapshots)]
+    return [*families, state_changes, *_window_families(snapshots), *_mode_families(snapshots)]
+
+
+def _window_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric, Metric]:
+    """What the rule on the share of failures decides by, of the breakers that have it."""
+    rates = GaugeMetricFamily(
+        "circuit_breaker_window_failure_rate",
+        "Share of failures among the recent calls that the failure rate rule looks at.",
+        labels=("name",),
+    )
+    calls = GaugeMetricFamily(
+        "circuit_breaker_window_calls",
+        "Recent calls that the failure rate rule looks at.",
+        labels=("name",),
+    )
+    thresholds = GaugeMetricFamily(
+        "circuit_breaker_window_threshold",
+        "Share of failures that opens the circuit.",
+        labels=("name",),
+    )
+    for snapshot in snapshots:
+        if (window := snapshot.window) is not None:
+            labels = (label_text(snapshot.name),)
+            rates.add_metric(labels, window.failure_rate)
+            calls.add_metric(labels, window.calls)
+            thresholds.add_metric(labels, window.threshold)
+    return rates, calls, thresholds
 
 
 def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:

@@ -81,7 +81,7 @@ class CircuitSnapshot(NamedTuple):
             self.mode or other.mode,
             self.would_have_rejected + other.would_have_rejected,
             self.shadow_rejections + other.shadow_rejections,
-            max(windows, key=lambda one: one.failure_rate, default=None),
+            max(windows, key=lambda one: (one.failure_rate, one.calls), default=None),
         )
 
     def after_its_end(self) -> "CircuitSnapshot":
@@ -193,7 +193,7 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "failure_rate": total["total_failures"] / ended if ended else 0.0,
     }
     if windows := [one["window"] for one in metrics if one.get("window") is not None]:
-        added_up["window"] = max(windows, key=lambda one: one["failure_rate"])
+        added_up["window"] = max(windows, key=lambda one: (one["failure_rate"], one["calls"]))
     if modes := [one["mode"] for one in metrics if "mode" in one]:
         # A mode on any of them must be seen, however well the others are.
         run = sum(mode["would_have_rejected"] for mode in modes)

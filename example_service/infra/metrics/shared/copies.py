@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 # How the gauges of several living workers become one. A dead worker's are left out.
 _GAUGE_MODES: Final = {
     "circuit_breaker_state": "livemax",
+    "circuit_breaker_window_failure_rate": "livemax",
+    "circuit_breaker_window_calls": "livemax",
+    "circuit_breaker_window_threshold": "livemax",
     "circuit_breaker_fleet_connected": "livemin",
     "circuit_breaker_fleet_processes": "livemax",
 }

@@ -5,6 +5,7 @@ from typing import Any
 from example_service.infra.metrics import CircuitBreakerCollector, RequestMetrics
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.resilience import CircuitSnapshot, CircuitState
+from example_service.infra.resilience.metrics import WindowCounts
 from example_service.infra.resilience.rules.states import Mode
 
 
@@ -28,6 +29,7 @@ class FakeBreakers:
         openings: int = 0,
         mode: Mode | None = None,
         shadow_rejections: int = 0,
+        window: WindowCounts | None = None,
     ) -> None:
         """Show one breaker, `payment`, with these figures."""
         change = (CircuitState.CLOSED, CircuitState.OPEN)
@@ -41,6 +43,7 @@ class FakeBreakers:
             state_changes={change: openings} if openings else {},
             mode=mode,
             shadow_rejections=shadow_rejections,
+            window=window,
         )
         self.shown = [snapshot]
 

@@ -3,6 +3,8 @@
 import gc
 import subprocess
 import sys
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
@@ -20,8 +22,10 @@ from example_service.infra.resilience import (
     CircuitOpenError,
     CircuitSnapshot,
     CircuitState,
+    FailureRate,
 )
 from example_service.infra.resilience.rules.states import Mode
+from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.metrics.fakes import FakeBreakers
 
 ODD_NAMES = [
@@ -282,6 +286,76 @@ class TestRealBreakers:
         assert shown() == (1, 3, 0, 2)
         await breaker.reset()
         assert shown() == (None, 3, 0, 0)
+
+    @pytest.mark.parametrize("size", [{"window_calls": 10}, {"window_seconds": 30.0}])
+    def test_the_window_shows_what_the_failure_rate_rule_decides_by(
+        self, size: dict[str, Any]
+    ) -> None:
+        """Its rate, calls and threshold as they are now; nothing in the window while open."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        rule = FailureRate(threshold=0.5, minimum_calls=4, **size)
+        clock = FakeClock()
+        breaker = CircuitBreaker("payment", failure_rate=rule, clock=clock, registry=breakers)
+        without = CircuitBreaker("search", registry=breakers)
+
+        def window(name: str) -> list[float | None]:
+            labels = {"name": name}
+            names = ("failure_rate", "calls", "threshold")
+            return [
+                registry.get_sample_value(f"circuit_breaker_window_{one}", labels) for one in names
+            ]
+
+        assert window("payment") == [0.0, 0, 0.5]
+        assert window(without.name) == [None, None, None]
+        for outcome in (None, ConnectionError(), None):
+            with suppress(ConnectionError), breaker:
+                if outcome is not None:
+                    raise outcome
+        assert window("payment") == [1 / 3, 3, 0.5]
+        with suppress(ConnectionError), breaker:
+            raise ConnectionError
+        assert breaker.is_open
+        assert window("payment") == [0.0, 0, 0.5]
+
+    def test_results_leave_the_window_without_a_call(self) -> None:
+        """A scrape sees a window of time as it is now, not as of the last call."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        clock = FakeClock()
+        rule = FailureRate(window_seconds=30.0)
+        breaker = CircuitBreaker("payment", failure_rate=rule, clock=clock, registry=breakers)
+        with suppress(ConnectionError), breaker:
+            raise ConnectionError
+
+        values = []
+        for seconds in (29.0, 1.0):
+            clock.advance(seconds)
+            value = registry.get_sample_value("circuit_breaker_window_calls", {"name": "payment"})
+            values.append(value)
+
+        assert values == [1, 0]
+
+    def test_of_two_windows_of_one_name_the_worse_shows(self) -> None:
+        """The window that is nearest to opening is shown whole, not a mixture of both."""
+        breakers = CircuitBreakerRegistry()
+        registry = exported(breakers)
+        good, bad = (
+            CircuitBreaker("payment", failure_rate=FailureRate(), registry=breakers)
+            for _ in range(2)
+        )
+        for _ in range(3):
+            good.call_sync(str)
+        with suppress(ConnectionError), bad:
+            raise ConnectionError
+        bad.call_sync(str)
+
+        names = ("failure_rate", "calls")
+        shown = [
+            registry.get_sample_value(f"circuit_breaker_window_{one}", {"name": "payment"})
+            for one in names
+        ]
+        assert shown == [0.5, 2]
 
     async def test_a_call_is_in_flight_until_it_ends(self) -> None:
         """The gauge follows calls while they run."""

@@ -17,6 +17,7 @@ from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.tracking import TrackedCircuits
 from example_service.infra.resilience import CircuitState
+from example_service.infra.resilience.metrics import WindowCounts
 from example_service.infra.resilience.rules.states import Mode
 from tests.unit.infra.metrics.fakes import FakeProcess
 
@@ -65,6 +66,19 @@ def test_what_is_in_flight_is_the_sum_of_all_workers(process: Processes, total: 
 
     assert total("circuit_breaker_calls_in_flight", name="payment") == 5
     assert total("http_requests_in_flight") == 2
+
+
+def test_the_greatest_window_of_all_workers_shows(process: Processes, total: Total) -> None:
+    """Shares do not add up: the worker that is nearest to opening shows."""
+    one, other = process(1), process(2)
+    one.breakers.show(window=WindowCounts(failures=3, calls=40, threshold=0.5))
+    other.breakers.show(window=WindowCounts(failures=10, calls=40, threshold=0.5))
+    for each in (one, other):
+        each.figures.copy()
+
+    names = ("failure_rate", "calls", "threshold")
+    window = [total(f"circuit_breaker_window_{one}", name="payment") for one in names]
+    assert window == [0.25, 40, 0.5]
 
 
 def test_a_mode_shows_in_how_many_workers_it_holds(process: Processes, total: Total) -> None:
