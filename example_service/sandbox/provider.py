@@ -45,6 +45,8 @@ def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
             return JSONResponse(unknown, status_code=404)
         return JSONResponse({"currency": currency, "base": BASE_CURRENCY, "rate": RATES[currency]})
 
+    at_work: set[str] = set()
+
     async def charge(request: Request) -> Response:
         body = await request.body()
         try:
@@ -53,7 +55,7 @@ def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
             return invalid_fields(
                 {"Idempotency-Key": "Needs 1 to 255 printable ASCII characters without a space"}
             )
-        return _charge(ledger, key, body)
+        return _in_progress(key) if key in at_work else _charge(ledger, key, body)
 
     async def find_charge(request: Request) -> Response:
         key = request.path_params["idempotency_key"]
@@ -64,7 +66,8 @@ def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
         return _shown(found)
 
     async def cancel(request: Request) -> Response:
-        return _shown(ledger.cancel(request.path_params["idempotency_key"]))
+        key = request.path_params["idempotency_key"]
+        return _in_progress(key) if key in at_work else _shown(ledger.cancel(key))
 
     api = Starlette(
         routes=[
@@ -74,7 +77,7 @@ def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
             Route(_CHARGES + "/{idempotency_key}/cancel", cancel, methods=["POST"]),
         ]
     )
-    return Misbehaviour(api, switch)
+    return Misbehaviour(api, switch, at_work)
 
 
 def _charge(ledger: Ledger, key: str, body: bytes) -> Response:
@@ -100,6 +103,10 @@ def _refuse(ledger: Ledger, key: str, messages: dict[str, str]) -> Response:
     if outcome.status != "refused":
         return _shown(outcome, _STATUSES[outcome.status])
     return invalid_fields(messages, **outcome.model_dump())
+
+
+def _in_progress(key: str) -> Response:
+    return JSONResponse({"idempotency_key": key, "status": "in_progress"}, status_code=409)
 
 
 def _shown(outcome: Outcome, status_code: int = 200) -> Response:
@@ -131,11 +138,13 @@ class Misbehaviour:
     Args:
         app: The honest application.
         switch: Says what to do to each call.
+        at_work: The keys that a slow call works on, which the application refuses meanwhile.
     """
 
-    def __init__(self, app: ASGIApp, switch: Switch) -> None:
+    def __init__(self, app: ASGIApp, switch: Switch, at_work: set[str]) -> None:
         self._app = app
         self._switch = switch
+        self._at_work = at_work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one call."""
@@ -168,12 +177,23 @@ class Misbehaviour:
                 await self._intercept(step, scope, receive, send)
 
     async def _answer_late(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
+        key = _key_of(scope) if scope["method"] == "POST" else None
+        if key in self._at_work:
+            await self._app(scope, receive, send)
+            return
         answer = await _answer_of(self._app, scope, receive)
+        if key is not None:
+            self._work_on(key, step.latency_seconds or 0.0)
         try:
             async with asyncio.timeout(step.latency_seconds):
                 await _wait_until_gone(receive)
         except TimeoutError:
             await answer.send(send)
+
+    def _work_on(self, key: str, seconds: float) -> None:
+        """Keep a key busy until its slow answer is due, even if the caller leaves earlier."""
+        self._at_work.add(key)
+        asyncio.get_running_loop().call_later(seconds, self._at_work.discard, key)
 
     async def _hang(self, scope: Scope, receive: Receive) -> None:
         await _answer_of(self._app, scope, receive)

@@ -55,6 +55,7 @@ def _figures(result: Result) -> list[tuple[str, object]]:
         ("payments pending at a kill, median and most", _median_and_most(tally.pending_at_kills)),
         ("kills that hit requests in flight", _share_above_zero(tally.in_flight_at_kills)),
         ("orderly restarts", tally.blows[Blow.RESTART]),
+        ("suspended beyond the claims", tally.blows[Blow.SUSPEND_SERVICE]),
         ("started again because it had ended by itself", tally.ended_by_itself),
         ("database crashes", tally.blows[Blow.CRASH_DATABASE]),
         ("changes of the provider's mode", tally.blows[Blow.TURN_PROVIDER]),

@@ -18,6 +18,7 @@ from tests.chaos.logs import longest_served_seconds, unexpected_lines
 from tests.chaos.sandbox import Sandbox, running_sandbox
 from tests.chaos.service import ROOT, Service
 from tests.chaos.storm import (
+    CLAIM_SECONDS,
     GIVE_UP_SECONDS,
     LATE_SECONDS,
     PROVIDER_TIMEOUT_SECONDS,
@@ -164,7 +165,7 @@ def _settings(database: Database, sandbox: Sandbox) -> dict[str, str]:
         "LIMITS__REQUEST_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_SECONDS),
         "PAYMENT_PROVIDER__BASE_URL": sandbox.provider_url,
         "PAYMENT_PROVIDER__TIMEOUT_SECONDS": str(PROVIDER_TIMEOUT_SECONDS),
-        "PAYMENTS__CLAIM_SECONDS": "3",
+        "PAYMENTS__CLAIM_SECONDS": str(CLAIM_SECONDS),
         "PAYMENTS__GIVE_UP_SECONDS": str(GIVE_UP_SECONDS),
         "PAYMENTS__MAX_RETRY_SECONDS": "2",
         "PAYMENTS__POLL_SECONDS": "0.1",
@@ -264,6 +265,8 @@ class _Run:
                 await service.kill()
             case Blow.RESTART:
                 self._note_end(await service.restart())
+            case Blow.SUSPEND_SERVICE:
+                await service.suspend(strike.down_seconds)
             case Blow.CRASH_DATABASE:
                 await self._crash_database(strike.down_seconds)
             case Blow.TURN_PROVIDER:

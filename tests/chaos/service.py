@@ -111,6 +111,17 @@ class Service:
             self.end()
             await self._start()
 
+    async def suspend(self, seconds: float) -> None:
+        """Stop all its processes, as a virtual machine that is moved does, and let them go on."""
+        async with self._in_hand:
+            if self._process is None or self._has_ended:
+                return
+            os.killpg(self._process.pid, signal.SIGSTOP)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                os.killpg(self._process.pid, signal.SIGCONT)
+
     async def restart(self) -> int:
         """Replace it in an orderly way, as a deployment does; the exit status of the old one."""
         async with self._in_hand:

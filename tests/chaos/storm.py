@@ -12,6 +12,9 @@ PROVIDER_TIMEOUT_SECONDS: Final = 0.5
 GIVE_UP_SECONDS: Final = 8.0
 """The age at which the service gives a payment up."""
 
+CLAIM_SECONDS: Final = 3.0
+"""How long a payment belongs to the process that has taken it up."""
+
 _PAUSE_SECONDS: Final = (0.1, 1.7)
 _DOWN_SECONDS: Final = (0.1, 1.5)
 _DELAY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 20 * GIVE_UP_SECONDS)
@@ -19,7 +22,10 @@ _DELAY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 20 * GIVE_UP_SECONDS)
 _LATENCY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 3 * PROVIDER_TIMEOUT_SECONDS)
 _FAILURE_RATE: Final = (0.3, 0.8)
 _SHARE_OF_WHOLE_SERVICE: Final = 0.25
+_SUSPENDED_SECONDS: Final = (1.1 * CLAIM_SECONDS, 1.6 * CLAIM_SECONDS)
+"""Beyond every claim, and below the time limit of a request."""
 _KILLS_FOR_A_RESTART: Final = 12
+_KILLS_FOR_A_SUSPENSION: Final = 6
 # Well several times, or there would be little left to interrupt.
 _MODES: Final = (
     *("healthy", "healthy", "healthy", "failing", "slow", "hanging", "refusing", "garbled"),
@@ -35,6 +41,7 @@ class Blow(Enum):
     KILL_WORKER = auto()
     KILL_SERVICE = auto()
     RESTART = auto()
+    SUSPEND_SERVICE = auto()
     CRASH_DATABASE = auto()
     TURN_PROVIDER = auto()
 
@@ -46,7 +53,7 @@ class Strike:
     Attributes:
         blow: What.
         pause_seconds: How long after the one before.
-        down_seconds: How long the database stays away.
+        down_seconds: How long the database stays away, or the service is suspended.
         mode: What the provider is told.
         lasts_seconds: How long nothing else happens then.
     """
@@ -69,6 +76,7 @@ def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
     """
     chance = random.Random(f"{seed}/storm")
     blows = [Blow.CRASH_DATABASE] * crashes + [Blow.RESTART] * (kills // _KILLS_FOR_A_RESTART)
+    blows += [Blow.SUSPEND_SERVICE] * (kills // _KILLS_FOR_A_SUSPENSION)
     blows += [Blow.TURN_PROVIDER] * (kills + crashes)
     for _ in range(kills):
         whole = workers == 1 or chance.random() < _SHARE_OF_WHOLE_SERVICE
@@ -88,6 +96,8 @@ def _strike(blow: Blow, chance: random.Random, modes: Iterator[str]) -> Strike:
     pause = chance.uniform(*_PAUSE_SECONDS)
     if blow is Blow.CRASH_DATABASE:
         return Strike(blow, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
+    if blow is Blow.SUSPEND_SERVICE:
+        return Strike(blow, pause, down_seconds=chance.uniform(*_SUSPENDED_SECONDS))
     if blow is Blow.TURN_PROVIDER:
         mode = next(modes)
         lasts_seconds = LATE_SECONDS if mode == "late" else 0.0

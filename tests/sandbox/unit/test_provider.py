@@ -137,6 +137,26 @@ class TestContract:
         assert told(await sandbox.cancel()) == (200, body)
         assert sandbox.ledger.report().total_charges == 0
 
+    async def test_a_key_in_use_is_answered_with_in_progress(self, sandbox: Sandbox) -> None:
+        """As long as the slow call works, even if its caller has left; then its outcome is told."""
+        await sandbox.turn(SandboxMode.SLOW, latency_seconds=0.2)
+        first = asyncio.create_task(sandbox.charge())
+        while sandbox.ledger.find("k") is None:  # noqa: ASYNC110 - Nothing tells when it is.
+            await asyncio.sleep(0)
+        first.cancel()
+        in_progress = (409, {"idempotency_key": "k", "status": "in_progress"})
+
+        assert told(await sandbox.charge()) == in_progress
+        assert told(await sandbox.cancel()) == in_progress
+        await sandbox.turn(SandboxMode.HEALTHY)
+        assert told(await sandbox.charge()) == in_progress
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while (answer := await sandbox.charge()).status_code == 409:
+                await asyncio.sleep(0.01)
+
+        assert answer.status_code == 201
+        assert sandbox.ledger.report().total_charges == 1
+
     async def test_an_unknown_key_is_named(self, sandbox: Sandbox) -> None:
         """It may be charged in the next moment."""
         unknown = (404, {"idempotency_key": "k", "status": "unknown"})
