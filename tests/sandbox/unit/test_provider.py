@@ -151,7 +151,7 @@ class TestContract:
         await sandbox.turn(SandboxMode.HEALTHY)
         assert told(await sandbox.charge()) == in_progress
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while (answer := await sandbox.charge()).status_code == 409:
+            while (answer := await sandbox.charge()).status_code == 409:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
         assert answer.status_code == 201

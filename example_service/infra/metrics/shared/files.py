@@ -12,6 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from example_service.infra.fleet.shared_directory import locked
+from example_service.infra.metrics.shared.allocated import AllocatedDict
 
 _LOCK: Final = "lock"
 _WAIT_SECONDS: Final = 1.0
@@ -71,7 +72,7 @@ def clear(directory: Path) -> None:
 
 def _add(ended: Path, sums: Path) -> None:
     counted = list(MmapedDict.read_all_values_from_file(str(ended)))  # type: ignore[no-untyped-call]
-    stored: Any = MmapedDict(str(sums))  # type: ignore[no-untyped-call]
+    stored: Any = AllocatedDict(str(sums))
     try:
         for key, value, *_ in counted:
             stored.write_value(key, stored.read_value(key)[0] + value, 0.0)

@@ -48,6 +48,7 @@ from example_service.infra.metrics.circuit_breakers import circuit_breaker_colle
 from example_service.infra.metrics.database_pool import pool_metrics
 from example_service.infra.metrics.fleet import fleet_metrics
 from example_service.infra.metrics.http import request_metrics
+from example_service.infra.metrics.shared.allocated import allocate_before_use
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import clear, put_away
 from example_service.infra.metrics.shared.worker import Worker
@@ -59,6 +60,8 @@ _OWNER: Final = "owner"
 """A file that the supervisor keeps locked for as long as it lives."""
 
 _claims: Final = contextlib.ExitStack()
+
+allocate_before_use()
 
 
 def prepare_multiprocess_directory() -> Path:
