@@ -1,0 +1,138 @@
+"""Engines on SQLite whose every step can be made to fail."""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import (
+    OperationalError,
+)
+from sqlalchemy.orm import Session
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+)
+from example_service.infra.resilience.testing import FakeClock
+
+
+def sqlite_error(message: str, code: int) -> sqlite3.OperationalError:
+    """What SQLite raises for a result code."""
+    error = sqlite3.OperationalError(message)
+    error.sqlite_errorcode = code
+    return error
+
+
+class DriverError(Exception):
+    """An exception that is named and marked as drivers do it."""
+
+    def __init__(self, message: str = "driver", **marks: object) -> None:
+        super().__init__(message)
+        vars(self).update(marks)
+
+
+def cancelled(message: str) -> DriverError:
+    """What PostgreSQL says about a statement that it has cancelled."""
+    return DriverError(message, sqlstate="57014")
+
+
+class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # type: ignore[misc]
+    """A driver's subclass of its PEP 249 class, such as psycopg's ConnectionTimeout."""
+
+
+class PoolTimeout(InheritedOperationalError):  # noqa: N818 - Its name.
+    """Named and placed like that of psycopg_pool."""
+
+    __module__ = "psycopg_pool"
+
+
+class FreeConnectionTimeout(PoolTimeout):
+    """A subclass of it."""
+
+
+DISK_ERROR = sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR_READ)
+
+CONNECTION_LOST = sqlite3.ProgrammingError("Cannot operate on a closed database.")
+
+SELECT = text("SELECT 1")
+
+
+class Faults:
+    """What goes wrong, by the driver's method; nothing at first."""
+
+    def __init__(self) -> None:
+        self.connect: Exception | None = None
+        self.execute: Exception | None = None
+        self.fetch: Exception | None = None
+        self.commit: Exception | None = None
+        self.execute_once: list[Exception] = []
+        self.executed: list[str] = []
+        self.before_execute: Callable[[], object] = bool
+
+    def connection_class(self) -> type[sqlite3.Connection]:
+        """A driver's connection that has these faults."""
+        faults = self
+
+        class Cursor(sqlite3.Cursor):
+            def execute(self, sql: str, parameters: Any = (), /) -> "Cursor":
+                faults.executed.append(sql)
+                faults.before_execute()
+                strike(faults.execute_once.pop() if faults.execute_once else faults.execute)
+                return super().execute(sql, parameters)
+
+            def fetchmany(self, size: int | None = 1) -> list[Any]:
+                strike(faults.fetch)
+                return super().fetchmany(size)
+
+        class Connection(sqlite3.Connection):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                strike(faults.connect)
+                super().__init__(*args, **kwargs)
+
+            def cursor(self, factory: Any = Cursor) -> Any:
+                return super().cursor(factory)
+
+            def commit(self) -> None:
+                strike(faults.commit)
+                super().commit()
+
+        return Connection
+
+
+def strike(error: Exception | None) -> None:
+    """Raise a fault, if there is one."""
+    if error is not None:
+        raise error
+
+
+def breaker_of(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
+    """The same, with other parameters."""
+    parameters = {"failure_threshold": 2, "success_threshold": 1, **parameters}
+    return CircuitBreaker("db", recovery_timeout=10.0, clock=clock, registry=None, **parameters)
+
+
+MakeEngine = Callable[..., Engine]
+
+
+def half_open(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    """Let the circuit be open, and its wait be over."""
+    breaker.force_open("for a second", seconds=1.0)
+    clock.advance(1.0)
+    assert breaker.is_half_open
+
+
+def select_one(engine: Engine) -> int:
+    """Ask for a number, in a session."""
+    with Session(engine) as session:
+        number: int = session.execute(SELECT).scalar_one()
+        return number
+
+
+def open_by_faults(engine: Engine, faults: Faults) -> None:
+    """Have statements fail until the circuit is open, and then no more."""
+    faults.execute = DISK_ERROR
+    for _ in range(2):
+        with pytest.raises(OperationalError):
+            select_one(engine)
+    faults.execute = None

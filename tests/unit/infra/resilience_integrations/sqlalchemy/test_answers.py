@@ -1,0 +1,158 @@
+"""What shows that the database works, and what says nothing about it."""
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import (
+    IntegrityError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import QueuePool
+
+from example_service.infra.resilience import (
+    CallSucceeded,
+    CircuitBreaker,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
+    CONNECTION_LOST,
+    DISK_ERROR,
+    SELECT,
+    Faults,
+    MakeEngine,
+    breaker_of,
+    half_open,
+    select_one,
+)
+
+
+class TestAnswers:
+    """What a database that lives does to the circuit."""
+
+    def test_answers_are_neither_success_nor_failure(
+        self, engine: Engine, breaker: CircuitBreaker
+    ) -> None:
+        """A violated constraint, a missing table and bad SQL say that the database is alive."""
+        before = breaker.total_successes
+        for statement, expected in (
+            ("INSERT INTO paid VALUES (1), (1)", IntegrityError),
+            ("SELECT * FROM nowhere", OperationalError),
+            ("SELEC", OperationalError),
+        ):
+            with engine.connect() as connection, pytest.raises(expected):
+                connection.execute(text(statement))
+
+        assert breaker.total_failures == 0
+        assert breaker.total_successes == before
+        assert breaker.in_flight == 0
+
+    def test_locked_database_is_no_failure(
+        self, engine: Engine, tmp_path: Path, breaker: CircuitBreaker
+    ) -> None:
+        """Somebody else writes: the file is fine, and its readers must not be refused."""
+        writer = sqlite3.connect(tmp_path / "db")
+        writer.execute("BEGIN EXCLUSIVE")
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+            with pytest.raises(OperationalError, match="database is locked"):
+                connection.execute(text("SELECT * FROM paid"))
+        writer.close()
+
+        assert breaker.total_failures == 0
+
+    def test_exhausted_pool_is_no_failure(
+        self, make_engine: MakeEngine, breaker: CircuitBreaker, clock: FakeClock
+    ) -> None:
+        """Our own pool says nothing about the database, in no state of the circuit."""
+        engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0)
+        with engine.connect():
+            with pytest.raises(PoolTimeoutError):
+                engine.connect()
+            half_open(breaker, clock)
+            with pytest.raises(PoolTimeoutError):
+                engine.connect()
+            assert breaker.is_half_open
+
+        assert breaker.total_failures == 0
+        assert breaker.in_flight == 0
+
+    def test_time_in_the_queue_of_the_pool_is_not_the_database_s(
+        self, make_engine: MakeEngine, clock: FakeClock
+    ) -> None:
+        """A call is slow by the time that it takes once there is a place for its connection."""
+
+        class SlowQueue(QueuePool):
+            def _do_get(self) -> Any:
+                clock.advance(5.0)
+                return super()._do_get()
+
+        breaker = breaker_of(clock, slow_call_duration=1.0)
+        assert select_one(make_engine(by=breaker, poolclass=SlowQueue)) == 1
+
+        assert breaker.total_failures == 0
+
+    def test_way_back_to_a_savepoint_is_no_success(
+        self, engine: Engine, breaker: CircuitBreaker
+    ) -> None:
+        """It follows failures, and must not make them forgotten."""
+        with engine.connect() as connection:
+            savepoint = connection.begin_nested()
+            before = breaker.total_successes
+            savepoint.rollback()
+
+        assert breaker.total_successes == before
+
+    def test_statements_and_commits_are_successes(
+        self, make_engine: MakeEngine, clock: FakeClock
+    ) -> None:
+        """One each; connecting and rolling back count as nothing."""
+        listener = RecordingListener()
+        engine = make_engine(by=breaker_of(clock, listeners=[listener]))
+        with engine.connect() as connection:
+            assert listener.events == []
+            connection.execute(SELECT)
+            connection.execute(text("SELECT :a"), [{"a": 1}])
+            connection.commit()
+            connection.rollback()
+
+        assert listener.events == [CallSucceeded("db", 0.0)] * 3
+
+    def test_many_rows_at_once_are_one_statement(
+        self, engine: Engine, breaker: CircuitBreaker
+    ) -> None:
+        """The driver's `executemany` is guarded like `execute`."""
+        before = breaker.total_successes
+        with engine.connect() as connection:
+            connection.execute(text("INSERT INTO paid VALUES (:id)"), [{"id": 1}, {"id": 2}])
+            connection.execution_options(no_parameters=True).execute(SELECT)
+
+        assert breaker.total_successes == before + 2
+
+    def test_ping_that_finds_a_stale_connection_is_no_failure(
+        self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """Pings are there to find what went stale in the pool; it is replaced."""
+        engine = make_engine(pool_pre_ping=True)
+        select_one(engine)
+        faults.execute_once = [CONNECTION_LOST]
+
+        assert select_one(engine) == 1
+        assert breaker.total_failures == 0
+        assert breaker.in_flight == 0
+
+    def test_ping_that_fails_otherwise_is_a_failure(
+        self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """The connection is there, and the database does not work."""
+        engine = make_engine(pool_pre_ping=True)
+        select_one(engine)
+        faults.execute_once = [DISK_ERROR]
+
+        with pytest.raises(OperationalError):
+            select_one(engine)
+        assert breaker.total_failures == 1
+        assert breaker.in_flight == 0

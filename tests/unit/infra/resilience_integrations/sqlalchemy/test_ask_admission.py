@@ -1,0 +1,28 @@
+"""Asking whether a call would be let through."""
+
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.sqlalchemy import (
+    ask_admission,
+)
+from example_service.infra.resilience.testing import FakeClock
+
+
+def test_admission_can_be_asked_for_without_using_it(
+    breaker: CircuitBreaker, clock: FakeClock
+) -> None:
+    """A circuit that admits counts nothing and keeps its probes; one that refuses, a rejection."""
+    ask_admission(breaker)
+    breaker.force_open("a test", seconds=10.0)
+    with pytest.raises(CircuitOpenError):
+        ask_admission(breaker)
+    clock.advance(10.0)
+    for _ in range(10):
+        ask_admission(breaker)
+
+    assert breaker.is_half_open
+    assert (breaker.in_flight, breaker.total_rejections, breaker.total_successes) == (0, 1, 0)

@@ -1,0 +1,190 @@
+"""Guarding an engine: once, in every kind of use, and without leaving a permit behind."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import greenlet  # type: ignore[import-untyped]
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import (
+    InterfaceError,
+    OperationalError,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from example_service.infra.resilience import (
+    CallFailed,
+    CallRejected,
+    CircuitBreaker,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.sqlalchemy import (
+    guard_engine,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
+    DISK_ERROR,
+    SELECT,
+    Faults,
+    MakeEngine,
+    breaker_of,
+    select_one,
+)
+
+
+class TestWaysOut:
+    """No way out of a guarded call keeps its permit."""
+
+    async def test_cancelled_statement_is_neutral(
+        self, async_engine: AsyncEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """A client that hangs up says nothing about the database."""
+        async with AsyncSession(async_engine) as session:
+            await session.execute(SELECT)
+            go_on = threading.Event()
+            faults.before_execute = go_on.wait
+            task = asyncio.create_task(session.execute(SELECT))
+            async with asyncio.timeout(10.0):
+                while not breaker.in_flight:  # noqa: ASYNC110 - Nothing tells of it.
+                    await asyncio.sleep(0)
+            task.cancel()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        assert breaker.in_flight == 0
+        assert breaker.total_failures == 0
+
+    def test_forgotten_statement_is_neutral(
+        self, engine: Engine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """A greenlet that is dropped half-way, as with its event loop, gives the permit back."""
+        faults.before_execute = greenlet.getcurrent().switch
+        statement = greenlet.greenlet(select_one)
+        statement.switch(engine)
+        assert breaker.in_flight == 1
+        del statement
+        gc.collect()
+
+        assert breaker.in_flight == 0
+        assert breaker.total_failures == 0
+
+    async def test_async_engine_is_guarded(
+        self, async_engine: AsyncEngine, faults: Faults, breaker: CircuitBreaker
+    ) -> None:
+        """It fails, opens and refuses like a synchronous one."""
+        faults.execute = DISK_ERROR
+        for expected in (OperationalError, OperationalError, CircuitOpenError):
+            async with AsyncSession(async_engine) as session:
+                with pytest.raises(expected):
+                    await session.execute(SELECT)
+
+        assert breaker.in_flight == 0
+
+    def test_rule_that_raises_gives_the_permit_back(
+        self, breaker: CircuitBreaker, tmp_path: Path
+    ) -> None:
+        """A broken `is_failure` is heard of, and keeps nothing."""
+
+        def broken(error: Exception) -> bool:
+            raise LookupError(error)
+
+        engine = create_engine(f"sqlite:///{tmp_path}/missing/db")
+        guard_engine(engine, breaker, is_failure=broken)
+        with pytest.raises(LookupError):
+            engine.connect()
+
+        assert breaker.in_flight == 0
+
+    def test_slow_statement_counts_while_it_runs(
+        self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
+    ) -> None:
+        """A database that hangs opens the circuit before anything has ended."""
+        breaker = breaker_of(clock, failure_threshold=1, slow_call_duration=1.0)
+        engine = make_engine(by=breaker)
+        select_one(engine)
+        began, go_on = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            began.set()
+            go_on.wait()
+
+        faults.before_execute = hang
+        thread = threading.Thread(target=select_one, args=(engine,))
+        thread.start()
+        assert began.wait(10.0)
+        clock.advance(1.0)
+        assert breaker.is_open
+        with pytest.raises(CircuitOpenError):
+            select_one(engine)
+        go_on.set()
+        thread.join()
+
+        assert breaker.in_flight == 0
+
+
+class TestGuarding:
+    """How an engine gets its guard."""
+
+    def test_engine_is_guarded_once(self, engine: Engine, breaker: CircuitBreaker) -> None:
+        """Two guards would count everything twice."""
+        with pytest.raises(ValueError, match="guarded already"):
+            guard_engine(engine, breaker)
+
+    def test_two_engines_may_share_a_breaker(
+        self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
+    ) -> None:
+        """One database with two engines, say for two isolation levels, is one dependency."""
+        breaker = breaker_of(clock)
+        engines = make_engine(by=breaker), make_engine(by=breaker)
+        faults.execute = DISK_ERROR
+        for engine in engines:
+            with pytest.raises(OperationalError):
+                select_one(engine)
+
+        assert breaker.is_open
+
+    def test_options_of_an_engine_share_its_guard(
+        self, engine: Engine, breaker: CircuitBreaker
+    ) -> None:
+        """`execution_options()` is another view of the same engine."""
+        breaker.force_open("maintenance")
+        with pytest.raises(CircuitOpenError):
+            engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+
+    def test_breaker_hears_the_driver_s_errors(
+        self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
+    ) -> None:
+        """Its own rules about exceptions, meant for SQLAlchemy's classes perhaps, play no part."""
+        listener = RecordingListener()
+        breaker = breaker_of(
+            clock, expected_exception=InterfaceError, failure_threshold=1, listeners=[listener]
+        )
+        engine = make_engine(by=breaker)
+        faults.execute = DISK_ERROR
+        for expected in (OperationalError, CircuitOpenError):
+            with pytest.raises(expected):
+                select_one(engine)
+
+        kinds = [type(one) for one in listener.events]
+        assert kinds.count(CallFailed) == kinds.count(CallRejected) == 1
+
+    def test_synchronous_engines_need_no_greenlet(self) -> None:
+        """What asynchronous engines are made of is an optional part of SQLAlchemy."""
+        program = (
+            "import sys; sys.modules['greenlet'] = None\n"
+            "from sqlalchemy import create_engine, text\n"
+            "from example_service.infra.resilience import CircuitBreaker\n"
+            "from example_service.infra.resilience.sqlalchemy import guard_engine\n"
+            "engine = create_engine('sqlite://')\n"
+            "guard_engine(engine, CircuitBreaker('db'))\n"
+            "print(engine.connect().execute(text('SELECT 1')).scalar_one())\n"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        assert ended.stdout == "1\n"
