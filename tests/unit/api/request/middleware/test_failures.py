@@ -1,0 +1,116 @@
+"""Errors and cancellations of the application."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import BackgroundTasks
+from fastapi.responses import StreamingResponse
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.unit.api.request.middleware.asgi import Service, logged
+
+
+class TestFailures:
+    """Whatever the application does, there is one answer, one line and one figure."""
+
+    async def test_a_failure_after_the_answer_began_ends_the_connection(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """No second answer is sent, the first is not ended, and it counts as failed."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise LookupError("of a book")
+
+        @service.app.get("/stream")
+        async def stream() -> StreamingResponse:
+            return StreamingResponse(chunks())
+
+        answer = await service.request("/stream")
+        assert [message["type"] for message in answer.messages].count("http.response.start") == 1
+        assert answer.body == b"half"
+        assert not answer.is_complete
+        assert service.metrics.finished_requests == [("GET", "/stream", 500)]
+        error, access = logged(capsys)
+        assert "LookupError" in error["exception"]
+        assert error["answer_had_begun"] is True
+        assert access["status"] == 500
+
+    async def test_a_failure_after_the_answer_ended_is_logged(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The client has its answer; the log has the fault."""
+
+        @service.app.get("/background")
+        async def background(tasks: BackgroundTasks) -> None:
+            async def fail() -> None:
+                raise LookupError("of a book")
+
+            tasks.add_task(fail)
+
+        answer = await service.request("/background")
+        assert (answer.status, answer.is_complete) == (200, True)
+        assert service.metrics.finished_requests == [("GET", "/background", 200)]
+        error, _ = logged(capsys)
+        assert "LookupError" in error["exception"]
+
+    async def test_a_cancelled_request_stays_cancelled(self, service: Service) -> None:
+        """Who ends the task, a server that stops, is not held up; the request counts as closed."""
+        entered = asyncio.Event()
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(service.request("/waits"))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert service.metrics.finished_requests == [("GET", "/waits", 499)]
+        assert service.metrics.in_flight == 0
+
+    async def test_a_request_that_awaits_what_was_cancelled_gets_a_problem(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Its own task is not, so its client waits for an answer."""
+
+        @service.app.get("/awaits")
+        async def awaits() -> None:
+            other = asyncio.create_task(asyncio.Event().wait())
+            other.cancel()
+            await other
+
+        answer = await service.request("/awaits")
+
+        assert answer.status == 500
+        assert answer.header(b"content-type") == b"application/problem+json"
+        assert service.metrics.finished_requests == [("GET", "/awaits", 500)]
+        error, _ = logged(capsys)
+        assert "CancelledError" in error["exception"]
+
+    async def test_a_plain_text_error_in_pieces_is_put_together(self, service: Service) -> None:
+        """The detail is the whole text of a refusal, however it was sent."""
+
+        async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
+            headers = [(b"Content-Type", b"text/plain"), (b"Content-Length", b"9"), (b"x-a", b"b")]
+            await send({"type": "http.response.start", "status": 400, "headers": headers})
+            await send({"type": "http.response.body", "body": b"Not ", "more_body": True})
+            await send({"type": "http.response.body", "body": b"to\xffday"})
+
+        service.app.mount("/raw", refuse)
+        answer = await service.request("/raw/")
+        assert answer.problem == "http-400"
+        assert json.loads(answer.body)["detail"] == "Not to\ufffdday"
+        assert answer.header(b"x-a") == b"b"
+        assert int(answer.header(b"content-length")) == len(answer.body)
+
+    async def test_plain_text_that_is_no_error_is_left_alone(self, service: Service) -> None:
+        """Only errors are turned into problems."""
+        service.app.add_route("/text", lambda _: PlainTextResponse("fine", 203))
+        answer = await service.request("/text")
+        assert (answer.status, answer.body) == (203, b"fine")

@@ -1,0 +1,87 @@
+"""What the middleware refuses by a request's head, HEAD requests, and mounted applications."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from example_service.api.request.exchange import LONGEST_QUERY, MOST_HEADERS
+from tests.unit.api.request.middleware.asgi import LEAVES, Headers, Service
+
+
+class TestHeads:
+    """What a request's head may be."""
+
+    @pytest.mark.parametrize(
+        ("headers", "path", "status"),
+        [
+            ([(b"content-encoding", b"gzip")], "/known", 415),
+            ([(b"content-encoding", b"gzip, identity")], "/known", 415),
+            ([(b"content-encoding", b"identity")], "/known", 200),
+            ([(b"a", b"b")] * MOST_HEADERS, "/known", 431),
+            ([(b"a", b"b")] * (MOST_HEADERS - 1), "/known", 200),
+            ([], "/known?" + "a&" * LONGEST_QUERY, 414),
+        ],
+    )
+    async def test_what_is_not_supported_is_refused(
+        self, service: Service, headers: Headers, path: str, status: int
+    ) -> None:
+        """Before anything of it is read."""
+        answer = await service.request(path, headers=headers)
+        assert answer.status == status
+        if status != 200:
+            assert answer.problem == f"http-{status}"
+            assert answer.header(b"connection") == b"close"
+
+    async def test_head_is_answered_wherever_get_is(self, service: Service) -> None:
+        """With the headers of GET and without its body; metrics and log name the method."""
+        get, head = [await service.request("/known", method=method) for method in ("GET", "HEAD")]
+        assert (head.status, head.body, head.is_complete) == (200, b"", True)
+        assert head.header(b"content-length") == get.header(b"content-length")
+        assert service.metrics.finished_requests[1] == ("HEAD", "/known", 200)
+
+    async def test_head_of_a_stream_ends(self, service: Service) -> None:
+        """The stream itself may have no end: the server says that its client has left."""
+        ended = asyncio.Event()
+
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x"
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        @service.app.get("/stream")
+        async def stream() -> StreamingResponse:
+            return StreamingResponse(chunks())
+
+        answer = await service.request("/stream", method="HEAD", body=[b"", LEAVES])
+        assert (answer.status, answer.body, answer.is_complete) == (200, b"", True)
+        assert len(answer.messages) == 2
+        assert ended.is_set()
+
+    async def test_head_of_an_error_is_an_error(self, service: Service) -> None:
+        """Without its body, whatever it would be."""
+        answer = await service.request("/nowhere", method="HEAD")
+        assert (answer.status, answer.body) == (404, b"")
+
+
+class TestMountedApplications:
+    """Applications below the service."""
+
+    async def test_they_are_labelled_by_their_mount(self, service: Service) -> None:
+        """What a mounted application makes of a path is its own affair."""
+
+        async def endpoint(_: Request) -> PlainTextResponse:
+            return PlainTextResponse("here")
+
+        service.app.mount("/below", Starlette(routes=[Route("/{a}/{b}", endpoint)]))
+        statuses = [(await service.request(path)).status for path in ("/below/1/2", "/below/no")]
+        assert statuses == [200, 404]
+        assert {route for _, route, _ in service.metrics.finished_requests} == {"/below"}

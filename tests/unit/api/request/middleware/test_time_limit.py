@@ -1,0 +1,182 @@
+"""The time limit of a request, and the end of the drain."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from example_service.core.lifecycle import begin_draining, end_draining
+from tests.unit.api.request.middleware.asgi import Answer, Service
+
+
+class TestTimeLimit:
+    """`LIMITS__REQUEST_TIMEOUT_SECONDS`."""
+
+    @pytest.fixture
+    def service(self) -> Service:
+        """A service without patience."""
+        return Service(request_timeout_seconds=0.001, receive_timeout_seconds=0.001)
+
+    async def test_an_answer_that_does_not_begin_in_time_is_given_up(
+        self, service: Service
+    ) -> None:
+        """The work is cancelled, cleans up, and the client learns that the outcome is open."""
+        cleaned_up = False
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            nonlocal cleaned_up
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaned_up = True
+
+        answer = await service.request("/waits")
+        assert (answer.status, answer.problem) == (504, "request-timeout")
+        assert cleaned_up
+        assert service.metrics.finished_requests == [("GET", "/waits", 504)]
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+    async def test_a_thread_does_not_hold_the_answer_up(self, service: Service) -> None:
+        """What runs in a thread cannot be stopped, but its client does not wait for it."""
+        released = threading.Event()
+
+        @service.app.get("/thread")
+        def thread() -> None:
+            released.wait(10)
+
+        try:
+            answer = await service.request("/thread")
+        finally:
+            released.set()
+        assert (answer.status, answer.problem) == (504, "request-timeout")
+
+    async def test_a_body_that_does_not_come_is_the_clients_fault(self, service: Service) -> None:
+        """The client is told that it was too slow, and the connection is given up."""
+
+        @service.app.post("/body")
+        async def body(request: Request) -> int:
+            return len(await request.body())
+
+        answer = await service.request(
+            "/body", method="POST", headers=[(b"content-length", b"5")], body=()
+        )
+        assert (answer.status, answer.problem) == (408, "body-too-slow")
+        assert answer.header(b"connection") == b"close"
+
+    async def test_an_answer_that_has_begun_takes_as_long_as_it_needs(
+        self, service: Service
+    ) -> None:
+        """A stream is not cut, however long after the limit it ends."""
+        long_after_the_limit = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.02, long_after_the_limit.set)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"x"
+            await long_after_the_limit.wait()
+            yield b"y"
+
+        @service.app.get("/stream")
+        async def stream() -> StreamingResponse:
+            return StreamingResponse(chunks())
+
+        answer = await service.request("/stream")
+        assert (answer.status, answer.body, answer.is_complete) == (200, b"xy", True)
+
+    async def test_another_cancellation_at_the_same_time_wins(self, service: Service) -> None:
+        """A server that stops is obeyed, even if the time was over as well."""
+        task: asyncio.Task[Answer] | None = None
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                assert task is not None
+                task.cancel()
+                raise
+
+        task = asyncio.create_task(service.request("/waits"))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_an_error_in_the_cleaning_up_does_not_change_the_answer(
+        self, service: Service
+    ) -> None:
+        """The request was late first, whatever went wrong then."""
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise LookupError("of a book")
+
+        answer = await service.request("/waits")
+        assert (answer.status, answer.problem) == (504, "request-timeout")
+
+    async def test_requests_that_are_late_together_are_cancelled_once(self) -> None:
+        """Each of them cleans up to its end, and gets a problem."""
+        service = Service(request_timeout_seconds=0.01)
+        cleaned_up = 0
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            nonlocal cleaned_up
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.05)
+                cleaned_up += 1
+
+        async def request_later(seconds: float) -> Answer:
+            await asyncio.sleep(seconds)
+            return await service.request("/waits")
+
+        answers = await asyncio.gather(*(request_later(0.003 * number) for number in range(8)))
+
+        assert {(answer.status, answer.problem) for answer in answers} == {(504, "request-timeout")}
+        assert {answer.header(b"retry-after") for answer in answers} == {b"1"}
+        assert cleaned_up == 8
+
+    async def test_the_end_of_the_drain_gives_a_problem(self, service: Service) -> None:
+        """The server cancels what has not finished; its client learns that the outcome is open."""
+        service = Service()
+        entered = asyncio.Event()
+
+        @service.app.get("/waits")
+        async def waits() -> None:
+            entered.set()
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(service.request("/waits"))
+        await entered.wait()
+        begin_draining()
+        try:
+            task.cancel()
+            answer = await task
+        finally:
+            end_draining()
+
+        assert (answer.status, answer.problem) == (504, "request-timeout")
+        assert service.metrics.finished_requests == [("GET", "/waits", 504)]
+
+    async def test_an_error_during_the_drain_is_an_error(self, service: Service) -> None:
+        """Only what was cancelled has timed out."""
+
+        @service.app.get("/fails")
+        async def fails() -> None:
+            raise LookupError("of a book")
+
+        begin_draining()
+        try:
+            answer = await service.request("/fails")
+        finally:
+            end_draining()
+
+        assert answer.problem == "internal-error"
