@@ -9,14 +9,15 @@ same thread puts the permit into that block.
 
 While the circuit is closed, the permit is the closed period itself, the same for every call. So all
 calls share one block and nothing is prepared. While the circuit is open no block is entered, and
-they share one, too; the enter that finds that the wait is over puts its probe into it.
+they share one, too, which stays without a permit.
 
 A lookup may not be followed by an enter (`hasattr`, `inspect.getmembers`). Its block is then freed
 together with the exit that it was bound to, or dropped at the next lookup.
 
 What this cannot pair (enter and exit called by name, or another thread that changes the state
 between lookup and enter) goes through `Guard.unclaimed`: an enter without a block leaves its permit
-there, and an exit without a permit takes one from there, or else ends a call of the closed period.
+there. An exit without a permit, or with that of a closed period that is over, takes one from there.
+It prefers the probe of its own context: with the probe of another call, each would end the other's.
 """
 
 import weakref
@@ -26,12 +27,15 @@ from types import TracebackType
 from typing import Any
 
 from example_service.infra.resilience.guard import Guard
+from example_service.infra.resilience.nested_calls import is_probe_here
 from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.phases import (
     STALE,
     Closed,
+    HalfOpen,
     Open,
     Permit,
+    TimedCall,
     timed_call,
 )
 
@@ -180,7 +184,6 @@ def enter_block(guard: Guard) -> None:
     Raises:
         CircuitOpenError: The circuit refuses; the block does not run.
     """
-    shared_leave = guard.machine.phase_memo
     prepared = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
     block = None if prepared is None else prepared()
     permit = guard.enter()
@@ -189,26 +192,35 @@ def enter_block(guard: Guard) -> None:
             block.enter(guard, permit)
         return
     with guard.mutex:
-        if block is None and shared_leave is not None:
-            shared: GuardedBlock = shared_leave.__self__
-            block = shared if shared.permit is NOT_ENTERED else None
         if block is None or not block.enter(guard, permit):
             guard.unclaimed = [*(guard.unclaimed or ()), permit]
 
 
 def _settle_block(guard: Guard, block: GuardedBlock | None, exc: BaseException | None) -> None:
-    """Hand back the permit of a block that ended; without one, an unclaimed permit."""
+    """Hand back the permit of a block that ended."""
     permit = block.permit if block is not None else None
-    if not isinstance(permit, Closed):
+    if guard.unclaimed or not isinstance(permit, Closed):
         with guard.mutex:
-            permit = block.take_permit() if block is not None else None
-            if permit is None and guard.unclaimed:
-                permit = guard.unclaimed[-1]
-                guard.unclaimed = guard.unclaimed[:-1] or None
-            if permit is None:
-                phase = guard.machine.phase
-                permit = phase if isinstance(phase, Closed) else STALE
+            permit = _permit_of(guard, block)
     guard.settle(permit, exc)
+
+
+def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
+    """The permit of a block that ended. Requires the guard's lock."""
+    phase = guard.machine.phase
+    permit = block.take_permit() if block is not None else None
+    if permit is phase or isinstance(permit, TimedCall):
+        return permit
+    unclaimed = guard.unclaimed or []
+    # Only the outcome of a probe depends on who hands it back.
+    own = [one for one in unclaimed if not isinstance(one.phase, HalfOpen) or is_probe_here(one)]
+    if own or (unclaimed and permit is None):
+        claimed = (own or unclaimed)[-1]
+        guard.unclaimed = [one for one in unclaimed if one is not claimed] or None
+        return claimed
+    if permit is not None:
+        return permit
+    return phase if isinstance(phase, Closed) else STALE
 
 
 def _block_to_enter(guard: Guard) -> GuardedBlock:

@@ -38,6 +38,11 @@ def is_within_probe(phase: HalfOpen) -> bool:
     return any(one.phase is phase and _is_running(one) for one in _probes.get())
 
 
+def is_probe_here(call: TimedCall) -> bool:
+    """Whether the current context runs under this probe."""
+    return call in _probes.get()
+
+
 def _is_running(probe: TimedCall) -> bool:
     return isinstance(probe.phase, HalfOpen) and probe in probe.phase.probes
 

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 from collections.abc import AsyncIterator, Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,7 +11,13 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, RunningCall, fail, opened
+from tests.unit.infra.resilience.scenes import (
+    DownError,
+    RunningCall,
+    fail,
+    make_breaker,
+    opened,
+)
 
 
 def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
@@ -280,6 +287,69 @@ def test_another_block_between_look_up_and_enter_does_no_harm(
         leave(None, None, None)
         assert breaker.total_successes == other.total_successes == 1
         assert breaker.in_flight == 0
+
+
+class TestStateChangesBetweenLookUpAndEnter:
+    """Another thread opens the circuit, or its wait ends, after the exit was looked up."""
+
+    def test_a_block_that_becomes_a_probe_closes_the_circuit(self) -> None:
+        """Its exit was looked up while the circuit was still closed."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, failure_threshold=1, success_threshold=1)
+        leave = breaker.__exit__
+        _open_until_half_open(breaker, clock)
+        breaker.__enter__()
+        leave(None, None, None)
+        assert breaker.is_closed
+        assert breaker.total_successes == 1
+        assert breaker.in_flight == 0
+
+    def test_a_call_of_the_earlier_period_leaves_that_probe_alone(self) -> None:
+        """Its exit is that of the same closed period, but it runs in another context."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, failure_threshold=1, success_threshold=1)
+        earlier = RunningCall(breaker)
+        context, leave = copy_context(), breaker.__exit__
+        _open_until_half_open(breaker, clock)
+        context.run(breaker.__enter__)
+        earlier.fail()
+        assert breaker.is_half_open
+        context.run(leave, None, None, None)
+        assert breaker.is_closed
+        assert (breaker.total_failures, breaker.total_successes) == (2, 1)
+        assert breaker.in_flight == 0
+
+    @pytest.mark.parametrize("looked_up", ["closed", "open"])
+    def test_a_call_after_the_probe_is_counted(self, looked_up: str) -> None:
+        """It is no part of a probe that has ended, however many probes run beside it."""
+        clock = FakeClock()
+        breaker = make_breaker(clock, failure_threshold=1, success_threshold=9)
+        if looked_up == "open":
+            breaker.force(CircuitState.OPEN, "for the test")
+        here, there = copy_context(), copy_context()
+        leave, leave_there = breaker.__exit__, breaker.__exit__
+        _open_until_half_open(breaker, clock)
+        here.run(breaker.__enter__)
+        there.run(breaker.__enter__)
+        here.run(leave, None, None, None)
+        here.run(breaker.call_sync, str)
+        assert breaker.total_successes == 2
+        there.run(leave_there, None, None, None)
+        there.run(breaker.call_sync, str)
+        assert breaker.total_successes == 4
+        assert breaker.in_flight == 0
+
+
+def _open_until_half_open(breaker: CircuitBreaker, clock: FakeClock) -> None:
+    if breaker.is_closed:
+        with contextlib.suppress(DownError):
+            breaker.call_sync(_raise_down)
+    clock.advance(breaker.recovery_timeout)
+    assert breaker.is_half_open
+
+
+def _raise_down() -> None:
+    raise DownError
 
 
 async def test_a_probe_that_is_the_first_look_after_the_wait_settles_its_own_admission() -> None:
