@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from example_service.api.breakers.portions import dumped, parsed
 from example_service.api.breakers.views import (
     BreakerMetrics,
     FleetStatus,
@@ -194,8 +195,9 @@ class AllWorkers:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _others(self) -> dict[int, WorkerReport | None]:
-        found = await asyncio.to_thread(self._reports.others)
-        return {pid: _understood(report) for pid, report in found.items()}
+        return await asyncio.to_thread(
+            lambda: {pid: _understood(one) for pid, one in self._reports.others().items()}
+        )
 
     async def _own(self) -> WorkerReport:
         member = self._fleet.member
@@ -245,9 +247,7 @@ class AllWorkers:
         """Write the report of this worker; if that fails, log why, once until it works again."""
         own = await self._own()
         try:
-            await asyncio.to_thread(
-                lambda: self._reports.write(own.model_dump_json(exclude_unset=True))
-            )
+            await asyncio.to_thread(lambda: self._reports.write(dumped(own, "breakers")))
         except OSError as error:
             if not self._has_failed:
                 logger.warning("The report of this worker could not be written: %s", error)
@@ -282,8 +282,8 @@ def _understood(report: Report) -> WorkerReport | None:
     if report.is_silent:
         return None
     try:
-        return WorkerReport.model_validate_json(report.text)
-    except ValidationError:
+        return parsed(report.text, WorkerReport, "breakers", BreakerMetrics)
+    except ValueError:
         logger.exception("The report of another worker could not be understood.")
         return None
 

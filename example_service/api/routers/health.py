@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
+from example_service.api.breakers.portions import dumped
 from example_service.api.breakers.views import (
     BreakerMetrics,
     FleetStatus,
@@ -134,7 +135,7 @@ def _health_json(report: ServiceReport) -> bytes:
     )
     if report.fleet is not None:
         health.fleet = report.fleet
-    return health.model_dump_json(exclude_unset=True).encode()
+    return dumped(health, "breakers").encode()
 
 
 async def _faults(request: Request) -> dict[str, str]:

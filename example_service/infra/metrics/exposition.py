@@ -61,15 +61,19 @@ class Expositions:
 async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
     """Render the metrics of the whole service; any of its workers can.
 
-    The text is written in a thread, so that a scrape of many breakers delays no request.
+    All of it happens in a thread, so that a scrape of many breakers delays no request.
 
     Args:
         accept: The request's Accept header; decides between Prometheus and OpenMetrics text.
         accept_encoding: The request's Accept-Encoding header; gzip is all that is understood.
     """
-    worker = this_worker()
-    registry = REGISTRY if worker is None else worker.gather()
-    return await asyncio.to_thread(render, registry, accept=accept, accept_encoding=accept_encoding)
+
+    def compute() -> Exposition:
+        worker = this_worker()
+        registry = REGISTRY if worker is None else worker.gather()
+        return render(registry, accept=accept, accept_encoding=accept_encoding)
+
+    return await asyncio.to_thread(compute)
 
 
 def render(

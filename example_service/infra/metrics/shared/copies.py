@@ -27,7 +27,7 @@ class SharedMetrics:
 
     Counters in the files never go down. When a breaker is created under the name of one that is
     gone, its counters start again at 0, and the copies continue from where they were. A gauge that
-    its collector no longer has becomes 0. All calls must come from one thread.
+    its collector no longer has becomes 0. Calls must follow each other.
 
     Args:
         collectors: Their counters, gauges and histograms are copied.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -33,27 +34,29 @@ class Worker:
         self._directory = directory
         self._metrics = metrics
         self._copy_interval_seconds = copy_interval_seconds
+        self._lock = threading.Lock()
 
     @contextlib.asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
         """Share the metrics until the end of the block, which then sets every gauge to 0."""
-        self._metrics.try_copy()
+        self._copy()
         copying = asyncio.create_task(self._copy_regularly())
         try:
             yield
         finally:
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)
-            self._metrics.try_copy()
-            self._metrics.clear_gauges()
+            self._end()
 
     def gather(self) -> CollectorRegistry:
         """Copy the metrics of this worker, and add up those of all; others are up to a second old.
 
+        With many metrics this takes a while: call it in a thread.
+
         Returns:
             A registry with the sums over all workers.
         """
-        self._metrics.try_copy()
+        self._copy()
         registry = CollectorRegistry()
         registry.register(SharedFiles(self._directory))
         return registry
@@ -61,4 +64,13 @@ class Worker:
     async def _copy_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._copy_interval_seconds)
+            await asyncio.to_thread(self._copy)
+
+    def _copy(self) -> None:
+        with self._lock:
             self._metrics.try_copy()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._metrics.try_copy()
+            self._metrics.clear_gauges()

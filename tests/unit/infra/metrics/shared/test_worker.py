@@ -1,6 +1,7 @@
 """What a worker does for and with the others while its application runs."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,26 @@ async def test_figures_are_copied_from_time_to_time(
             await copied.wait()
 
         assert total(FAILURES, name="payment") == 1
+
+
+async def test_many_figures_are_copied_beside_the_event_loop(
+    process: Processes, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of breakers a copy takes longer than a request should wait."""
+    one = process(1)
+    copied = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads: list[threading.Thread] = []
+
+    def note() -> None:
+        threads.append(threading.current_thread())
+        loop.call_soon_threadsafe(copied.set)
+
+    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
+        monkeypatch.setattr(one.figures, "try_copy", note)
+        async with asyncio.timeout(5):
+            await copied.wait()
+        assert threading.main_thread() not in threads
 
 
 async def test_figures_are_copied_at_the_end(
