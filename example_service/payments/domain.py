@@ -11,7 +11,9 @@ from example_service.core.settings import Settings
 from example_service.domain import Domain, Upstream
 from example_service.infra.http.client import create_http_client
 from example_service.payments import exchange_rates, routes
+from example_service.payments.backlog import BacklogWatch
 from example_service.payments.dependencies import PaymentParts
+from example_service.payments.metrics import payment_metrics
 from example_service.payments.problems import PROBLEM_BY_PAYMENT_ERROR
 from example_service.payments.provider import PaymentProvider, payment_breaker
 from example_service.payments.service import PaymentService
@@ -24,6 +26,9 @@ async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
     settings = services.settings
     app.state.payments = None
     async with AsyncExitStack() as stack:
+        if settings.payments.count_seconds:
+            watch = BacklogWatch(services.database, payment_metrics())
+            await stack.enter_async_context(watch.running(settings.payments.count_seconds))
         if settings.payment_provider.base_url is not None:
             parts = await _open(stack, services, settings.payment_provider.base_url)
             app.state.payments = parts

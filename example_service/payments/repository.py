@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, tuple_, update
+from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from example_service.infra.database.base import UTCDateTime
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
 
@@ -18,6 +19,30 @@ Moment: TypeAlias = Callable[[float], ColumnElement[datetime]]
 _Insert: TypeAlias = Callable[..., postgresql.Insert | sqlite.Insert]
 _INSERTS: Final[dict[str, _Insert]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 """The standard has no "insert unless it is there", and these two write it alike."""
+
+
+class Settled(NamedTuple):
+    """A payment for which a result was to be recorded.
+
+    Attributes:
+        payment: As it is now.
+        is_changed: Whether this recorded it; False if it was finished already or is another's.
+    """
+
+    payment: Payment
+    is_changed: bool
+
+
+class Backlog(NamedTuple):
+    """The payments that are pending.
+
+    Attributes:
+        pending: How many there are.
+        oldest_seconds: The age of the oldest, by the database's clock; 0 if there is none.
+    """
+
+    pending: int
+    oldest_seconds: float
 
 
 class PaymentRepository:
@@ -92,6 +117,13 @@ class PaymentRepository:
             query = query.where(tuple_(Payment.created_at, Payment.id) < last)
         return (await self._session.scalars(query)).all()
 
+    async def backlog(self) -> Backlog:
+        """How many payments are pending, and the age of the oldest."""
+        oldest = func.min(Payment.created_at, type_=UTCDateTime)
+        query = select(func.count(), oldest, self._moment(0.0)).where(Payment.due_at.is_not(None))
+        pending, created_at, now = (await self._session.execute(query)).one()
+        return Backlog(pending, (now - created_at).total_seconds() if pending else 0.0)
+
     async def claim_due(
         self, claim_seconds: float, give_up_seconds: float, limit: int
     ) -> list[tuple[Payment, bool]]:
@@ -127,12 +159,8 @@ class PaymentRepository:
         )
         return [(payment, bool(is_given_up)) for payment, is_given_up in claimed]
 
-    async def succeed(self, payment: Payment, charge_id: str) -> Payment:
-        """Record that a payment has been charged, whichever process has it by now.
-
-        Returns:
-            The payment as it is then; unchanged if it was finished already.
-        """
+    async def succeed(self, payment: Payment, charge_id: str) -> Settled:
+        """Record that a payment has been charged, whichever process has it by now."""
         return await self._change(
             payment,
             Payment.status.in_((PaymentStatus.PENDING, PaymentStatus.UNRESOLVED)),
@@ -142,15 +170,12 @@ class PaymentRepository:
             finished_at=self._moment(0.0),
         )
 
-    async def fail(self, payment: Payment, reason: FailureReason) -> Payment:
+    async def fail(self, payment: Payment, reason: FailureReason) -> Settled:
         """Record that a payment will never be charged, unless another process has taken it up.
 
         Args:
             payment: As it was when it was taken up.
             reason: Why not.
-
-        Returns:
-            The payment as it is then; unchanged if it was finished already or is another's.
         """
         return await self._change(
             payment,
@@ -161,14 +186,11 @@ class PaymentRepository:
             finished_at=self._moment(0.0),
         )
 
-    async def leave_unresolved(self, payment: Payment) -> Payment:
+    async def leave_unresolved(self, payment: Payment) -> Settled:
         """Leave a payment to people, unless another process has taken it up.
 
         Args:
             payment: As it was when it was taken up.
-
-        Returns:
-            The payment as it is then; unchanged if it was finished already or is another's.
         """
         return await self._change(
             payment, *_is_held(payment), status=PaymentStatus.UNRESOLVED, due_at=None
@@ -185,13 +207,14 @@ class PaymentRepository:
         Returns:
             The payment as it is then; unchanged if it was finished already or is another's.
         """
-        return await self._change(
+        put_down = await self._change(
             payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
         )
+        return put_down.payment
 
     async def _change(
         self, payment: Payment, *conditions: ColumnElement[bool], **values: object
-    ) -> Payment:
+    ) -> Settled:
         changed = await self._session.scalars(
             update(Payment)
             .where(Payment.id == payment.id, *conditions)
@@ -200,7 +223,9 @@ class PaymentRepository:
             .execution_options(synchronize_session=False)
         )
         now = changed.one_or_none()
-        return await self._session.get_one(Payment, payment.id) if now is None else now
+        if now is None:
+            return Settled(await self._session.get_one(Payment, payment.id), is_changed=False)
+        return Settled(now, is_changed=True)
 
 
 def _is_held(payment: Payment) -> tuple[ColumnElement[bool], ...]:

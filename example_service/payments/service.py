@@ -27,9 +27,10 @@ from example_service.payments.exceptions import (
     NoFreeConnectionError,
     ProviderError,
 )
+from example_service.payments.metrics import PaymentMetrics, payment_metrics
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
 from example_service.payments.provider import PaymentProvider
-from example_service.payments.repository import Moment, PaymentRepository
+from example_service.payments.repository import Moment, PaymentRepository, Settled
 from example_service.payments.settings import PaymentSettings
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class PaymentService:
         database: Where payments are.
         provider: Who charges them.
         settings: How long they are held, how long they wait, and when they are given up.
+        metrics: Counts attempts and finished payments; those of this process if left out.
         moment: The clock of the database, which decides about payments.
         steady_clock: Gives steady seconds; they tell how long this process was suspended.
     """
@@ -83,12 +85,14 @@ class PaymentService:
         provider: PaymentProvider,
         settings: PaymentSettings,
         *,
+        metrics: PaymentMetrics | None = None,
         moment: Moment = SecondsFromNow,
         steady_clock: Callable[[], float] = steady_seconds,
     ) -> None:
         self._database = database
         self._provider = provider
         self._settings = settings
+        self._metrics = metrics or payment_metrics()
         self._moment = moment
         self._steady_clock = steady_clock
 
@@ -174,13 +178,17 @@ class PaymentService:
             # while a circuit is open its worker takes nothing up, and another may have none open.
             return await self._put_down(payment, self._settings.retry_seconds, payment.attempts)
         except ProviderError as error:
+            self._metrics.attempted("failed")
             return await self._try_again_later(claim, error)
+        self._metrics.attempted("answered")
         if outcome is None:
             return await self._leave_unresolved(payment)
         if isinstance(outcome, Charged):
             charge_id = outcome.charge_id
-            return await self._database.run(
-                lambda session: self._payments(session).succeed(payment, charge_id)
+            return self._settled(
+                await self._database.run(
+                    lambda session: self._payments(session).succeed(payment, charge_id)
+                )
             )
         is_ours = claim.is_given_up and outcome.reason is FailureReason.CANCELLED
         return await self._fail(payment, FailureReason.EXPIRED if is_ours else outcome.reason)
@@ -217,8 +225,10 @@ class PaymentService:
         return await self._put_down(payment, self.usual_wait_seconds(attempts), attempts)
 
     async def _leave_unresolved(self, payment: Payment) -> Payment:
-        unresolved = await self._database.run(
-            lambda session: self._payments(session).leave_unresolved(payment)
+        unresolved = self._settled(
+            await self._database.run(
+                lambda session: self._payments(session).leave_unresolved(payment)
+            )
         )
         if unresolved.status is PaymentStatus.UNRESOLVED:
             logger.error(
@@ -228,8 +238,8 @@ class PaymentService:
         return unresolved
 
     async def _fail(self, payment: Payment, reason: FailureReason) -> Payment:
-        failed = await self._database.run(
-            lambda session: self._payments(session).fail(payment, reason)
+        failed = self._settled(
+            await self._database.run(lambda session: self._payments(session).fail(payment, reason))
         )
         if failed.status is PaymentStatus.FAILED:
             logger.warning(
@@ -241,6 +251,12 @@ class PaymentService:
                 },
             )
         return failed
+
+    def _settled(self, settled: Settled) -> Payment:
+        """Count a result that has been committed, unless another process had recorded one."""
+        if settled.is_changed:
+            self._metrics.finished(settled.payment.status)
+        return settled.payment
 
     async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
         wait_seconds = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.addresses import is_local
 from example_service.core.settings.model import CircuitBreakerSettings, Group, ServiceSettings
-from example_service.core.settings.types import HTTPURL, Seconds
+from example_service.core.settings.types import HTTPURL, Seconds, SecondsFromZero
 
 _DEMONSTRATION_RECOVERY_TIMEOUT: Final = 30.0
 
@@ -44,6 +44,11 @@ class PaymentSettings(Group):
     )
     batch_size: int = Field(
         default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
+    )
+    count_seconds: SecondsFromZero = Field(
+        default=5.0,
+        description="Seconds between two counts of pending payments for the metrics; 0 for none. "
+        "In test 0 unless given.",
     )
     claim_seconds: Seconds = Field(
         default=30.0,
@@ -80,10 +85,15 @@ class WithPayments(ServiceSettings):
 
     @field_validator("payments")
     @classmethod
-    def _no_worker_under_test(cls, value: PaymentSettings, info: ValidationInfo) -> PaymentSettings:
-        if info.data.get("environment") != "test" or "worker" in value.model_fields_set:
+    def _nothing_by_itself_under_test(
+        cls, value: PaymentSettings, info: ValidationInfo
+    ) -> PaymentSettings:
+        if info.data.get("environment") != "test":
             return value
-        return value.model_copy(update={"worker": False})
+        changes = {"worker": False, "count_seconds": 0.0}
+        return value.model_copy(
+            update={name: changes[name] for name in changes.keys() - value.model_fields_set}
+        )
 
     @field_validator("circuit_breakers")
     @classmethod

@@ -23,11 +23,14 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from example_service.main import create_app
+from example_service.payments.metrics import payment_metrics
 from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_rows
 
 BREAKER = ROOT / "docs" / "circuit-breaker.md"
 SERVICE = ROOT / "docs" / "service.md"
+PAYMENTS = ROOT / "docs" / "payments.md"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
+OWN_METRICS = ("circuit_breaker_", "http_request", "database_pool", "payments_")
 
 
 # --- the breaker
@@ -150,7 +153,7 @@ class Membership:
 
 
 def test_exported_metrics_are_documented_with_type_and_labels() -> None:
-    """The table lists what `/metrics` shows of the service itself, in its order."""
+    """The tables list what `/metrics` shows of the service itself, in its order."""
     metrics.request_metrics.started()
     metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
     metrics.fleet_metrics.watch(Membership())
@@ -158,15 +161,16 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
     breaker = CircuitBreaker("documented", listeners=listeners, failure_rate=FailureRate())
     breaker.call_sync(lambda: None)
     breaker.shadow("documented")
+    payment_metrics()
     expected = []
     for family in REGISTRY.collect():
-        if family.name.startswith(("circuit_breaker_", "http_request", "database_pool")):
+        if family.name.startswith(OWN_METRICS):
             suffix = "_total" if family.type == "counter" else ""
             labels = {label for sample in family.samples for label in sample.labels} - {"le"}
             expected.append([family.name + suffix, family.type, labels])
 
     metrics.fleet_metrics.watch(None)
-    rows = table_rows(SERVICE, "metrics")
+    rows = table_rows(SERVICE, "metrics") + table_rows(PAYMENTS, "metrics")
 
     assert breaker.is_closed
     assert [

@@ -16,7 +16,7 @@ from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
-from example_service.payments.repository import PaymentRepository
+from example_service.payments.repository import PaymentRepository, Settled
 from tests.databases import NOON, at
 from tests.payments.unit.fakes import ORDER, found, moments, pending_payment, stored
 
@@ -32,6 +32,13 @@ async def within(
     async with database.transaction() as session:
         moment = moments(FakeClock(at(now).timestamp()))
         return await use(PaymentRepository(session, moment))
+
+
+async def settled(
+    database: Database, use: Callable[[PaymentRepository], Awaitable[Settled]], now: float = 0.0
+) -> Payment:
+    """A payment after a result was to be recorded, so many seconds after noon."""
+    return (await within(database, use, now)).payment
 
 
 async def add(
@@ -322,7 +329,7 @@ class TestSettling:
         """It is final, and nobody's any more."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
+        now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
         expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
         assert outcome(now) == expected
@@ -332,7 +339,7 @@ class TestSettling:
         """The money has moved, whoever has the payment now."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
+        now = await settled(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
 
         assert (now.status, now.charge_id) == (PaymentStatus.SUCCEEDED, "ch_1")
         assert (await found(database, holder)).status is PaymentStatus.SUCCEEDED
@@ -341,7 +348,7 @@ class TestSettling:
         """With its reason."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
+        now = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
 
         expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, None, at(32))
         assert outcome(now) == expected
@@ -351,7 +358,7 @@ class TestSettling:
         """The holder may be charging it at this moment."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
+        now = await settled(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
 
         assert outcome(now) == outcome(holder)
         assert outcome(await found(database, holder)) == outcome(holder)
@@ -379,7 +386,7 @@ class TestSettling:
         """Nobody takes it up any more, and it is not finished."""
         _, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.leave_unresolved(holder), 32.0)
+        now = await settled(database, lambda all_: all_.leave_unresolved(holder), 32.0)
 
         expected = (PaymentStatus.UNRESOLVED, None, None, 0, None, None)
         assert outcome(now) == outcome(await found(database, holder)) == expected
@@ -389,19 +396,19 @@ class TestSettling:
         """It stays with its holder."""
         earlier, holder = await self.taken_up(database)
 
-        now = await within(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
+        now = await settled(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
 
         assert outcome(now) == outcome(await found(database, holder)) == outcome(holder)
 
     async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
         """A charge may be heard of later; all else is up to people."""
         _, holder = await self.taken_up(database)
-        unresolved = outcome(await within(database, lambda all_: all_.leave_unresolved(holder)))
-        failed = await within(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
+        unresolved = outcome(await settled(database, lambda all_: all_.leave_unresolved(holder)))
+        failed = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
         put_down = await within(database, lambda all_: all_.put_down(holder, 8.0, 3))
         assert outcome(failed) == outcome(put_down) == unresolved
 
-        now = await within(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
+        now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
         assert outcome(now) == (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
 
@@ -409,22 +416,53 @@ class TestSettling:
     async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
         """Whatever comes later is answered with what it is."""
         _, holder = await self.taken_up(database)
-        settle: dict[str, Callable[[PaymentRepository], Awaitable[Payment]]] = {
+        settle: dict[str, Callable[[PaymentRepository], Awaitable[Settled]]] = {
             "succeed": lambda all_: all_.succeed(holder, "ch_1"),
             "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED),
             "succeed again": lambda all_: all_.succeed(holder, "ch_2"),
             "fail again": lambda all_: all_.fail(holder, FailureReason.EXPIRED),
             "leave unresolved": lambda all_: all_.leave_unresolved(holder),
-            "put down": lambda all_: all_.put_down(holder, 8.0, 3),
         }
-        finished = outcome(await within(database, settle[first]))
+        recorded = await within(database, settle[first])
+        finished = outcome(recorded.payment)
 
-        later = [outcome(await within(database, settle[one])) for one in list(settle)[2:]]
+        later = [await within(database, settle[one]) for one in list(settle)[2:]]
+        put_down = await within(database, lambda all_: all_.put_down(holder, 8.0, 3))
 
-        assert later == [finished] * 4
+        assert recorded.is_changed
+        assert [one.is_changed for one in later] == [False] * 3
+        assert [outcome(one.payment) for one in later] == [finished] * 3
+        assert outcome(put_down) == finished
         assert outcome(await found(database, holder)) == finished
 
     async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
         """Nothing deletes payments, so this is a fault and no answer."""
         with pytest.raises(NoResultFound):
-            await within(database, lambda all_: all_.succeed(pending_payment(), "ch_1"))
+            await settled(database, lambda all_: all_.succeed(pending_payment(), "ch_1"))
+
+
+class TestBacklog:
+    """What is pending, for monitoring."""
+
+    async def test_nothing_is_pending_at_first(self, database: Database) -> None:
+        """An empty table has no oldest payment."""
+        assert await within(database, PaymentRepository.backlog) == (0, 0.0)
+
+    async def test_only_pending_payments_count(self, database: Database) -> None:
+        """The oldest of them gives the age, by the clock of the database."""
+        finished = pending_payment(created_at=at(-300))
+        others = [pending_payment(created_at=at(seconds)) for seconds in (-20, -10)]
+        await stored(database, finished, *others)
+        await within(database, lambda all_: all_.succeed(finished, "ch_1"))
+
+        assert await within(database, PaymentRepository.backlog, 5.0) == (2, 25.0)
+
+    async def test_the_clock_of_the_server_gives_the_age(self, database: Database) -> None:
+        """Each kind of database computes it."""
+        async with database.transaction() as session:
+            payments = PaymentRepository(session)
+            await add(payments)
+            pending, age = await payments.backlog()
+
+        assert pending == 1
+        assert 0.0 <= age < 60.0

@@ -105,8 +105,12 @@ def test_a_given_recovery_timeout_stays_in_development() -> None:
     assert Settings(circuit_breakers=given).circuit_breakers == given
 
 
-def test_no_worker_finishes_payments_under_test_unless_told_to() -> None:
+def test_nothing_runs_by_itself_under_test_unless_told_to() -> None:
     """What a test looks at does not change behind its back."""
+    given = PaymentSettings(worker=True, count_seconds=1.0)
+
     assert Settings().payments.worker
+    assert Settings().payments.count_seconds == 5.0
     assert not Settings(environment="test").payments.worker
-    assert Settings(environment="test", payments=PaymentSettings(worker=True)).payments.worker
+    assert Settings(environment="test").payments.count_seconds == 0.0
+    assert Settings(environment="test", payments=given).payments == given

@@ -1,0 +1,73 @@
+"""Counts the pending payments for monitoring, every few seconds."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from example_service.infra.database.clock import SecondsFromNow
+from example_service.infra.database.database import Database
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.infra.resilience import CircuitOpenError
+from example_service.payments.metrics import PaymentMetrics
+from example_service.payments.repository import Backlog, Moment, PaymentRepository
+from example_service.payments.service import steady_seconds
+
+
+class BacklogWatch:
+    """Keeps the figures of pending payments up to date.
+
+    It does so whether or not a worker runs: that none does is one of the reasons why payments grow
+    old.
+
+    Args:
+        database: Where payments are.
+        metrics: Where the figures go.
+        moment: The clock of the database.
+        steady_clock: Gives steady seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        metrics: PaymentMetrics,
+        *,
+        moment: Moment = SecondsFromNow,
+        steady_clock: Callable[[], float] = steady_seconds,
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._moment = moment
+        self._steady_clock = steady_clock
+        self._last = Backlog(0, 0.0)
+        self._counted_at = 0.0
+
+    @asynccontextmanager
+    async def running(self, every_seconds: float) -> AsyncIterator[None]:
+        """Count again and again until the end of the block."""
+        counting = asyncio.create_task(self._count_regularly(every_seconds), name="backlog watch")
+        try:
+            yield
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
+
+    async def count(self) -> None:
+        """Count once. While the database cannot be asked, the oldest payment it had grows older."""
+        try:
+            last = await self._database.run(
+                lambda session: PaymentRepository(session, self._moment).backlog()
+            )
+        except (CircuitOpenError, DatabaseUnavailableError):
+            # The breaker of the database has logged it.
+            if self._last.pending:
+                passed = self._steady_clock() - self._counted_at
+                self._metrics.oldest_pending_seconds.set(self._last.oldest_seconds + passed)
+            return
+        self._last, self._counted_at = last, self._steady_clock()
+        self._metrics.pending.set(last.pending)
+        self._metrics.oldest_pending_seconds.set(last.oldest_seconds)
+
+    async def _count_regularly(self, every_seconds: float) -> None:
+        while True:
+            await self.count()
+            await asyncio.sleep(every_seconds)

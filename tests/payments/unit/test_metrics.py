@@ -1,0 +1,174 @@
+"""The metrics of payments: what was tried, what is finished, and what waits."""
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from example_service.infra.database.database import Database
+from example_service.infra.database.exceptions import DatabaseUnavailableError
+from example_service.infra.resilience.testing import FakeClock
+from example_service.payments.backlog import BacklogWatch
+from example_service.payments.exceptions import ProviderUnavailableError
+from example_service.payments.metrics import PaymentMetrics
+from example_service.payments.models import FailureReason
+from example_service.payments.service import PaymentService
+from example_service.payments.settings import PaymentSettings
+from tests.databases import at
+from tests.payments.unit.fakes import (
+    NOT_ASKED,
+    ORDER,
+    FakeProvider,
+    moments,
+    pending_payment,
+    stored,
+    taken_up,
+)
+
+
+class Scene:
+    """A service whose metrics are its own."""
+
+    def __init__(self, database: Database, provider: FakeProvider, clock: FakeClock) -> None:
+        self.registry = CollectorRegistry()
+        metrics, moment = PaymentMetrics(self.registry), moments(clock)
+        self.watch = BacklogWatch(database, metrics, moment=moment, steady_clock=clock)
+        self.service = PaymentService(
+            *(database, provider, PaymentSettings(provider_can_cancel=False)),
+            metrics=metrics,
+            moment=moment,
+            steady_clock=clock,
+        )
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """A number as it would be scraped."""
+        return self.registry.get_sample_value(f"payments_{name}", labels)
+
+    def counted(self) -> dict[str, float]:
+        """What is not 0 of attempts and of payments that have ended."""
+        return {
+            next(iter(sample.labels.values())): sample.value
+            for family in self.registry.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total") and sample.value
+        }
+
+
+@pytest.fixture
+def scene(database: Database, provider: FakeProvider, clock: FakeClock) -> Scene:
+    """Nothing has happened yet."""
+    return Scene(database, provider, clock)
+
+
+def test_every_series_is_there_from_the_start(scene: Scene) -> None:
+    """So the first payment that fails is an increase."""
+    for outcome in ("succeeded", "failed", "unresolved"):
+        assert scene.value("finished_total", outcome=outcome) == 0
+    for result in ("answered", "failed"):
+        assert scene.value("attempts_total", result=result) == 0
+
+
+async def test_a_charge_is_an_attempt_that_was_answered(scene: Scene) -> None:
+    """And a payment that has succeeded."""
+    await scene.service.pay(ORDER, "k")
+
+    assert scene.counted() == {"answered": 1, "succeeded": 1}
+
+
+async def test_a_decline_is_answered_and_has_failed(scene: Scene, provider: FakeProvider) -> None:
+    """The attempt did what it should; the payment is over."""
+    provider.refuses_with = FailureReason.DECLINED
+
+    await scene.service.pay(ORDER, "k")
+
+    assert scene.counted() == {"answered": 1, "failed": 1}
+    assert scene.value("finished_total", outcome="failed") == 1
+
+
+async def test_an_attempt_without_an_answer_finishes_nothing(
+    scene: Scene, provider: FakeProvider
+) -> None:
+    """The payment is pending."""
+    provider.fault = ProviderUnavailableError("down")
+
+    await scene.service.pay(ORDER, "k")
+
+    assert scene.value("attempts_total", result="failed") == 1
+    assert scene.value("finished_total", outcome="failed") == 0
+
+
+@pytest.mark.parametrize("fault", NOT_ASKED, ids=repr)
+async def test_a_provider_that_was_not_asked_is_no_attempt(
+    fault: Exception, scene: Scene, provider: FakeProvider
+) -> None:
+    """A refusal of the circuit is counted there."""
+    provider.fault = fault
+
+    await scene.service.pay(ORDER, "k")
+
+    assert scene.counted() == {}
+
+
+async def test_a_payment_that_is_left_to_people_is_counted(
+    scene: Scene, database: Database
+) -> None:
+    """It waits for them, and not for the service."""
+    await stored(database, pending_payment(created_at=at(-90_000), due_at=at(0)))
+    [claim] = await scene.service.take_up(1)
+
+    await scene.service.work_on(claim)
+
+    assert scene.counted() == {"answered": 1, "unresolved": 1}
+
+
+async def test_a_payment_that_two_processes_finish_is_counted_once(
+    scene: Scene, database: Database
+) -> None:
+    """By the one that recorded it."""
+    claim = await taken_up(database)
+
+    await scene.service.work_on(claim)
+    await scene.service.work_on(claim)
+
+    assert scene.counted() == {"answered": 2, "succeeded": 1}
+
+
+async def test_pending_payments_are_counted(scene: Scene, database: Database) -> None:
+    """The age is that of the oldest."""
+    await stored(database, pending_payment(created_at=at(-40)), pending_payment())
+
+    await scene.watch.count()
+
+    assert (scene.value("pending"), scene.value("oldest_pending_seconds")) == (2, 40)
+
+
+async def test_the_age_grows_while_the_database_is_away(
+    scene: Scene, database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert that waits for it is not silenced by a second fault."""
+
+    async def unavailable(_: object) -> None:
+        raise DatabaseUnavailableError("gone")
+
+    await stored(database, pending_payment(created_at=at(-40)))
+    await scene.watch.count()
+    monkeypatch.setattr(database, "run", unavailable)
+    clock.advance(100.0)
+
+    await scene.watch.count()
+
+    assert (scene.value("pending"), scene.value("oldest_pending_seconds")) == (1, 140)
+
+
+async def test_nothing_grows_where_nothing_was_pending(
+    scene: Scene, database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is away is another alert."""
+
+    async def unavailable(_: object) -> None:
+        raise DatabaseUnavailableError("gone")
+
+    monkeypatch.setattr(database, "run", unavailable)
+    clock.advance(100.0)
+
+    await scene.watch.count()
+
+    assert scene.value("oldest_pending_seconds") == 0
