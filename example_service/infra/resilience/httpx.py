@@ -17,7 +17,6 @@ is installed, and with both.
 """
 
 import sys
-from asyncio import CancelledError
 from collections.abc import AsyncIterator, Callable, Iterator
 from http import HTTPStatus
 from importlib import import_module
@@ -320,8 +319,9 @@ class _Exchange:
             self._breaker.succeed(permit)
 
     def close(self) -> None:
-        """The reader has closed the body: it has read enough, unless it is being cancelled."""
-        if not isinstance(sys.exception(), CancelledError):
+        """The reader has closed the body: it has read enough, unless it was interrupted."""
+        error = sys.exception()
+        if error is None or isinstance(error, (Exception, GeneratorExit)):
             self.succeed()
         elif (permit := self._take()) is not None:
             self._breaker.release(permit)
@@ -348,20 +348,27 @@ class _Exchange:
 
 
 class _Body(_SyncStream):
-    """The body of a response, which settles the exchange when it ends."""
+    """The body of a response, which settles the exchange when it ends.
+
+    A reader may begin again at what is left, after its own end marker, so that the connection can
+    be used again. How that ends says nothing: it has what it needs.
+    """
 
     def __init__(self, stream: Any, exchange: _Exchange) -> None:
         self._stream = stream
         self._exchange = exchange
+        self._is_begun = False
 
     def __iter__(self) -> Iterator[bytes]:
+        is_rest, self._is_begun = self._is_begun, True
         try:
             yield from self._stream
         except GeneratorExit:
             # Its reader has gone. It also closes the response, and may do so later.
             raise
         except BaseException as error:
-            self._exchange.settle(error)
+            if not is_rest:
+                self._exchange.settle(error)
             raise
         self._exchange.succeed()
 
@@ -375,13 +382,15 @@ class _Body(_SyncStream):
 
 
 class _AsyncBody(_AsyncStream):
-    """The body of a response, which settles the exchange when it ends."""
+    """The same, of an asynchronous response."""
 
     def __init__(self, stream: Any, exchange: _Exchange) -> None:
         self._stream = stream
         self._exchange = exchange
+        self._is_begun = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        is_rest, self._is_begun = self._is_begun, True
         try:
             async for chunk in self._stream:
                 yield chunk
@@ -389,7 +398,8 @@ class _AsyncBody(_AsyncStream):
             # Its reader has gone. It also closes the response, and may do so later.
             raise
         except BaseException as error:
-            self._exchange.settle(error)
+            if not is_rest:
+                self._exchange.settle(error)
             raise
         self._exchange.succeed()
 

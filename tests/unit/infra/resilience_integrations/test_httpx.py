@@ -10,7 +10,7 @@ import pickle
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, cast
 
 import httpx
 import pytest
@@ -598,6 +598,94 @@ async def test_body_closed_early_is_a_success(
 
     assert counts(registry) == (0, 1, 0)
     assert body.closed == 1
+
+
+class Emptied(httpx.AsyncByteStream):
+    """A body that gives one chunk to each reader and then goes on in its own way.
+
+    Args:
+        go_on: What follows the chunk.
+    """
+
+    def __init__(self, go_on: Callable[[], Awaitable[None]]) -> None:
+        self.go_on = go_on
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"data: [DONE]"
+        await self.go_on()
+
+
+async def never() -> None:
+    """Wait for an end that does not come."""
+    await asyncio.Event().wait()
+
+
+async def break_off() -> None:
+    """Lose the connection."""
+    raise httpx.ReadError("broken")
+
+
+@pytest.mark.parametrize("go_on", [never, break_off])
+async def test_emptying_the_rest_of_a_body_is_not_the_call(
+    registry: CircuitBreakerRegistry, go_on: Callable[[], Awaitable[None]]
+) -> None:
+    """A reader that has its end marker gives the rest a moment, so that the connection is kept."""
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Emptied(go_on))
+
+    transport = CircuitBreakerTransport(httpx.MockTransport(answer), registry=registry)
+    async with httpx.AsyncClient(transport=transport) as client:
+        async with client.stream("GET", URL) as response:
+            async for _ in response.aiter_raw():
+                with suppress(TimeoutError, httpx.ReadError):
+                    async with asyncio.timeout(0.01):
+                        async for _ in cast("httpx.AsyncByteStream", response.stream):
+                            pass
+                break
+        assert counts(registry) == (0, 1, 0)
+
+
+async def test_caller_that_is_cancelled_while_it_empties_a_body_counts_for_nothing(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """The whole call was given up, wherever it was."""
+    emptying = asyncio.Event()
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Emptied(never))
+
+    async def read(client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", URL) as response:
+            async for _ in response.aiter_raw():
+                async for _ in cast("httpx.AsyncByteStream", response.stream):
+                    emptying.set()
+
+    transport = CircuitBreakerTransport(httpx.MockTransport(answer), registry=registry)
+    async with httpx.AsyncClient(transport=transport) as client:
+        reading = asyncio.create_task(read(client))
+        await emptying.wait()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+    assert counts(registry) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_interrupted_reader_that_closes_a_body_counts_for_nothing(
+    transport: CircuitBreakerTransport,
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+    interruption: type[BaseException],
+) -> None:
+    """Whatever is no `Exception` stopped the reader; it had not read enough."""
+    upstream.answer(Body())
+    client = httpx.Client(transport=transport)
+    with pytest.raises(interruption), client.stream("GET", URL):
+        raise interruption
+
+    assert counts(registry) == (0, 0, 0)
 
 
 async def test_body_that_goes_on_after_closing_counts_once(
