@@ -22,7 +22,7 @@ from http import HTTPStatus
 from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from example_service.infra.resilience.breaker_set import BreakerSet
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
@@ -32,13 +32,34 @@ from example_service.infra.resilience.rules.phases import Permit
 from example_service.infra.resilience.validation import check_callable, check_instance, check_number
 
 if TYPE_CHECKING:
-    import httpx
+    # A type checker takes a library that is not installed for `Any`.
+    import httpx  # type: ignore[import-not-found, unused-ignore]
+    import httpx2  # type: ignore[import-not-found, unused-ignore]
 
-    class _Transport(httpx.BaseTransport, httpx.AsyncBaseTransport): ...
+    Request: TypeAlias = httpx.Request | httpx2.Request
+    Response: TypeAlias = httpx.Response | httpx2.Response
+    Transport: TypeAlias = (
+        httpx.BaseTransport
+        | httpx.AsyncBaseTransport
+        | httpx2.BaseTransport
+        | httpx2.AsyncBaseTransport
+    )
 
-    _SyncStream = httpx.SyncByteStream
-    _AsyncStream = httpx.AsyncByteStream
-    _TransportError = httpx.TransportError
+    # What the two libraries do not agree on is overridden below.
+    class _OfHttpx(httpx.BaseTransport, httpx.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
+
+    class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
+
+    class _Transport(_OfHttpx, _OfHttpx2): ...  # type: ignore[misc, unused-ignore]
+
+    class _SyncStream(httpx.SyncByteStream, httpx2.SyncByteStream): ...  # type: ignore[misc, unused-ignore]
+
+    class _AsyncStream(httpx.AsyncByteStream, httpx2.AsyncByteStream): ...  # type: ignore[misc, unused-ignore]
+
+    class _TransportError(httpx.TransportError, httpx2.TransportError):  # type: ignore[misc, unused-ignore]
+        _request: Any
+        request: Any
+
     _TRANSPORT_ERRORS: tuple[type[Exception], ...]
     _OWN_FAULTS: tuple[type[Exception], ...]
 else:
@@ -81,12 +102,12 @@ class CircuitOpenTransportError(_TransportError, CircuitOpenError):
         request: The request that was refused.
     """
 
-    def __init__(self, *facts: Any, request: "httpx.Request | None" = None) -> None:
+    def __init__(self, *facts: Any, request: Any = None) -> None:
         super().__init__("", request=request)
         self.args = facts
 
 
-def origin_of(request: "httpx.Request") -> str:
+def origin_of(request: "Request") -> str:
     """The origin that a request goes to, such as `https://api.example.com:8443`.
 
     Scheme and host are in lower case, an international host name is in its ASCII form, and the
@@ -108,7 +129,7 @@ def is_upstream_failure(error: Exception) -> bool:
     return isinstance(error, _TRANSPORT_ERRORS) and not isinstance(error, own_faults)
 
 
-def is_failed_response(response: "httpx.Response") -> bool:
+def is_failed_response(response: "Response") -> bool:
     """Whether a response means that the origin cannot serve: status 429, or 500 and above."""
     return (
         response.status_code == HTTPStatus.TOO_MANY_REQUESTS
@@ -156,9 +177,9 @@ class CircuitBreakerTransport(_Transport):
 
     def __init__(
         self,
-        transport: "httpx.BaseTransport | httpx.AsyncBaseTransport",
+        transport: "Transport",
         *,
-        key: Callable[["httpx.Request"], str] = origin_of,
+        key: Callable[[Any], str] = origin_of,
         breakers: BreakerSet | None = None,
         max_breakers: int = 256,
         max_retry_after_seconds: float | None = None,
@@ -179,11 +200,11 @@ class CircuitBreakerTransport(_Transport):
         self._max_retry_after_seconds = max_retry_after_seconds
         self._breakers = breakers or transport_breakers(max_breakers=max_breakers, **parameters)
 
-    def breaker_for(self, request: "httpx.Request") -> CircuitBreaker:
+    def breaker_for(self, request: "Request") -> CircuitBreaker:
         """The breaker that guards such a request, created if there is none."""
         return self._breakers.named(self._key(request))
 
-    def handle_request(self, request: "httpx.Request") -> "httpx.Response":
+    def handle_request(self, request: Any) -> Any:
         """Send a request and return its response, whose body is still to be read.
 
         Raises:
@@ -191,7 +212,7 @@ class CircuitBreakerTransport(_Transport):
         """
         exchange = self._begin(request)
         try:
-            response: httpx.Response = self._transport.handle_request(request)
+            response = self._transport.handle_request(request)
         except BaseException as error:
             exchange.settle(error)
             raise
@@ -204,7 +225,7 @@ class CircuitBreakerTransport(_Transport):
             response.stream = _Body(response.stream, exchange)
         return response
 
-    async def handle_async_request(self, request: "httpx.Request") -> "httpx.Response":
+    async def handle_async_request(self, request: Any) -> Any:
         """Send a request and return its response, whose body is still to be read.
 
         Raises:
@@ -212,7 +233,7 @@ class CircuitBreakerTransport(_Transport):
         """
         exchange = self._begin(request)
         try:
-            response: httpx.Response = await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(request)
         except BaseException as error:
             exchange.settle(error)
             raise
@@ -225,7 +246,7 @@ class CircuitBreakerTransport(_Transport):
             response.stream = _AsyncBody(response.stream, exchange)
         return response
 
-    def _begin(self, request: "httpx.Request") -> "_Exchange":
+    def _begin(self, request: "Request") -> "_Exchange":
         breaker = self.breaker_for(request)
         try:
             permit = breaker.acquire()
@@ -282,7 +303,7 @@ class _Exchange:
         self,
         breaker: CircuitBreaker,
         permit: Permit,
-        request: "httpx.Request",
+        request: "Request",
         max_retry_after_seconds: float | None,
     ) -> None:
         self._breaker = breaker
@@ -297,7 +318,7 @@ class _Exchange:
         """Whether the outcome is known."""
         return not self._permits
 
-    def judge(self, response: "httpx.Response") -> None:
+    def judge(self, response: "Response") -> None:
         """Settle with the headers of the response, if they say the outcome."""
         is_failed = self._breaker.is_failed_result
         try:
@@ -331,7 +352,7 @@ class _Exchange:
         if (permit := self._take()) is not None:
             self._breaker.settle(permit, error)
 
-    def _seconds_to_open(self, response: "httpx.Response") -> float | None:
+    def _seconds_to_open(self, response: "Response") -> float | None:
         if self._breaker.open_for is not None:
             return self._breaker.seconds_to_open(response)
         limit, headers = self._max_retry_after_seconds, response.headers
@@ -412,7 +433,7 @@ class _AsyncBody(_AsyncStream):
         self._exchange.close()
 
 
-def _has_no_body(response: "httpx.Response") -> bool:
+def _has_no_body(response: "Response") -> bool:
     """Whether the response ends with its headers (RFC 9110, section 6.4.1)."""
     return (
         response.request.method == "HEAD"

@@ -56,11 +56,6 @@ class Client:
 MakeClient: TypeAlias = Callable[..., Client]
 
 
-def guarded(transport: Any, **parameters: Any) -> Any:
-    """Wrap a transport of httpx2; the annotations of the class name those of httpx alone."""
-    return CircuitBreakerTransport(transport, **parameters)
-
-
 class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     """A stream of events whose end nobody waits for."""
 
@@ -100,9 +95,9 @@ def make_client(
         rules |= {"clock": clock, "registry": registry}
         chosen = parameters if "breakers" in parameters else rules | parameters
         if request.param == "sync":
-            transport = guarded(httpx2.HTTPTransport(), **chosen)
+            transport = CircuitBreakerTransport(httpx2.HTTPTransport(), **chosen)
             return Client(httpx2.Client(transport=transport))
-        transport = guarded(httpx2.AsyncHTTPTransport(), **chosen)
+        transport = CircuitBreakerTransport(httpx2.AsyncHTTPTransport(), **chosen)
         return Client(httpx2.AsyncClient(transport=transport))
 
     return make
@@ -263,7 +258,7 @@ async def test_cancelled_request_counts_for_nothing(
         await asyncio.Event().wait()
         return httpx2.Response(200)
 
-    transport = guarded(httpx2.MockTransport(hang), registry=registry)
+    transport = CircuitBreakerTransport(httpx2.MockTransport(hang), registry=registry)
     async with httpx2.AsyncClient(transport=transport) as client:
         request = asyncio.create_task(client.get(URL))
         await arrived.wait()
@@ -293,7 +288,9 @@ async def test_open_for_decides_the_wait_of_a_failed_response(
 def test_shared_breakers_have_their_parameters_already() -> None:
     """A parameter beside a shared set would have no effect, so it is refused by its name."""
     with pytest.raises(TypeError, match="give it failure_threshold instead"):
-        guarded(httpx2.HTTPTransport(), breakers=transport_breakers(), failure_threshold=3)
+        CircuitBreakerTransport(
+            httpx2.HTTPTransport(), breakers=transport_breakers(), failure_threshold=3
+        )
 
 
 def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
