@@ -29,6 +29,9 @@ class BreakerSet:
             or else among those that are idle and whose open wait is over.
         parameters: Parameters of every `CircuitBreaker` created here.
 
+    Attributes:
+        is_failed_result: That parameter of every breaker.
+
     Raises:
         TypeError: A value is of the wrong type, or there is no such parameter.
         ValueError: A value is out of range.
@@ -38,7 +41,8 @@ class BreakerSet:
         check_count("max_breakers", max_breakers)
         self._limit = max_breakers
         self._parameters = {**parameters, "listeners": tuple(parameters.get("listeners", ()))}
-        CircuitBreaker("trial", **{**self._parameters, "registry": None})
+        trial = CircuitBreaker("trial", **{**self._parameters, "registry": None})
+        self.is_failed_result = trial.is_failed_result
         self._lock = Lock()
         # The least recently used first.
         self._by_name: OrderedDict[str, CircuitBreaker] = OrderedDict()

@@ -150,16 +150,18 @@ class CircuitBreakerTransport(_Transport):
             appear in logs and metrics, so they should be few, short and free of secrets.
         breakers: Breakers to share with another transport; None for a set of its own, which
             `transport_breakers` creates from `max_breakers` and `parameters`.
-        max_breakers: How many breakers are kept at most; see `BreakerSet`.
+        max_breakers: How many breakers are kept at most; None means 256. See `BreakerSet`.
         max_retry_after_seconds: A failed response with a `Retry-After` opens the circuit at once,
-            for the seconds that it announces and at most this many. None ignores the header.
+            for the seconds that it announces and at most this many, unless the breaker's `open_for`
+            has an answer. None ignores the header.
         parameters: Parameters of every `CircuitBreaker` created here. By default its
             `expected_exception` is the library's `TransportError`, its `is_failure` is
             `is_upstream_failure`, and its `is_failed_result`, which sees the status and headers of
             a response before its body is read, is `is_failed_response`.
 
     Raises:
-        TypeError: A value is of the wrong type, or there is no such parameter.
+        TypeError: A value is of the wrong type, there is no such parameter, or it would have no
+            effect beside `breakers`.
         ValueError: A value is out of range.
 
     Example:
@@ -181,7 +183,7 @@ class CircuitBreakerTransport(_Transport):
         *,
         key: Callable[[Any], str] = origin_of,
         breakers: BreakerSet | None = None,
-        max_breakers: int = 256,
+        max_breakers: int | None = None,
         max_retry_after_seconds: float | None = None,
         **parameters: Any,
     ) -> None:
@@ -190,15 +192,21 @@ class CircuitBreakerTransport(_Transport):
         check_callable("key", key)
         if breakers is not None:
             check_instance("breakers", breakers, BreakerSet)
-            if parameters:
-                given = ", ".join(parameters)
-                raise TypeError(f"breakers has parameters already; give it {given} instead")
+        if max_breakers is not None:
+            parameters["max_breakers"] = max_breakers
+        if breakers is not None and parameters:
+            raise TypeError(
+                f"{', '.join(parameters)} would have no effect beside breakers; "
+                "give it to transport_breakers(...) instead"
+            )
         if max_retry_after_seconds is not None:
             check_number("max_retry_after_seconds", max_retry_after_seconds)
         self._transport: Any = transport
         self._key = key
         self._max_retry_after_seconds = max_retry_after_seconds
-        self._breakers = breakers or transport_breakers(max_breakers=max_breakers, **parameters)
+        self._breakers = breakers or transport_breakers(**parameters)
+        if max_retry_after_seconds is not None and self._breakers.is_failed_result is None:
+            raise TypeError("max_retry_after_seconds would have no effect without is_failed_result")
 
     def breaker_for(self, request: "Request") -> CircuitBreaker:
         """The breaker that guards such a request, created if there is none."""
@@ -353,11 +361,10 @@ class _Exchange:
             self._breaker.settle(permit, error)
 
     def _seconds_to_open(self, response: "Response") -> float | None:
-        if self._breaker.open_for is not None:
-            return self._breaker.seconds_to_open(response)
+        seconds = self._breaker.seconds_to_open(response)
         limit, headers = self._max_retry_after_seconds, response.headers
-        if limit is None:
-            return None
+        if seconds is not None or limit is None:
+            return seconds
         seconds = announced_seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
         return None if seconds is None else min(seconds, limit)
 

@@ -285,12 +285,34 @@ async def test_open_for_decides_the_wait_of_a_failed_response(
     assert raised.value.retry_after == 7.0
 
 
-def test_shared_breakers_have_their_parameters_already() -> None:
+@pytest.mark.parametrize("parameter", [{"failure_threshold": 3}, {"max_breakers": 256}])
+def test_shared_breakers_have_their_parameters_already(parameter: dict[str, Any]) -> None:
     """A parameter beside a shared set would have no effect, so it is refused by its name."""
-    with pytest.raises(TypeError, match="give it failure_threshold instead"):
-        CircuitBreakerTransport(
-            httpx2.HTTPTransport(), breakers=transport_breakers(), failure_threshold=3
-        )
+    message = f"{next(iter(parameter))} would .* give it to transport_breakers"
+    with pytest.raises(TypeError, match=message):
+        CircuitBreakerTransport(httpx2.HTTPTransport(), breakers=transport_breakers(), **parameter)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_wait_cannot_be_read_from_responses_that_never_fail(shared: bool) -> None:
+    """Only a failed response is asked for its `Retry-After`, so there must be a rule for those."""
+    rules: dict[str, Any] = {"is_failed_result": None}
+    chosen = {"breakers": transport_breakers(**rules)} if shared else rules
+    with pytest.raises(TypeError, match=r"max_retry_after_seconds .* without is_failed_result"):
+        CircuitBreakerTransport(httpx2.HTTPTransport(), max_retry_after_seconds=60.0, **chosen)
+
+
+async def test_retry_after_counts_where_open_for_has_no_answer(
+    make_client: MakeClient, httpx2_mock: respx.Router
+) -> None:
+    """Neither of the two ways to announce a wait is ignored because of the other."""
+    httpx2_mock.get(URL).respond(429, headers={"Retry-After": "300"})
+    client = make_client(max_retry_after_seconds=120.0, open_for=lambda _: None)
+    await client.get()
+    with pytest.raises(CircuitOpenError) as raised:
+        await client.get()
+
+    assert raised.value.retry_after == 120.0
 
 
 def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
