@@ -112,11 +112,18 @@ class DirectoryStore:
             return
 
     def _prepare(self) -> None:
+        if self._is_usable():
+            return
         with locked(self._lock, exclusive=True, wait_seconds=_LOCK_SECONDS):
-            try:
-                self._load()
-            except (FileNotFoundError, _DamagedFileError):
+            if not self._is_usable():
                 self._save(_Contents(uuid.uuid4().hex, 0, {}))
+
+    def _is_usable(self) -> bool:
+        try:
+            self._load()
+        except (FileNotFoundError, _DamagedFileError):
+            return False
+        return True
 
     def _beat(self, member: str, known: int) -> Beat:
         replace_file(self._member_file(member), str(_now()))

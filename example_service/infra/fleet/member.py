@@ -24,6 +24,9 @@ from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, St
 
 logger = logging.getLogger(__name__)
 
+FIRST_READ_SECONDS: Final = 2.0
+"""How long a process that starts waits for a store that neither replies nor fails."""
+
 BEAT_SECONDS: Final = 0.5
 READ_SECONDS: Final = 30.0
 ORDER_SECONDS: Final = 2.0
@@ -107,13 +110,20 @@ class Member:
         self._announced_counter = 0
         self._read_due = 0.0
         self._has_warned = self._is_full = self._is_ending = False
+        self._has_tried = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Take part until the end of the block. The store need not be there yet."""
+        """Take part until the end of the block.
+
+        The block begins when the breakers follow what is in the store, or at the first sign that it
+        cannot be read.
+        """
         self._loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._run())
         try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._has_tried.wait(), FIRST_READ_SECONDS)
             yield
         finally:
             # A task group that fails at this moment would swallow the cancellation alone.
@@ -183,6 +193,11 @@ class Member:
         finally:
             del self._orders[order_id]
 
+    def verdict(self, name: str) -> FollowOpen | None:
+        """What a breaker that is created now has to follow; None if it starts closed."""
+        participant = self._participants.get(name)
+        return None if participant is None else participant.verdict(self._now(self._clock()))
+
     def records(self) -> dict[str, Record]:
         """The records that this process knows, by name."""
         return {name: one.record for name, one in self._participants.items() if one.record.version}
@@ -204,6 +219,7 @@ class Member:
                 logger.exception("The fleet cannot be reached because of an unexpected error.")
             self._disconnect()
             is_first = False
+            self._has_tried.set()
             if self._is_ending:
                 return
             await asyncio.sleep(retry_seconds * random.uniform(0.7, 1.3))  # noqa: S311
@@ -217,10 +233,14 @@ class Member:
             tasks.create_task(self._beat())
 
     async def _listen(self) -> None:
+        if self._epoch is None:
+            # What can be read applies to the first request, even where nothing can be written.
+            await self._read()
         self._note_beat(await self._store.beat(self.name, self.version))
         async for notice in self._store.changes():
             if notice is None:
                 await self._read()
+                self._connect()
             else:
                 self._receive_notice(notice)
 
@@ -251,7 +271,7 @@ class Member:
         has_forgotten |= snapshot.counter < self.version
         shift = snapshot.now - self._now(at) if self._epoch not in (None, snapshot.epoch) else 0
         self._store_time = (snapshot.now, at)
-        self._epoch = snapshot.epoch
+        self._epoch = snapshot.epoch or None
         if has_forgotten:
             self._restore_into(snapshot, shift)
         for name, record in snapshot.records.items():
@@ -259,7 +279,6 @@ class Member:
         for name in [one for one in self._participants if one not in snapshot.records]:
             self._forget(name, snapshot)
         self.version = max(self.version, snapshot.counter)
-        self._connect()
 
     def _connect(self) -> None:
         if self.is_connected:
@@ -272,6 +291,7 @@ class Member:
         if self._has_warned:
             logger.warning("The fleet is back at %s.", self._store.address)
             self._has_warned = False
+        self._has_tried.set()
 
     def _disconnect(self) -> None:
         self.is_connected = False

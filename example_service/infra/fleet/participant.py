@@ -202,6 +202,15 @@ class Participant:
         self._outbox.append(SetMode(order_id, mode, reason, seconds, opens, self._member))
         return order_id
 
+    def verdict(self, now: int) -> FollowOpen | None:
+        """What the breakers have to follow now; None if the fleet has not opened the circuit."""
+        record = self.record
+        if not record.is_waiting(now):
+            return None
+        seconds = math.inf if record.until is None else (record.until - now) / 1000
+        reason = f"{record.reason} (opened by {record.opener})"
+        return FollowOpen(seconds, reason, record.reopenings)
+
     # The store.
 
     def connected(self, at: float, now: int, rules: Rules) -> None:
@@ -318,15 +327,13 @@ class Participant:
         if opening == self._opening:
             return []
         self._opening = opening
-        followed = record.opener == self._member and self._is_open
-        if followed or not record.is_waiting(now):
+        verdict = self.verdict(now)
+        if verdict is None or (record.opener == self._member and self._is_open):
             return []
         self._is_open = True
         self._own = None
         self._drop_votes()
-        seconds = math.inf if record.until is None else (record.until - now) / 1000
-        reason = f"{record.reason} (opened by {record.opener})"
-        return [FollowOpen(seconds, reason, record.reopenings)]
+        return [verdict]
 
     def _is_newer(self, closed_at: int, at: float, now: int) -> bool:
         """Whether the breakers of this process opened after the fleet closed."""

@@ -15,7 +15,7 @@ from example_service.infra.resilience import (
     Mode,
     StateChanged,
 )
-from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.registry import Registrable
 
 if TYPE_CHECKING:
     from example_service.infra.fleet.member import Member
@@ -55,9 +55,13 @@ class ProcessBreakers:
 
     # What the registry reports.
 
-    def join(self, name: str, machine: CircuitStateMachine) -> None:
-        """A breaker was created: it asks the gate of its name, if there is one."""
-        machine.gate = self._gates.get(name)
+    def join(self, breaker: Registrable) -> None:
+        """A breaker was created: it asks the gate of its name, and starts open with the others."""
+        name = breaker.name
+        breaker.machine.gate = self._gates.get(name)
+        verdict = None if self._member is None else self._member.verdict(name)
+        if verdict is not None:
+            breaker.start_open(verdict.reason, verdict.seconds, verdict.reopenings)
 
     def on_state_change(self, event: StateChanged, /) -> None:
         """A breaker changed its state: pass it on if it was a decision of this process."""

@@ -302,6 +302,17 @@ class MonitoredGuard(Guard):
         self.begin_mode(mode, reason, seconds)
         self.machine.state_changes = None
 
+    def start_open(self, reason: str, wait_seconds: float, reopenings: int) -> None:
+        """Start open with the other processes of a fleet, without logging or notifying listeners.
+
+        Args:
+            reason: Why, for logs, metrics and errors.
+            wait_seconds: How long the open period still lasts.
+            reopenings: Failed recoveries of the fleet so far, for the backoff.
+        """
+        self._take_step(self.machine.follow, CircuitState.OPEN, reason, wait_seconds, reopenings)
+        self.machine.state_changes = None
+
     def force(
         self,
         state: CircuitState,

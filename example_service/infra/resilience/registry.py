@@ -79,6 +79,10 @@ class Registrable(Protocol):
         """Start in the mode already set for this name, without notifying."""
         ...
 
+    def start_open(self, reason: str, wait_seconds: float, reopenings: int) -> None:
+        """Start open, as the other processes of the fleet are, without notifying."""
+        ...
+
 
 G = TypeVar("G", bound=Registrable)
 
@@ -86,7 +90,7 @@ G = TypeVar("G", bound=Registrable)
 class FleetHooks(StateChangeListener, Protocol):
     """What connects the breakers of a registry to those of other processes."""
 
-    def join(self, name: str, machine: CircuitStateMachine) -> None:
+    def join(self, breaker: Registrable) -> None:
         """A breaker was created."""
         ...
 
@@ -157,7 +161,7 @@ class Registry(Generic[G]):
             if self._modes and (mode := self._mode_of(name)) is not None:
                 breaker.start_in_mode(*mode)
             if self.fleet is not None:
-                self.fleet.join(name, breaker.machine)
+                self.fleet.join(breaker)
         finally:
             lock.release()
 

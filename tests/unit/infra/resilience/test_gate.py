@@ -180,6 +180,25 @@ def test_it_opens_with_the_others(breaker: CircuitBreaker, clock: FakeClock) -> 
     assert breaker.get_metrics()["retry_after"] == 10.0 * min(2.0**3, 5.0)
 
 
+def test_it_starts_open_with_the_others() -> None:
+    """As if it had followed before, so that no change is counted and no listener is notified."""
+    heard: list[StateChanged] = []
+
+    class Listener:
+        def on_state_change(self, event: StateChanged, /) -> None:
+            heard.append(event)
+
+    breaker = CircuitBreaker(
+        "shop", listeners=[Listener()], backoff=Backoff(jitter=0.0), registry=None
+    )
+    breaker.start_open("5 failures in a row (opened by web-1)", 7.0, 2)
+    with pytest.raises(CircuitOpenError) as refusal:
+        breaker.call_sync(str)
+    assert refusal.value.reason == "5 failures in a row (opened by web-1)"
+    assert breaker.get_metrics()["opened_count"] == 0
+    assert heard == []
+
+
 def test_it_closes_with_the_others(breaker: CircuitBreaker) -> None:
     """With their reason for the listeners."""
     heard: list[StateChanged] = []
