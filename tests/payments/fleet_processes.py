@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,11 @@ from tests.service_process import Service, kill, wait_until
 TOKEN = "a-token-of-more-than-sixteen"
 START_SECONDS = 90.0
 RATES = "/api/v1/exchange-rates/EUR"
-RULES = {
+SETTINGS = {
+    "ADMIN__TOKEN": TOKEN,
+    "LIMITS__MONITORING_CACHE_SECONDS": "0",
+    "PAYMENT_PROVIDER__TIMEOUT_SECONDS": "20.0",
+    "PAYMENTS__WORKER": "false",
     "CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD": "3",
     "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT": "1.0",
     "CIRCUIT_BREAKERS__PAYMENT__SUCCESS_THRESHOLD": "2",
@@ -89,14 +93,43 @@ class Process:
     """One process of the service, or one set of workers.
 
     Args:
-        service: What was started.
+        folder: Where it runs.
+        provider: Its dependency.
+        variables: Further settings.
     """
 
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        wait_until(lambda: "is ready: " in service.text, START_SECONDS)
-        self.url = service.url
+    def __init__(self, folder: Path, provider: CountingProvider, **variables: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._variables = {"PAYMENT_PROVIDER__BASE_URL": provider.url, **SETTINGS, **variables}
+        self._client = httpx.Client()
+        self._log_begins = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again if it has ended."""
+        self.service = Service(self._folder, **self._variables)
+
+    def wait(self) -> None:
+        """Wait until it serves."""
+        wait_until(lambda: "is ready: " in self.service.text, START_SECONDS)
+        self.url = self.service.url
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client.close()
         self._client = httpx.Client(base_url=self.url, timeout=5.0)
+
+    def heal(self) -> None:
+        """Have it run, with a new connection, and begin to count what it logs."""
+        if self.service.process.poll() is None:
+            self.signal(signal.SIGCONT)
+        else:
+            self.start()
+            self.wait()
+        self._connect()
+        wait_until(self.connected)
+        self._log_begins = len(self.service.text)
 
     def ask(self) -> int:
         """Ask for a rate over one connection that is kept; the status of the answer."""
@@ -122,8 +155,8 @@ class Process:
         return httpx.post(path, headers=headers, json=body or None)
 
     def warnings(self, text: str) -> int:
-        """How many lines of the log have a text."""
-        return self.service.text.count(text)
+        """How many lines of the log have a text, since it was healed."""
+        return self.service.text[self._log_begins :].count(text)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process."""
@@ -143,45 +176,24 @@ def processes(
 ) -> Iterator[list[Process]]:
     """That many processes of the service, in front of the provider."""
     with ExitStack() as stack:
-        services = []
+        started = []
         for number in range(count):
-            folder = directory / str(number)
-            folder.mkdir()
-            service = start(folder, provider, **variables)
-            stack.callback(lambda one=service: _end(one))  # type: ignore[misc]
-            services.append(service)
-        with ThreadPoolExecutor(count) as threads:
-            started = list(threads.map(Process, services))
-        for process in started:
+            process = Process(directory / str(number), provider, **variables)
             stack.callback(process.close)
+            started.append(process)
+        with ThreadPoolExecutor(count) as threads:
+            list(threads.map(Process.wait, started))
         yield started
 
 
-def start(folder: Path, provider: CountingProvider, **variables: str) -> Service:
-    """Start the service in a folder."""
-    return Service(
-        folder,
-        ADMIN__TOKEN=TOKEN,
-        LIMITS__MONITORING_CACHE_SECONDS="0",
-        PAYMENT_PROVIDER__BASE_URL=provider.url,
-        PAYMENT_PROVIDER__TIMEOUT_SECONDS="20.0",
-        PAYMENTS__WORKER="false",
-        **{**RULES, **variables},
-    )
-
-
-def _end(service: Service) -> None:
-    if service.process.poll() is None:
-        kill(service)
-
-
-def soon(holds: Callable[[], object], seconds: float = 1.0) -> float:
-    """Assert that something becomes true within some time, on a busy machine; how long it took."""
-    began = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began < seconds, f"it did not happen within {seconds} s"
-        time.sleep(0.005)
-    return time.monotonic() - began
+def heal(fleet: list[Process], provider: CountingProvider) -> None:
+    """Have all processes run, and their circuits closed, as if none had ever failed."""
+    provider.is_failing, provider.seconds = False, 0.0
+    for process in fleet:
+        process.heal()
+    assert fleet[0].order("reset").status_code == httpx.codes.OK
+    wait_until(lambda: all(process.state() == "closed" for process in fleet))
+    provider.calls = 0
 
 
 def trip(process: Process, provider: CountingProvider) -> None:
@@ -191,12 +203,4 @@ def trip(process: Process, provider: CountingProvider) -> None:
         pass
 
 
-__all__ = [
-    "CountingProvider",
-    "Process",
-    "processes",
-    "soon",
-    "start",
-    "trip",
-    "wait_until",
-]
+__all__ = ["CountingProvider", "Process", "heal", "processes", "trip", "wait_until"]
