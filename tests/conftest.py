@@ -1,9 +1,12 @@
-"""What holds for every test."""
+"""What applies to every test."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from example_service.core.settings import Settings
 from example_service.core.settings.variables import DELIMITER, group_names
@@ -25,12 +28,36 @@ def pytest_report_header() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let no variable and no `.env` of whoever runs the tests decide their outcome."""
+    """Keep the developer's variables and `.env` from deciding the outcome of a test."""
     groups = group_names(Settings)
     for name in os.environ:
         group, delimiter, _ = name.lower().partition(DELIMITER)
         if group in groups if delimiter else group in Settings.model_fields:
             monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
-    # Whatever a test does to its database, it is not the one of a developer.
+    # No test may touch the developer's database.
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/database.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Undo what a test configures about logging, because it applies to the whole process."""
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    levels = {logger: logger.level for logger in _loggers()}
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            root.removeHandler(handler)
+    for logger in _loggers():
+        # Setting a level empties the caches of all loggers.
+        if logger.level != (level := levels.get(logger, logging.NOTSET)):
+            logger.setLevel(level)
+    if structlog.is_configured():
+        structlog.reset_defaults()
+
+
+def _loggers() -> list[logging.Logger]:
+    root = logging.getLogger()
+    found = [root, *root.manager.loggerDict.values()]
+    return [logger for logger in found if isinstance(logger, logging.Logger)]

@@ -1,11 +1,9 @@
 """What `serve` prepares before it serves; `tests/integration/test_serve.py` has the processes."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import pytest
-import structlog
 from pydantic import SecretStr
 
 from example_service.cli.serve import _banner, _schema_fault, serve
@@ -13,17 +11,6 @@ from example_service.core.exceptions import StartError
 from example_service.core.settings import Settings
 from example_service.domain import Domain, Hints
 from example_service.server.process import DrainingServer
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Restore the configuration of logging, which belongs to the whole process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def domains(monkeypatch: pytest.MonkeyPatch, *domains: Domain) -> None:

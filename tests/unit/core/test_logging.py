@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -17,17 +16,6 @@ from example_service.core.settings.model import LogSettings
 
 NASTY = "line\nbreak\r\x1b[31mred\x00\u2028\u202eend"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.fixture(autouse=True)
-def _former_logging() -> Iterator[None]:
-    """Put the process-wide configuration back, for it outlives a test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 def configured(**log: Any) -> None:

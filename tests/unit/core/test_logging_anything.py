@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -92,17 +92,6 @@ def log_by_library(
         if type(each).__module__ == "example_service.core.logging"
     ]
     handler.handle(record)
-
-
-@pytest.fixture(autouse=True)
-def _former_logging() -> Iterator[None]:
-    """Put the process-wide configuration back, because it outlives a test."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
 
 
 @pytest.fixture(params=["json", "console"])
