@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.application",
     "tests.databases",
     "tests.service_process",
+    "tests.shared_costs",
 ]
 
 
