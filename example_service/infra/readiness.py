@@ -109,6 +109,8 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
     """
 
     async def fault() -> str | None:
+        if not names:
+            return None
         opened = [one.name for one in registry.snapshots() if one.state is CircuitState.OPEN]
         critical = sorted(name for name in opened if configuration_key(name) in names)
         return f"open: {', '.join(critical)}" if critical else None

@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
+from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
@@ -53,6 +54,28 @@ async def test_breakers_and_requests_are_shown(client: httpx.AsyncClient) -> Non
     for name in (breaker.name, "database"):
         assert shown["circuit_breaker_state", frozenset({("name", name)})] == 0
     assert shown["http_requests_in_flight", frozenset()] >= 1
+
+
+async def test_a_scrape_looks_whether_the_service_is_ready(
+    client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no orchestrator probes, an alert still learns of it."""
+    faults = {"database": "gone"}
+
+    async def look() -> dict[str, str]:
+        return faults
+
+    monkeypatch.setattr(app.state.services.readiness, "faults", look)
+    not_ready = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+    faults.clear()
+    ready = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+    begin_draining()
+    try:
+        draining = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+    finally:
+        end_draining()
+
+    assert (not_ready, ready, draining) == (0, 1, 0)
 
 
 async def test_requests_are_counted_by_the_template_of_their_route(

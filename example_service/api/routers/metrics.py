@@ -3,6 +3,8 @@
 from fastapi import APIRouter, Request, Response
 
 from example_service.api.services import services_of
+from example_service.core.lifecycle import is_draining
+from example_service.infra.metrics import show_readiness
 
 router = APIRouter(tags=["monitoring"])
 
@@ -12,7 +14,10 @@ router = APIRouter(tags=["monitoring"])
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Show all metrics as Prometheus text, or as OpenMetrics text if the request prefers it."""
-    exposition = await services_of(request).expositions.get(
+    services = services_of(request)
+    # Looked at now, because where no orchestrator probes, nothing else does.
+    show_readiness(is_ready=not is_draining() and not await services.readiness.faults())
+    exposition = await services.expositions.get(
         accept=",".join(request.headers.getlist("accept")),
         accept_encoding=",".join(request.headers.getlist("accept-encoding")),
     )

@@ -15,6 +15,7 @@ from example_service.infra.metrics.database_pool import PoolMetrics, pool_metric
 from example_service.infra.metrics.exposition import Exposition, Expositions, expose
 from example_service.infra.metrics.fleet import FleetMetrics, fleet_metrics
 from example_service.infra.metrics.http import RequestMetrics, request_metrics
+from example_service.infra.metrics.readiness import show_readiness
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
     prepare_multiprocess_directory,
@@ -36,6 +37,7 @@ __all__ = [
     "prepare_multiprocess_directory",
     "request_metrics",
     "shared_metrics",
+    "show_readiness",
 ]
 
 # A second series for each counter, which nothing here reads.
