@@ -10,6 +10,8 @@ import pytest
 # Each program that tests start and the environment does not bring along, and how to get it.
 HOW_TO_INSTALL = {
     "chromium": "`apt-get install chromium`, or `.venv/bin/playwright install chromium`",
+    "prometheus": "`apt-get install prometheus`",
+    "prometheus-alertmanager": "`apt-get install prometheus-alertmanager`",
     "promtool": "`apt-get install prometheus`",
 }
 

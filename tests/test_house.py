@@ -276,6 +276,8 @@ def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "scripts/find-python.sh": 'test "${1:-}" != 3.12',
         ".venv/bin/python": "echo 3.13.5",
         "bin/chromium": "",
+        "bin/prometheus": "",
+        "bin/prometheus-alertmanager": "",
         "bin/promtool": "",
         "bin/make": 'echo "made $1"; [ "$1" != test ] || echo "$CLOSING"; [ "$1" != "$FAILING" ]',
     }.items():

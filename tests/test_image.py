@@ -92,7 +92,7 @@ def test_compose_sets_only_settings_that_exist() -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_compose_holds_no_secret_and_no_default_for_one(service: str) -> None:
     """Each secret comes from outside, and where one is needed and not given nothing starts."""
-    for name, value in SERVICES[service]["environment"].items():
+    for name, value in SERVICES[service].get("environment", {}).items():
         is_secret = VARIABLES[name].is_secret if name in VARIABLES else LOOKS_SECRET.search(name)
         needed = [asked for asked, _ in interpolations(value or "")]
         assert not is_secret or value is None or any(map(LOOKS_SECRET.search, needed)), name
