@@ -44,6 +44,7 @@ _BACKLOG = 2048
 _SOCKET_BUFFER_BYTES = 131_072
 
 _TICKS_PER_CHECK = 10
+_CHECK_SECONDS = 1.0
 
 # File descriptors for everything but connections: the database, the provider, logs, files.
 _OTHER_FILES = 160
@@ -226,16 +227,26 @@ class DrainingServer(uvicorn.Server):
         Returns:
             Whether it is; the server asks ten times a second.
         """
-        connections = cast("list[ProblemProtocol]", list(self.server_state.connections))
         if counter % _TICKS_PER_CHECK == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in connections:
-                connection.check(now)
+            self._check_connections()
         if self._drained_at is not None:
-            for connection in connections:
+            for connection in self._connections():
                 connection.close_with_answer()
             self.should_exit |= time.monotonic() >= self._drained_at
         return await super().on_tick(counter)
+
+    def _connections(self) -> list[ProblemProtocol]:
+        return cast("list[ProblemProtocol]", list(self.server_state.connections))
+
+    def _check_connections(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in self._connections():
+            connection.check(now)
+
+    async def _go_on_checking(self) -> None:
+        while True:
+            await asyncio.sleep(_CHECK_SECONDS)
+            self._check_connections()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the socket and let requests finish, with a limit that nothing can outlast.
@@ -247,4 +258,9 @@ class DrainingServer(uvicorn.Server):
         self._last_resort = threading.Timer(limit, self._exit_now, args=(1,))
         self._last_resort.daemon = True
         self._last_resort.start()
-        await super().shutdown(sockets)
+        # The server ticks no more, but a client that keeps its end open must not delay the end.
+        checking = asyncio.create_task(self._go_on_checking())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            checking.cancel()

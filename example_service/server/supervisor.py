@@ -33,6 +33,7 @@ from example_service.infra.metrics.shared.multiprocess import (
     prepare_multiprocess_directory,
 )
 from example_service.server.process import (
+    ALIVE_SECONDS,
     CLEAN_UP_SECONDS,
     STOP_SIGNALS,
     DrainingServer,
@@ -42,6 +43,9 @@ from example_service.server.process import (
 
 logger = logging.getLogger(__name__)
 
+STARTING: Final = b"starting"
+"""The sign of life of a worker that does not serve yet; any other is that of one that does."""
+
 RETRY_SECONDS: Final = 1.0
 MOST_FAILED_STARTS: Final = 5
 
@@ -50,6 +54,9 @@ UNRESPONSIVE_SECONDS: Final = 10.0
 process is stopped."""
 UNRESPONSIVE_AT_END_SECONDS: Final = 5.0
 """The same while the service stops, which nothing may delay."""
+UNBORN_SECONDS: Final = 60.0
+"""How long a new process may take to its first sign of life, which comes before it loads the
+application."""
 
 _CHECK_SECONDS: Final = 1.0
 
@@ -59,27 +66,32 @@ _spawn = multiprocessing.get_context("spawn")
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and the end of the pipe on which it gives signs of life once it is serving."""
+    """A process, and the end of the pipe on which it gives signs of life."""
 
     process: SpawnProcess
     life: Connection
+    heard_at: float
+    has_begun: bool = False
     is_serving: bool = False
-    heard_at: float = math.inf
 
     def hear(self, now: float) -> None:
         """Take one sign of life from the pipe."""
         try:
-            self.life.recv_bytes()
+            sign = self.life.recv_bytes()
         except EOFError:
             # Its event loop has ended, and soon the process will.
             self.life.close()
             self.heard_at = math.inf
         else:
             self.heard_at = now
+            self.has_begun = True
+            self.is_serving |= sign != STARTING
 
-    def is_unresponsive(self, now: float, limit_seconds: float) -> bool:
-        """Whether it has been silent for too long; before it serves, nothing is expected."""
-        return self.is_serving and now > self.heard_at + limit_seconds
+    def is_unresponsive(self, now: float, *, is_stopping: bool) -> bool:
+        """Whether it has been silent for too long."""
+        if is_stopping:
+            return now > self.heard_at + UNRESPONSIVE_AT_END_SECONDS
+        return now > self.heard_at + (UNRESPONSIVE_SECONDS if self.has_begun else UNBORN_SECONDS)
 
     def kill(self) -> None:
         """End it at once, even where it is stopped."""
@@ -149,25 +161,22 @@ class Supervisor:
         if signalled in events:
             self._note_signal(signalled.recv(), now)
         for worker in [living[event] for event in events if event in living]:
+            was_serving = worker.is_serving
             worker.hear(now)
-            if not worker.is_serving and not worker.life.closed:
-                self._note_start(worker)
+            if worker.is_serving and not was_serving:
+                self._note_start()
         for worker in [self._workers[event] for event in events if event in self._workers]:
             self._note_end(worker)
         self._look(now)
 
     def _look(self, now: float) -> None:
         """Do what is due: start what is missing, end what has no time left or does not respond."""
-        if self._deadline is None:
-            limit_seconds = UNRESPONSIVE_SECONDS
-            if self._retry_at is not None and now >= self._retry_at:
-                self._start_missing()
-        else:
-            limit_seconds = UNRESPONSIVE_AT_END_SECONDS
-            if now >= self._deadline:
-                self._kill()
+        if self._retry_at is not None and now >= self._retry_at:
+            self._start_missing()
+        if self._deadline is not None and now >= self._deadline:
+            self._kill()
         for worker in self._workers.values():
-            if worker.is_unresponsive(now, limit_seconds):
+            if worker.is_unresponsive(now, is_stopping=self._deadline is not None):
                 logger.error("A worker does not respond; it is killed", extra=_about(worker))
                 worker.kill()
 
@@ -177,7 +186,7 @@ class Supervisor:
         with _ignoring_interrupts():
             process.start()
         sending.close()
-        self._workers[process.sentinel] = _Worker(process, receiving)
+        self._workers[process.sentinel] = _Worker(process, receiving, time.monotonic())
 
     def _start_missing(self) -> None:
         self._retry_at = None
@@ -191,8 +200,7 @@ class Supervisor:
         elif not is_echo(self._first_signal, (number, now)):
             self._kill()
 
-    def _note_start(self, worker: _Worker) -> None:
-        worker.is_serving = True
+    def _note_start(self) -> None:
         self._failed_starts = 0
         serving = sum(worker.is_serving for worker in self._workers.values())
         if serving == self._count and not self._announced:
@@ -281,6 +289,10 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 def _serve(listener: socket.socket, life: Connection) -> None:
     """Be a worker: what runs in the new process."""
+    # Nothing is worth waiting for a supervisor that does not read.
+    os.set_blocking(life.fileno(), False)
+    is_alive = threading.Event()
+    threading.Thread(target=_report_start, args=(life, is_alive), daemon=True).start()
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -288,10 +300,9 @@ def _serve(listener: socket.socket, life: Connection) -> None:
         sys.exit(str(error))
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Nothing is worth waiting for a supervisor that does not read.
-    os.set_blocking(life.fileno(), False)
 
     def report_life() -> None:
+        is_alive.set()
         with contextlib.suppress(OSError):
             life.send_bytes(b".")
 
@@ -307,6 +318,15 @@ def _serve(listener: socket.socket, life: Connection) -> None:
     with life:
         server.run([listener])
     output.finish()
+
+
+def _report_start(life: Connection, is_alive: threading.Event) -> None:
+    """Give signs of life until the event loop gives them."""
+    with contextlib.suppress(OSError):
+        life.send_bytes(STARTING)
+    while not is_alive.wait(ALIVE_SECONDS):
+        with contextlib.suppress(OSError):
+            life.send_bytes(STARTING)
 
 
 def _end_with_parent() -> None:

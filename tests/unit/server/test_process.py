@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from uvicorn.lifespan.off import LifespanOff
 
 from example_service.core.lifecycle import end_draining, is_draining
 from example_service.core.settings import Settings
@@ -104,6 +105,38 @@ async def test_while_it_drains_connections_are_told_to_close_with_their_answer()
     await stopping.server.on_tick(1)
 
     assert (connection.checks, connection.told) == (1, 1)
+
+
+async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Connections are checked to the last: otherwise this would take all of the time of grace."""
+    monkeypatch.setattr("example_service.server.process._CHECK_SECONDS", 0.01)
+
+    class OpenConnection:
+        def __init__(self, server: DrainingServer) -> None:
+            self._server = server
+            self.checks = 0
+
+        def shutdown(self) -> None:
+            """Send the last answer, and wait for the client to close its end."""
+
+        def check(self, _: float) -> None:
+            self.checks += 1
+            if self.checks == 3:
+                self._server.server_state.connections.clear()
+
+    server = Stopping(0.0).server
+    server.config.load()
+    server.lifespan = LifespanOff(server.config)
+    server.servers = []
+    server.server_state.connections = {OpenConnection(server)}  # type: ignore[arg-type]
+
+    async with asyncio.timeout(10):
+        await server.shutdown()
+
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:

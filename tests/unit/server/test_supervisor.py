@@ -1,0 +1,102 @@
+"""How the supervisor tells workers that hang from those that start or work."""
+
+import math
+import multiprocessing
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from example_service.server.supervisor import (
+    STARTING,
+    UNBORN_SECONDS,
+    UNRESPONSIVE_AT_END_SECONDS,
+    UNRESPONSIVE_SECONDS,
+    _report_start,
+    _Worker,
+)
+
+STARTED_AT = 100.0
+
+
+@pytest.fixture
+def pipe() -> tuple[Connection, Connection]:
+    """What a worker gives its signs of life on: the supervisor's end, and its own."""
+    return multiprocessing.Pipe(duplex=False)
+
+
+def worker(receiving: Connection) -> _Worker:
+    """One that was started at a known time; its process is not looked at."""
+    process: Any = None
+    return _Worker(process, receiving, STARTED_AT)
+
+
+def test_a_new_process_has_a_minute_for_its_first_sign_of_life(
+    pipe: tuple[Connection, Connection],
+) -> None:
+    """One that is stopped before it has loaded anything would be waited for without end."""
+    new = worker(pipe[0])
+
+    assert not new.is_unresponsive(STARTED_AT + UNBORN_SECONDS, is_stopping=False)
+    assert new.is_unresponsive(STARTED_AT + UNBORN_SECONDS + 0.1, is_stopping=False)
+
+
+def test_a_worker_that_starts_is_expected_to_go_on_giving_signs_of_life(
+    pipe: tuple[Connection, Connection],
+) -> None:
+    """It may take its time, as long as it is not stopped; it does not count as serving."""
+    starting = worker(pipe[0])
+    pipe[1].send_bytes(STARTING)
+    now = STARTED_AT + 50
+    starting.hear(now)
+
+    assert not starting.is_serving
+    assert not starting.is_unresponsive(now + UNRESPONSIVE_SECONDS, is_stopping=False)
+    assert starting.is_unresponsive(now + UNRESPONSIVE_SECONDS + 0.1, is_stopping=False)
+
+
+def test_a_late_sign_of_the_start_does_not_end_serving(
+    pipe: tuple[Connection, Connection],
+) -> None:
+    """The thread and the event loop of a worker may write at the same moment."""
+    serving = worker(pipe[0])
+    for sign in (b".", STARTING):
+        pipe[1].send_bytes(sign)
+        serving.hear(STARTED_AT)
+
+    assert serving.is_serving
+
+
+def test_nothing_that_is_stopped_delays_the_end(pipe: tuple[Connection, Connection]) -> None:
+    """Not even a process that has given no sign of life yet."""
+    new = worker(pipe[0])
+
+    assert new.is_unresponsive(STARTED_AT + UNRESPONSIVE_AT_END_SECONDS + 0.1, is_stopping=True)
+
+
+def test_nothing_is_expected_once_the_event_loop_has_ended(
+    pipe: tuple[Connection, Connection],
+) -> None:
+    """The process closes its end, and cleans up without giving signs of life."""
+    ending = worker(pipe[0])
+    pipe[1].close()
+    ending.hear(STARTED_AT)
+
+    assert ending.heard_at == math.inf
+    assert not ending.is_unresponsive(STARTED_AT + 1e6, is_stopping=True)
+
+
+def test_a_worker_gives_signs_of_life_before_its_event_loop_does(
+    pipe: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again, so that one that is stopped meanwhile falls silent."""
+    monkeypatch.setattr("example_service.server.supervisor.ALIVE_SECONDS", 0.001)
+    is_alive = threading.Event()
+    reporting = threading.Thread(target=_report_start, args=(pipe[1], is_alive))
+    reporting.start()
+    try:
+        assert [pipe[0].recv_bytes() for _ in range(3)] == [STARTING] * 3
+    finally:
+        is_alive.set()
+        reporting.join()
