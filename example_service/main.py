@@ -17,6 +17,7 @@ from example_service.api.problems.database import PROBLEM_BY_DATABASE_ERROR
 from example_service.api.problems.openapi import document_problems
 from example_service.api.request.access_log import AccessLog
 from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
+from example_service.api.request.baggage import BaggageMiddleware
 from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
@@ -103,7 +104,11 @@ def _middleware(settings: Settings) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=settings.http.cors_origins,
         allow_methods=_CORS_METHODS,
-        allow_headers=_CORS_REQUEST_HEADERS,
+        allow_headers=(
+            (*_CORS_REQUEST_HEADERS, "baggage")
+            if settings.http.propagate_baggage
+            else _CORS_REQUEST_HEADERS
+        ),
         expose_headers=_CORS_RESPONSE_HEADERS,
     )
     has_cors = bool(settings.http.cors_origins)
@@ -127,6 +132,8 @@ def _middleware(settings: Settings) -> list[Middleware]:
         layers.append(Middleware(AllowedHostsMiddleware, allowed_hosts=hosts, www_redirect=False))
     if has_cors:
         layers.append(Middleware(cors))
+    if http.propagate_baggage:
+        layers.append(Middleware(BaggageMiddleware))
     return layers
 
 

@@ -23,6 +23,9 @@ identity: ContextVar[RequestIdentity | None] = ContextVar("identity", default=No
 tracestate: ContextVar[str | None] = ContextVar("tracestate", default=None)
 """The header of that name to send with calls made for the request being served, if there is one."""
 
+baggage: ContextVar[str | None] = ContextVar("baggage", default=None)
+"""The header of that name to send with calls made for the request being served, if there is one."""
+
 
 def request_id() -> str | None:
     """The id of the request being served: the caller's own where it was sane, else one made here.

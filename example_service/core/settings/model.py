@@ -147,6 +147,11 @@ class HTTPSettings(Group):
         "requests. X-Forwarded-Prefix of a trusted proxy takes its place.",
         examples=["/shop"],
     )
+    propagate_baggage: bool = Field(
+        default=False,
+        description="Whether the `baggage` of a request (W3C Baggage) goes along with the calls "
+        "made for it. Only where every service that is called may know what callers say there.",
+    )
     keep_alive_seconds: int = Field(
         default=75,
         ge=1,

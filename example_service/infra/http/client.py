@@ -74,3 +74,5 @@ async def _pass_on_context(request: httpx.Request) -> None:
         request.headers["traceparent"] = traceparent
         if (state := context.tracestate.get()) is not None:
             request.headers["tracestate"] = state
+    if (baggage := context.baggage.get()) is not None:
+        request.headers["baggage"] = baggage

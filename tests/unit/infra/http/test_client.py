@@ -56,6 +56,19 @@ async def test_the_ids_of_the_request_being_served_go_along(client: httpx.AsyncC
     assert [headers["traceparent"] for headers in sent] == [TRACEPARENT] * 2
 
 
+async def test_what_belongs_to_the_trace_goes_along(client: httpx.AsyncClient) -> None:
+    """`tracestate` only with the trace that it is about; `baggage` where that is wanted."""
+    context.tracestate.set("vendor=1")
+    context.baggage.set("tenant=blue")
+    without_trace = await sent_headers(client)
+    context.identity.set(("one", TRACEPARENT, ()))
+    headers = await sent_headers(client)
+
+    assert "tracestate" not in without_trace
+    assert headers["tracestate"] == "vendor=1"
+    assert headers["baggage"] == "tenant=blue"
+
+
 async def test_outside_a_request_no_ids_are_sent(client: httpx.AsyncClient) -> None:
     """A background task does not pretend to serve somebody."""
     headers = await sent_headers(client)
