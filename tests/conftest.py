@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from example_service.core.logging import CHATTY_LOGGERS, SERVER_LOGGERS
 from example_service.core.settings import Settings
 from example_service.core.settings.variables import DELIMITER, group_names
 from tests.real_parts import missing_programs
@@ -25,6 +26,22 @@ def pytest_report_header() -> list[str]:
     """Before the first test, say how long all of them take, and what this machine lacks."""
     duration = "about 6 minutes for all tests with two processors, 1 for `make test-fast`"
     return [f"duration: {duration}", *missing_programs()]
+
+
+_CONFIGURED_LOGGERS = ("root", "example_service", *CHATTY_LOGGERS, *SERVER_LOGGERS)
+
+
+@pytest.fixture(autouse=True)
+def _former_logging() -> Iterator[None]:
+    """Let no configuration of logging, which is process-wide, outlive its test."""
+    loggers = [logging.getLogger(name) for name in _CONFIGURED_LOGGERS]
+    former = [(one, one.level, one.propagate, one.handlers[:]) for one in loggers]
+    yield
+    for one, level, propagate, handlers in former:
+        one.setLevel(level)
+        one.propagate = propagate
+        one.handlers[:] = handlers
+    structlog.reset_defaults()
 
 
 @pytest.fixture(autouse=True)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _TRACEBACK_MARGIN = "    "
 _OWN_LOGGER = "example_service"
-_CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
-_SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
+CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
+SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 
 # The formatters of other handlers leave their results on a record, and uvicorn its message with
 # colours in it.
@@ -99,9 +99,9 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
     # idempotency keys.
     root.setLevel(max(level, logging.INFO))
     logging.getLogger(_OWN_LOGGER).setLevel(level)
-    for name in _CHATTY_LOGGERS:
+    for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
-    for name in _SERVER_LOGGERS:
+    for name in SERVER_LOGGERS:
         server_logger = logging.getLogger(name)
         server_logger.handlers.clear()
         server_logger.setLevel(logging.NOTSET)

@@ -9,6 +9,7 @@ each answer is the last of its connection, and everything else goes on as before
 import asyncio
 import errno
 import gc
+import logging
 import math
 import os
 import signal
@@ -19,13 +20,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvicorn
 
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.server.protocol import ConnectionLimits, ProblemProtocol
+
+logger = logging.getLogger(__name__)
 
 APPLICATION: Final = "example_service.main:create_app"
 STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
@@ -145,6 +148,12 @@ def is_echo(first: tuple[int, float], second: tuple[int, float]) -> bool:
     return first[0] == second[0] and second[1] <= first[1] + _ECHO_SECONDS
 
 
+def _log_error_of_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what went wrong in the event loop, except what `_check_files` logs."""
+    if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
+        loop.default_exception_handler(context)
+
+
 class DrainingServer(uvicorn.Server):
     """A server that says that it will stop before it does.
 
@@ -178,6 +187,7 @@ class DrainingServer(uvicorn.Server):
         self._exit_now = exit_now
         self._first_signal = (0, 0.0)
         self._drained_at: float | None = None
+        self._has_no_files = False
         self._last_resort: threading.Timer | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
@@ -191,6 +201,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the application, then call `on_started`."""
+        asyncio.get_running_loop().set_exception_handler(_log_error_of_loop)
         await super().startup(sockets)
         # What lives until the end need not be looked at by each full collection, which stops
         # everything for as long as it takes.
@@ -229,6 +240,7 @@ class DrainingServer(uvicorn.Server):
         """
         if counter % _TICKS_PER_CHECK == 0:
             self._check_connections()
+            self._check_files()
         if self._drained_at is not None:
             for connection in self._connections():
                 connection.close_with_answer()
@@ -242,6 +254,23 @@ class DrainingServer(uvicorn.Server):
         now = asyncio.get_running_loop().time()
         for connection in self._connections():
             connection.check(now)
+
+    def _check_files(self) -> None:
+        """Log once that no file can be opened; the event loop refuses connections without a word.
+
+        The other event loop, that of the standard library, would log it each second.
+        """
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            if not self._has_no_files:
+                logger.error(  # noqa: TRY400 - there is no more to say
+                    "No file can be opened; new connections are refused until one is closed",
+                    extra={"reason": error.strerror, "connections": len(self._connections())},
+                )
+            self._has_no_files = True
+        else:
+            self._has_no_files = False
 
     async def _go_on_checking(self) -> None:
         while True:

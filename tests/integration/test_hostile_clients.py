@@ -225,3 +225,26 @@ def test_a_body_that_stops_is_refused_in_time(tmp_path: Path) -> None:
         assert b'/problems/body-too-slow"' in answer
     finally:
         kill(service)
+
+
+def test_running_out_of_file_descriptors_is_one_line(service: Service) -> None:
+    """What is there goes on, and the rest is served once there are some again."""
+    resource = pytest.importorskip("resource")
+    pid = service.process.pid
+    before = len(service.text)
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 5, limit[1]))
+    try:
+        with connections(service, 30):
+            wait_until(lambda: "No file can be opened" in service.text[before:])
+            # Twice the interval in which it would be logged again.
+            time.sleep(2.0)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+
+    wait_until(lambda: httpx.get(service.url + LIVE).status_code == 200)
+    said = service.text[before:]
+    assert said.count("No file can be opened") == 1
+    assert "Traceback" not in said
+    assert service.errors == ""

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from example_service.server.process import (
     STOP_SIGNALS,
     DrainingServer,
     ListenError,
+    _log_error_of_loop,
     listen,
     server_config,
 )
@@ -137,6 +139,32 @@ async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_running_out_of_files_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each time that it happens; neither each second nor for each connection."""
+    server = Stopping(0.0).server
+    open_file, exhausted = os.open, OSError(errno.EMFILE, "Too many open files")
+
+    def refuse(*_: object) -> int:
+        raise exhausted
+
+    for opened in (refuse, refuse, open_file, refuse):
+        monkeypatch.setattr(os, "open", opened)
+        await server.on_tick(0)
+    monkeypatch.setattr(os, "open", open_file)
+    loop = asyncio.get_running_loop()
+    _log_error_of_loop(loop, {"message": "accept", "exception": exhausted})
+    _log_error_of_loop(loop, {"message": "something else"})
+
+    messages = [record.message for record in caplog.records]
+    assert [message.partition(";")[0] for message in messages] == [
+        "No file can be opened",
+        "No file can be opened",
+        "something else",
+    ]
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:
