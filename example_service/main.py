@@ -18,6 +18,7 @@ from example_service.api.problems.openapi import document_problems
 from example_service.api.request.access_log import AccessLog
 from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.request.baggage import BaggageMiddleware
+from example_service.api.request.callers import CallersMiddleware, callers_by_key, document_keys
 from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
@@ -52,7 +53,13 @@ _CORS_REQUEST_HEADERS = (
     "traceparent",
     "tracestate",
 )
-_CORS_RESPONSE_HEADERS = ("Location", "Retry-After", "X-Request-ID", "traceparent")
+_CORS_RESPONSE_HEADERS = (
+    "Location",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+    "traceparent",
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -88,6 +95,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for errors in (PROBLEM_BY_DATABASE_ERROR, *(domain.problems for domain in domains)):
         install_problems(app, errors)
     document_problems(app)
+    if settings.api.keys:
+        document_keys(app)
     for router in (*(each for domain in domains for each in domain.routers), *_routers(settings)):
         app.include_router(router)
     return app
@@ -134,6 +143,9 @@ def _middleware(settings: Settings) -> list[Middleware]:
         layers.append(Middleware(cors))
     if http.propagate_baggage:
         layers.append(Middleware(BaggageMiddleware))
+    if settings.api.keys:
+        find_caller = callers_by_key(settings.api.keys)
+        layers.append(Middleware(CallersMiddleware, find_caller=find_caller))
     return layers
 
 

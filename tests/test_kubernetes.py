@@ -124,7 +124,7 @@ def test_probes_ask_what_the_service_answers(probe: str, path: str) -> None:
 
 @pytest.fixture
 def settings_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """What the service reads in a pod, where the secret has an address of a database."""
+    """What the service reads in a pod, where the secret has a database and the key of a caller."""
     [generated] = manifest("kustomization.yaml")["configMapGenerator"]
     variables = dict(line.split("=", 1) for line in generated["literals"])
     for name, value in variables.items():
@@ -133,6 +133,7 @@ def settings_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settin
     monkeypatch.delenv("DATABASE_URL")
     password = "k9Tf0zQ-w7LmX2vB"
     (tmp_path / "DATABASE_URL").write_text(f"postgresql://app:{password}@db.internal/payments\n")
+    (tmp_path / "API__KEYS").write_text(f"shop:{'4b' * 32}\n")
     return load_settings()
 
 

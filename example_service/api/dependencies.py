@@ -4,17 +4,20 @@ Every dependency is a coroutine function, as FastAPI runs plain ones in a thread
 request sixty microseconds. Solving one of these costs eight, so none is built upon another.
 """
 
-import hmac
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import httpx
 from fastapi import Depends, Request
+from pydantic import SecretStr
 
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
+from example_service.api.request.bearer import bearer_token
 from example_service.api.services import services_of
+from example_service.core import context
+from example_service.core.digests import digest, has_digest
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
@@ -84,14 +87,13 @@ async def get_all_workers(request: Request) -> AllWorkers:
 
 async def bears_admin_token(request: Request) -> bool:
     """Whether the request carries the token of `ADMIN__TOKEN`; False where none is set."""
-    token = services_of(request).settings.admin.token
-    credentials = request.headers.getlist("authorization")
-    if token is None or len(credentials) != 1:
+    return _bears(request, services_of(request).settings.admin.token)
+
+
+def _bears(request: Request, token: SecretStr | None) -> bool:
+    if token is None:
         return False
-    scheme, _, given = credentials[0].partition(" ")
-    # Header values are decoded as Latin-1, so this gives the bytes back that were sent.
-    sent, expected = given.strip().encode("latin-1"), token.get_secret_value().encode()
-    return hmac.compare_digest(sent, expected) and scheme.lower() == "bearer"
+    return has_digest(bearer_token(request.scope), digest(token.get_secret_value().encode()))
 
 
 async def require_admin_token(request: Request) -> None:
@@ -106,7 +108,26 @@ async def require_admin_token(request: Request) -> None:
         )
 
 
+async def require_metrics_token(request: Request) -> None:
+    """Refuse requests without the token of `METRICS__TOKEN`, where there is one.
+
+    Raises:
+        ProblemError: If the token is missing or wrong.
+    """
+    token = services_of(request).settings.metrics.token
+    if token is not None and not _bears(request, token):
+        raise ProblemError(
+            catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="metrics"'}
+        )
+
+
+async def get_caller() -> str | None:
+    """Return the name of the caller; None where callers have no names, as without `API__KEYS`."""
+    return context.caller.get()
+
+
 AppSettings = Annotated[Settings, Depends(get_settings)]
+CallerName = Annotated[str | None, Depends(get_caller)]
 HTTPClient = Annotated[httpx.AsyncClient, Depends(get_http_client)]
 IsAdministrator = Annotated[bool, Depends(bears_admin_token)]
 OpenDatabase = Annotated[Database, Depends(get_database)]

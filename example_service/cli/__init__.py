@@ -1,4 +1,4 @@
-"""The command line: `example-service serve`, `migrate`, `doctor` and `replay`."""
+"""The command line: `example-service serve`, `migrate`, `doctor`, `key` and `replay`."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import example_service
-from example_service.cli import doctor, migrate, replay, serve
+from example_service.cli import doctor, key, migrate, replay, serve
 from example_service.core.exceptions import SettingsError, StartError
 from example_service.core.output import output
 from example_service.core.settings import load_settings
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         return doctor.doctor(sys.stdout)
+    if options.command == "key":
+        return key.key(options.name, sys.stdout, is_read_only=options.read_only)
     if options.command == "migrate":
         return migrate.migrate(load_settings(), sys.stdout)
     if options.command == "replay":
@@ -92,5 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         "answer. The exit status is 0 if nothing is wrong, 1 if something is, and 2 if the "
         "settings cannot be used.",
     )
+    key.add_parser(commands)
     replay.add_parser(commands)
     return parser

@@ -79,6 +79,9 @@ def _announcement(
 
     def announce() -> None:
         logger.info("Serving", extra={"url": url, "workers": settings.workers})
+        if not settings.api.keys:
+            reason = "API__OPEN is true" if settings.api.open else "API__KEYS is not set"
+            logger.info("The API is open to anyone who reaches it", extra={"reason": reason})
         if settings.environment == "development":
             output.write(_banner(url, hints, fault))
 

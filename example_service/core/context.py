@@ -1,4 +1,4 @@
-"""The identity of the request being served, for code that does not receive the request.
+"""Whose request is being served, and its ids, for code that does not receive the request.
 
 The middleware sets it for the time of a request. Log lines and outgoing calls read it.
 """
@@ -25,6 +25,10 @@ tracestate: ContextVar[str | None] = ContextVar("tracestate", default=None)
 
 baggage: ContextVar[str | None] = ContextVar("baggage", default=None)
 """The header of that name to send with calls made for the request being served, if there is one."""
+
+
+caller: ContextVar[str | None] = ContextVar("caller", default=None)
+"""Name of the caller whose request is served; None where callers have no names, as without keys."""
 
 
 def request_id() -> str | None:

@@ -2,9 +2,9 @@
 
 Lines of structlog and of the standard library (the server, the circuit breakers with their
 `extra=` fields, any package) get the same members: `timestamp`, `level`, `logger`, `event`, the
-request's `request_id` and `trace_id`, what is bound to the context, and the line's own fields.
-They are written to standard output, as JSON for machines or as text for a person at a terminal. A
-line stays a line: control characters in any value are escaped in both forms.
+request's `request_id`, `trace_id` and `caller`, what is bound to the context, and the line's own
+fields. They are written to standard output, as JSON for machines or as text for a person at a
+terminal. A line stays a line: control characters in any value are escaped in both forms.
 """
 
 import copy
@@ -25,7 +25,7 @@ from structlog.processors import format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from example_service.core.context import TRACE_ID, request_id, traceparent
+from example_service.core.context import TRACE_ID, caller, request_id, traceparent
 from example_service.core.output import output
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
         line["request_id"] = current_id
     if (parent := traceparent()) is not None:
         line["trace_id"] = parent[TRACE_ID]
+    if (name := caller.get()) is not None:
+        line["caller"] = name
     line.update(event_dict)
     return dict(format_exc_info(logger, level, line)) if "exc_info" in line else line
 

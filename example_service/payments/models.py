@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticKnownError
-from sqlalchemy import CheckConstraint, Index, Integer, String, Uuid, text
+from sqlalchemy import CheckConstraint, Index, Integer, String, UniqueConstraint, Uuid, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from example_service.infra.database.base import Base, UTCDateTime, Word
@@ -20,6 +20,10 @@ LARGEST_AMOUNT: Final = 99_999_999
 LONGEST_CHARGE_ID: Final = 255
 LONGEST_CUSTOMER_ID: Final = 64
 LONGEST_IDEMPOTENCY_KEY: Final = 255
+LONGEST_CALLER: Final = 64
+
+UNNAMED: Final = ""
+"""The caller of every request where callers have no names, as without `API__KEYS`."""
 
 Currency = Annotated[
     str,
@@ -96,7 +100,8 @@ class Payment(Base):
 
     Attributes:
         id: Also the idempotency key towards the provider.
-        idempotency_key: The client's; one payment each.
+        caller: Name of the caller that ordered it, the only one that sees it; or `UNNAMED`.
+        idempotency_key: The client's; one payment for each caller and key.
         status: A `PaymentStatus`, or a word of a newer version.
         failure_reason: A `FailureReason`, or a word of a newer version.
         attempts: Calls to the provider that ended without a result.
@@ -108,6 +113,7 @@ class Payment(Base):
 
     __tablename__ = "payments"
     __table_args__ = (
+        UniqueConstraint("caller", "idempotency_key"),
         CheckConstraint("amount > 0", name="amount_is_positive"),
         CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_is_due"),
         CheckConstraint(
@@ -116,7 +122,7 @@ class Payment(Base):
         CheckConstraint(
             "(status = 'succeeded') = (charge_id IS NOT NULL)", name="succeeded_has_charge"
         ),
-        Index(None, "created_at", "id"),
+        Index(None, "caller", "created_at", "id"),
         # Few payments are pending, so this stays small however many there are.
         Index(
             None,
@@ -127,7 +133,8 @@ class Payment(Base):
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_IDEMPOTENCY_KEY), unique=True)
+    caller: Mapped[str] = mapped_column(String(LONGEST_CALLER), default=UNNAMED, server_default="")
+    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_IDEMPOTENCY_KEY))
     amount: Mapped[int] = mapped_column(Integer)
     currency: Mapped[str] = mapped_column(String(3))
     customer_id: Mapped[str] = mapped_column(String(LONGEST_CUSTOMER_ID))

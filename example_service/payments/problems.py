@@ -70,8 +70,8 @@ UNKNOWN_PAYMENT: Final = define(
         slug="unknown-payment",
         status=404,
         title="Unknown payment",
-        meaning="There is no payment with this id.",
-        cause="The id is misspelt, or belongs to another environment.",
+        meaning="The caller has no payment with this id.",
+        cause="The id is misspelt, or belongs to another environment or another caller.",
         remedy="Compare it with the `id` that the payment was accepted with.",
     )
 )

@@ -5,13 +5,20 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, exists, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from example_service.infra.database.base import UTCDateTime
 from example_service.infra.database.clock import SecondsFromNow
-from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+from example_service.payments.models import (
+    UNNAMED,
+    FailureReason,
+    Payment,
+    PaymentOrder,
+    PaymentStatus,
+)
 
 Moment: TypeAlias = Callable[[float], ColumnElement[datetime]]
 """Gives the moment so many seconds from now, as the database computes it."""
@@ -62,7 +69,13 @@ class PaymentRepository:
         self._moment = moment
 
     async def add(
-        self, payment_id: UUID, idempotency_key: str, order: PaymentOrder, claim_seconds: float
+        self,
+        payment_id: UUID,
+        idempotency_key: str,
+        order: PaymentOrder,
+        claim_seconds: float,
+        *,
+        caller: str = UNNAMED,
     ) -> Payment | None:
         """Add a pending payment that is taken up already, unless its idempotency key is known.
 
@@ -73,16 +86,18 @@ class PaymentRepository:
             payment_id: The new payment's.
             idempotency_key: The client's.
             order: What is to be paid.
-            claim_seconds: How long the payment belongs to the caller.
+            claim_seconds: How long the payment belongs to this process.
+            caller: Who orders it.
 
         Returns:
-            The payment; None if there is one with its key.
+            The payment; None if the caller has one with its key.
         """
         insert = _INSERTS[self._session.get_bind().dialect.name]
         added = await self._session.scalars(
             insert(Payment)
             .values(
                 id=payment_id,
+                caller=caller,
                 idempotency_key=idempotency_key,
                 status=PaymentStatus.PENDING,
                 attempts=0,
@@ -90,28 +105,62 @@ class PaymentRepository:
                 due_at=self._moment(claim_seconds),
                 **order.model_dump(),
             )
-            .on_conflict_do_nothing(index_elements=[Payment.idempotency_key])
+            .on_conflict_do_nothing(index_elements=[Payment.caller, Payment.idempotency_key])
             .returning(Payment)
         )
         return added.one_or_none()
 
-    async def find(self, payment_id: UUID) -> Payment | None:
-        """The payment with this id."""
-        return await self._session.get(Payment, payment_id)
+    async def adopt(self, idempotency_key: str, order: PaymentOrder, caller: str) -> None:
+        """Give a caller the payment of nobody that it orders once more with the same key.
 
-    async def find_by_key(self, idempotency_key: str) -> Payment | None:
-        """The payment with this idempotency key."""
-        query = select(Payment).where(Payment.idempotency_key == idempotency_key)
+        Such payments are from a time when callers had no names. Without this, an order that is
+        repeated after the service has got keys would be paid twice.
+        """
+        its_own = aliased(Payment)
+        has_one = exists().where(
+            its_own.caller == caller, its_own.idempotency_key == idempotency_key
+        )
+        wanted = [getattr(Payment, name) == value for name, value in order.model_dump().items()]
+        await self._session.execute(
+            update(Payment)
+            .where(
+                Payment.caller == UNNAMED,
+                Payment.idempotency_key == idempotency_key,
+                *wanted,
+                ~has_one,
+            )
+            .values(caller=caller)
+            .execution_options(synchronize_session=False)
+        )
+
+    async def find(self, payment_id: UUID, caller: str = UNNAMED) -> Payment | None:
+        """The payment with this id, if it is one of the caller's."""
+        query = select(Payment).where(Payment.id == payment_id, Payment.caller == caller)
         return (await self._session.scalars(query)).one_or_none()
 
-    async def newest(self, limit: int, older_than: Payment | None = None) -> Sequence[Payment]:
-        """Payments from the newest to the oldest.
+    async def find_by_key(self, idempotency_key: str, caller: str = UNNAMED) -> Payment | None:
+        """The caller's payment with this idempotency key."""
+        query = select(Payment).where(
+            Payment.caller == caller, Payment.idempotency_key == idempotency_key
+        )
+        return (await self._session.scalars(query)).one_or_none()
+
+    async def newest(
+        self, limit: int, older_than: Payment | None = None, caller: str = UNNAMED
+    ) -> Sequence[Payment]:
+        """The payments of a caller, from the newest to the oldest.
 
         Args:
             limit: How many at most.
             older_than: The payment after which to go on; None for the newest.
+            caller: Whose.
         """
-        query = select(Payment).order_by(Payment.created_at.desc(), Payment.id.desc()).limit(limit)
+        query = (
+            select(Payment)
+            .where(Payment.caller == caller)
+            .order_by(Payment.created_at.desc(), Payment.id.desc())
+            .limit(limit)
+        )
         if older_than is not None:
             last = (older_than.created_at, older_than.id)
             query = query.where(tuple_(Payment.created_at, Payment.id) < last)

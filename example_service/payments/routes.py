@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from example_service.api.dependencies import OpenDatabase
+from example_service.api.dependencies import CallerName, OpenDatabase
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.database import DATABASE_PROBLEMS
 from example_service.api.problems.openapi import problem_responses
@@ -22,6 +22,7 @@ from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
     LONGEST_IDEMPOTENCY_KEY,
+    UNNAMED,
     FailureReason,
     Payment,
     PaymentOrder,
@@ -148,19 +149,21 @@ _ORDER_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     responses=_ORDER_RESPONSES,
 )
 async def create_payment(
+    *,
     order: PaymentOrder,
     idempotency_key: IdempotencyKey,
     payments: Payments,
+    caller: CallerName,
     request: Request,
     response: Response,
 ) -> PaymentReport:
-    """Have an order paid, once, however often it is sent with its key.
+    """Have an order paid, once, however often its caller sends it with its key.
 
     It is stored before the provider is asked. If the provider fails then, the answer is 202, and
     the service goes on trying by itself until the payment has succeeded or failed.
     """
     _refuse_second_key(request)
-    payment = await payments.pay(order, idempotency_key)
+    payment = await payments.pay(order, idempotency_key, caller or UNNAMED)
     if payment.status is PaymentStatus.FAILED:
         raise _failure(payment)
     path = request.app.url_path_for("read_payment", payment_id=payment.id)
@@ -183,6 +186,7 @@ async def create_payment(
 )
 async def list_payments(
     database: OpenDatabase,
+    caller: CallerName,
     limit: Annotated[
         int, Query(ge=1, le=100, description="Payments on one page."), PLAIN_DIGITS
     ] = 20,
@@ -191,17 +195,17 @@ async def list_payments(
         Query(description="`next_cursor` of the page before; none for the newest."),
     ] = None,
 ) -> PaymentPage:
-    """List payments, from the newest to the oldest, page by page.
+    """List the payments of the caller, from the newest to the oldest, page by page.
 
     Payments that arrive meanwhile do not move the pages that follow.
     """
 
     async def find(session: AsyncSession) -> Sequence[Payment]:
-        payments = PaymentRepository(session)
-        last = None if cursor is None else await payments.find(cursor)
+        payments, owner = PaymentRepository(session), caller or UNNAMED
+        last = None if cursor is None else await payments.find(cursor, owner)
         if cursor is not None and last is None:
             raise ProblemError(UNKNOWN_PAYMENT, "`cursor` is not of a page that there was.")
-        return await payments.newest(limit + 1, older_than=last)
+        return await payments.newest(limit + 1, older_than=last, caller=owner)
 
     found = await database.run(find)
     items = [PaymentReport.model_validate(payment) for payment in found[:limit]]
@@ -214,9 +218,13 @@ async def list_payments(
     name="read_payment",
     responses=problem_responses(UNKNOWN_PAYMENT, *DATABASE_PROBLEMS),
 )
-async def read_payment(payment_id: PaymentId, database: OpenDatabase) -> PaymentReport:
-    """Return a payment as it is now, with the reason where it has failed."""
-    payment = await database.run(lambda session: PaymentRepository(session).find(payment_id))
+async def read_payment(
+    payment_id: PaymentId, database: OpenDatabase, caller: CallerName
+) -> PaymentReport:
+    """Return a payment of the caller as it is now, with the reason where it has failed."""
+    payment = await database.run(
+        lambda session: PaymentRepository(session).find(payment_id, caller or UNNAMED)
+    )
     if payment is None:
         raise ProblemError(UNKNOWN_PAYMENT)
     return PaymentReport.model_validate(payment)

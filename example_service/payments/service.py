@@ -28,7 +28,13 @@ from example_service.payments.exceptions import (
     ProviderError,
 )
 from example_service.payments.metrics import PaymentMetrics, payment_metrics
-from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
+from example_service.payments.models import (
+    UNNAMED,
+    FailureReason,
+    Payment,
+    PaymentOrder,
+    PaymentStatus,
+)
 from example_service.payments.provider import PaymentProvider
 from example_service.payments.repository import Moment, PaymentRepository, Settled
 from example_service.payments.settings import PaymentSettings
@@ -96,15 +102,17 @@ class PaymentService:
         self._moment = moment
         self._steady_clock = steady_clock
 
-    async def pay(self, order: PaymentOrder, idempotency_key: str) -> Payment:
+    async def pay(
+        self, order: PaymentOrder, idempotency_key: str, caller: str = UNNAMED
+    ) -> Payment:
         """Accept an order and try to have it charged at once.
 
         When this returns, the payment is stored. It comes back as `pending` where the provider or
         its circuit did not let it be finished now, and as it is where the same order came earlier
-        with the same key.
+        with the same key from the same caller.
 
         Raises:
-            IdempotencyKeyReusedError: If the key belongs to another order.
+            IdempotencyKeyReusedError: If the caller's key belongs to another order.
             CircuitOpenError: If the circuit of the database is open; nothing is stored.
             DatabaseUnavailableError: If the database cannot tell that the payment is stored. The
                 same call with the same key later finds out.
@@ -113,8 +121,12 @@ class PaymentService:
 
         async def store(session: AsyncSession) -> tuple[Payment | None, Payment | None]:
             payments = self._payments(session)
-            added = await payments.add(payment_id, idempotency_key, order, claim_seconds)
-            return added, None if added else await payments.find_by_key(idempotency_key)
+            if caller != UNNAMED:
+                await payments.adopt(idempotency_key, order, caller)
+            added = await payments.add(
+                payment_id, idempotency_key, order, claim_seconds, caller=caller
+            )
+            return added, None if added else await payments.find_by_key(idempotency_key, caller)
 
         ends_at = self._claim_end()
         added, earlier = await self._database.run(store)

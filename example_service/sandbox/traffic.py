@@ -9,14 +9,17 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Final
 
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from example_service.api.request.access_log import DASHBOARD
+from example_service.api.request.callers import IN_PROCESS
 from example_service.api.request.strict_json import StrictJSONRoute
 from example_service.core.lifecycle import is_draining
 
@@ -38,7 +41,9 @@ class Traffic(BaseModel):
 @router.post("/traffic", response_class=EventSourceResponse)
 async def send_traffic(request: Request, traffic: Traffic) -> AsyncIterator[ServerSentEvent]:
     """Ask for an exchange rate again and again, and report the answers of each second by status."""
-    transport = httpx.ASGITransport(request.app, raise_app_exceptions=False, client=(DASHBOARD, 0))
+    transport = httpx.ASGITransport(
+        partial(_call_as_dashboard, request.app), raise_app_exceptions=False, client=(DASHBOARD, 0)
+    )
     async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url)) as client:
         calls = _Calls(client)
         try:
@@ -46,6 +51,11 @@ async def send_traffic(request: Request, traffic: Traffic) -> AsyncIterator[Serv
                 yield ServerSentEvent(raw_data=json.dumps({"answers": answers}))
         finally:
             await calls.cancel()
+
+
+async def _call_as_dashboard(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass a request to the application as one that needs no key."""
+    await app({**scope, IN_PROCESS: DASHBOARD}, receive, send)
 
 
 class _Calls:

@@ -37,6 +37,7 @@ HARDENED = (
 RATES = "/api/v1/exchange-rates/EUR"
 PAYMENTS = "/api/v1/payments"
 PRODUCTION = {
+    "API__KEYS": f"shop:{'4b' * 32}",
     "HTTP__ALLOWED_HOSTS": "api.shop.com",
     "PAYMENT_PROVIDER__BASE_URL": "https://api.payment-provider.com",
 }
@@ -194,9 +195,10 @@ def test_image_does_not_start_with_unsafe_settings(docker: Docker) -> None:
     assert re.findall(r"^  ([A-Z_]+) ", refused.stderr, re.MULTILINE) == [
         "VARIABLE",
         "DATABASE_URL",
-        "PAYMENT_PROVIDER__BASE_URL",
         "HTTP__ALLOWED_HOSTS",
         "ADMIN__TOKEN",
+        "API__KEYS",
+        "PAYMENT_PROVIDER__BASE_URL",
     ]
     assert "Traceback" not in refused.stderr
     assert "changeme" not in refused.stderr

@@ -49,6 +49,7 @@ _UNREADABLE_BODY = "There was an error parsing the body"
 
 _BY_STATUS = {
     401: catalogue.UNAUTHORIZED,
+    403: catalogue.FORBIDDEN,
     404: catalogue.NOT_FOUND,
     405: catalogue.METHOD_NOT_ALLOWED,
     413: catalogue.BODY_TOO_LARGE,

@@ -115,6 +115,17 @@ UNAUTHORIZED = define(
         remedy="Send the credentials that the `WWW-Authenticate` header asks for.",
     )
 )
+FORBIDDEN = define(
+    ProblemType(
+        slug="forbidden",
+        status=403,
+        title="Forbidden",
+        meaning="The credentials are valid, but do not allow this request.",
+        cause="The key belongs to a caller that may only read, or the operation refuses the "
+        "caller.",
+        remedy="Use a key that allows it. The operator can make one without `:read`.",
+    )
+)
 NOT_FOUND = define(
     ProblemType(
         slug="not-found",

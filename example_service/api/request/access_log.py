@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 from structlog.contextvars import get_contextvars
 
-from example_service.core.context import TRACE_ID
+from example_service.core.context import TRACE_ID, caller
 from example_service.core.logging import printable, timestamp, writes_to_console
 
 if TYPE_CHECKING:
@@ -79,8 +79,9 @@ class AccessLog:
             return
         if self._is_console:
             request = printable(f"{method} {path}")
+            by = "" if (name := caller.get()) is None else f" caller={printable(name)}"
             self._write_finished(
-                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms"
+                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms{by}"
             )
             return
         if get_contextvars():
@@ -94,10 +95,11 @@ class AccessLog:
             )
             return
         request_id, traceparent, _ = identity
+        by = "" if (name := caller.get()) is None else f'"caller":{quoted(name)},'
         self._write_finished(
             f'{{"timestamp":"{timestamp()}","level":"info","logger":"{_NAME}",'
             f'"event":"{_EVENT}","request_id":"{request_id}",'
-            f'"trace_id":"{traceparent[TRACE_ID]}","method":{quoted(method)},'
+            f'"trace_id":"{traceparent[TRACE_ID]}",{by}"method":{quoted(method)},'
             f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'
             f'"client":{"null" if client is None else quoted(client)}}}'
         )

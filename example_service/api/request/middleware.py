@@ -21,7 +21,7 @@ from example_service.api.request.exchange import (
 )
 from example_service.api.request.in_flight import InFlight
 from example_service.api.route_table import RouteTable
-from example_service.core.context import identity, tracestate
+from example_service.core.context import caller, identity, tracestate
 
 if TYPE_CHECKING:
     from example_service.api.request.access_log import AccessLog
@@ -94,6 +94,7 @@ class RequestMiddleware:
             exchange.is_head = True
         token = identity.set(exchange.identity)
         tracestate.set(exchange.tracestate)
+        caller.set(None)
         self._metrics.started()
         try:
             await self._serve(exchange)

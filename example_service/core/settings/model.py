@@ -27,6 +27,7 @@ from example_service.core.settings.files import (
 )
 from example_service.core.settings.redis_url import RedisURL
 from example_service.core.settings.types import (
+    APIKeys,
     HeaderToken,
     HostPatterns,
     Origins,
@@ -44,6 +45,7 @@ Source = Literal["environment", ".env", "SECRETS_DIR"]
 """Where a value that is given comes from."""
 
 _PRODUCTION_DRAIN_SECONDS = 5.0
+_EXAMPLE_DIGEST = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"
 
 
 class Group(BaseModel):
@@ -230,6 +232,40 @@ class AdminSettings(Group):
     )
 
 
+class APISettings(Group):
+    """Who may call what is below `/api`."""
+
+    keys: APIKeys = Field(
+        default=[],
+        description="Keys of the callers: NAME:DIGEST each, or NAME:DIGEST:read for a caller that "
+        "may only read. Make one with: example-service key NAME. Without any, the API is open.",
+        examples=[[f"shop:{_EXAMPLE_DIGEST}"]],
+    )
+    open: bool = Field(
+        default=False,
+        description="Whether production may leave the API open, because a gateway checks who "
+        "calls. Without it, production refuses to start without keys.",
+    )
+
+    @field_validator("open")
+    @classmethod
+    def _not_beside_keys(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("keys"):
+            raise ValueError("should be false where API__KEYS is set")
+        return value
+
+
+class MetricsSettings(Group):
+    """Who may read the metrics."""
+
+    token: HeaderToken | None = Field(
+        default=None,
+        description="Bearer token for /metrics, at least 16 characters; without it, whoever "
+        "reaches the service may read them.",
+        examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
+    )
+
+
 class DashboardSettings(Group):
     """The page on which people watch the circuits."""
 
@@ -341,7 +377,9 @@ class ServiceSettings(BaseSettings):
         description="Folder with one file for each secret, named like its variable: DATABASE_URL, "
         "ADMIN__TOKEN. Variables and `.env` win over the files.",
     )
+    api: APISettings = APISettings()
     admin: AdminSettings = AdminSettings()
+    metrics: MetricsSettings = MetricsSettings()
     dashboard: DashboardSettings = DashboardSettings()
     docs: DocsSettings = DocsSettings()
     circuit_breakers: dict[str, CircuitBreakerSettings] = Field(

@@ -29,6 +29,7 @@ def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
         *_redis_problems(settings),
         *_http_problems(settings),
         *_token_problems(settings),
+        *_api_problems(settings),
         *settings.domain_problems(),
     ]
 
@@ -100,17 +101,21 @@ def _is_anywhere(proxy: str) -> bool:
 
 
 def _token_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
-    if settings.admin.token is None:
-        if settings.dashboard.enabled:
-            yield SettingProblem(
-                "ADMIN__TOKEN",
-                "is not set, and DASHBOARD__ENABLED needs it in production",
-                "ADMIN__TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
-            )
-        return
-    if can_be_guessed(settings.admin.token.get_secret_value(), TOKEN_GUESSES_LOG10):
+    tokens = {"ADMIN__TOKEN": settings.admin.token, "METRICS__TOKEN": settings.metrics.token}
+    for name, token in tokens.items():
+        example = f"{name}=$(python -c 'import secrets; print(secrets.token_urlsafe())')"
+        if token is None:
+            if name == "ADMIN__TOKEN" and settings.dashboard.enabled:
+                problem = "is not set, and DASHBOARD__ENABLED needs it in production"
+                yield SettingProblem(name, problem, example)
+        elif can_be_guessed(token.get_secret_value(), TOKEN_GUESSES_LOG10):
+            yield SettingProblem(name, "can be guessed", example)
+
+
+def _api_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
+    if not settings.api.keys and not settings.api.open:
         yield SettingProblem(
-            "ADMIN__TOKEN",
-            "can be guessed",
-            "ADMIN__TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe())')",
+            "API__KEYS",
+            "is not set, so that anyone may call the API; API__OPEN=true would allow that",
+            "API__KEYS=shop:$DIGEST, as `example-service key shop` prints it",
         )

@@ -23,7 +23,7 @@ def _read_items(value: object) -> object:
             return json.loads(value)
         except ValueError:
             raise ValueError("should be a JSON array, or values separated by commas") from None
-    return [item.strip() for item in value.split(",") if item.strip()]
+    return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
 
 
 def _split(url: str) -> SplitResult:
@@ -75,6 +75,22 @@ def _check_header_token(value: SecretStr) -> SecretStr:
     return value
 
 
+CALLER_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""What a caller of the API may be called."""
+
+
+def _check_api_keys(entries: list[str]) -> list[str]:
+    checked = [entry.lower() for entry in entries]
+    for entry in checked:
+        if not re.fullmatch(rf"{CALLER_NAME}:[0-9a-f]{{64}}(:read)?", entry):
+            raise ValueError(
+                "should be NAME:DIGEST or NAME:DIGEST:read, as `example-service key NAME` prints it"
+            )
+    if len({entry.split(":")[1] for entry in checked}) < len(checked):
+        raise ValueError("should have each digest once")
+    return checked
+
+
 PATH_PREFIX = r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
 """A path that other paths are appended to: segments of plain characters, none of them `..`."""
 
@@ -101,9 +117,10 @@ HTTPURL = Annotated[str, AfterValidator(_check_url)]
 HeaderToken = Annotated[SecretStr, AfterValidator(_check_header_token)]
 """A secret that is sent in a header."""
 
-# A list is written as a JSON array, or as values separated by commas.
+# A list is written as a JSON array, or as values separated by commas or, in a file, line breaks.
 _LIST = NoDecode, BeforeValidator(_read_items)
 
+APIKeys = Annotated[list[str], *_LIST, AfterValidator(_check_api_keys)]
 HostPatterns = Annotated[list[Annotated[str, AfterValidator(_check_host_pattern)]], *_LIST]
 Origins = Annotated[list[Annotated[str, AfterValidator(_check_origin)]], *_LIST]
 ProxyAddresses = Annotated[list[Annotated[str, AfterValidator(_check_proxy)]], *_LIST]

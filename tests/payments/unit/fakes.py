@@ -49,6 +49,7 @@ def pending_payment(**values: Any) -> Payment:
     """A payment that was taken up at noon, for half a minute."""
     given = {
         "id": uuid4(),
+        "caller": "",
         "idempotency_key": str(uuid4()),
         "status": PaymentStatus.PENDING,
         "attempts": 0,

@@ -1,5 +1,6 @@
 """What `serve` prepares before it serves; `tests/integration/test_serve.py` has the processes."""
 
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from example_service.cli.serve import _banner, _schema_fault, serve
 from example_service.core.exceptions import StartError
 from example_service.core.settings import Settings
+from example_service.core.settings.model import APISettings
 from example_service.domain import Domain, Hints
 from example_service.server.process import DrainingServer
 
@@ -69,11 +71,39 @@ def test_production_has_no_banner(
     """Standard output belongs to the log there; a line tells the address."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
-    database_url = sqlite_settings.database_url
-    assert serve(Settings(environment="production", port=0, database_url=database_url)) == 0
+    settings = Settings(
+        environment="production",
+        port=0,
+        database_url=sqlite_settings.database_url,
+        api=APISettings(keys=[f"shop:{'4b' * 32}"]),
+    )
+    assert serve(settings) == 0
 
     (line,) = capsys.readouterr().out.splitlines()
     assert '"event":"Serving","url":"http://127.0.0.1:' in line
+
+
+@pytest.mark.parametrize(
+    ("api", "reason"),
+    [(APISettings(), "API__KEYS is not set"), (APISettings(open=True), "API__OPEN is true")],
+)
+def test_a_line_says_that_the_api_is_open(
+    api: APISettings,
+    reason: str,
+    sqlite_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once, when the service starts, and with what makes it so."""
+    monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
+    database_url = sqlite_settings.database_url
+
+    serve(Settings(environment="production", port=0, database_url=database_url, api=api))
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["reason"] for one in lines if one["event"].startswith("The API is open")] == [
+        reason
+    ]
 
 
 def test_a_schema_that_is_not_there_is_reported_instead_of_ready(

@@ -57,6 +57,21 @@ def test_the_line_is_the_one_that_structlog_would_write(
     assert by_hand == by_structlog
 
 
+def test_the_caller_is_where_every_line_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Behind the ids, by hand as by structlog, whatever a token says of its name."""
+    log = access_log()
+    token = context.caller.set('a "shop"')
+    write(log)
+    with structlog.contextvars.bound_contextvars(bound=1):
+        write(log)
+    context.caller.reset(token)
+
+    by_hand, by_structlog = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    del by_structlog["bound"]
+    assert by_hand["caller"] == 'a "shop"'
+    assert list(by_hand) == list(by_structlog)
+
+
 @given(method=st.text(), route=st.text(), client=st.text())
 def test_any_text_is_escaped(method: str, route: str, client: str) -> None:
     """One line, ASCII, valid JSON, and the same text again when it is read."""

@@ -7,8 +7,10 @@ from pydantic import SecretStr
 
 from example_service.core.settings.model import (
     AdminSettings,
+    APISettings,
     DashboardSettings,
     HTTPSettings,
+    MetricsSettings,
     RedisSettings,
     ServiceSettings,
 )
@@ -24,6 +26,7 @@ def settings_with(**changes: Any) -> ServiceSettings:
         "environment": "production",
         "database_url": SecretStr(GOOD_DATABASE),
         "http": HTTPSettings(allowed_hosts=["api.shop.com", "*.shop.com"]),
+        "api": APISettings(keys=[f"shop:{'4b' * 32}"]),
     }
     return ServiceSettings(**(fit | changes))
 
@@ -113,6 +116,21 @@ def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
 
     assert problem.variable == "ADMIN__TOKEN"
     assert token not in f"{problem.problem} {problem.example}"
+
+
+def test_a_token_of_the_metrics_is_judged_alike() -> None:
+    """None is needed, and one that can be guessed is refused."""
+    guessable = MetricsSettings(token=SecretStr("please-Change-Me-now-1"))
+    good = MetricsSettings(token=SecretStr(GOOD_TOKEN))
+
+    assert refused(settings_with(metrics=guessable)) == ["METRICS__TOKEN"]
+    assert refused(settings_with(metrics=good)) == []
+
+
+def test_an_api_that_anyone_may_call_is_refused() -> None:
+    """Unless a setting says that this is meant."""
+    assert refused(settings_with(api=APISettings())) == ["API__KEYS"]
+    assert refused(settings_with(api=APISettings(open=True))) == []
 
 
 def test_a_dashboard_needs_a_token() -> None:

@@ -1,0 +1,155 @@
+"""Who calls: what is below `/api` asks for a bearer key, whichever domain serves it."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from example_service.api.problems import catalogue
+from example_service.api.problems.answers import Problem
+from example_service.api.problems.openapi import problem_responses
+from example_service.api.request.bearer import bearer_token
+from example_service.core import context
+from example_service.core.digests import has_digest
+
+PREFIX: Final = "/api"
+"""Below this path, every request needs a key."""
+
+READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""What a caller that may only read may do."""
+
+IN_PROCESS: Final = "caller"
+"""Member of an ASGI scope with the name of a caller inside this process; no request can set it."""
+
+_LONGEST_NAME: Final = 64
+_SCHEME: Final = "api"
+_CHALLENGE: Final = 'Bearer realm="api"'
+_NO_KEY: Final = Problem(catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": _CHALLENGE})
+_UNKNOWN_KEY: Final = Problem(
+    catalogue.UNAUTHORIZED,
+    headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+)
+_MAY_ONLY_READ: Final = Problem(
+    catalogue.FORBIDDEN,
+    headers={"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="write"'},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A program or a team that may call the API.
+
+    Attributes:
+        name: Its name in log lines, and the owner of what it creates: 1 to 64 printable characters.
+        may_write: Whether it may use methods other than GET, HEAD and OPTIONS.
+
+    Raises:
+        ValueError: If the name is empty, too long or not printable.
+    """
+
+    name: str
+    may_write: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.name) <= _LONGEST_NAME or not self.name.isprintable():
+            raise ValueError(f"name must be 1 to {_LONGEST_NAME} printable characters")
+
+
+FindCaller: TypeAlias = Callable[[bytes], Awaitable[Caller | None]]
+"""Returns the caller that a bearer token belongs to; None if it belongs to none."""
+
+
+def callers_by_key(entries: Sequence[str]) -> FindCaller:
+    """Find callers by the keys of `API__KEYS`.
+
+    Args:
+        entries: `NAME:DIGEST`, or `NAME:DIGEST:read` for a caller that may only read; the digest is
+            that of SHA-256, in hexadecimal. Several may have one name.
+    """
+    callers = []
+    for entry in entries:
+        name, digest, *rights = entry.split(":")
+        callers.append((bytes.fromhex(digest), Caller(name, may_write=not rights)))
+
+    async def find_caller(token: bytes) -> Caller | None:
+        # Every key is compared, so that the time does not depend on which of them it is.
+        found = [caller for digest, caller in callers if has_digest(token, digest)]
+        return found[0] if found else None
+
+    return find_caller
+
+
+class CallersMiddleware:
+    """Refuses requests below `/api` without a valid key, and notes the name of the caller.
+
+    `core.context.caller` has the name while the request is served. Preflight requests of browsers
+    carry no key: they have to be answered further outside.
+
+    Args:
+        app: What is wrapped.
+        find_caller: Says which caller a bearer token belongs to.
+    """
+
+    def __init__(self, app: ASGIApp, *, find_caller: FindCaller) -> None:
+        self._app = app
+        self._find_caller = find_caller
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or refuse it."""
+        refusal = None
+        if scope["type"] != "lifespan" and _is_below_prefix(scope):
+            refusal = await self._check(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await refusal.response(scope)(scope, receive, send)
+
+    async def _check(self, scope: Scope) -> Problem | None:
+        """Note the caller of a request; return why it is refused, None if it is not."""
+        if (name := scope.get(IN_PROCESS)) is not None:
+            context.caller.set(name)
+            return None
+        if (token := bearer_token(scope)) is None:
+            return _NO_KEY
+        if (caller := await self._find_caller(token)) is None:
+            return _UNKNOWN_KEY
+        context.caller.set(caller.name)
+        # A WebSocket has no method, and both sides write.
+        may_pass = caller.may_write or scope.get("method") in READING_METHODS
+        return None if may_pass else _MAY_ONLY_READ
+
+
+def _is_below_prefix(scope: Scope) -> bool:
+    """Whether the router looks for a route below the prefix: it takes the root path off, too."""
+    path, root_path = scope["path"], scope.get("root_path", "")
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        path = path[len(root_path) :]
+    return bool(path == PREFIX or path.startswith(f"{PREFIX}/"))
+
+
+def document_keys(app: FastAPI) -> None:
+    """Let the OpenAPI document say which operations need a key, and what they answer without."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        schemes = document["components"].setdefault("securitySchemes", {})
+        schemes[_SCHEME] = {"type": "http", "scheme": "bearer"}
+        for path, operations in document["paths"].items():
+            if path.startswith(f"{PREFIX}/"):
+                for method, operation in operations.items():
+                    _require_key(method.upper(), operation)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _require_key(method: str, operation: dict[str, Any]) -> None:
+    kinds = [catalogue.UNAUTHORIZED]
+    if method not in READING_METHODS:
+        kinds.append(catalogue.FORBIDDEN)
+    added = {str(status): one for status, one in problem_responses(*kinds).items()}
+    operation["security"] = [{_SCHEME: []}]
+    operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))
