@@ -5,14 +5,18 @@ import os
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import reduce
 from threading import RLock
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from example_service.infra.resilience.events import StateChanged, StateChangeListener
+from example_service.infra.resilience.events import (
+    CircuitListener,
+    StateChanged,
+    StateChangeListener,
+)
 from example_service.infra.resilience.metrics import (
     CircuitSnapshot,
     add_up_metrics,
@@ -130,6 +134,7 @@ class Registry(Generic[G]):
         self._retired: dict[str, CircuitSnapshot] = {}
         self._remembered: OrderedDict[str, CircuitSnapshot] = OrderedDict()
         self._parameters: dict[str, dict[str, Any]] = {}
+        self._listeners: tuple[CircuitListener, ...] = ()
         self._recent: deque[tuple[float, StateChanged]] = deque(maxlen=REMEMBERED_TRANSITIONS)
         # A breaker may be freed at any moment, even while this thread has the lock. So its
         # reference is only put aside here, for the next operation.
@@ -236,22 +241,32 @@ class Registry(Generic[G]):
                 breaker = self._held.get(name, living[-1])
             else:
                 configured = self._parameters.get(configuration_key(name), {})
-                breaker = self._create(name, {**defaults, **configured})
+                parameters = {**defaults, **configured}
+                if self._listeners:
+                    parameters["listeners"] = (*parameters.get("listeners", ()), *self._listeners)
+                breaker = self._create(name, parameters)
             self._held[name] = breaker
             return breaker
 
     def _create(self, name: str, parameters: dict[str, Any]) -> G:
         raise NotImplementedError
 
-    def configure(self, parameters: Mapping[str, Mapping[str, Any]]) -> None:
+    def configure(
+        self,
+        parameters: Mapping[str, Mapping[str, Any]],
+        *,
+        listeners: Iterable[CircuitListener] = (),
+    ) -> None:
         """Set the parameters with which `get_or_create` creates breakers from now on.
 
         Args:
             parameters: For each name, the parameters that are not to have their default. Names
                 are compared in lower case, with every character but letters and digits as an
                 underscore, so `payment_api` stands for `Payment-API` too.
+            listeners: Listeners of every breaker, besides its own.
         """
         with self._lock:
+            self._listeners = tuple(listeners)
             self._parameters = {
                 configuration_key(name): dict(given) for name, given in parameters.items()
             }

@@ -212,6 +212,18 @@ class TestGetOrCreate:
             registry.get_or_create("x")
         assert len(registry) == 0
 
+    def test_configured_listeners_come_besides_the_breaker_s_own(self) -> None:
+        """So an observer of all breakers takes none from any of them."""
+        registry = CircuitBreakerRegistry()
+        every, own = RecordingListener(), RecordingListener()
+        registry.configure({}, listeners=[every])
+
+        both = registry.get_or_create("both", listeners=[own])
+        one = registry.get_or_create("one")
+
+        assert both.listeners == (own, every)
+        assert one.listeners == (every,)
+
     @pytest.mark.parametrize("name", [None, 3])
     def test_a_name_that_is_none_is_an_error(self, name: Any) -> None:
         """Of the kind that the constructor raises."""
