@@ -23,6 +23,7 @@ from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
 from example_service.api.services import Services
+from example_service.api.traces import Traces, prepare_traces
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings, load_settings
 from example_service.domain import Domain
@@ -74,8 +75,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     if settings is None:
         settings = load_settings()
     configure_logging(settings)
+    traces = prepare_traces(settings)
     circuit_breaker_registry.configure(
-        {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()}
+        {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()},
+        listeners=traces.listeners,
     )
     domains = enabled_domains(settings)
     # Created now, so that monitoring shows them before the first call.
@@ -84,12 +87,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="Example service",
         version=__version__,
-        lifespan=partial(_lifespan, settings=settings),
+        lifespan=partial(_lifespan, settings=settings, traces=traces),
         openapi_url=api_docs.OPENAPI_URL if settings.docs.enabled else None,
         docs_url=None,
         redoc_url=None,
-        middleware=_middleware(settings),
+        middleware=[*traces.middleware, *_middleware(settings)],
         redirect_slashes=False,
+        telemetry=traces.telemetry,
     )
     install_problem_handlers(app)
     for errors in (PROBLEM_BY_DATABASE_ERROR, *(domain.problems for domain in domains)):
@@ -169,12 +173,13 @@ def _readiness_checks(database: Database, settings: Settings) -> list[Check]:
 
 
 @asynccontextmanager
-async def _lifespan(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIterator[None]:
     """Open what the application needs while it runs, and close it at the end, last opened first."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(create_http_client())
         database = await stack.enter_async_context(open_database(settings))
         pool_metrics.watch(database.engine.pool)
+        await stack.enter_async_context(traces.running(database.engine))
         await stack.enter_async_context(shared_metrics())
         fleet = await stack.enter_async_context(open_fleet(settings))
         fleet_metrics.watch(fleet.member)

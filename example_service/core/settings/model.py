@@ -7,6 +7,7 @@ machine.
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -187,6 +188,23 @@ class DatabaseSettings(Group):
         default=5.0,
         description="Seconds that one statement may take; for SQLite, to wait for another writer.",
     )
+
+
+class TraceSettings(Group):
+    """Traces for OpenTelemetry."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Record requests, outgoing calls and statements as spans, and export them as "
+        "the variables OTEL_… say. Needs the extra `otel`.",
+    )
+
+    @field_validator("enabled")
+    @classmethod
+    def _needs_the_extra(cls, value: bool) -> bool:
+        if value and find_spec("opentelemetry.instrumentation") is None:
+            raise ValueError("needs the extra otel: pip install 'example-service[otel]'")
+        return value
 
 
 class RedisSettings(Group):
@@ -382,6 +400,7 @@ class ServiceSettings(BaseSettings):
     metrics: MetricsSettings = MetricsSettings()
     dashboard: DashboardSettings = DashboardSettings()
     docs: DocsSettings = DocsSettings()
+    traces: TraceSettings = TraceSettings()
     circuit_breakers: dict[str, CircuitBreakerSettings] = Field(
         default={},
         description="Parameters of named breakers: CIRCUIT_BREAKERS__<NAME>__<PARAMETER>.",

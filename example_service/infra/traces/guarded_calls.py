@@ -1,0 +1,67 @@
+"""What circuits decide, on the span in which they do."""
+
+from contextlib import suppress
+from typing import Final
+
+from opentelemetry.trace import Span, get_current_span
+
+from example_service.infra.resilience import (
+    CallFailed,
+    CallRejected,
+    CallSucceeded,
+    CircuitBreakerRegistry,
+    CircuitState,
+)
+
+REJECTED: Final = "circuit_breaker.rejected"
+
+
+class SpanListener:
+    """Records the state and the outcome of each guarded call on the current span.
+
+    The attributes have the circuit's name in theirs, because a request may pass several circuits:
+    `circuit_breaker.payment.state` and `circuit_breaker.payment.outcome`, which is `success`,
+    `failure` or `rejected`. Of several calls through one circuit the last counts. A refusal is an
+    event, too.
+
+    Args:
+        registry: Where the state of a circuit is looked up.
+    """
+
+    def __init__(self, registry: CircuitBreakerRegistry) -> None:
+        self._registry = registry
+
+    def on_success(self, event: CallSucceeded, /) -> None:
+        """Record a success."""
+        self._record_outcome(event.breaker_name, "success")
+
+    def on_failure(self, event: CallFailed, /) -> None:
+        """Record a failure, with the state that it has led to."""
+        self._record_outcome(event.breaker_name, "failure")
+
+    def on_rejection(self, event: CallRejected, /) -> None:
+        """Record a refusal, with the seconds until a call may be admitted."""
+        span = get_current_span()
+        if not span.is_recording():
+            return
+        _record(span, event.breaker_name, "rejected", event.state)
+        attributes: dict[str, str | float] = {
+            "circuit_breaker.name": event.breaker_name,
+            "circuit_breaker.state": event.state.value,
+        }
+        if event.retry_after is not None:
+            attributes["circuit_breaker.retry_after"] = event.retry_after
+        span.add_event(REJECTED, attributes)
+
+    def _record_outcome(self, name: str, outcome: str) -> None:
+        span = get_current_span()
+        if not span.is_recording():
+            return
+        # A breaker may be gone from the registry before its last call ends.
+        with suppress(KeyError):
+            _record(span, name, outcome, self._registry.get(name).state)
+
+
+def _record(span: Span, name: str, outcome: str, state: CircuitState) -> None:
+    span.set_attribute(f"circuit_breaker.{name}.outcome", outcome)
+    span.set_attribute(f"circuit_breaker.{name}.state", state.value)

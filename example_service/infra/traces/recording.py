@@ -1,0 +1,87 @@
+"""Records spans, and exports them to a collector."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.propagate import get_global_textmap, set_global_textmap
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from example_service import __version__
+
+_NAME: Final = "example-service"
+
+_TIMEOUT_SECONDS: Final = 2.0
+"""For an export with its repetitions: less than a process has to clean up at its end."""
+_TIMEOUT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
+
+
+class Recording:
+    """Where the spans of this process go.
+
+    A provider that is there already, as an agent of a vendor brings one along, is used as it is.
+    Otherwise spans are exported as the variables `OTEL_…` say, by default to a collector on this
+    machine.
+
+    Attributes:
+        provider: Makes tracers; it is also the one that `opentelemetry.trace.get_tracer` uses.
+    """
+
+    def __init__(self) -> None:
+        provider = trace.get_tracer_provider()
+        self._is_ours = not isinstance(provider, TracerProvider)
+        if not isinstance(provider, TracerProvider):
+            provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+            provider.add_span_processor(BatchSpanProcessor(_exporter()))
+            trace.set_tracer_provider(provider)
+        self.provider: TracerProvider = provider
+
+    @asynccontextmanager
+    async def running(self, engine: AsyncEngine) -> AsyncIterator[None]:
+        """Record outgoing calls and statements until the end of the block.
+
+        Args:
+            engine: Whose statements are recorded, without their parameters.
+        """
+        httpx, sqlalchemy = HTTPXClientInstrumentor(), SQLAlchemyInstrumentor()
+        propagator = get_global_textmap()
+        if "OTEL_PROPAGATORS" not in os.environ:
+            # The library's default passes the baggage of callers on, which may say who the user is.
+            set_global_textmap(TraceContextTextMapPropagator())
+        httpx.instrument(tracer_provider=self.provider)
+        # It knows no release of SQLAlchemy after 2.0, and works with this one; a test says so.
+        sqlalchemy.instrument(
+            engine=engine.sync_engine, tracer_provider=self.provider, skip_dep_check=True
+        )
+        try:
+            yield
+        finally:
+            sqlalchemy.uninstrument()
+            httpx.uninstrument()
+            set_global_textmap(propagator)
+            if self._is_ours:
+                await asyncio.to_thread(self.provider.shutdown)
+
+
+def _exporter() -> OTLPSpanExporter:
+    is_given = any(os.environ.get(variable) for variable in _TIMEOUT_VARIABLES)
+    return OTLPSpanExporter(timeout=None if is_given else _TIMEOUT_SECONDS)
+
+
+def _resource() -> Resource:
+    own = {SERVICE_NAME: _NAME, SERVICE_VERSION: __version__}
+    if os.environ.get("OTEL_SERVICE_NAME") or SERVICE_NAME in os.environ.get(
+        "OTEL_RESOURCE_ATTRIBUTES", ""
+    ):
+        del own[SERVICE_NAME]
+    return Resource.create(own)

@@ -1,0 +1,146 @@
+"""Spans reach a collector, and one that is away holds nothing up."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from opentelemetry import baggage, propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from example_service.infra.traces import recording
+from example_service.infra.traces.recording import Recording
+
+
+@pytest.fixture(autouse=True)
+def _no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else of this process records spans."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+
+
+class Collector(HTTPServer):
+    """Keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, bytes]] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                """Keep a message."""
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                collector.received.append((self.path, body))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Write nothing."""
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """A collector that listens."""
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        yield collector
+        collector.shutdown()
+        thread.join()
+
+
+async def record_a_statement() -> None:
+    """Record for as long as one statement takes."""
+    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
+    async with Recording().running(engine), engine.connect() as connection:
+        await connection.execute(text("SELECT 'recorded'"))
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, b"example-service"),
+        ({"OTEL_SERVICE_NAME": "shop"}, b"shop"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=till"}, b"till"),
+    ],
+)
+async def test_spans_are_exported_before_the_end(
+    variables: dict[str, str], name: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the collector of the standard variables, under the service's name."""
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    for variable, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **variables}.items():
+        monkeypatch.setenv(variable, value)
+
+    await record_a_statement()
+
+    [(path, body)] = collector.received
+    assert path == "/v1/traces"
+    assert b"SELECT 'recorded'" in body
+    assert name in body
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [({}, 2.0), ({"OTEL_EXPORTER_OTLP_TIMEOUT": "7"}, None)],
+)
+def test_a_collector_that_is_away_holds_the_end_up_for_two_seconds(
+    variables: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process has five to clean up; the standard variable wins."""
+    timeouts = []
+
+    def exporter(*, timeout: float | None) -> InMemorySpanExporter:
+        timeouts.append(timeout)
+        return InMemorySpanExporter()
+
+    monkeypatch.setattr(recording, "OTLPSpanExporter", exporter)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+
+    Recording().provider.shutdown()
+
+    assert timeouts == [seconds]
+
+
+async def test_a_provider_that_is_there_is_used_and_left_open() -> None:
+    """An agent has brought it along, and closes it itself."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+
+    await record_a_statement()
+    with provider.get_tracer("a test").start_as_current_span("later"):
+        pass
+
+    assert [span.name for span in exporter.get_finished_spans()][-1] == "later"
+    assert len(exporter.get_finished_spans()) > 1
+    provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sent"),
+    [({}, False), ({"OTEL_PROPAGATORS": "tracecontext,baggage"}, True)],
+)
+async def test_baggage_of_callers_stays_here_unless_it_is_asked_for(
+    variables: dict[str, str], sent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may say who the user is."""
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
+    headers: dict[str, str] = {}
+
+    async with Recording().running(engine):
+        propagate.inject(headers, baggage.set_baggage("user", "7"))
+    await engine.dispose()
+
+    assert ("baggage" in headers) is sent
