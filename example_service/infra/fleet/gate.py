@@ -49,11 +49,7 @@ class LeaseGate:
 
     def take(self) -> bool:
         """Take the right to one probe. Returns whether there was one."""
-        while self._unused:
-            try:
-                grant = self._unused.popleft()
-            except IndexError:
-                break
+        while (grant := _first(self._unused)) is not None:
             if self._clock() < grant.use_by:
                 self._used.append(grant)
                 return True
@@ -68,9 +64,8 @@ class LeaseGate:
 
     def ended(self, *, succeeded: bool | None) -> None:
         """A probe ended, but did not fail. One that says nothing leaves its lease to the next."""
-        try:
-            grant = self._used.popleft()
-        except IndexError:
+        grant = _first(self._used)
+        if grant is None:
             return
         if succeeded is None and self._clock() < grant.use_by:
             self._unused.appendleft(grant)
@@ -85,22 +80,28 @@ class LeaseGate:
 
     def take_used(self) -> str | None:
         """The lease of the oldest probe that is running; None if it needed none."""
-        try:
-            return self._used.popleft().lease_id
-        except IndexError:
-            return None
+        grant = _first(self._used)
+        return None if grant is None else grant.lease_id
 
     def take_expired(self) -> list[str]:
         """The leases that were not used in time."""
         expired = []
-        while self._unused and self._unused[0].use_by <= self._clock():
-            try:
-                expired.append(self._unused.popleft().lease_id)
-            except IndexError:
+        while (grant := _first(self._unused)) is not None:
+            if self._clock() < grant.use_by:
+                self._unused.appendleft(grant)
                 break
+            expired.append(grant.lease_id)
         return expired
 
     def clear(self) -> None:
         """Forget all leases."""
         self._unused.clear()
         self._used.clear()
+
+
+def _first(grants: deque[Grant]) -> Grant | None:
+    """Take the oldest; None if there is none, perhaps because another thread has just taken it."""
+    try:
+        return grants.popleft()
+    except IndexError:
+        return None

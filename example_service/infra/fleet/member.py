@@ -7,9 +7,11 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
+from example_service.infra.fleet.breakers import Breakers
 from example_service.infra.fleet.gate import LeaseGate
+from example_service.infra.fleet.gates import MOST_CIRCUITS, Gates
 from example_service.infra.fleet.participant import (
     FollowClose,
     FollowOpen,
@@ -17,7 +19,6 @@ from example_service.infra.fleet.participant import (
     Instruction,
     Obey,
     Participant,
-    Rules,
 )
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, Store, StoreError
@@ -30,39 +31,10 @@ FIRST_READ_SECONDS: Final = 2.0
 BEAT_SECONDS: Final = 0.5
 READ_SECONDS: Final = 30.0
 ORDER_SECONDS: Final = 2.0
-MOST_CIRCUITS: Final = 10_000
 
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 1.0
 _MOST_CHANGES: Final = 100
-
-
-class Breakers(Protocol):
-    """The breakers of this process, by name."""
-
-    def rules(self, name: str) -> Rules:
-        """What the breaker of a name was created with."""
-        ...
-
-    def open(self, name: str, instruction: FollowOpen) -> None:
-        """Open all breakers of a name."""
-        ...
-
-    def close(self, name: str, instruction: FollowClose) -> None:
-        """Close all breakers of a name."""
-        ...
-
-    def obey(self, name: str, instruction: Obey) -> None:
-        """Set a mode on all breakers of a name, or reset them."""
-        ...
-
-    def attach(self, name: str, gate: LeaseGate) -> None:
-        """Have all breakers of a name ask a gate before they probe."""
-        ...
-
-    def detach(self, name: str) -> None:
-        """Have the breakers of a name probe on their own."""
-        ...
 
 
 class Member:
@@ -100,7 +72,13 @@ class Member:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._participants: dict[str, Participant] = {}
-        self._gates: dict[str, LeaseGate] = {}
+        self._gates = Gates(
+            lambda name: self._call(lambda: self._demand(name)),
+            lambda name, lease_id, succeeded: self._call(
+                lambda: self._probe_ended(name, lease_id, succeeded=succeeded)
+            ),
+            clock=clock,
+        )
         self._dirty: dict[str, None] = {}
         self._wake = asyncio.Event()
         self._orders: dict[str, asyncio.Future[int]] = {}
@@ -109,7 +87,7 @@ class Member:
         self._store_time = (0, 0.0)
         self._announced_counter = 0
         self._read_due = 0.0
-        self._has_warned = self._is_full = self._is_ending = False
+        self._has_warned = self._is_ending = False
         self._has_tried = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -297,9 +275,7 @@ class Member:
         self.is_connected = False
         for participant in self._participants.values():
             participant.disconnected()
-        for gate in self._gates.values():
-            gate.is_bound = False
-            gate.clear()
+        self._gates.open()
         for written in self._orders.values():
             if not written.done():
                 written.set_exception(StoreError("the connection to the store was lost"))
@@ -331,7 +307,7 @@ class Member:
             self._apply(name, instructions)
         if participant.is_idle:
             del self._participants[name]
-            self._gates.pop(name, None)
+            self._gates.remove(name)
             self._breakers.detach(name)
 
     def _restore_into(self, snapshot: Snapshot, shift: int) -> None:
@@ -346,13 +322,13 @@ class Member:
         for instruction in instructions:
             match instruction:
                 case FollowOpen():
-                    self._clear(name)
+                    self._gates.clear(name)
                     self._breakers.open(name, instruction)
                 case FollowClose():
-                    self._clear(name)
+                    self._gates.clear(name)
                     self._breakers.close(name, instruction)
                 case Obey():
-                    self._clear(name)
+                    self._gates.clear(name)
                     self._breakers.obey(name, instruction)
                 case Grant() if gate is not None:
                     gate.grant(instruction)
@@ -406,9 +382,8 @@ class Member:
             written.set_result(record.version)
 
     def _return_unused(self) -> None:
-        for name, gate in self._gates.items():
-            for lease_id in gate.take_expired():
-                self._probe_ended(name, lease_id, succeeded=None)
+        for name, lease_id in self._gates.take_expired():
+            self._probe_ended(name, lease_id, succeeded=None)
 
     # Circuits.
 
@@ -422,31 +397,11 @@ class Member:
         return participant
 
     def _gate(self, name: str) -> LeaseGate | None:
-        """The gate of a name; None if there are too many circuits."""
-        gate = self._gates.get(name)
-        if gate is None and len(self._gates) >= MOST_CIRCUITS:
-            if not self._is_full:
-                self._is_full = True
-                logger.warning(
-                    "More than %d circuits are not closed; further ones are not shared with the "
-                    "fleet. Name breakers after dependencies, not after requests or users.",
-                    MOST_CIRCUITS,
-                )
-            return None
-        if gate is None:
-            gate = self._gates[name] = LeaseGate(
-                lambda: self._call(lambda: self._demand(name)),
-                lambda lease_id, succeeded: self._call(
-                    lambda: self._probe_ended(name, lease_id, succeeded=succeeded)
-                ),
-                clock=self._clock,
-            )
-        self._breakers.attach(name, gate)
+        """The gate of a name, which its breakers ask from now on; None if there are too many."""
+        gate = self._gates.get_or_create(name)
+        if gate is not None:
+            self._breakers.attach(name, gate)
         return gate
-
-    def _clear(self, name: str) -> None:
-        if gate := self._gates.get(name):
-            gate.clear()
 
     def _demand(self, name: str) -> None:
         participant = self._participants.get(name)

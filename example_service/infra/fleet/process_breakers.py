@@ -49,7 +49,7 @@ class ProcessBreakers:
             yield
         finally:
             self._registry.fleet = None
-            for name in self._gates:
+            for name in list(self._gates):
                 for breaker in self._registry.living(name):
                     breaker.machine.gate = None
 

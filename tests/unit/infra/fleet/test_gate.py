@@ -1,5 +1,11 @@
 """Leases between OPEN and HALF_OPEN."""
 
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
 import pytest
 
 from example_service.infra.fleet.gate import ASK_SECONDS, LeaseGate
@@ -100,3 +106,43 @@ def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: Fak
     gate.ended(succeeded=True)
     assert not gate.is_open()
     assert calls.ended == []
+
+
+@pytest.fixture
+def hurried_threads() -> Iterator[None]:
+    """Have the interpreter switch between threads as often as it can."""
+    seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(seconds)
+
+
+@pytest.mark.usefixtures("hurried_threads")
+def test_threads_share_the_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
+    """Each lease ends once: in the thread that used it, or as one that was not used in time."""
+    count = 5000
+    is_over = threading.Event()
+
+    def probe() -> None:
+        while not is_over.is_set():
+            if gate.is_open() and gate.take():
+                gate.ended(succeeded=True)
+            else:
+                gate.ask()
+
+    threads = [threading.Thread(target=probe) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    expired = []
+    for number in range(count):
+        gate.grant(Grant(f"{number}", clock() + number % 3))
+        expired += gate.take_expired()
+    end = time.monotonic() + 10
+    while len(calls.ended) + len(expired) < count and time.monotonic() < end:
+        expired += gate.take_expired()
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    ended = Counter([lease_id for lease_id, _ in calls.ended] + expired)
+    assert set(ended.values()) == {1}
+    assert len(ended) == count

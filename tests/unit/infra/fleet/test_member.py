@@ -1,21 +1,29 @@
-"""How a process starts as a member of the fleet."""
+"""A process as a member of the fleet: its start, its threads, its bounds and its store's faults."""
 
 # ruff: noqa: ARG002 - What stands in for a part takes the arguments of the part.
 
 import asyncio
+import errno
+import os
 import random
-from collections.abc import AsyncIterator, Sequence
+import shutil
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from example_service.infra.fleet import gates
 from example_service.infra.fleet.commands import SetMode, Vote
-from example_service.infra.fleet.directory_store import DirectoryStore
+from example_service.infra.fleet.directory_store import FILE, DirectoryStore
+from example_service.infra.fleet.gates import MOST_CIRCUITS
 from example_service.infra.fleet.member import FIRST_READ_SECONDS, Member
 from example_service.infra.fleet.process_breakers import ProcessBreakers
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.store import Beat, Change, Store, StoreError, Written
+from example_service.infra.metrics.fleet import FleetMetrics
 from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
@@ -150,3 +158,150 @@ def test_a_process_starts_without_the_store(
             assert not member.is_connected
 
     run_virtually(scene())
+
+
+@pytest.fixture
+def hurried_threads() -> Iterator[None]:
+    """Have the interpreter switch between threads as often as it can."""
+    seconds = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(seconds)
+
+
+@pytest.mark.usefixtures("hurried_threads")
+async def test_breakers_open_in_threads_while_the_fleet_comes_and_goes(
+    tmp_path: Path, registry: CircuitBreakerRegistry
+) -> None:
+    """Any thread may open the first breaker of a name, at any moment."""
+    is_over = threading.Event()
+    member = Member(ReadOnlyStore(tmp_path), ProcessBreakers(registry))
+
+    def open_breakers() -> None:
+        for number in range(MOST_CIRCUITS):
+            member.opened(f"{number}", 5.0, "5 failures", 0)
+            if is_over.is_set():
+                return
+
+    thread = threading.Thread(target=open_breakers)
+    thread.start()
+    try:
+        for _ in range(150):
+            async with member.running():
+                pass
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def fail(breaker: CircuitBreaker) -> None:
+    """Open the circuit."""
+    for _ in range(breaker.failure_threshold):
+        with pytest.raises(ZeroDivisionError):
+            breaker.call_sync(lambda: 1 / 0)
+    assert breaker.is_open
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
+            await asyncio.sleep(0.01)
+
+
+async def test_a_flood_of_names_is_capped(
+    tmp_path: Path,
+    registry: CircuitBreakerRegistry,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Circuits above the limit work on their own, and one warning says so."""
+    monkeypatch.setattr(gates, "MOST_CIRCUITS", 3)
+    store = DirectoryStore(tmp_path)
+    async with taking_part(store, registry) as member:
+        breakers = [
+            CircuitBreaker(f"user-{number}", recovery_timeout=0.01, registry=registry)
+            for number in range(6)
+        ]
+        for breaker in breakers:
+            fail(breaker)
+        await until(lambda: len(member.records()) == 3)
+        assert len((await store.read()).records) == 3
+        await asyncio.sleep(0.02)
+        # No lease is needed for the probe of one that is not shared.
+        assert breakers[-1].call_sync(str) == ""
+        assert [line for line in caplog.messages if "More than 3 circuits" in line] != []
+    assert sum("More than 3 circuits" in line for line in caplog.messages) == 1
+
+
+def _delete(directory: Path, _: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(directory)
+
+
+def _write_half(directory: Path, _: pytest.MonkeyPatch) -> None:
+    text = (directory / FILE).read_text()
+    (directory / FILE).write_text(text[: len(text) // 2])
+    # Without the lock no process can replace it.
+    (directory / f"{FILE}.lock").unlink(missing_ok=True)
+    (directory / f"{FILE}.lock").mkdir()
+
+
+def _fail_to_write(number: int) -> Callable[[Path, pytest.MonkeyPatch], None]:
+    def fault(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(Path, "write_text", refuse)
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (_delete, "No such file"),
+        (_write_half, "is damaged"),
+        (_fail_to_write(errno.ENOSPC), "No space left"),
+        (_fail_to_write(errno.EROFS), "Read-only file system"),
+        (_fail_to_write(errno.EIO), "Input/output error"),
+    ],
+    ids=["deleted", "half-written", "full", "read-only", "broken"],
+)
+async def test_without_its_directory_a_process_is_a_local_breaker(
+    tmp_path: Path,
+    registry: CircuitBreakerRegistry,
+    caplog: pytest.LogCaptureFixture,
+    fault: Callable[[Path, pytest.MonkeyPatch], None],
+    error: str,
+) -> None:
+    """One line says so, and one that it is over; the metric follows, and no call fails of it."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    metrics = FleetMetrics()
+    breaker = CircuitBreaker(NAME, recovery_timeout=0.01, success_threshold=1, registry=registry)
+    async with taking_part(DirectoryStore(directory), registry) as member:
+        metrics.watch(member)
+        with pytest.MonkeyPatch.context() as patch:
+            fault(directory, patch)
+            await until(lambda: not member.is_connected)
+            assert connected(metrics) == 0.0
+            fail(breaker)
+            await asyncio.sleep(0.02)
+            assert breaker.call_sync(str) == ""
+            assert breaker.is_closed
+            # More than one attempt to come back.
+            await asyncio.sleep(0.6)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        await until(lambda: member.is_connected)
+        assert connected(metrics) == 1.0
+    lost = [line for line in caplog.messages if "The fleet cannot be reached" in line]
+    assert len(lost) == 1
+    assert error in lost[0]
+    assert sum("The fleet is back" in line for line in caplog.messages) == 1
+
+
+def connected(metrics: FleetMetrics) -> float:
+    """What monitoring sees."""
+    (family,) = [one for one in metrics.collect() if one.name == "circuit_breaker_fleet_connected"]
+    return float(family.samples[0].value)

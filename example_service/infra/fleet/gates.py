@@ -1,0 +1,86 @@
+"""The gates of a process, by name."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from example_service.infra.fleet.gate import LeaseGate
+
+logger = logging.getLogger(__name__)
+
+MOST_CIRCUITS: Final = 10_000
+
+
+class Gates:
+    """The gates of all circuits that are not closed. Safe to use from any thread.
+
+    Args:
+        on_demand: Called with the name of a circuit when a call was refused that could have been a
+            probe; returns at once.
+        on_end: Called with the name, the lease of a probe that ended, and whether it succeeded, or
+            None if it says nothing about the dependency. Returns at once.
+        clock: The clock of the grants, in seconds.
+    """
+
+    def __init__(
+        self,
+        on_demand: Callable[[str], None],
+        on_end: Callable[[str, str, bool | None], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_demand = on_demand
+        self._on_end = on_end
+        self._clock = clock
+        self._gates: dict[str, LeaseGate] = {}
+        self._has_warned = False
+
+    def get(self, name: str) -> LeaseGate | None:
+        """The gate of a name; None if there is none."""
+        return self._gates.get(name)
+
+    def get_or_create(self, name: str) -> LeaseGate | None:
+        """The gate of a name, created if there is none; None if there are too many already."""
+        gate = self._gates.get(name)
+        if gate is not None:
+            return gate
+        if len(self._gates) >= MOST_CIRCUITS:
+            self._warn()
+            return None
+        new = LeaseGate(
+            lambda: self._on_demand(name),
+            lambda lease_id, succeeded: self._on_end(name, lease_id, succeeded),
+            clock=self._clock,
+        )
+        # Threads that open breakers of one name at once need one gate.
+        return self._gates.setdefault(name, new)
+
+    def clear(self, name: str) -> None:
+        """Forget all leases of a name."""
+        if gate := self._gates.get(name):
+            gate.clear()
+
+    def remove(self, name: str) -> None:
+        """Forget the gate of a name."""
+        self._gates.pop(name, None)
+
+    def open(self) -> None:
+        """Have all breakers probe on their own."""
+        for gate in list(self._gates.values()):
+            gate.is_bound = False
+            gate.clear()
+
+    def take_expired(self) -> list[tuple[str, str]]:
+        """The names and leases of probes that were not started in time."""
+        gates = list(self._gates.items())
+        return [(name, lease_id) for name, gate in gates for lease_id in gate.take_expired()]
+
+    def _warn(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "More than %d circuits are not closed; further ones are not shared with the fleet. "
+                "Name breakers after dependencies, not after requests or users.",
+                MOST_CIRCUITS,
+            )
