@@ -18,9 +18,11 @@ is installed, and with both.
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import lru_cache
 from http import HTTPStatus
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
@@ -60,10 +62,12 @@ if TYPE_CHECKING:
         _request: Any
         request: Any
 
+    _TRANSPORTS: tuple[tuple[type, type], ...]
     _TRANSPORT_ERRORS: tuple[type[Exception], ...]
     _OWN_FAULTS: tuple[type[Exception], ...]
 else:
-    # Both libraries test for their own classes, so ours derive from those of each.
+    # Both libraries test for their own classes, so ours derive from those of each. A transport
+    # does so from those of one alone, because a client may refuse what is of the other.
     # Once each, because `httpx2.alias_httpx` makes them one.
     _LIBRARIES = list(
         dict.fromkeys(import_module(name) for name in ("httpx", "httpx2") if find_spec(name))
@@ -75,10 +79,13 @@ else:
         bases = tuple(getattr(library, one) for library in _LIBRARIES for one in classes)
         return bases[0] if len(bases) == 1 else type(name, bases, {})
 
-    _Transport = _both("_Transport", "BaseTransport", "AsyncBaseTransport")
+    _Transport = object
     _SyncStream = _both("_SyncStream", "SyncByteStream")
     _AsyncStream = _both("_AsyncStream", "AsyncByteStream")
     _TransportError = _both("_TransportError", "TransportError")
+    _TRANSPORTS = tuple(
+        (library.BaseTransport, library.AsyncBaseTransport) for library in _LIBRARIES
+    )
     _TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
     # Faults of this side: a wrong request, or a connection pool that is used up.
     _OWN_FAULTS = tuple(
@@ -177,6 +184,11 @@ class CircuitBreakerTransport(_Transport):
         ```
     """
 
+    def __new__(cls, transport: Any = None, **_: Any) -> Self:
+        """Make a transport of the same library as the wrapped one."""
+        made: Self = object.__new__(_in_the_library_of(transport, cls))
+        return made
+
     def __init__(
         self,
         transport: "Transport",
@@ -187,7 +199,7 @@ class CircuitBreakerTransport(_Transport):
         max_retry_after_seconds: float | None = None,
         **parameters: Any,
     ) -> None:
-        if not isinstance(transport, _Transport.__mro__[1:-1]):
+        if not any(isinstance(transport, classes) for classes in _TRANSPORTS):
             raise TypeError(f"transport must be a transport of httpx, not {transport!r}")
         check_callable("key", key)
         if breakers is not None:
@@ -293,6 +305,17 @@ class CircuitBreakerTransport(_Transport):
     async def aclose(self) -> None:
         """Close the wrapped transport."""
         await self._transport.aclose()
+
+
+def _in_the_library_of(transport: object, kind: Any) -> Any:
+    """A subclass of `kind` that is a transport of whatever library this one is of."""
+    libraries = (classes for classes in _TRANSPORTS if isinstance(transport, classes))
+    return _subclass(kind, *chain.from_iterable(libraries))
+
+
+@lru_cache(maxsize=64)
+def _subclass(*bases: type) -> type:
+    return type(bases[0].__name__, bases, {"__module__": bases[0].__module__})
 
 
 class _Exchange:

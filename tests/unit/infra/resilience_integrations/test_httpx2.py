@@ -323,6 +323,46 @@ def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("wrapped", "library", "other"),
+    [
+        (httpx2.HTTPTransport(), httpx2, httpx),
+        (httpx2.AsyncHTTPTransport(), httpx2, httpx),
+        (httpx.HTTPTransport(), httpx, httpx2),
+        (httpx.MockTransport(lambda _: httpx.Response(200)), httpx, httpx2),
+        (CircuitBreakerTransport(httpx2.HTTPTransport()), httpx2, httpx),
+    ],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
+def test_transport_is_of_the_library_of_the_wrapped_one(
+    wrapped: Any, library: Any, other: Any
+) -> None:
+    """A client may refuse what has to do with the other library, as Anthropic's does."""
+
+    class Tuned(CircuitBreakerTransport):
+        """A subclass, as users make."""
+
+    for kind in (CircuitBreakerTransport, Tuned):
+        transport = kind(wrapped)
+        assert isinstance(transport, kind)
+        assert isinstance(transport, library.BaseTransport)
+        assert isinstance(transport, library.AsyncBaseTransport)
+        assert not isinstance(transport, other.BaseTransport | other.AsyncBaseTransport)
+        assert type(transport).__name__ == kind.__name__
+        assert type(transport) is type(kind(wrapped))
+
+
+def test_transport_of_both_libraries_stays_one_of_both() -> None:
+    """Neither of the two kinds of client loses what it could use before."""
+
+    class Both(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
+        """Sends for both libraries."""
+
+    transport = CircuitBreakerTransport(Both())
+    assert isinstance(transport, httpx.BaseTransport)
+    assert isinstance(transport, httpx2.BaseTransport)
+
+
+@pytest.mark.parametrize(
     ("missing", "printed"),
     [
         ("httpx", "httpx2"),
