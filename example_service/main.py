@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from example_service import __version__
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.dashboard.feed import Feed
+from example_service.api.dependencies import create_requested_breakers
 from example_service.api.problems.answers import install_problem_handlers, install_problems
 from example_service.api.problems.database import PROBLEM_BY_DATABASE_ERROR
 from example_service.api.problems.openapi import document_problems
@@ -175,6 +176,7 @@ def _readiness_checks(database: Database, settings: Settings) -> list[Check]:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIterator[None]:
     """Open what the application needs while it runs, and close it at the end, last opened first."""
+    create_requested_breakers(app)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(create_http_client())
         database = await stack.enter_async_context(open_database(settings))

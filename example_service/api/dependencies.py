@@ -5,10 +5,12 @@ request sixty microseconds. Solving one of these costs eight, so none is built u
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import httpx
-from fastapi import Depends, Request
+from fastapi import Depends, FastAPI, Request
+from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 
 from example_service.api.breakers.all_workers import AllWorkers
@@ -22,12 +24,20 @@ from example_service.core.settings import Settings
 from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 
+BreakerDependency: TypeAlias = Callable[[], Awaitable[CircuitBreaker]]
 
-def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[CircuitBreaker]]:
+_creators: Final[WeakKeyDictionary[BreakerDependency, Callable[[], CircuitBreaker]]] = (
+    WeakKeyDictionary()
+)
+"""What creates the breaker of each dependency that `circuit_breaker` has made."""
+
+
+def circuit_breaker(name: str, **defaults: Any) -> BreakerDependency:
     """Make a dependency that returns the breaker with a name.
 
     `Annotated[CircuitBreaker, Depends(circuit_breaker("search"))]` in the signature of a route
-    gives it the one breaker with that name in this process, which is created at its first use.
+    gives it the one breaker with that name in this process. It is created when the application
+    starts, so that health, metrics and dashboard show it before its first call.
 
     Args:
         name: Name of the breaker; `CIRCUIT_BREAKERS__<NAME>__…` sets its parameters.
@@ -55,9 +65,13 @@ def circuit_breaker(name: str, **defaults: Any) -> Callable[[], Awaitable[Circui
         ```
     """
 
-    async def get_circuit_breaker() -> CircuitBreaker:
+    def create() -> CircuitBreaker:
         return circuit_breaker_registry.get_or_create(name, **defaults)
 
+    async def get_circuit_breaker() -> CircuitBreaker:
+        return create()
+
+    _creators[get_circuit_breaker] = create
     return get_circuit_breaker
 
 
@@ -124,6 +138,21 @@ async def require_metrics_token(request: Request) -> None:
 async def get_caller() -> str | None:
     """Return the name of the caller; None where callers have no names, as without `API__KEYS`."""
     return context.caller.get()
+
+
+def create_requested_breakers(app: FastAPI) -> None:
+    """Create the breakers that routes of an application request with `Depends`.
+
+    Raises:
+        ValueError, TypeError: If the parameters of one cannot be used.
+    """
+    found = [getattr(one, "dependant", None) for one in iter_route_contexts(app.routes)]
+    while found:
+        dependant = found.pop()
+        if dependant is not None:
+            if (create := _creators.get(dependant.call)) is not None:
+                create()
+            found += dependant.dependencies
 
 
 AppSettings = Annotated[Settings, Depends(get_settings)]

@@ -9,7 +9,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.addresses import is_local
-from example_service.core.settings.model import CircuitBreakerSettings, Group, ServiceSettings
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.group import Group
+from example_service.core.settings.model import ServiceSettings
 from example_service.core.settings.types import HTTPURL, Seconds, SecondsFromZero
 
 _DEMONSTRATION_RECOVERY_TIMEOUT: Final = 30.0

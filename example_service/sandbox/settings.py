@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pydantic import Field
 
 from example_service.core.exceptions import SettingProblem
-from example_service.core.settings.model import Group, ServiceSettings
+from example_service.core.settings.group import Group
+from example_service.core.settings.model import ServiceSettings
 from example_service.core.settings.types import HTTPURL
 from example_service.sandbox.modes import LARGEST_SEED
 

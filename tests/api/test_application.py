@@ -9,7 +9,8 @@ from fastapi import FastAPI
 import example_service.main
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import Settings
-from example_service.core.settings.model import CircuitBreakerSettings, HTTPSettings
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.model import HTTPSettings
 from example_service.infra.database.database import database_breaker
 from example_service.main import create_app
 from tests.application import LogLines, Serve

@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from example_service.api.problems.answers import LONGEST_REASON
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
-from example_service.core.settings.model import AdminSettings, CircuitBreakerSettings
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.model import AdminSettings
 from example_service.infra.database.database import database_breaker
 from example_service.infra.readiness import Check, Readiness
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry

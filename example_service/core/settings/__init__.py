@@ -6,9 +6,9 @@ the groups of the domains, and these build upon `model.py` in this package.
 
 from typing import TYPE_CHECKING
 
+from example_service.core.settings.breakers import CircuitBreakerSettings
 from example_service.core.settings.model import (
     AdminSettings,
-    CircuitBreakerSettings,
     DatabaseSettings,
     HTTPSettings,
     LimitSettings,

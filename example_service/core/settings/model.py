@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -20,12 +20,14 @@ from pydantic_settings import (
 )
 
 from example_service.core.exceptions import SettingProblem
+from example_service.core.settings.breakers import CircuitBreakerSettings
 from example_service.core.settings.database_url import DatabaseURL
 from example_service.core.settings.files import (
     SECRETS_VARIABLE,
     read_env_file,
     read_secret_files,
 )
+from example_service.core.settings.group import Group
 from example_service.core.settings.redis_url import RedisURL
 from example_service.core.settings.types import (
     APIKeys,
@@ -47,12 +49,6 @@ Source = Literal["environment", ".env", "SECRETS_DIR"]
 
 _PRODUCTION_DRAIN_SECONDS = 5.0
 _EXAMPLE_DIGEST = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"
-
-
-class Group(BaseModel):
-    """What the groups have in common: read-only, and no field that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class LogSettings(Group):
@@ -304,54 +300,6 @@ class DocsSettings(Group):
 
 
 PageT = TypeVar("PageT", DashboardSettings, DocsSettings)
-
-
-class CircuitBreakerSettings(Group):
-    """Parameters of the breaker with one name; each that is not given is left to the code."""
-
-    failure_threshold: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000_000,
-        description="Failures in a row that open the circuit.",
-        examples=[5],
-    )
-    recovery_timeout: Seconds | None = Field(
-        default=None,
-        description="Seconds open before a probe is admitted.",
-        examples=[60.0],
-    )
-    success_threshold: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000_000,
-        description="Successful probes that close the circuit.",
-        examples=[2],
-    )
-    half_open_max_calls: int | None = Field(
-        default=None,
-        ge=1,
-        le=1_000_000_000,
-        description="Probes at once while half open.",
-        examples=[3],
-    )
-    probe_timeout: Seconds | None = Field(
-        default=None,
-        description="Seconds after which a probe that has not ended counts as a failure.",
-        examples=[30.0],
-    )
-    slow_call_duration: Seconds | None = Field(
-        default=None,
-        description="Seconds after which a call that still runs counts as a failure.",
-        examples=[10.0],
-    )
-    critical: bool = Field(
-        default=False, description="Whether the service is not ready while the circuit is open."
-    )
-
-    def parameters(self) -> dict[str, int | float]:
-        """The keyword arguments for the breaker: those that were given, and no others."""
-        return self.model_dump(exclude_none=True, exclude={"critical"})
 
 
 class ServiceSettings(BaseSettings):

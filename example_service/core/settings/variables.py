@@ -81,7 +81,8 @@ def variables(settings_class: type[BaseSettings], keys: Iterable[str]) -> list[V
     """List the variables of a settings class, in the order in which it declares them.
 
     Args:
-        settings_class: Fields are plain values, groups (a model) or mappings of names to a model.
+        settings_class: Fields are plain values, groups (a model) or mappings of names to a model;
+            a group may have groups.
         keys: The names to list for each mapping, for there are infinitely many.
     """
     names = tuple(keys)
@@ -102,7 +103,7 @@ def _leaves(
     prefixes = [(*path, key) for key in keys] if is_mapping else [path]
     for prefix in prefixes:
         for name, member in group.model_fields.items():
-            yield (*prefix, name), member
+            yield from _leaves((*prefix, name), member, keys)
 
 
 def _group_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:

@@ -9,7 +9,6 @@ from example_service import __version__
 from example_service.core import context
 from example_service.infra.http.pool import ReclaimingTransport
 
-_MAX_CONNECTIONS: Final = 100
 _KEEPALIVE_EXPIRY_SECONDS: Final = 4.0
 """Below the 5 seconds after which many servers close an idle connection, so that no request is sent
 into one that is being closed."""
@@ -18,12 +17,16 @@ _NEVER_PROXIED: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 def create_http_client(
-    *, timeout_seconds: float = 2.0, connect_timeout_seconds: float = 1.0
+    *,
+    timeout_seconds: float = 2.0,
+    connect_timeout_seconds: float = 1.0,
+    max_connections: int = 100,
 ) -> httpx.AsyncClient:
     """Build a client for calls that leave the service.
 
     The caller closes it (`aclose`, or `async with`). It should live as long as the service, because
-    it keeps connections open: at most 100 at once.
+    it keeps connections open. Make one for each service that is called: a slow one then takes no
+    connections from the others.
 
     - The time limits are for single steps: a caller that wants to limit the whole exchange adds
       `asyncio.timeout`.
@@ -35,14 +38,15 @@ def create_http_client(
     Args:
         timeout_seconds: How long each read and each write may take.
         connect_timeout_seconds: How long connecting may take, and waiting for a free connection.
+        max_connections: Connections at once; further calls wait for a free one.
     """
     return _HTTPClient(
         timeout=httpx.Timeout(
             timeout_seconds, connect=connect_timeout_seconds, pool=connect_timeout_seconds
         ),
         limits=httpx.Limits(
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
+            max_connections=max_connections,
+            max_keepalive_connections=max_connections,
             keepalive_expiry=_KEEPALIVE_EXPIRY_SECONDS,
         ),
         follow_redirects=False,

@@ -22,6 +22,7 @@ from example_service.infra.resilience.metrics import (
     add_up_metrics,
     snapshot_of,
 )
+from example_service.infra.resilience.parameters import combined
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.states import Mode
 from example_service.infra.resilience.validation import check_mode, check_name
@@ -241,7 +242,7 @@ class Registry(Generic[G]):
                 breaker = self._held.get(name, living[-1])
             else:
                 configured = self._parameters.get(configuration_key(name), {})
-                parameters = {**defaults, **configured}
+                parameters = combined(defaults, configured)
                 if self._listeners:
                     parameters["listeners"] = (*parameters.get("listeners", ()), *self._listeners)
                 breaker = self._create(name, parameters)
@@ -262,7 +263,8 @@ class Registry(Generic[G]):
         Args:
             parameters: For each name, the parameters that are not to have their default. Names
                 are compared in lower case, with every character but letters and digits as an
-                underscore, so `payment_api` stands for `Payment-API` too.
+                underscore, so `payment_api` stands for `Payment-API` too. For `failure_rate` and
+                `backoff`, a mapping of some of their fields leaves the others to the code.
             listeners: Listeners of every breaker, besides its own.
         """
         with self._lock:

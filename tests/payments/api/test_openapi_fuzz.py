@@ -25,12 +25,8 @@ from schemathesis.python.asgi import shutdown_lifespans
 from schemathesis.schemas import BaseSchema
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import (
-    AdminSettings,
-    CircuitBreakerSettings,
-    DatabaseSettings,
-    LogSettings,
-)
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.model import AdminSettings, DatabaseSettings, LogSettings
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_app
 from example_service.migrations import upgrade

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from example_service.core.settings import Settings, load_settings
-from example_service.core.settings.model import CircuitBreakerSettings, LimitSettings
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.model import LimitSettings
 from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
 
 

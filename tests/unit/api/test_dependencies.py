@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Annotated
 
 import httpx
 import pytest
+from fastapi import APIRouter, Depends
 
 from example_service.api.dependencies import (
     AppSettings,
@@ -16,8 +18,9 @@ from example_service.api.dependencies import (
 )
 from example_service.api.services import running_services
 from example_service.core.settings import Settings
-from example_service.infra.resilience import circuit_breaker_registry
+from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.main import create_app
+from tests.application import Serve
 
 
 @pytest.fixture
@@ -37,6 +40,31 @@ async def test_a_breaker_is_made_once_with_its_settings() -> None:
     assert (breaker.name, breaker.failure_threshold, breaker.recovery_timeout) == ("shop", 2, 9.0)
     assert await get_breaker() is breaker
     assert await circuit_breaker("shop")() is breaker
+
+
+async def test_a_breaker_that_a_route_requests_is_there_from_the_start(serve: Serve) -> None:
+    """Before its first call, health and metrics show it: of routes, routers and dependencies."""
+    routed, shared, nested = (circuit_breaker(f"start-{one}") for one in ("a", "b", "c"))
+
+    async def guarded(_: Annotated[CircuitBreaker, Depends(nested)]) -> None:
+        """Depend on a breaker, as a route's client may."""
+
+    router = APIRouter(prefix="/shop", dependencies=[Depends(shared)])
+
+    @router.get("/stock", dependencies=[Depends(guarded)])
+    async def stock(_: Annotated[CircuitBreaker, Depends(routed)]) -> None:
+        """Be a route that is never called."""
+
+    app = create_app(Settings(environment="test"))
+    app.include_router(router)
+    client = await serve(app)
+
+    health = (await client.get("/health/circuit-breakers")).json()
+    metrics = (await client.get("/metrics")).text
+    for name in ("start-a", "start-b", "start-c"):
+        assert health["breakers"][name]["state"] == "closed"
+        assert f'circuit_breaker_state{{name="{name}"}} 0.0' in metrics
+        circuit_breaker_registry.unregister(name)
 
 
 def test_no_dependency_needs_a_thread() -> None:

@@ -10,12 +10,9 @@ from pydantic import SecretStr, ValidationError
 
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings import Settings, load_settings
+from example_service.core.settings.breakers import CircuitBreakerSettings
 from example_service.core.settings.loading import read_settings, variable_sources
-from example_service.core.settings.model import (
-    AdminSettings,
-    CircuitBreakerSettings,
-    ShutdownSettings,
-)
+from example_service.core.settings.model import AdminSettings, ShutdownSettings
 from example_service.core.settings.variables import variables
 
 ENV_EXAMPLE = Path(__file__).parents[4] / ".env.example"
@@ -189,6 +186,46 @@ def test_every_invalid_variable_is_named_at_once() -> None:
 def test_values_out_of_range_are_refused(name: str, value: str) -> None:
     """Each number has its range, and the variable is named."""
     assert set(problems_of(**{name: value})) == {name}
+
+
+def test_rules_of_a_breaker_are_set_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not set is left to the code, and a misspelt field is named."""
+    set_variables(
+        monkeypatch,
+        CIRCUIT_BREAKERS__SHOP__FAILURE_RATE__THRESHOLD="0.2",
+        CIRCUIT_BREAKERS__SHOP__BACKOFF__JITTER="0.5",
+        CIRCUIT_BREAKERS__STOCK__FAILURE_THRESHOLD="3",
+    )
+
+    breakers = load_settings().circuit_breakers
+
+    assert breakers["shop"].parameters() == {
+        "failure_rate": {"threshold": 0.2},
+        "backoff": {"jitter": 0.5},
+    }
+    assert breakers["stock"].parameters() == {"failure_threshold": 3}
+    misspelt = problems_of(CIRCUIT_BREAKERS__SHOP__FAILURE_RATE__TRESHOLD="0.2")
+    assert "CIRCUIT_BREAKERS__SHOP__FAILURE_RATE__THRESHOLD?" in str(misspelt)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "other"),
+    [
+        ("FAILURE_RATE__THRESHOLD", "1.5", {}),
+        ("FAILURE_RATE__THRESHOLD", "0", {}),
+        ("FAILURE_RATE__WINDOW_CALLS", "10", {"FAILURE_RATE__WINDOW_SECONDS": "5"}),
+        ("FAILURE_RATE__MINIMUM_CALLS", "11", {"FAILURE_RATE__WINDOW_CALLS": "10"}),
+        ("BACKOFF__MULTIPLIER", "0.5", {}),
+        ("BACKOFF__JITTER", "2", {}),
+        ("BACKOFF__SEED", "lucky", {}),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(name: str, value: str, other: dict[str, str]) -> None:
+    """The variable is named, as is one that contradicts another."""
+    prefix = "CIRCUIT_BREAKERS__SHOP__"
+    given = {prefix + name: value} | {prefix + one: text for one, text in other.items()}
+
+    assert set(problems_of(**given)) == {prefix + name}
 
 
 def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

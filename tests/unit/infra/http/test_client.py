@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -20,6 +21,25 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
     """A client with limits that no default has."""
     async with create_http_client(timeout_seconds=7.0, connect_timeout_seconds=3.0) as client:
         yield client
+
+
+@asynccontextmanager
+async def unending_answers(connections: int) -> AsyncIterator[str]:
+    """The URL of a server whose answers end only with their connections, of so many clients."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        closed.release()
+
+    closed = asyncio.Semaphore(0)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for _ in range(connections):
+            await closed.acquire()
 
 
 async def sent_headers(client: httpx.AsyncClient) -> httpx.Headers:
@@ -67,6 +87,23 @@ async def test_what_belongs_to_the_trace_goes_along(client: httpx.AsyncClient) -
     assert "tracestate" not in without_trace
     assert headers["tracestate"] == "vendor=1"
     assert headers["baggage"] == "tenant=blue"
+
+
+async def test_each_client_has_connections_of_its_own() -> None:
+    """A service that is slow takes none from the others."""
+    slow = create_http_client(max_connections=1)
+    other = create_http_client(max_connections=1)
+    async with (
+        unending_answers(connections=2) as url,
+        slow,
+        other,
+        slow.stream("GET", url) as answer,
+    ):
+        assert answer.status_code == 200
+        with pytest.raises(httpx.PoolTimeout):
+            await slow.get(url, timeout=httpx.Timeout(30.0, pool=0.001))
+        async with other.stream("GET", url) as another:
+            assert another.status_code == 200
 
 
 async def test_outside_a_request_no_ids_are_sent(client: httpx.AsyncClient) -> None:

@@ -1,0 +1,131 @@
+"""The settings of one named circuit breaker."""
+
+from typing import Any
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from example_service.core.settings.group import Group
+from example_service.core.settings.types import Seconds
+
+
+class FailureRateSettings(Group):
+    """The fields of `FailureRate`; with one of them, the breaker has such a rule."""
+
+    threshold: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Share of failures among recent calls that opens the circuit.",
+        examples=[0.5],
+    )
+    window_seconds: Seconds | None = Field(
+        default=None, description="Seconds that count as recent.", examples=[30.0]
+    )
+    window_calls: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Calls that count as recent, in place of the seconds.",
+    )
+    minimum_calls: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Recent calls before the share counts.",
+        examples=[20],
+    )
+
+    @field_validator("window_calls")
+    @classmethod
+    def _one_window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("window_seconds") is not None:
+            raise ValueError("should not be set beside WINDOW_SECONDS")
+        return value
+
+    @field_validator("minimum_calls")
+    @classmethod
+    def _fits_window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        window = info.data.get("window_calls")
+        if value is not None and window is not None and value > window:
+            raise ValueError("should be at most WINDOW_CALLS")
+        return value
+
+
+class BackoffSettings(Group):
+    """The fields of `Backoff`."""
+
+    multiplier: float | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Growth of the open wait with each failed recovery; 1 for none.",
+        examples=[2.0],
+    )
+    max_timeout: Seconds | None = Field(
+        default=None, description="Seconds that no open wait exceeds.", examples=[300.0]
+    )
+    jitter: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share by which open waits are shortened at random.",
+        examples=[0.2],
+    )
+    seed: int | None = Field(
+        default=None, description="Makes the random shares repeatable.", examples=[7]
+    )
+
+
+class CircuitBreakerSettings(Group):
+    """Parameters of the breaker with one name; each that is not given is left to the code."""
+
+    failure_threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Failures in a row that open the circuit.",
+        examples=[5],
+    )
+    recovery_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds open before a probe is admitted.",
+        examples=[60.0],
+    )
+    success_threshold: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Successful probes that close the circuit.",
+        examples=[2],
+    )
+    half_open_max_calls: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000_000,
+        description="Probes at once while half open.",
+        examples=[3],
+    )
+    probe_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a probe that has not ended counts as a failure.",
+        examples=[30.0],
+    )
+    slow_call_duration: Seconds | None = Field(
+        default=None,
+        description="Seconds after which a call that still runs counts as a failure.",
+        examples=[10.0],
+    )
+    failure_rate: FailureRateSettings = FailureRateSettings()
+    backoff: BackoffSettings = BackoffSettings()
+    critical: bool = Field(
+        default=False, description="Whether the service is not ready while the circuit is open."
+    )
+
+    def parameters(self) -> dict[str, Any]:
+        """The keyword arguments for the breaker: those that were given, and no others.
+
+        `failure_rate` and `backoff` are mappings of those of their fields that were given.
+        """
+        given = self.model_dump(exclude_none=True, exclude={"critical"})
+        return {name: value for name, value in given.items() if value != {}}
