@@ -8,6 +8,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
+from example_service.infra.resilience.continuation import (
+    Continuation,
+    continuation,
+    follow,
+    is_awaitable,
+)
 from example_service.infra.resilience.events import CircuitListener
 from example_service.infra.resilience.guarded_block import (
     BlockExit,
@@ -15,13 +21,7 @@ from example_service.infra.resilience.guarded_block import (
     enter_block,
     prepared_blocks,
 )
-from example_service.infra.resilience.guarded_function import (
-    Continuation,
-    continuation,
-    follow,
-    guarded,
-    is_awaitable,
-)
+from example_service.infra.resilience.guarded_function import guarded
 from example_service.infra.resilience.monitored_guard import MonitoredGuard
 from example_service.infra.resilience.outcomes import ExceptionTypes
 from example_service.infra.resilience.registry import Registry
@@ -248,18 +248,18 @@ class CircuitBreaker(MonitoredGuard):
         machine = self.machine
         permit: Permit | None = next(machine.permits, None)
         if permit is None:
-            permit = self.enter()
+            permit = self.admit()
         try:
             result = func(*args, **kwargs)
-            if result.__class__ is CoroutineType or (
-                continuation(result.__class__) is not None and is_awaitable(result)
-            ):
+            if result.__class__ is CoroutineType:
+                result = await result
+            elif continuation(result.__class__) is not None:
+                if not is_awaitable(result):
+                    return follow(self, permit, result)
                 result = await result
         except BaseException as error:
             self._settle_call(permit, func, error)
             raise
-        if continuation(result.__class__) is not None:
-            return follow(self, permit, result)
         if permit.quiet:
             next(machine.successes)
         else:
@@ -280,7 +280,7 @@ class CircuitBreaker(MonitoredGuard):
         machine = self.machine
         permit: Permit | None = next(machine.permits, None)
         if permit is None:
-            permit = self.enter()
+            permit = self.admit()
         try:
             result = func(*args, **kwargs)
         except BaseException as error:

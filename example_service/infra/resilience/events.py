@@ -6,7 +6,7 @@ breaker pays only for the hooks that its listeners have.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from example_service.infra.resilience.rules.states import CircuitState
 
@@ -36,8 +36,7 @@ class StateChanged:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallSucceeded:
+class CallSucceeded(NamedTuple):
     """A guarded call succeeded.
 
     Attributes:

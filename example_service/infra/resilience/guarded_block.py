@@ -186,7 +186,9 @@ def enter_block(guard: Guard) -> None:
     """
     prepared = prepared_blocks.pop(get_ident(), None) if prepared_blocks else None
     block = None if prepared is None else prepared()
-    permit = guard.enter()
+    permit: Permit | None = next(guard.machine.permits, None)
+    if permit is None:
+        permit = guard.admit()
     if isinstance(permit, Closed):
         if block is not None:
             block.enter(guard, permit)

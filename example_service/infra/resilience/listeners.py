@@ -57,22 +57,16 @@ class Listeners:
     def _hooks(self, name: str) -> tuple[Callable[[Any], None], ...]:
         return tuple(getattr(one, name) for one in self.given if hasattr(one, name))
 
-    def notify_success(self, event: CallSucceeded) -> None:
-        """Call each hook for a success."""
-        self._call(self.on_success, event)
-
     def notify(self, event: Event) -> None:
         """Call each hook for an event; a hook that raises is logged the first time."""
-        self._call(self._hooks_for(event), event)
-
-    def _call(self, hooks: tuple[Callable[[Any], None], ...], event: Event) -> None:
-        for hook in hooks:
+        for hook in self._hooks_for(event):
             try:
                 hook(event)
             except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
-                self._log_once(hook, event, error)
+                self.log_once(hook, event, error)
 
-    def _log_once(self, hook: Callable[[Any], None], event: Event, error: Exception) -> None:
+    def log_once(self, hook: Callable[[Any], None], event: Event, error: Exception) -> None:
+        """Log that a hook raised, the first time."""
         if id(hook) not in self._failed:
             self._failed.add(id(hook))
             logger.error(

@@ -108,41 +108,32 @@ class MonitoredGuard(Guard):
     @property
     def expected_exception(self) -> ExceptionTypes:
         """The type, or types, of exceptions that count as failures."""
-        return self._judge.expected_exception
+        return self.judge.expected_exception
 
     @property
     def is_failure(self) -> Callable[[Exception], bool] | None:
         """The predicate that narrows `expected_exception`."""
-        return self._judge.is_failure
+        return self.judge.is_failure
 
     @property
     def is_success(self) -> Callable[[Exception], bool] | None:
         """The predicate for exceptions that are answers of a healthy dependency."""
-        return self._judge.is_success
+        return self.judge.is_success
 
     @property
     def is_failed_result(self) -> Callable[[Any], bool] | None:
         """The predicate for returned values that count as failures."""
-        return self._judge.is_failed_result
+        return self.judge.is_failed_result
 
     @property
     def open_for(self) -> Callable[[Any], float | None] | None:
         """The function for the wait that a failure asks for."""
-        return self._judge.open_for
+        return self.judge.open_for
 
     @property
     def listeners(self) -> tuple[CircuitListener, ...]:
         """The objects with methods to call when something happens."""
         return self._listeners.given if self._listeners is not None else ()
-
-    @property
-    def clock(self) -> Callable[[], float]:
-        """Where "now" comes from. Tests may set another one."""
-        return self._clock
-
-    @clock.setter
-    def clock(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
 
     # What monitoring sees.
 
@@ -219,7 +210,7 @@ class MonitoredGuard(Guard):
         with self.mutex:
             return metrics_of(
                 self.machine,
-                self._clock(),
+                self.clock(),
                 self._last_failure_time,
                 self._reason(),
             )
@@ -228,7 +219,7 @@ class MonitoredGuard(Guard):
         """What Prometheus sees: lifetime counts, which a reset does not lower."""
         self.look()
         with self.mutex:
-            return snapshot_of(self.name, self.machine, self._clock())
+            return snapshot_of(self.name, self.machine, self.clock())
 
     # Operators.
 
@@ -369,7 +360,7 @@ class MonitoredGuard(Guard):
 
     @_state.setter
     def _state(self, state: CircuitState) -> None:
-        since = self._clock()
+        since = self.clock()
         if (failed_at := self._last_failure_time) is not None:
             since -= time.time() - failed_at.timestamp()
         self.force(CircuitState(state), "set by hand", since)
@@ -386,5 +377,5 @@ class MonitoredGuard(Guard):
             outage.failed_at = None if failed_at is None else failed_at.timestamp()
             if outage.failed_at is not None:
                 # Wall time has no part in the rules, so it becomes a time on the clock here.
-                now = self._clock()
+                now = self.clock()
                 self.machine.move_opening(now - (time.time() - outage.failed_at), now)

@@ -9,7 +9,6 @@ things keep such a call from counting twice where it matters:
 - A probe is marked in the context. A call inside it runs under the probe's permit.
 """
 
-from contextlib import suppress
 from contextvars import ContextVar
 from opcode import opmap
 from types import TracebackType
@@ -22,10 +21,12 @@ _RAISE = opmap["RAISE_VARARGS"]
 _probes: ContextVar[tuple[TimedCall, ...]] = ContextVar("probes", default=())
 
 
-def enter_probe(probe: TimedCall) -> None:
-    """Mark the current context as running under a probe."""
+def enter_probe(permit: Permit) -> None:
+    """Mark the current context as running under a probe, if the permit is that of a probe."""
+    if not isinstance(permit, TimedCall) or not isinstance(permit.phase, HalfOpen):
+        return
     running = [one for one in _probes.get() if _is_running(one)]
-    _probes.set((*running, probe))
+    _probes.set((*running, permit))
 
 
 def leave_probe(permit: Permit) -> None:
@@ -58,9 +59,10 @@ def count_once(error: BaseException, breaker: object) -> bool:
     marks: _Marks | None = getattr(error, _MARK, None)
     if marks is None:
         marks = _Marks()
-        # An exception that refuses attributes may count twice.
-        with suppress(AttributeError, TypeError):
+        try:  # noqa: SIM105 - `suppress` takes longer than everything else here.
             setattr(error, _MARK, marks)
+        except (AttributeError, TypeError):
+            pass  # An exception that refuses attributes may count twice.
     elif _was_passed_on(traceback, marks.get(id(breaker))):
         return False
     marks[id(breaker)] = traceback

@@ -24,6 +24,7 @@ from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.rules.lockfree import EMPTY, endless, taken
 from example_service.infra.resilience.rules.phases import (
+    COUNTED,
     STALE,
     Closed,
     HalfOpen,
@@ -80,7 +81,6 @@ class CircuitStateMachine:
     __slots__ = (
         "_failures",
         "_happenings",
-        "_is_timed",
         "_outcomes_due",
         "_rejections_when_closed",
         "_reopenings",
@@ -93,6 +93,7 @@ class CircuitStateMachine:
         "failure_threshold",
         "gate",
         "half_open_max_calls",
+        "is_timed",
         "mode",
         "permits",
         "phase",
@@ -129,7 +130,7 @@ class CircuitStateMachine:
         self.backoff = backoff
         self.failure_rate = failure_rate
         self.slow_call_duration = slow_call_duration
-        self._is_timed = is_timed
+        self.is_timed = is_timed
         self._short_cuts = short_cuts
         # Running calls and when they started, oldest first, if there is the rule on slow calls.
         self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
@@ -262,11 +263,12 @@ class CircuitStateMachine:
         """Count a call as failed while it is still running, unless it has just ended."""
         if self.running is not None and self.running.pop(call, None) is None:
             return
-        call.counted = True
+        phase = self._leave(call)
+        call.phase = COUNTED
         self._outcomes_due += 1
         self._note(Overdue(at, at - call.started))
         cause = f"a probe did not end within {at - call.started:g} seconds ({parameter})"
-        self._count_failure(self._leave(call), at, cause)
+        self._count_failure(phase, at, cause)
 
     # Calls.
 
@@ -356,7 +358,7 @@ class CircuitStateMachine:
             self._reschedule(now)
 
     def _permit(self, phase: Closed | HalfOpen, now: float) -> Permit:
-        if isinstance(phase, Closed) and not self._is_timed:
+        if isinstance(phase, Closed) and not self.is_timed:
             return phase
         call = self._start(phase, now)
         if isinstance(phase, HalfOpen):
@@ -374,7 +376,7 @@ class CircuitStateMachine:
         self.advance(now)
         if isinstance(permit, Closed):
             return permit
-        if permit.counted:
+        if permit.phase is COUNTED:
             self._outcomes_due -= 1
             return None
         if self.running is not None:
@@ -502,9 +504,9 @@ class CircuitStateMachine:
             running += self.phase.probes
             self.phase.probes = []
         for call in running:
-            call.counted = True
+            call.phase = COUNTED
         if self.running is not None:
-            self.running = {}
+            self.running.clear()
         totals = self.totals()
         ended = totals.successes + totals.failures
         self._outcomes_due = ended - taken(self.admissions)
@@ -543,7 +545,7 @@ class CircuitStateMachine:
             self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
         elif self._short_cuts.admissions and self.mode is None:
             self.admissions = endless(phase)
-            self.permits = EMPTY if self._is_timed else self.admissions
+            self.permits = EMPTY if self.is_timed else self.admissions
         # Only now, because until `permits` was replaced other threads could take more.
         self._outcomes_due += taken(admissions)
         if before.state is phase.state:

@@ -1,6 +1,5 @@
 """Listeners are told what happens, outside the lock, and can do no harm."""
 
-import dataclasses
 import logging
 from dataclasses import dataclass
 
@@ -138,7 +137,7 @@ def test_a_failed_result_has_no_error_type() -> None:
 def test_events_are_frozen() -> None:
     """No listener can change what the next one hears."""
     event = CallSucceeded("scene", 1.0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         event.breaker_name = "other"  # type: ignore[misc]
 
 

@@ -1,0 +1,103 @@
+"""Calls that go on in the object that they return: a future, an awaitable or a generator."""
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from enum import Enum
+from types import CoroutineType, GeneratorType
+from typing import Any
+
+from example_service.infra.resilience.guard import Guard
+from example_service.infra.resilience.guarded_stream import (
+    guarded_async_generator,
+    guarded_generator,
+)
+from example_service.infra.resilience.nested_calls import leave_probe
+from example_service.infra.resilience.rules.phases import Permit
+
+
+class Continuation(Enum):
+    """What a call that has returned is still doing."""
+
+    FUTURE = "running in a future"
+    AWAITABLE = "waiting to be awaited"
+    STREAM = "yielding items"
+
+
+# Cached, because asking takes longer than everything else after a call; bounded, because classes
+# can be created at run time.
+@functools.lru_cache(maxsize=256)
+def continuation(kind: type) -> Continuation | None:
+    """How a call that returned an object of this class goes on; None if it has ended."""
+    if hasattr(kind, "add_done_callback"):
+        # Where there is such a future both are imported already; other programs do not pay for it.
+        import asyncio  # noqa: PLC0415
+        import concurrent.futures  # noqa: PLC0415
+
+        if issubclass(kind, asyncio.Future | concurrent.futures.Future):
+            return Continuation.FUTURE
+    if issubclass(kind, Awaitable):
+        return Continuation.AWAITABLE
+    if issubclass(kind, Generator | AsyncGenerator):
+        return Continuation.STREAM
+    return None
+
+
+def follow(guard: Guard, permit: Permit, result: Any) -> Any:
+    """Guard a call that goes on in the object that it returned, until it ends.
+
+    - A future is the call: its outcome counts when it has one, at once if it is done.
+    - Any other awaitable is guarded from the moment it is awaited. If it never is, there is no
+      outcome; so it takes a permit of its own.
+    - A generator or async generator takes a permit when its first item is requested.
+
+    Returns:
+        What the caller gets instead of `result`.
+    """
+    if continuation(result.__class__) is Continuation.FUTURE:
+        leave_probe(permit)
+        _settle_when_done(guard, permit, result)
+        return result
+    guard.release(permit)
+    if is_awaitable(result):
+        return _await(guard, result)
+    if isinstance(result, AsyncGenerator):
+        return guarded_async_generator(guard, lambda: result)()
+    return guarded_generator(guard, lambda: result)()
+
+
+def is_awaitable(result: object) -> bool:
+    """Whether an object that goes on is awaited, rather than iterated or left to run."""
+    if isinstance(result, GeneratorType):
+        return bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+    return isinstance(result, Awaitable)
+
+
+def _settle_when_done(guard: Guard, permit: Permit, future: Any) -> None:
+    def settle(done: Any) -> None:
+        if done.cancelled():
+            guard.release(permit)
+        elif (error := done.exception()) is not None:
+            guard.settle(permit, error)
+        else:
+            guard.settle_result(permit, done.result())
+
+    if future.done():
+        settle(future)
+    else:
+        future.add_done_callback(settle)
+
+
+async def _await(guard: Guard, awaitable: Any) -> Any:
+    try:
+        permit = guard.enter()
+        try:
+            result = await awaitable
+        except BaseException as error:
+            guard.settle(permit, error)
+            raise
+        guard.settle_result(permit, result)
+        return result
+    finally:
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()
