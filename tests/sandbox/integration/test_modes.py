@@ -1,18 +1,13 @@
-"""The sandbox as a process, seen by a real HTTP client over real sockets."""
+"""The modes of the sandbox, seen by a real HTTP client over real sockets."""
 
 import asyncio
 import errno
 import json
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import islice
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -30,109 +25,16 @@ from example_service.sandbox.modes import (
 )
 from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
+from tests.sandbox.integration.sandboxes import (
+    EURO,
+    IMPATIENCE_SECONDS,
+    PATIENCE_SECONDS,
+    TEN_EUROS,
+    Sandbox,
+    outcome,
+)
 
 pytestmark = pytest.mark.integration
-
-COMMAND = (sys.executable, "-m", "example_service.sandbox")
-TEN_EUROS = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
-EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
-PATIENCE_SECONDS = 10.0
-IMPATIENCE_SECONDS = 0.3
-WITHOUT_ANSWERS = ({"mode": "hanging"}, {"mode": "slow", "latency_seconds": 60})
-
-
-@contextmanager
-def sandbox_process(*options: str, stdin: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    """Run the sandbox, and make sure that it is gone afterwards."""
-    process = subprocess.Popen(
-        [*COMMAND, *options],
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def addresses_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Read the one line that says where the sandbox listens."""
-    addresses: dict[str, str] = json.loads(cast("IO[str]", process.stdout).readline())
-    return addresses
-
-
-@dataclass
-class Sandbox:
-    """What a test does with a running sandbox."""
-
-    provider: str
-    control: str
-    client: httpx.AsyncClient
-
-    async def turn(self, mode: str, **parameters: Any) -> None:
-        """Set the mode."""
-        response = await self.client.put(
-            f"{self.control}/sandbox/mode", json={"mode": mode, **parameters}
-        )
-        assert response.status_code == 200, response.text
-
-    async def rate(self, currency: str = "EUR", **options: Any) -> httpx.Response:
-        """Ask for a rate."""
-        return await self.client.get(f"{self.provider}/v1/rates/{currency}", **options)
-
-    async def charge(
-        self, key: str, charge: dict[str, Any] = TEN_EUROS, **options: Any
-    ) -> httpx.Response:
-        """Charge under a key."""
-        return await self.client.post(
-            f"{self.provider}/v1/charges",
-            json=charge,
-            headers={"Idempotency-Key": key},
-            **options,
-        )
-
-    async def charges(self) -> dict[str, dict[str, Any]]:
-        """What was charged, by key."""
-        response = await self.client.get(f"{self.control}/sandbox/charges")
-        return {each["idempotency_key"]: each for each in response.json()["charges"]}
-
-    async def until_charged(self, key: str) -> None:
-        """Wait until the sandbox has recorded a charge under the key."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while key not in await self.charges():
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def addresses() -> Iterator[dict[str, str]]:
-    """One sandbox for all tests that do not end it."""
-    with sandbox_process() as process:
-        yield addresses_of(process)
-
-
-@pytest.fixture
-async def sandbox(addresses: dict[str, str]) -> AsyncIterator[Sandbox]:
-    """The sandbox, healthy and without charges."""
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
-        sandbox = Sandbox(**addresses, client=client)
-        await sandbox.turn("healthy")
-        await client.delete(f"{sandbox.control}/sandbox/charges")
-        yield sandbox
-
-
-async def outcome(call: Awaitable[httpx.Response]) -> tuple[object, ...]:
-    """What came of a call, in a form that can be compared."""
-    try:
-        response = await call
-    except httpx.TimeoutException:
-        return ("timeout",)
-    except httpx.TransportError:
-        return ("lost",)
-    return response.status_code, response.content
 
 
 class TestHealthy:
@@ -389,136 +291,3 @@ class TestFlaky:
 def drawn_steps(count: int, **change: Any) -> list[Step]:
     """What the sandbox must do to the first calls of a mode."""
     return list(islice(steps(ModeReport.of(ModeChange(**change), None)), count))
-
-
-class TestControl:
-    """The address that always answers."""
-
-    @pytest.mark.parametrize("mode", SandboxMode)
-    async def test_it_answers_in_every_mode(self, mode: SandboxMode, sandbox: Sandbox) -> None:
-        """The mode that was set is the mode that is shown."""
-        await sandbox.turn(mode)
-        shown = await sandbox.client.get(f"{sandbox.control}/sandbox/mode")
-        assert shown.json()["mode"] == mode
-
-    @pytest.mark.parametrize(
-        ("body", "fields"),
-        [
-            (b'{"mode": "on fire"}', ["mode"]),
-            (b"{}", ["mode"]),
-            (b'{"mode": "slow", "latency_seconds": -1}', ["latency_seconds"]),
-            (b'{"mode": "failing", "seed": 1}', ["seed"]),
-            (b'{"mode": "failing", "colour": "red"}', ["colour"]),
-            (b"[]", ["body"]),
-            (b"{", ["body"]),
-            (b"", ["body"]),
-        ],
-    )
-    async def test_bad_input_is_refused_by_field_and_changes_nothing(
-        self, body: bytes, fields: list[str], sandbox: Sandbox
-    ) -> None:
-        """422 names the field, repeats nothing, and the mode stays."""
-        answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", content=body)
-        assert answer.status_code == 422
-        assert [each["field"] for each in answer.json()["errors"]] == fields
-        assert "fire" not in answer.text
-        assert (await sandbox.rate()).json() == EURO
-
-    async def test_an_unknown_mode_is_answered_with_the_known_ones(self, sandbox: Sandbox) -> None:
-        """The message lists every mode."""
-        answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", json={"mode": "sick"})
-        assert all(f"'{mode}'" in answer.json()["errors"][0]["message"] for mode in SandboxMode)
-
-
-class TestProcess:
-    """Its start and its end."""
-
-    @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
-    def test_it_ends_with_its_standard_input(self, change: dict[str, Any]) -> None:
-        """When the parent is gone the sandbox goes, too, quietly, whatever calls it holds."""
-        with sandbox_process() as process, held_call(addresses_of(process), change):
-            cast("IO[str]", process.stdin).close()
-            assert process.wait(PATIENCE_SECONDS) == 0
-            assert cast("IO[str]", process.stderr).read() == ""
-
-    @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
-    def test_it_ends_on_sigterm(self, change: dict[str, Any]) -> None:
-        """Promptly and in order, without regard to standard input."""
-        with (
-            sandbox_process(stdin=subprocess.DEVNULL) as process,
-            held_call(addresses_of(process), change),
-        ):
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(PATIENCE_SECONDS) == 0
-            assert cast("IO[str]", process.stderr).read() == ""
-
-    def test_ctrl_c_is_left_to_the_parent(self) -> None:
-        """It reaches the parent as well, which ends the sandbox when it needs it no more."""
-        with sandbox_process() as process:
-            addresses = addresses_of(process)
-            process.send_signal(signal.SIGINT)
-            assert httpx.get(f"{addresses['provider']}/v1/rates/EUR").json() == EURO
-
-    def test_ctrl_c_ends_it_where_nobody_else_can(self) -> None:
-        """On a terminal it is a command like any other."""
-        with sandbox_process(stdin=subprocess.DEVNULL) as process:
-            addresses_of(process)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE_SECONDS) == 0
-
-    def test_the_ports_and_the_seed_can_be_chosen(self) -> None:
-        """The same ports can be had again at once."""
-        with sandbox_process() as process:
-            ports = [str(httpx.URL(url).port) for url in addresses_of(process).values()]
-        options = ("--provider-port", ports[0], "--control-port", ports[1], "--seed", "5")
-        with sandbox_process(*options) as process:
-            addresses = addresses_of(process)
-            assert [str(httpx.URL(url).port) for url in addresses.values()] == ports
-            report = httpx.put(f"{addresses['control']}/sandbox/mode", json={"mode": "flaky"})
-            assert report.json()["seed"] == 5
-
-    @pytest.mark.parametrize(
-        ("option", "value", "hint"),
-        [
-            ("--host", "0.0.0.0", "loopback"),  # noqa: S104 - refused
-            ("--host", "localhost", "127.0.0.1"),
-            ("--provider-port", "65536", "0 to 65535"),
-            ("--control-port", "-1", "0 to 65535"),
-            ("--seed", "many", "integer"),
-        ],
-    )
-    def test_a_bad_option_is_refused_by_name(self, option: str, value: str, hint: str) -> None:
-        """Exit status 2 with the option and what it allows."""
-        ended = subprocess.run(
-            [*COMMAND, f"{option}={value}"], capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 2
-        assert option in ended.stderr
-        assert hint in ended.stderr
-
-    def test_a_taken_port_is_said_in_one_line(self) -> None:
-        """Exit status 1, without a traceback."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = str(taken.getsockname()[1])
-            ended = subprocess.run(
-                [*COMMAND, "--provider-port", port], capture_output=True, text=True, check=False
-            )
-        assert ended.returncode == 1
-        assert ended.stderr.count("\n") == 1
-        assert "127.0.0.1" in ended.stderr
-
-
-@contextmanager
-def held_call(addresses: dict[str, str], change: dict[str, Any]) -> Iterator[None]:
-    """Have a call in the sandbox that it does not answer, on a connection that stays open."""
-    control = f"{addresses['control']}/sandbox"
-    httpx.put(f"{control}/mode", json=change).raise_for_status()
-    provider = httpx.URL(addresses["provider"])
-    body = json.dumps(TEN_EUROS)
-    head = f"POST /v1/charges HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: {len(body)}"
-    with socket.create_connection((provider.host, provider.port)) as connection:
-        connection.sendall(f"{head}\r\n\r\n{body}".encode())
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while httpx.get(f"{control}/charges").json()["total_charges"] == 0:
-            assert time.monotonic() < deadline
-        yield
