@@ -7,14 +7,10 @@ without anybody looking, so that the next call, or the next end of a call, finds
 overdue at once.
 """
 
-import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextvars import copy_context
-from dataclasses import dataclass
 from math import inf
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,186 +19,30 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from example_service.infra.resilience import (
     Backoff,
-    CallFailed,
-    CallRejected,
-    CallSucceeded,
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitOpenError,
     FailureRate,
-    StateChanged,
 )
 from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.breaker_model import Heard, Model, ModelCall, ModelParameters
+from tests.unit.infra.resilience.breaker_model import Model, ModelParameters
+from tests.unit.infra.resilience.rules.running_calls import (
+    ENDS,
+    FAILED_RESULT,
+    FORMS,
+    MODE_REASON,
+    UNJUDGED,
+    Bench,
+    DownError,
+    MissingError,
+    Running,
+    StoryListener,
+    TransitionListener,
+)
 
-FAILED_RESULT = "failed"
-
-
-class DownError(Exception):
-    """Counts as a failure."""
-
-
-class MissingError(DownError):
-    """Of an expected type, but refused by `is_failure`."""
-
-
-class BadRequestError(Exception):
-    """Outside the expected types."""
-
-
-# --- Listeners with all hooks, and with one: the breaker takes other ways without `on_success`. ---
-
-
-class TransitionListener:
-    """Hears of changes of state only."""
-
-    def __init__(self) -> None:
-        self.story: list[Heard] = []
-
-    def on_state_change(self, event: StateChanged, /) -> None:
-        """Keep from, to and wait."""
-        self.story.append(
-            ("changed", event.from_state.value, event.to_state.value, event.wait_seconds)
-        )
-
-
-class StoryListener(TransitionListener):
-    """Hears of everything."""
-
-    def on_success(self, event: CallSucceeded, /) -> None:
-        """Keep how long it took."""
-        self.story.append(("succeeded", event.duration_seconds))
-
-    def on_failure(self, event: CallFailed, /) -> None:
-        """Keep how long it took."""
-        self.story.append(("failed", event.duration_seconds))
-
-    def on_rejection(self, event: CallRejected, /) -> None:
-        """Keep state and wait."""
-        self.story.append(("rejected", event.state.value, event.retry_after))
-
-
-# --- Real calls, driven by hand so that every interleaving is under control. ---
-
-
-class Pause:
-    """Awaited once by a guarded function; the test sends in what happens next."""
-
-    def __await__(self) -> Generator[None, str, str]:
-        """Give control to the test."""
-        return (yield)
-
-
-@dataclass
-class Bench:
-    """The breaker and the functions that it guards."""
-
-    breaker: CircuitBreaker
-    started: int = 0
-
-    async def work(self) -> str:
-        """Run until told how to end."""
-        self.started += 1
-        return await Pause()
-
-    def plain(self) -> Awaitable[str]:
-        """A plain function that returns a coroutine."""
-        return self.work()
-
-    async def stream(self) -> AsyncGenerator[str]:
-        """An async generator of one item."""
-        yield await self.work()
-
-    async def block(self) -> str:
-        """`async with` around the work."""
-        async with self.breaker:
-            return await self.work()
-
-    async def sync_block(self) -> str:
-        """`with` around the work."""
-        with self.breaker:
-            return await self.work()
-
-    async def async_stack(self) -> str:
-        """`async with` on an exit stack around the work."""
-        async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(self.breaker)
-            return await self.work()
-
-    async def sync_stack(self) -> str:
-        """`with` on an exit stack around the work."""
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(self.breaker)
-            return await self.work()
-
-    def start(self, form: str) -> "InContext":
-        """A coroutine that makes one guarded call in the given form."""
-        guard = self.breaker.protected
-        starts: dict[str, Callable[[], Any]] = {
-            "decorator": guard(self.work),
-            "decorated plain function": lambda: self._awaiting(guard(self.plain)),
-            "stream": lambda: self._reading(guard(self.stream)()),
-            "call": lambda: self.breaker.call(self.work),
-            "call of a plain function": lambda: self.breaker.call(self.plain),
-            "async with": self.block,
-            "with": self.sync_block,
-            "async exit stack": self.async_stack,
-            "exit stack": self.sync_stack,
-        }
-        return InContext(starts[form]())
-
-    @staticmethod
-    async def _awaiting(func: Callable[[], Awaitable[str]]) -> str:
-        return await func()
-
-    @staticmethod
-    async def _reading(stream: AsyncGenerator[str]) -> str:
-        return "".join([item async for item in stream])
-
-
-# Those whose results nobody judges.
-UNJUDGED = ("stream", "async with", "with", "async exit stack", "exit stack")
-FORMS = ("decorator", "decorated plain function", "call", "call of a plain function", *UNJUDGED)
-MODE_REASON = "the test says so"
-
-ENDS: dict[str, tuple[str, type[BaseException] | None]] = {
-    "value": ("success", None),
-    "failed result": ("failure", None),
-    "exception": ("failure", DownError),
-    "unexpected exception": ("neutral", BadRequestError),
-    "exception refused by is_failure": ("neutral", MissingError),
-    "cancellation": ("neutral", asyncio.CancelledError),
-    "interrupt": ("neutral", KeyboardInterrupt),
-    "abandoned": ("neutral", GeneratorExit),
-}
-
-
-class InContext:
-    """A coroutine that runs in a context of its own, as in a task.
-
-    Args:
-        coroutine: The coroutine, which each step takes further.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, str]) -> None:
-        self._coroutine = coroutine
-        self._context = copy_context()
-
-    def send(self, value: Any) -> None:
-        """Take it on to its next suspension."""
-        self._context.run(self._coroutine.send, value)
-
-    def throw(self, error: BaseException) -> None:
-        """Raise an exception where it is suspended."""
-        self._context.run(self._coroutine.throw, error)
-
-    def close(self) -> None:
-        """Abandon it."""
-        self._context.run(self._coroutine.close)
-
-
-Running: TypeAlias = tuple[InContext, ModelCall, str]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 few = st.integers(min_value=1, max_value=4)
 seconds = st.integers(min_value=1, max_value=12).map(float)
