@@ -1,0 +1,71 @@
+"""This process as one worker of several."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.core.settings import Settings
+from example_service.core.settings.model import AdminSettings
+from example_service.infra.fleet.directory_store import DirectoryStore
+from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.member import Member
+from example_service.infra.fleet.process_breakers import ProcessBreakers
+from example_service.infra.fleet.reports import Reports
+from example_service.infra.resilience import (
+    circuit_breaker_registry,
+)
+from example_service.infra.resilience.testing import FakeClock
+from example_service.main import create_app
+from tests.api.all_workers.other_workers import THIRD, THIS, TOKEN, OtherWorker, connected
+from tests.application import Serve
+
+
+@pytest.fixture
+def fleet_directory(tmp_path: Path) -> Path:
+    """Where the workers meet."""
+    return tmp_path
+
+
+@pytest.fixture
+async def other(fleet_directory: Path) -> AsyncIterator[OtherWorker]:
+    """Another worker."""
+    async with OtherWorker(fleet_directory).running() as other:
+        yield other
+
+
+@pytest.fixture
+def silent(fleet_directory: Path) -> None:
+    """A third worker, whose last report is old."""
+    Reports(fleet_directory, pid=THIRD, clock=FakeClock(-100.0)).write('{"breakers": {}}')
+
+
+@pytest.fixture
+async def fleet(fleet_directory: Path) -> AsyncIterator[Fleet]:
+    """This process as a member."""
+    breakers = ProcessBreakers(circuit_breaker_registry)
+    member = Member(DirectoryStore(fleet_directory), breakers, name="w1")
+    with breakers.reporting_to(member):
+        async with member.running():
+            await connected(member)
+            yield Fleet(member, Reports(fleet_directory, pid=THIS))
+
+
+@pytest.fixture
+async def app() -> FastAPI:
+    """The service, one worker of several."""
+    admin = AdminSettings(token=SecretStr(TOKEN))
+    return create_app(Settings(environment="test", admin=admin))
+
+
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve, fleet: Fleet) -> httpx.AsyncClient:
+    """A client of that worker."""
+    client = await serve(app)
+    app.state.services = replace(app.state.services, all_workers=AllWorkers(fleet))
+    return client

@@ -1,0 +1,175 @@
+"""Any worker answers for all of them."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from example_service.api.breakers.all_workers import AllWorkers
+from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.reports import Reports
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    Mode,
+    circuit_breaker_registry,
+)
+from tests.api.all_workers.other_workers import (
+    AUTHORISED,
+    OTHER,
+    THIRD,
+    THIS,
+    OtherWorker,
+    force_open,
+    health,
+    metrics,
+    transition,
+)
+
+
+async def test_breakers_of_all_workers_are_shown_together(
+    client: httpx.AsyncClient, other: OtherWorker
+) -> None:
+    """Sums, and the worst state with its reason; also those that only another worker has."""
+    shop = CircuitBreaker("shop")
+    shop.call_sync(str)
+    other.breakers = {
+        "shop": metrics("open", total_successes=2, retry_after=9.5, reason="5 failures in a row"),
+        "elsewhere": metrics("closed"),
+    }
+    other.report()
+
+    shown = await health(client)
+
+    assert shown["status"] == "degraded"
+    assert (shown["workers"], shown["silent_workers"]) == ([THIS, OTHER], [])
+    both = shown["breakers"]["shop"]
+    assert (both["state"], both["total_successes"], both["retry_after"]) == ("open", 3, 9.5)
+    assert both["reason"] == "5 failures in a row"
+    assert "mode" not in both
+    assert shown["breakers"]["elsewhere"]["state"] == "closed"
+    assert "reason" not in shown["breakers"]["elsewhere"]
+
+
+async def test_changes_of_all_workers_are_in_the_order_in_which_they_came(
+    client: httpx.AsyncClient, other: OtherWorker
+) -> None:
+    """The newest first, twenty at most, each with the worker in which it was."""
+    other.transitions = [
+        transition("2999-01-01T00:00:00+00:00", OTHER),
+        *[transition(f"2000-01-01T00:00:{59 - n}+00:00", OTHER) for n in range(25)],
+    ]
+    other.report()
+    shop = CircuitBreaker("shop")
+    shop.force_open("now")
+
+    shown = (await health(client))["transitions"]
+
+    assert len(shown) == 20
+    assert [one["at"] for one in shown] == sorted([one["at"] for one in shown], reverse=True)
+    assert [one["worker"] for one in shown[:3]][::2] == [OTHER, OTHER]
+    assert shown[1]["reason"] == "forced open by hand: now"
+
+
+@pytest.mark.usefixtures("silent", "other")
+async def test_workers_without_a_recent_report_are_named(client: httpx.AsyncClient) -> None:
+    """Something is missing, and the answer says so."""
+    shown = await health(client)
+
+    assert (shown["workers"], shown["silent_workers"]) == ([THIS, OTHER], [THIRD])
+    listed = (await client.get("/admin/circuit-breakers", headers=AUTHORISED)).json()
+    assert (listed["workers"], listed["silent_workers"]) == ([THIS, OTHER], [THIRD])
+
+
+async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
+    client: httpx.AsyncClient,
+) -> None:
+    """As of clients that are created for each request, and are gone between two of them."""
+    circuit_breaker_registry.set_mode("client", Mode.FORCED_OPEN, "maintenance")
+
+    shown = {"client": {"name": "forced_open", "reason": "maintenance", "ends_in": None}}
+    assert (await health(client))["modes"] == shown
+    listed = (await client.get("/admin/circuit-breakers", headers=AUTHORISED)).json()
+    assert listed["modes"] == shown
+
+    response = await client.post("/admin/circuit-breakers/client/reset", headers=AUTHORISED)
+
+    assert (response.status_code, response.json()["state"]) == (200, None)
+    assert (await health(client))["modes"] == {}
+
+
+async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.AsyncClient) -> None:
+    """The answer has what the breakers do, not what was ordered once."""
+    shop = CircuitBreaker("shop")
+    await force_open(client, "shop")
+    assert list((await health(client))["modes"]) == ["shop"]
+
+    await circuit_breaker_registry.reset("shop")
+
+    assert (await health(client))["modes"] == {}
+    assert shop.is_closed
+
+
+async def test_a_circuit_that_only_this_process_opened_says_so(
+    client: httpx.AsyncClient,
+) -> None:
+    """As of one that code has forced open here."""
+    shop = CircuitBreaker("shop")
+    shop.force_open("now")
+    closed = CircuitBreaker("closed")
+
+    shown = await health(client)
+
+    assert shown["fleet"] == {"connected": True, "processes": 1}
+    assert shown["breakers"]["shop"]["verdict"] == "own"
+    assert "opened_by" not in shown["breakers"]["shop"]
+    assert "verdict" not in shown["breakers"][closed.name]
+
+
+@pytest.mark.parametrize("nonsense", ["", "[]", "no JSON", '{"breakers": {"shop": 1}}'])
+async def test_a_report_that_cannot_be_understood_is_none(
+    client: httpx.AsyncClient,
+    fleet_directory: Path,
+    nonsense: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It costs neither the health answer nor an order."""
+    Reports(fleet_directory, pid=OTHER).write(nonsense)
+    shop = CircuitBreaker("shop")
+
+    assert (await health(client))["silent_workers"] == [OTHER]
+    response = await force_open(client, "shop")
+
+    assert response.status_code == 504
+    assert shop.is_open
+    assert "could not be understood" in caplog.text
+
+
+async def test_a_worker_reports_when_something_has_changed(
+    fleet: Fleet, fleet_directory: Path
+) -> None:
+    """At once, not only each second; and no longer once it has ended."""
+    reader = Reports(fleet_directory, pid=OTHER)
+    shop = CircuitBreaker("shop")
+    async with AllWorkers(fleet).reporting():
+        shop.force_open("now")
+        async with asyncio.timeout(0.5):
+            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
+                await asyncio.sleep(0.01)
+    assert reader.others() == {}
+
+
+async def test_a_report_that_cannot_be_written_is_logged_once(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk costs the views of the other workers, and nothing else."""
+
+    def fail(_: Reports, __: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Reports, "write", fail)
+    workers = AllWorkers(fleet)
+    async with workers.reporting():
+        await workers._write()
+        await workers._write()
+    assert caplog.text.count("could not be written") == 1
