@@ -1,0 +1,218 @@
+"""What the registry shows of its breakers."""
+
+import gc
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    CircuitSnapshot,
+    CircuitState,
+    Mode,
+)
+from example_service.infra.resilience.registry import REMEMBERED_NAMES
+from example_service.infra.resilience.testing import FakeClock
+from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, opened, succeed
+
+CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
+
+
+def _breaker(name: str, registry: CircuitBreakerRegistry, **parameters: Any) -> CircuitBreaker:
+    return CircuitBreaker(name, registry=registry, **parameters)
+
+
+class TestMonitoring:
+    """What health checks and metrics read."""
+
+    def test_one_breaker_is_shown_as_it_is(self) -> None:
+        """The same dictionary as its own."""
+        registry = CircuitBreakerRegistry()
+        breaker = _breaker("x", registry)
+        succeed(breaker, 3)
+        assert registry.get_all_metrics() == {"x": breaker.get_metrics()}
+
+    def test_breakers_of_one_name_add_up(self) -> None:
+        """Counters are summed; of states and waits the worst is shown."""
+        registry, clock = CircuitBreakerRegistry(), FakeClock()
+        first = make_breaker(clock, registry=registry)
+        second = make_breaker(clock, registry=registry, failure_threshold=2)
+        succeed(first, 6)
+        fail(second, 2)
+        with pytest.raises(CircuitOpenError):
+            succeed(second)
+        RunningCall(first)
+        metrics = registry.get_all_metrics()["scene"]
+        assert metrics["state"] == "open"
+        assert metrics["retry_after"] == 60.0
+        assert metrics["total_successes"] == 6
+        assert metrics["total_failures"] == 2
+        assert metrics["total_rejections"] == 1
+        assert metrics["opened_count"] == 1
+        assert metrics["in_flight"] == 1
+        assert metrics["failure_rate"] == 0.25
+        assert metrics["last_failure_time"] == second.get_metrics()["last_failure_time"]
+        (snapshot,) = registry.snapshots()
+        assert snapshot == CircuitSnapshot(
+            **{
+                **_as_dict(snapshot),
+                "name": "scene",
+                "state": OPEN,
+                "failures": 2,
+                "successes": 6,
+                "rejections": 1,
+                "in_flight": 1,
+                "mode": None,
+                "would_have_rejected": 0,
+                "state_changes": {(CLOSED, OPEN): 1},
+            }
+        )
+
+    def test_several_idle_breakers_have_no_failure_rate(self) -> None:
+        """Nothing is divided by zero."""
+        registry = CircuitBreakerRegistry()
+        both = [make_breaker(registry=registry) for _ in range(2)]
+        metrics = registry.get_all_metrics()["scene"]
+        assert metrics["failure_rate"] == 0.0
+        assert metrics["last_failure_time"] is None
+        assert len(both) == len(registry)
+
+    @pytest.mark.parametrize(
+        ("states", "worst"),
+        [((CLOSED, HALF_OPEN), HALF_OPEN), ((HALF_OPEN, OPEN), OPEN), ((OPEN, CLOSED), OPEN)],
+    )
+    def test_the_worst_state_is_shown(
+        self, states: tuple[CircuitState, ...], worst: CircuitState
+    ) -> None:
+        """Open before half-open before closed."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry) for _ in states]
+        for breaker, state in zip(breakers, states, strict=True):
+            breaker._state = state
+        assert registry.snapshots()[0].state is worst
+        assert registry.get_all_metrics()["scene"]["state"] == worst
+
+    @pytest.mark.parametrize("set_on", [0, 1])
+    def test_a_mode_of_any_of_them_is_shown(self, set_on: int) -> None:
+        """Somebody may have forgotten it."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(2)]
+        fail(breakers[1 - set_on])
+        breakers[set_on].disable("forgotten")
+        metrics = registry.get_all_metrics()["scene"]
+        assert metrics["state"] == "open"
+        assert metrics["mode"]["reason"] == "forgotten"
+
+    def test_of_two_modes_that_of_the_worst_state_is_shown(self) -> None:
+        """It is the one that refuses calls."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry) for _ in range(3)]
+        breakers[0].disable("one")
+        breakers[1].force_open("two")
+        breakers[2].disable("three")
+        assert registry.get_all_metrics()["scene"]["mode"]["reason"] == "two"
+
+    @pytest.mark.parametrize("waits", [(10.0, 100.0), (100.0, 10.0)])
+    def test_the_longest_wait_is_shown(self, waits: tuple[float, ...]) -> None:
+        """Before it is over, not all of them admit calls."""
+        registry = CircuitBreakerRegistry()
+        kept = [
+            opened(FakeClock(), registry=registry, recovery_timeout=seconds) for seconds in waits
+        ]
+        assert registry.get_all_metrics()["scene"]["retry_after"] == 100.0
+        kept[0].force_open("for good")
+        assert registry.get_all_metrics()["scene"]["retry_after"] is None
+
+    def test_a_scrape_is_a_look(self) -> None:
+        """An open circuit whose wait is over is shown as half-open."""
+        registry, clock = CircuitBreakerRegistry(), FakeClock()
+        breaker = make_breaker(clock, registry=registry, failure_threshold=1)
+        fail(breaker)
+        clock.advance(60.0)
+        (snapshot,) = registry.snapshots()
+        assert snapshot.state is HALF_OPEN
+        assert snapshot.state_changes == {(CLOSED, OPEN): 1, (OPEN, HALF_OPEN): 1}
+
+    def test_what_freed_breakers_have_counted_outlives_their_name(self) -> None:
+        """Also where the name is taken out of the registry, and comes back."""
+        registry = CircuitBreakerRegistry()
+        succeed(make_breaker(registry=registry), 100)
+        gc.collect()
+        breaker = make_breaker(registry=registry)
+        registry.unregister("scene")
+        registry.register(breaker)
+        assert [one.successes for one in registry.snapshots()] == [100]
+
+    def test_what_shadow_mode_lets_through_adds_up(self) -> None:
+        """As every figure of several breakers of one name."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
+        registry.set_mode("scene", Mode.SHADOW, "a look")
+        for breaker in breakers:
+            fail(breaker)
+            succeed(breaker, 2)
+        shown = registry.get_all_metrics()["scene"]["mode"]
+        assert (shown["name"], shown["would_have_rejected"]) == (Mode.SHADOW, 6)
+
+    async def test_counters_of_monitoring_never_go_down(self) -> None:
+        """Neither with a reset nor with the end of a breaker."""
+        registry = CircuitBreakerRegistry()
+        breaker = make_breaker(registry=registry, failure_threshold=1)
+        fail(breaker)
+        with pytest.raises(CircuitOpenError):
+            succeed(breaker)
+        await breaker.reset()
+        succeed(breaker)
+        for _ in range(3):
+            (snapshot,) = registry.snapshots()
+            assert (snapshot.failures, snapshot.successes, snapshot.rejections) == (1, 1, 1)
+            assert snapshot.state_changes == {(CLOSED, OPEN): 1, (OPEN, CLOSED): 1}
+            assert breaker is not None
+            breaker = make_breaker(registry=registry)
+            gc.collect()
+
+    def test_a_breaker_freed_during_a_scrape_counts_in_it(self) -> None:
+        """Whenever another thread lets go of it: with the living, or with those that are gone."""
+        freed: list[CircuitBreaker] = []
+
+        class FreeingRegistry(CircuitBreakerRegistry):
+            def _bury(self) -> None:
+                super()._bury()
+                freed.clear()
+
+        registry = FreeingRegistry()
+        kept = make_breaker(registry=registry)
+        freed.append(make_breaker(registry=registry))
+        succeed(kept, 2)
+        succeed(freed[0], 3)
+        for _ in range(2):
+            (snapshot,) = registry.snapshots()
+            assert snapshot.successes == 5
+
+    async def test_reset_all_resets_every_breaker(self) -> None:
+        """Those of one name too."""
+        registry = CircuitBreakerRegistry()
+        breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
+        for breaker in breakers:
+            fail(breaker)
+        await registry.reset_all()
+        assert [one.is_closed for one in breakers] == [True] * 3
+
+    def test_names_without_a_breaker_are_remembered_up_to_a_limit(self) -> None:
+        """Endlessly many names cannot fill the memory; the recent ones go on counting."""
+        registry = CircuitBreakerRegistry()
+        for number in range(REMEMBERED_NAMES + 50):
+            succeed(_breaker(f"host {number}", registry))
+        gc.collect()
+        assert registry.snapshots() == []
+        assert len(registry._remembered) == REMEMBERED_NAMES
+        newest = _breaker(f"host {REMEMBERED_NAMES + 49}", registry)
+        oldest = _breaker("host 0", registry)
+        assert newest.name != oldest.name
+        assert [one.successes for one in registry.snapshots()] == [1, 0]
+
+
+def _as_dict(snapshot: CircuitSnapshot) -> dict[str, Any]:
+    return snapshot._asdict()

@@ -1,0 +1,163 @@
+"""Modes that are set for names in the registry."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+    Mode,
+    StateChanged,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience.scenes import succeed
+
+
+def _breaker(name: str, registry: CircuitBreakerRegistry, **parameters: Any) -> CircuitBreaker:
+    return CircuitBreaker(name, registry=registry, **parameters)
+
+
+class TestModesOfNames:
+    """What is set on a name holds for every breaker that bears it, whenever it was made."""
+
+    @pytest.mark.parametrize("mode", list(Mode))
+    def test_it_holds_for_those_that_there_are_and_those_made_later(self, mode: Mode) -> None:
+        """With one reason; other names are left alone."""
+        registry = CircuitBreakerRegistry()
+        before = [_breaker("host", registry), _breaker("host", registry)]
+        registry.set_mode("host", mode, "maintenance")
+        later = [_breaker("host", registry), registry.get_or_create("host")]
+        other = _breaker("other", registry)
+
+        for breaker in [*before, *later]:
+            shown = breaker.get_metrics()["mode"]
+            assert (shown["name"], shown["reason"], shown["ends_in"]) == (mode, "maintenance", None)
+        assert "mode" not in other.get_metrics()
+        assert registry.modes() == {"host": (mode, "maintenance", None)}
+
+    def test_one_that_is_made_later_refuses_its_first_call(self) -> None:
+        """Nothing slips through in between."""
+        registry = CircuitBreakerRegistry()
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
+        with pytest.raises(CircuitOpenError, match="host") as refused:
+            succeed(registry.get_or_create("host"))
+        assert refused.value.reason == "forced open by hand: maintenance"
+
+    def test_it_ends_for_all_at_the_same_time(self) -> None:
+        """Whoever is made later gets the rest of the time, and nothing after it."""
+        clock = FakeClock()
+        registry = CircuitBreakerRegistry(clock=clock)
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
+        clock.advance(45.0)
+        breaker = _breaker("host", registry, clock=clock)
+        assert registry.modes() == {"host": (Mode.FORCED_OPEN, "maintenance", 15.0)}
+        assert breaker.get_metrics()["mode"]["ends_in"] == 15.0
+        clock.advance(15.0)
+        assert breaker.is_half_open
+        assert registry.modes() == {}
+        assert _breaker("host", registry, clock=clock).is_closed
+
+    def test_the_last_one_holds(self) -> None:
+        """Also for those that are made after it."""
+        registry = CircuitBreakerRegistry()
+        breaker = _breaker("host", registry)
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
+        registry.set_mode("host", Mode.DISABLED, "a false alarm")
+        for one in (breaker, _breaker("host", registry)):
+            assert one.get_metrics()["mode"]["name"] == Mode.DISABLED
+
+    @pytest.mark.parametrize("way", ["reset", "reset_all", "unregister"])
+    async def test_it_ends_with(self, way: str) -> None:
+        """What is made afterwards is as if it had never been."""
+        registry = CircuitBreakerRegistry()
+        breaker = _breaker("host", registry)
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
+        if way == "unregister":
+            registry.unregister("host")
+        else:
+            await (registry.reset("host") if way == "reset" else registry.reset_all())
+            assert breaker.is_closed
+        assert _breaker("host", registry).is_closed
+        assert registry.modes() == {}
+
+    async def test_a_reset_of_a_name_leaves_the_others_alone(self) -> None:
+        """All breakers of that name are closed, and no other."""
+        registry = CircuitBreakerRegistry()
+        one, two = _breaker("one", registry), _breaker("two", registry)
+        twin = _breaker("one", registry)
+        for name in ("one", "two"):
+            registry.set_mode(name, Mode.FORCED_OPEN, "maintenance")
+        await registry.reset("one")
+        await registry.reset("nobody")
+        assert (one.is_closed, twin.is_closed, two.is_open) == (True, True, True)
+
+    async def test_reset_all_ends_modes_of_names_that_nobody_bears(self) -> None:
+        """They would come back with the next breaker."""
+        registry = CircuitBreakerRegistry()
+        registry.set_mode("to come", Mode.FORCED_OPEN, "maintenance")
+        await registry.reset_all()
+        assert _breaker("to come", registry).is_closed
+
+    @pytest.mark.parametrize(
+        ("arguments", "parameter", "error"),
+        [
+            (("", Mode.SHADOW, "why"), "name", ValueError),
+            ((None, Mode.SHADOW, "why"), "name", TypeError),
+            (("host", "nonsense", "why"), "nonsense", ValueError),
+            (("host", Mode.SHADOW, ""), "reason", ValueError),
+            (("host", Mode.SHADOW, "why", 0), "seconds", ValueError),
+            (("host", Mode.SHADOW, "why", "60"), "seconds", TypeError),
+        ],
+    )
+    def test_a_bad_value_is_refused_by_name(
+        self, arguments: tuple[Any, ...], parameter: str, error: type[Exception]
+    ) -> None:
+        """And nothing is set."""
+        registry = CircuitBreakerRegistry()
+        breaker = _breaker("host", registry)
+        with pytest.raises(error, match=parameter):
+            registry.set_mode(*arguments)
+        assert registry.modes() == {}
+        assert "mode" not in breaker.get_metrics()
+
+    def test_whoever_is_told_may_ask_the_registry(self) -> None:
+        """Listeners are called outside of its lock, and ask from other threads too."""
+        registry, asked = CircuitBreakerRegistry(), []
+
+        class Asking:
+            def on_state_change(self, _: StateChanged) -> None:
+                with ThreadPoolExecutor(1) as threads:
+                    asked.append(threads.submit(registry.get_all_metrics).result(5))
+
+        kept = _breaker("host", registry, listeners=[Asking()])
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
+        assert (kept.is_open, len(asked)) == (True, 1)
+
+    def test_nobody_is_told_of_a_breaker_that_begins_in_a_mode(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Clients that are made for each request would drown what else happens."""
+        registry, listener = CircuitBreakerRegistry(), RecordingListener()
+        registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
+        for breaker in (
+            _breaker("host", registry, listeners=[listener]),
+            registry.get_or_create("host", listeners=[listener]),
+        ):
+            assert breaker.is_open
+        registry.register(CircuitBreaker("host", registry=None, listeners=[listener]))
+        assert (listener.events, caplog.records) == ([], [])
+        assert registry.recent_transitions() == []
+        assert [one.state_changes for one in registry.snapshots()] == [{}]
+
+    async def test_modes_that_have_ended_are_forgotten(self) -> None:
+        """They would cost each breaker that is made from then on."""
+        clock = FakeClock()
+        registry = CircuitBreakerRegistry(clock=clock)
+        for number in range(100):
+            registry.set_mode(f"host {number}", Mode.SHADOW, "a look", 1.0)
+        clock.advance(1.0)
+        registry.set_mode("another", Mode.SHADOW, "a look")
+        assert list(registry._modes) == ["another"]
