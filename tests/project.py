@@ -1,0 +1,22 @@
+"""The project's folder, its files, and commands that are run in it."""
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def run(*command: str, cwd: Path = ROOT, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with the given variables on top of the present ones."""
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | environ, capture_output=True, text=True, check=False
+    )
+
+
+def make(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run make; quietly, because within another make it would name the directory it enters."""
+    return run("make", "--no-print-directory", *arguments, cwd=cwd, **environ)

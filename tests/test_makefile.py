@@ -1,0 +1,160 @@
+"""What the targets of the Makefile start, and what the tests begin with."""
+
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ports import lasting_port
+from tests.project import ROOT, make, run
+
+# --- the Makefile
+
+
+PARALLEL = "--numprocesses auto --dist worksteal"
+BREAKER_ALONE = (
+    "--confcutdir=tests/unit/infra/resilience -p example_service.infra.resilience.testing "
+    "--ignore-glob=*/test_state_machine.py tests/unit/infra/resilience"
+)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    """A folder with our Makefile whose environment is ready and whose Python tells its call."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name, text in {
+        "scripts/find-python.sh": 'echo "$PWD/true"',
+        "true": "exit 0",
+        ".venv/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-run/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-3.11/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-3.13t/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-bench/bin/python": 'echo "$PWD: $*"; env',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "programs"),
+    [
+        ("run", ["-m example_service migrate", "-m example_service serve"]),
+        ("test", [f"-m pytest {PARALLEL}"]),
+        ("test-fast", [f"-m pytest {PARALLEL} -m not integration"]),
+        ("test-3.11", [f"-m pytest {PARALLEL} -m not integration"]),
+        (
+            "test-3.13t",
+            [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],
+        ),
+        ("lint", ["scripts/lint.py"]),
+        ("bench", ["-m benchmarks"]),
+        ("chaos", ["-m tests.chaos"]),
+    ],
+)
+def test_make_starts_the_program_from_any_directory(
+    stage: Path, target: str, programs: list[str]
+) -> None:
+    """`make -C` runs the commands in the project's folder, with the environment's Python."""
+    made = make("-C", str(stage), target, cwd=Path("/"))
+
+    assert (made.returncode, made.stderr) == (0, "")
+    started = [line.rstrip() for line in made.stdout.splitlines() if line.startswith(f"{stage}: ")]
+    assert started == [f"{stage}: {program}" for program in programs]
+
+
+def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:
+    """HOST and PORT reach the service from the shell and from make's command line."""
+    made = make("run", "PORT=9999", cwd=stage, HOST="0.0.0.0")  # noqa: S104
+
+    assert {"PORT=9999", "HOST=0.0.0.0"} <= set(made.stdout.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ("-k half_open", f"{PARALLEL} -k half_open"),
+        ("-x tests/test_house.py", f"{PARALLEL} -x tests/test_house.py"),
+        ("-p no:xdist -x", "-p no:xdist -x"),
+    ],
+)
+def test_make_hands_arguments_to_pytest(stage: Path, arguments: str, options: str) -> None:
+    """ARGS selects tests, and can switch the parallel run off."""
+    made = make("test", f"ARGS={arguments}", cwd=stage)
+
+    assert made.stdout.splitlines()[0] == f"{stage}: -m pytest {options}"
+
+
+def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
+    """Variables that choose another environment do not reach the program."""
+    foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")
+
+    made = make("test", cwd=stage, **foreign, ARGS="foreign")
+
+    assert made.stdout.splitlines()[0].rstrip() == f"{stage}: -m pytest {PARALLEL}"
+    assert not [line for line in made.stdout.splitlines() if line.partition("=")[0] in foreign]
+
+
+def test_make_starts_nothing_without_its_environment(stage: Path) -> None:
+    """When no Python is found the reason is shown and the command fails."""
+    finder = stage / "scripts" / "find-python.sh"
+    finder.write_text('#!/bin/sh\necho "no Python here" >&2\nexit 1\n')
+
+    made = make("test", cwd=stage)
+
+    assert made.returncode != 0
+    assert made.stdout == ""
+    assert made.stderr.splitlines()[0] == "no Python here"
+
+
+def test_make_help_lists_the_commands() -> None:
+    """`make` alone names every command that a newcomer needs."""
+    listed = [line.split()[0] for line in make(cwd=ROOT).stdout.splitlines()]
+
+    assert {"run", "test", "test-fast", "lint", "format", "bench"} <= set(listed)
+
+
+def test_makefile_recipes_are_thin() -> None:
+    """A target is a few lines, such as one for each check; what needs more lives in a script."""
+    recipes = re.findall(r"^\S+:.*\n((?:\t.*\n)*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+    assert max(recipe.count("\n") for recipe in recipes) <= 6
+
+
+@pytest.mark.parametrize(
+    "name", [".ci/run", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.*"))]
+)
+def test_scripts_can_be_started(name: str) -> None:
+    """Scripts are executable and say what runs them."""
+    assert os.access(ROOT / name, os.X_OK)
+    assert (ROOT / name).read_text().startswith("#!")
+
+
+# --- the start of the tests
+
+
+def test_the_tests_begin_with_their_duration_and_what_is_missing() -> None:
+    """On a machine without promtool and Chromium, pytest first says so, and how to get them."""
+    started = run(sys.executable, "-m", "pytest", "--collect-only", __file__, PATH="/nowhere")
+
+    header = started.stdout.partition("collected")[0]
+    assert "duration: about " in header
+    assert "promtool is not on PATH, and some tests need it: `apt-get install pro" in header
+    assert "chromium is not on PATH, and some tests need it: `apt-get install chr" in header
+
+
+def test_processes_of_one_run_take_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that comes back finds its port free, although other tests run meanwhile."""
+    ports = []
+    for process in ("gw0", "gw1", "gw19"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", process)
+        ports.append({lasting_port() for _ in range(50)})
+
+    assert all(port < 32_768 for port in set().union(*ports))
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(ports, 2))
