@@ -13,7 +13,7 @@ ARGS =
 # Not every Python has a release of hypothesis.
 without_hypothesis = --ignore-glob='*/test_state_machine.py'
 
-# One process for each processor; whichever is idle takes over tests of the others.
+# As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
 .PHONY: help run test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,16 @@ def _former_logging() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
+    """Run two processes on each processor, because tests with servers mostly wait.
+
+    One is enough for the tests without servers, which keep it busy.
+    """
+    processors = yield
+    return processors if "not integration" in config.option.markexpr else 2 * processors
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the developer's variables and `.env` from deciding the outcome of a test."""
@@ -55,27 +65,3 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(Settings.model_config, "env_file", None)
     # No test may touch the developer's database.
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/database.sqlite3")
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Undo what a test configures about logging, because it applies to the whole process."""
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    levels = {logger: logger.level for logger in _loggers()}
-    yield
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            root.removeHandler(handler)
-    for logger in _loggers():
-        # Setting a level empties the caches of all loggers.
-        if logger.level != (level := levels.get(logger, logging.NOTSET)):
-            logger.setLevel(level)
-    if structlog.is_configured():
-        structlog.reset_defaults()
-
-
-def _loggers() -> list[logging.Logger]:
-    root = logging.getLogger()
-    found = [root, *root.manager.loggerDict.values()]
-    return [logger for logger in found if isinstance(logger, logging.Logger)]

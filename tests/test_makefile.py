@@ -6,9 +6,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from tests.conftest import pytest_xdist_auto_num_workers
 from tests.ports import lasting_port
 from tests.project import ROOT, make, run
 
@@ -147,6 +150,21 @@ def test_the_tests_begin_with_their_duration_and_what_is_missing() -> None:
     assert "duration: about " in header
     assert "promtool is not on PATH, and some tests need it: `apt-get install pro" in header
     assert "chromium is not on PATH, and some tests need it: `apt-get install chr" in header
+
+
+@pytest.mark.parametrize(
+    ("marks", "workers"), [("not integration", 3), ("not image and not alone", 6), ("", 6)]
+)
+def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
+    """Only the tests without servers are as many at a time as there are processors."""
+    config: Any = SimpleNamespace(option=SimpleNamespace(markexpr=marks))
+
+    hook = pytest_xdist_auto_num_workers(config)
+    next(hook)
+    with pytest.raises(StopIteration) as returned:
+        hook.send(3)
+
+    assert returned.value.value == workers
 
 
 def test_processes_of_one_run_take_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
