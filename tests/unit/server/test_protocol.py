@@ -1,10 +1,7 @@
 """What the server lets pass to the application, and what it answers to everything else."""
 
-import asyncio
-
 import pytest
 
-from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.server.refusals import MAX_HEAD_BYTES
 from example_service.server.transport import LINGER_QUIET_SECONDS
 from tests.unit.server.connection import (
@@ -148,78 +145,6 @@ async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
 
     assert len(connection.scopes) == 3
     assert not connection.transport.ended
-
-
-async def test_while_the_process_drains_each_answer_ends_its_connection() -> None:
-    """The client's next request goes elsewhere, rather than over a connection that is closed."""
-    connection, request = Connection(), b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
-    await connection.send(request)
-    assert b"connection: close" not in connection.transport.written
-    assert not connection.transport.closed
-
-    begin_draining()
-    try:
-        await connection.send(request)
-    finally:
-        end_draining()
-
-    assert len(connection.scopes) == 2
-    assert connection.transport.written.count(b"connection: close") == 1
-    assert connection.transport.ended
-
-
-async def test_an_answer_that_has_not_begun_may_still_end_its_connection() -> None:
-    """Its request came before the drain, and takes a while."""
-    connection = Connection()
-    connection.may_answer.clear()
-    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-
-    connection.protocol.close_with_answer()
-    connection.may_answer.set()
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-    assert connection.transport.written.count(b"connection: close") == 1
-    assert connection.transport.ended
-
-
-async def test_an_answer_that_has_begun_ends_as_it_has_announced() -> None:
-    """The client may be sending its next request already."""
-    connection = Connection()
-    connection.may_answer.clear()
-    await connection.send(b"GET /begins HTTP/1.1\r\n" + HOST + b"\r\n")
-
-    connection.protocol.close_with_answer()
-    connection.may_answer.set()
-    await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
-
-    assert not connection.transport.closed
-    assert len(connection.scopes) == 2
-
-
-async def test_an_idle_connection_may_be_told_to_close() -> None:
-    """Nothing happens to it: the end of the drain closes it."""
-    connection = Connection()
-
-    connection.protocol.close_with_answer()
-
-    assert not connection.transport.closed
-
-
-async def test_a_connection_opened_in_advance_is_idle_for_as_long_as_any() -> None:
-    """Proxies open some; what comes over them has all the time of a head from its first byte."""
-    connection = Connection(keep_alive_seconds=75)
-    connection.pass_time(74)
-    assert not connection.transport.closed
-
-    await connection.send(b"GET / HTTP/1.1\r\n")
-    connection.pass_time(HEAD_SECONDS - 1)
-    await connection.send(HOST + b"\r\n")
-    assert len(connection.scopes) == 1
-
-    idle = Connection(keep_alive_seconds=75)
-    idle.pass_time(75)
-    assert idle.transport.ended
 
 
 async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -> None:
