@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -35,6 +36,7 @@ R = TypeVar("R")
 # and errors of the system below it.
 _FAILURE_STATES = ("08", "28", "3D", "53", "57P", "58")
 _QUERY_CANCELED = "57014"
+_CONNECTING = "asyncpg.connect_utils"
 
 # SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are left out:
 # somebody else is writing, so the file is fine, and refusing its readers would help nobody.
@@ -50,8 +52,8 @@ _current_call: "ContextVar[_Call | None]" = ContextVar("_current_call", default=
 def is_database_failure(error: BaseException) -> bool:
     """Whether an exception means that the database cannot serve; for use as `is_failure`.
 
-    It does when it invalidated the connection, when it says that connecting or waiting failed, or
-    when the server reports that it cannot work. Everything else is either the answer of a database
+    It does when it invalidated the connection, when connecting or waiting failed, or when the
+    server reports that it cannot work. Everything else is either the answer of a database
     that lives, such as a violated constraint, a deadlock or an unknown table, or comes from this
     side, such as a pool that has no free connection. A cancelled statement is a failure if the
     server's message names a timeout, and not if a user asked for it. In an exception group, one
@@ -67,8 +69,9 @@ def is_database_failure(error: BaseException) -> bool:
         return is_lost or (error.orig is not None and is_database_failure(error.orig))
     state = _sqlstate(error)
     if state is not None:
-        is_time_limit = state == _QUERY_CANCELED and _names_timeout(error)
-        return is_time_limit or state.startswith(_FAILURE_STATES)
+        if state == _QUERY_CANCELED:
+            return _names_timeout(error)
+        return state.startswith(_FAILURE_STATES) or _has_refused_connection(error)
     code = getattr(error, "sqlite_errorcode", None)
     if isinstance(code, int):
         return code & PRIMARY_CODE in _FAILURE_CODES
@@ -86,6 +89,16 @@ def _sqlstate(error: BaseException) -> str | None:
 def _names_timeout(error: BaseException) -> bool:
     """Whether the message, without the details in its further lines, names a timeout."""
     return "timeout" in str(error).partition("\n")[0]
+
+
+def _has_refused_connection(error: BaseException) -> bool:
+    """Whether asyncpg raised it while connecting. Other drivers give no SQLSTATE then.
+
+    SQLAlchemy raises an error of its own from that of the driver.
+    """
+    links = (error, error.__cause__)
+    frames = (frame for link in links if link for frame, _ in walk_tb(link.__traceback__))
+    return any(frame.f_globals.get("__name__") == _CONNECTING for frame in frames)
 
 
 def _is_of_a_pool(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
@@ -93,6 +94,29 @@ def test_database_failure(error: BaseException) -> None:
 def test_no_database_failure(error: BaseException) -> None:
     """The database has answered, or was never asked."""
     assert not is_database_failure(error)
+
+
+def raised_in(module: str, error: Exception) -> Exception:
+    """The error, as a function of that module has raised it."""
+    namespace: dict[str, Any] = {"__name__": module, "error": error}
+    exec("def fail(): raise error", namespace)  # noqa: S102
+    try:
+        namespace["fail"]()
+    except Exception as raised:  # noqa: BLE001 - It is `error`.
+        return raised
+    raise AssertionError
+
+
+@pytest.mark.parametrize("state", ["XX000", "55000", "42501"])
+def test_refusal_while_asyncpg_connects_is_a_failure(state: str) -> None:
+    """Also around an engine that is not guarded, or none, whatever the server's SQLSTATE."""
+    refusal = raised_in("asyncpg.connect_utils", DriverError(sqlstate=state))
+    translated = DriverError(sqlstate=state)
+    translated.__cause__ = refusal
+
+    assert is_database_failure(refusal)
+    assert is_database_failure(OperationalError(None, None, translated))
+    assert not is_database_failure(raised_in("asyncpg.protocol", DriverError(sqlstate=state)))
 
 
 def test_rule_for_a_block_of_one_s_own(clock: FakeClock) -> None:
