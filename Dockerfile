@@ -1,10 +1,10 @@
 # The service as an image: the dependencies as requirements.lock pins them, and the package.
-# docs/deployment.md tells how to run it.
+# docs/deployment.md says how to run it.
 FROM python:3.13-slim AS base
 
 FROM base AS build
 
-# Wheels alone: building from source would fetch a build backend that nobody has hashed.
+# Wheels alone: building from source would fetch a build backend whose hash is not checked.
 RUN --mount=type=bind,source=requirements.lock,target=/requirements.lock \
     --mount=type=cache,target=/var/cache/pip \
     python -m venv --without-pip /venv \

@@ -68,7 +68,7 @@ mutation: environment-mutation ## Change the breaker's rules bit by bit and see 
 	@.venv-mutation/bin/mutmut run --max-children 1 $(ARGS)
 	@.venv-mutation/bin/mutmut results
 
-lock: ## Write the locks anew, with uv (ARGS=--upgrade for newer releases)
+lock: ## Write the locks again, with uv (ARGS=--upgrade for newer releases)
 	$(compile) $(ARGS) pyproject.toml --extra redis --output-file requirements.lock
 	$(compile) $(ARGS) pyproject.toml --group dev --output-file requirements-dev.lock
 	$(compile) --group breaker --constraints requirements-dev.lock \

@@ -88,7 +88,7 @@ class Environment:
 
     @property
     def packages(self) -> list[str]:
-        """The names of the packages that the lock pins, on whatever system."""
+        """The names of the packages that the lock pins, for every system."""
         return re.findall(r"(?m)^([\w.-]+)==", self.lock.read_text(encoding="utf-8"))
 
     def recorded(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Environment:
 def ensure(environment: Environment) -> None:
     """Bring the environment to what the lock and pyproject.toml say now.
 
-    A changed lock builds it anew, so that nothing lingers; a changed pyproject.toml installs only
+    A changed lock builds it again, so that nothing lingers; a changed pyproject.toml installs only
     the project again, which needs no network. What is recorded is what has been completed: after
     an interruption the next call goes on from there.
 
@@ -129,7 +129,7 @@ def ensure(environment: Environment) -> None:
 
 
 def _create(environment: Environment) -> None:
-    """Put a new, empty environment in the place of whatever was there."""
+    """Replace the folder with a new, empty environment."""
     environment.record.unlink(missing_ok=True)
     python = ".".join(map(str, sys.version_info[:3]))
     packages = len(environment.packages)
