@@ -19,6 +19,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _garbage_of_a_file() -> Iterator[None]:
+    """Free what the tests of a file leave in cycles.
+
+    The test kit resets every breaker that exists, before and after each test. Without this there
+    would be thousands.
+    """
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _certificates_read_once() -> Iterator[None]:
     """Share one TLS context among HTTP clients; each would parse the same certificates again."""

@@ -60,6 +60,7 @@ def tables(printed: str) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.integration
 def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: Path) -> None:
     """Each group about breakers prints a table with everybody who can take part in it."""
     results = tmp_path / "results.json"
@@ -94,6 +95,7 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
     assert titles == list(printed)
 
 
+@pytest.mark.integration
 def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) -> None:
     """Every rule has a row and a target, and its figures name each library that has the rule."""
     results = tmp_path / "results.json"
@@ -110,6 +112,7 @@ def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) ->
     assert libraries - {"fluxgate"} <= set(threads["figures"])
 
 
+@pytest.mark.integration
 def test_a_request_through_the_breakers_transport_is_timed(tmp_path: Path) -> None:
     """The transport is timed beside the one it wraps, with a body of bytes and with a stream."""
     run = benchmark("httpx", path=tmp_path)
@@ -134,6 +137,7 @@ def test_workers_are_loaded_through_uvicorn(tmp_path: Path) -> None:
     assert {"bare FastAPI", "example_service"} <= set(names)
 
 
+@pytest.mark.integration
 def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
     """Without wrk, the line that says so says how to get it, and nothing fails."""
     run = benchmark("load", path=tmp_path)
@@ -143,6 +147,7 @@ def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
     assert "apt-get install wrk" in line
 
 
+@pytest.mark.integration
 def test_everybody_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
     """Ours is open after three calls that were slow, and the rivals stand beside it."""
     run = benchmark("hanging", path=tmp_path)
@@ -175,6 +180,7 @@ def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: P
     assert slowest["open, POST"] < slowest["never open"]
 
 
+@pytest.mark.integration
 def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
     """A misspelt group is an error that lists those there are."""
     run = benchmark("rule", path=tmp_path)

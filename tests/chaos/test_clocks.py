@@ -51,6 +51,7 @@ def test_a_process_believes_its_wrong_clock() -> None:
     assert 0 <= time.monotonic() - passed < 60
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", FAULT_NAMES)
 def test_each_fault_can_be_put_back(fault: str) -> None:
     """A process that starts with it says nothing, and has it."""
