@@ -29,7 +29,7 @@ def chromium() -> Iterator[Browser]:
                 executable_path=shutil.which("chromium"), args=ARGUMENTS
             )
         except Error:
-            missing(f"there is no Chromium: {HOW_TO_INSTALL['chromium']}")
+            missing(f"Chromium is missing: {HOW_TO_INSTALL['chromium']}")
         yield browser
         browser.close()
 

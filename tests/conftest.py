@@ -23,8 +23,8 @@ pytest_plugins = [
 
 
 def pytest_report_header() -> list[str]:
-    """Before the first test, say how long all of them take, and what this machine lacks."""
-    duration = "about 6 minutes for all tests with two processors, 1 for `make test-fast`"
+    """Say first how long all tests take, and what this machine lacks."""
+    duration = "about 8 minutes for all tests on two processors, 2 for `make test-fast`"
     return [f"duration: {duration}", *missing_programs()]
 
 

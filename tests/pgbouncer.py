@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.ports import lasting_port
 from tests.postgres import DEADLINE_SECONDS, PostgresServer, unprivileged
-from tests.real_parts import missing
+from tests.real_parts import program
 
 
 @contextmanager
@@ -30,9 +30,7 @@ def running_pgbouncer(
         server_connections: How many connections to the server clients share.
         certificate: A file with a key and a certificate; with it, clients must encrypt.
     """
-    program = shutil.which("pgbouncer", path="/usr/sbin:/usr/bin:/usr/local/bin")
-    if program is None:
-        missing("no PgBouncer: install Debian's pgbouncer")
+    pgbouncer = program("pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     port = lasting_port()
     configuration = folder / "pgbouncer.ini"
@@ -56,7 +54,7 @@ def running_pgbouncer(
             more.write(f"client_tls_cert_file = {certificate}\n")
     folder.chmod(0o755)
     process = subprocess.Popen(
-        [program, "-q", configuration],
+        [pgbouncer, "-q", configuration],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         **unprivileged(),

@@ -1,7 +1,6 @@
 """A real Prometheus and Alertmanager for tests, with the project's own configuration, sped up."""
 
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import httpx
 from ruamel.yaml import YAML
 
 from tests.ports import lasting_port
-from tests.real_parts import HOW_TO_INSTALL, missing
+from tests.real_parts import program
 from tests.service_process import wait_until
 
 MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
@@ -27,14 +26,6 @@ _FASTER = 300
 """By how much alerts wait less: two minutes take less than a second."""
 _SHORTER = 30
 """By how much they look back less: the ranges need two scrapes."""
-
-
-def program(name: str) -> str:
-    """The path of a program; without it the test is skipped, or fails under CI."""
-    path = shutil.which(name)
-    if path is None:
-        missing(f"{name} is not on PATH: {HOW_TO_INSTALL[name]}")
-    return path
 
 
 def read_yaml(path: Path) -> Any:

@@ -4,16 +4,15 @@ import itertools
 import os
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.conftest import pytest_xdist_auto_num_workers
+from tests.conftest import pytest_report_header, pytest_xdist_auto_num_workers
 from tests.ports import lasting_port
-from tests.project import ROOT, make, run
+from tests.project import ROOT, make
 
 # --- the Makefile
 
@@ -142,14 +141,17 @@ def test_scripts_can_be_started(name: str) -> None:
 # --- the start of the tests
 
 
-def test_the_tests_begin_with_their_duration_and_what_is_missing() -> None:
+def test_the_tests_begin_with_their_duration_and_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """On a machine without promtool and Chromium, pytest first says so, and how to get them."""
-    started = run(sys.executable, "-m", "pytest", "--collect-only", __file__, PATH="/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
 
-    header = started.stdout.partition("collected")[0]
-    assert "duration: about " in header
-    assert "promtool is not on PATH, and some tests need it: `apt-get install pro" in header
-    assert "chromium is not on PATH, and some tests need it: `apt-get install chr" in header
+    header = "\n".join(pytest_report_header())
+
+    assert header.startswith("duration: about ")
+    assert "promtool is missing, and some tests need it: `apt-get install pro" in header
+    assert "chromium is missing, and some tests need it: `apt-get install chr" in header
 
 
 @pytest.mark.parametrize(

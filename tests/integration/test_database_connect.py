@@ -1,7 +1,6 @@
 """How a connection to a real PostgreSQL is made: hosts, TLS, and what is around the process."""
 
 import asyncio
-import shutil
 import subprocess
 import tempfile
 import time
@@ -18,7 +17,7 @@ from tests.databases import PostgresDatabases, settings_for
 from tests.pgbouncer import running_pgbouncer
 from tests.ports import lasting_port
 from tests.postgres import running_postgres
-from tests.real_parts import missing
+from tests.real_parts import program
 from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
@@ -77,13 +76,18 @@ async def test_a_home_that_is_not_ours_is_left_alone(
 @pytest.fixture(scope="module")
 def encrypted(postgres_databases: PostgresDatabases) -> Iterator[tuple[int, Path]]:
     """The port of a way to the server that wants TLS, and the certificate that it has."""
-    program = shutil.which("openssl")
-    if program is None:
-        missing("no openssl: install Debian's openssl")
     with tempfile.TemporaryDirectory(prefix="certificate-") as name:
         file = Path(name) / "server.pem"
         command = [
-            *(program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *(
+                program("openssl"),
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+            ),
             *("-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
             *("-keyout", str(file), "-out", f"{file}.crt"),
         ]

@@ -10,7 +10,8 @@ import pytest
 
 from tests.docs.pages import ROOT, table_rows
 from tests.docs.test_reference import anchors
-from tests.prometheus import MONITORING, RULES, program, read_yaml, sped_up
+from tests.prometheus import MONITORING, RULES, read_yaml, sped_up
+from tests.real_parts import program
 
 ALERTS: list[dict[str, Any]] = [
     rule for group in read_yaml(RULES)["groups"] for rule in group["rules"]

@@ -1,7 +1,6 @@
 """The rendered text, its formats and its headers."""
 
 import gzip
-import shutil
 import subprocess
 
 import pytest
@@ -15,7 +14,7 @@ from example_service.infra.metrics import RequestMetrics
 from example_service.infra.metrics.circuit_breakers import CircuitBreakerCollector
 from example_service.infra.metrics.exposition import Expositions, expose, render
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
-from tests.real_parts import missing
+from tests.real_parts import program
 
 PROMETHEUS_2 = (
     "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -111,9 +110,7 @@ async def test_a_single_process_shows_its_own_figures() -> None:
 @pytest.mark.parametrize("name", ['"', "\\", "\n", 'a\\"b\n', "ä", "plain", "\x00"])
 def test_promtool_accepts_the_text(name: str) -> None:
     """Prometheus' own checker finds no fault with any of our families."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        missing("promtool is not on PATH; it comes with Prometheus (Debian: prometheus)")
+    promtool = program("promtool")
     breakers = CircuitBreakerRegistry()
     breaker = CircuitBreaker(name, registry=breakers)
     requests = RequestMetrics()
