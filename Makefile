@@ -9,6 +9,9 @@ compile = uv pip compile --quiet --custom-compile-command 'make lock' --universa
 
 # Given on the command line only; assigned here so that the caller's environment does not count.
 ARGS =
+NAME =
+DIR =
+HISTORY =
 
 # Not every Python has a release of hypothesis.
 without_hypothesis = --ignore-glob='*/test_state_machine.py'
@@ -16,7 +19,7 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
+.PHONY: help run new rename test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -54,6 +57,12 @@ lint: environment ## Check style, types, import contracts, image and compose fil
 format: environment ## Format the code, and correct what can be corrected by a program
 	@.venv/bin/ruff check --fix-only --quiet
 	@.venv/bin/ruff format
+
+new: ## Make a project of your own: make new NAME=orders DIR=../orders (HISTORY=keep)
+	@python=$$(scripts/find-python.sh) && "$$python" -m scripts.template.new "$$NAME" "$$DIR" "$$HISTORY"
+
+rename: ## Give this project another name: make rename NAME=orders
+	@python=$$(scripts/find-python.sh) && "$$python" -m scripts.template.rename "$$NAME"
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)

@@ -93,6 +93,30 @@ def test_make_hands_arguments_to_pytest(stage: Path, arguments: str, options: st
     assert made.stdout.splitlines()[0] == f"{stage}: -m pytest {options}"
 
 
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("new", {"NAME": "it's $HOME; orders", "DIR": "../a b", "HISTORY": "keep"}),
+        ("rename", {"NAME": "order desk"}),
+    ],
+)
+def test_make_hands_a_name_to_the_script(
+    stage: Path, target: str, arguments: dict[str, str]
+) -> None:
+    """Whatever is in it arrives as it was written, and the environment's variables do not count."""
+    (stage / "true").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+
+    made = make(
+        target,
+        *(f"{name}={value.replace('$', '$$')}" for name, value in arguments.items()),
+        cwd=stage,
+        DIR="elsewhere",
+        HISTORY="none",
+    )
+
+    assert made.stdout.splitlines() == ["-m", f"scripts.template.{target}", *arguments.values()]
+
+
 def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
     """Variables that choose another environment do not reach the program."""
     foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")

@@ -18,7 +18,7 @@ OPENAPI_URL: Final = "/openapi.json"
 
 router = APIRouter(include_in_schema=False)
 
-_TITLE: Final = "API of the example service"
+_TITLE: Final = "Example service: the API"
 _ICON: Final = "data:,"
 _PACKAGE: Final = "fastapi_standalone_docs"
 

@@ -1,0 +1,1 @@
+"""Makes projects of their own from this template."""

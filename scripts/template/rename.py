@@ -1,0 +1,115 @@
+"""Give the project another name: package, distribution, titles, and all that is called by it.
+
+    python -m scripts.template.rename NAME
+
+Everything is changed in place and staged, nothing is committed: `git reset --hard` undoes it.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from scripts.template.project_name import Name, RefusedError, parse_name, present_name
+from scripts.template.repository import git, require_clean, tracked_files
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+RECORD: Final = ".template.json"
+"""The file of a renamed project that says from which commit of the template it was made."""
+
+_LONG_LINES: Final = '    "E501",    # The name of the project makes some texts longer.\n'
+
+
+def rename(root: Path, name: Name, commit: str) -> None:
+    """Replace the name in the contents and names of all files that git knows.
+
+    Args:
+        root: The project.
+        name: Its new name.
+        commit: The commit of the template that the files are from, unless it is recorded.
+    """
+    old = present_name(root)
+    for file in tracked_files(root):
+        _rename_in(root / file, old, name)
+        new_file = old.replaced_by(name, file.encode()).decode()
+        if new_file != file:
+            (root / new_file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).rename(root / new_file)
+            _remove_if_empty(root, (root / file).parent)
+    if len(name.package) > len(old.package):
+        _allow_long_lines(root / "pyproject.toml")
+    if not (root / RECORD).exists():
+        (root / RECORD).write_text(f"{json.dumps({'commit': commit})}\n", encoding="utf-8")
+
+
+def _rename_in(file: Path, old: Name, name: Name) -> None:
+    contents = file.read_bytes()
+    is_binary = b"\0" in contents
+    renamed = contents if is_binary else old.replaced_by(name, contents)
+    if renamed != contents:
+        file.write_bytes(renamed)
+
+
+def _allow_long_lines(pyproject: Path) -> None:
+    """Do not check what the formatter does not break: texts with a longer name in them."""
+    text = pyproject.read_text(encoding="utf-8")
+    longer = re.sub(r"(?m)^ignore = \[\n", lambda found: found[0] + _LONG_LINES, text, count=1)
+    pyproject.write_text(longer, encoding="utf-8")
+
+
+def _remove_if_empty(root: Path, folder: Path) -> None:
+    """Remove a folder in which nothing is left but what Python has compiled, and those above."""
+    while folder != root and all(one.name == "__pycache__" for one in folder.iterdir()):
+        shutil.rmtree(folder)
+        folder = folder.parent
+
+
+def format_and_stage(root: Path) -> None:
+    """Put imports and lines in the order that the new name requires, and show all to git.
+
+    Raises:
+        RefusedError: If the environment that has the formatter cannot be built.
+    """
+    sys.stderr.write("Formatting, with the new name's own environment\n")
+    done = subprocess.run(["make", "--no-print-directory", "format"], cwd=root, check=False)  # noqa: S607
+    git(root, "add", "--all")
+    if done.returncode != 0:
+        raise RefusedError("The project has its new name; what is missing is `make format`.")
+
+
+def rename_project(text: str, root: Path = ROOT) -> str:
+    """Rename the project in a folder.
+
+    Returns:
+        What to do next.
+
+    Raises:
+        RefusedError: If the name will not do, or the project has changes.
+    """
+    name = parse_name(text, root)
+    old = present_name(root)
+    require_clean(root)
+    rename(root, name, git(root, "rev-parse", "HEAD").strip())
+    format_and_stage(root)
+    return (
+        f"{old.distribution} is {name.distribution} now. `git diff --cached` shows what has "
+        "changed, `git commit` keeps it, `git reset --hard` undoes it."
+    )
+
+
+def run(command: Callable[..., str], *arguments: str) -> int:
+    """Do what a command line asks for, and print what comes of it; return the exit status."""
+    try:
+        print(command(*arguments))  # noqa: T201
+    except RefusedError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(rename_project, *sys.argv[1:]))
