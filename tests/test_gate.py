@@ -71,7 +71,7 @@ def test_a_failing_step_fails_the_gate_and_stops_no_other(
     verdicts = re.findall(r"(?m) \d+ s  (.*)$", ended.stdout.partition("--- summary")[2])
     assert ended.returncode == 1
     assert "made test\n" in ended.stdout
-    assert sorted(verdicts) == ["FAILED (1)"] + 8 * ["passed"]
+    assert sorted(verdicts) == ["FAILED (1)"] + 9 * ["passed"]
 
 
 def test_nothing_is_tried_without_an_environment(

@@ -6,7 +6,6 @@ The role of a code block decides what executes it:
 - `commands`: what a reader types into a shell. A `text`, `json` or `http` block right below shows
   the answer.
 - `containers`: commands that call `docker`. They run in the long form of the gate, where one is.
-- `change`: commands that begin with `git`, because they change the project. They are for a copy.
 - `output`: a block below that shows an answer.
 - `tree`: a `text` block that draws folders and files.
 - `statements`: SQL that people run on the database of payments.
@@ -93,7 +92,7 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
     if language == "sh" and re.search(r"\bdocker (?=[a-z])", text):
         return "containers"
     if language == "sh":
-        return "change" if text.startswith("git ") else "commands"
+        return "commands"
     roles = {"python": "program", "mermaid": "diagram", "sql": "statements", "nginx": "proxy"}
     return roles.get(language)
 

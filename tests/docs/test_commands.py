@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,7 +20,6 @@ from tests.real_parts import missing
 pytestmark = pytest.mark.integration
 
 COMMAND_SECONDS = 240
-EXAMPLE_ROUTE = "tests/payments/api/test_exchange_rates.py"
 REJECTION_SECONDS = 0.05
 PAGES_WITH_COMMANDS = [
     page for page in MARKDOWN_FILES if any(block.role == "commands" for block in blocks_of(page))
@@ -114,46 +112,6 @@ def test_make_test_runs_the_tests() -> None:
 
     assert make.returncode == 0, make.stdout + make.stderr
     assert " passed in " in make.stdout
-
-
-def test_renamed_service_is_whole(tmp_path: Path) -> None:
-    """The commands under "Make it yours" leave no old name behind, and what they make works."""
-    listing = subprocess.check_output(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
-    )
-    for name in listing.split("\0"):
-        if (ROOT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / name)
-    [renaming] = [block for block in blocks_of(README) if block.role == "change"]
-    _, _, old_name, new_name, *_ = renaming.text.split()
-    if old_name == new_name:
-        pytest.skip("this service has been renamed already")
-    commands = f"git init --quiet\ngit add --all\n{renaming.text}"
-    # A hook that runs the tests would point git at this repository instead.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    subprocess.run(["sh", "-e", "-c", commands], cwd=tmp_path, env=environ, check=True)
-
-    left = subprocess.run(
-        ["git", "grep", "-ilE", "example[_ -]?service", "--", ":!*.lock"],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_public_names.py", EXAMPLE_ROUTE],
-        cwd=tmp_path,
-        env=environ,
-        timeout=COMMAND_SECONDS,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert left.stdout == ""
-    assert tests.returncode == 0, tests.stdout
 
 
 def test_stand_in_for_curl_answers_like_curl(tmp_path: Path) -> None:
