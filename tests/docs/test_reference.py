@@ -119,7 +119,7 @@ def documented_anywhere(marker: str) -> list[list[str]]:
 
 def test_proxy_has_limits_that_go_with_those_of_the_service() -> None:
     """It keeps idle connections for less time, and refuses the same bodies as the service."""
-    [proxy] = blocks("proxy")
+    [proxy] = [one for one in blocks("proxy") if "upstream" in one.text]
     settings = Settings(environment="test")
     [idle_seconds] = re.findall(r"keepalive_timeout (\d+)s;", proxy.text)
     [body_kibibytes] = re.findall(r"client_max_body_size (\d+)k;", proxy.text)
