@@ -1,11 +1,14 @@
 """Standard output that goes away, is full or was never there."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -93,3 +96,40 @@ def test_no_standard_output_ends_nothing(tmp_path: Path) -> None:
 
     assert service.returncode == 0
     assert errors == b""
+
+
+def test_a_log_that_nobody_reads_costs_its_lines_alone(tmp_path: Path) -> None:
+    """The event loop never waits for the reader, who learns later how many lines are missing."""
+    port, count = lasting_port(), 4000
+    request = f"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-ID: {'r' * 128}\r\n\r\n".encode()
+    reading, writing = os.pipe()
+    said = bytearray()
+
+    def read_on() -> bool:
+        with suppress(BlockingIOError):
+            said.extend(os.read(reading, 1_048_576))
+        return b"Log lines were lost" in said
+
+    with serving(tmp_path, port, writing) as service:
+        os.close(writing)
+        os.set_blocking(reading, False)
+        wait_until(lambda: answers(port))
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS) as connection:
+            sending = threading.Thread(target=connection.sendall, args=(request * count,))
+            sending.start()
+            received = b""
+            while received.count(b"HTTP/1.1 200") < count:
+                piece = connection.recv(1_048_576)
+                assert piece
+                received += piece
+            sending.join()
+        assert answers(port)
+        assert not service.poll()
+
+        wait_until(read_on)
+        service.terminate()
+        wait_until(lambda: read_on() and service.poll() is not None)
+    os.close(reading)
+    [report] = [json.loads(line) for line in said.splitlines() if b"Log lines were lost" in line]
+    assert report["lost"] > 0
+    assert service.returncode == 0
