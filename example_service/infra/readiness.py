@@ -105,7 +105,7 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
     Args:
         registry: The breakers.
         names: Names of the critical ones, as in the settings. A breaker that does not exist yet is
-            not open.
+            not open, and neither is one that only waits for a probe.
     """
 
     async def fault() -> str | None:
@@ -113,6 +113,11 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
             return None
         opened = [one.name for one in registry.snapshots() if one.state is CircuitState.OPEN]
         critical = sorted(name for name in opened if configuration_key(name) in names)
+        if critical:
+            # In a fleet, a circuit stays open until a call asks for a probe. Without requests there
+            # would be none.
+            metrics = registry.get_all_metrics()
+            critical = [n for n in critical if n in metrics and metrics[n]["retry_after"] != 0]
         return f"open: {', '.join(critical)}" if critical else None
 
     return Check("critical circuit breakers", fault)

@@ -24,6 +24,9 @@ STOP_SECONDS: Final = 4.0
 
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
+_GRANTED_PROBE_SECONDS: Final = 0.5
+"""Half the time for which a fleet keeps the right to a probe."""
+
 
 class PaymentWorker:
     """Takes up payments that are due, again and again.
@@ -86,20 +89,35 @@ class PaymentWorker:
                     extra={"payment_id": str(claim.payment.id)},
                     exc_info=outcome,
                 )
-        return 0.0 if len(claims) == limit else wait
+        # After a probe, the circuit has to show first whether there may be more.
+        return wait if len(claims) < limit or self._breaker.is_half_open else 0.0
 
     def _admission(self) -> tuple[float, int]:
         """How long to wait before the next look, and how many payments the circuit lets through."""
         poll_seconds = self._settings.poll_seconds
         if self._is_stopping():
             return poll_seconds, 0
-        if self._breaker.is_open:
-            # Somebody may close the circuit by hand meanwhile, so it is looked at now and then.
-            wait = self._breaker.get_metrics()["retry_after"]
-            return poll_seconds if wait is None else min(wait, _LONGEST_PAUSE_SECONDS), 0
+        if self._breaker.is_open and (wait := self._wait_for_probe()) > 0:
+            return wait, 0
         if self._breaker.is_half_open:
             return poll_seconds, min(self._breaker.half_open_max_calls, self._settings.batch_size)
         return poll_seconds, self._settings.batch_size
+
+    def _wait_for_probe(self) -> float:
+        """Seconds until the open circuit may let a probe through; 0 if it does now."""
+        wait = self._breaker.get_metrics()["retry_after"]
+        if wait is None:
+            return self._settings.poll_seconds
+        if wait > 0:
+            # An operator may close the circuit meanwhile, so it is looked at now and then.
+            return min(float(wait), _LONGEST_PAUSE_SECONDS)
+        # In a fleet, a probe needs a right that is granted only after a call was refused, and that
+        # lasts for a second. No payment has to be taken up for that.
+        try:
+            self._breaker.release(self._breaker.acquire())
+        except CircuitOpenError:
+            return min(self._settings.poll_seconds, _GRANTED_PROBE_SECONDS)
+        return 0.0
 
     async def _work(self) -> None:
         known: type[Exception] | None = None

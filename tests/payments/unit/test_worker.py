@@ -64,6 +64,37 @@ class FakeService(PaymentService):
         return claim.payment
 
 
+class FakeGate:
+    """What a fleet puts between an open circuit and its probes.
+
+    Attributes:
+        grants: How many probes may start.
+        asked: How often a refused call has asked for one.
+    """
+
+    def __init__(self) -> None:
+        self.grants = 0
+        self.asked = 0
+
+    def is_open(self) -> bool:
+        """Whether a probe may start."""
+        return self.grants > 0
+
+    def take(self) -> bool:
+        """Take the right to one."""
+        self.grants -= 1
+        return self.grants >= 0
+
+    def ask(self) -> None:
+        """Note that one is wanted."""
+        self.asked += 1
+
+    def ended(self, *, succeeded: bool | None) -> None:
+        """Leave the right of a probe that says nothing to the next call."""
+        if succeeded is None:
+            self.grants += 1
+
+
 class QuickWorker(PaymentWorker):
     """A worker that remembers its pauses instead of making them, and stops after so many.
 
@@ -173,6 +204,27 @@ class TestRunOnce:
 
         assert await worker.run_once() == 1.0
         assert service.limits == []
+
+    async def test_a_fleet_is_asked_for_the_probe_that_ends_an_outage(
+        self,
+        worker: PaymentWorker,
+        service: FakeService,
+        breaker: CircuitBreaker,
+        clock: FakeClock,
+    ) -> None:
+        """Without any other call the circuit would stay open, and the payments pending."""
+        gate = FakeGate()
+        breaker.machine.gate = gate
+        service.due = [*payments(1)]
+        with opened(breaker, retry_after=2.0, clock=clock):
+            clock.advance(2.1)
+            refused = await worker.run_once()
+            taken_up, gate.grants = list(service.limits), 1
+            await worker.run_once()
+
+        assert (gate.asked, refused, taken_up) == (1, 0.5, [])
+        assert service.limits == [breaker.half_open_max_calls]
+        assert len(service.worked_on) == 1
 
     @pytest.mark.parametrize(("batch_size", "limit"), [(4, 3), (2, 2)])
     async def test_a_half_open_circuit_gets_its_probes_and_no_more(

@@ -9,7 +9,7 @@ from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings
 from example_service.infra.readiness import Check, Readiness, critical_breakers
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
-from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.resilience.testing import FakeClock, opened
 
 
 class FakeDependency:
@@ -195,3 +195,27 @@ async def test_only_critical_breakers_that_are_open_are_faults() -> None:
     assert await check.fault() == "open: Order-DB"
     clock.advance(5)
     assert await check.fault() is None
+
+
+async def test_a_circuit_that_waits_for_a_probe_is_no_fault() -> None:
+    """An instance that gets no requests would never probe, and so never get any again."""
+
+    class ClosedGate:
+        """That of a fleet, which grants a probe only after a call has asked for one."""
+
+        def is_open(self) -> bool:
+            return False
+
+    clock = FakeClock()
+    registry = CircuitBreakerRegistry()
+    breaker = CircuitBreaker("orders", clock=clock, recovery_timeout=5, registry=registry)
+    breaker.machine.gate = ClosedGate()  # type: ignore[assignment]
+    check = critical_breakers(registry, frozenset({"orders"}))
+
+    with opened(breaker, clock=clock):
+        waiting = await check.fault()
+        clock.advance(5.1)
+        assert breaker.is_open
+        due = await check.fault()
+
+    assert (waiting, due) == ("open: orders", None)
