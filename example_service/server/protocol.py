@@ -137,18 +137,25 @@ class ProblemProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self.transport.discard(len(data))
             return
-        self._unparsed += data
+        if not self._unparsed and len(data) <= _PIECE_BYTES and self._has_room():
+            # The usual request, in one piece.
+            self._feed(data)
+            if not self._unparsed:
+                return
+        else:
+            self._unparsed += data
         self._parse()
 
     def _parse(self) -> None:
         while self._unparsed and self._has_room():
+            if self.transport.is_closing():
+                self._unparsed = b""
+                break
             piece, self._unparsed = self._unparsed[:_PIECE_BYTES], self._unparsed[_PIECE_BYTES:]
             self._feed(piece)
         self.transport.hold_reading(hold=bool(self._unparsed))
 
     def _has_room(self) -> bool:
-        if self.transport.is_closing():
-            self._unparsed = b""
         return (
             len(self.pipeline) < MOST_PIPELINED
             and self._late_refusal is None
@@ -254,7 +261,8 @@ class ProblemProtocol(HttpToolsProtocol):
         """End a request."""
         if self._stage is _Stage.BODY:
             self._stage = _Stage.BETWEEN
-            super().on_message_complete()
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
@@ -271,8 +279,10 @@ class ProblemProtocol(HttpToolsProtocol):
         self._become_idle()
         if self._late_refusal is not None:
             self._end_with(self._late_refusal)
-        self._parse()
-        self._end_if_done()
+        if self._unparsed:
+            self._parse()
+        if self._has_ended:
+            self._end_if_done()
 
     def resume_writing(self) -> None:
         """Go on after the client has read enough."""
