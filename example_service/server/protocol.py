@@ -2,10 +2,9 @@
 
 import asyncio
 import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -15,6 +14,7 @@ from uvicorn.server import ServerState
 
 from example_service.core.lifecycle import is_draining
 from example_service.server import refusals
+from example_service.server.heads import fault_of_headers, origin_form, without_offer
 from example_service.server.refusals import MAX_HEAD_BYTES, Refusal
 from example_service.server.transport import PatientTransport
 
@@ -27,11 +27,7 @@ _PIECE_BYTES: Final = 512
 _CHUNK_FRAMING_BYTES: Final = 16
 # The share of connections that is closed when there are too many.
 _MAKE_ROOM: Final = 16
-_OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
-_WHITE_SPACE: Final = (b" ", b"\t")
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
-
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +179,7 @@ class ProblemProtocol(HttpToolsProtocol):
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
-        lines += [b"%b: %b" % header for header in _without_offer(self.headers)]
+        lines += [b"%b: %b" % header for header in without_offer(self.headers)]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._feed(b"\r\n".join(lines) + b"\r\n\r\n")
@@ -211,45 +207,27 @@ class ProblemProtocol(HttpToolsProtocol):
         elif has_offer and self.parser.get_method() == b"CONNECT":
             self._refusal = refusals.NO_TUNNEL
         else:
-            self._refusal = self._fault_of_headers(version)
+            self._refusal = self._fault_of_head(version)
         if self._refusal is not None:
             raise ValueError(self._refusal.detail)
         if has_offer:
             return
+        super().on_headers_complete()
         self._stage = _Stage.BODY
         self._framing_bytes = 0
-        super().on_headers_complete()
         # Trailers would be added to headers that have been checked (RFC 9110, section 6.5.1).
         self.headers = []
         if is_draining():
             self.close_with_answer()
 
-    def _fault_of_headers(self, version: str) -> Refusal | None:
-        hosts, has_white_space = 0, False
-        for name, value in self.headers:
-            if value.endswith(_WHITE_SPACE):
-                has_white_space = True
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                return refusals.UNKNOWN_CODING
-        if hosts != 1 and (hosts or version == "1.1"):
-            return refusals.NOT_ONE_HOST
-        if has_white_space:
-            # It is no part of the value (RFC 9110, section 5.5), but the parser leaves it there.
-            self.headers[:] = [(name, value.rstrip(b" \t")) for name, value in self.headers]
-        if not self.url.startswith(b"/"):
-            self._name_authority()
-        return None
-
-    def _name_authority(self) -> None:
-        """Have the authority of the target in the place of `Host` (RFC 9112, section 3.2.2)."""
-        scheme, separator, rest = self.url.partition(b"://")
-        if not separator or scheme.lower() not in (b"http", b"https"):
-            return
-        authority = rest.partition(b"/")[0].partition(b"?")[0]
-        self.headers[:] = [one for one in self.headers if one[0] != b"host"]
-        self.headers.insert(0, (b"host", authority))
+    def _fault_of_head(self, version: str) -> Refusal | None:
+        fault = fault_of_headers(self.headers, version)
+        if fault is None and not self.url.startswith(b"/"):
+            target = origin_form(self.url, self.headers)
+            if isinstance(target, Refusal):
+                return target
+            self.url = target
+        return fault
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""
@@ -384,14 +362,3 @@ class ProblemProtocol(HttpToolsProtocol):
         self._late_refusal = None
         self.transport.write(refusals.answer(refusal, self.server_state.default_headers))
         self.transport.close()
-
-
-def _without_offer(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
-    """The headers but for an offer to change the protocol, which a server need not take."""
-    for name, value in headers:
-        if name == b"connection":
-            options = [option.strip() for option in value.split(b",")]
-            kept = [option for option in options if option.lower() not in _OFFER]
-            yield name, b", ".join(kept)
-        elif name not in _OFFER:
-            yield name, value

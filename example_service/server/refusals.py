@@ -27,7 +27,10 @@ INCOMPLETE: Final = Refusal(
     HTTPStatus.BAD_REQUEST, "The connection ended in the middle of the request."
 )
 NOT_ONE_HOST: Final = Refusal(
-    HTTPStatus.BAD_REQUEST, "A request must name its host in one `Host` header."
+    HTTPStatus.BAD_REQUEST, "A request must name its host in one valid `Host` header."
+)
+FOREIGN_TARGET: Final = Refusal(
+    HTTPStatus.BAD_REQUEST, "A target that is no path must be a URL of http or https, with a host."
 )
 NO_TUNNEL: Final = Refusal(HTTPStatus.BAD_REQUEST, "This server is no proxy.")
 HEAD_TOO_LONG: Final = Refusal(

@@ -271,6 +271,87 @@ async def test_the_authority_of_the_target_wins_over_the_host(target: bytes, hos
     assert (scope["path"], scope["query_string"]) == ("/a", b"b")
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"http://other.test", "/", b""),
+        (b"http://other.test?b=1", "/", b"b=1"),
+        (b"http://other.test/?b=1", "/", b"b=1"),
+        (b"http://other.test/a?b=http://third.test/", "/a", b"b=http://third.test/"),
+    ],
+)
+async def test_a_target_with_an_authority_need_not_have_a_path(
+    target: bytes, path: str, query: bytes
+) -> None:
+    """An empty path is the root (RFC 9112, section 3.2.1)."""
+    connection = Connection()
+
+    await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    (scope,) = connection.scopes
+    assert (scope["path"], scope["query_string"]) == (path, query)
+    assert (b"host", b"other.test") in scope["headers"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"ftp://service.test/a",
+        b"http://",
+        b"http:///a",
+        b"http://user:password@service.test/a",
+        b"http://service.test:service.test@evil.test/a",
+        b"http://[service.test]/a",
+        b"http://service.test:800000/a",
+    ],
+)
+async def test_a_target_of_another_kind_is_refused(target: bytes) -> None:
+    """Whatever the parser makes of it, the answer is a problem."""
+    connection = Connection()
+
+    await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert connection.problem["status"] == 400
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"a/b",
+        b"a, b",
+        b"user@service.test",
+        b"service.test:x",
+        b"service.test:1@evil.test",
+        b"service.test:123456",
+        b"[::1",
+        b"\xe4.test",
+        b"%zz",
+        b"a" * 300,
+    ],
+)
+async def test_a_host_that_is_none_is_refused(host: bytes) -> None:
+    """Another reader could take it for another host (RFC 9112, section 3.2)."""
+    connection = Connection()
+
+    await connection.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+
+    assert connection.problem["status"] == 400
+    assert not connection.scopes
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"service.test", b"Service.test:80", b"[::1]:8000", b"a_b.test", b"127.0.0.1:"]
+)
+async def test_every_valid_host_is_for_the_application_to_judge(host: bytes) -> None:
+    """With and without a port, which may be empty."""
+    connection = Connection()
+
+    await connection.send(b"GET / HTTP/1.1\r\nHost: " + host + b" \r\n\r\n")
+
+    assert (b"host", host) in connection.scopes[0]["headers"]
+
+
 async def test_a_broken_request_that_waits_for_its_turn_is_not_begun() -> None:
     """It is refused when its turn comes."""
     connection = Connection()

@@ -1,0 +1,86 @@
+"""What a request's head has to be besides what the parser demands."""
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from example_service.server import refusals
+from example_service.server.refusals import Refusal
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+_OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
+_WHITE_SPACE: Final = (b" ", b"\t")
+_SCHEMES: Final = frozenset((b"http", b"https"))
+_HOST: Final = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.ASCII
+)
+# A name has at most 253 characters, and some are allowed for a port.
+_LONGEST_HOST: Final = 262
+_END_OF_AUTHORITY: Final = re.compile(rb"[/?#]|$")
+
+
+@lru_cache(maxsize=64)
+def _is_host(value: bytes) -> bool:
+    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value.rstrip(b" \t")) is not None
+
+
+def fault_of_headers(headers: Headers, version: str) -> Refusal | None:
+    """Find why the headers are refused; take white space off the ends of their values.
+
+    Args:
+        headers: Names in lower case. They are changed in place.
+        version: That of HTTP: `1.0` or `1.1`.
+    """
+    hosts, has_white_space = 0, False
+    for name, value in headers:
+        if value.endswith(_WHITE_SPACE):
+            has_white_space = True
+        if name == b"host":
+            hosts += 1
+            if not _is_host(value):
+                return refusals.NOT_ONE_HOST
+        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return refusals.UNKNOWN_CODING
+    if hosts != 1 and (hosts or version == "1.1"):
+        return refusals.NOT_ONE_HOST
+    if has_white_space:
+        # It is no part of the value (RFC 9110, section 5.5), but the parser leaves it there.
+        headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
+    return None
+
+
+def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
+    """Take the scheme and the authority off a target that is not a path.
+
+    The authority takes the place of `Host` (RFC 9112, section 3.2.2).
+
+    Args:
+        target: The request's target as it was sent.
+        headers: Changed in place.
+
+    Returns:
+        The target as a path with its query, or why it is refused.
+    """
+    scheme, separator, rest = target.partition(b"://")
+    if not separator:
+        return target
+    end = _END_OF_AUTHORITY.search(rest)
+    authority = rest[: end.start()] if end else rest
+    if scheme.lower() not in _SCHEMES or not authority or not _is_host(authority):
+        return refusals.FOREIGN_TARGET
+    headers[:] = [(b"host", authority), *(one for one in headers if one[0] != b"host")]
+    path = rest[len(authority) :]
+    return path if path.startswith(b"/") else b"/" + path
+
+
+def without_offer(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
+    """The headers but for an offer to change the protocol, which a server need not take."""
+    for name, value in headers:
+        if name == b"connection":
+            options = [option.strip() for option in value.split(b",")]
+            kept = [option for option in options if option.lower() not in _OFFER]
+            yield name, b", ".join(kept)
+        elif name not in _OFFER:
+            yield name, value
