@@ -92,6 +92,7 @@ def is_outage(error: BaseException) -> bool:
         is_database_failure(error)
         or _sqlstate(driver_error) == _READ_ONLY
         or isinstance(driver_error, asyncpg.exceptions.TargetServerAttributeNotMatched)
+        or _is_lost(driver_error)
     )
 
 
@@ -136,6 +137,14 @@ def _driver_error(error: BaseException) -> BaseException:
 def _sqlstate(error: BaseException) -> str | None:
     state: Any = getattr(error, "sqlstate", None)
     return state if isinstance(state, str) else None
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether the driver says that the connection is closed, as when a server dies meanwhile.
+
+    It says so with the class that it has for misuse, too, and without any code.
+    """
+    return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
 
 
 def _is_outdated_cache(error: BaseException) -> bool:
