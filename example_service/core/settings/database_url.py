@@ -71,6 +71,13 @@ class PostgreSQLAddress:
     has_pooler: bool = False
     parameters: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def trusts_system(self) -> bool:
+        """Whether the server is verified by the authorities that the system trusts."""
+        root = self.ssl_files.get("sslrootcert")
+        verifies = root is None and self.ssl_mode.startswith("verify")
+        return verifies or root == SYSTEM_CERTIFICATES
+
     def __str__(self) -> str:
         """The address as SQLAlchemy writes it, without the password."""
         secret = ":***" if self.password is not None else ""

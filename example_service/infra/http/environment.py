@@ -6,7 +6,7 @@ service with a traceback that names none of them.
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -30,11 +30,19 @@ _UNREADABLE: Final = {
 }
 
 
-def environment_problems() -> list[SettingProblem]:
-    """Find the variables with which no client can be made."""
+TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"})
+"""The variables that matter to every connection with TLS."""
+
+
+def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProblem]:
+    """Find the variables with which no client can be made.
+
+    Args:
+        names: Which variables are looked at, in capitals; by default all that concern a client.
+    """
     given = [name for name in os.environ if name.upper() in _EXAMPLES and os.environ[name]]
     problems = []
-    for name in given:
+    for name in (one for one in given if one.upper() in names):
         with _without([other for other in given if other != name]):
             problem = _problem_with(name)
         if problem is not None:

@@ -96,3 +96,26 @@ def test_unusable_settings_are_a_table_on_standard_error(
 
     output = capsys.readouterr()
     assert (output.out, "PROBLEM" in output.err) == ("", True)
+
+
+@pytest.mark.parametrize("option", ["sslmode=verify-full", "sslrootcert=system"])
+def test_a_variable_that_keeps_the_server_from_being_trusted_is_named(
+    option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The driver would say that the verification has failed, which sends people to the server."""
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://payments@database.test/payments?{option}")
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+    monkeypatch.setenv("NO_PROXY", "[::1]")
+
+    assert main(["migrate"]) == 2
+
+    said = capsys.readouterr().err
+    assert "SSL_CERT_FILE " in said
+    assert "NO_PROXY" not in said
+
+
+def test_what_the_database_does_not_need_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, or a server that is not verified by the system's authorities."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
+
+    assert main(["migrate"]) == 0
