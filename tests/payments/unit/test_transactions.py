@@ -147,6 +147,7 @@ class TestTransactions:
                 async with other.transaction() as session:
                     session.add(payment())
                 if not task.cancelled():
+                    task.result()
                     break
 
         assert step > 3
