@@ -100,7 +100,7 @@ def _problem_rows(problems: Sequence[SettingProblem]) -> list[Sequence[str]]:
 
 
 def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Sequence[str]]:
-    """Variables with one underscore where ours have two: `LOG_LEVEL`; often somebody else's."""
+    """Variables with one underscore where ours have two: `LOG_LEVEL`; often of another program."""
     known = variables(Settings, settings.circuit_breakers)
     meant = {v.name.replace(DELIMITER, "_"): v.name for v in known if DELIMITER in v.name}
     return [

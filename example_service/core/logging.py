@@ -170,7 +170,7 @@ def _shown(value: object, convert: Callable[[object], str]) -> str:
     """The text of any value, even of one that cannot be converted."""
     try:
         return convert(value)
-    except Exception:  # noqa: BLE001 - a value must not fail whoever logs it
+    except Exception:  # noqa: BLE001 - a value must not fail the code that logs it
         return f"<{type(value).__name__} that cannot be shown>"
 
 

@@ -1,4 +1,4 @@
-"""Standard output, written to without waiting for whoever reads it."""
+"""Standard output, written to without waiting for its reader."""
 
 import logging
 import os
@@ -25,7 +25,7 @@ _logger = logging.getLogger("example_service.log")
 class Output:
     """Writes lines to standard output, or keeps them for a thread that waits for its reader.
 
-    A pipe that nobody reads blocks the process that writes to it, and with it the event loop.
+    A pipe without a reader blocks the process that writes to it, and with it the event loop.
 
     Args:
         most_waiting_bytes: How much may wait; what is lost beyond that is logged afterwards.
@@ -89,7 +89,9 @@ class Output:
         with self._lock:
             lost, self._lost = self._lost, 0
         if lost:
-            _logger.warning("Log lines were lost, because nobody read them", extra={"lost": lost})
+            _logger.warning(
+                "Log lines were lost, because their reader was too slow", extra={"lost": lost}
+            )
 
     def _next_waiting(self) -> bytes | None:
         with self._lock:

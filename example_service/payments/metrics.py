@@ -63,7 +63,7 @@ class PaymentMetrics:
         self._finished.labels(outcome).inc()
 
     def attempted(self, result: Literal["answered", "failed"]) -> None:
-        """Count a call to the provider: it told what has become of a payment, or it did not."""
+        """Count a call to the provider: whether it said what has become of a payment."""
         self._attempts.labels(result).inc()
 
 

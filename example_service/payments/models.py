@@ -49,7 +49,7 @@ class PaymentOrder(BaseModel):
             ge=1,
             le=LARGEST_AMOUNT,
             description="In minor units of the currency: cents of EUR, whole JPY. Digits alone: "
-            "`1250.0` is refused, for it tells of a client that computes in fractions.",
+            "`1250.0` is refused, because such a client computes in fractions.",
             examples=[1250],
         ),
     ]

@@ -92,7 +92,7 @@ PAYMENT_FAILED: Final = define(
         title="Payment failed",
         meaning="The payment could not be made; nothing was charged, and never will be.",
         cause="The provider does not accept such a payment, or it was cancelled because it could "
-        "not be charged for too long. `failure_reason` tells which.",
+        "not be charged for too long. `failure_reason` says which.",
         remedy="Pay with a new `Idempotency-Key` if it is `expired` or `cancelled`; report it if "
         "it is `refused`.",
     )

@@ -111,7 +111,7 @@ class PaymentRepository:
         return added.one_or_none()
 
     async def adopt(self, idempotency_key: str, order: PaymentOrder, caller: str) -> None:
-        """Give a caller the payment of nobody that it orders once more with the same key.
+        """Give a payment without a caller to the caller that repeats its order and key.
 
         Such payments are from a time when callers had no names. Without this, an order that is
         repeated after the service has got keys would be paid twice.
@@ -209,7 +209,7 @@ class PaymentRepository:
         return [(payment, bool(is_given_up)) for payment, is_given_up in claimed]
 
     async def succeed(self, payment: Payment, charge_id: str) -> Settled:
-        """Record that a payment has been charged, whichever process has it by now."""
+        """Record that a payment has been charged, even if another process has it by now."""
         return await self._change(
             payment,
             Payment.status.in_((PaymentStatus.PENDING, PaymentStatus.UNRESOLVED)),

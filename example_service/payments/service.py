@@ -3,7 +3,7 @@
 An order is stored before the provider hears of it, so that a payment which was accepted is never
 forgotten. Then the provider is asked, outside of any transaction, and its answer is stored.
 Whatever fails after the order was stored, the process included, leaves a pending payment that
-somebody takes up later. The payment's id is the idempotency key towards the provider, so that
+a worker takes up later. The payment's id is the idempotency key towards the provider, so that
 calling it again charges nothing again.
 """
 

@@ -36,7 +36,7 @@ class PaymentWorker:
         breaker: The circuit of the provider; while it is open nothing is taken up.
         settings: How often to look, and how many to work on at once.
         stop_seconds: How long the payments in work have to be finished at the end.
-        is_stopping: Tells that nothing more is to be taken up, as while the service drains.
+        is_stopping: Whether to take nothing more up, as while the service drains.
     """
 
     def __init__(

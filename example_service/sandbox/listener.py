@@ -31,7 +31,7 @@ class Listener:
     """Serves an ASGI application on one address, with a door that can be shut.
 
     The port is taken for as long as this object lives. While it refuses, the port is bound but
-    not listening, so that connecting fails with ECONNREFUSED and nobody else can take the port.
+    not listening, so that connecting fails with ECONNREFUSED and the port stays ours.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:

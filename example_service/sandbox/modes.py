@@ -78,8 +78,7 @@ _PARAMETER_MODES: Final = {
 class ModeChange(BaseModel):
     """The body of `PUT /sandbox/mode`.
 
-    A parameter that the mode does not use is refused, so that nobody waits for an effect that
-    cannot come.
+    A parameter that the mode does not use is refused, because it would have no effect.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

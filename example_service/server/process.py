@@ -219,7 +219,7 @@ class DrainingServer(uvicorn.Server):
         """Begin the drain at the first signal; end the process at the second.
 
         Unlike uvicorn's own, this does not raise the signal again after an orderly end, so that
-        the exit status tells one: 0.
+        the exit status is 0.
         """
         if sig not in self._stop_signals:
             return

@@ -134,7 +134,7 @@ class Supervisor:
         A worker that dies is replaced at once, and one that gives no sign of life is killed first.
         A replacement that ends before it serves is tried again after a second, because what killed
         one may have killed the next; the others serve on meanwhile. When five in a row have failed,
-        or one of the first, all are told to stop.
+        or one of the first, all are stopped.
 
         Returns:
             The exit status: 0 after an orderly end, 1 if workers could not start or had to be

@@ -80,7 +80,7 @@ def _identity(request_id: str, traceparent: str) -> RequestIdentity:
 def _continued(traceparent: bytes, own: str) -> str:
     """Put our span into the caller's trace; into our own where the caller's header is invalid.
 
-    Whoever sends version 00 must set every flag but "sampled" to 0, so the others are dropped.
+    Senders of version 00 must set every flag but "sampled" to 0, so the others are dropped.
     """
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:

@@ -30,7 +30,7 @@ class Expiring(Protocol):
 class InFlight(dict[Expiring, None]):
     """The requests in flight, oldest first: keys are added at the start and deleted at the end.
 
-    Whoever adds one calls `watch` unless `watching_loop` is the running loop.
+    After adding one, call `watch` unless `watching_loop` is the running loop.
 
     Args:
         limit_seconds: Seconds after which a request expires whose answer has not begun.

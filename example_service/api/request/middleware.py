@@ -47,7 +47,7 @@ class RequestMiddleware:
       ends the oldest.
     - `HEAD` is answered wherever `GET` is.
     - Every response gets the headers that protect browsers, as far as it has none of its own.
-    - An exception that nobody handled is logged once, with its traceback, and answered with a
+    - An unhandled exception is logged once, with its traceback, and answered with a
       problem, or ends the connection if the answer had begun.
     - What the framework refuses in plain text becomes a problem.
     - Each request is counted under the template of its route, and written to the log.
@@ -185,7 +185,7 @@ def _problem(error: BaseException, exchange: Exchange) -> Problem | None:
         if task is None or task.cancelling():
             exchange.status = CLIENT_CLOSED_REQUEST
             return None
-        # Nobody has cancelled the request: it awaited something else that was.
+        # The request was not cancelled: it awaited something else that was.
         cause, error = error, RuntimeError("Something that the request awaited was cancelled.")
         error.__cause__ = cause
     problem = problem_from(error, exchange.scope)

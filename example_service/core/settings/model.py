@@ -274,8 +274,8 @@ class MetricsSettings(Group):
 
     token: HeaderToken | None = Field(
         default=None,
-        description="Bearer token for /metrics, at least 16 characters; without it, whoever "
-        "reaches the service may read them.",
+        description="Bearer token for /metrics, at least 16 characters; without it, any "
+        "client that reaches the service may read them.",
         examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
     )
 

@@ -34,7 +34,7 @@ def create_engine(settings: Settings) -> AsyncEngine:
     if isinstance(address, PostgreSQLAddress):
         return pooled_engine(address, settings)
     busy_timeout_seconds = settings.database.statement_timeout_seconds
-    # Whoever waits for the one connection waits for a transaction, which may wait for a writer.
+    # A caller that waits for the one connection waits for a transaction, and that for a writer.
     queue_seconds = settings.database.pool_timeout_seconds + busy_timeout_seconds
     return _sqlite_engine(
         address, busy_timeout_seconds, pool_size=1, max_overflow=0, pool_timeout=queue_seconds

@@ -18,7 +18,7 @@ with the plain transport.
 """
 
 # ruff: noqa: SLF001
-# Nothing public tells which connection serves which request. The tests lose places on purpose, and
+# No public API says which connection serves which request. The tests lose places on purpose, and
 # fail should a release of httpx or httpcore rename what is used here.
 
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return its answer, whose body is still to be read."""
         pool: httpcore.AsyncConnectionPool = self._transport._pool
-        # A lost place harms nobody before the others are taken.
+        # A lost place does no harm before the others are taken.
         if len(pool._connections) >= pool._max_connections:
             await _reclaim(pool)
         try:

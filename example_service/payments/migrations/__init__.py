@@ -1,1 +1,1 @@
-"""The migrations, one file each; `down_revision` tells which comes before."""
+"""The migrations, one file each; `down_revision` names the one before."""

@@ -134,7 +134,7 @@ def _unusable(why: str) -> SettingsError:
 def keep_to_itself() -> None:
     """Have this process show its own figures, whatever directory the environment names.
 
-    One process has nobody to share them with, and would add what earlier ones left there.
+    A single process shares them with no other, and would add what earlier ones left there.
     """
     os.environ.pop(DIRECTORY_VARIABLE, None)
     values.ValueClass = values.MutexValue
