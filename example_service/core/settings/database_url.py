@@ -35,12 +35,37 @@ _NOT_READ: Final = {
     "statement_timeout": "has the option statement_timeout; set "
     "DATABASE__STATEMENT_TIMEOUT_SECONDS",
     "schema": "has the option schema; write options=-csearch_path%3DSCHEMA",
+    "currentSchema": "has the option currentSchema; write options=-csearch_path%3DSCHEMA",
+    "search_path": "has the option search_path; write options=-csearch_path%3DSCHEMA",
+    "prepare_threshold": "has the option prepare_threshold; behind a pooler, write pgbouncer=true",
+    "prepareThreshold": "has the option prepareThreshold; behind a pooler, write pgbouncer=true",
+    "statement_cache_size": "has the option statement_cache_size; behind a pooler, write "
+    "pgbouncer=true",
+    "prepared_statement_cache_size": "has the option prepared_statement_cache_size; behind a "
+    "pooler, write pgbouncer=true",
+    "hostaddr": "has the option hostaddr; write the address in the place of the host",
+    "passfile": "has the option passfile; write the password into the URL, or into .pgpass",
+    "sslpassword": "has the option sslpassword; use a key without a password",
     "service": "has the option service; write its host, database and user into the URL",
 }
 """What other drivers have options for, and what to write for this service."""
 
-_HARMLESS: Final = ("gssencmode", "keepalives", "tcp_user_timeout", "uselibpqcompat")
+_HARMLESS: Final = (
+    "client_encoding",
+    "fallback_application_name",
+    "gss",
+    "keepalives",
+    "krbsrvname",
+    "load_balance_hosts",
+    "sslcompression",
+    "sslsni",
+    "tcp_user_timeout",
+    "uselibpqcompat",
+)
 """Options without a meaning for this driver that clients can well be without."""
+
+_KNOWN: Final = ("ssl", "require_", "channel_", "requiressl", "replication", "min_", "max_")
+"""Beginnings of options of libpq that are neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +217,13 @@ class _Options:
         for name in self._values:
             if name in _NOT_READ:
                 raise ValueError(_NOT_READ[name])
-        if any(not name.startswith(_HARMLESS) for name in self._values):
+        unread = [name for name in self._values if not name.startswith(_HARMLESS)]
+        if unread:
+            # Any other word may be a part of a password.
+            known = [name for name in unread if name.startswith(_KNOWN)]
+            what = f"has the option {known[0]}, which" if known else "has an option that"
             raise ValueError(
-                "has an option that this service does not read; it reads host, port, dbname, user, "
+                f"{what} this service does not read; it reads host, port, dbname, user, "
                 "password, sslmode, sslrootcert, sslcert, sslkey, sslnegotiation, "
                 "target_session_attrs, channel_binding, application_name, options and pgbouncer"
             )

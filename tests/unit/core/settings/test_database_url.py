@@ -71,6 +71,7 @@ def test_every_option_arrives() -> None:
         "postgres://u:p%25@h/d?sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem"
         "&sslnegotiation=direct&target_session_attrs=read-write&pgbouncer=true"
         "&application_name=shop&options=-csearch_path%3Dshop&keepalives=1&gssencmode=disable"
+        "&client_encoding=utf8&sslsni=1&krbsrvname=x&load_balance_hosts=random"
     )
 
     assert address.password == "p%"
@@ -117,6 +118,13 @@ def test_every_option_arrives() -> None:
         ("postgresql://shop:p@db/shop?sslnegotiation=direct", "needs sslmode=require"),
         ("postgresql://shop:p@db/shop?connect_timeout=9", "DATABASE__CONNECT_TIMEOUT_SECONDS"),
         ("postgresql://shop:p@db/shop?connection_limit=1", "DATABASE__POOL_SIZE"),
+        ("postgresql://shop:p@db/shop?currentSchema=a", "options=-csearch_path%3DSCHEMA"),
+        ("postgresql://shop:p@db/shop?prepareThreshold=0", "pgbouncer=true"),
+        ("postgresql://shop:p@db/shop?hostaddr=10.0.0.1", "in the place of the host"),
+        ("postgresql://shop:p@db/shop?passfile=/x", ".pgpass"),
+        ("postgresql://shop:p@db/shop?sslpassword=x", "a key without a password"),
+        ("postgresql://shop:p@db/shop?ssl_min_protocol_version=TLSv1.2", "ssl_min_protocol_ver"),
+        ("postgresql://shop:p@db/shop?require_auth=scram-sha-256", "the option require_auth,"),
         ("postgresql://shop:p@db/shop?schema=s", "search_path"),
         ("postgresql://u@h/d?sslrootcert=/no/hunter2", "sslrootcert with a file that cannot be"),
         ("postgresql://u@h1,h2/d?port=1,2,3", "as many as there are hosts"),
