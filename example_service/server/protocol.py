@@ -54,16 +54,28 @@ class _Stage(Enum):
 class ProblemProtocol(HttpToolsProtocol):
     """One connection. Refuses what is not proper HTTP with a problem, as the application would.
 
-    It adds to uvicorn's protocol:
+    It adds to uvicorn's protocol, each with a test that fails without it:
 
-    - a bound on the bytes of a head and of a body's framing, and on the time for a head;
-    - a bound on the requests that wait for their turn;
-    - a time limit for reading answers, and no further request before they are read;
-    - closing in stages, so that a refusal reaches a client that is still sending;
-    - answers to clients that have closed their end of the connection;
-    - a bound on connections: one more closes those that have been idle longest;
-    - HTTP/1.0 and HTTP/1.1 alone, `chunked` as the only transfer coding, one `Host`, the target's
-      authority in its place, and no trailers or changes of protocol.
+    - a bound on the bytes of a head and of a body's framing (`test_a_longer_head_is_refused`,
+      `test_long_chunk_extensions_are_refused`), and on the time for a head
+      (`test_a_head_that_takes_too_long_is_refused`);
+    - a bound on the requests that wait for their turn
+      (`test_a_connection_keeps_a_bounded_number_of_requests_waiting`);
+    - a time limit for reading answers (`test_a_client_that_does_not_read_is_disconnected`), and no
+      further request before they are read
+      (`test_the_next_request_waits_until_the_client_has_read_the_answer`);
+    - closing in stages, so that a refusal reaches a client that is still sending
+      (`test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused`);
+    - answers to clients that have closed their end of the connection
+      (`test_a_client_that_closes_its_end_gets_its_answers`);
+    - a bound on connections: one more closes those that have been idle longest
+      (`test_one_connection_too_many_closes_those_without_a_request`);
+    - HTTP/1.0 and HTTP/1.1 alone (`test_an_unknown_version_is_refused`), `chunked` as the only
+      transfer coding (`test_a_transfer_coding_but_chunked_is_refused`), one valid `Host`
+      (`test_a_request_without_one_host_is_refused`), or the target's authority in its place
+      (`test_the_authority_of_the_target_wins_over_the_host`), no trailers
+      (`test_trailers_do_not_become_headers`) and no changes of protocol
+      (`test_an_offer_to_change_the_protocol_is_not_taken`).
 
     While the process drains, each answer is the last of its connection.
 

@@ -1,7 +1,11 @@
 """What the server lets pass to the application, and what it answers to everything else."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+from example_service.server.protocol import ProblemProtocol
 from example_service.server.refusals import MAX_HEAD_BYTES
 from example_service.server.transport import LINGER_QUIET_SECONDS
 from tests.unit.server.connection import (
@@ -397,3 +401,17 @@ async def test_white_space_around_a_value_is_no_part_of_it(white_space: bytes) -
 
     (scope,) = connection.scopes
     assert dict(scope["headers"])[b"key"] == b"a b"
+
+
+def test_each_part_of_the_protocol_names_a_test_that_exists() -> None:
+    """What no test fails without can be removed."""
+    named = set(re.findall(r"`(test_\w+)`", ProblemProtocol.__doc__ or ""))
+    folder = Path(__file__).parent
+    tests = {
+        name
+        for path in folder.glob("test_*.py")
+        for name in re.findall(r"^async def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+
+    assert len(named) > 10
+    assert named <= tests
