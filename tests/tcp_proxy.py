@@ -1,8 +1,9 @@
 """A way to a real server that can fall silent."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 _PIECE_BYTES = 65536
 
@@ -19,23 +20,30 @@ class TCPProxy:
     def __init__(self, to_port: int) -> None:
         self.port = 0
         self._to_port = to_port
-        self._speaks = asyncio.Event()
-        self._speaks.set()
+        self._requests, self._replies = _open_way(), _open_way()
         self._pumps: set[asyncio.Task[None]] = set()
 
-    def fall_silent(self) -> None:
-        """Hand on nothing from now on, over connections that there are neither."""
-        self._speaks.clear()
+    def fall_silent(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Hand on nothing from now on, over connections that there are neither.
+
+        Args:
+            requests: Hold back what clients send.
+            replies: Hold back what the server sends.
+        """
+        if requests:
+            self._requests.clear()
+        if replies:
+            self._replies.clear()
 
     def speak(self) -> None:
         """Hand on what was held back, and everything that follows."""
-        self._speaks.set()
+        self._requests.set()
+        self._replies.set()
 
     def fail_over(self) -> None:
         """Leave the connections that there are silent for good; those that come later speak."""
-        self._speaks.clear()
-        self._speaks = asyncio.Event()
-        self._speaks.set()
+        self.fall_silent()
+        self._requests, self._replies = _open_way(), _open_way()
 
     def lead_to(self, port: int) -> None:
         """Connect to another server from now on; the connections that there are stay."""
@@ -60,18 +68,70 @@ class TCPProxy:
         except ConnectionError:
             writer.close()
             return
-        for source, target in ((reader, there[1]), (there[0], writer)):
-            pump = asyncio.create_task(self._pump(source, target))
+        ways = ((reader, there[1], self._requests), (there[0], writer, self._replies))
+        for source, target, way in ways:
+            pump = asyncio.create_task(self._pump(source, target, way))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        speaks = self._speaks
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, way: asyncio.Event
+    ) -> None:
         try:
             while piece := await source.read(_PIECE_BYTES):
-                await speaks.wait()
+                await way.wait()
                 target.write(piece)
         except ConnectionError:
             pass
         finally:
             target.close()
+
+
+class ProxyThread:
+    """A proxy in a thread of its own, for tests that are not asynchronous.
+
+    Attributes:
+        port: Where it listens, on 127.0.0.1.
+    """
+
+    def __init__(self, proxy: TCPProxy, loop: asyncio.AbstractEventLoop) -> None:
+        self.port = proxy.port
+        self._proxy = proxy
+        self._loop = loop
+
+    def fall_silent(self) -> None:
+        """Hand on nothing from now on."""
+        self._loop.call_soon_threadsafe(self._proxy.fall_silent)
+
+    def speak(self) -> None:
+        """Hand on what was held back, and everything that follows."""
+        self._loop.call_soon_threadsafe(self._proxy.speak)
+
+
+@contextmanager
+def proxy_thread(to_port: int) -> Iterator[ProxyThread]:
+    """A proxy until the end of the block."""
+    started, ended = threading.Event(), asyncio.Event()
+    threads: list[ProxyThread] = []
+
+    async def serve() -> None:
+        async with TCPProxy(to_port).listening() as proxy:
+            threads.append(ProxyThread(proxy, asyncio.get_running_loop()))
+            started.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    started.wait()
+    loop = threads[0]._loop
+    try:
+        yield threads[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+
+
+def _open_way() -> asyncio.Event:
+    way = asyncio.Event()
+    way.set()
+    return way

@@ -29,14 +29,17 @@ def wrong_clocks(library: Path | None, seed: str) -> Iterator[Mapping[str, str]]
     chance = random.Random(seed)
     while True:
         skew = chance.uniform(-LONGEST_SKEW_SECONDS, LONGEST_SKEW_SECONDS)
-        yield {} if library is None else _variables(library, skew)
+        yield {} if library is None else wrong_clock(library, skew)
 
 
-def _variables(library: Path, skew: float) -> Mapping[str, str]:
+def wrong_clock(library: Path, skew: float) -> Mapping[str, str]:
+    """Variables that put the time of day of a process ahead by so many seconds."""
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME": f"{skew:+.3f}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        # With its correction, timed waits of threads take seconds.
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         # Otherwise killed processes leave shared memory behind.
         "FAKETIME_DISABLE_SHM": "1",
     }

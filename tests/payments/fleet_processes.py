@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +18,7 @@ from tests.service_process import Service, kill, wait_until
 
 TOKEN = "a-token-of-more-than-sixteen"
 START_SECONDS = 90.0
+RECOVERY_SECONDS = 1.0
 RATES = "/api/v1/exchange-rates/EUR"
 SETTINGS = {
     "ADMIN__TOKEN": TOKEN,
@@ -25,7 +26,7 @@ SETTINGS = {
     "PAYMENT_PROVIDER__TIMEOUT_SECONDS": "20.0",
     "PAYMENTS__WORKER": "false",
     "CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD": "3",
-    "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT": "1.0",
+    "CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT": f"{RECOVERY_SECONDS}",
     "CIRCUIT_BREAKERS__PAYMENT__SUCCESS_THRESHOLD": "2",
     "CIRCUIT_BREAKERS__PAYMENT__HALF_OPEN_MAX_CALLS": "1",
     "CIRCUIT_BREAKERS__PAYMENT__PROBE_TIMEOUT": "1.0",
@@ -172,16 +173,16 @@ class Process:
 
 @contextmanager
 def processes(
-    directory: Path, count: int, provider: CountingProvider, **variables: str
+    directory: Path, provider: CountingProvider, each: Sequence[Mapping[str, str]]
 ) -> Iterator[list[Process]]:
-    """That many processes of the service, in front of the provider."""
+    """A process of the service for each set of variables, in front of the provider."""
     with ExitStack() as stack:
         started = []
-        for number in range(count):
+        for number, variables in enumerate(each):
             process = Process(directory / str(number), provider, **variables)
             stack.callback(process.close)
             started.append(process)
-        with ThreadPoolExecutor(count) as threads:
+        with ThreadPoolExecutor(len(each)) as threads:
             list(threads.map(Process.wait, started))
         yield started
 
@@ -203,4 +204,12 @@ def trip(process: Process, provider: CountingProvider) -> None:
         pass
 
 
-__all__ = ["CountingProvider", "Process", "heal", "processes", "trip", "wait_until"]
+__all__ = [
+    "RECOVERY_SECONDS",
+    "CountingProvider",
+    "Process",
+    "heal",
+    "processes",
+    "trip",
+    "wait_until",
+]

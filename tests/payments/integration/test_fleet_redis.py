@@ -4,12 +4,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import redis
 
+from tests.chaos.clocks import faketime_library, wrong_clock
 from tests.payments.fleet_processes import (
+    RECOVERY_SECONDS,
     CountingProvider,
     Process,
     heal,
@@ -17,6 +20,8 @@ from tests.payments.fleet_processes import (
     trip,
     wait_until,
 )
+from tests.real_parts import missing
+from tests.tcp_proxy import ProxyThread, proxy_thread
 from tests.valkey import ValkeyServer, running_valkey
 
 pytestmark = pytest.mark.integration
@@ -27,6 +32,7 @@ STORE_SECONDS = 2.0
 
 UNREACHABLE = "The fleet cannot be reached"
 BACK = "The fleet is back"
+HOUR = 3600.0
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +49,32 @@ def provider() -> Iterator[CountingProvider]:
         yield provider
 
 
-def variables(valkey: ValkeyServer) -> dict[str, str]:
+def variables(port: int) -> dict[str, str]:
     """The settings of a process that takes part."""
-    return {"REDIS__URL": valkey.url, "REDIS__TIMEOUT_SECONDS": str(STORE_SECONDS)}
+    url = f"redis://127.0.0.1:{port}/0"
+    return {"REDIS__URL": url, "REDIS__TIMEOUT_SECONDS": str(STORE_SECONDS)}
+
+
+@pytest.fixture(scope="module")
+def proxy(valkey: ValkeyServer) -> Iterator[ProxyThread]:
+    """What is between the last process and the store."""
+    with proxy_thread(valkey.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="module")
 def started(
-    tmp_path_factory: pytest.TempPathFactory, valkey: ValkeyServer, provider: CountingProvider
+    tmp_path_factory: pytest.TempPathFactory,
+    valkey: ValkeyServer,
+    proxy: ProxyThread,
+    provider: CountingProvider,
 ) -> Iterator[list[Process]]:
-    """Four processes, started once for all tests."""
-    folder = tmp_path_factory.mktemp("fleet")
-    with processes(folder, COUNT, provider, **variables(valkey)) as started:
+    """Four processes, started once for all tests; the last is on a host with a wrong clock."""
+    library = faketime_library()
+    clock = {} if library is None else wrong_clock(library, HOUR)
+    each = [variables(valkey.port) for _ in range(COUNT - 1)]
+    each.append({**variables(proxy.port), **clock})
+    with processes(tmp_path_factory.mktemp("fleet"), provider, each) as started:
         yield started
 
 
@@ -122,7 +142,7 @@ def test_an_order_survives_the_process_that_took_it(
     wait_until(lambda: all(process.ask() == 503 for process in fleet[1:]))
     assert fleet[1].health()["modes"]["payment"]["reason"] == "maintenance"
 
-    late = Process(tmp_path / "late", provider, **variables(valkey))
+    late = Process(tmp_path / "late", provider, **variables(valkey.port))
     try:
         late.wait()
         assert late.ask() == 503
@@ -245,6 +265,58 @@ def test_a_store_that_restarts_empty_learns_the_verdict_again(
     wait_until(lambda: all(process.connected() for process in fleet))
     assert [process.ask() for process in fleet] == [503] * COUNT
     assert redis.Redis.from_url(valkey.url).exists("{example-service}:circuit:payment") == 1
+
+
+def test_a_process_that_is_cut_off_is_on_its_own(
+    fleet: list[Process], proxy: ProxyThread, provider: CountingProvider
+) -> None:
+    """It opens nobody else's circuit, and obeys what it has missed when it is back."""
+    *others, lone = fleet
+    proxy.fall_silent()
+    try:
+        wait_until(lambda: not lone.connected())
+        trip(lone, provider)
+        assert [process.state() for process in others] == ["closed"] * len(others)
+        provider.is_failing = False
+        ask_all([lone], 30, lambda: lone.state() == "closed")
+        assert others[0].order("force-open", reason="maintenance").status_code == 200
+        wait_until(lambda: all(process.ask() == 503 for process in others))
+        assert lone.ask() == 200
+    finally:
+        proxy.speak()
+    wait_until(lambda: lone.ask() == 503)
+    assert lone.warnings(UNREACHABLE) == lone.warnings(BACK) == 1
+    assert [process.warnings(UNREACHABLE) for process in others] == [0] * len(others)
+
+
+def test_the_clock_of_a_host_does_not_matter(
+    fleet: list[Process], provider: CountingProvider
+) -> None:
+    """One that is an hour ahead opens and follows for as long as the others."""
+    if faketime_library() is None:
+        missing("libfaketime is not installed")
+    *others, ahead = fleet
+    trip(ahead, provider)
+    wait_until(lambda: all(process.state() == "open" for process in others))
+    opened_at = [_last_change(process) for process in (ahead, others[0])]
+    assert (opened_at[0] - opened_at[1]).total_seconds() > HOUR - 60
+    assert all(_wait_seconds(process) < 2 * RECOVERY_SECONDS for process in fleet)
+    provider.is_failing = False
+    ask_all(others, 30, lambda: all(process.state() == "closed" for process in fleet))
+
+    trip(others[0], provider)
+    wait_until(lambda: ahead.state() == "open")
+    assert _wait_seconds(ahead) < 2 * RECOVERY_SECONDS
+    assert ahead.order("disable", reason="trying", seconds=0.5).status_code == 200
+    wait_until(lambda: all(not process.health()["modes"] for process in fleet))
+
+
+def _last_change(process: Process) -> datetime:
+    return datetime.fromisoformat(process.health()["transitions"][0]["at"])
+
+
+def _wait_seconds(process: Process) -> float:
+    return float(process.health()["transitions"][0]["wait_seconds"])
 
 
 def test_an_order_without_the_store_applies_to_one_process(

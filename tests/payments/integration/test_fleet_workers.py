@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def started(folder: Path, provider: CountingProvider) -> Iterator[Process]:
     """The service with four workers, started once for all tests."""
-    with processes(folder, 1, provider, WORKERS=str(WORKERS)) as (service,):
+    with processes(folder, provider, [{"WORKERS": str(WORKERS)}]) as (service,):
         yield service
 
 

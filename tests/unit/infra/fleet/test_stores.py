@@ -12,6 +12,7 @@ from example_service.infra.fleet.directory_store import FILE, DirectoryStore
 from example_service.infra.fleet.record import Lease, Order, Record
 from example_service.infra.fleet.redis_store import RedisStore
 from example_service.infra.fleet.store import Change, Notice, Store, StoreError
+from tests.tcp_proxy import TCPProxy
 from tests.valkey import ValkeyServer, running_valkey
 
 OPEN = Record(
@@ -278,6 +279,38 @@ async def test_a_server_that_hangs_is_an_error_within_the_timeout(
     own_valkey.resume()
     await store.connect()
     await store.beat("first", 0)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("requests", "replies"), [(True, True), (True, False), (False, True)], ids=str
+)
+async def test_a_network_that_is_cut_is_an_error_within_the_timeout(
+    own_valkey: ValkeyServer, requests: bool, replies: bool
+) -> None:
+    """In one direction or both; a write that arrives late, or twice, changes nothing."""
+    there = RedisStore(own_valkey.url, prefix="test", timeout_seconds=2.0)
+    async with TCPProxy(own_valkey.port).listening() as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        store = RedisStore(url, prefix="test", timeout_seconds=0.3)
+        await store.beat("first", 0)
+        proxy.fall_silent(requests=requests, replies=replies)
+        await fails_to_write(store)
+        written = await there.write([change("a", 0, Record(reason="of the other"))], 0)
+        assert ("a" in written.accepted) is requests
+        proxy.speak()
+        await store.connect()
+        assert (await store.write([change("a", 0)], 0)).accepted == set()
+        assert (await store.read()).records == written.current
+        await store.close("first")
+    await there.close("first")
+
+
+async def fails_to_write(store: RedisStore) -> None:
+    """Expect that a write fails, soon."""
+    async with asyncio.timeout(5.0):
+        with pytest.raises(StoreError, match="Timeout"):
+            await store.write([change("a", 0)], 0)
 
 
 @pytest.mark.integration
