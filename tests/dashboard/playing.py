@@ -39,4 +39,4 @@ def playing(scene: str, directory: Path, **variables: str) -> Iterator[str]:
         assert url, (directory / "scene.log").read_text()
         yield url
         process.stdin.close()
-        process.wait(10)
+        process.wait(60)

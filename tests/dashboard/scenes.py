@@ -33,6 +33,7 @@ from example_service.sandbox.process import sandbox_if_needed
 
 if TYPE_CHECKING:
     from example_service.api.dashboard.feed import Feed
+    from example_service.infra.resilience.rules.phases import Permit
 
 
 class ProviderUnavailableError(Exception):
@@ -85,7 +86,7 @@ def outage() -> list[Circuit]:
             mode=(
                 -212,
                 Mode.FORCED_OPEN,
-                "Stocktaking; the warehouse answers with wrong counts until it is over.",
+                "Stocktaking; the warehouse has wrong counts until it is over. (by on-call)",
                 1884,
             ),
         ),
@@ -96,7 +97,7 @@ def outage() -> list[Circuit]:
             mode=(
                 -290,
                 Mode.SHADOW,
-                "Trying a threshold of 10 % before it refuses anything.",
+                "Trying a threshold of 10 % before it refuses anything. (by mail-team)",
                 66_690,
             ),
             parameters={"failure_rate": FailureRate(threshold=0.1, window_calls=100)},
@@ -138,7 +139,7 @@ class Scene:
         self._began = time.time() - WINDOW_SECONDS
         self._second = 0.0
         self._breakers = {}
-        self._probes: list[tuple[float, CircuitBreaker]] = []
+        self._probes: list[tuple[float, CircuitBreaker, Permit]] = []
         for one in circuits:
             breaker = CircuitBreaker(one.name, clock=self.now, **one.parameters)
             circuit_breaker_registry.register(breaker)
@@ -152,9 +153,10 @@ class Scene:
         """Let a second of calls happen."""
         self._second += 1
         with patch("time.time", self.now):
-            for end, breaker in [probe for probe in self._probes if probe[0] <= self._second]:
-                self._probes.remove((end, breaker))
-                breaker.__exit__(None, None, None)
+            ended = [probe for probe in self._probes if probe[0] <= self._second]
+            for end, breaker, permit in ended:
+                self._probes.remove((end, breaker, permit))
+                breaker.succeed(permit)
             for one in self._circuits:
                 self._calls(one, self._second - WINDOW_SECONDS)
 
@@ -175,8 +177,7 @@ class Scene:
 
         with contextlib.suppress(ProviderUnavailableError, CircuitOpenError):
             if one.probe_seconds and not fails and breaker.is_half_open:
-                breaker.__enter__()
-                self._probes.append((self._second + one.probe_seconds, breaker))
+                self._probes.append((self._second + one.probe_seconds, breaker, breaker.acquire()))
                 return
             breaker.call_sync(call)
 

@@ -175,7 +175,7 @@ def test_everything_is_done_with_the_keyboard(page: Page) -> None:
     expect(page.get_by_role("button", name="Force open payment")).to_be_focused()
 
 
-def test_an_operator_sets_a_mode_with_reason_and_end(page: Page) -> None:
+def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Service) -> None:
     """Only with the right token, which is asked for once and forgotten with the page."""
     page.goto("/dashboard")
     expect(page.get_by_role("button", name="Reset payment")).to_have_count(0)
@@ -187,12 +187,16 @@ def test_an_operator_sets_a_mode_with_reason_and_end(page: Page) -> None:
 
     page.get_by_role("button", name="Force open payment").click()
     page.get_by_label("Reason").fill("maintenance")
+    page.get_by_label("Your name").fill("m.keller")
     page.get_by_label("End").select_option("in 1 hour")
     page.get_by_role("dialog").get_by_role("button", name="Force open payment").click()
 
     expect(verdict(page)).to_have_text("payment is forced open")
-    expect(circuit(page, "payment").locator(".tag")).to_contain_text("maintenance")
-    expect(circuit(page, "payment").locator(".tag")).to_contain_text(re.compile("in (60|59)"))
+    tag = circuit(page, "payment").locator(".tag")
+    expect(tag.locator("p").first).to_have_text("maintenance")
+    expect(tag).to_contain_text(re.compile(r"Set by m\.keller; ends at \d\d:\d\d, in (60|59)"))
+    modes = httpx.get(f"{service.url}/health/circuit-breakers").json()["modes"]
+    assert modes["payment"]["reason"] == "maintenance (by m.keller)"
     assert findings(page) == []
 
     page.get_by_role("button", name="Reset payment").click()

@@ -57,6 +57,9 @@ def circuit_view(
             "inFlight": metrics.in_flight,
             "failuresInARow": metrics.failure_count,
             "probesSucceeded": metrics.success_count,
+            "window": None
+            if metrics.window is None
+            else {"rate": round(metrics.window.failure_rate, 4), "calls": metrics.window.calls},
             **_rules(name),
         }
     return view
@@ -75,4 +78,5 @@ def _rules(name: str) -> dict[str, Any]:
         "successesNeeded": breaker.success_threshold,
         "firstWait": breaker.recovery_timeout,
         "rateThreshold": None if rate is None else rate.threshold,
+        "minimumCalls": None if rate is None else rate.minimum_calls,
     }

@@ -1,6 +1,7 @@
 // Orders of an operator. The token is asked for once, and stays in the memory of the tab.
 
 import {byId, element, hide, say} from "./dom.js";
+import {signed} from "./words.js";
 
 const ORDERS = {
   "reset": ["Reset", "Closes the circuit, ends any mode and forgets the counts."],
@@ -96,7 +97,7 @@ function prepareOrder(name, action) {
 async function carryOut(event) {
   event.preventDefault();
   const {name, action} = order;
-  const reason = byId("reason").value.trim();
+  const reason = signed(byId("reason").value.trim(), byId("operator").value.trim());
   const seconds = Number(byId("end").value) || null;
   const body = {...(reason && {reason}), ...(action !== "reset" && {seconds})};
   const response = await fetch(`admin/circuit-breakers/${encodeURIComponent(name)}/${action}`, {

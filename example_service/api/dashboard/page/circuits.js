@@ -79,8 +79,10 @@ export function rateOf(circuit, ...kinds) {
   return callsIn(circuit, from, ...kinds) / Math.max(1, now() - from);
 }
 
-// The share of failures among the calls of the last minute; null where there were none.
+// The share of failures by which the circuit decides, where it has that rule; without it, and while
+// it counts none, that of the calls of the last minute. Null where there were none.
 export function failureRate(circuit) {
+  if (circuit.window?.calls) return circuit.window.rate;
   const failed = callsIn(circuit, now() - RECENT, "failed");
   const ended = failed + callsIn(circuit, now() - RECENT, "ok");
   return ended ? failed / ended : null;

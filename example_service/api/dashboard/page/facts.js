@@ -35,7 +35,8 @@ export function facts(circuit) {
   if (!circuit.hasBreaker) return made;
   if (look === "open" && circuit.until) made.push(countdown(circuit));
   if (look === "half_open" && circuit.probesAtOnce) {
-    made.push(fact("Probes in use", outOf(circuit.inFlight, circuit.probesAtOnce)),
+    // Calls that began before the circuit opened may run, too.
+    made.push(fact("Probes in use", outOf(Math.min(circuit.inFlight, circuit.probesAtOnce), circuit.probesAtOnce)),
       fact("Successes needed", outOf(circuit.probesSucceeded, circuit.successesNeeded, "square")));
   }
   if (look === "half_open" && waits.length) made.push(fact("Waits so far", `${waits.join(", ")}\u00a0s`));
@@ -57,6 +58,7 @@ function countdown({until, waits}) {
 function rateFact(circuit) {
   const rate = failureRate(circuit);
   const mark = circuit.rateThreshold ?? null;
-  const note = mark === null ? `opens at ${count(circuit.failureThreshold ?? 0)} failures in a row` : `opens at ${percent(mark)}`;
-  return fact("Failure rate, last minute", rate === null ? "no calls" : percent(rate), meter(rate ?? 0, mark), note);
+  const note = mark === null ? `opens at ${count(circuit.failureThreshold ?? 0)} failures in a row` : `opens at ${percent(mark)} of ${count(circuit.minimumCalls)} calls or more`;
+  const label = circuit.window?.calls ? `Failure rate, window of ${count(circuit.window.calls)} calls` : "Failure rate, last minute";
+  return fact(label, rate === null ? "no calls" : percent(rate), meter(rate ?? 0, mark), note);
 }

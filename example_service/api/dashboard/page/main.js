@@ -18,6 +18,7 @@ const isSelecting = () => !document.getSelection().isCollapsed && !document.acti
 
 function show() {
   if (!isReady || isSelecting()) return;
+  showInstance();
   showVerdict();
   showList();
   showTimeline();
@@ -27,12 +28,17 @@ function show() {
 }
 
 function showHeader() {
-  const {service, workers} = known;
+  const {service} = known;
   say(byId("service"), service.name);
-  const instance = workers.length > 1 ? `${service.instance}, ${workers.length} workers` : service.instance;
   byId("about").replaceChildren(element("span", "", service.version), " ",
-    element("span", "environment", service.environment), " ", element("span", "instance", instance));
+    element("span", "environment", service.environment), " ", element("span", "instance"));
   showAdmin(service);
+}
+
+// Workers come and go.
+function showInstance() {
+  const {service, workers} = known;
+  say(byId("about").lastChild, workers.length > 1 ? `${service.instance}, ${workers.length} workers` : service.instance);
 }
 
 function onMessage(message) {

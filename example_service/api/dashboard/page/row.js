@@ -4,7 +4,7 @@ import {BUCKET, failureRate, lastMinutes, now, rateOf, secondsOf, stays, WINDOW}
 import {badge, breakable, drawn, element, hide, say} from "./dom.js";
 import {facts, meter} from "./facts.js";
 import {drawStrip} from "./strip.js";
-import {classOf, clock, count, listed, lower, moment, percent, perSecond, REFUSING, span} from "./words.js";
+import {classOf, clock, count, listed, lower, moment, percent, perSecond, REFUSING, span, unsigned} from "./words.js";
 
 const FIGURES = ["Calls/s", "Failure rate", "Refused", "In flight"];
 
@@ -120,9 +120,11 @@ export class Row {
     say(this.why, circuit.reason ?? "");
     if (mode) {
       this.tag.className = `tag ${classOf(look)}`;
-      say(this.tag.firstChild, mode.reason);
-      const end = mode.until ? `Ends at ${clock(mode.until, false)}, in ${span(mode.until - now())}` : "Ends only by a reset";
-      say(this.tag.lastChild, circuit.hasBreaker ? `Set by hand. ${end}.` : `Set by hand; there is no breaker now. ${end}.`);
+      const {text, operator} = unsigned(mode.reason);
+      say(this.tag.firstChild, text);
+      const who = operator ? `Set by ${operator}` : "Set by hand";
+      const end = mode.until ? `ends at ${clock(mode.until, false)}, in ${span(mode.until - now())}` : "ends only by a reset";
+      say(this.tag.lastChild, `${who}; ${circuit.hasBreaker ? "" : "there is no breaker now; "}${end}.`);
     }
     this.facts.replaceChildren(...facts(circuit));
     const top = drawStrip(this.large, circuit, true, this.cursor);

@@ -45,6 +45,14 @@ export function moment(second, now) {
 
 export const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
 
+// The token is that of all operators, so a reason ends with the name of the one who gave it.
+export const signed = (reason, operator) => (operator ? `${reason} (by ${operator})`.trim() : reason);
+
+export function unsigned(reason) {
+  const [, text, operator] = reason.match(/^(.*?) ?\(by ([^()]+)\)$/) ?? [null, reason, ""];
+  return {text, operator};
+}
+
 export function zone() {
   const offset = new Date().toLocaleString("en-GB", {timeZoneName: "longOffset"}).split(" ").at(-1).replace("GMT", "UTC");
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone;

@@ -1,6 +1,7 @@
 """The task behind all pages of the dashboard."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +14,12 @@ from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.fleet.reports import Reports
-from example_service.infra.resilience import CircuitBreaker, Mode, circuit_breaker_registry
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    FailureRate,
+    Mode,
+    circuit_breaker_registry,
+)
 
 pytestmark = pytest.mark.usefixtures("no_breakers_of_other_tests")
 LIMIT_SECONDS = 5.0
@@ -84,6 +90,7 @@ async def test_a_page_is_first_sent_everything_and_then_what_changes(feed: Feed)
     assert "service" not in second
 
 
+@pytest.mark.alone
 async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> None:
     """With its transition, and not only at the next second."""
     breaker = circuit_breaker_registry.get_or_create("payment")
@@ -101,6 +108,7 @@ async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> 
     assert took < 0.2
 
 
+@pytest.mark.alone
 async def test_the_end_of_a_wait_is_sent_when_it_comes(feed: Feed) -> None:
     """Without any call that would notice it."""
     breaker = circuit_breaker_registry.get_or_create("payment", recovery_timeout=0.3)
@@ -113,6 +121,25 @@ async def test_the_end_of_a_wait_is_sent_when_it_comes(feed: Feed) -> None:
 
     assert looks == ["open", "half_open"]
     assert asyncio.get_running_loop().time() - started < 0.6
+
+
+async def test_a_circuit_is_sent_with_what_it_decides_by(feed: Feed) -> None:
+    """Where it has the rule on the share of failures: its window, and from where on it opens."""
+    rule = FailureRate(threshold=0.5, window_calls=10, minimum_calls=4)
+    breaker = circuit_breaker_registry.get_or_create("payment", failure_rate=rule)
+    circuit_breaker_registry.get_or_create("database")
+    for number in (1, 0, 1):
+        with contextlib.suppress(ZeroDivisionError):
+            breaker.call_sync(divmod, 1, number)
+
+    message = await change(feed.messages())
+
+    shown = {circuit["name"]: circuit for circuit in message["circuits"]}
+    assert shown["payment"]["window"] == {"rate": 0.3333, "calls": 3}
+    assert shown["payment"]["rateThreshold"] == 0.5
+    assert shown["payment"]["minimumCalls"] == 4
+    assert shown["database"]["window"] is None
+    assert shown["database"]["rateThreshold"] is None
 
 
 async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:

@@ -1,0 +1,61 @@
+"""The dashboard of several workers, in a real browser."""
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import chromium
+from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
+
+pytestmark = pytest.mark.integration
+expect.set_options(timeout=1000 * DEADLINE_SECONDS)
+
+WORKERS = 3
+START_SECONDS = 60.0
+"""For three processes at once, on a machine that has other tests to run."""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service of three workers, whose payment circuit waits for a second."""
+    service = Service(
+        tmp_path, WORKERS=str(WORKERS), CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1"
+    )
+    wait_until(lambda: "Stop with Ctrl+C" in service.text, START_SECONDS)
+    yield service
+    kill(service)
+
+
+@pytest.fixture
+def page(service: Service) -> Iterator[Page]:
+    """A page that one of the workers serves."""
+    with chromium() as browser:
+        yield browser.new_page(base_url=service.url)
+
+
+def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service) -> None:
+    """It opens and heals by clicking, and goes on when a worker is replaced."""
+    headline = page.get_by_role("heading", level=1)
+    page.goto("/dashboard")
+    expect(page.locator("header")).to_contain_text("3 workers")
+    expect(headline).to_have_text("All 2 circuits are closed")
+
+    page.locator("#modes").get_by_text("failing", exact=True).click(force=True)
+    expect(headline).to_have_text("payment is open")
+    # Refusals are counted by whichever worker the traffic reaches, and shown as their sum.
+    expect(page.locator(".sums")).to_contain_text(re.compile(r"[1-9]\d*"))
+    changed = page.locator("#timeline").get_by_text(re.compile(r"closed → open in worker \d+"))
+    expect(changed.first).to_be_visible()
+
+    os.kill(service.workers()[0], signal.SIGKILL)
+    wait_until(lambda: len(service.workers()) == WORKERS + 1)
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(page.locator("header")).to_contain_text("3 workers")
+
+    page.locator("#modes").get_by_text("healthy", exact=True).click(force=True)
+    expect(headline).to_have_text("All 2 circuits are closed")
