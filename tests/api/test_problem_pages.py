@@ -1,5 +1,8 @@
 """Where the `type` of a problem leads."""
 
+import re
+from html import escape
+
 import httpx
 import pytest
 
@@ -42,6 +45,19 @@ async def test_the_list_for_browsers_has_links(client: httpx.AsyncClient) -> Non
     """From the list to each page."""
     page = (await client.get("/problems", headers=BROWSER)).text
     assert '<a href="/problems/not-found">Not found</a> (404)' in page
+
+
+async def test_a_page_shows_code_and_leads_back(client: httpx.AsyncClient) -> None:
+    """Backquotes become code, in both colour schemes, and the list is one click away."""
+    told = (await client.get("/problems/unauthorized")).json()["what_to_do"]
+    page = (await client.get("/problems/unauthorized", headers=BROWSER)).text
+    codes = re.findall(r"`([^`]+)`", told)
+
+    assert codes
+    assert all(f"<code>{escape(code)}</code>" in page for code in codes)
+    assert "`" not in page
+    assert "color-scheme: light dark" in page
+    assert '<a href="/problems">All problems</a>' in page
 
 
 async def test_pages_are_escaped(client: httpx.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """What the `type` of a problem leads to: JSON for programs, a page for people."""
 
+import re
 from html import escape
 from typing import Annotated
 
@@ -20,7 +21,10 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
-<style>body {{ font: 1rem/1.5 system-ui; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}
+<style>:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 system-ui; max-width: 40rem; margin: 3rem auto; padding: 0 1rem }}
+code {{ font: 0.9em ui-monospace, monospace; padding: 0.1em 0.3em; border-radius: 0.25em;
+background: color-mix(in srgb, currentcolor 12%, transparent) }}
 dt {{ font-weight: bold; margin-top: 1rem }}</style>
 <h1>{title}</h1>
 {content}
@@ -79,15 +83,26 @@ async def show_problem(
         ("Cause", description.cause),
         ("What to do", description.what_to_do),
     )
-    content = "".join(f"<dt>{term}</dt><dd>{escape(text)}</dd>\n" for term, text in rows)
-    page = _PAGE.format(title=escape(description.title), content=f"<dl>\n{content}</dl>")
+    terms = "".join(f"<dt>{term}</dt><dd>{_html(text)}</dd>\n" for term, text in rows)
+    back = f'<p><a href="{_prefix(request)}/problems">All problems</a></p>'
+    page = _PAGE.format(title=escape(description.title), content=f"<dl>\n{terms}</dl>\n{back}")
     return HTMLResponse(page, headers=_TWO_FORMS)
 
 
+def _html(text: str) -> str:
+    """A text of the catalogue, with what is between backquotes as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _prefix(request: Request) -> str:
+    """The path under which a proxy publishes the service, if there is one."""
+    prefix: str = request.scope.get("root_path", "")
+    return prefix.rstrip("/")
+
+
 def _described(problem_type: ProblemType, request: Request) -> ProblemDescription:
-    prefix = request.scope.get("root_path", "").rstrip("/")
     return ProblemDescription(
-        type=f"{prefix}/problems/{problem_type.slug}",
+        type=f"{_prefix(request)}/problems/{problem_type.slug}",
         title=problem_type.title,
         status=problem_type.status,
         meaning=problem_type.meaning,
