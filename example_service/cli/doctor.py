@@ -1,8 +1,10 @@
 """What `example-service doctor` does: show the settings, and find what is wrong with them."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
 from example_service.core.table import aligned
 from example_service.domain import Upstream
-from example_service.infra.database.database import open_database
+from example_service.infra.database.database import database_breaker, open_database
 from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
@@ -58,11 +60,16 @@ def doctor(output: TextIO) -> int:
         for domain in enabled_domains(settings)
         for each in domain.upstreams(settings)
     ]
+    domain_breakers = [one for domain in enabled_domains(settings) for one in domain.breakers]
+    hints = [
+        *_overlooked_rows(settings, variable_sources()),
+        *_misspelt_breaker_rows(settings, [one().name for one in domain_breakers]),
+    ]
     sections: list[tuple[str, list[Sequence[str]]]] = [
         ("Settings", _setting_rows(settings, variable_sources())),
         ("Faults", _problem_rows(faults)),
         ("Production would refuse", [] if in_production else _problem_rows(unsafe)),
-        ("Set, but not read", _overlooked_rows(settings, variable_sources())),
+        ("Set, but not read", hints),
         ("Database", [database]),
         ("Fleet", fleet_rows),
         ("Upstreams", [(name, shown) for name, shown, _ in upstreams]),
@@ -76,7 +83,8 @@ def doctor(output: TextIO) -> int:
         and fleet_meets
         and all(answers for _, _, answers in upstreams)
     )
-    output.write("Nothing is wrong.\n" if healthy else "Something is wrong; see above.\n")
+    good_end = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
+    output.write(good_end if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
 
 
@@ -110,14 +118,38 @@ def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Seq
     ]
 
 
+def _misspelt_breaker_rows(settings: Settings, names: Sequence[str]) -> list[Sequence[str]]:
+    """Parameters for a breaker that the service does not have, where it has a similar one."""
+    known = {database_breaker().name, *names}
+    return [
+        (
+            f"CIRCUIT_BREAKERS__{name.upper()}",
+            f"did you mean CIRCUIT_BREAKERS__{meant.upper()}?",
+            f"no breaker is called {name}",
+        )
+        for name in settings.circuit_breakers
+        if name not in known
+        for meant in get_close_matches(name, known, n=1, cutoff=0.75)
+    ]
+
+
 def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     """Say how the database and its schema are, and whether that is as it should be."""
     address = database_address(settings)
     where = str(address)
+    if isinstance(address, SQLiteAddress) and (read_only := _read_only(Path(address.path))):
+        return (where, f"cannot be written: {read_only} is read-only"), False
     if isinstance(address, SQLiteAddress) and not Path(address.path).exists():
         return (where, "not there yet; `example-service migrate` makes it"), True
     fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
     return (where, fault or "answers, and its schema is up to date"), fault is None
+
+
+def _read_only(file: Path) -> Path | None:
+    """What SQLite would have to write and cannot: the file, or the folder that it is in."""
+    folder = next(path for path in file.absolute().parents if path.exists())
+    written = [folder, file] if file.exists() else [folder]
+    return next((path for path in written if not os.access(path, os.W_OK)), None)
 
 
 async def _database_fault(settings: Settings) -> str | None:

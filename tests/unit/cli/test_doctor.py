@@ -16,6 +16,7 @@ from example_service.core.exceptions import SettingsError
 from example_service.core.settings import load_settings
 from example_service.domain import Domain, Upstream
 from example_service.infra.database.database import Database
+from example_service.infra.resilience import CircuitBreaker
 from example_service.migrations import upgrade
 from tests.valkey import running_valkey
 
@@ -44,10 +45,13 @@ def upstream() -> Iterator[str]:
 
 
 def examine(
-    monkeypatch: pytest.MonkeyPatch, upstreams: Sequence[Upstream] = (), **variables: str
+    monkeypatch: pytest.MonkeyPatch,
+    upstreams: Sequence[Upstream] = (),
+    domain: Domain | None = None,
+    **variables: str,
 ) -> tuple[int, str]:
-    """The doctor's exit status and report with these variables set, and these upstreams."""
-    domain = Domain(name="shop", upstreams=lambda _: upstreams)
+    """The doctor's exit status and report with these variables, and these upstreams or domain."""
+    domain = domain or Domain(name="shop", upstreams=lambda _: upstreams)
     monkeypatch.setattr("example_service.cli.doctor.enabled_domains", lambda _: [domain])
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -122,6 +126,56 @@ def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert status == 0
     assert "did you mean LOG__LEVEL?" in report
+    assert report.endswith("Nothing else is wrong.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("DATABSE", "DATABASE"), ("DATA_BASE", "DATABASE"), ("WAREHOUSES", "WAREHOUSE")],
+)
+def test_a_misspelt_breaker_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    """Its parameters have no effect; it may be the name of a breaker made later, so no fault."""
+    warehouse = CircuitBreaker("warehouse", registry=None)
+    domain = Domain(name="shop", breakers=(lambda: warehouse,))
+    monkeypatch.setenv(f"CIRCUIT_BREAKERS__{name}__FAILURE_THRESHOLD", "7")
+
+    status, report = examine(monkeypatch, domain=domain)
+
+    assert status == 0
+    assert f"did you mean CIRCUIT_BREAKERS__{meant}?" in report
+    assert report.endswith("Nothing else is wrong.\n")
+
+
+@pytest.mark.parametrize("name", ["DATABASE", "SEARCH"])
+def test_other_names_of_breakers_are_no_hint(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A breaker of that name is there, or none with a similar one."""
+    monkeypatch.setenv(f"CIRCUIT_BREAKERS__{name}__FAILURE_THRESHOLD", "7")
+
+    _, report = examine(monkeypatch)
+
+    assert "did you mean" not in report
+    assert report.endswith("Nothing is wrong.\n")
+
+
+@pytest.mark.parametrize("locked", ["var", "var/database.sqlite3"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_database_that_cannot_be_written_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, locked: str, exists: bool
+) -> None:
+    """SQLite needs to write its file, and beside it; without a file that is the folder alone."""
+    (tmp_path / "var").mkdir()
+    file = tmp_path / "var" / "database.sqlite3"
+    if exists:
+        file.touch()
+    monkeypatch.setattr("os.access", lambda path, _: Path(path) != tmp_path / locked)
+
+    status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{file}")
+
+    is_fault = exists or locked == "var"
+    assert (f"cannot be written: {tmp_path / locked} is read-only" in report) == is_fault
+    assert status == (1 if is_fault else 0)
 
 
 def test_a_database_that_is_not_there_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
