@@ -15,19 +15,16 @@ decision, outside the lock, too.
 
 import math
 import time
-from _thread import RLock
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from example_service.infra.resilience import fork
+from example_service.infra.resilience.decisions import Decisions
 from example_service.infra.resilience.events import (
     CallFailed,
-    CallRejected,
     CallSucceeded,
     CircuitListener,
     Event,
-    StateChanged,
-    StateChangeListener,
 )
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.listeners import Listeners
@@ -36,14 +33,12 @@ from example_service.infra.resilience.nested_calls import (
     enter_probe,
     is_within_probe,
 )
-from example_service.infra.resilience.outage import Outage
 from example_service.infra.resilience.outcomes import (
     DEFAULT_JUDGE,
     ExceptionTypes,
     Judge,
     Outcome,
 )
-from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.failure_rate import FailureRate
@@ -56,8 +51,7 @@ from example_service.infra.resilience.rules.phases import (
     TimedCall,
     timed_call,
 )
-from example_service.infra.resilience.rules.states import CircuitState, Mode
-from example_service.infra.resilience.state_log import log_rejections, log_state_change
+from example_service.infra.resilience.rules.states import CircuitState
 from example_service.infra.resilience.validation import (
     check_callable,
     check_count,
@@ -69,14 +63,12 @@ from example_service.infra.resilience.validation import (
 SHORTEST_PROBE_TIMEOUT = 60.0
 """Seconds that a probe may take by default, however short `recovery_timeout` is."""
 
-Step: TypeAlias = Callable[..., Any]
-
 # A global is found faster than a member of an enumeration, or of a class.
 _OPEN = CircuitState.OPEN
 _new_tuple = tuple.__new__
 
 
-class Guard:
+class Guard(Decisions):
     """One circuit, and the two steps around each call: take a permit, hand it back.
 
     Safe to use from any thread and any event loop, in a finalizer and in a signal handler. After
@@ -85,25 +77,12 @@ class Guard:
     The parameters are those of `CircuitBreaker`, without `registry`.
 
     Attributes:
-        clock: Where "now" comes from. Tests may set another one.
         judge: The parameters that say what counts.
-        machine: The rules, for forms of calling that take the short cuts of `lockfree`.
-        observer: Notified of changes of state before log and listeners: the registry.
         unclaimed: Permits of blocks that were entered by name; see `guarded_block`.
     """
 
     __slots__ = (
-        "__weakref__",
-        "_forks",
-        "_listeners",
-        "_mutex",
-        "_name",
-        "_outage",
-        "_reentered",
-        "clock",
         "judge",
-        "machine",
-        "observer",
         "unclaimed",
     )
 
@@ -149,11 +128,8 @@ class Guard:
         is_timed = slow_call_duration is not None or (
             notified is not None and bool(notified.on_success or notified.on_failure)
         )
-        self._name = name
         self.judge = judge
-        self._listeners = notified
-        self.clock = clock
-        self.machine = CircuitStateMachine(
+        machine = CircuitStateMachine(
             failure_threshold,
             recovery_timeout,
             success_threshold,
@@ -165,25 +141,8 @@ class Guard:
             is_timed,
             judge.short_cuts(failure_rate, notified, is_timed=is_timed),
         )
-        self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
-        self._outage: Outage | None = None
-        self.observer: StateChangeListener | None = None
+        super().__init__(name, machine, notified, clock)
         self.unclaimed: list[TimedCall] | None = None
-        # Steps that entered while this thread was deciding; None while it is not.
-        self._reentered: list[tuple[Step, tuple[Any, ...]]] | None = None
-        self._forks = fork.generation
-
-    @property
-    def name(self) -> str:
-        """The name given at construction."""
-        return self._name
-
-    @property
-    def mutex(self) -> RLock:
-        """The lock under which the rules decide."""
-        if self._forks != fork.generation:
-            self._adopt_after_fork()
-        return self._mutex
 
     # The two steps.
 
@@ -346,51 +305,6 @@ class Guard:
         """
         self._decide(self.machine.follow, state, reason, wait_seconds, reopenings)
 
-    # Decisions.
-
-    def _decide(self, step: Step, *arguments: Any, may_wait: bool = True) -> Any:
-        """Take one step of the rules under the lock, then notify."""
-        answer, events, waiting = self._take_step(step, *arguments, may_wait=may_wait)
-        self._finish(events, waiting)
-        return answer
-
-    def _take_step(
-        self, step: Step, *arguments: Any, may_wait: bool = True
-    ) -> tuple[Any, list[Event], list[tuple[Step, tuple[Any, ...]]]]:
-        """Take one step of the rules under the lock.
-
-        A finalizer, a weak reference's callback or a signal handler can enter here while its own
-        thread is deciding. Its step then waits until that decision is complete, or is not taken
-        at all unless it `may_wait`; in both cases the answer is None.
-
-        Returns:
-            The step's answer, and what `_finish` needs.
-        """
-        now = self.clock()
-        with self.mutex:
-            if self._reentered is not None:
-                if may_wait:
-                    self._reentered.append((step, arguments))
-                return None, [], []
-            self._reentered = []
-            try:
-                self.machine.advance(now)
-                events = self._take_events(now)
-                answer = step(*arguments, now)
-                if isinstance(answer, CallSucceeded | CallFailed):
-                    events.append(answer)
-                events += self._take_events(now)
-            finally:
-                waiting, self._reentered = self._reentered, None
-        return answer, events, waiting
-
-    def _finish(self, events: list[Event], waiting: list[tuple[Step, tuple[Any, ...]]]) -> None:
-        """Notify, and take the steps that had to wait. Must not be called under a lock."""
-        if events:
-            self._publish(events)
-        for step, arguments in waiting:
-            self._decide(step, *arguments)
-
     def admit(self, *, marks_probe: bool = True) -> Permit:
         """Take a permit that `machine.permits` does not hand out, as `enter` and `acquire` do.
 
@@ -426,16 +340,6 @@ class Guard:
                 enter_probe(permit)
             return cast("Permit", permit)
         raise self._refusal(state, retry_after, rejections)
-
-    def _refusal(
-        self, state: CircuitState, retry_after: float | None, rejections: int
-    ) -> CircuitOpenError:
-        """Notify of a refused call, and make the error to raise."""
-        if rejections:
-            log_rejections(self._name, state, rejections, retry_after)
-        if self._listeners is not None:
-            self._listeners.notify(CallRejected(self._name, state, retry_after))
-        return CircuitOpenError(self._name, state, retry_after, self._reason())
 
     def _admit_uncounted(self) -> Permit:
         """The permit of a call inside a probe: only the outcome of the probe counts."""
@@ -502,61 +406,6 @@ class Guard:
 
     def _record_neutral(self, permit: Permit, now: float) -> None:
         self.machine.release(permit, now)
-
-    def _take_events(self, now: float) -> list[Event]:
-        """What to publish: calls that have become overdue, and changes of state."""
-        machine = self.machine
-        happenings = machine.take_happenings()
-        if happenings is None:
-            return []
-        outage = self._outage or self._first_outage()
-        events = [outage.event(self._name, one, machine.mode, now) for one in happenings]
-        if machine.phase.state is _OPEN:
-            self._begin_summary(outage, now)
-        return events
-
-    def _first_outage(self) -> Outage:
-        self._outage = Outage()
-        return self._outage
-
-    def _begin_summary(self, outage: Outage, now: float) -> None:
-        notified = self._listeners is not None and bool(self._listeners.on_rejection)
-        silent = lockfree.GIL_ENABLED and not notified and self.machine.mode is None
-        outage.begin_summary(self.machine.rejections(), now, silent=silent)
-
-    def _take_summary(self, now: float) -> int:
-        """How many refused calls to log now; 0 while the last line is recent."""
-        outage = self._outage or self._first_outage()
-        count = outage.rejections_to_log(self.machine.rejections(), now)
-        if count:
-            self._begin_summary(outage, now)
-        return count
-
-    # Without the lock.
-
-    def _reason(self) -> str | None:
-        """What opened the circuit; None if nothing did."""
-        mode = self.machine.mode
-        if mode is not None and mode.mode is Mode.FORCED_OPEN:
-            return f"forced open by hand: {mode.reason}"
-        return None if self._outage is None else self._outage.reason
-
-    def _publish(self, events: list[Event]) -> None:
-        """Notify the registry, the log and the listeners."""
-        for event in events:
-            if isinstance(event, StateChanged):
-                if (observer := self.observer) is not None:
-                    observer.on_state_change(event)
-                log_state_change(event)
-            if self._listeners is not None:
-                self._listeners.notify(event)
-
-    def _adopt_after_fork(self) -> None:
-        """Leave the parent's lock and calls to the parent process."""
-        self._forks = fork.generation
-        self._mutex = RLock()
-        self._reentered = None
-        self.machine.forget_running_calls()
 
 
 def default_probe_timeout(recovery_timeout: float) -> float:

@@ -1,0 +1,197 @@
+"""One decision of the rules at a time, and notifications after it, outside the lock."""
+
+from _thread import RLock
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from example_service.infra.resilience import fork
+from example_service.infra.resilience.events import (
+    CallFailed,
+    CallRejected,
+    CallSucceeded,
+    Event,
+    StateChanged,
+    StateChangeListener,
+)
+from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.listeners import Listeners
+from example_service.infra.resilience.outage import Outage
+from example_service.infra.resilience.rules import lockfree
+from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
+from example_service.infra.resilience.rules.states import CircuitState, Mode
+from example_service.infra.resilience.state_log import log_rejections, log_state_change
+
+Step: TypeAlias = Callable[..., Any]
+
+
+# A global is found faster than a member of an enumeration.
+_OPEN = CircuitState.OPEN
+
+
+class Decisions:
+    """Takes the steps of a circuit one after another, then notifies registry, log and listeners.
+
+    A guarded call always runs outside the lock, and so does everything that is notified.
+
+    Args:
+        name: Name of the breaker.
+        machine: The rules.
+        listeners: The hooks to call; None for none.
+        clock: Where "now" comes from.
+
+    Attributes:
+        machine: The rules, for forms of calling that take the short cuts of `lockfree`.
+        clock: Where "now" comes from. Tests may set another one.
+        observer: Notified of changes of state before log and listeners: the registry.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_forks",
+        "_listeners",
+        "_mutex",
+        "_name",
+        "_outage",
+        "_reentered",
+        "clock",
+        "machine",
+        "observer",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        machine: CircuitStateMachine,
+        listeners: Listeners | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._name = name
+        self.machine = machine
+        self.clock = clock
+        self._listeners = listeners
+        self._outage: Outage | None = None
+        self.observer: StateChangeListener | None = None
+        self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
+        # Steps that entered while this thread was deciding; None while it is not.
+        self._reentered: list[tuple[Step, tuple[Any, ...]]] | None = None
+        self._forks = fork.generation
+
+    @property
+    def name(self) -> str:
+        """The name given at construction."""
+        return self._name
+
+    @property
+    def mutex(self) -> RLock:
+        """The lock under which the rules decide."""
+        if self._forks != fork.generation:
+            self._adopt_after_fork()
+        return self._mutex
+
+    def _decide(self, step: Step, *arguments: Any, may_wait: bool = True) -> Any:
+        """Take one step of the rules under the lock, then notify."""
+        answer, events, waiting = self._take_step(step, *arguments, may_wait=may_wait)
+        self._finish(events, waiting)
+        return answer
+
+    def _take_step(
+        self, step: Step, *arguments: Any, may_wait: bool = True
+    ) -> tuple[Any, list[Event], list[tuple[Step, tuple[Any, ...]]]]:
+        """Take one step of the rules under the lock.
+
+        A finalizer, a weak reference's callback or a signal handler can enter here while its own
+        thread is deciding. Its step then waits until that decision is complete, or is not taken
+        at all unless it `may_wait`; in both cases the answer is None.
+
+        Returns:
+            The step's answer, and what `_finish` needs.
+        """
+        now = self.clock()
+        with self.mutex:
+            if self._reentered is not None:
+                if may_wait:
+                    self._reentered.append((step, arguments))
+                return None, [], []
+            self._reentered = []
+            try:
+                self.machine.advance(now)
+                events = self._take_events(now)
+                answer = step(*arguments, now)
+                if isinstance(answer, CallSucceeded | CallFailed):
+                    events.append(answer)
+                events += self._take_events(now)
+            finally:
+                waiting, self._reentered = self._reentered, None
+        return answer, events, waiting
+
+    def _finish(self, events: list[Event], waiting: list[tuple[Step, tuple[Any, ...]]]) -> None:
+        """Notify, and take the steps that had to wait. Must not be called under a lock."""
+        if events:
+            self._publish(events)
+        for step, arguments in waiting:
+            self._decide(step, *arguments)
+
+    # Reports.
+
+    def _take_events(self, now: float) -> list[Event]:
+        """What to publish: calls that have become overdue, and changes of state."""
+        machine = self.machine
+        happenings = machine.take_happenings()
+        if happenings is None:
+            return []
+        outage = self._outage or self._first_outage()
+        events = [outage.event(self._name, one, machine.mode, now) for one in happenings]
+        if machine.phase.state is _OPEN:
+            self._begin_summary(outage, now)
+        return events
+
+    def _first_outage(self) -> Outage:
+        self._outage = Outage()
+        return self._outage
+
+    def _begin_summary(self, outage: Outage, now: float) -> None:
+        notified = self._listeners is not None and bool(self._listeners.on_rejection)
+        silent = lockfree.GIL_ENABLED and not notified and self.machine.mode is None
+        outage.begin_summary(self.machine.rejections(), now, silent=silent)
+
+    def _take_summary(self, now: float) -> int:
+        """How many refused calls to log now; 0 while the last line is recent."""
+        outage = self._outage or self._first_outage()
+        count = outage.rejections_to_log(self.machine.rejections(), now)
+        if count:
+            self._begin_summary(outage, now)
+        return count
+
+    def _refusal(
+        self, state: CircuitState, retry_after: float | None, rejections: int
+    ) -> CircuitOpenError:
+        """Notify of a refused call, and make the error to raise."""
+        if rejections:
+            log_rejections(self._name, state, rejections, retry_after)
+        if self._listeners is not None:
+            self._listeners.notify(CallRejected(self._name, state, retry_after))
+        return CircuitOpenError(self._name, state, retry_after, self._reason())
+
+    def _reason(self) -> str | None:
+        """What opened the circuit; None if nothing did."""
+        mode = self.machine.mode
+        if mode is not None and mode.mode is Mode.FORCED_OPEN:
+            return f"forced open by hand: {mode.reason}"
+        return None if self._outage is None else self._outage.reason
+
+    def _publish(self, events: list[Event]) -> None:
+        """Notify the registry, the log and the listeners."""
+        for event in events:
+            if isinstance(event, StateChanged):
+                if (observer := self.observer) is not None:
+                    observer.on_state_change(event)
+                log_state_change(event)
+            if self._listeners is not None:
+                self._listeners.notify(event)
+
+    def _adopt_after_fork(self) -> None:
+        """Leave the parent's lock and calls to the parent process."""
+        self._forks = fork.generation
+        self._mutex = RLock()
+        self._reentered = None
+        self.machine.forget_running_calls()

@@ -1,0 +1,251 @@
+"""The data of one circuit, and how one period follows another."""
+
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from example_service.infra.resilience.rules.backoff import Backoff
+from example_service.infra.resilience.rules.failure_rate import FailureRate
+from example_service.infra.resilience.rules.lockfree import EMPTY, endless, taken
+from example_service.infra.resilience.rules.phases import (
+    Closed,
+    HalfOpen,
+    Open,
+    Phase,
+    ShortCuts,
+    TimedCall,
+)
+from example_service.infra.resilience.rules.records import (
+    NO_TOTALS,
+    ManualMode,
+    Overdue,
+    Totals,
+    Transition,
+)
+from example_service.infra.resilience.rules.states import CircuitState, Mode
+
+if TYPE_CHECKING:
+    from example_service.infra.resilience.rules.gate import Gate
+
+_NEVER = 1 << 62
+"""Failures in a row that open a disabled circuit."""
+
+
+class Circuit:
+    """The parameters, the current period and the counts of one circuit.
+
+    Args:
+        failure_threshold: Failures in a row that open a closed circuit.
+        recovery_timeout: Seconds of the first open wait.
+        success_threshold: Successes in HALF_OPEN that close it.
+        half_open_max_calls: Probes that may run at once.
+        probe_timeout: Seconds after which a running probe counts as a failure.
+        backoff: How the open wait grows with each failed recovery.
+        failure_rate: The share of failures that opens a closed circuit; None for no such rule.
+        slow_call_duration: Seconds after which a running call counts as a failure; None for no
+            such rule.
+        is_timed: Whether each call gets a permit of its own, which knows when it started.
+        short_cuts: Which steps need no lock.
+    """
+
+    __slots__ = (
+        "_failures",
+        "_happenings",
+        "_outcomes_due",
+        "_rejections_when_closed",
+        "_reopenings",
+        "_shadow_rejections",
+        "_short_cuts",
+        "admissions",
+        "backoff",
+        "due",
+        "failure_rate",
+        "failure_threshold",
+        "gate",
+        "half_open_max_calls",
+        "is_timed",
+        "mode",
+        "permits",
+        "phase",
+        "phase_memo",
+        "probe_timeout",
+        "recovery_timeout",
+        "refusals",
+        "running",
+        "slow_call_duration",
+        "state_changes",
+        "success_threshold",
+        "successes",
+        "totals_at_reset",
+    )
+
+    def __init__(  # noqa: PLR0917 - By position: keywords would take a tenth of the construction.
+        self,
+        failure_threshold: int,
+        recovery_timeout: float,
+        success_threshold: int,
+        half_open_max_calls: int,
+        probe_timeout: float,
+        backoff: Backoff,
+        failure_rate: FailureRate | None,
+        slow_call_duration: float | None,
+        is_timed: bool,
+        short_cuts: ShortCuts,
+    ) -> None:
+        self.failure_threshold = failure_threshold
+        self.recovery_timeout = recovery_timeout
+        self.success_threshold = success_threshold
+        self.half_open_max_calls = half_open_max_calls
+        self.probe_timeout = probe_timeout
+        self.backoff = backoff
+        self.failure_rate = failure_rate
+        self.slow_call_duration = slow_call_duration
+        self.is_timed = is_timed
+        self._short_cuts = short_cuts
+        # Running calls and when they started, oldest first, if there is the rule on slow calls.
+        self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
+        self.due = inf if slow_call_duration is None else -inf
+        self.mode: ManualMode | None = None
+        self.gate: Gate | None = None
+        self.successes = endless(None)
+        # Created when the circuit first opens, which most circuits never do.
+        self.refusals = EMPTY
+        self.state_changes: dict[tuple[CircuitState, CircuitState], int] | None = None
+        self.totals_at_reset = NO_TOTALS
+        self._failures = self._reopenings = 0
+        self._rejections_when_closed = self._shadow_rejections = 0
+        # Admissions except those that `admissions` counts. A call counted while it runs is two.
+        self._outcomes_due = 0
+        self._happenings: list[Transition | Overdue] | None = None
+        window = None if failure_rate is None else failure_rate.window()
+        closed = Closed(failure_threshold, window, self.successes, short_cuts)
+        self.phase: Phase = closed
+        self.phase_memo: Any = None
+        self.admissions: Any = endless(closed) if short_cuts.admissions else EMPTY
+        self.permits: Any = EMPTY if is_timed else self.admissions
+
+    def totals(self) -> Totals:
+        """Lifetime counts up to this moment."""
+        phase, openings = self.phase, 0
+        if changes := self.state_changes:
+            openings = sum(n for (_, to), n in changes.items() if to is CircuitState.OPEN)
+        return Totals(  # By position, because each scrape asks every breaker.
+            self._failures + (phase.failures if isinstance(phase, Closed) else 0),
+            taken(self.successes),
+            taken(self.refusals),
+            openings,
+            self._shadow_rejections,
+        )
+
+    def failures_in_a_row(self) -> int:
+        """Failures since the last success that acted on the state."""
+        return self.phase.failures_in_a_row
+
+    def rejections(self) -> int:
+        """Lifetime count of refused calls."""
+        return taken(self.refusals)
+
+    def in_flight(self, totals: Totals | None = None) -> int:
+        """Calls that are running now.
+
+        Args:
+            totals: What `totals` has just returned, if the caller has it.
+        """
+        totals = totals or self.totals()
+        admitted = self._outcomes_due + taken(self.admissions)
+        return max(0, admitted - totals.successes - totals.failures)
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds until a call may run: 0.0 unless open, None when open without an end."""
+        if not isinstance(self.phase, Open):
+            return 0.0
+        return None if self.phase.until == inf else max(0.0, self.phase.until - now)
+
+    def window_counts(self, now: float) -> tuple[int, int] | None:
+        """Failures and calls in the window of `failure_rate`; None while there is no window."""
+        return self.phase.window_counts(now) if isinstance(self.phase, Closed) else None
+
+    def take_happenings(self) -> list[Transition | Overdue] | None:
+        """What has happened since the last call of this method, in order; None for nothing."""
+        happenings, self._happenings = self._happenings, None
+        return happenings
+
+    @property
+    def reopenings(self) -> int:
+        """Failed recoveries since the circuit was last closed."""
+        return self._reopenings
+
+    # Changing the state.
+
+    def _leave(self, call: TimedCall) -> Phase:
+        """Free the place of a call. Returns its period."""
+        if isinstance(call.phase, HalfOpen):
+            call.phase.probes.remove(call)
+        return call.phase
+
+    def _count_failure(
+        self, phase: Phase, at: float, probe_cause: str, open_for: float | None = None
+    ) -> None:
+        """Count a failure of a call that `phase` admitted; late, it changes nothing else."""
+        if phase is self.phase and isinstance(phase, Closed):
+            cause = phase.fail(at)
+            if open_for is not None and not self._is_disabled():
+                cause = f"the dependency asked for a wait of {open_for:g} seconds"
+            if cause is not None:
+                self._open(at, cause, open_for)
+            return
+        self._failures += 1
+        if phase is self.phase and isinstance(phase, HalfOpen):
+            phase.failures_in_a_row += 1
+            self._reopenings += 1
+            self._open(at, probe_cause, open_for)
+
+    def _is_disabled(self) -> bool:
+        return self.mode is not None and self.mode.mode is Mode.DISABLED
+
+    def _open(self, since: float, cause: str, wait_seconds: float | None = None) -> None:
+        if wait_seconds is None:
+            opening = self.totals().openings + 1
+            wait_seconds = self.backoff.wait_seconds(
+                self.recovery_timeout, self._reopenings, opening
+            )
+        self._change(Open(since, wait_seconds, self.failures_in_a_row()), cause)
+
+    def _half_open(self, cause: str) -> None:
+        phase = HalfOpen(self.half_open_max_calls, self.success_threshold, self.failures_in_a_row())
+        self._change(phase, cause)
+
+    def _close(self, cause: str) -> None:
+        disabled = self._is_disabled()
+        window = None if disabled or self.failure_rate is None else self.failure_rate.window()
+        threshold = _NEVER if disabled else self.failure_threshold
+        self._reopenings = 0
+        self._change(Closed(threshold, window, self.successes, self._short_cuts), cause)
+        self._rejections_when_closed = self.rejections()
+
+    def _change(self, phase: Phase, cause: str) -> None:
+        """End the current period and start another: the only way in which the state changes."""
+        before, admissions = self.phase, self.admissions
+        self.phase, self.phase_memo = phase, None
+        self.permits = self.admissions = EMPTY
+        if isinstance(before, Closed):
+            before.quiet = before.steady = False
+            self._failures += before.end()
+        if not isinstance(phase, Closed):
+            self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
+        elif self._short_cuts.admissions and self.mode is None:
+            self.admissions = endless(phase)
+            self.permits = EMPTY if self.is_timed else self.admissions
+        # Only now, because until `permits` was replaced other threads could take more.
+        self._outcomes_due += taken(admissions)
+        if before.state is phase.state:
+            return
+        change = before.state, phase.state
+        counts = self.state_changes or {}
+        # A new dictionary, so that another thread can go on reading the old one.
+        self.state_changes = {**counts, change: counts.get(change, 0) + 1}
+        wait = phase.wait_seconds if isinstance(phase, Open) else None
+        rejections = self.rejections() - self._rejections_when_closed
+        self._note(Transition(*change, wait, before.failures_in_a_row, cause, rejections))
+
+    def _note(self, happening: Transition | Overdue) -> None:
+        self._happenings = [*(self._happenings or ()), happening]
