@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
-from example_service.api.problems.answers import LONGEST_REASON
 from example_service.infra.fleet.record import Record
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
 from example_service.infra.resilience.rules.states import Mode
+from example_service.infra.resilience.validation import LONGEST_REASON
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A time in UTC in the form of ISO 8601."""

@@ -27,15 +27,13 @@ from example_service.api.route_table import allowed_methods
 from example_service.core import context
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.infra.resilience import CircuitOpenError
+from example_service.infra.resilience.validation import LONGEST_REASON
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SOON: Final = {"Retry-After": "1"}
 """The header of a problem that may be over in a second."""
-
-LONGEST_REASON: Final = 500
-"""Characters of a reason that clients and operators see; of an exception it may be any length."""
 
 UNKNOWN_WAIT_SECONDS = 30
 """`Retry-After` where a circuit is open without a known end."""

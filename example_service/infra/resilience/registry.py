@@ -1,6 +1,5 @@
 """Guards by name, held weakly, with what must outlive them: their counters."""
 
-import math
 import os
 import time
 import weakref
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import reduce
 from threading import RLock
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from example_service.infra.resilience.events import (
     CircuitListener,
@@ -22,6 +21,7 @@ from example_service.infra.resilience.metrics import (
     add_up_metrics,
     snapshot_of,
 )
+from example_service.infra.resilience.named_modes import NamedMode, NamedModes
 from example_service.infra.resilience.parameters import combined
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.states import Mode
@@ -33,20 +33,6 @@ REMEMBERED_NAMES = 256
 
 # Enough for what led to an incident, and the same memory however many breakers there are.
 REMEMBERED_TRANSITIONS = 20
-
-
-class NamedMode(NamedTuple):
-    """A mode for every breaker of a name.
-
-    Attributes:
-        mode: Which mode.
-        reason: Why, in the operator's words.
-        seconds: Seconds until it ends; None means until a reset.
-    """
-
-    mode: Mode
-    reason: str
-    seconds: float | None
 
 
 class Registrable(Protocol):
@@ -126,10 +112,8 @@ class Registry(Generic[G]):
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
         self._lock = RLock()
-        # Each with the time when it ends.
-        self._modes: dict[str, tuple[NamedMode, float]] = {}
+        self._modes = NamedModes(clock)
         self._newest: dict[str, _Ref[G]] = {}
         self._held: dict[str, G] = {}
         self._retired: dict[str, CircuitSnapshot] = {}
@@ -164,7 +148,7 @@ class Registry(Generic[G]):
             self._newest[name] = ref
             if self._remembered and name in self._remembered:
                 self._retired[name] = self._remembered.pop(name)
-            if self._modes and (mode := self._mode_of(name)) is not None:
+            if self._modes.given and (mode := self._modes.get(name)) is not None:
                 breaker.start_in_mode(*mode)
             if self.fleet is not None:
                 self.fleet.join(breaker)
@@ -196,7 +180,7 @@ class Registry(Generic[G]):
             self._newest.pop(name)
             if name in self._retired:
                 self._remembered[name] = self._retired.pop(name)
-            self._modes.pop(name, None)
+            self._modes.remove(name)
 
     def get(self, name: str) -> G:
         """The breaker of a name: the registered one, else the oldest that is alive.
@@ -317,10 +301,8 @@ class Registry(Generic[G]):
         check_name("name", name)
         check_mode(reason, seconds)
         given = NamedMode(Mode(mode), reason, seconds)
-        ends_at = math.inf if seconds is None else self._clock() + seconds
         with self._lock:
-            self._forget_ended_modes()
-            self._modes[name] = given, ends_at
+            self._modes.set(name, given)
             notify = [one.begin_mode(*given) for one in self._living(name)]
         for each in notify:
             each()
@@ -328,9 +310,7 @@ class Registry(Generic[G]):
     def modes(self) -> dict[str, NamedMode]:
         """The modes that apply to every breaker of a name, by name."""
         with self._lock:
-            self._forget_ended_modes()
-            names = list(self._modes)
-            return {name: mode for name in names if (mode := self._mode_of(name)) is not None}
+            return self._modes.all()
 
     async def reset(self, name: str) -> None:
         """Reset every breaker of a name, and end the mode that applies to it."""
@@ -339,7 +319,7 @@ class Registry(Generic[G]):
     def reset_sync(self, name: str) -> None:
         """The same, for code that is not asynchronous."""
         with self._lock:
-            self._modes.pop(name, None)
+            self._modes.remove(name)
             notify = [one.begin_reset() for one in self._living(name)]
         for each in notify:
             each()
@@ -372,12 +352,12 @@ class Registry(Generic[G]):
             held, parameters = dict(self._held), self._parameters
             retired, remembered = dict(self._retired), OrderedDict(self._remembered)
             recent = list(self._recent)
-            self._modes = {}
+            self._modes.clear()
         try:
             yield
         finally:
             with self._lock:
-                self._modes = {}
+                self._modes.clear()
                 self._newest, self._held, self._parameters = newest, held, parameters
                 self._retired, self._remembered = retired, remembered
                 self._recent.clear()
@@ -389,19 +369,6 @@ class Registry(Generic[G]):
         """Leave the lock to the parent process, after a fork."""
         self._lock = RLock()
         self._is_burying = False
-
-    def _mode_of(self, name: str) -> NamedMode | None:
-        """The mode that applies to a name now. Requires the lock."""
-        given, ends_at = self._modes.get(name, (None, 0.0))
-        if given is None or given.seconds is None:
-            return given
-        seconds = ends_at - self._clock()
-        return given._replace(seconds=seconds) if seconds > 0 else None
-
-    def _forget_ended_modes(self) -> None:
-        """Requires the lock."""
-        now = self._clock()
-        self._modes = {name: one for name, one in self._modes.items() if now < one[1]}
 
     def _living(self, name: str) -> list[G]:
         """The living breakers of a name, newest first. Requires the lock."""

@@ -160,4 +160,4 @@ class TestModesOfNames:
             registry.set_mode(f"host {number}", Mode.SHADOW, "a look", 1.0)
         clock.advance(1.0)
         registry.set_mode("another", Mode.SHADOW, "a look")
-        assert list(registry._modes) == ["another"]
+        assert list(registry._modes.given) == ["another"]
