@@ -13,7 +13,6 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from example_service.api.problems.answers import LONGEST_REASON
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.core.settings.breakers import CircuitBreakerSettings
@@ -22,6 +21,7 @@ from example_service.infra.database.database import database_breaker
 from example_service.infra.readiness import Check, Readiness
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened
+from example_service.infra.resilience.validation import LONGEST_REASON
 from example_service.main import create_app
 from example_service.migrations import upgrade
 from tests.application import LogLines, Serve

@@ -5,11 +5,12 @@ import asyncio
 import pytest
 from fastapi import Depends, FastAPI
 
-from example_service.api.problems.answers import LONGEST_REASON, UNKNOWN_WAIT_SECONDS
+from example_service.api.problems.answers import UNKNOWN_WAIT_SECONDS
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.resilience.validation import LONGEST_REASON
 from example_service.main import create_app
 from tests.api.problems.failing_app import SECRET, problem_of
 from tests.application import LogLines, Serve
