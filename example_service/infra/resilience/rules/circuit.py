@@ -51,8 +51,6 @@ class Circuit:
         "_failures",
         "_happenings",
         "_outcomes_due",
-        "_rejections_when_closed",
-        "_reopenings",
         "_shadow_rejections",
         "_short_cuts",
         "admissions",
@@ -111,13 +109,12 @@ class Circuit:
         self.refusals = EMPTY
         self.state_changes: dict[tuple[CircuitState, CircuitState], int] | None = None
         self.totals_at_reset = NO_TOTALS
-        self._failures = self._reopenings = 0
-        self._rejections_when_closed = self._shadow_rejections = 0
+        self._failures = self._shadow_rejections = 0
         # Admissions except those that `admissions` counts. A call counted while it runs is two.
         self._outcomes_due = 0
         self._happenings: list[Transition | Overdue] | None = None
-        window = None if failure_rate is None else failure_rate.window()
-        closed = Closed(failure_threshold, window, self.successes, short_cuts)
+        window = None if failure_rate is None else failure_rate.window(self.successes)
+        closed = Closed(failure_threshold, window, short_cuts)
         self.phase: Phase = closed
         self.phase_memo: Any = None
         self.admissions: Any = endless(closed) if short_cuts.admissions else EMPTY
@@ -172,7 +169,7 @@ class Circuit:
     @property
     def reopenings(self) -> int:
         """Failed recoveries since the circuit was last closed."""
-        return self._reopenings
+        return self.phase.reopenings
 
     # Changing the state.
 
@@ -196,31 +193,41 @@ class Circuit:
         self._failures += 1
         if phase is self.phase and isinstance(phase, HalfOpen):
             phase.failures_in_a_row += 1
-            self._reopenings += 1
+            phase.reopenings += 1
             self._open(at, probe_cause, open_for)
 
     def _is_disabled(self) -> bool:
         return self.mode is not None and self.mode.mode is Mode.DISABLED
 
-    def _open(self, since: float, cause: str, wait_seconds: float | None = None) -> None:
+    def _open(
+        self,
+        since: float,
+        cause: str,
+        wait_seconds: float | None = None,
+        reopenings: int | None = None,
+    ) -> None:
+        if reopenings is None:
+            reopenings = self.phase.reopenings
         if wait_seconds is None:
             opening = self.totals().openings + 1
-            wait_seconds = self.backoff.wait_seconds(
-                self.recovery_timeout, self._reopenings, opening
-            )
-        self._change(Open(since, wait_seconds, self.failures_in_a_row()), cause)
+            wait_seconds = self.backoff.wait_seconds(self.recovery_timeout, reopenings, opening)
+        self._change(Open(since, wait_seconds, self.failures_in_a_row(), reopenings), cause)
 
     def _half_open(self, cause: str) -> None:
-        phase = HalfOpen(self.half_open_max_calls, self.success_threshold, self.failures_in_a_row())
+        phase = HalfOpen(
+            self.half_open_max_calls,
+            self.success_threshold,
+            self.failures_in_a_row(),
+            self.phase.reopenings,
+        )
         self._change(phase, cause)
 
     def _close(self, cause: str) -> None:
         disabled = self._is_disabled()
-        window = None if disabled or self.failure_rate is None else self.failure_rate.window()
+        rate = None if disabled else self.failure_rate
+        window = None if rate is None else rate.window(self.successes)
         threshold = _NEVER if disabled else self.failure_threshold
-        self._reopenings = 0
-        self._change(Closed(threshold, window, self.successes, self._short_cuts), cause)
-        self._rejections_when_closed = self.rejections()
+        self._change(Closed(threshold, window, self._short_cuts), cause)
 
     def _change(self, phase: Phase, cause: str) -> None:
         """End the current period and start another: the only way in which the state changes."""
@@ -230,7 +237,11 @@ class Circuit:
         if isinstance(before, Closed):
             before.quiet = before.steady = False
             self._failures += before.end()
+            rejections_before = self.rejections()
+        else:
+            rejections_before = before.rejections_before
         if not isinstance(phase, Closed):
+            phase.rejections_before = rejections_before
             self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
         elif self._short_cuts.admissions and self.mode is None:
             self.admissions = endless(phase)
@@ -244,7 +255,7 @@ class Circuit:
         # A new dictionary, so that another thread can go on reading the old one.
         self.state_changes = {**counts, change: counts.get(change, 0) + 1}
         wait = phase.wait_seconds if isinstance(phase, Open) else None
-        rejections = self.rejections() - self._rejections_when_closed
+        rejections = self.rejections() - rejections_before
         self._note(Transition(*change, wait, before.failures_in_a_row, cause, rejections))
 
     def _note(self, happening: Transition | Overdue) -> None:

@@ -179,8 +179,7 @@ class CircuitStateMachine(Timetable):
         if self.mode is not None and self.mode.mode is not Mode.SHADOW:
             return
         if state is CircuitState.OPEN:
-            self._open(now, cause, wait_seconds)
-            self._reopenings = reopenings
+            self._open(now, cause, wait_seconds, reopenings)
         elif not isinstance(self.phase, Closed):
             self._close(cause)
         self._reschedule(now)
@@ -198,7 +197,7 @@ class CircuitStateMachine(Timetable):
         if mode is Mode.FORCED_OPEN:
             wait = inf if until is None else until - now
             cause = f"forced open by hand: {reason}"
-            self._change(Open(now, wait, self.failures_in_a_row()), cause)
+            self._change(Open(now, wait, self.failures_in_a_row(), self.reopenings), cause)
         elif mode is Mode.DISABLED:
             self._close(f"disabled by hand: {reason}")
         elif before is not None and before.mode is Mode.SHADOW:

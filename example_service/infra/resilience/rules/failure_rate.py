@@ -1,11 +1,16 @@
 """Opening by the share of failures among recent calls."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from dataclasses import dataclass
 from math import inf
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from example_service.infra.resilience.rules.lockfree import EMPTY, taken
 from example_service.infra.resilience.validation import check_count, check_number
+
+if TYPE_CHECKING:
+    from itertools import repeat
 
 BUCKETS = 60
 """A time window is counted in so many parts."""
@@ -69,11 +74,15 @@ class FailureRate:
                     f"({self.window_calls}), not {self.minimum_calls}"
                 )
 
-    def window(self) -> "RateWindow":
-        """Make an empty window."""
+    def window(self, successes: "repeat[None]") -> "RateWindow":
+        """Make an empty window.
+
+        Args:
+            successes: Counts every success of the circuit.
+        """
         if self.window_calls is not None:
-            return CallWindow(self)
-        return TimeWindow(self)
+            return CallWindow(self, successes)
+        return TimeWindow(self, successes)
 
     def is_reached(self, failures: int, calls: int) -> bool:
         """Whether this many failures among this many calls open the circuit."""
@@ -87,7 +96,34 @@ class FailureRate:
         return None
 
 
-class CallWindow:
+class _Window(ABC):
+    """Knows which of the circuit's successes it has not added yet.
+
+    Args:
+        successes: Counts every success of the circuit.
+    """
+
+    __slots__ = ("_seen", "_successes")
+
+    def __init__(self, successes: "repeat[None]") -> None:
+        self._successes = successes
+        self._seen = taken(successes)
+
+    def catch_up(self) -> None:
+        """Add the successes that were only counted so far."""
+        seen, self._seen = self._seen, taken(self._successes)
+        self.add_successes(self._seen - seen)
+
+    def skip_success(self) -> None:
+        """Leave out a success that has just been counted."""
+        self._seen += 1
+
+    @abstractmethod
+    def add_successes(self, number: int) -> None:
+        """Add successes that were only counted so far."""
+
+
+class CallWindow(_Window):
     """The last so many results of a closed circuit.
 
     Only failures are stored, each as the number of its call. A success lowers the share, so it is
@@ -95,11 +131,13 @@ class CallWindow:
 
     Args:
         rate: The rule, with the size of the window.
+        successes: Counts every success of the circuit.
     """
 
     __slots__ = ("_calls", "_failed", "_rate", "_size")
 
-    def __init__(self, rate: FailureRate) -> None:
+    def __init__(self, rate: FailureRate, successes: "repeat[None]" = EMPTY) -> None:
+        super().__init__(successes)
         self._rate = rate
         self._size = rate.window_calls or 0
         self._calls = 0
@@ -128,7 +166,7 @@ class CallWindow:
         return len(self._failed), min(self._calls, self._size)
 
 
-class TimeWindow:
+class TimeWindow(_Window):
     """The results of the last so many seconds of a closed circuit, in buckets.
 
     A bucket starts with a result and takes the results of a sixtieth of the window; they leave
@@ -137,11 +175,13 @@ class TimeWindow:
 
     Args:
         rate: The rule, with the length of the window.
+        successes: Counts every success of the circuit.
     """
 
     __slots__ = ("_buckets", "_calls", "_failures", "_rate", "_seconds", "quiet_until")
 
-    def __init__(self, rate: FailureRate) -> None:
+    def __init__(self, rate: FailureRate, successes: "repeat[None]" = EMPTY) -> None:
+        super().__init__(successes)
         self._rate = rate
         self._seconds = rate.window_seconds or 0.0
         # Each bucket is [time of its first result, failures, calls].

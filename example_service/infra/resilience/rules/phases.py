@@ -14,7 +14,7 @@ from operator import length_hint
 from typing import ClassVar, NamedTuple, TypeAlias
 
 from example_service.infra.resilience.rules.failure_rate import RateWindow
-from example_service.infra.resilience.rules.lockfree import EMPTY, taken
+from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.states import CircuitState
 
 
@@ -52,17 +52,13 @@ class Closed:
     Args:
         threshold: Failures in a row that open it.
         window: The recent results, if a share of failures opens it, too.
-        successes: Counts every success of the circuit.
         short_cuts: Which steps need no lock.
     """
 
     __slots__ = (
-        "_allowed",
         "_counted",
         "_row_began",
         "_short_cuts",
-        "_successes",
-        "_successes_seen",
         "_threshold",
         "_window",
         "allowance",
@@ -70,20 +66,14 @@ class Closed:
         "steady",
     )
     state: ClassVar = CircuitState.CLOSED
+    reopenings: ClassVar = 0
 
-    def __init__(
-        self,
-        threshold: int,
-        window: RateWindow | None,
-        successes: "repeat[None]",
-        short_cuts: ShortCuts,
-    ) -> None:
+    def __init__(self, threshold: int, window: RateWindow | None, short_cuts: ShortCuts) -> None:
         self._threshold = threshold
         self._window = window
-        self._successes = successes
-        self._successes_seen = 0 if window is None else taken(successes)
         self._short_cuts = short_cuts
-        self._counted = self._allowed = self._row_began = 0
+        # Failures of this period, with those that `allowance` still allows.
+        self._counted = self._row_began = 0
         self.steady = short_cuts.successes and (window is None or window.quiet_until > -inf)
         self.quiet = self.steady and short_cuts.uncounted
         self.allowance: repeat[bool] | repeat[None] = EMPTY
@@ -91,7 +81,7 @@ class Closed:
     @property
     def failures(self) -> int:
         """All failures of this period."""
-        return self._counted + self._allowed - length_hint(self.allowance)
+        return self._counted - length_hint(self.allowance)
 
     @property
     def failures_in_a_row(self) -> int:
@@ -107,7 +97,7 @@ class Closed:
         """Failures and calls in the window; None without one."""
         if self._window is None:
             return None
-        self._window.add_successes(self._uncounted_successes())
+        self._window.catch_up()
         return self._window.counts(now)
 
     def has_room(self) -> bool:
@@ -118,13 +108,14 @@ class Closed:
         """Have the next success take the lock; time may have changed what it does."""
         self.quiet = self.steady = False
         if self._window is not None:
-            self._window.add_successes(self._uncounted_successes())
+            self._window.catch_up()
 
     def succeed(self, now: float) -> str | None:
         """Act on a success, already counted. Returns the cause if it opens the circuit."""
         window, cause = self._window, None
         if window is not None:
-            window.add_successes(self._uncounted_successes() - 1)
+            window.skip_success()
+            window.catch_up()
             cause = window.add(now, failed=False)
         # Steady before the row ends: a failure that another thread counts meanwhile undoes it.
         self.steady = self._short_cuts.successes and (window is None or window.quiet_until > now)
@@ -145,25 +136,20 @@ class Closed:
 
     def ignore_success(self) -> None:
         """Keep a success of an earlier period, already counted, out of the window."""
-        self._successes_seen += 1
+        if self._window is not None:
+            self._window.skip_success()
 
     def end(self) -> int:
         """Have every failure take the lock from now on. Returns all failures of this period."""
         before, self.allowance = self.allowance, EMPTY
-        self._counted += self._allowed - length_hint(before)
-        self._allowed = 0
+        self._counted -= length_hint(before)
         return self._counted
 
     def _allow(self, failures: int) -> None:
         """Let this many failures pass without the lock."""
         if failures and self._short_cuts.failures:
-            self._allowed = failures
+            self._counted += failures
             self.allowance = repeat(True, failures)
-
-    def _uncounted_successes(self) -> int:
-        """Successes since this was last called, which only the counter knows."""
-        seen, self._successes_seen = self._successes_seen, taken(self._successes)
-        return self._successes_seen - seen
 
 
 class Open:
@@ -173,13 +159,21 @@ class Open:
         since: When it began, in seconds on the clock.
         wait_seconds: How long it lasts; infinite means until a reset.
         failures_in_a_row: Failures that led to it.
+        reopenings: Failed recoveries since the circuit was last closed.
+
+    Attributes:
+        rejections_before: Calls refused before the circuit was last closed.
     """
 
-    __slots__ = ("failures_in_a_row", "until", "wait_seconds")
+    __slots__ = ("failures_in_a_row", "rejections_before", "reopenings", "until", "wait_seconds")
     state: ClassVar = CircuitState.OPEN
     steady_until: ClassVar = inf
 
-    def __init__(self, since: float, wait_seconds: float, failures_in_a_row: int) -> None:
+    def __init__(
+        self, since: float, wait_seconds: float, failures_in_a_row: int, reopenings: int
+    ) -> None:
+        self.reopenings = reopenings
+        self.rejections_before = 0
         self.wait_seconds = wait_seconds
         self.until = since + wait_seconds
         self.failures_in_a_row = failures_in_a_row
@@ -192,18 +186,32 @@ class HalfOpen:
         max_calls: Probes that may run at once.
         success_threshold: Successes that close it.
         failures_in_a_row: Failures since the last success, in earlier periods.
+        reopenings: Failed recoveries since the circuit was last closed.
 
     Attributes:
+        rejections_before: Calls refused before the circuit was last closed.
         probes: The probes that are running, oldest first.
         successes: Probes that have succeeded.
     """
 
-    __slots__ = ("_max_calls", "_success_threshold", "failures_in_a_row", "probes", "successes")
+    __slots__ = (
+        "_max_calls",
+        "_success_threshold",
+        "failures_in_a_row",
+        "probes",
+        "rejections_before",
+        "reopenings",
+        "successes",
+    )
     state: ClassVar = CircuitState.HALF_OPEN
     steady: ClassVar = False
     steady_until: ClassVar = inf
 
-    def __init__(self, max_calls: int, success_threshold: int, failures_in_a_row: int) -> None:
+    def __init__(
+        self, max_calls: int, success_threshold: int, failures_in_a_row: int, reopenings: int
+    ) -> None:
+        self.reopenings = reopenings
+        self.rejections_before = 0
         self._max_calls = max_calls
         self._success_threshold = success_threshold
         self.failures_in_a_row = failures_in_a_row
@@ -253,8 +261,8 @@ def timed_call(phase: "Closed | HalfOpen", started: float) -> TimedCall:
 Permit: TypeAlias = Closed | TimedCall
 Phase: TypeAlias = Closed | Open | HalfOpen
 
-STALE = Closed(1, None, repeat(None, 0), NO_SHORT_CUTS)
+STALE = Closed(1, None, NO_SHORT_CUTS)
 """A period that is over: an outcome under it is counted, and changes nothing else."""
 
-COUNTED = Closed(1, None, repeat(None, 0), NO_SHORT_CUTS)
+COUNTED = Closed(1, None, NO_SHORT_CUTS)
 """In place of the period of a call whose outcome is counted already."""
