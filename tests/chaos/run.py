@@ -1,6 +1,7 @@
 """One run: everything is started, the storm passes over it, and the ledgers are compared."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ SERVED_LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 1.0
 
 _FAULTS: Final = Path(__file__).parent / "faults"
 _CALM_SECONDS: Final = 90.0
+"""How long the payments that are pending may stay as many as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,11 +300,15 @@ class _Run:
         self.tally.in_flight_at_kills.append(self._clients.in_flight)
 
     async def _calm_down(self) -> None:
-        """Wait until no payment is pending; if that takes too long, the verdict tells of them."""
-        began = time.monotonic()
+        """Wait until no payment is pending, or fewer and fewer; the verdict lists those left."""
+        began = progressed_at = time.monotonic()
+        fewest: float = math.inf
         while (pending := await self._database.pending()) != 0:
-            self.tally.calm_seconds = time.monotonic() - began
-            if self.tally.calm_seconds > _CALM_SECONDS:
+            now = time.monotonic()
+            self.tally.calm_seconds = now - began
+            if pending is not None and pending < fewest:
+                fewest, progressed_at = pending, now
+            if now - progressed_at > _CALM_SECONDS:
                 return
             self._tell(f"calm: {pending} payments pending")
             await asyncio.sleep(0.2)
