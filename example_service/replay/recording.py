@@ -130,7 +130,8 @@ class Recording:
             row = _fields(line)
             if len(row) != len(names):
                 raise FieldError(
-                    f"the line has {_counted(len(row), 'field')}, but the header has {len(names)}"
+                    f"the line has {_counted(len(row), 'field')}, but the header has {len(names)}; "
+                    "correct or remove the line"
                 )
             yield self._call(*pick(row))
 
@@ -162,7 +163,7 @@ class Recording:
     def _request(self, record: dict[str, Any]) -> Call:
         status = record.get("status")
         if type(status) is not int:
-            raise FieldError(f"the status {status!r} is no whole number")
+            raise FieldError(f"the status {status!r} is no whole number; write it as 503")
         duration = duration_of(_as_text("duration_seconds", record.get("duration_seconds")))
         ended = self._time(_as_text("timestamp", record.get("timestamp")))
         return Call(ended - duration, duration, of_status(status))
