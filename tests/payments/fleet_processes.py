@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 
-from tests.service_process import Service, kill, wait_until
+from tests.service_process import START_SECONDS, Service, kill, wait_until
 
 TOKEN = "a-token-of-more-than-sixteen"
-START_SECONDS = 90.0
 RECOVERY_SECONDS = 1.0
 RATES = "/api/v1/exchange-rates/EUR"
 SETTINGS = {
@@ -206,6 +205,7 @@ def trip(process: Process, provider: CountingProvider) -> None:
 
 __all__ = [
     "RECOVERY_SECONDS",
+    "START_SECONDS",
     "CountingProvider",
     "Process",
     "heal",

@@ -53,6 +53,8 @@ def circuit_view(
         view |= {
             "state": metrics.state.value,
             "reason": metrics.reason,
+            "verdict": metrics.verdict,
+            "openedBy": metrics.opened_by,
             "until": history.end_of("wait", metrics.retry_after, now),
             "inFlight": metrics.in_flight,
             "failuresInARow": metrics.failure_count,

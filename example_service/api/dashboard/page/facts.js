@@ -34,6 +34,7 @@ export function facts(circuit) {
   const made = [];
   if (!circuit.hasBreaker) return made;
   if (look === "open" && circuit.until) made.push(countdown(circuit));
+  if (circuit.verdict === "fleet") made.push(fact("Opened for all by", circuit.openedBy));
   if (look === "half_open" && circuit.probesAtOnce) {
     // Calls that began before the circuit opened may run, too.
     made.push(fact("Probes in use", outOf(Math.min(circuit.inFlight, circuit.probesAtOnce), circuit.probesAtOnce)),

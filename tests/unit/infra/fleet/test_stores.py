@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from example_service.infra.fleet.directory_store import FILE, DirectoryStore
 from example_service.infra.fleet.record import Lease, Order, Record
@@ -15,6 +16,7 @@ from example_service.infra.fleet.store import Change, Notice, Store, StoreError
 from tests.tcp_proxy import TCPProxy
 from tests.valkey import ValkeyServer, running_valkey
 
+ROOT = Path(__file__).parents[4]
 OPEN = Record(
     is_open=True,
     opened_at=5,
@@ -376,3 +378,15 @@ def test_the_address_has_no_password() -> None:
     """It is for the log."""
     store = RedisStore("rediss://user:secret@cache:6380/2", prefix="x", timeout_seconds=1.0)
     assert store.address == "rediss://cache:6380/2"
+
+
+def test_the_wheel_has_the_scripts() -> None:
+    """They are no Python, and the store needs them where the package is installed."""
+    wheel = WheelBuilder(str(ROOT))
+    packed = {Path(one.distribution_path).name for one in wheel.recurse_included_files()}
+    assert {"beat.lua", "read.lua", "write.lua"} <= packed
+
+
+def test_what_is_deployed_has_the_client() -> None:
+    """The lock of the image includes the extra."""
+    assert "\nredis==" in (ROOT / "requirements.lock").read_text()
