@@ -66,7 +66,13 @@ def test_the_tree_shows_every_package_and_module() -> None:
     files = {path for path in modules if not path.stem.startswith("__")}
     packages = {path.parent for path in package.rglob("__init__.py")} - {package}
 
-    assert sorted((files | packages) - set(tree_paths(tree.text))) == []
+    missing = sorted((files | packages) - set(tree_paths(tree.text)))
+    lines = [
+        f"add to the tree of docs/architecture.md, in {path.parent.relative_to(ROOT)}: "
+        f"├── {path.name}  what it is"
+        for path in missing
+    ]
+    assert lines == []
 
 
 def tree_paths(text: str) -> list[Path]:

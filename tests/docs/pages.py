@@ -9,6 +9,8 @@ The role of a code block decides what executes it:
 - `output`: a block below that shows an answer.
 - `tree`: a `text` block that draws folders and files.
 - `statements`: SQL that people run on the database of payments.
+- `file`: a whole file, whose first line names it in a comment; for a copy of the project.
+- `edit`: what a file of the project loses and gets, whose first line names it; for a copy, too.
 - `diagram`: states and transitions, in Mermaid's language.
 - `proxy`: the configuration of a proxy in front. Its limits are compared with the service's.
 """
@@ -89,11 +91,17 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
         if " ──> " in text:
             return "imports"
         return "tree" if text.split("\n", 1)[0].endswith("/") else None
-    if language == "sh" and re.search(r"\bdocker (?=[a-z])", text):
-        return "containers"
+    if re.match(r"# [\w/.-]+/[\w-]+\.(py|yml)\n", text):
+        return "file"
     if language == "sh":
-        return "commands"
-    roles = {"python": "program", "mermaid": "diagram", "sql": "statements", "nginx": "proxy"}
+        return "containers" if re.search(r"\bdocker (?=[a-z])", text) else "commands"
+    roles = {
+        "python": "program",
+        "mermaid": "diagram",
+        "sql": "statements",
+        "nginx": "proxy",
+        "diff": "edit",
+    }
     return roles.get(language)
 
 

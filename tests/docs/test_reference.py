@@ -24,6 +24,7 @@ from example_service.infra.resilience import (
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from example_service.main import create_app
 from example_service.payments.metrics import payment_metrics
+from tests.docs.hints import corrections
 from tests.docs.pages import MARKDOWN_FILES, README, ROOT, Block, blocks, table_rows
 
 BREAKER = ROOT / "docs" / "circuit-breaker.md"
@@ -132,7 +133,7 @@ def test_settings_have_the_documented_defaults() -> None:
     """The tables list every variable once, with its default."""
     expected = [[one.name, one.default_text] for one in variables(Settings, ["<NAME>"])]
 
-    assert documented_anywhere("settings") == sorted(expected)
+    assert corrections(expected, documented_anywhere("settings"), "settings") == []
 
 
 def test_problems_are_documented_with_their_status() -> None:
@@ -142,7 +143,7 @@ def test_problems_are_documented_with_their_status() -> None:
         [f"/problems/{one.slug}", str(one.status)] for one in catalogue.defined_problem_types()
     ]
 
-    assert documented_anywhere("problems") == sorted(expected)
+    assert corrections(expected, documented_anywhere("problems"), "problems") == []
 
 
 class Membership:
@@ -187,7 +188,14 @@ def test_operations_are_documented() -> None:
     app = create_app(Settings(environment="development", admin=admin))
     pages = "".join(page.read_text(encoding="utf-8") for page in MARKDOWN_FILES)
 
-    assert [path for path in app.openapi()["paths"] if f"{path}`" not in pages] == []
+    missing = [
+        f"add to the table at the top of docs/service.md, or to the page of the domain: "
+        f"| `{method.upper()} {path}` | what it answers |"
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+        if f"{path}`" not in pages
+    ]
+    assert missing == []
 
 
 @pytest.mark.parametrize("tree", blocks("tree"), ids=str)
@@ -208,7 +216,12 @@ def test_readme_shows_every_package() -> None:
     [tree] = [block for block in blocks("tree") if block.page == README]
     packages = [path.parent for path in (ROOT / "example_service").glob("*/__init__.py")]
 
-    assert [path.name for path in packages if f"── {path.name}/" not in tree.text] == []
+    missing = [
+        f"add to the tree of README.md: │   ├── {path.name}/  what it is"
+        for path in packages
+        if f"── {path.name}/" not in tree.text
+    ]
+    assert missing == []
 
 
 def test_architecture_shows_every_module_of_the_breaker() -> None:
@@ -228,7 +241,12 @@ def test_readme_lists_every_page() -> None:
     listed = where_to_read_on.partition("\n## ")[0]
     pages = [path.relative_to(ROOT).as_posix() for path in MARKDOWN_FILES if path != README]
 
-    assert [page for page in pages if f"]({page})" not in listed] == []
+    missing = [
+        f'add below "Where to read on" in README.md: - [Title]({page}): what it says.'
+        for page in pages
+        if f"]({page})" not in listed
+    ]
+    assert missing == []
 
 
 def test_import_direction_is_that_of_the_contract() -> None:

@@ -54,15 +54,17 @@ class Walk:
     Args:
         folder: An empty folder for what the commands write.
         reading_seconds: How long the reader takes between two blocks of commands.
+        project: The project; a copy where the page changes it.
     """
 
-    def __init__(self, folder: Path, *, reading_seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, reading_seconds: float = 0.0, project: Path = ROOT) -> None:
         self._folder = folder
+        self._project = project
         self._reading_seconds = reading_seconds
         # The pages name programs and recordings as seen from the project's folder.
         for environment in (".venv", ".venv-run"):
             (folder / environment).symlink_to(sys.prefix)
-        (folder / "docs").symlink_to(ROOT / "docs")
+        (folder / "docs").symlink_to(project / "docs")
         self._log = folder / "service.log"
         self._service: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -117,7 +119,7 @@ class Walk:
 
     def run(self, commands: str) -> str:
         """Run commands in a shell, stopping at the first that fails; what they print."""
-        make_shows = f'make() {{ command make -C "{ROOT}" --dry-run "$@" >&2; }}\n'
+        make_shows = f'make() {{ command make -C "{self._project}" --dry-run "$@" >&2; }}\n'
         done = subprocess.run(
             ["sh", "-e", "-c", make_shows + commands.replace(ADDRESS, self.url)],
             cwd=self._folder,
@@ -135,7 +137,7 @@ class Walk:
         programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
         if shutil.which("curl") is None:
             programs.insert(0, str(curl.install(self._folder)))
-        return os.environ | {"PATH": os.pathsep.join(programs), "PYTHONPATH": str(ROOT)}
+        return os.environ | {"PATH": os.pathsep.join(programs), "PYTHONPATH": str(self._project)}
 
 
 def ready_url(log: Path, service: subprocess.Popen[bytes]) -> str:

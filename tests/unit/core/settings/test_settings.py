@@ -310,7 +310,14 @@ def test_the_example_file_holds_every_setting_with_its_default() -> None:
     """`.env.example` and the settings classes name the same variables and the same defaults."""
     known = variables(Settings, ["database"])
 
-    assert documented_variables() == {v.name: v.default_text for v in known}
+    documented = documented_variables()
+    missing = [
+        f"add to .env.example:\n# {v.field.description}\n# {v.name}={v.default_text}"
+        for v in known
+        if documented.get(v.name) != v.default_text
+    ]
+    assert missing == []
+    assert set(documented) == {v.name for v in known}
 
 
 def test_the_example_file_changes_nothing_as_it_is(env_file: Path) -> None:
