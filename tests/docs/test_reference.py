@@ -239,7 +239,12 @@ def test_readme_lists_every_page() -> None:
     text = README.read_text(encoding="utf-8")
     _, _, where_to_read_on = text.partition("## Where to read on\n")
     listed = where_to_read_on.partition("\n## ")[0]
-    pages = [path.relative_to(ROOT).as_posix() for path in MARKDOWN_FILES if path != README]
+    decisions = {*(ROOT / "docs" / "decisions").glob("[0-9]*.md")}
+    pages = [
+        path.relative_to(ROOT).as_posix()
+        for path in MARKDOWN_FILES
+        if path != README and path not in decisions
+    ]
 
     missing = [
         f'add below "Where to read on" in README.md: - [Title]({page}): what it says.'
@@ -247,6 +252,21 @@ def test_readme_lists_every_page() -> None:
         if f"]({page})" not in listed
     ]
     assert missing == []
+
+
+def test_every_decision_is_in_their_list_with_its_number_and_title() -> None:
+    """In order, and under the same words as on its own page."""
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(
+        r"^(\d+)\. \[(.+)\]\((.+)\)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    pages = []
+    for number, path in enumerate(sorted(folder.glob("[0-9]*.md")), 1):
+        title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix(f"# {number}. ")
+        assert path.name.startswith(f"{number:03d}-")
+        pages.append((str(number), title, path.name))
+
+    assert listed == pages
 
 
 def test_import_direction_is_that_of_the_contract() -> None:
