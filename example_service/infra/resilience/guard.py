@@ -32,6 +32,7 @@ from example_service.infra.resilience.nested_calls import (
     count_once,
     enter_probe,
     is_within_probe,
+    without_counted,
 )
 from example_service.infra.resilience.outcomes import (
     DEFAULT_JUDGE,
@@ -365,6 +366,11 @@ class Guard(Decisions):
         try:
             outcome = judge.outcome(error)
             is_failure = outcome is Outcome.FAILURE and count_once(error, self)
+            if is_failure and isinstance(error, BaseExceptionGroup):
+                rest = without_counted(error, self)
+                is_failure = rest is error or (
+                    rest is not None and judge.outcome(rest) is Outcome.FAILURE
+                )
             seconds = judge.seconds_to_open(error) if is_failure else None
         except BaseException:
             self.release(permit)

@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.guard import Guard
-from example_service.infra.resilience.rules.phases import Permit
+from example_service.infra.resilience.nested_calls import enter_probe, leave_probe
+from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +21,8 @@ def guarded_async_generator(
     async def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
+        if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
+            stream = cast("AsyncGenerator[R, Any]", _AsyncSteps(stream, permit))
         thrown: BaseException | None = None
         try:
             item = await anext(stream)
@@ -54,6 +57,8 @@ def guarded_generator(
     def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
+        if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
+            stream = cast("Generator[Any, Any, R]", _Steps(stream, permit))
         thrown: BaseException | None = None
         try:
             item = next(stream)
@@ -78,6 +83,63 @@ def guarded_generator(
             raise
 
     return guarded_stream
+
+
+class _Steps:
+    """A generator whose every step runs as a part of its probe.
+
+    Its consumer runs between the steps, in the same context, and is no part of the call.
+    """
+
+    def __init__(self, stream: Generator[Any, Any, Any], probe: TimedCall) -> None:
+        self._stream = stream
+        self._probe = probe
+
+    def __next__(self) -> Any:
+        return self._step(self._stream.__next__)
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._stream.send, value)
+
+    def throw(self, error: BaseException) -> Any:
+        return self._step(self._stream.throw, error)
+
+    def close(self) -> None:
+        self._step(self._stream.close)
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        enter_probe(self._probe)
+        try:
+            return step(*given)
+        finally:
+            leave_probe(self._probe)
+
+
+class _AsyncSteps:
+    """The same, of an async generator."""
+
+    def __init__(self, stream: AsyncGenerator[Any, Any], probe: TimedCall) -> None:
+        self._stream = stream
+        self._probe = probe
+
+    async def __anext__(self) -> Any:
+        return await self._step(self._stream.__anext__)
+
+    async def asend(self, value: Any) -> Any:
+        return await self._step(self._stream.asend, value)
+
+    async def athrow(self, error: BaseException) -> Any:
+        return await self._step(self._stream.athrow, error)
+
+    async def aclose(self) -> None:
+        await self._step(self._stream.aclose)
+
+    async def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        enter_probe(self._probe)
+        try:
+            return await step(*given)
+        finally:
+            leave_probe(self._probe)
 
 
 def _settle_stream(

@@ -12,6 +12,7 @@ things keep such a call from counting twice where it matters:
 from contextvars import ContextVar
 from opcode import opmap
 from types import TracebackType
+from typing import Any
 
 from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
 
@@ -86,20 +87,40 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
 
     An exception object that is raised again starts with its old traceback, below the frame that
     raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
+    What leaves a context manager made from a generator has the traceback with which it came in,
+    which is a part of `marked`.
     """
+    known = []
+    while marked is not None:
+        known.append(marked)
+        marked = marked.tb_next
     frames = []
-    while traceback is not None and marked is not None:
-        if traceback is marked:
+    while traceback is not None and known:
+        if traceback in known:
             return True
         frames.append(traceback.tb_frame)
         below = traceback.tb_next
         instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
         if instruction == _RAISE and (
-            below is marked or (below is not None and below.tb_frame not in frames)
+            below in known or (below is not None and below.tb_frame not in frames)
         ):
             return False
         traceback = below
     return False
+
+
+def without_counted(
+    group: BaseExceptionGroup[Any], breaker: object
+) -> BaseExceptionGroup[Any] | None:
+    """The exceptions in a group that a breaker has not counted one by one; None for none."""
+
+    def is_counted(error: BaseException) -> bool:
+        marks: _Marks | None = getattr(error, _MARK, None)
+        is_leaf = not isinstance(error, BaseExceptionGroup)
+        marked = marks.get(id(breaker)) if is_leaf and marks is not None else None
+        return marked is not None and _was_passed_on(error.__traceback__, marked)
+
+    return group.split(is_counted)[1]
 
 
 def _translates_counted(error: BaseException, breaker: object) -> bool:

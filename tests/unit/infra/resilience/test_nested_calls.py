@@ -2,7 +2,15 @@
 
 import asyncio
 import pickle
-from collections.abc import Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
 
@@ -98,6 +106,29 @@ def in_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
     return call
 
 
+def in_a_context_manager(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The inner block is inside a context manager, which resets the traceback of the error."""
+
+    @contextmanager
+    def connection() -> Iterator[None]:
+        with breaker:
+            yield
+
+    @asynccontextmanager
+    async def session() -> AsyncIterator[None]:
+        with connection():
+            async with breaker:
+                yield
+
+    @breaker.protected
+    async def call() -> None:
+        async with breaker, session(), AsyncExitStack() as stack:
+            await stack.enter_async_context(session())
+            await down()
+
+    return call
+
+
 NESTED = [
     nested_block,
     nested_functions,
@@ -105,6 +136,7 @@ NESTED = [
     translated,
     translated_silently,
     in_a_task,
+    in_a_context_manager,
 ]
 
 
@@ -150,6 +182,114 @@ def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each
         with pytest.raises(DownError), breaker:
             raise error
     assert breaker.is_open
+
+
+async def test_one_exception_object_raised_through_a_context_manager_counts_for_each() -> None:
+    """A context manager resets the traceback, also of an error that mocks raise again."""
+    breaker = make_breaker(failure_threshold=9)
+    call = in_a_context_manager(breaker)
+    error = DownError()
+
+    async def same() -> None:
+        raise error
+
+    @asynccontextmanager
+    async def session() -> AsyncIterator[None]:
+        async with breaker:
+            yield
+
+    for _ in range(3):
+        with pytest.raises(DownError):
+            await call()
+        with pytest.raises(DownError):
+            async with session():
+                await same()
+        with pytest.raises(DownError):
+            async with session():
+                raise error
+
+    assert breaker.total_failures == 9
+
+
+async def test_a_group_of_counted_failures_is_not_one_more() -> None:
+    """Each call of a task group has counted; the block around them has nothing to add."""
+    breaker = make_breaker(failure_threshold=9)
+    guarded = breaker.protected(down)
+    with pytest.RaisesGroup(DownError, DownError):
+        async with breaker, asyncio.TaskGroup() as group:
+            group.create_task(guarded())
+            group.create_task(guarded())
+    assert breaker.total_failures == 2
+
+    with pytest.RaisesGroup(DownError, DownError):
+        async with breaker, asyncio.TaskGroup() as group:
+            group.create_task(guarded())
+            group.create_task(down())
+    assert breaker.total_failures == 4
+
+
+@pytest.mark.parametrize("neutral", [KeyError(), asyncio.CancelledError()])
+async def test_what_is_neutral_beside_counted_failures_adds_nothing(neutral: BaseException) -> None:
+    """Only a failure that was not counted yet is one more."""
+    breaker = make_breaker(failure_threshold=9, expected_exception=DownError)
+    with suppress(BaseExceptionGroup), breaker:
+        try:
+            with breaker:
+                await down()
+        except DownError as error:
+            raise BaseExceptionGroup("both", [error, neutral]) from None
+
+    assert breaker.total_failures == 1
+
+
+async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
+    """A stream and the calls that it makes need one place, at each of its items."""
+    breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
+
+    @breaker.protected
+    async def item(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @breaker.protected
+    async def items() -> AsyncIterator[int]:
+        for number in range(3):
+            yield await item(number)
+
+    @breaker.protected
+    def plain_items() -> Iterator[int]:
+        yield from (breaker.call_sync(int, number) for number in range(3))
+
+    assert [one async for one in items()] == [0, 1, 2]
+    assert breaker.is_half_open
+    assert list(plain_items()) == [0, 1, 2]
+    assert breaker.is_closed
+
+
+async def test_the_consumer_of_a_stream_is_no_part_of_its_probe() -> None:
+    """What it calls between two items needs a place of its own."""
+
+    def numbers() -> Generator[int, None, None]:
+        yield from range(2)
+
+    async def later_numbers() -> AsyncGenerator[int, None]:
+        for number in numbers():
+            yield number
+
+    breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
+    stream = breaker.protected(later_numbers)()
+    assert await anext(stream) == 0
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(int)
+    await stream.aclose()
+    plain_stream = breaker.protected(numbers)()
+    assert next(plain_stream) == 0
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(int)
+    plain_stream.close()
+
+    assert breaker.is_closed
+    assert breaker.in_flight == 0
 
 
 async def test_a_retry_inside_the_handler_is_a_call_of_its_own() -> None:
