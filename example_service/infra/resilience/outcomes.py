@@ -63,10 +63,18 @@ class Judge(NamedTuple):
     def seconds_to_open(self, failure: object) -> float | None:
         """For how long a failure asks to be left alone, in seconds; None if it does not.
 
+        Of a group, the longest wait that one of the failures in it asks for.
+
         Raises:
-            BaseException: Whatever `open_for` raises.
+            BaseException: Whatever a predicate raises.
         """
-        seconds = None if self.open_for is None else self.open_for(failure)
+        if self.open_for is None:
+            return None
+        if isinstance(failure, BaseExceptionGroup) and not self._expects(BaseExceptionGroup):
+            failures = [one for one in failure.exceptions if self.outcome(one) is Outcome.FAILURE]
+            waits = [self.seconds_to_open(one) for one in failures]
+            return max((one for one in waits if one is not None), default=None)
+        seconds = self.open_for(failure)
         if seconds is None or not seconds > 0:  # NaN is not above zero either.
             return None
         return min(float(seconds), LONGEST_OPEN_FOR)

@@ -180,6 +180,17 @@ class TestOpenFor:
         assert breaker.call_sync(lambda: 12.0) == 12.0
         assert breaker.get_metrics()["retry_after"] == 12.0
 
+    def test_of_a_group_the_longest_wait_of_its_failures_counts(self) -> None:
+        """What is neutral in it asks for nothing."""
+        breaker = make_breaker(
+            expected_exception=DownError,
+            open_for=lambda error: error.args[0] if error.args else None,
+        )
+        inner = ExceptionGroup("inner", [DownError(7.0), KeyError(99.0)])
+        with pytest.raises(ExceptionGroup), breaker:
+            raise ExceptionGroup("both", [DownError(3.0), inner, DownError()])
+        assert breaker.get_metrics()["retry_after"] == 7.0
+
     def test_a_disabled_circuit_stays_closed(self) -> None:
         """An operator's decision is above it."""
         breaker = make_breaker(open_for=lambda _: 5.0)
