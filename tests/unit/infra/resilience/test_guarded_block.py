@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from types import TracebackType
@@ -248,6 +249,28 @@ class TestLookUpsForLeaving:
         async with breaker:
             pass
         assert breaker.is_closed
+
+    @pytest.mark.parametrize("is_open", [True, False])
+    async def test_looking_at_every_member_between_two_blocks_changes_nothing(
+        self, is_open: bool
+    ) -> None:
+        """After a refused block, before a probe, inside it and after it."""
+        clock = FakeClock()
+        breaker = opened(clock, success_threshold=2, half_open_max_calls=1)
+        if is_open:
+            with pytest.raises(CircuitOpenError):
+                async with breaker:
+                    pass
+        for owner in (breaker, CircuitBreaker):
+            inspect.getmembers(owner)
+        clock.advance(60.0)
+        for _ in range(2):
+            assert all(hasattr(breaker, name) for name in dir(breaker))
+            async with breaker:
+                inspect.getmembers(breaker)
+            inspect.getmembers(CircuitBreaker)
+        assert breaker.is_closed
+        assert (breaker.total_successes, breaker.in_flight) == (2, 0)
 
 
 class TestResultPredicate:

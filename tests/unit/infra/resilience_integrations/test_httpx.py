@@ -210,14 +210,15 @@ def make(
 ) -> Callable[..., CircuitBreakerTransport]:
     """Makes a transport in front of `upstream` whose breakers open with the second failure."""
 
-    def make(**parameters: Any) -> CircuitBreakerTransport:
+    def make(transport: Any = None, **parameters: Any) -> CircuitBreakerTransport:
+        wrapped = transport or httpx.MockTransport(upstream)
         chosen = {
             "failure_threshold": 2,
             "success_threshold": 1,
             "registry": registry,
             "clock": clock,
         }
-        return CircuitBreakerTransport(httpx.MockTransport(upstream), **{**chosen, **parameters})
+        return CircuitBreakerTransport(wrapped, **{**chosen, **parameters})
 
     return make
 
@@ -1128,6 +1129,53 @@ async def test_announcement_holds_for_one_opening(
     assert [one.wait_seconds for one in opened] == [7.0, 180.0, 540.0, 7.0]
     shown = transport.breaker_for(httpx.Request("GET", URL)).backoff
     assert (shown.multiplier, shown.max_timeout) == (3.0, 1000.0)
+
+
+class Bystander:
+    """A listener that opens another circuit, and has a task do so, too."""
+
+    def __init__(self, failing: Callable[[], Awaitable[object]], other: CircuitBreaker) -> None:
+        self.failing = failing
+        self.other = other
+        self.later: asyncio.Task[object] | None = None
+
+    def on_state_change(self, _: StateChanged, /) -> None:
+        """Open them."""
+        with suppress(ZeroDivisionError):
+            self.other.call_sync(divmod, 1, 0)
+        if self.later is None:
+            self.later = asyncio.create_task(asyncio.wait_for(self.failing(), 10.0))
+
+
+async def test_announcement_is_of_one_circuit(
+    make: Callable[..., CircuitBreakerTransport], clock: FakeClock
+) -> None:
+    """Neither a listener, nor its task, nor another transport inherits the wait."""
+    quiet = make(failure_threshold=1, transport=httpx.MockTransport(lambda _: httpx.Response(503)))
+    other = CircuitBreaker("other", failure_threshold=1, clock=clock, registry=None)
+    async with httpx.AsyncClient(transport=quiet) as failing:
+        listener = Bystander(lambda: failing.get(OTHER_URL), other)
+        announcing = make(
+            max_retry_after_seconds=300.0,
+            listeners=[listener],
+            transport=httpx.MockTransport(
+                lambda _: httpx.Response(503, headers={"Retry-After": "7"})
+            ),
+        )
+        async with httpx.AsyncClient(transport=announcing) as client:
+            await client.get(URL)
+        assert listener.later is not None
+        await listener.later
+
+    waits = {
+        breaker.name: breaker.get_metrics()["retry_after"]
+        for breaker in (
+            announcing.breaker_for(httpx.Request("GET", URL)),
+            quiet.breaker_for(httpx.Request("GET", OTHER_URL)),
+            other,
+        )
+    }
+    assert waits == {ORIGIN: 7.0, OTHER_ORIGIN: 60.0, "other": 60.0}
 
 
 # --- how many it keeps

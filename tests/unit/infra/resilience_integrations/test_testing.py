@@ -386,19 +386,55 @@ INNER_TESTS = """
             assert isolated is circuit_breaker_registry
         assert circuit_breaker_registry.get("held").is_closed
 """
+INNER_TURNS = """
+    import httpx
+    import pytest
+
+    from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
+    from example_service.infra.resilience.httpx import CircuitBreakerTransport, transport_breakers
+
+    shelf = CircuitBreakerRegistry()
+    once = {"failure_threshold": 1}
+    hidden = CircuitBreaker("hidden", registry=None, **once)
+    own = CircuitBreaker("own", registry=shelf, **once)
+    shared = transport_breakers(max_breakers=2, registry=shelf, **once)
+    broken = httpx.MockTransport(lambda _: httpx.Response(503))
+    client = httpx.Client(transport=CircuitBreakerTransport(broken, registry=None, **once))
+    sharing = httpx.Client(transport=CircuitBreakerTransport(broken, breakers=shared))
+    early = shared.named("https://early.test")
+
+
+    @pytest.mark.parametrize("turn", range(4))
+    def test_that_finds_everything_new_and_leaves_it_used(turn):
+        assert {one.name for one in shelf} == {"own", "https://early.test"}
+        assert shelf.get_or_create("made").failure_threshold == 5
+        assert all(one.is_closed and not one.total_failures for one in (hidden, own, early))
+        for origin in ("https://early.test", "https://late.test"):
+            for one in (client, sharing):
+                assert one.get(origin).status_code == 503
+                with pytest.raises(httpx.TransportError):
+                    one.get(origin)
+        for breaker in (hidden, own):
+            breaker.force_open("must not outlive this test")
+        shelf.configure({"made": once})
+        shelf.register(CircuitBreaker("left behind", registry=shelf))
+        shelf.unregister("made")
+"""
 PLUGIN = 'pytest_plugins = ["example_service.infra.resilience.testing"]'
 IMPORTED_NAME = "from example_service.infra.resilience.testing import isolated_registry"
 IMPORTED_BEFORE = f"import example_service.infra.resilience.testing\n{PLUGIN}"
 
 
-def run_inner_tests(pytester: pytest.Pytester, conftest: str) -> dict[str, int]:
+def run_inner_tests(
+    pytester: pytest.Pytester, conftest: str, *options: str, tests: str = INNER_TESTS
+) -> dict[str, int]:
     """How many of the inner tests end how."""
     pytester.makeconftest(conftest)
-    pytester.makepyfile(INNER_TESTS)
+    pytester.makepyfile(tests)
     # The inner tests need no plugins, whose imports would take longer than the tests.
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-        result = pytester.runpytest_subprocess("-W", "error")
+        result = pytester.runpytest_subprocess("-W", "error", *options)
     return result.parseoutcomes()
 
 
@@ -406,6 +442,15 @@ def run_inner_tests(pytester: pytest.Pytester, conftest: str) -> dict[str, int]:
 def test_one_line_isolates_every_test(pytester: pytest.Pytester, conftest: str) -> None:
     """Tests that leave breakers and settings behind do not disturb those after them."""
     assert run_inner_tests(pytester, conftest) == {"passed": 5}
+
+
+def test_isolation_covers_every_breaker_of_a_process(pytester: pytest.Pytester) -> None:
+    """Those in no registry, in another one and in transports, in any order and in two processes."""
+    workers = ("-p", "xdist", "--numprocesses=2")
+    outcomes = run_inner_tests(pytester, PLUGIN, *workers, tests=INNER_TURNS)
+
+    assert outcomes["passed"] == 4
+    assert "failed" not in outcomes
 
 
 def test_without_the_line_tests_disturb_each_other(pytester: pytest.Pytester) -> None:
