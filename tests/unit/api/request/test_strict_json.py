@@ -73,9 +73,9 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
 )
 def test_no_body_takes_long(body: bytes) -> None:
     """Whatever is in it: the event loop serves others meanwhile."""
-    start = time.perf_counter()
+    start = time.thread_time()
 
     with contextlib.suppress(ValueError, RecursionError):
         parse_json(body)
 
-    assert time.perf_counter() - start < 0.1
+    assert time.thread_time() - start < 0.1

@@ -126,7 +126,7 @@ async def test_the_clock_moves_on(stores: tuple[Store, Store]) -> None:
     before = (await stores[0].read()).now
     await asyncio.sleep(0.02)
     after = (await stores[1].beat("second", 0)).now
-    assert 15 <= after - before < 2000
+    assert 15 <= after - before < 60_000
 
 
 async def test_members_are_counted(stores: tuple[Store, Store]) -> None:
@@ -251,8 +251,8 @@ async def store(own_valkey: ValkeyServer) -> AsyncIterator[RedisStore]:
 
 
 async def fails(store: RedisStore, match: str) -> None:
-    """Expect that a beat fails, soon."""
-    async with asyncio.timeout(1.0):
+    """Expect that a beat fails, and does not wait for the server."""
+    async with asyncio.timeout(10.0):
         with pytest.raises(StoreError, match=match):
             await store.beat("first", 0)
 
