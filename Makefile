@@ -32,11 +32,11 @@ test: environment ## Run every test on all processors (ARGS="-k name" for some)
 	@.venv/bin/python -m pytest $(parallel) $(ARGS)
 
 test-fast: environment ## Run the tests that need no server
-	@.venv/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
+	@.venv/bin/python -m pytest $(parallel) -m "not integration and not alone" $(ARGS)
 
 test-%: ## Run the same on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
-	@.venv-$*/bin/python -m pytest $(parallel) -m "not integration" $(ARGS)
+	@.venv-$*/bin/python -m pytest $(parallel) -m "not integration and not alone" $(ARGS)
 
 test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
 	@$(call environment,.venv-$*t,requirements-breaker.lock,$*t)
@@ -45,7 +45,7 @@ test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
 		tests/unit/infra/resilience $(ARGS)
 
 coverage: environment ## Require that the breaker's tests reach every line and branch of it
-	@.venv/bin/python -m coverage run -m pytest $(parallel) -m "not integration" \
+	@.venv/bin/python -m coverage run -m pytest $(parallel) -m "not integration and not alone" \
 		--ignore-glob='*/test_interleavings.py' $(without_hypothesis) \
 		tests/unit/infra/resilience tests/unit/infra/resilience_integrations $(ARGS)
 	@.venv/bin/python -m coverage combine --quiet

@@ -46,12 +46,12 @@ def _former_logging() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Run two processes on each processor, because tests with servers mostly wait.
+    """Run three processes on two processors, because tests with servers mostly wait.
 
-    One is enough for the tests without servers, which keep it busy.
+    One on each is enough for the tests without servers, which keep it busy.
     """
     processors = yield
-    return processors if "not integration" in config.option.markexpr else 2 * processors
+    return processors if "not integration" in config.option.markexpr else processors * 3 // 2
 
 
 @pytest.fixture(autouse=True)

@@ -49,8 +49,8 @@ def stage(tmp_path: Path) -> Path:
     [
         ("run", ["-m example_service migrate", "-m example_service serve"]),
         ("test", [f"-m pytest {PARALLEL}"]),
-        ("test-fast", [f"-m pytest {PARALLEL} -m not integration"]),
-        ("test-3.11", [f"-m pytest {PARALLEL} -m not integration"]),
+        ("test-fast", [f"-m pytest {PARALLEL} -m not integration and not alone"]),
+        ("test-3.11", [f"-m pytest {PARALLEL} -m not integration and not alone"]),
         (
             "test-3.13t",
             [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],
@@ -179,7 +179,8 @@ def test_the_tests_begin_with_their_duration_and_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("marks", "workers"), [("not integration", 3), ("not image and not alone", 6), ("", 6)]
+    ("marks", "workers"),
+    [("not integration and not alone", 4), ("not image and not alone", 6), ("", 6)],
 )
 def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
     """Only the tests without servers are as many at a time as there are processors."""
@@ -188,7 +189,7 @@ def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
     hook = pytest_xdist_auto_num_workers(config)
     next(hook)
     with pytest.raises(StopIteration) as returned:
-        hook.send(3)
+        hook.send(4)
 
     assert returned.value.value == workers
 
