@@ -95,7 +95,7 @@ async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
     response = await client.get("/health/live", headers={"Origin": "https://app.test"})
     assert response.headers["Access-Control-Allow-Origin"] == "https://app.test"
     exposed = response.headers["Access-Control-Expose-Headers"]
-    assert exposed == "Location, Retry-After, X-Request-ID, traceparent"
+    assert exposed == "Location, Retry-After, WWW-Authenticate, X-Request-ID, traceparent"
     assert "Access-Control-Allow-Credentials" not in response.headers
 
 
