@@ -12,8 +12,8 @@ The outcome of an exchange is known
 - else when its body ends: read to its end, or closed early by its reader, it is a success; cut
   short it is a failure.
 
-Until then the exchange keeps its permit. Everything here works with whichever of the two libraries
-is installed, and with both.
+Until then the exchange keeps its permit. Everything here works with either of the two libraries,
+and with both.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """A breaker around an SQLAlchemy engine: while the database is down, its users learn it at once.
 
 Events such as `before_cursor_execute` and `handle_error` come in pairs that some ways out leave
-unpaired, and none tells how a COMMIT ended. What an engine asks of its driver passes through the
+unpaired, and none says how a COMMIT ended. What an engine asks of its driver passes through the
 methods of its dialect and its pool, though, so `guard_engine` puts the guard around those. Each
 guarded call begins and ends in one frame: whatever leaves it, be it an error, a cancellation or the
 end of a forgotten greenlet, hands the permit back.
@@ -39,7 +39,7 @@ _QUERY_CANCELED = "57014"
 _CONNECTING = "asyncpg.connect_utils"
 
 # SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are left out:
-# somebody else is writing, so the file is fine, and refusing its readers would help nobody.
+# another connection is writing, so the file is fine, and its readers can be served.
 _FAILURE_CODES = frozenset({7, 10, 11, 13, 14, 15, 26})
 
 PRIMARY_CODE = 0xFF
@@ -216,7 +216,7 @@ class _EngineGuard:
         """Take a connection from the pool: one call, whatever has to be asked of the database.
 
         While the circuit is closed, the call begins when the pool first turns to the database, for
-        the time in the pool's queue is our own affair. Otherwise whoever is refused must not even
+        the time in the pool's queue is our own affair. Otherwise a refused caller must not even
         queue, as the pool may be empty just because its connections hang.
         """
         with self._guarded(self._permit_unless_closed, proves_health=False):

@@ -40,7 +40,7 @@ __all__ = ["FakeClock", "RecordingListener", "half_opened", "isolated_registry",
 
 
 class FakeClock:
-    """A clock that moves only when it is told to; for the `clock` of a breaker.
+    """A clock that moves only by `advance`; for the `clock` of a breaker.
 
     Args:
         now: Seconds that it shows at first.
@@ -72,7 +72,7 @@ class FakeClock:
 
 
 class RecordingListener:
-    """Keeps what a breaker tells, in the order in which it came; for its `listeners`.
+    """Keeps the events of a breaker, in the order in which they came; for its `listeners`.
 
     Attributes:
         events: Every event, oldest first.
@@ -119,7 +119,7 @@ def opened(
     The block begins with no count, no backoff and no mode set by hand, whatever was before. From
     there the breaker's own rules hold: when its wait is over the circuit is half-open, and so on.
     At its end the breaker is reset. Calls in flight at either end become stale. Log, listeners and
-    metrics are told of every change as of any other.
+    metrics see every change as any other.
 
     Args:
         breaker: The breaker; one that was made at import time will do.
