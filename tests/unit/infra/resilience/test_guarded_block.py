@@ -4,6 +4,7 @@ import contextlib
 import gc
 import inspect
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Self
@@ -349,16 +350,17 @@ class TestStateChangesBetweenLookUpAndEnter:
         breaker = make_breaker(clock, failure_threshold=1, success_threshold=9)
         if looked_up == "open":
             breaker.force(CircuitState.OPEN, "for the test")
-        here, there = copy_context(), copy_context()
-        leave, leave_there = breaker.__exit__, breaker.__exit__
-        _open_until_half_open(breaker, clock)
-        here.run(breaker.__enter__)
-        there.run(breaker.__enter__)
-        here.run(leave, None, None, None)
-        here.run(breaker.call_sync, str)
-        assert breaker.total_successes == 2
-        there.run(leave_there, None, None, None)
-        there.run(breaker.call_sync, str)
+        with ThreadPoolExecutor(1) as here, ThreadPoolExecutor(1) as there:
+            exits = [
+                (thread, thread.submit(getattr, breaker, "__exit__").result())
+                for thread in (here, there)
+            ]
+            _open_until_half_open(breaker, clock)
+            for thread, _ in exits:
+                thread.submit(breaker.__enter__).result()
+            for thread, leave in exits:
+                thread.submit(leave, None, None, None).result()
+                thread.submit(breaker.call_sync, str).result()
         assert breaker.total_successes == 4
         assert breaker.in_flight == 0
 
