@@ -23,9 +23,10 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitOpenError,
+    FailureRate,
 )
 from example_service.infra.resilience.rules import lockfree
-from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from tests.unit.infra.resilience.breaker_model import Model
 
 PACKAGE = str(Path(example_service.infra.resilience.__file__).parent)
@@ -68,7 +69,7 @@ class DownError(Exception):
 class Rig:
     """A breaker of one failure below, or at, a threshold, with everything needed to watch it."""
 
-    def __init__(self, prepare: str) -> None:
+    def __init__(self, prepare: str, **rules: Any) -> None:
         self.clock = FakeClock(now=0.0)
         self.registry = CircuitBreakerRegistry()
         self.may_go_on = threading.Event()
@@ -82,7 +83,9 @@ class Rig:
             backoff=Backoff(multiplier=1.0),
             clock=self.clock,
             registry=self.registry,
+            **rules,
         )
+        self.guarded = self.breaker.protected(self.work)
         self.breaker._mutex = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         self.registry._lock = WatchedLock(self.may_go_on.set)  # type: ignore[assignment]
         for step in PREPARATIONS[prepare]:
@@ -126,6 +129,11 @@ def _call(rig: Rig, *, fail: bool) -> None:
         rig.breaker.call_sync(rig.work, fail=fail)
 
 
+def _decorated(rig: Rig, *, fail: bool) -> None:
+    with contextlib.suppress(DownError, CircuitOpenError):
+        rig.guarded(fail=fail)
+
+
 def _block(rig: Rig, *, fail: bool) -> None:
     with contextlib.suppress(DownError, CircuitOpenError), rig.breaker:
         rig.work(fail=fail)
@@ -144,6 +152,11 @@ OPERATIONS: dict[str, Callable[[Rig], object]] = {
     "look": lambda rig: rig.breaker.state,
     "scrape": lambda rig: rig.registry.snapshots(),
     "reset": _reset,
+}
+
+# Enough with the rules that make it take steps of its own; see the test.
+TIMED: dict[str, Callable[[Rig], object]] = {
+    "decorated success": lambda rig: _decorated(rig, fail=False)
 }
 
 PREPARATIONS = {
@@ -278,19 +291,19 @@ class Stopped:
             self.rig.may_go_on.set()
 
 
-def _every_stop(prepare: str, a: str, b: str) -> Iterator[Stopped]:
+def _every_stop(prepare: str, a: str, b: str, **rules: Any) -> Iterator[Stopped]:
     for stop_at in itertools.count(1):
-        stopped = Stopped(Rig(prepare), OPERATIONS[a], OPERATIONS[b], stop_at)
+        stopped = Stopped(Rig(prepare, **rules), (OPERATIONS | TIMED)[a], OPERATIONS[b], stop_at)
         if not stopped.run():
             return
         yield stopped
 
 
-def _check(prepare: str, a: str, others: Iterable[str]) -> None:
+def _check(prepare: str, a: str, others: Iterable[str], **rules: Any) -> None:
     unexplained = []
     for b in others:
         explained = _explained(prepare, a, b)
-        for stopped in _every_stop(prepare, a, b):
+        for stopped in _every_stop(prepare, a, b, **rules):
             stop = f"{a}, stopped at {stopped.line} by {b}"
             if stopped.errors:
                 unexplained.append(f"{stop}: {stopped.errors!r}")
@@ -321,6 +334,18 @@ def test_whatever_line_a_free_thread_is_stopped_at_nothing_is_lost(
     """So it is where nothing is atomic but what the lock makes so."""
     monkeypatch.setattr(lockfree, "GIL_ENABLED", False)
     _check(prepare, "failing block", ["failure", "reset"])
+
+
+@pytest.mark.parametrize("prepare", ["closed", "closed, one failure from opening"])
+def test_whatever_line_a_timed_call_is_stopped_at_nothing_is_lost(prepare: str) -> None:
+    """So it is for a call that takes the quiet steps itself, with every rule that needs them."""
+    rules = {
+        "slow_call_duration": 1e6,
+        "failure_rate": FailureRate(window_seconds=1e6, minimum_calls=1_000),
+        "is_failed_result": lambda _: False,
+        "listeners": [RecordingListener()],
+    }
+    _check(prepare, "decorated success", TELLING, **rules)
 
 
 @pytest.mark.integration
