@@ -19,7 +19,7 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run new rename test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
+.PHONY: help run new rename update test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -63,6 +63,9 @@ new: ## Make a project of your own: make new NAME=orders DIR=../orders (HISTORY=
 
 rename: ## Give this project another name: make rename NAME=orders
 	@python=$$(scripts/find-python.sh) && "$$python" -m scripts.template.rename "$$NAME"
+
+update: environment ## Bring later changes of the template into a project made from it
+	@.venv/bin/python -m scripts.template.update
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)

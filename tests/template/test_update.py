@@ -1,0 +1,128 @@
+"""`make update`: later changes of the template in a project that has another name."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts.template.new import new_project
+from scripts.template.project_name import RefusedError
+from scripts.template.update import update
+from tests.template.conftest import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES = "".join(f"LINE_{number} = {number}\n" for number in range(20))
+
+
+@pytest.fixture
+def growing(template: Project) -> Project:
+    """A template with the scripts that rename it, and with a module that will change."""
+    shutil.copytree(
+        ROOT / "scripts" / "template",
+        template.root / "scripts" / "template",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    template.write({"paper_mill/rules.py": f"import paper_mill.main\n\n{LINES}"})
+    template.commit("Add rules")
+    return template
+
+
+@pytest.fixture
+def orders(growing: Project, tmp_path: Path) -> Project:
+    """A project that was made from it, without its history, and that has changes of its own."""
+    project = Project(tmp_path / "orders")
+    new_project("orders", str(project.root), "drop", growing.root)
+    project.commit("Start orders")
+    text = project.read("orders/rules.py").replace("LINE_15 = 15", "LINE_15 = 'mine'")
+    project.write({"orders/rules.py": text, "orders/ours.py": "OURS = True\n"})
+    project.commit("Change a line")
+    return project
+
+
+def release(growing: Project) -> str:
+    """Change the template: a line, a new file that names it, and a deleted one."""
+    text = growing.read("paper_mill/rules.py").replace("LINE_3 = 3", "LINE_3 = 'PaperMill'")
+    growing.write({"paper_mill/rules.py": text, "paper_mill/later.py": "LATER = 'paper_mill'\n"})
+    (growing.root / ".hidden" / "paper-mill.conf").unlink()
+    return growing.commit("Change the rules")
+
+
+def test_changes_of_both_are_in_the_project(growing: Project, orders: Project) -> None:
+    """New files arrive with the project's name, deleted ones go, and nothing of its own is lost."""
+    commit = release(growing)
+
+    said = update(orders.root)
+
+    rules = orders.read("orders/rules.py")
+    assert "`git commit` keeps them" in said
+    assert "LINE_3 = 'Orders'" in rules.replace('"', "'")
+    assert "LINE_15 = 'mine'" in rules.replace('"', "'")
+    assert orders.read("orders/later.py") == 'LATER = "orders"\n'
+    assert "orders/ours.py" in orders.files()
+    assert ".hidden/orders.conf" not in orders.files()
+    assert json.loads(orders.read(".template.json")) == {"commit": commit}
+    assert not [name for name in orders.files() if "mill" in name]
+
+
+def test_the_next_update_begins_where_the_last_one_ended(growing: Project, orders: Project) -> None:
+    """Each change arrives once; without a new one there is nothing to do."""
+    release(growing)
+    update(orders.root)
+    orders.commit("Update")
+
+    assert update(orders.root) == "The project has the newest version of the template."
+    growing.write({"paper_mill/latest.py": "LATEST = 1\n"})
+    growing.commit("Add another module")
+    update(orders.root)
+
+    assert orders.git("diff", "--cached", "--name-only").split() == [
+        ".template.json",
+        "orders/latest.py",
+    ]
+
+
+def test_a_line_that_both_have_changed_is_a_conflict(growing: Project, orders: Project) -> None:
+    """The file is named, and has both forms between git's markers; all else is staged."""
+    text = growing.read("paper_mill/rules.py").replace("LINE_15 = 15", "LINE_15 = 'theirs'")
+    growing.write({"paper_mill/rules.py": text, "paper_mill/later.py": "LATER = 1\n"})
+    growing.commit("Change the same line")
+
+    said = update(orders.root)
+
+    assert said.endswith("\n    orders/rules.py")
+    assert orders.read("orders/rules.py").count("LINE_15") == 2
+    assert orders.read("orders/later.py") == "LATER = 1\n"
+
+
+def test_git_alone_undoes_an_update(growing: Project, orders: Project) -> None:
+    """Also in the middle of a conflict, and no branch or worktree is left behind."""
+    release(growing)
+    before = orders.files()
+
+    update(orders.root)
+    orders.git("reset", "--hard", "--quiet")
+
+    assert orders.files() == before
+    assert orders.git("status", "--porcelain") == ""
+    assert len(orders.git("worktree", "list").splitlines()) == 1
+    assert orders.git("branch", "--list").split() == ["*", "main"]
+
+
+def test_a_project_that_does_not_know_its_template_is_refused(
+    growing: Project, orders: Project
+) -> None:
+    """The message says what is missing."""
+    orders.git("remote", "remove", "template")
+    with pytest.raises(RefusedError, match="git remote add template ADDRESS"):
+        update(orders.root)
+    with pytest.raises(RefusedError, match=r"There is no \.template\.json"):
+        update(growing.root)
+
+
+def test_changes_in_the_project_are_refused(orders: Project) -> None:
+    """An undo would lose them."""
+    orders.write({"notes.txt": "mine"})
+
+    with pytest.raises(RefusedError, match="Commit or stash your changes first"):
+        update(orders.root)
