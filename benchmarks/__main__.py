@@ -3,13 +3,15 @@
 import argparse
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from benchmarks import (
     calls,
+    fleet,
     hanging,
     http_apps,
     http_load,
@@ -36,6 +38,7 @@ PAGES = {
     "load": DOCS / "benchmarks.md",
     "hanging": DOCS / "hanging.md",
     "outage": DOCS / "database-outage.md",
+    "fleet": DOCS / "fleet.md",
 }
 ABOUT_BREAKERS = {"scrape", "calls", "rules", "making", "hanging"}
 
@@ -99,7 +102,12 @@ async def _tables(
     if ABOUT_BREAKERS & set(groups):
         async for group, table in _breaker_tables(groups, plan, quick=quick):
             yield group, table
-    for group, measure in (("httpx", _httpx_tables), ("http", _http_tables)):
+    measures: dict[str, Callable[[Plan], AsyncIterator[Table]]] = {
+        "httpx": _httpx_tables,
+        "http": _http_tables,
+        "fleet": partial(_fleet, quick=quick),
+    }
+    for group, measure in measures.items():
         if group in groups:
             async for table in measure(plan):
                 yield group, table
@@ -123,6 +131,12 @@ def _http_tables(plan: Plan) -> AsyncIterator[Table]:
     applications, missing = http_apps.load_applications()
     _tell_missing(missing)
     return http_overhead.run(applications, plan)
+
+
+def _fleet(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
+    # What is logged of each opening would drown the tables.
+    logging.getLogger().addHandler(logging.NullHandler())
+    return fleet.run(plan, quick=quick)
 
 
 async def _breaker_tables(

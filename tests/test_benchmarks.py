@@ -125,6 +125,19 @@ def test_a_request_through_the_breakers_transport_is_timed(tmp_path: Path) -> No
 
 
 @pytest.mark.integration
+def test_a_fleet_is_measured_beside_rivals_that_share_their_state(tmp_path: Path) -> None:
+    """What a call costs, how fast the others follow, and what a large fleet does."""
+    run = benchmark("fleet", path=tmp_path)
+
+    assert (run.returncode, run.stderr) == (0, "")
+    printed = tables(run.stdout)
+    calls = printed["A closed call whose circuit is shared"]
+    assert {"example_service, alone", "example_service, in a fleet, its store hangs"} <= set(calls)
+    assert "the others follow, over a directory" in printed["One of 4 processes opens"]
+    assert "most leases at once" in printed["An outage of 20 processes, simulated"]
+
+
+@pytest.mark.integration
 def test_workers_are_loaded_through_uvicorn(tmp_path: Path) -> None:
     """Bare FastAPI and the service answer behind real sockets, and their rates are printed."""
     wrk = tmp_path / "wrk"

@@ -1,0 +1,334 @@
+"""Several processes as one circuit: what it costs a call, and how fast the others follow.
+
+Members of one fleet run in this process, each with breakers of its own, over a real Valkey or a
+directory. The last table is a simulation in virtual time, with the members of the real service.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from benchmarks.rounds import Plan, Quartiles, interleave, quartiles
+from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
+from example_service.infra.fleet.directory_store import DirectoryStore
+from example_service.infra.fleet.member import Member
+from example_service.infra.fleet.process_breakers import ProcessBreakers
+from example_service.infra.fleet.redis_store import RedisStore
+from example_service.infra.fleet.store import Store
+from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
+from tests.unit.infra.fleet.simulation import NAME, RULES, World
+from tests.unit.infra.fleet.virtual_loop import run_virtually
+from tests.valkey import ValkeyServer, running_valkey
+
+MEMBERS = 4
+CIRCUITS = 1_000
+PROCESSES = 1_000
+OPENINGS = 60
+IDLE_SECONDS = 5.0
+HANG_SECONDS = 2.0
+RIVAL_CALLS = 300
+
+ALONE = "example_service, alone"
+SHARED = "example_service, in a fleet"
+
+Call = Callable[[], Awaitable[object]]
+
+
+async def run(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
+    """A table for calls, for verdicts, and for a large fleet, as each gets ready.
+
+    Args:
+        plan: How much is timed.
+        quick: Whether only to see that everything runs.
+    """
+    with running_valkey() as valkey:
+        yield await _calls(valkey, plan, HANG_SECONDS / 10 if quick else HANG_SECONDS)
+        yield await _verdicts(valkey, quick=quick)
+    processes = 20 if quick else PROCESSES
+    # A loop of its own, in which time is virtual.
+    yield await asyncio.to_thread(run_virtually, _outage(processes))
+
+
+@asynccontextmanager
+async def _member(store: Store) -> AsyncIterator[tuple[Member, CircuitBreakerRegistry]]:
+    registry = CircuitBreakerRegistry()
+    breakers = ProcessBreakers(registry)
+    member = Member(store, breakers)
+    with breakers.reporting_to(member):
+        async with member.running():
+            yield member, registry
+
+
+def _store(valkey: ValkeyServer, prefix: str = "bench") -> RedisStore:
+    return RedisStore(valkey.url, prefix=prefix, timeout_seconds=0.4)
+
+
+async def _answer() -> int:
+    return 42
+
+
+async def _calls(valkey: ValkeyServer, plan: Plan, hang_seconds: float) -> Table:
+    """A closed call, with and without a fleet, and while its store hangs; then the rivals'."""
+    table = Table("A closed call whose circuit is shared", ["", "µs", "longest 1 %, µs"])
+    async with _member(_store(valkey)) as (member, registry):
+        entrants: dict[str, Call] = {
+            ALONE: CircuitBreaker("alone", registry=None)(_answer),
+            SHARED: CircuitBreaker("shared", registry=registry)(_answer),
+        }
+        samples = await interleave({name: _slice(call) for name, call in entrants.items()}, plan)
+        for name, call in entrants.items():
+            _row(table, name, await _seconds(call, RIVAL_CALLS))
+        valkey.suspend()
+        end, hung = time.monotonic() + hang_seconds, list[float]()
+        while time.monotonic() < end or member.is_connected:
+            hung += await _seconds(entrants[SHARED], RIVAL_CALLS)
+            await asyncio.sleep(0)
+        valkey.resume()
+        _row(table, f"{SHARED}, its store hangs", hung)
+    for name, make in _RIVALS.items():
+        try:
+            call = await make(valkey)
+        except ImportError:
+            continue
+        _row(table, name, await _seconds(call, RIVAL_CALLS))
+    ratio = samples.ratio(SHARED, ALONE)
+    table.verdicts.append(Verdict(f"{SHARED}, in the time of one alone", ratio, Target(1.02)))
+    table.note = (
+        f"In a fleet a call takes {with_quartiles(ratio, 3)} times as long as without, measured in "
+        "turns. Rivals ask their Redis in each call, over loopback."
+    )
+    return table
+
+
+def _slice(call: Call) -> Callable[[int], Awaitable[None]]:
+    async def run_slice(count: int) -> None:
+        for _ in range(count):
+            await call()
+
+    return run_slice
+
+
+async def _seconds(call: Call, count: int) -> list[float]:
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        await call()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def _row(table: Table, name: str, seconds: list[float]) -> None:
+    median, longest = _at(seconds, 0.5) * 1e6, _at(seconds, 0.99) * 1e6
+    table.rows.append([name, f"{median:,.1f}", f"{longest:,.1f}"])
+    table.figures[name] = {"µs": exactly(median), "longest 1 %, µs": exactly(longest)}
+
+
+def _at(figures: list[float], share: float) -> float:
+    return sorted(figures)[min(len(figures) - 1, int(share * len(figures)))]
+
+
+async def _purgatory(valkey: ValkeyServer) -> Call:
+    purgatory = import_module("purgatory")
+    work = purgatory.AsyncRedisUnitOfWork(valkey.url)
+    factory = purgatory.AsyncCircuitBreakerFactory(uow=work)
+    await factory.initialize()
+
+    async def call() -> None:
+        async with await factory.get_breaker("bench"):
+            await _answer()
+
+    return call
+
+
+async def _pybreaker(valkey: ValkeyServer) -> Call:
+    pybreaker = import_module("pybreaker")
+    storage = pybreaker.CircuitRedisStorage("closed", redis.Redis.from_url(valkey.url))
+    breaker = pybreaker.CircuitBreaker(state_storage=storage)
+
+    async def call() -> None:
+        breaker.call(int)
+
+    return call
+
+
+async def _aiobreaker(valkey: ValkeyServer) -> Call:
+    aiobreaker = import_module("aiobreaker")
+    module = import_module("aiobreaker.storage.redis")
+    storage = module.CircuitRedisStorage(
+        aiobreaker.CircuitBreakerState.CLOSED, redis.StrictRedis.from_url(valkey.url)
+    )
+    breaker = aiobreaker.CircuitBreaker(
+        state_storage=storage, timeout_duration=timedelta(seconds=60)
+    )
+
+    async def call() -> None:
+        await breaker.call_async(_answer)
+
+    return call
+
+
+_RIVALS: dict[str, Callable[[ValkeyServer], Awaitable[Call]]] = {
+    "purgatory, Redis": _purgatory,
+    "pybreaker, Redis": _pybreaker,
+    "aiobreaker, Redis": _aiobreaker,
+}
+
+
+async def _verdicts(valkey: ValkeyServer, *, quick: bool) -> Table:
+    """How fast the others follow, and what a verdict and a second of idleness send."""
+    openings = 3 if quick else OPENINGS
+    table = Table(f"One of {MEMBERS} processes opens", ["", "median", "longest 1 %"])
+    client = redis.Redis.from_url(valkey.url)
+    async with _fleet([_store(valkey, "verdicts") for _ in range(MEMBERS)]) as fleet:
+        before = _sent(client)
+        await asyncio.sleep(0.2 if quick else IDLE_SECONDS)
+        idle = [
+            (after - was) / MEMBERS / (0.2 if quick else IDLE_SECONDS)
+            for was, after in zip(before, _sent(client), strict=True)
+        ]
+        before = _sent(client)
+        began = time.monotonic()
+        over_valkey = await _follow(fleet, openings)
+        passed = (time.monotonic() - began) * MEMBERS
+        spent = [
+            (after - was - rest * passed) / openings
+            for was, after, rest in zip(before, _sent(client), idle, strict=True)
+        ]
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [DirectoryStore(Path(folder)) for _ in range(MEMBERS)]
+        async with _fleet(stores) as fleet:
+            over_directory = await _follow(fleet, openings)
+    for name, seconds in (("Valkey", over_valkey), ("a directory", over_directory)):
+        median, longest = _at(seconds, 0.5) * 1000, _at(seconds, 0.99) * 1000
+        table.rows.append(
+            [f"the others follow, over {name}", f"{median:.1f} ms", f"{longest:.1f} ms"]
+        )
+        reached = quartiles([1000 * one for one in seconds])
+        table.figures[f"over {name}, ms"] = {"median": reached}
+        table.verdicts.append(
+            Verdict(f"milliseconds until the others follow, over {name}", reached, Target(100))
+        )
+    table.note = (
+        f"An idle process moves {idle[1]:,.0f} bytes a second, with {idle[0]:.1f} commands in the "
+        f"server. A verdict and the reset after it are {spent[0]:.0f} commands and {spent[1]:,.0f} "
+        f"bytes for all {MEMBERS} together."
+    )
+    table.note += await _flood(valkey, client, 100 if quick else CIRCUITS)
+    client.close()
+    return table
+
+
+@asynccontextmanager
+async def _fleet(
+    stores: list[Any],
+) -> AsyncIterator[list[tuple[Member, CircuitBreakerRegistry]]]:
+    async with AsyncExitStack() as stack:
+        fleet = [await stack.enter_async_context(_member(store)) for store in stores]
+        await _until(lambda: all(member.is_connected for member, _ in fleet))
+        yield fleet
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
+            await asyncio.sleep(0.0005)
+
+
+async def _follow(fleet: list[tuple[Member, CircuitBreakerRegistry]], openings: int) -> list[float]:
+    breakers = [CircuitBreaker(NAME, registry=registry) for _, registry in fleet]
+    seconds = list[float]()
+    for _ in range(openings):
+        began = time.perf_counter()
+        _fail(breakers[0])
+        for breaker in breakers[1:]:
+            await _until(lambda breaker=breaker: breaker.is_open)  # type: ignore[misc]
+            seconds.append(time.perf_counter() - began)
+        await fleet[0][0].order(NAME, None, "again", None, opens=False)
+        await _until(lambda: all(breaker.is_closed for breaker in breakers))
+    return seconds
+
+
+def _fail(breaker: CircuitBreaker) -> None:
+    while breaker.is_closed:
+        with contextlib.suppress(ZeroDivisionError):
+            breaker.call_sync(lambda: 1 // 0)
+
+
+def _sent(client: "redis.Redis") -> tuple[float, float]:
+    info: dict[str, Any] = client.info("stats")
+    moved = info["total_net_input_bytes"] + info["total_net_output_bytes"]
+    return float(info["total_commands_processed"]), float(moved)
+
+
+async def _flood(valkey: ValkeyServer, client: "redis.Redis", circuits: int) -> str:
+    """All circuits of one process open at once, and another follows."""
+    memory = client.info("memory")["used_memory"]
+    async with _fleet([_store(valkey, "flood") for _ in range(2)]) as fleet:
+        breakers = [
+            [
+                CircuitBreaker(f"{number}", recovery_timeout=3600.0, registry=registry)
+                for number in range(circuits)
+            ]
+            for _, registry in fleet
+        ]
+        began = time.perf_counter()
+        for breaker in breakers[0]:
+            _fail(breaker)
+        await _until(lambda: all(breaker.is_open for breaker in breakers[1]))
+        seconds = time.perf_counter() - began
+        kilobytes = (client.info("memory")["used_memory"] - memory) / 1024
+    return (
+        f" When {circuits:,} circuits open at once, another process has followed all of them after "
+        f"{seconds:.1f} s, and the store needs {kilobytes / 1024:.1f} MB."
+    )
+
+
+async def _outage(processes: int) -> Table:
+    """One outage that opens the circuit of all processes, in virtual time."""
+    world = World(processes)
+    table = Table(f"An outage of {processes:,} processes, simulated", ["", ""])
+    loop = asyncio.get_running_loop()
+    async with world.running():
+        await asyncio.sleep(1.0)
+        idle_from = world.server.requests
+        await asyncio.sleep(2.0)
+        idle = (world.server.requests - idle_from) / 2.0 / processes
+        world.dependency.is_down = True
+        began, requests = loop.time(), world.server.requests
+        await _until_all(world, "open")
+        opened, calls = loop.time() - began, world.dependency.calls
+        await asyncio.sleep(began + RULES.recovery_timeout * 1.5 - loop.time())
+        extra = (world.server.requests - requests) / processes - idle * (loop.time() - began)
+        probes_while_down = world.dependency.calls - calls
+        world.dependency.is_down = False
+        healed = loop.time()
+        await _until_all(world, "closed")
+        closed = loop.time() - healed
+        leases = world.server.most_leases
+    for what, figure in (
+        ("until all are open", f"{opened:.2f} s"),
+        ("calls that reach the dependency in the first wait and a half", f"{probes_while_down}"),
+        ("most leases at once", f"{leases} of {RULES.half_open_max_calls}"),
+        ("until all are closed, after it is back", f"{closed:.1f} s"),
+        ("requests of an idle process to the store, a second", f"{idle:.1f}"),
+        ("further requests of a process for the opening", f"{extra:.1f}"),
+    ):
+        table.rows.append([what, figure])
+    limit = Target(RULES.half_open_max_calls)
+    table.verdicts.append(Verdict("leases at once", exactly(leases), limit))
+    table.figures["simulation"] = {"seconds until closed": Quartiles(closed, closed, closed)}
+    return table
+
+
+async def _until_all(world: World, state: str) -> None:
+    while set(world.states()) != {state}:  # noqa: ASYNC110 - Nothing tells when they are.
+        await asyncio.sleep(0.05)
