@@ -1,0 +1,79 @@
+"""The transport for httpx in front of an upstream."""
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreakerRegistry,
+)
+from example_service.infra.resilience.httpx import (
+    CircuitBreakerTransport,
+)
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience_integrations.httpx.upstream import WAYS, Upstream, Way
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    """What answers."""
+    return Upstream()
+
+
+@pytest.fixture
+def registry() -> CircuitBreakerRegistry:
+    """Where the breakers of a test show up."""
+    return CircuitBreakerRegistry()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """What the breakers read the time from."""
+    return FakeClock()
+
+
+@pytest.fixture
+def listener() -> RecordingListener:
+    """What the breakers tell."""
+    return RecordingListener()
+
+
+@pytest.fixture
+def make(
+    upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
+) -> Callable[..., CircuitBreakerTransport]:
+    """Makes a transport in front of `upstream` whose breakers open with the second failure."""
+
+    def make(transport: Any = None, **parameters: Any) -> CircuitBreakerTransport:
+        wrapped = transport or httpx.MockTransport(upstream)
+        chosen = {
+            "failure_threshold": 2,
+            "success_threshold": 1,
+            "registry": registry,
+            "clock": clock,
+        }
+        return CircuitBreakerTransport(wrapped, **{**chosen, **parameters})
+
+    return make
+
+
+@pytest.fixture
+def transport(make: Callable[..., CircuitBreakerTransport]) -> CircuitBreakerTransport:
+    """A transport with its default rules."""
+    return make()
+
+
+@pytest.fixture(params=WAYS)
+def way_of(request: pytest.FixtureRequest) -> Callable[[CircuitBreakerTransport], Way]:
+    """Makes a client of one kind."""
+    return WAYS[request.param]
+
+
+@pytest.fixture
+def way(
+    way_of: Callable[[CircuitBreakerTransport], Way], transport: CircuitBreakerTransport
+) -> Way:
+    """A client of one kind."""
+    return way_of(transport)

@@ -1,0 +1,226 @@
+"""Which responses and errors count."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from example_service.infra.resilience import (
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from example_service.infra.resilience.httpx import (
+    CircuitBreakerTransport,
+    is_failed_response,
+    is_upstream_failure,
+)
+from example_service.infra.resilience.testing import RecordingListener
+from tests.unit.infra.resilience_integrations.httpx.upstream import (
+    ORIGIN,
+    OTHER_ORIGIN,
+    OTHER_URL,
+    URL,
+    Body,
+    Upstream,
+    Way,
+    counts,
+    opened,
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "failed"),
+    [
+        (200, False),
+        (302, False),
+        (404, False),
+        (408, False),
+        (428, False),
+        (429, True),
+        (430, False),
+        (499, False),
+        (500, True),
+        (503, True),
+        (599, True),
+    ],
+)
+async def test_status_tells_whether_the_origin_fails(
+    way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, status: int, failed: bool
+) -> None:
+    """429 and 5xx are failures, and reach the caller all the same; other answers are successes."""
+    upstream.answer(status)
+
+    assert (await way.get()).status_code == status
+    assert counts(registry) == (int(failed), int(not failed), 0)
+    assert is_failed_response(httpx.Response(status)) is failed
+
+
+# Every error of a transport that httpx knows: whether it is the other side's.
+TRANSPORT_ERRORS = {
+    "CloseError": True,
+    "ConnectError": True,
+    "ConnectTimeout": True,
+    "LocalProtocolError": False,
+    "NetworkError": True,
+    "PoolTimeout": False,
+    "ProtocolError": True,
+    "ProxyError": True,
+    "ReadError": True,
+    "ReadTimeout": True,
+    "RemoteProtocolError": True,
+    "TimeoutException": True,
+    "TransportError": True,
+    "UnsupportedProtocol": False,
+    "WriteError": True,
+    "WriteTimeout": True,
+}
+
+
+def test_every_error_of_httpx_is_classified() -> None:
+    """An error that a release of httpx adds is to be put into the table by somebody."""
+    exported = {name: getattr(httpx, name) for name in httpx.__all__}
+    errors = {
+        name
+        for name, one in exported.items()
+        if isinstance(one, type) and issubclass(one, httpx.TransportError)
+    }
+
+    assert errors == set(TRANSPORT_ERRORS)
+
+
+@pytest.mark.parametrize(("name", "failed"), TRANSPORT_ERRORS.items())
+async def test_error_of_the_transport_counts_unless_it_is_our_own(
+    way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, name: str, failed: bool
+) -> None:
+    """What the network or the other side did is a failure; what we did counts for nothing."""
+    error = getattr(httpx, name)("broken")
+    upstream.answer(error)
+
+    with pytest.raises(httpx.TransportError) as caught:
+        await way.get()
+
+    assert caught.value is error
+    assert counts(registry) == (int(failed), 0, 0)
+    assert is_upstream_failure(error) is failed
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a bug"), httpx.DecodingError("not gzip"), httpx.StreamConsumed()]
+)
+async def test_other_errors_count_for_nothing(
+    way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, error: Exception
+) -> None:
+    """An error that is not the transport's passes through and says nothing about the origin."""
+    upstream.answer(error)
+
+    with pytest.raises(type(error)):
+        await way.get()
+
+    assert counts(registry) == (0, 0, 0)
+    assert not is_upstream_failure(error)
+
+
+def test_interruption_counts_for_nothing(
+    transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
+) -> None:
+    """Ctrl+C says nothing about the origin, and gives the permit back."""
+    upstream.answer(KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        httpx.Client(transport=transport).get(URL)
+
+    assert counts(registry) == (0, 0, 0)
+
+
+async def test_refusal_of_a_wrapped_breaker_counts_for_nothing(
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    transport: CircuitBreakerTransport,
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Of two transports around each other the outer one does not take refusals for an outage."""
+    outer = CircuitBreakerTransport(transport, key=lambda _: "all", registry=registry)
+    way = way_of(outer)
+    await opened(way, upstream)
+
+    for _ in range(9):
+        with pytest.raises(CircuitOpenError) as caught:
+            await way.get()
+        assert caught.value.breaker_name == ORIGIN
+
+    assert counts(registry, "all") == (2, 0, 0)
+
+
+async def test_parameters_are_those_of_every_breaker(
+    make: Callable[..., CircuitBreakerTransport],
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Given rules take the place of the usual ones, for each origin."""
+    transport = make(
+        expected_exception=Exception,
+        is_failure=None,
+        is_failed_result=lambda response: (
+            response.request.url.path == "/rates" and response.status_code == 404
+        ),
+        failure_threshold=7,
+    )
+    way = way_of(transport)
+    for answer in (404, 503):
+        upstream.answer(answer)
+        await way.get()
+    upstream.answer(ValueError("a bug"))
+    with pytest.raises(ValueError, match="a bug"):
+        await way.get()
+    await way.get(OTHER_URL)
+
+    assert counts(registry) == (2, 1, 0)
+    assert {breaker.failure_threshold for breaker in registry} == {7}
+
+
+async def test_status_may_count_for_nothing(
+    make: Callable[..., CircuitBreakerTransport],
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Without a rule for responses each one is a success."""
+    upstream.answer(503)
+
+    way = way_of(make(is_failed_result=None))
+    await way.get()
+
+    assert counts(registry) == (0, 1, 0)
+
+
+async def test_every_breaker_has_the_listeners(
+    make: Callable[..., CircuitBreakerTransport],
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    listener: RecordingListener,
+) -> None:
+    """Listeners that were given as an iterator hear from the second origin as well."""
+    way = way_of(make(listeners=iter([listener])))
+
+    await way.get()
+    await way.get(OTHER_URL)
+
+    assert [event.breaker_name for event in listener.events] == [ORIGIN, OTHER_ORIGIN]
+
+
+async def test_error_in_a_rule_leaves_nothing_behind(
+    make: Callable[..., CircuitBreakerTransport],
+    way_of: Callable[[CircuitBreakerTransport], Way],
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Where judging a response raises, its body is closed and its permit given back."""
+    body = Body()
+    upstream.answer(body)
+
+    way = way_of(make(is_failed_result=lambda response: response.headers["X"]))
+    with pytest.raises(KeyError):
+        await way.get()
+
+    assert body.closed == 1
+    assert counts(registry) == (0, 0, 0)
