@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
@@ -11,6 +11,9 @@ from example_service.infra.resilience import CircuitOpenError
 from example_service.payments.metrics import PaymentMetrics
 from example_service.payments.repository import Backlog, Moment, PaymentRepository
 from example_service.payments.service import steady_seconds
+
+# Seconds that the end of the service waits for a count that has begun.
+_STOP_SECONDS = 1.0
 
 
 class BacklogWatch:
@@ -40,15 +43,22 @@ class BacklogWatch:
         self._steady_clock = steady_clock
         self._last = Backlog(0, 0.0)
         self._counted_at = 0.0
+        self._stopped = asyncio.Event()
 
     @asynccontextmanager
     async def running(self, every_seconds: float) -> AsyncIterator[None]:
-        """Count again and again until the end of the block."""
+        """Count again and again until the end of the block, which waits for a count in progress.
+
+        A count that is cancelled while it connects would leave its connection open.
+        """
         counting = asyncio.create_task(self._count_regularly(every_seconds), name="backlog watch")
         try:
             yield
         finally:
-            counting.cancel()
+            self._stopped.set()
+            _, unfinished = await asyncio.wait([counting], timeout=_STOP_SECONDS)
+            for task in unfinished:
+                task.cancel()
             await asyncio.gather(counting, return_exceptions=True)
 
     async def count(self) -> None:
@@ -68,6 +78,7 @@ class BacklogWatch:
         self._metrics.oldest_pending_seconds.set(last.oldest_seconds)
 
     async def _count_regularly(self, every_seconds: float) -> None:
-        while True:
+        while not self._stopped.is_set():
             await self.count()
-            await asyncio.sleep(every_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), every_seconds)

@@ -1,5 +1,7 @@
 """The metrics of payments: what was tried, what is finished, and what waits."""
 
+import asyncio
+
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -172,3 +174,11 @@ async def test_nothing_grows_where_nothing_was_pending(
     await scene.watch.count()
 
     assert scene.value("oldest_pending_seconds") == 0
+
+
+async def test_a_count_that_has_begun_ends_before_its_database_is_closed(scene: Scene) -> None:
+    """Cut off while it connects, it would leave its connection open."""
+    async with scene.watch.running(every_seconds=60.0):
+        await asyncio.sleep(0)
+
+    assert scene.value("pending") == 0
