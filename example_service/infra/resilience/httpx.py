@@ -4,101 +4,38 @@
            └──────┬──────────┘
       CircuitOpenTransportError    a request was refused; nothing was sent
 
-The outcome of an exchange is known
-
-- when the wrapped transport raises: a failure, unless the fault is on this side,
-- with the headers of a response whose status says that the origin is failing: a failure, whatever
-  becomes of its body,
-- else when its body ends: read to its end, or closed early by its reader, it is a success; cut
-  short it is a failure.
-
-Until then the exchange keeps its permit. Everything here works with either of the two libraries,
-and with both.
+When the outcome of a request is known: see `httpx_exchange`. Everything here works with either of
+the two libraries, and with both.
 """
 
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from importlib import import_module
-from importlib.util import find_spec
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from example_service.infra.resilience.breaker_set import BreakerSet
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.exceptions import CircuitOpenError
-from example_service.infra.resilience.retry_after import announced_seconds
-from example_service.infra.resilience.rules.phases import Permit
+from example_service.infra.resilience.httpx_classes import (
+    OWN_FAULTS,
+    TRANSPORT_ERRORS,
+    TRANSPORTS,
+    TransportBase,
+    TransportErrorBase,
+)
+from example_service.infra.resilience.httpx_exchange import AsyncBody, Body, Exchange
 from example_service.infra.resilience.validation import check_callable, check_instance, check_number
 
 if TYPE_CHECKING:
-    # A type checker takes a library that is not installed for `Any`.
-    import httpx  # type: ignore[import-not-found, unused-ignore]
-    import httpx2  # type: ignore[import-not-found, unused-ignore]
-
-    Request: TypeAlias = httpx.Request | httpx2.Request
-    Response: TypeAlias = httpx.Response | httpx2.Response
-    Transport: TypeAlias = (
-        httpx.BaseTransport
-        | httpx.AsyncBaseTransport
-        | httpx2.BaseTransport
-        | httpx2.AsyncBaseTransport
-    )
-
-    # What the two libraries do not agree on is overridden below.
-    class _OfHttpx(httpx.BaseTransport, httpx.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
-
-    class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
-
-    class _Transport(_OfHttpx, _OfHttpx2): ...  # type: ignore[misc, unused-ignore]
-
-    class _SyncStream(httpx.SyncByteStream, httpx2.SyncByteStream): ...  # type: ignore[misc, unused-ignore]
-
-    class _AsyncStream(httpx.AsyncByteStream, httpx2.AsyncByteStream): ...  # type: ignore[misc, unused-ignore]
-
-    class _TransportError(httpx.TransportError, httpx2.TransportError):  # type: ignore[misc, unused-ignore]
-        _request: Any
-        request: Any
-
-    _TRANSPORTS: tuple[tuple[type, type], ...]
-    _TRANSPORT_ERRORS: tuple[type[Exception], ...]
-    _OWN_FAULTS: tuple[type[Exception], ...]
-else:
-    # Both libraries test for their own classes, so ours derive from those of each. A transport
-    # does so from those of one alone, because a client may refuse what is of the other.
-    # Once each, because `httpx2.alias_httpx` makes them one.
-    _LIBRARIES = list(
-        dict.fromkeys(import_module(name) for name in ("httpx", "httpx2") if find_spec(name))
-    )
-    if not _LIBRARIES:
-        raise ModuleNotFoundError("the circuit breaker's transport needs httpx or httpx2")
-
-    def _both(name: str, *classes: str) -> type:
-        bases = tuple(getattr(library, one) for library in _LIBRARIES for one in classes)
-        return bases[0] if len(bases) == 1 else type(name, bases, {})
-
-    _Transport = object
-    _SyncStream = _both("_SyncStream", "SyncByteStream")
-    _AsyncStream = _both("_AsyncStream", "AsyncByteStream")
-    _TransportError = _both("_TransportError", "TransportError")
-    _TRANSPORTS = tuple(
-        (library.BaseTransport, library.AsyncBaseTransport) for library in _LIBRARIES
-    )
-    _TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
-    # Faults of this side: a wrong request, or a connection pool that is used up.
-    _OWN_FAULTS = tuple(
-        getattr(library, name)
-        for library in _LIBRARIES
-        for name in ("LocalProtocolError", "PoolTimeout", "UnsupportedProtocol")
-    )
+    from example_service.infra.resilience.httpx_classes import Request, Response, Transport
 
 # No host name is longer than 253 characters, and anything longer needs no breaker of its own.
 _ORIGIN_LENGTH: Final = 300
 
 
-class CircuitOpenTransportError(_TransportError, CircuitOpenError):
+class CircuitOpenTransportError(TransportErrorBase, CircuitOpenError):
     """A circuit breaker refused a request; nothing of it was sent.
 
     It has the attributes of `CircuitOpenError`, and `request` as every error of httpx.
@@ -132,8 +69,8 @@ def is_upstream_failure(error: Exception) -> bool:
     """
     if isinstance(error, ExceptionGroup):
         return any(is_upstream_failure(one) for one in error.exceptions)
-    own_faults = (*_OWN_FAULTS, CircuitOpenError)
-    return isinstance(error, _TRANSPORT_ERRORS) and not isinstance(error, own_faults)
+    own_faults = (*OWN_FAULTS, CircuitOpenError)
+    return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, own_faults)
 
 
 def is_failed_response(response: "Response") -> bool:
@@ -144,7 +81,7 @@ def is_failed_response(response: "Response") -> bool:
     )
 
 
-class CircuitBreakerTransport(_Transport):
+class CircuitBreakerTransport(TransportBase):
     """Sends requests through another transport, under a circuit breaker for each origin.
 
     Like `httpx.MockTransport` it serves both kinds of client, of httpx and of httpx2: it can be
@@ -199,7 +136,7 @@ class CircuitBreakerTransport(_Transport):
         max_retry_after_seconds: float | None = None,
         **parameters: Any,
     ) -> None:
-        if not any(isinstance(transport, classes) for classes in _TRANSPORTS):
+        if not any(isinstance(transport, classes) for classes in TRANSPORTS):
             raise TypeError(f"transport must be a transport of httpx, not {transport!r}")
         check_callable("key", key)
         if breakers is not None:
@@ -242,7 +179,7 @@ class CircuitBreakerTransport(_Transport):
             response.close()
             raise
         if not exchange.is_settled:
-            response.stream = _Body(response.stream, exchange)
+            response.stream = Body(response.stream, exchange)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -263,16 +200,16 @@ class CircuitBreakerTransport(_Transport):
             await response.aclose()
             raise
         if not exchange.is_settled:
-            response.stream = _AsyncBody(response.stream, exchange)
+            response.stream = AsyncBody(response.stream, exchange)
         return response
 
-    def _begin(self, request: "Request") -> "_Exchange":
+    def _begin(self, request: "Request") -> "Exchange":
         breaker = self.breaker_for(request)
         try:
             permit = breaker.acquire()
         except CircuitOpenError as refusal:
             raise CircuitOpenTransportError(*refusal.args, request=request) from None
-        return _Exchange(breaker, permit, request, self._max_retry_after_seconds)
+        return Exchange(breaker, permit, request, self._max_retry_after_seconds)
 
     def __enter__(self) -> Self:
         self._transport.__enter__()
@@ -309,168 +246,13 @@ class CircuitBreakerTransport(_Transport):
 
 def _in_the_library_of(transport: object, kind: Any) -> Any:
     """A subclass of `kind` that is a transport of whatever library this one is of."""
-    libraries = (classes for classes in _TRANSPORTS if isinstance(transport, classes))
+    libraries = (classes for classes in TRANSPORTS if isinstance(transport, classes))
     return _subclass(kind, *chain.from_iterable(libraries))
 
 
 @lru_cache(maxsize=64)
 def _subclass(*bases: type) -> type:
     return type(bases[0].__name__, bases, {"__module__": bases[0].__module__})
-
-
-class _Exchange:
-    """One request and its response, as the breaker sees them: settled once, by the first outcome.
-
-    Args:
-        breaker: What gave the permit.
-        permit: What it gave.
-        request: The request.
-        max_retry_after_seconds: See `CircuitBreakerTransport`.
-    """
-
-    __slots__ = ("_breaker", "_max_retry_after_seconds", "_permits", "_request")
-
-    def __init__(
-        self,
-        breaker: CircuitBreaker,
-        permit: Permit,
-        request: "Request",
-        max_retry_after_seconds: float | None,
-    ) -> None:
-        self._breaker = breaker
-        # A list, because taking from it is atomic: the body may be read in one thread and closed
-        # in another.
-        self._permits = [permit]
-        self._request = request
-        self._max_retry_after_seconds = max_retry_after_seconds
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the outcome is known."""
-        return not self._permits
-
-    def judge(self, response: "Response") -> None:
-        """Settle with the headers of the response, if they say the outcome."""
-        is_failed = self._breaker.is_failed_result
-        try:
-            response.request = self._request
-            failed = is_failed is not None and is_failed(response)
-            seconds = self._seconds_to_open(response) if failed else None
-        except BaseException:
-            self._breaker.release(self._permits.pop())
-            raise
-        if failed:
-            self._breaker.fail(self._permits.pop(), None, seconds)
-        # A response created from bytes is closed already, and will not be closed again.
-        elif response.is_closed or _has_no_body(response):
-            self.succeed()
-
-    def succeed(self) -> None:
-        """The body was read to its end, or its reader needs no more of it."""
-        if (permit := self._take()) is not None:
-            self._breaker.succeed(permit)
-
-    def close(self) -> None:
-        """The reader has closed the body: it has read enough, unless it was interrupted."""
-        error = sys.exception()
-        if error is None or isinstance(error, (Exception, GeneratorExit)):
-            self.succeed()
-        elif (permit := self._take()) is not None:
-            self._breaker.release(permit)
-
-    def settle(self, error: BaseException) -> None:
-        """The transport, or the body, has raised."""
-        if (permit := self._take()) is not None:
-            self._breaker.settle(permit, error)
-
-    def _seconds_to_open(self, response: "Response") -> float | None:
-        seconds = self._breaker.seconds_to_open(response)
-        limit, headers = self._max_retry_after_seconds, response.headers
-        if seconds is not None or limit is None:
-            return seconds
-        seconds = announced_seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
-        return None if seconds is None else min(seconds, limit)
-
-    def _take(self) -> Permit | None:
-        try:
-            return self._permits.pop()
-        except IndexError:
-            return None
-
-
-class _Body(_SyncStream):
-    """The body of a response, which settles the exchange when it ends.
-
-    A reader may begin again at what is left, after its own end marker, so that the connection can
-    be used again. How that ends says nothing: it has what it needs.
-    """
-
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream = stream
-        self._exchange = exchange
-        self._is_begun = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        is_rest, self._is_begun = self._is_begun, True
-        try:
-            yield from self._stream
-        except GeneratorExit:
-            # Its reader has gone. It also closes the response, and may do so later.
-            raise
-        except BaseException as error:
-            if not is_rest:
-                self._exchange.settle(error)
-            raise
-        self._exchange.succeed()
-
-    def close(self) -> None:
-        try:
-            self._stream.close()
-        except BaseException as error:
-            self._exchange.settle(error)
-            raise
-        self._exchange.close()
-
-
-class _AsyncBody(_AsyncStream):
-    """The same, of an asynchronous response."""
-
-    def __init__(self, stream: Any, exchange: _Exchange) -> None:
-        self._stream = stream
-        self._exchange = exchange
-        self._is_begun = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        is_rest, self._is_begun = self._is_begun, True
-        try:
-            async for chunk in self._stream:
-                yield chunk
-        except GeneratorExit:
-            # Its reader has gone. It also closes the response, and may do so later.
-            raise
-        except BaseException as error:
-            if not is_rest:
-                self._exchange.settle(error)
-            raise
-        self._exchange.succeed()
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        except BaseException as error:
-            self._exchange.settle(error)
-            raise
-        self._exchange.close()
-
-
-def _has_no_body(response: "Response") -> bool:
-    """Whether the response ends with its headers (RFC 9110, section 6.4.1)."""
-    return (
-        response.request.method == "HEAD"
-        or response.status_code < HTTPStatus.OK
-        or response.status_code in {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
-        or response.headers.get("Content-Length") == "0"
-    )
 
 
 def transport_breakers(**parameters: Any) -> BreakerSet:
@@ -480,7 +262,7 @@ def transport_breakers(**parameters: Any) -> BreakerSet:
         parameters: `max_breakers`, and parameters of every `CircuitBreaker`.
     """
     defaults = {
-        "expected_exception": _TRANSPORT_ERRORS,
+        "expected_exception": TRANSPORT_ERRORS,
         "is_failure": is_upstream_failure,
         "is_failed_result": is_failed_response,
     }

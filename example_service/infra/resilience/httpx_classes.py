@@ -1,0 +1,74 @@
+"""The classes of httpx and httpx2 that the transport derives from and recognizes.
+
+Either library will do, and so will both.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    # A type checker takes a library that is not installed for `Any`.
+    import httpx  # type: ignore[import-not-found, unused-ignore]
+    import httpx2  # type: ignore[import-not-found, unused-ignore]
+
+    Request: TypeAlias = httpx.Request | httpx2.Request
+    Response: TypeAlias = httpx.Response | httpx2.Response
+    Transport: TypeAlias = (
+        httpx.BaseTransport
+        | httpx.AsyncBaseTransport
+        | httpx2.BaseTransport
+        | httpx2.AsyncBaseTransport
+    )
+
+    # What the two libraries do not agree on is overridden below.
+    class _OfHttpx(httpx.BaseTransport, httpx.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
+
+    class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
+
+    class TransportBase(_OfHttpx, _OfHttpx2):  # type: ignore[misc, unused-ignore]
+        """A transport of both kinds, of either library."""
+
+    class SyncStream(httpx.SyncByteStream, httpx2.SyncByteStream):  # type: ignore[misc, unused-ignore]
+        """The body of a response, of either library."""
+
+    class AsyncStream(httpx.AsyncByteStream, httpx2.AsyncByteStream):  # type: ignore[misc, unused-ignore]
+        """The body of an asynchronous response, of either library."""
+
+    class TransportErrorBase(httpx.TransportError, httpx2.TransportError):  # type: ignore[misc, unused-ignore]
+        """The error of a request that got no response, of either library."""
+
+        _request: Any
+        request: Any
+
+    TRANSPORTS: tuple[tuple[type, type], ...]
+    TRANSPORT_ERRORS: tuple[type[Exception], ...]
+    OWN_FAULTS: tuple[type[Exception], ...]
+else:
+    # Both libraries test for their own classes, so ours derive from those of each. A transport
+    # does so from those of one alone, because a client may refuse what is of the other.
+    # Once each, because `httpx2.alias_httpx` makes them one.
+    _LIBRARIES = list(
+        dict.fromkeys(import_module(name) for name in ("httpx", "httpx2") if find_spec(name))
+    )
+    if not _LIBRARIES:
+        raise ModuleNotFoundError("the circuit breaker's transport needs httpx or httpx2")
+
+    def _both(name: str, *classes: str) -> type:
+        bases = tuple(getattr(library, one) for library in _LIBRARIES for one in classes)
+        return bases[0] if len(bases) == 1 else type(name, bases, {})
+
+    TransportBase = object
+    SyncStream = _both("SyncStream", "SyncByteStream")
+    AsyncStream = _both("AsyncStream", "AsyncByteStream")
+    TransportErrorBase = _both("TransportErrorBase", "TransportError")
+    TRANSPORTS = tuple(
+        (library.BaseTransport, library.AsyncBaseTransport) for library in _LIBRARIES
+    )
+    TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
+    # Faults of this side: a wrong request, or a connection pool that is used up.
+    OWN_FAULTS = tuple(
+        getattr(library, name)
+        for library in _LIBRARIES
+        for name in ("LocalProtocolError", "PoolTimeout", "UnsupportedProtocol")
+    )
