@@ -75,8 +75,10 @@ def world() -> Iterator[World]:
             ADMIN__TOKEN=TOKEN,
             LIMITS__MONITORING_CACHE_SECONDS="0",
         )
-        yield World(service)
-        kill(service)
+        try:
+            yield World(service)
+        finally:
+            kill(service)
 
 
 def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) -> None:
