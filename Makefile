@@ -19,7 +19,7 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run new rename update test test-fast coverage lint format bench chaos screenshots mutation lock clean environment environment-run environment-bench environment-mutation
+.PHONY: help run new rename update test test-fast coverage lint format bench chaos reference screenshots mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -72,6 +72,9 @@ bench: environment-bench ## Measure the breaker beside its rivals
 
 chaos: environment ## Kill the service under load, hundreds of times, and count the charges
 	@.venv/bin/python -m tests.chaos $(ARGS)
+
+reference: environment ## Write docs/api.md from the breaker's signatures and docstrings
+	@.venv/bin/python -m scripts.reference
 
 screenshots: environment ## Take pictures of the dashboard in light, dark and on a phone
 	@.venv/bin/python -m tests.dashboard.screenshots

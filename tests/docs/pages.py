@@ -12,6 +12,7 @@ The role of a code block decides what executes it:
 - `file`: a whole file, whose first line names it in a comment; for a copy of the project.
 - `edit`: what a file of the project loses and gets, whose first line names it; for a copy, too.
 - `diagram`: states and transitions, in Mermaid's language.
+- `signature`: of a public name. `test_api_reference.py` compares it with the code.
 - `proxy`: the configuration of a proxy in front. Its limits are compared with the service's.
 """
 
@@ -101,6 +102,7 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
         "sql": "statements",
         "nginx": "proxy",
         "diff": "edit",
+        "pyi": "signature",
     }
     return roles.get(language)
 

@@ -129,6 +129,9 @@ class CircuitBreaker(MonitoredGuard):
 
         print(asyncio.run(search("circuit breaker")))
         ```
+        ```text
+        ['a result for circuit breaker']
+        ```
     """
 
     __slots__ = ()

@@ -146,6 +146,9 @@ def guard_engine(
             print(connection.execute(text("SELECT 1")).scalar())
         engine.dispose()
         ```
+        ```text
+        1
+        ```
     """
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect in _guarded_dialects:

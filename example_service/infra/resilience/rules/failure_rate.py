@@ -30,9 +30,8 @@ class FailureRate:
         ```python
         from example_service.infra.resilience import CircuitBreaker, FailureRate
 
-        breaker = CircuitBreaker(
-            "search", failure_rate=FailureRate(threshold=0.5, window_seconds=30.0)
-        )
+        rule = FailureRate(threshold=0.5, window_seconds=30.0)
+        breaker = CircuitBreaker("search", failure_rate=rule)
         ```
 
     Attributes:
