@@ -18,6 +18,7 @@ from example_service.infra.resilience.rules.phases import HalfOpen, Permit, Time
 
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
+_FUTURES = "concurrent.futures._base"
 
 _probes: ContextVar[tuple[TimedCall, ...]] = ContextVar("probes", default=())
 
@@ -88,11 +89,14 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
     An exception object that is raised again starts with its old traceback, below the frame that
     raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
     What leaves a context manager made from a generator has the traceback with which it came in,
-    which is a part of `marked`.
+    which is a part of `marked`. An executor's future raises again what ended the call in it; that
+    is passing on, too, unless it has raised it before it was counted.
     """
     known = []
+    is_of_call = True
     while marked is not None:
         known.append(marked)
+        is_of_call = is_of_call and not _is_future(marked)
         marked = marked.tb_next
     frames = []
     while traceback is not None and known:
@@ -101,12 +105,16 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
         frames.append(traceback.tb_frame)
         below = traceback.tb_next
         instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
-        if instruction == _RAISE and (
-            below in known or (below is not None and below.tb_frame not in frames)
-        ):
+        is_again = below in known or (below is not None and below.tb_frame not in frames)
+        if instruction == _RAISE and is_again and not (is_of_call and _is_future(traceback)):
             return False
         traceback = below
     return False
+
+
+def _is_future(traceback: TracebackType) -> bool:
+    """Whether an exception came out of an executor's future here."""
+    return traceback.tb_frame.f_globals.get("__name__") == _FUTURES
 
 
 def without_counted(

@@ -10,6 +10,7 @@ from collections.abc import (
     Generator,
     Iterator,
 )
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 import pytest
@@ -106,6 +107,21 @@ def in_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
     return call
 
 
+def in_another_thread(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The inner call runs in an executor, whose future raises its error again."""
+
+    def raise_down() -> None:
+        raise DownError
+
+    guarded = breaker.protected(raise_down)
+
+    async def call() -> None:
+        with ThreadPoolExecutor(1) as executor, breaker:
+            executor.submit(guarded).result()
+
+    return call
+
+
 def in_a_context_manager(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
     """The inner block is inside a context manager, which resets the traceback of the error."""
 
@@ -136,6 +152,7 @@ NESTED = [
     translated,
     translated_silently,
     in_a_task,
+    in_another_thread,
     in_a_context_manager,
 ]
 
@@ -182,6 +199,17 @@ def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each
         with pytest.raises(DownError), breaker:
             raise error
     assert breaker.is_open
+
+
+def test_one_exception_object_raised_by_one_future_counts_for_each_call() -> None:
+    """A future that was finished elsewhere raises its exception whenever it is asked."""
+    breaker = make_breaker(failure_threshold=10)
+    future: Future[None] = Future()
+    future.set_exception(DownError())
+    for _ in range(3):
+        with suppress(DownError), breaker:
+            future.result()
+    assert breaker.total_failures == 3
 
 
 async def test_one_exception_object_raised_through_a_context_manager_counts_for_each() -> None:
