@@ -92,14 +92,14 @@ class Judge(NamedTuple):
             return Outcome.SUCCESS
         if isinstance(error, CancelledError) or not isinstance(error, Exception):
             return Outcome.NEUTRAL
+        if _is_refusal(error) and not self._expects(CircuitOpenError):
+            return Outcome.NEUTRAL
         if self.is_success is not None and self.is_success(error):
             return Outcome.SUCCESS
         return Outcome.FAILURE if self._is_failure(error) else Outcome.NEUTRAL
 
     def _is_failure(self, error: Exception) -> bool:
         if not isinstance(error, self.expected_exception):
-            return False
-        if _is_refusal(error) and not self._expects(CircuitOpenError):
             return False
         return self.is_failure is None or bool(self.is_failure(error))
 

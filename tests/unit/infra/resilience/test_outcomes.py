@@ -101,6 +101,16 @@ def test_a_refusal_counts_where_it_is_expected_by_name() -> None:
     assert counts(breaker) == (1, 0, 0)
 
 
+def test_a_refusal_is_no_answer_of_a_healthy_dependency() -> None:
+    """An `is_success` that accepts all but some exceptions accepts it without meaning it."""
+    breaker = make_breaker(
+        expected_exception=Exception, is_success=lambda error: not isinstance(error, DownError)
+    )
+    with pytest.raises(CircuitOpenError):
+        breaker.call_sync(raising(CircuitOpenError("of another breaker")))
+    assert counts(breaker) == (0, 0, 0)
+
+
 class TestIsSuccess:
     """Exceptions that are answers."""
 
