@@ -22,7 +22,7 @@ from example_service.infra.resilience import (
     CircuitOpenError,
     circuit_breaker_registry,
 )
-from example_service.payments.models import Payment, PaymentStatus
+from example_service.payments.models import UNNAMED, Payment, PaymentStatus
 from tests.databases import NOON, settings_for
 from tests.killed_at import killed_at
 
@@ -33,6 +33,7 @@ def payment(**values: Any) -> Payment:
     """A pending payment."""
     given = {
         "id": uuid4(),
+        "caller": UNNAMED,
         "idempotency_key": str(uuid4()),
         "amount": 1250,
         "currency": "EUR",
