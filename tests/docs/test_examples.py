@@ -13,11 +13,6 @@ import pytest
 from tests.docs.pages import MARKDOWN_FILES, Block, blocks, blocks_of
 
 
-# Libraries that a page shows for comparison still use them.
-@pytest.mark.filterwarnings(
-    r"ignore:datetime\.datetime\.utcnow:DeprecationWarning",
-    "ignore:'asyncio.iscoroutinefunction':DeprecationWarning",
-)
 @pytest.mark.parametrize("program", blocks("program"), ids=str)
 def test_program_prints_what_is_shown(program: Block, capsys: pytest.CaptureFixture[str]) -> None:
     """A reader who copies the block and runs it sees the output below it, or none where none is."""
