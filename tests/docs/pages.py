@@ -116,9 +116,10 @@ def table_rows(page: Path, marker: str) -> list[list[str]]:
     table, end, _ = rest.partition("<!-- end -->")
     assert end, f"{page.name} has no table marked {marker!r}"
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    return [[_plain(cell) for cell in line.strip("|").split("|")] for line in lines[2:]]
+    return [[plain(cell) for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def _plain(cell: str) -> str:
+def plain(cell: str) -> str:
+    """A cell without the backquotes of one that is nothing but code."""
     code = re.fullmatch(r"`([^`]*)`", cell.strip())
     return code[1] if code else cell.strip()
