@@ -151,9 +151,19 @@ def _settle_stream(
     object: FastAPI throws the error of an endpoint into its dependencies. To close it, Python
     throws in a GeneratorExit; the consumer has had an item then, so the other side works.
     """
-    if error is not thrown:
+    if not _comes_back(error, thrown):
         guard.settle(permit, error)
-    elif isinstance(error, GeneratorExit):
+    elif isinstance(thrown, GeneratorExit):
         guard.succeed(permit)
     else:
         guard.release(permit)
+
+
+def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:
+    """Whether an error is what was thrown in, also as task groups and Python wrap it."""
+    if error is thrown:
+        return True
+    if isinstance(error, BaseExceptionGroup):
+        return all(_comes_back(one, thrown) for one in error.exceptions)
+    # A generator cannot raise the end of an iteration: Python makes a RuntimeError of it.
+    return isinstance(thrown, StopIteration | StopAsyncIteration) and error.__cause__ is thrown

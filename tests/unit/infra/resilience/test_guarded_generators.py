@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncGenerator, Generator
+from contextlib import nullcontext
 
 import pytest
 
@@ -151,6 +152,27 @@ class TestAsyncGenerators:
         with pytest.raises(DownError):
             await stream.athrow(DownError())
         assert breaker.is_closed
+        assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
+
+    @pytest.mark.parametrize(
+        ("thrown", "raised"),
+        [(StopAsyncIteration(), RuntimeError), (DownError(), ExceptionGroup)],
+        ids=repr,
+    )
+    async def test_what_is_thrown_in_and_comes_back_wrapped_is_neutral(
+        self, thrown: Exception, raised: type[Exception]
+    ) -> None:
+        """Python wraps the end of an iteration, and a task group wraps every error."""
+
+        async def stream() -> AsyncGenerator[None, None]:
+            async with asyncio.TaskGroup() if raised is ExceptionGroup else nullcontext():
+                yield
+
+        breaker = make_breaker(expected_exception=Exception)
+        guarded = breaker.protected(stream)()
+        await anext(guarded)
+        with pytest.raises(raised):
+            await guarded.athrow(thrown)
         assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
 
     async def test_probes_of_a_recovery_hold_their_places(self) -> None:
