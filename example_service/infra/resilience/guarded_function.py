@@ -19,6 +19,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from math import inf
+from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.continuation import continuation, follow
@@ -38,7 +39,7 @@ def guarded(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
     if isinstance(func, (staticmethod, classmethod)):
         return cast("Callable[P, R]", type(func)(guarded(guard, func.__func__)))
     if not callable(func):
-        raise TypeError(f"only functions can be guarded, not {func!r}")
+        raise _refusal(func)
     is_timed = guard.machine.is_timed
     if _is_kind(func, inspect.iscoroutinefunction):
         wrap = _timed_coroutine if is_timed else _coroutine
@@ -199,6 +200,17 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
         return result
 
     return guarded_call
+
+
+def _refusal(func: object) -> TypeError:
+    if isinstance(func, CoroutineType):
+        func.close()
+    # A property and the like: what they decorate can be guarded.
+    is_descriptor = hasattr(type(func), "__get__")
+    way = (
+        "put this decorator below the other one" if is_descriptor else "pass it without calling it"
+    )
+    return TypeError(f"only functions can be guarded, not {func!r}: {way}")
 
 
 def _is_kind(func: Callable[..., Any], is_kind: Callable[[object], bool]) -> bool:

@@ -5,7 +5,7 @@ import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 from unittest.mock import MagicMock
 
 import pytest
@@ -159,6 +159,16 @@ class TestOtherCallables:
         """A slip of the pen is found when the decorator is applied."""
         with pytest.raises(TypeError, match="only functions can be guarded"):
             make_breaker().protected(given)
+
+    def test_a_descriptor_is_refused_with_the_right_order(self) -> None:
+        """`@property` goes above the guard."""
+        with pytest.raises(TypeError, match="below the other one"):
+            make_breaker().protected(cast("Any", property(_plain_function)))
+
+    def test_a_coroutine_is_refused_with_the_right_form(self) -> None:
+        """The function was called too early."""
+        with pytest.raises(TypeError, match="without calling it"):
+            make_breaker().protected(cast("Any", _coroutine_function(1)))
 
     async def test_call_takes_whatever_returns_an_awaitable_or_a_value(self) -> None:
         """Coroutine functions, futures, and plain values."""
