@@ -75,9 +75,13 @@ class Judge(NamedTuple):
             waits = [self.seconds_to_open(one) for one in failures]
             return max((one for one in waits if one is not None), default=None)
         seconds = self.open_for(failure)
-        if seconds is None or not seconds > 0:  # NaN is not above zero either.
+        if seconds is None:
             return None
-        return min(float(seconds), LONGEST_OPEN_FOR)
+        try:
+            is_wait = seconds > 0  # NaN is not.
+        except TypeError:
+            raise TypeError(f"open_for must return seconds or None, not {seconds!r}") from None
+        return float(min(seconds, LONGEST_OPEN_FOR)) if is_wait else None
 
     def outcome(self, error: BaseException) -> Outcome:
         """Judge an exception that a guarded call has raised.

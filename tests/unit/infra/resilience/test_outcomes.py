@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -177,7 +178,15 @@ class TestOpenFor:
         fail(breaker)
         assert breaker.get_metrics()["retry_after"] == breaker.recovery_timeout
 
-    @pytest.mark.parametrize("answer", [1e9, float("inf")])
+    @pytest.mark.parametrize("answer", ["30", timedelta(seconds=30), [30]])
+    def test_an_answer_that_is_no_number_is_refused_by_name(self, answer: Any) -> None:
+        """The header of a response is a text until it is converted."""
+        breaker = make_breaker(open_for=lambda _: answer)
+        with pytest.raises(TypeError, match="open_for must return seconds or None"), breaker:
+            raise DownError
+        assert counts(breaker) == (0, 0, 0)
+
+    @pytest.mark.parametrize("answer", [1e9, float("inf"), pytest.param(10**400, id="huge")])
     def test_no_wait_is_longer_than_a_day(self, answer: float) -> None:
         """However long the dependency asks for."""
         breaker = make_breaker(open_for=lambda _: answer)
