@@ -18,6 +18,7 @@ from example_service.infra.resilience.rules.phases import HalfOpen, Permit, Time
 
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
+_LONGEST_CHAIN = 10
 _FUTURES = "concurrent.futures._base"
 
 _probes: ContextVar[tuple[TimedCall, ...]] = ContextVar("probes", default=())
@@ -123,25 +124,26 @@ def without_counted(
     """The exceptions in a group that a breaker has not counted one by one; None for none."""
 
     def is_counted(error: BaseException) -> bool:
-        marks: _Marks | None = getattr(error, _MARK, None)
-        is_leaf = not isinstance(error, BaseExceptionGroup)
-        marked = marks.get(id(breaker)) if is_leaf and marks is not None else None
-        return marked is not None and _was_passed_on(error.__traceback__, marked)
+        return not isinstance(error, BaseExceptionGroup) and _is_counted(error, breaker)
 
     return group.split(is_counted)[1]
 
 
-def _translates_counted(error: BaseException, breaker: object) -> bool:
-    """Whether an exception replaces one that the breaker counted within the call that ends now."""
-    for link, is_explicit in ((error.__cause__, True), (error.__context__, False)):
-        if link is None or (marks := getattr(link, _MARK, None)) is None:
+def _translates_counted(error: BaseException, breaker: object, links: int = _LONGEST_CHAIN) -> bool:
+    """Whether an exception replaces one that the breaker counted within the call that ends now.
+
+    It may do so in several steps: a library translates the error of a driver, and its caller that
+    of the library.
+    """
+    cause, context = error.__cause__, error.__context__
+    for link in (cause, context if context is not cause else None):
+        if link is None or not links:
             continue
-        caught = link.__traceback__
-        if not _was_passed_on(caught, marks.get(id(breaker))):
+        if not (_is_counted(link, breaker) or _translates_counted(link, breaker, links - 1)):
             continue
         # It was caught in a frame inside this call, which then raised another exception.
-        entry = error.__traceback__
-        if entry is not None and not is_explicit:
+        caught, entry = link.__traceback__, error.__traceback__
+        if entry is not None and link is not cause:
             # The block's own frame may have caught it before the block began.
             entry = entry.tb_next
         while entry is not None:
@@ -149,3 +151,9 @@ def _translates_counted(error: BaseException, breaker: object) -> bool:
                 return True
             entry = entry.tb_next
     return False
+
+
+def _is_counted(error: BaseException, breaker: object) -> bool:
+    """Whether a breaker has counted an exception, which was only passed on since."""
+    marks: _Marks | None = getattr(error, _MARK, None)
+    return marks is not None and _was_passed_on(error.__traceback__, marks.get(id(breaker)))

@@ -96,6 +96,26 @@ def translated_silently(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]
     return call
 
 
+def translated_twice(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """A library translates the error of its driver, and its caller that of the library."""
+    guarded = breaker.protected(down)
+
+    async def library() -> None:
+        try:
+            await guarded()
+        except DownError as error:
+            raise TranslatedError from error
+
+    @breaker.protected
+    async def call() -> None:
+        try:
+            await library()
+        except TranslatedError as error:
+            raise DownError from error
+
+    return call
+
+
 def in_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
     """The inner call runs in a task."""
     guarded = breaker.protected(down)
@@ -151,6 +171,7 @@ NESTED = [
     raised_again,
     translated,
     translated_silently,
+    translated_twice,
     in_a_task,
     in_another_thread,
     in_a_context_manager,
