@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.nested_calls import count_once
 
 if TYPE_CHECKING:
     # Without greenlet, which synchronous engines do not need, this cannot be imported.
@@ -324,6 +325,7 @@ class _EngineGuard:
             failed = isinstance(error, Exception) and (
                 self._failed(error, connection, cursor) or call.is_connect_refused
             )
+            failed = failed and count_once(error, self._breaker)
         finally:
             if failed:
                 self._breaker.fail(permit, type(error).__name__)
@@ -348,6 +350,7 @@ class _EngineGuard:
             and isinstance(error, Exception)
             and (context.is_disconnect or self._is_failure(error))
             and not self._breaker.is_open
+            and count_once(error, self._breaker)
         ):
             # The statement has succeeded, and now its rows stop coming.
             with suppress(CircuitOpenError):

@@ -148,6 +148,28 @@ class TestGuarding:
 
         assert breaker.is_open
 
+    @pytest.mark.parametrize("fault", ["connect", "execute", "fetch"])
+    def test_guarded_function_around_it_adds_no_failure(
+        self, make_engine: MakeEngine, faults: Faults, clock: FakeClock, fault: str
+    ) -> None:
+        """It is one call through one breaker, whatever becomes of its error on the way."""
+        breaker = breaker_of(clock, failure_threshold=9, expected_exception=Exception)
+        engine = make_engine(by=breaker)
+        setattr(faults, fault, DISK_ERROR)
+
+        @breaker.protected
+        def find() -> None:
+            try:
+                with engine.connect() as connection:
+                    connection.execute(SELECT).fetchmany()
+            except OperationalError as error:
+                raise LookupError from error
+
+        for failures in (1, 2, 3):
+            with pytest.raises(LookupError):
+                find()
+            assert breaker.total_failures == failures
+
     def test_options_of_an_engine_share_its_guard(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
