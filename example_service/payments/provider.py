@@ -11,6 +11,7 @@ import httpx
 from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
+    FailureRate,
     circuit_breaker_registry,
 )
 from example_service.payments.answers import (
@@ -45,10 +46,18 @@ def payment_breaker(
 ) -> CircuitBreaker:
     """Return the breaker that guards the payment provider, made when it is first asked for.
 
-    This is the one place that knows what counts as its failure. The settings
+    This is the one place that knows what counts as its failure. Besides failures in a row, it opens
+    when half of the calls of the last 30 seconds failed: a provider that answers every other call
+    never fails five times in a row. An answer that takes longer than three quarters of
+    `PAYMENT_PROVIDER__TIMEOUT_SECONDS` by default counts as a failure, too. The settings
     `CIRCUIT_BREAKERS__PAYMENT__...` win over what is written here.
     """
-    return registry.get_or_create(PAYMENT_BREAKER, expected_exception=ProviderUnavailableError)
+    return registry.get_or_create(
+        PAYMENT_BREAKER,
+        expected_exception=ProviderUnavailableError,
+        failure_rate=FailureRate(threshold=0.5, window_seconds=30.0),
+        slow_call_duration=1.5,
+    )
 
 
 class PaymentProvider:
