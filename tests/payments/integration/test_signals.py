@@ -2,9 +2,8 @@
 
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,10 +26,11 @@ signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 
 
 @pytest.fixture
-def short_directory() -> Iterator[str]:
-    """For temporary files, with a path that leaves room for the names of sockets."""
-    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as directory:
-        yield directory
+def temporary(tmp_path: Path) -> Path:
+    """Where a service keeps its temporary files."""
+    directory = tmp_path / "temporary"
+    directory.mkdir()
+    return directory
 
 
 def hold_request(
@@ -122,13 +122,13 @@ def test_stopping_does_not_wait_for_a_worker_that_is_stopped(
 
 
 def test_the_end_of_another_worker_is_noted_beside_one_that_is_stopped(
-    start: Callable[..., Service], short_directory: str
+    start: Callable[..., Service], temporary: Path
 ) -> None:
     """Whatever the stopped one has locked, the supervisor does not wait for it."""
-    service = start(WORKERS="2", TMPDIR=short_directory)
+    service = start(WORKERS="2", TMPDIR=str(temporary))
     url = service.url
     killed = service.workers()[0]
-    (directory,) = Path(short_directory).glob("example-service-*")
+    (directory,) = temporary.glob("example-service-*")
     # What a worker has locked that is stopped while it reads the metrics.
     with locked(directory / "lock", exclusive=False):
         os.kill(killed, signal.SIGKILL)
@@ -138,16 +138,16 @@ def test_the_end_of_another_worker_is_noted_beside_one_that_is_stopped(
 
 
 def test_the_directory_of_a_killed_service_is_removed_by_the_next_one(
-    start: Callable[..., Service], short_directory: str
+    start: Callable[..., Service], temporary: Path
 ) -> None:
     """And not the one of a service that still runs."""
-    killed = start(WORKERS="2", TMPDIR=short_directory)
+    killed = start(WORKERS="2", TMPDIR=str(temporary))
     assert killed.url
-    (left_over,) = Path(short_directory).glob("example-service-*")
+    (left_over,) = temporary.glob("example-service-*")
     kill(killed)
-    assert start(WORKERS="2", TMPDIR=short_directory).url
-    (directory,) = Path(short_directory).glob("example-service-*")
+    assert start(WORKERS="2", TMPDIR=str(temporary)).url
+    (directory,) = temporary.glob("example-service-*")
     assert directory != left_over
 
-    assert start(WORKERS="2", TMPDIR=short_directory).url
+    assert start(WORKERS="2", TMPDIR=str(temporary)).url
     assert directory.exists()
