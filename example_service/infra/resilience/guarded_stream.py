@@ -161,7 +161,7 @@ def _settle_stream(
 
 def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:
     """Whether an error is what was thrown in, also as task groups and Python wrap it."""
-    if error is thrown:
+    if error is thrown or (isinstance(error, GeneratorExit) and isinstance(thrown, GeneratorExit)):
         return True
     if isinstance(error, BaseExceptionGroup):
         return all(_comes_back(one, thrown) for one in error.exceptions)

@@ -92,6 +92,20 @@ class TestAsyncGenerators:
         assert breaker.is_half_open
         assert breaker.total_successes == 1
 
+    async def test_closing_one_with_a_task_group_after_an_item_is_a_success(self) -> None:
+        """The group wraps what Python throws in to close the stream."""
+
+        async def stream() -> AsyncGenerator[None, None]:
+            async with asyncio.TaskGroup():
+                yield
+
+        breaker = make_breaker()
+        guarded = breaker.protected(stream)()
+        await anext(guarded)
+        with pytest.raises(BaseExceptionGroup):
+            await guarded.aclose()
+        assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 1, 0)
+
     async def test_dropping_it_after_an_item_is_a_success(self) -> None:
         """An abandoned stream is closed by the event loop."""
         breaker = make_breaker()
