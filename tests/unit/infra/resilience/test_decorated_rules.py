@@ -1,0 +1,164 @@
+"""The decorator under rules that need the clock, the result or a listener."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from example_service.infra.resilience import CallSucceeded, CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from tests.unit.infra.resilience.scenes import DownError, make_breaker
+
+Step = Callable[[], Any]
+Caller = Callable[[CircuitBreaker, Step], Any]
+
+
+def _function(breaker: CircuitBreaker, step: Step) -> Any:
+    """Call a plain function that takes the step."""
+    return breaker.protected(step)()
+
+
+def _coroutine(breaker: CircuitBreaker, step: Step) -> Any:
+    """Await a coroutine function that takes the step."""
+
+    @breaker.protected
+    async def work() -> Any:
+        return step()
+
+    return asyncio.run(work())
+
+
+FORMS = pytest.mark.parametrize("call", [_function, _coroutine])
+
+RULES = pytest.mark.parametrize(
+    "rules",
+    [
+        {"slow_call_duration": 2.0},
+        {"is_failed_result": lambda result: result == "bad"},
+        {"slow_call_duration": 2.0, "is_failed_result": lambda result: result == "bad"},
+        {"listeners": [RecordingListener()]},
+    ],
+    ids=["slow calls", "results", "both", "listener"],
+)
+
+
+def _totals(breaker: CircuitBreaker) -> tuple[int, int, int]:
+    return breaker.total_successes, breaker.total_failures, breaker.in_flight
+
+
+@FORMS
+@RULES
+def test_a_success_is_counted_once(call: Caller, rules: dict[str, Any]) -> None:
+    """And the call is no longer in flight."""
+    breaker = make_breaker(FakeClock(), **rules)
+
+    assert call(breaker, lambda: "good") == "good"
+
+    assert _totals(breaker) == (1, 0, 0)
+
+
+@FORMS
+@RULES
+def test_an_error_is_counted_once_and_raised(call: Caller, rules: dict[str, Any]) -> None:
+    """Whatever the rules say about results and durations."""
+    breaker = make_breaker(FakeClock(), **rules)
+
+    def fail() -> None:
+        raise DownError
+
+    with pytest.raises(DownError):
+        call(breaker, fail)
+
+    assert _totals(breaker) == (0, 1, 0)
+
+
+@FORMS
+@pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
+def test_a_failed_result_is_returned_and_counted(call: Caller, rules: dict[str, Any]) -> None:
+    """The caller gets what the function returned."""
+    breaker = make_breaker(FakeClock(), is_failed_result=lambda one: one == "bad", **rules)
+
+    assert call(breaker, lambda: "bad") == "bad"
+
+    assert _totals(breaker) == (0, 1, 0)
+
+
+@FORMS
+@pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
+def test_a_predicate_that_raises_counts_nothing(call: Caller, rules: dict[str, Any]) -> None:
+    """It is a bug of this side."""
+
+    def confused(_: object) -> bool:
+        raise ZeroDivisionError
+
+    breaker = make_breaker(FakeClock(), is_failed_result=confused, **rules)
+
+    with pytest.raises(ZeroDivisionError):
+        call(breaker, lambda: "good")
+
+    assert _totals(breaker) == (0, 0, 0)
+
+
+@FORMS
+def test_a_call_that_takes_too_long_counts_as_a_failure(call: Caller) -> None:
+    """Even though it returns in the end."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+
+    call(breaker, lambda: clock.advance(2.0))
+
+    assert _totals(breaker) == (0, 1, 0)
+
+
+@FORMS
+def test_listeners_hear_how_long_a_success_took(call: Caller) -> None:
+    """In seconds, by the breaker's clock."""
+    clock, listener = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, listeners=[listener])
+
+    call(breaker, lambda: clock.advance(1.5))
+
+    assert listener.events == [CallSucceeded(breaker.name, 1.5)]
+
+
+@FORMS
+@RULES
+def test_an_open_circuit_refuses_and_a_probe_closes_it(call: Caller, rules: dict[str, Any]) -> None:
+    """The state decides first, whatever the rules."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, success_threshold=1, recovery_timeout=10.0, **rules)
+    breaker.force_open("maintenance", 10.0)
+    with pytest.raises(CircuitOpenError):
+        call(breaker, lambda: "good")
+    clock.advance(10.0)
+
+    assert call(breaker, lambda: "good") == "good"
+
+    assert breaker.is_closed
+
+
+@RULES
+def test_what_a_plain_function_returns_is_followed(rules: dict[str, Any]) -> None:
+    """A coroutine when it is awaited, a future when it is done."""
+    breaker = make_breaker(FakeClock(), **rules)
+
+    async def work() -> str:
+        return "good"
+
+    @breaker.protected
+    def begin() -> Awaitable[str]:
+        return work()
+
+    @breaker.protected
+    def submit() -> "Future[str]":
+        future: Future[str] = Future()
+        future.set_result("good")
+        return future
+
+    async def main() -> str:
+        return await begin()
+
+    assert asyncio.run(main()) == submit().result() == "good"
+    assert _totals(breaker) == (2, 0, 0)
