@@ -371,6 +371,7 @@ def test_in_production_it_asks_for_the_token(browser: Browser, tmp_path: Path) -
         "calm",
         tmp_path,
         ENVIRONMENT="production",
+        API__OPEN="true",
         DASHBOARD__ENABLED="true",
         ADMIN__TOKEN=TOKEN,
         DATABASE_URL="postgresql://shop:Wm8-tY3pQz51@db.internal/shop",

@@ -1,6 +1,7 @@
 """The service behind a real nginx, configured as the documentation has it."""
 
 import json
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -46,7 +47,7 @@ def is_up(client: httpx.Client) -> bool:
 
 def last_line(service: Service, path: str) -> dict[str, object]:
     """The line that the service has logged of the last request for a path."""
-    wait_until(lambda: path in service.text)
+    wait_until(lambda: f'"{path}"' in service.text)
     lines = [json.loads(line) for line in service.text.splitlines() if f'"{path}"' in line]
     return dict(lines[-1])
 
@@ -67,6 +68,7 @@ def test_a_client_cannot_claim_another_address_or_path(
     answer = client.get("/problems/not-found/nowhere", headers=forged)
 
     assert answer.json()["type"] == "/problems/not-found"
+    wait_until(lambda: re.search(r'"status":404.*\n', service.text))
     lines = [line for line in service.text.splitlines() if '"status":404' in line]
     assert json.loads(lines[-1])["client"] == CLIENT
 
