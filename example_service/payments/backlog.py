@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
+from example_service.payments.background import in_background, pause
 from example_service.payments.metrics import PaymentMetrics
 from example_service.payments.repository import Backlog, Moment, PaymentRepository
 from example_service.payments.service import steady_seconds
@@ -51,15 +52,11 @@ class BacklogWatch:
 
         A count that is cancelled while it connects would leave its connection open.
         """
-        counting = asyncio.create_task(self._count_regularly(every_seconds), name="backlog watch")
-        try:
+        work = self._count_regularly(every_seconds)
+        async with in_background(
+            work, self._stopped, name="backlog watch", stop_seconds=_STOP_SECONDS
+        ):
             yield
-        finally:
-            self._stopped.set()
-            _, unfinished = await asyncio.wait([counting], timeout=_STOP_SECONDS)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(counting, return_exceptions=True)
 
     async def count(self) -> None:
         """Count once. While the database cannot be asked, the oldest payment it had grows older."""
@@ -80,5 +77,4 @@ class BacklogWatch:
     async def _count_regularly(self, every_seconds: float) -> None:
         while not self._stopped.is_set():
             await self.count()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopped.wait(), every_seconds)
+            await pause(self._stopped, every_seconds)

@@ -8,12 +8,13 @@ had taken up is due again then.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from example_service.core.lifecycle import is_draining
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.payments.background import in_background, pause
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 
@@ -61,15 +62,11 @@ class PaymentWorker:
 
         Payments that are cut off then are due again at the end of their claim.
         """
-        working = asyncio.create_task(self._work(), name="payment worker")
-        try:
+        work = self._work()
+        async with in_background(
+            work, self._stopped, name="payment worker", stop_seconds=self._stop_seconds
+        ):
             yield
-        finally:
-            self._stopped.set()
-            _, unfinished = await asyncio.wait([working], timeout=self._stop_seconds)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(working, return_exceptions=True)
 
     async def run_once(self) -> float:
         """Work on what is due now.
@@ -141,6 +138,4 @@ class PaymentWorker:
             await self._pause(wait)
 
     async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopped.wait()
+        await pause(self._stopped, seconds)
