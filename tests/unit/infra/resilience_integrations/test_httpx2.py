@@ -68,18 +68,6 @@ class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
             yield line
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    """What the breakers read the time from."""
-    return FakeClock()
-
-
-@pytest.fixture
-def registry() -> CircuitBreakerRegistry:
-    """Where the breakers of a test show up."""
-    return CircuitBreakerRegistry()
-
-
 @pytest.fixture(params=["sync", "async"])
 def make_client(
     request: pytest.FixtureRequest, clock: FakeClock, registry: CircuitBreakerRegistry

@@ -57,18 +57,6 @@ def assert_new(breaker: CircuitBreaker) -> None:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """A clock that this test moves."""
-    return FakeClock()
-
-
-@pytest.fixture
-def listener() -> RecordingListener:
-    """Hears what the breaker of this test tells."""
-    return RecordingListener()
-
-
-@pytest.fixture
 def breaker(listener: RecordingListener) -> CircuitBreaker:
     """A breaker as services make them, with the clock of the machine."""
     return CircuitBreaker("stock", listeners=[listener], registry=None)

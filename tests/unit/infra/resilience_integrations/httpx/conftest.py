@@ -6,13 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from example_service.infra.resilience import (
-    CircuitBreakerRegistry,
-)
-from example_service.infra.resilience.httpx import (
-    CircuitBreakerTransport,
-)
-from example_service.infra.resilience.testing import FakeClock, RecordingListener
+from example_service.infra.resilience import CircuitBreakerRegistry
+from example_service.infra.resilience.httpx import CircuitBreakerTransport
+from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience_integrations.httpx.upstream import WAYS, Upstream, Way
 
 
@@ -20,24 +16,6 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import WAYS, Upstre
 def upstream() -> Upstream:
     """What answers."""
     return Upstream()
-
-
-@pytest.fixture
-def registry() -> CircuitBreakerRegistry:
-    """Where the breakers of a test show up."""
-    return CircuitBreakerRegistry()
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """What the breakers read the time from."""
-    return FakeClock()
-
-
-@pytest.fixture
-def listener() -> RecordingListener:
-    """What the breakers tell."""
-    return RecordingListener()
 
 
 @pytest.fixture

@@ -29,12 +29,6 @@ def faults() -> Faults:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    """The breaker's clock."""
-    return FakeClock()
-
-
-@pytest.fixture
 def breaker(clock: FakeClock) -> CircuitBreaker:
     """A breaker that opens with the second failure."""
     return breaker_of(clock)
