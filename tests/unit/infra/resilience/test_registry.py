@@ -18,10 +18,6 @@ from tests.unit.infra.resilience.scenes import make_breaker
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
 
-def _breaker(name: str, registry: CircuitBreakerRegistry, **parameters: Any) -> CircuitBreaker:
-    return CircuitBreaker(name, registry=registry, **parameters)
-
-
 class TestWatching:
     """Every breaker shows up by itself, and is gone with its last user."""
 
@@ -35,7 +31,7 @@ class TestWatching:
     def test_it_is_held_weakly(self) -> None:
         """Nothing is left when nobody uses it any more."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("brief", registry)
+        breaker = CircuitBreaker("brief", registry=registry)
         assert "brief" in registry
         assert len(registry) == 1
         del breaker
@@ -49,7 +45,7 @@ class TestWatching:
     def test_iteration_and_length_are_of_breakers(self) -> None:
         """Also where several have one name; names are what `in` asks for."""
         registry = CircuitBreakerRegistry()
-        made = [_breaker(name, registry) for name in ("a", "b", "a")]
+        made = [CircuitBreaker(name, registry=registry) for name in ("a", "b", "a")]
         assert len(registry) == 3
         assert set(registry) == set(made)
         assert "a" in registry
@@ -59,10 +55,10 @@ class TestWatching:
     def test_breakers_may_come_and_go_during_iteration(self) -> None:
         """It goes over those there were when it began."""
         registry = CircuitBreakerRegistry()
-        made = [_breaker(str(number), registry) for number in range(10)]
+        made = [CircuitBreaker(str(number), registry=registry) for number in range(10)]
         seen = 0
         for one in registry:
-            made.append(_breaker(f"made beside {one.name}", registry))
+            made.append(CircuitBreaker(f"made beside {one.name}", registry=registry))
             seen += 1
         assert seen == 10
 
@@ -73,7 +69,7 @@ class TestHolding:
     def test_a_registered_breaker_is_held(self) -> None:
         """Until it is unregistered."""
         registry = CircuitBreakerRegistry()
-        registry.register(_breaker("held", registry))
+        registry.register(CircuitBreaker("held", registry=registry))
         registry.register(make_breaker())
         gc.collect()
         assert {one.name for one in registry} == {"held", "scene"}
@@ -84,7 +80,7 @@ class TestHolding:
     def test_registering_twice_changes_nothing(self) -> None:
         """It is still one breaker."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("held", registry)
+        breaker = CircuitBreaker("held", registry=registry)
         registry.register(breaker)
         registry.register(breaker)
         assert len(registry) == 1
@@ -92,7 +88,10 @@ class TestHolding:
     def test_get_finds_the_registered_one_first_and_else_the_oldest(self) -> None:
         """A breaker for a single request does not get into the way."""
         registry = CircuitBreakerRegistry()
-        oldest, newest = _breaker("x", registry), _breaker("x", registry)
+        oldest, newest = (
+            CircuitBreaker("x", registry=registry),
+            CircuitBreaker("x", registry=registry),
+        )
         assert registry.get("x") is oldest
         registry.register(newest)
         assert registry.get("x") is newest
@@ -100,7 +99,7 @@ class TestHolding:
     def test_unregistering_what_is_not_there_is_an_error(self) -> None:
         """The message names those that there are."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("known", registry)
+        breaker = CircuitBreaker("known", registry=registry)
         with pytest.raises(KeyError, match=r"no circuit breaker named 'unknown'; known: known"):
             registry.unregister("unknown")
         assert breaker.name in registry
@@ -108,7 +107,7 @@ class TestHolding:
     def test_an_unregistered_breaker_works_on_unseen(self) -> None:
         """Whoever holds it may go on using it."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("x", registry, failure_threshold=1)
+        breaker = CircuitBreaker("x", registry=registry, failure_threshold=1)
         registry.unregister("x")
         with pytest.raises(ValueError, match="down"), breaker:
             raise ValueError("down")
@@ -118,7 +117,7 @@ class TestHolding:
     def test_unregistering_where_it_was_made_leaves_it_where_it_was_registered(self) -> None:
         """A breaker may be in two registries; the later one keeps its changes of state."""
         first, second = CircuitBreakerRegistry(), CircuitBreakerRegistry()
-        breaker = _breaker("x", first)
+        breaker = CircuitBreaker("x", registry=first)
         second.register(breaker)
         first.unregister("x")
         assert list(first) == []
@@ -135,8 +134,8 @@ class TestGet:
     def test_the_error_for_an_unknown_name_names_living_breakers_only(self) -> None:
         """A name whose last breaker is gone is no longer known."""
         registry = CircuitBreakerRegistry()
-        kept = _breaker("kept", registry)
-        gone = _breaker("gone", registry)
+        kept = CircuitBreaker("kept", registry=registry)
+        gone = CircuitBreaker("gone", registry=registry)
         del gone
         gc.collect()
         with pytest.raises(KeyError, match=r"known: kept'?\"?$"):
@@ -165,7 +164,7 @@ class TestGetOrCreate:
     def test_it_takes_a_living_one(self) -> None:
         """And holds it from then on."""
         registry = CircuitBreakerRegistry()
-        living = _breaker("payment", registry)
+        living = CircuitBreaker("payment", registry=registry)
         assert registry.get_or_create("payment") is living
         del living
         gc.collect()
@@ -237,7 +236,7 @@ class TestGetOrCreate:
                 return found
 
         registry = Registry()
-        holder.append(_breaker("brief", registry))
+        holder.append(CircuitBreaker("brief", registry=registry))
         assert registry.get_or_create("brief").name == "brief"
 
 

@@ -20,17 +20,13 @@ from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
 
-def _breaker(name: str, registry: CircuitBreakerRegistry, **parameters: Any) -> CircuitBreaker:
-    return CircuitBreaker(name, registry=registry, **parameters)
-
-
 class TestMonitoring:
     """What health checks and metrics read."""
 
     def test_one_breaker_is_shown_as_it_is(self) -> None:
         """The same dictionary as its own."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("x", registry)
+        breaker = CircuitBreaker("x", registry=registry)
         succeed(breaker, 3)
         assert registry.get_all_metrics() == {"x": breaker.get_metrics()}
 
@@ -204,12 +200,12 @@ class TestMonitoring:
         """Endlessly many names cannot fill the memory; the recent ones go on counting."""
         registry = CircuitBreakerRegistry()
         for number in range(REMEMBERED_NAMES + 50):
-            succeed(_breaker(f"host {number}", registry))
+            succeed(CircuitBreaker(f"host {number}", registry=registry))
         gc.collect()
         assert registry.snapshots() == []
         assert len(registry._remembered) == REMEMBERED_NAMES
-        newest = _breaker(f"host {REMEMBERED_NAMES + 49}", registry)
-        oldest = _breaker("host 0", registry)
+        newest = CircuitBreaker(f"host {REMEMBERED_NAMES + 49}", registry=registry)
+        oldest = CircuitBreaker("host 0", registry=registry)
         assert newest.name != oldest.name
         assert [one.successes for one in registry.snapshots()] == [1, 0]
 

@@ -16,10 +16,6 @@ from example_service.infra.resilience.testing import FakeClock, RecordingListene
 from tests.unit.infra.resilience.scenes import succeed
 
 
-def _breaker(name: str, registry: CircuitBreakerRegistry, **parameters: Any) -> CircuitBreaker:
-    return CircuitBreaker(name, registry=registry, **parameters)
-
-
 class TestModesOfNames:
     """What is set on a name holds for every breaker that bears it, whenever it was made."""
 
@@ -27,10 +23,13 @@ class TestModesOfNames:
     def test_it_holds_for_those_that_there_are_and_those_made_later(self, mode: Mode) -> None:
         """With one reason; other names are left alone."""
         registry = CircuitBreakerRegistry()
-        before = [_breaker("host", registry), _breaker("host", registry)]
+        before = [
+            CircuitBreaker("host", registry=registry),
+            CircuitBreaker("host", registry=registry),
+        ]
         registry.set_mode("host", mode, "maintenance")
-        later = [_breaker("host", registry), registry.get_or_create("host")]
-        other = _breaker("other", registry)
+        later = [CircuitBreaker("host", registry=registry), registry.get_or_create("host")]
+        other = CircuitBreaker("other", registry=registry)
 
         for breaker in [*before, *later]:
             shown = breaker.get_metrics()["mode"]
@@ -52,42 +51,45 @@ class TestModesOfNames:
         registry = CircuitBreakerRegistry(clock=clock)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
         clock.advance(45.0)
-        breaker = _breaker("host", registry, clock=clock)
+        breaker = CircuitBreaker("host", registry=registry, clock=clock)
         assert registry.modes() == {"host": (Mode.FORCED_OPEN, "maintenance", 15.0)}
         assert breaker.get_metrics()["mode"]["ends_in"] == 15.0
         clock.advance(15.0)
         assert breaker.is_half_open
         assert registry.modes() == {}
-        assert _breaker("host", registry, clock=clock).is_closed
+        assert CircuitBreaker("host", registry=registry, clock=clock).is_closed
 
     def test_the_last_one_holds(self) -> None:
         """Also for those that are made after it."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("host", registry)
+        breaker = CircuitBreaker("host", registry=registry)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
         registry.set_mode("host", Mode.DISABLED, "a false alarm")
-        for one in (breaker, _breaker("host", registry)):
+        for one in (breaker, CircuitBreaker("host", registry=registry)):
             assert one.get_metrics()["mode"]["name"] == Mode.DISABLED
 
     @pytest.mark.parametrize("way", ["reset", "reset_all", "unregister"])
     async def test_it_ends_with(self, way: str) -> None:
         """What is made afterwards is as if it had never been."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("host", registry)
+        breaker = CircuitBreaker("host", registry=registry)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         if way == "unregister":
             registry.unregister("host")
         else:
             await (registry.reset("host") if way == "reset" else registry.reset_all())
             assert breaker.is_closed
-        assert _breaker("host", registry).is_closed
+        assert CircuitBreaker("host", registry=registry).is_closed
         assert registry.modes() == {}
 
     async def test_a_reset_of_a_name_leaves_the_others_alone(self) -> None:
         """All breakers of that name are closed, and no other."""
         registry = CircuitBreakerRegistry()
-        one, two = _breaker("one", registry), _breaker("two", registry)
-        twin = _breaker("one", registry)
+        one, two = (
+            CircuitBreaker("one", registry=registry),
+            CircuitBreaker("two", registry=registry),
+        )
+        twin = CircuitBreaker("one", registry=registry)
         for name in ("one", "two"):
             registry.set_mode(name, Mode.FORCED_OPEN, "maintenance")
         await registry.reset("one")
@@ -99,7 +101,7 @@ class TestModesOfNames:
         registry = CircuitBreakerRegistry()
         registry.set_mode("to come", Mode.FORCED_OPEN, "maintenance")
         await registry.reset_all()
-        assert _breaker("to come", registry).is_closed
+        assert CircuitBreaker("to come", registry=registry).is_closed
 
     @pytest.mark.parametrize(
         ("arguments", "parameter", "error"),
@@ -117,7 +119,7 @@ class TestModesOfNames:
     ) -> None:
         """And nothing is set."""
         registry = CircuitBreakerRegistry()
-        breaker = _breaker("host", registry)
+        breaker = CircuitBreaker("host", registry=registry)
         with pytest.raises(error, match=parameter):
             registry.set_mode(*arguments)
         assert registry.modes() == {}
@@ -132,7 +134,7 @@ class TestModesOfNames:
                 with ThreadPoolExecutor(1) as threads:
                     asked.append(threads.submit(registry.get_all_metrics).result(5))
 
-        kept = _breaker("host", registry, listeners=[Asking()])
+        kept = CircuitBreaker("host", registry=registry, listeners=[Asking()])
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         assert (kept.is_open, len(asked)) == (True, 1)
 
@@ -143,7 +145,7 @@ class TestModesOfNames:
         registry, listener = CircuitBreakerRegistry(), RecordingListener()
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         for breaker in (
-            _breaker("host", registry, listeners=[listener]),
+            CircuitBreaker("host", registry=registry, listeners=[listener]),
             registry.get_or_create("host", listeners=[listener]),
         ):
             assert breaker.is_open
