@@ -322,10 +322,11 @@ class _EngineGuard:
     ) -> None:
         failed = False
         try:
-            failed = isinstance(error, Exception) and (
-                self._failed(error, connection, cursor) or call.is_connect_refused
+            failed = (
+                isinstance(error, Exception)
+                and (self._failed(error, connection, cursor) or call.is_connect_refused)
+                and count_once(error, self._breaker)
             )
-            failed = failed and count_once(error, self._breaker)
         finally:
             if failed:
                 self._breaker.fail(permit, type(error).__name__)
