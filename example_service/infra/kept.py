@@ -57,5 +57,5 @@ class Kept(Generic[T]):
     def _finish(self, run: asyncio.Task[T]) -> None:
         self._run = None
         if not run.cancelled():
-            # Whoever has asked gets the error; it is not also reported as never retrieved.
+            # Its callers get the error; it is not also reported as never retrieved.
             run.exception()

@@ -24,7 +24,7 @@ def _migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        # SQLite alters a table by making it anew.
+        # SQLite alters a table by creating it again.
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=_render,
         include_object=_is_ours,

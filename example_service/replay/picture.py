@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from example_service.replay.report import Report
 from example_service.replay.timeline import Timeline
 
-# As `Timeline.bands` numbers the states. Told apart without colours by their brightness, too.
+# As `Timeline.bands` numbers the states. They differ in brightness, too, not in colour alone.
 _STATES: Final = (("closed", "#d5ead8"), ("half-open", "#f2b134"), ("open", "#a8201a"))
 _CALLS, _FAILURES = "#8d99ae", "#a8201a"
 LONGEST_NAME: Final = 30

@@ -16,7 +16,7 @@ router = APIRouter(tags=["monitoring"])
 async def metrics(request: Request) -> Response:
     """Show all metrics as Prometheus text, or as OpenMetrics text if the request prefers it.
 
-    Whoever reaches it may read it, unless `METRICS__TOKEN` is set.
+    Every client may read it, unless `METRICS__TOKEN` is set.
     """
     await require_metrics_token(request)
     services = services_of(request)

@@ -203,7 +203,7 @@ class SetMode:
     member: str
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Begin anew in the mode."""
+        """Start again in the mode."""
         until = None if self.seconds is None else now + round(1000 * self.seconds)
         order = Order(self.order_id, self.mode, self.reason, until)
         if not self.opens:

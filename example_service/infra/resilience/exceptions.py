@@ -26,7 +26,7 @@ class CircuitOpenError(Exception):
     """
 
     # Refusing is the hot path of an outage. The facts travel in `args`, which needs no __init__,
-    # pickles and copies by itself, and leaves the message to whoever reads it.
+    # pickles and copies by itself, and leaves the message to its readers.
 
     @property
     def breaker_name(self) -> str | None:

@@ -40,7 +40,7 @@ class CircuitStateMachine(Timetable):
     the permit of a call that is not timed; `successes`; `refusals`; and the `allowance` of a
     permit. See `lockfree`. Before the moment `due`, time changes nothing. Until then a caller may
     also advance `admissions`, which yields the current `Closed` period for a timed call, add that
-    call to `running`, and remove it there at its end: whoever removes it, the caller or time,
+    call to `running`, and remove it there at its end: the one that removes it, the caller or time,
     counts its outcome.
 
     `phase_memo` keeps what the breaker wants to remember until the period ends. `gate` is asked

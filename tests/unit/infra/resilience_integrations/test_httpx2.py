@@ -57,7 +57,7 @@ MakeClient: TypeAlias = Callable[..., Client]
 
 
 class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """A stream of events whose end nobody waits for."""
+    """A stream of events that a reader leaves before its end."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"data: one\n"
