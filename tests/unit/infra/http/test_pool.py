@@ -20,6 +20,7 @@ class Server:
     def __init__(self) -> None:
         self.url = ""
         self.meeting = asyncio.Barrier(MAX_CONNECTIONS)
+        self.ended_connections = asyncio.Semaphore(0)
         self._connections: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,6 +34,8 @@ class Server:
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        finally:
+            self.ended_connections.release()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -121,15 +124,30 @@ async def test_a_storm_of_cancellations_costs_no_place(
     await assert_every_place_is_free(client, server)
 
 
-async def test_who_waits_gets_a_place_that_others_have_lost(
-    inner: httpx.AsyncHTTPTransport, client: httpx.AsyncClient, server: Server
+async def test_a_lost_place_is_found_when_requests_compete_for_an_idle_connection(
+    client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
 ) -> None:
-    """Not only the request that finds the lost places profits."""
+    """All take the one that is idle at first, and look for another when they find it taken."""
+    await client.get(server.url)
     pool: httpcore.AsyncConnectionPool = inner._pool
-    origin = httpcore.URL(server.url).origin
-    pool._connections += [pool.create_connection(origin) for _ in range(MAX_CONNECTIONS)]
-    waiting = asyncio.create_task(inner.handle_async_request(httpx.Request("GET", server.url)))
-    await asyncio.sleep(0)
-    assert (await client.get(server.url)).text == "ok"
-    answer = await waiting
-    assert await answer.aread() == b"ok"
+    pool._connections.append(pool.create_connection(httpcore.URL(server.url).origin))
+    await assert_every_place_is_free(client, server)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_connections_are_closed_though_the_request_that_closes_them_is_cancelled(
+    steps: int, client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
+) -> None:
+    """However far it has come, the server sees each of them end."""
+    await assert_every_place_is_free(client, server)
+    for connection in inner._pool._connections:
+        connection._connection._expire_at = 0  # type: ignore[attr-defined]
+    request = asyncio.create_task(client.get(server.url))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    await client.get(server.url)
+    async with asyncio.timeout(5):
+        for _ in range(MAX_CONNECTIONS):
+            await server.ended_connections.acquire()
