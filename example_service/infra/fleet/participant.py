@@ -162,7 +162,8 @@ class Participant:
 
     def closed(self) -> None:
         """A breaker closed by its own rules, or was reset by code."""
-        self._is_open = False
+        # Others of its name are open until the fleet closes.
+        self._is_open = self.record.is_open
         self._own = None
         self._drop_votes()
         if self._member in self.record.votes:
@@ -328,7 +329,7 @@ class Participant:
             return []
         self._opening = opening
         verdict = self.verdict(now)
-        if verdict is None or (record.opener == self._member and self._is_open):
+        if verdict is None:
             return []
         self._is_open = True
         self._own = None

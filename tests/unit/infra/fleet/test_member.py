@@ -9,8 +9,7 @@ import random
 import shutil
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from example_service.infra.fleet.gates import MOST_CIRCUITS
 from example_service.infra.fleet.member import FIRST_READ_SECONDS, Member
 from example_service.infra.fleet.process_breakers import ProcessBreakers
 from example_service.infra.fleet.record import Record
-from example_service.infra.fleet.store import Beat, Change, Store, StoreError, Written
+from example_service.infra.fleet.store import Beat, Change, StoreError, Written
 from example_service.infra.metrics.fleet import FleetMetrics
 from example_service.infra.resilience import (
     CircuitBreaker,
@@ -30,6 +29,7 @@ from example_service.infra.resilience import (
     CircuitOpenError,
 )
 from tests.unit.infra.fleet.simulation import Server, SimulatedStore, now
+from tests.unit.infra.fleet.taking_part import fail, taking_part, until
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 NAME = "payment"
@@ -60,16 +60,6 @@ class HangingStore(SimulatedStore):
 def registry() -> CircuitBreakerRegistry:
     """The breakers of this process."""
     return CircuitBreakerRegistry()
-
-
-@asynccontextmanager
-async def taking_part(store: Store, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
-    """Have the breakers take part until the end of the block."""
-    breakers = ProcessBreakers(registry)
-    member = Member(store, breakers)
-    with breakers.reporting_to(member):
-        async with member.running():
-            yield member
 
 
 async def write(directory: Path, seconds: float | None) -> None:
@@ -192,21 +182,6 @@ async def test_breakers_open_in_threads_while_the_fleet_comes_and_goes(
     finally:
         is_over.set()
         thread.join()
-
-
-def fail(breaker: CircuitBreaker) -> None:
-    """Open the circuit."""
-    for _ in range(breaker.failure_threshold):
-        with pytest.raises(ZeroDivisionError):
-            breaker.call_sync(lambda: 1 / 0)
-    assert breaker.is_open
-
-
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
-            await asyncio.sleep(0.01)
 
 
 async def test_a_flood_of_names_is_capped(

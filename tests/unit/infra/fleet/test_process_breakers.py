@@ -1,0 +1,98 @@
+"""The breakers of one process in a fleet: several of one name act as one circuit, too."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from example_service.infra.fleet.directory_store import DirectoryStore
+from example_service.infra.fleet.member import Member
+from example_service.infra.resilience import (
+    Backoff,
+    CircuitBreaker,
+    CircuitBreakerRegistry,
+    CircuitOpenError,
+)
+from tests.unit.infra.fleet.taking_part import fail, taking_part, until
+
+NAME = "payment"
+
+
+@pytest.fixture
+def registry() -> CircuitBreakerRegistry:
+    """The breakers of this process."""
+    return CircuitBreakerRegistry()
+
+
+@pytest.fixture
+async def member(tmp_path: Path, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
+    """This process in its fleet."""
+    async with taking_part(DirectoryStore(tmp_path), registry) as member:
+        yield member
+
+
+def breakers(registry: CircuitBreakerRegistry, seconds: float) -> list[CircuitBreaker]:
+    """Two of one name, as of a client and of an engine for one dependency."""
+    backoff = Backoff(multiplier=100.0, max_timeout=100 * seconds)
+    return [
+        CircuitBreaker(NAME, recovery_timeout=seconds, backoff=backoff, registry=registry)
+        for _ in range(2)
+    ]
+
+
+async def test_a_breaker_follows_another_of_its_name(
+    registry: CircuitBreakerRegistry, member: Member
+) -> None:
+    """The one that opened has opened once, for its own reason."""
+    first, second = breakers(registry, 60.0)
+    fail(first)
+    await until(lambda: second.is_open)
+    metrics = first.get_metrics()
+    assert metrics["opened_count"] == 1
+    assert second.get_metrics()["reason"] == f"{metrics['reason']} (opened by {member.name})"
+
+
+@pytest.mark.usefixtures("member")
+async def test_a_failed_probe_of_a_breaker_opens_another_of_its_name_again(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """For the new wait; the old one is over."""
+    first, second = breakers(registry, 0.3)
+    fail(first)
+    await until(lambda: second.is_open)
+    await until(lambda: probe_fails(first))
+    await until(lambda: second.get_metrics()["retry_after"] > 0)
+    assert first.get_metrics()["opened_count"] == 2
+
+
+@pytest.mark.usefixtures("member")
+async def test_a_breaker_that_recovers_closes_another_of_its_name(
+    registry: CircuitBreakerRegistry,
+) -> None:
+    """Which has sent no probe itself."""
+    first, second = breakers(registry, 0.1)
+    fail(first)
+    await until(lambda: second.is_open)
+    await until(lambda: probe_succeeds(first) and first.is_closed)
+    await until(lambda: second.is_closed)
+    assert second.get_metrics()["total_successes"] == 0
+
+
+def probe_fails(breaker: CircuitBreaker) -> bool:
+    """Make a call that fails. Returns whether it was admitted."""
+    try:
+        breaker.call_sync(lambda: 1 / 0)
+    except ZeroDivisionError:
+        return True
+    except CircuitOpenError:
+        return False
+    raise AssertionError("it did not fail")
+
+
+def probe_succeeds(breaker: CircuitBreaker) -> bool:
+    """Make a call that succeeds. Returns whether it was admitted."""
+    try:
+        breaker.call_sync(str)
+    except CircuitOpenError:
+        return False
+    return True
