@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from example_service.core.background import in_background, pause
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitOpenError
-from example_service.payments.background import in_background, pause
 from example_service.payments.metrics import PaymentMetrics
 from example_service.payments.repository import Backlog, Moment, PaymentRepository
 from example_service.payments.service import steady_seconds

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from example_service.core.background import in_background, pause
 from example_service.core.lifecycle import is_draining
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
-from example_service.payments.background import in_background, pause
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
 
