@@ -1,8 +1,9 @@
-"""Work beside the requests, which may finish at the end what it has begun."""
+"""Work beside the requests, which goes on whatever fails, and may finish what it has begun."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 
@@ -34,3 +35,32 @@ async def pause(stopped: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stopped.wait()
+
+
+class UnexpectedErrors:
+    """Keeps work going that is repeated, and logs what it did not expect.
+
+    A missing schema, say, fails each time. Only the first error of a type is logged, until the work
+    has succeeded.
+
+    Args:
+        logger: Writes the log line.
+        message: What the line says; the traceback follows.
+    """
+
+    def __init__(self, logger: logging.Logger, message: str) -> None:
+        self._logger = logger
+        self._message = message
+        self._known: type[Exception] | None = None
+
+    @contextmanager
+    def survived(self) -> Iterator[None]:
+        """Do the work once, and log instead of raising."""
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not self._known:
+                self._logger.exception(self._message, extra={"error": type(error).__name__})
+            self._known = type(error)
+        else:
+            self._known = None

@@ -1,10 +1,11 @@
 """Counts the pending payments for monitoring, every few seconds."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from example_service.core.background import in_background, pause
+from example_service.core.background import UnexpectedErrors, in_background, pause
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
@@ -12,6 +13,8 @@ from example_service.infra.resilience import CircuitOpenError
 from example_service.payments.metrics import PaymentMetrics
 from example_service.payments.repository import Backlog, Moment, PaymentRepository
 from example_service.payments.service import steady_seconds
+
+logger = logging.getLogger(__name__)
 
 # Seconds that the end of the service waits for a count that has begun.
 _STOP_SECONDS = 1.0
@@ -59,22 +62,30 @@ class BacklogWatch:
             yield
 
     async def count(self) -> None:
-        """Count once. While the database cannot be asked, the oldest payment it had grows older."""
+        """Count once. While the database does not answer, the oldest payment it had grows older."""
         try:
             last = await self._database.run(
                 lambda session: PaymentRepository(session, self._moment).backlog()
             )
         except (CircuitOpenError, DatabaseUnavailableError):
             # The breaker of the database has logged it.
-            if self._last.pending:
-                passed = self._steady_clock() - self._counted_at
-                self._metrics.oldest_pending_seconds.set(self._last.oldest_seconds + passed)
+            self._grow_older()
             return
+        except Exception:
+            self._grow_older()
+            raise
         self._last, self._counted_at = last, self._steady_clock()
         self._metrics.pending.set(last.pending)
         self._metrics.oldest_pending_seconds.set(last.oldest_seconds)
 
+    def _grow_older(self) -> None:
+        if self._last.pending:
+            passed = self._steady_clock() - self._counted_at
+            self._metrics.oldest_pending_seconds.set(self._last.oldest_seconds + passed)
+
     async def _count_regularly(self, every_seconds: float) -> None:
+        errors = UnexpectedErrors(logger, "The count of pending payments failed; it goes on")
         while not self._stopped.is_set():
-            await self.count()
+            with errors.survived():
+                await self.count()
             await pause(self._stopped, every_seconds)

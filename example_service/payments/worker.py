@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from example_service.core.background import in_background, pause
+from example_service.core.background import UnexpectedErrors, in_background, pause
 from example_service.core.lifecycle import is_draining
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
@@ -117,25 +117,21 @@ class PaymentWorker:
         return 0.0
 
     async def _work(self) -> None:
-        known: type[Exception] | None = None
+        errors = UnexpectedErrors(logger, "The payment worker failed; it goes on")
         while not self._stopped.is_set():
-            try:
-                wait = await self.run_once()
-                known = None
-            except (CircuitOpenError, DatabaseUnavailableError) as error:
-                # The breaker of the database has logged it.
-                wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
-                wait = min(wait, _LONGEST_PAUSE_SECONDS)
-            except Exception as error:
-                # Where the schema is missing, say, it comes again and again: one traceback will do.
-                logger.exception(
-                    "The payment worker failed; it goes on",
-                    extra={"error": type(error).__name__},
-                    exc_info=type(error) is not known,
-                )
-                known = type(error)
-                wait = _LONGEST_PAUSE_SECONDS
+            wait = _LONGEST_PAUSE_SECONDS
+            with errors.survived():
+                wait = await self._run_once_or_wait()
             await self._pause(wait)
+
+    async def _run_once_or_wait(self) -> float:
+        """Work on what is due now; without the database, wait as long as its circuit asks."""
+        try:
+            return await self.run_once()
+        except (CircuitOpenError, DatabaseUnavailableError) as error:
+            # The breaker of the database has logged it.
+            wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
+            return min(wait, _LONGEST_PAUSE_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
         await pause(self._stopped, seconds)

@@ -1,0 +1,44 @@
+"""Work that is repeated in the background."""
+
+import logging
+
+import pytest
+
+from example_service.core.background import UnexpectedErrors
+
+logger = logging.getLogger(__name__)
+
+
+def logged(caplog: pytest.LogCaptureFixture, *outcomes: Exception | None) -> list[object]:
+    """The errors that were logged of work with these outcomes, one after the other."""
+    errors = UnexpectedErrors(logger, "The work failed; it goes on")
+    for outcome in outcomes:
+        with errors.survived():
+            if outcome is not None:
+                raise outcome
+    return [record.__dict__["error"] for record in caplog.records]
+
+
+def test_an_error_that_comes_again_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """With its traceback, which is the same each time."""
+    assert logged(caplog, OSError("full"), OSError("full"), OSError("full")) == ["OSError"]
+    assert caplog.records[0].exc_info is not None
+
+
+def test_an_error_is_logged_again_after_a_success(caplog: pytest.LogCaptureFixture) -> None:
+    """The operator reads that it is back."""
+    assert logged(caplog, OSError("full"), None, OSError("full")) == ["OSError", "OSError"]
+
+
+def test_another_error_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
+    """The first may have hidden it."""
+    assert logged(caplog, OSError("full"), KeyError("a")) == ["OSError", "KeyError"]
+
+
+def test_the_end_of_the_process_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """Only exceptions that work may raise are survived."""
+    errors = UnexpectedErrors(logger, "The work failed; it goes on")
+    with pytest.raises(SystemExit), errors.survived():
+        raise SystemExit
+
+    assert caplog.records == []
