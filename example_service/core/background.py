@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
 from typing import Any
 
 
@@ -37,8 +38,8 @@ async def pause(stopped: asyncio.Event, seconds: float) -> None:
             await stopped.wait()
 
 
-class UnexpectedErrors:
-    """Keeps work going that is repeated, and logs what it did not expect.
+class KeepGoing:
+    """Surrounds work that is repeated: logs an unexpected error instead of raising it.
 
     A missing schema, say, fails each time. Only the first error of a type is logged, until the work
     has succeeded.
@@ -46,21 +47,34 @@ class UnexpectedErrors:
     Args:
         logger: Writes the log line.
         message: What the line says; the traceback follows.
+
+    Example:
+        ```python
+        keep_going = KeepGoing(logger, "The count failed; it goes on")
+        while True:
+            with keep_going:
+                await count()
+            await asyncio.sleep(1.0)
+        ```
     """
 
     def __init__(self, logger: logging.Logger, message: str) -> None:
         self._logger = logger
         self._message = message
-        self._known: type[Exception] | None = None
+        self._known: type[BaseException] | None = None
 
-    @contextmanager
-    def survived(self) -> Iterator[None]:
-        """Do the work once, and log instead of raising."""
-        try:
-            yield
-        except Exception as error:
-            if type(error) is not self._known:
-                self._logger.exception(self._message, extra={"error": type(error).__name__})
-            self._known = type(error)
-        else:
-            self._known = None
+    def __enter__(self) -> None:
+        """Begin the work."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if kind is not None and not issubclass(kind, Exception):
+            return False
+        if kind is not None and kind is not self._known:
+            self._logger.error(self._message, extra={"error": kind.__name__}, exc_info=error)
+        self._known = kind
+        return True

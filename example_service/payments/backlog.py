@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from example_service.core.background import UnexpectedErrors, in_background, pause
+from example_service.core.background import KeepGoing, in_background, pause
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
@@ -84,8 +84,8 @@ class BacklogWatch:
             self._metrics.oldest_pending_seconds.set(self._last.oldest_seconds + passed)
 
     async def _count_regularly(self, every_seconds: float) -> None:
-        errors = UnexpectedErrors(logger, "The count of pending payments failed; it goes on")
+        keep_going = KeepGoing(logger, "The count of pending payments failed; it goes on")
         while not self._stopped.is_set():
-            with errors.survived():
+            with keep_going:
                 await self.count()
             await pause(self._stopped, every_seconds)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from example_service.core.background import UnexpectedErrors, in_background, pause
+from example_service.core.background import KeepGoing, in_background, pause
 from example_service.core.lifecycle import is_draining
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
@@ -117,10 +117,10 @@ class PaymentWorker:
         return 0.0
 
     async def _work(self) -> None:
-        errors = UnexpectedErrors(logger, "The payment worker failed; it goes on")
+        keep_going = KeepGoing(logger, "The payment worker failed; it goes on")
         while not self._stopped.is_set():
             wait = _LONGEST_PAUSE_SECONDS
-            with errors.survived():
+            with keep_going:
                 wait = await self._run_once_or_wait()
             await self._pause(wait)
 

@@ -27,6 +27,7 @@ from example_service.api.breakers.views import (
 )
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
+from example_service.core.background import KeepGoing
 from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.reports import Report
@@ -119,7 +120,7 @@ class AllWorkers:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._reports = fleet.reports
-        self._has_failed = False
+        self._keep_going = KeepGoing(logger, "The report of this worker could not be written")
 
     @contextlib.asynccontextmanager
     async def reporting(self) -> AsyncIterator["AllWorkers"]:
@@ -245,15 +246,9 @@ class AllWorkers:
 
     async def _write(self) -> None:
         """Write the report of this worker; if that fails, log why, once until it works again."""
-        own = await self._own()
-        try:
+        with self._keep_going:
+            own = await self._own()
             await asyncio.to_thread(lambda: self._reports.write(dumped(own, "breakers")))
-        except OSError as error:
-            if not self._has_failed:
-                logger.warning("The report of this worker could not be written: %s", error)
-            self._has_failed = True
-        else:
-            self._has_failed = False
 
 
 async def _apply(name: str, mode: NamedMode | None) -> None:

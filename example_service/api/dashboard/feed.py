@@ -23,6 +23,7 @@ from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
 from example_service.api.breakers.views import Transition
 from example_service.api.dashboard.circuits import circuit_view, look_of
 from example_service.api.dashboard.history import BUCKET_SECONDS, History, Look, epoch
+from example_service.core.background import KeepGoing
 from example_service.core.lifecycle import is_draining
 from example_service.core.settings import Settings
 from example_service.infra.resilience import circuit_breaker_registry
@@ -119,20 +120,21 @@ class Feed:
             self._pages.discard(news)
 
     async def _run(self) -> None:
+        keep_going = KeepGoing(logger, "The dashboard could not look at the circuits")
         while not is_draining():
-            started = time.perf_counter()
-            try:
-                report = await self._workers.report()
-            except Exception:
-                logger.exception("The dashboard could not look at the circuits.")
-            else:
-                self._show(report)
-                took = time.perf_counter() - started
-                await self._pause(self._seconds_until_next(report, took))
+            with keep_going:
+                await self._pause(await self._look())
                 continue
             await asyncio.sleep(_WATCHED_SECONDS)
         self._has_ended = True
         self._publish()
+
+    async def _look(self) -> float:
+        """Look at the circuits once. Returns the seconds until it is time to look again."""
+        started = time.perf_counter()
+        report = await self._workers.report()
+        self._show(report)
+        return self._seconds_until_next(report, time.perf_counter() - started)
 
     def _seconds_until_next(self, report: ServiceReport, took: float) -> float:
         """Seconds until the next look, if nothing happens in this process before."""

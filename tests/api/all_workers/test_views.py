@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 import httpx
 import pytest
@@ -25,6 +26,8 @@ from tests.api.all_workers.other_workers import (
     metrics,
     transition,
 )
+
+DEADLINE_SECONDS: Final = 10.0
 
 
 async def test_breakers_of_all_workers_are_shown_together(
@@ -173,3 +176,27 @@ async def test_a_report_that_cannot_be_written_is_logged_once(
         await workers._write()
         await workers._write()
     assert caplog.text.count("could not be written") == 1
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left"), RuntimeError("no new thread")])
+async def test_reports_go_on_after_one_that_could_not_be_written(
+    fault: Exception, fleet: Fleet, fleet_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other workers see this one again as soon as it can write."""
+    reader = Reports(fleet_directory, pid=OTHER)
+    loop, has_failed = asyncio.get_running_loop(), asyncio.Event()
+    shop = CircuitBreaker("shop")
+
+    def fail(_: Reports, __: str) -> None:
+        loop.call_soon_threadsafe(has_failed.set)
+        raise fault
+
+    async with AllWorkers(fleet).reporting():
+        with monkeypatch.context() as patch:
+            patch.setattr(Reports, "write", fail)
+            shop.force_open("now")
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await has_failed.wait()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
+                await asyncio.sleep(0.01)

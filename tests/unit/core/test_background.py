@@ -4,16 +4,16 @@ import logging
 
 import pytest
 
-from example_service.core.background import UnexpectedErrors
+from example_service.core.background import KeepGoing
 
 logger = logging.getLogger(__name__)
 
 
 def logged(caplog: pytest.LogCaptureFixture, *outcomes: Exception | None) -> list[object]:
     """The errors that were logged of work with these outcomes, one after the other."""
-    errors = UnexpectedErrors(logger, "The work failed; it goes on")
+    keep_going = KeepGoing(logger, "The work failed; it goes on")
     for outcome in outcomes:
-        with errors.survived():
+        with keep_going:
             if outcome is not None:
                 raise outcome
     return [record.__dict__["error"] for record in caplog.records]
@@ -37,8 +37,8 @@ def test_another_error_is_logged_too(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_the_end_of_the_process_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """Only exceptions that work may raise are survived."""
-    errors = UnexpectedErrors(logger, "The work failed; it goes on")
-    with pytest.raises(SystemExit), errors.survived():
+    keep_going = KeepGoing(logger, "The work failed; it goes on")
+    with pytest.raises(SystemExit), keep_going:
         raise SystemExit
 
     assert caplog.records == []

@@ -8,6 +8,8 @@ from prometheus_client import values
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from example_service.core.background import KeepGoing
+
 logger = logging.getLogger(__name__)
 
 # How the gauges of several living workers become one. A dead worker's are left out.
@@ -48,7 +50,7 @@ class SharedMetrics:
         self._max_series = max_series
         self._series: dict[tuple[str, ...], _Counter | _Gauge] = {}
         self._gauges: list[_Gauge] = []
-        self._failed = False
+        self._keep_going = KeepGoing(logger, "The metrics of this worker could not be shared")
         self._warned = False
 
     def copy(self) -> None:
@@ -71,14 +73,8 @@ class SharedMetrics:
 
         A service with a full disk, for example, still has to answer requests.
         """
-        try:
+        with self._keep_going:
             self.copy()
-        except Exception:
-            if not self._failed:
-                logger.exception("The metrics of this worker could not be shared.")
-            self._failed = True
-        else:
-            self._failed = False
 
     def clear_gauges(self) -> None:
         """Set every gauge to 0, because this worker is about to end."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
+from example_service.core.background import KeepGoing
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
+
+logger = logging.getLogger(__name__)
 
 COPY_INTERVAL_SECONDS: Final = 1.0
 
@@ -62,9 +66,11 @@ class Worker:
         return registry
 
     async def _copy_regularly(self) -> None:
+        keep_going = KeepGoing(logger, "The metrics of this worker could not be copied")
         while True:
             await asyncio.sleep(self._copy_interval_seconds)
-            await asyncio.to_thread(self._copy)
+            with keep_going:
+                await asyncio.to_thread(self._copy)
 
     def _copy(self) -> None:
         with self._lock:

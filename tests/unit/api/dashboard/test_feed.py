@@ -10,6 +10,7 @@ import pytest
 
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.dashboard.feed import Feed
+from example_service.api.dashboard.history import History
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.infra.fleet.fleet import Fleet
@@ -209,18 +210,19 @@ async def test_streams_end_when_the_service_drains(feed: Feed) -> None:
     assert len(rest) <= 1
 
 
-async def test_a_report_that_fails_is_logged_and_the_next_one_shown(
-    feed: Feed, workers: CountingWorkers, monkeypatch: pytest.MonkeyPatch, caplog: Any
+@pytest.mark.parametrize("broken", [(AllWorkers, "report"), (History, "add")], ids=str)
+async def test_a_look_that_fails_is_logged_and_the_next_one_shown(
+    broken: tuple[type, str], feed: Feed, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """The dashboard goes on after an error of its own."""
     pages = feed.messages()
     await following(pages)
 
-    async def fail() -> None:
+    def fail(*_: object) -> None:
         monkeypatch.undo()
         raise RuntimeError("for a test")
 
-    monkeypatch.setattr(workers, "report", fail)
+    monkeypatch.setattr(*broken, fail)
     await following(pages)
 
     assert "could not look at the circuits" in caplog.text

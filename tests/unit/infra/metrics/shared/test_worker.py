@@ -98,3 +98,29 @@ async def test_a_worker_that_gathers_copies_its_own_metrics_first(
         registry = asked.gather()
 
         assert registry.get_sample_value(FAILURES, {"name": "payment"}) == 5
+
+
+async def test_copying_goes_on_after_an_unexpected_error(
+    process: Processes,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where no thread could be started, say; the log has one line."""
+    one = process(1)
+    copied = asyncio.Event()
+    failures = 3
+
+    async def fail_at_first(_: Callable[[], None]) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise RuntimeError("can't start new thread")
+        copied.set()
+
+    monkeypatch.setattr(asyncio, "to_thread", fail_at_first)
+    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
+        async with asyncio.timeout(5):
+            await copied.wait()
+
+    assert caplog.messages == ["The metrics of this worker could not be copied"]
