@@ -24,6 +24,7 @@ _THINKING_SECONDS: Final = (0.1, 0.9)
 _WAITING_SECONDS: Final = (0.1, 0.6)
 _PAGE: Final = 100
 _CLOSING_CLIENTS: Final = 8
+_CLOSING_ATTEMPTS: Final = 60
 
 
 class Clients:
@@ -67,7 +68,7 @@ class Clients:
 
         async def repeat() -> None:
             for order in orders:
-                self._ledgers.closing_answers[order.key] = await self._send(order)
+                self._ledgers.closing_answers[order.key] = await self._send_until_definite(order)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(_CLOSING_CLIENTS):
@@ -78,12 +79,28 @@ class Clients:
         payments: list[Payment] = []
         parameters: dict[str, str | int] = {"limit": _PAGE}
         while True:
-            response = await self._http.get(next(self._urls) + _PATH, params=parameters)
-            page = response.raise_for_status().json()
+            page = (await self._get(parameters)).json()
             payments += PAYMENTS.validate_python(page["items"])
             if page["next_cursor"] is None:
                 return payments
             parameters["cursor"] = page["next_cursor"]
+
+    async def _get(self, parameters: dict[str, str | int]) -> httpx.Response:
+        """Ask for a page, again as often as the service asks to come back later."""
+        for _ in range(_CLOSING_ATTEMPTS):
+            response = await self._http.get(next(self._urls) + _PATH, params=parameters)
+            if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            await asyncio.sleep(float(response.headers["Retry-After"]))
+        return response.raise_for_status()
+
+    async def _send_until_definite(self, order: Order) -> Answer:
+        for _ in range(_CLOSING_ATTEMPTS):
+            answer = await self._send(order)
+            if answer.status in _DEFINITE:
+                break
+            await asyncio.sleep(_WAITING_SECONDS[1])
+        return answer
 
     async def aclose(self) -> None:
         """Close their connections."""
