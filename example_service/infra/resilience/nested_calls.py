@@ -9,9 +9,10 @@ things keep such a call from counting twice where it matters:
 - A probe is marked in the context. A call inside it runs under the probe's permit.
 """
 
+import sys
 from contextvars import ContextVar
 from opcode import opmap
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
@@ -91,15 +92,12 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
     raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
     What leaves a context manager made from a generator has the traceback with which it came in,
     which is a part of `marked`. An executor's future raises again what ended the call in it; that
-    is passing on, too, unless it has raised it before it was counted.
+    is passing on, too, unless it has raised it before it was counted. So is raising an exception
+    that was collected before, as `asyncio.gather` does.
     """
-    known = []
-    is_of_call = True
-    while marked is not None:
-        known.append(marked)
-        is_of_call = is_of_call and not _is_future(marked)
-        marked = marked.tb_next
-    frames = []
+    known = _entries(marked)
+    is_of_call = not any(_is_future(one) for one in known)
+    frames: list[FrameType] = []
     while traceback is not None and known:
         if traceback in known:
             return True
@@ -108,9 +106,37 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
         instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
         is_again = below in known or (below is not None and below.tb_frame not in frames)
         if instruction == _RAISE and is_again and not (is_of_call and _is_future(traceback)):
-            return False
+            return known[0] in _entries(below) and _was_collected(below, frames)
         traceback = below
     return False
+
+
+def _was_collected(traceback: TracebackType | None, frames: list[FrameType]) -> bool:
+    """Whether an exception, raised again in `frames`, was collected there from calls that ended.
+
+    If the frame that it reached last is still running, further calls follow the one that it ended.
+    If the same code has raised it before, as a mock does, it has ended another call of that kind.
+    """
+    if traceback is None or _is_on_stack(traceback.tb_frame):
+        return False
+    raised = {one.f_code for one in frames if one.f_globals.get("__package__") != __package__}
+    return raised.isdisjoint(one.tb_frame.f_code for one in _entries(traceback))
+
+
+def _is_on_stack(frame: FrameType) -> bool:
+    running: FrameType | None = sys._getframe()  # noqa: SLF001 - It is documented.
+    while running is not None and running is not frame:
+        running = running.f_back
+    return running is frame
+
+
+def _entries(traceback: TracebackType | None) -> list[TracebackType]:
+    """All entries of a traceback."""
+    entries = []
+    while traceback is not None:
+        entries.append(traceback)
+        traceback = traceback.tb_next
+    return entries
 
 
 def _is_future(traceback: TracebackType) -> bool:
@@ -142,14 +168,10 @@ def _translates_counted(error: BaseException, breaker: object, links: int = _LON
         if not (_is_counted(link, breaker) or _translates_counted(link, breaker, links - 1)):
             continue
         # It was caught in a frame inside this call, which then raised another exception.
-        caught, entry = link.__traceback__, error.__traceback__
-        if entry is not None and link is not cause:
-            # The block's own frame may have caught it before the block began.
-            entry = entry.tb_next
-        while entry is not None:
-            if caught is not None and entry.tb_frame is caught.tb_frame:
-                return True
-            entry = entry.tb_next
+        caught, frames = link.__traceback__, [one.tb_frame for one in _entries(error.__traceback__)]
+        # The block's own frame may have caught it before the block began.
+        if caught is not None and caught.tb_frame in (frames if link is cause else frames[1:]):
+            return True
     return False
 
 

@@ -12,6 +12,7 @@ from collections.abc import (
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -165,6 +166,40 @@ def in_a_context_manager(breaker: CircuitBreaker) -> Callable[[], Awaitable[None
     return call
 
 
+def collected(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The error is collected as a result, and raised later."""
+    guarded = breaker.protected(down)
+
+    async def client() -> None:
+        await guarded()
+
+    @breaker.protected
+    async def call() -> None:
+        async with breaker:
+            (error,) = await asyncio.gather(client(), return_exceptions=True)
+            assert isinstance(error, DownError)
+            raise error
+
+    return call
+
+
+def collected_from_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
+    """The error of a task that was waited for is raised by a helper."""
+    guarded = breaker.protected(down)
+
+    def check(task: asyncio.Task[None]) -> None:
+        if (error := task.exception()) is not None:
+            raise error
+
+    async def call() -> None:
+        async with breaker:
+            task = asyncio.create_task(guarded())
+            await asyncio.wait([task])
+            check(task)
+
+    return call
+
+
 NESTED = [
     nested_block,
     nested_functions,
@@ -175,6 +210,8 @@ NESTED = [
     in_a_task,
     in_another_thread,
     in_a_context_manager,
+    collected,
+    collected_from_a_task,
 ]
 
 
@@ -210,6 +247,48 @@ async def test_one_exception_object_raised_by_many_calls_counts_for_each() -> No
         with pytest.raises(DownError):
             await (guarded() if calls % 2 else breaker.call(fail))
     assert breaker.is_open
+
+
+async def test_one_exception_object_raised_by_calls_at_once_counts_for_each() -> None:
+    """Also where the tasks of the calls are waited for together."""
+    breaker = make_breaker(failure_threshold=9)
+    mock = AsyncMock(side_effect=DownError("the same object"))
+    calls = [breaker.call(mock) for _ in range(5)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    assert breaker.total_failures == 5
+
+
+def test_one_exception_object_raised_by_several_functions_counts_for_each() -> None:
+    """Calls that follow each other are several calls, whatever they raise."""
+    breaker = make_breaker(failure_threshold=9)
+    error = DownError("the same object")
+
+    def get() -> None:
+        raise error
+
+    def put() -> None:
+        raise error
+
+    for func in (get, put, get, put):
+        with suppress(DownError):
+            breaker.call_sync(func)
+    assert breaker.total_failures == 4
+
+
+async def test_failures_with_one_cause_count_for_each_call() -> None:
+    """A client that is broken for good names what broke it at each call."""
+    breaker = make_breaker(failure_threshold=9)
+    (cause,) = await asyncio.gather(breaker.protected(down)(), return_exceptions=True)
+    assert isinstance(cause, DownError)
+
+    @breaker.protected
+    async def send() -> None:
+        raise TranslatedError from cause
+
+    for _ in range(4):
+        with pytest.raises(TranslatedError):
+            await send()
+    assert breaker.total_failures == 5
 
 
 def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each() -> None:
