@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, exists, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -173,6 +173,10 @@ class PaymentRepository:
         pending, created_at, now = (await self._session.execute(query)).one()
         return Backlog(pending, (now - created_at).total_seconds() if pending else 0.0)
 
+    async def has_due(self) -> bool:
+        """Whether a payment is due."""
+        return (await self._session.scalars(self._due().limit(1))).first() is not None
+
     async def claim_due(
         self, claim_seconds: float, give_up_seconds: float, limit: int
     ) -> list[tuple[Payment, bool]]:
@@ -192,8 +196,7 @@ class PaymentRepository:
         # A common table expression is computed once, where a plain subquery may be computed again
         # and lock more than the limit.
         due = (
-            select(Payment.id)
-            .where(Payment.status == PaymentStatus.PENDING, Payment.due_at <= self._moment(0.0))
+            self._due()
             .order_by(Payment.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -260,6 +263,11 @@ class PaymentRepository:
             payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
         )
         return put_down.payment
+
+    def _due(self) -> Select[UUID]:
+        return select(Payment.id).where(
+            Payment.status == PaymentStatus.PENDING, Payment.due_at <= self._moment(0.0)
+        )
 
     async def _change(
         self, payment: Payment, *conditions: ColumnElement[bool], **values: object

@@ -139,6 +139,14 @@ class PaymentService:
             raise IdempotencyKeyReusedError
         return earlier
 
+    async def has_due(self) -> bool:
+        """Whether a payment is due.
+
+        Raises:
+            CircuitOpenError, DatabaseUnavailableError: If the database cannot serve.
+        """
+        return await self._database.run(lambda session: self._payments(session).has_due())
+
     async def take_up(self, limit: int) -> list[Claim]:
         """Take up payments that are due; they are to be worked on at once.
 

@@ -74,7 +74,7 @@ class PaymentWorker:
         Returns:
             Seconds after which to look again; 0 where more may be due already.
         """
-        wait, limit = self._admission()
+        wait, limit = await self._admission()
         if limit == 0:
             return wait
         claims = await self._service.take_up(limit)
@@ -89,18 +89,18 @@ class PaymentWorker:
         # After a probe, the circuit has to show first whether there may be more.
         return wait if len(claims) < limit or self._breaker.is_half_open else 0.0
 
-    def _admission(self) -> tuple[float, int]:
+    async def _admission(self) -> tuple[float, int]:
         """How long to wait before the next look, and how many payments the circuit lets through."""
         poll_seconds = self._settings.poll_seconds
         if self._is_stopping():
             return poll_seconds, 0
-        if self._breaker.is_open and (wait := self._wait_for_probe()) > 0:
+        if self._breaker.is_open and (wait := await self._wait_for_probe()) > 0:
             return wait, 0
         if self._breaker.is_half_open:
             return poll_seconds, min(self._breaker.half_open_max_calls, self._settings.batch_size)
         return poll_seconds, self._settings.batch_size
 
-    def _wait_for_probe(self) -> float:
+    async def _wait_for_probe(self) -> float:
         """Seconds until the open circuit may let a probe through; 0 if it does now."""
         wait = self._breaker.get_metrics()["retry_after"]
         if wait is None:
@@ -109,7 +109,10 @@ class PaymentWorker:
             # An operator may close the circuit meanwhile, so it is looked at now and then.
             return min(float(wait), _LONGEST_PAUSE_SECONDS)
         # In a fleet, a probe needs a right that is granted only after a call was refused, and that
-        # lasts for a second. No payment has to be taken up for that.
+        # lasts for a second. No payment has to be taken up for that, but without one that is due it
+        # would be missing in a process that has calls.
+        if not await self._service.has_due():
+            return self._settings.poll_seconds
         try:
             self._breaker.release(self._breaker.acquire())
         except CircuitOpenError:

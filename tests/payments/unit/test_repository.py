@@ -177,6 +177,15 @@ class TestClaim:
         assert [(await found(database, payment)).due_at for payment in due] == [at(30)] * 2
         assert await claim(database) == []
 
+    async def test_whether_something_is_due_can_be_asked(self, database: Database) -> None:
+        """As often as needed: what is due is not taken up by that."""
+        await stored(database, pending_payment(due_at=at(5)))
+        asked = [await within(database, lambda all_: all_.has_due(), now) for now in (4.9, 5, 5)]
+
+        assert asked == [False, True, True]
+        await claim(database, now=5)
+        assert not await within(database, lambda all_: all_.has_due(), 5)
+
     async def test_those_that_have_waited_longest_come_first(self, database: Database) -> None:
         """No more than the limit are taken."""
         ids = await stored(

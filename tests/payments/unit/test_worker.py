@@ -63,6 +63,10 @@ class FakeService(PaymentService):
         self.worked_on.append(claim.payment)
         return claim.payment
 
+    async def has_due(self) -> bool:
+        """Whether there is something to hand out."""
+        return bool(self.due)
+
 
 class FakeGate:
     """What a fleet puts between an open circuit and its probes.
@@ -225,6 +229,18 @@ class TestRunOnce:
         assert (gate.asked, refused, taken_up) == (1, 0.5, [])
         assert service.limits == [breaker.half_open_max_calls]
         assert len(service.worked_on) == 1
+
+    async def test_a_fleet_is_asked_for_no_probe_while_nothing_is_due(
+        self, worker: PaymentWorker, breaker: CircuitBreaker, clock: FakeClock
+    ) -> None:
+        """The right to it would be missing in a process that has calls."""
+        gate = FakeGate()
+        breaker.machine.gate = gate
+        with opened(breaker, retry_after=2.0, clock=clock):
+            clock.advance(2.1)
+            wait = await worker.run_once()
+
+        assert (gate.asked, wait) == (0, 1.0)
 
     @pytest.mark.parametrize(("batch_size", "limit"), [(4, 3), (2, 2)])
     async def test_a_half_open_circuit_gets_its_probes_and_no_more(
