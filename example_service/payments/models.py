@@ -101,7 +101,7 @@ class Payment(Base):
     Attributes:
         id: Also the idempotency key towards the provider.
         caller: Name of the caller that ordered it, the only one that sees it; or `UNNAMED`.
-        idempotency_key: The client's; one payment for each caller and key.
+        idempotency_key: The client's; with the caller's name if another caller has used it before.
         status: A `PaymentStatus`, or a word of a newer version.
         failure_reason: A `FailureReason`, or a word of a newer version.
         attempts: Calls to the provider that ended without a result.
@@ -113,7 +113,7 @@ class Payment(Base):
 
     __tablename__ = "payments"
     __table_args__ = (
-        UniqueConstraint("caller", "idempotency_key"),
+        UniqueConstraint("idempotency_key"),
         CheckConstraint("amount > 0", name="amount_is_positive"),
         CheckConstraint("(status = 'pending') = (due_at IS NOT NULL)", name="pending_is_due"),
         CheckConstraint(
@@ -123,6 +123,8 @@ class Payment(Base):
             "(status = 'succeeded') = (charge_id IS NOT NULL)", name="succeeded_has_charge"
         ),
         Index(None, "caller", "created_at", "id"),
+        # Instances of the version before callers list all payments.
+        Index(None, "created_at", "id"),
         # Few payments are pending, so this stays small however many there are.
         Index(
             None,

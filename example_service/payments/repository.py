@@ -1,5 +1,6 @@
 """Payments in the database. Each method is part of the transaction whose session it is given."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
@@ -77,7 +78,7 @@ class PaymentRepository:
         *,
         caller: str = UNNAMED,
     ) -> Payment | None:
-        """Add a pending payment that is taken up already, unless its idempotency key is known.
+        """Add a pending payment that is taken up already, unless the caller has one with its key.
 
         Of several transactions that add the same key at once, one adds it; the others wait until
         that one has been committed.
@@ -92,21 +93,27 @@ class PaymentRepository:
         Returns:
             The payment; None if the caller has one with its key.
         """
+        values = {
+            "id": payment_id,
+            "caller": caller,
+            "status": PaymentStatus.PENDING,
+            "attempts": 0,
+            "created_at": self._moment(0.0),
+            "due_at": self._moment(claim_seconds),
+            **order.model_dump(),
+        }
+        # The second is for a key that is another caller's.
+        for key in (idempotency_key, _own_key(idempotency_key, caller)):
+            if await self.find_by_key(idempotency_key, caller) is not None:
+                return None
+            if added := await self._insert(values | {"idempotency_key": key}):
+                return added
+        return None
+
+    async def _insert(self, values: dict[str, object]) -> Payment | None:
         insert = _INSERTS[self._session.get_bind().dialect.name]
         added = await self._session.scalars(
-            insert(Payment)
-            .values(
-                id=payment_id,
-                caller=caller,
-                idempotency_key=idempotency_key,
-                status=PaymentStatus.PENDING,
-                attempts=0,
-                created_at=self._moment(0.0),
-                due_at=self._moment(claim_seconds),
-                **order.model_dump(),
-            )
-            .on_conflict_do_nothing(index_elements=[Payment.caller, Payment.idempotency_key])
-            .returning(Payment)
+            insert(Payment).values(values).on_conflict_do_nothing().returning(Payment)
         )
         return added.one_or_none()
 
@@ -118,7 +125,8 @@ class PaymentRepository:
         """
         its_own = aliased(Payment)
         has_one = exists().where(
-            its_own.caller == caller, its_own.idempotency_key == idempotency_key
+            its_own.caller == caller,
+            its_own.idempotency_key == _own_key(idempotency_key, caller),
         )
         wanted = [getattr(Payment, name) == value for name, value in order.model_dump().items()]
         await self._session.execute(
@@ -140,8 +148,15 @@ class PaymentRepository:
 
     async def find_by_key(self, idempotency_key: str, caller: str = UNNAMED) -> Payment | None:
         """The caller's payment with this idempotency key."""
-        query = select(Payment).where(
-            Payment.caller == caller, Payment.idempotency_key == idempotency_key
+        own_key = _own_key(idempotency_key, caller)
+        query = (
+            select(Payment)
+            .where(
+                Payment.caller == caller, Payment.idempotency_key.in_((idempotency_key, own_key))
+            )
+            # It has both only if it was given the payments of a time without callers.
+            .order_by(Payment.idempotency_key == idempotency_key)
+            .limit(1)
         )
         return (await self._session.scalars(query)).one_or_none()
 
@@ -283,6 +298,16 @@ class PaymentRepository:
         if now is None:
             return Settled(await self._session.get_one(Payment, payment.id), is_changed=False)
         return Settled(now, is_changed=True)
+
+
+def _own_key(idempotency_key: str, caller: str) -> str:
+    """What is stored as the key where another caller has used the same key before.
+
+    The key alone is unique, as it was before there were callers. So instances of that version work
+    beside this one, and an order that was sent to either is not paid again by the other.
+    """
+    # A client's key has no space.
+    return f"{caller} {hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
 def _is_held(payment: Payment) -> tuple[ColumnElement[bool], ...]:

@@ -1,4 +1,4 @@
-"""Payments belong to a caller, and so do idempotency keys."""
+"""Payments belong to a caller."""
 
 from collections.abc import Sequence
 
@@ -13,21 +13,13 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     """Bring the schema forward; payments that there are belong to no caller yet."""
-    with op.batch_alter_table("payments") as payments:
-        payments.add_column(
-            sa.Column("caller", sa.String(length=64), server_default="", nullable=False)
-        )
-        payments.drop_constraint(op.f("uq_payments_idempotency_key"), type_="unique")
-        payments.create_unique_constraint(op.f("uq_payments_caller"), ["caller", "idempotency_key"])
-        payments.drop_index(op.f("ix_payments_created_at"))
-        payments.create_index(op.f("ix_payments_caller"), ["caller", "created_at", "id"])
+    op.add_column(
+        "payments", sa.Column("caller", sa.String(length=64), server_default="", nullable=False)
+    )
+    op.create_index(op.f("ix_payments_caller"), "payments", ["caller", "created_at", "id"])
 
 
 def downgrade() -> None:
-    """Bring the schema back; fails where two callers have used the same key."""
-    with op.batch_alter_table("payments") as payments:
-        payments.drop_index(op.f("ix_payments_caller"))
-        payments.create_index(op.f("ix_payments_created_at"), ["created_at", "id"])
-        payments.drop_constraint(op.f("uq_payments_caller"), type_="unique")
-        payments.create_unique_constraint(op.f("uq_payments_idempotency_key"), ["idempotency_key"])
-        payments.drop_column("caller")
+    """Bring the schema back."""
+    op.drop_index(op.f("ix_payments_caller"), "payments")
+    op.drop_column("payments", "caller")

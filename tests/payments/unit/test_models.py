@@ -166,14 +166,6 @@ async def test_one_key_is_one_payment(database: Database) -> None:
         await store(database, pending_payment(idempotency_key="k"))
 
 
-async def test_two_callers_may_use_one_key(database: Database) -> None:
-    """A key says nothing of what another caller means by it."""
-    for caller in ("", "shop", "reports"):
-        await store(database, pending_payment(idempotency_key="k", caller=caller))
-    with pytest.raises(IntegrityError, match="idempotency_key"):
-        await store(database, pending_payment(idempotency_key="k", caller="shop"))
-
-
 async def test_a_moment_needs_a_time_zone(database: Database) -> None:
     """Else nobody could tell when the payment is due."""
     with pytest.raises(StatementError, match="time zone"):

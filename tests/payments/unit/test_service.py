@@ -231,6 +231,7 @@ class TestRepeats:
             return None
 
         await service.pay(ORDER, "k")
+        monkeypatch.setattr(PaymentRepository, "_insert", gone)
         monkeypatch.setattr(PaymentRepository, "find_by_key", gone)
 
         with pytest.raises(DatabaseUnavailableError):
