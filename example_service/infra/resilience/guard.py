@@ -304,7 +304,7 @@ class Guard(Decisions):
             wait_seconds: How long an open period lasts.
             reopenings: Failed recoveries of the fleet so far, for the backoff.
         """
-        self._decide(self.machine.follow, state, reason, wait_seconds, reopenings)
+        self._decide(self._follow, state, reason, wait_seconds, reopenings)
 
     def admit(self, *, marks_probe: bool = True) -> Permit:
         """Take a permit that `machine.permits` does not hand out, as `enter` and `acquire` do.
@@ -412,6 +412,14 @@ class Guard(Decisions):
 
     def _record_neutral(self, permit: Permit, now: float) -> None:
         self.machine.release(permit, now)
+
+    def _follow(
+        self, state: CircuitState, reason: str, wait_seconds: float, reopenings: int, now: float
+    ) -> None:
+        if self._outage is not None and self.machine.phase.state is not state:
+            # What failed here did not open the circuit.
+            self._outage.forget_kinds()
+        self.machine.follow(state, reason, wait_seconds, reopenings, now)
 
 
 def default_probe_timeout(recovery_timeout: float) -> float:

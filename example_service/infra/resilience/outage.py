@@ -46,9 +46,10 @@ class Outage:
     def forget(self) -> None:
         """Forget every failure."""
         self.failed_at: float | None = None
-        self._forget_kinds()
+        self.forget_kinds()
 
-    def _forget_kinds(self) -> None:
+    def forget_kinds(self) -> None:
+        """Forget the kinds of failures, and what opened the circuit."""
         self.last_kind: str | None = None
         self.failing_type: type[BaseException] | None = None
         self.reason: str | None = None
@@ -94,7 +95,7 @@ class Outage:
             self.reason = reason
         elif transition.to_state is CircuitState.CLOSED:
             # The next outage has another reason.
-            self._forget_kinds()
+            self.forget_kinds()
         return reason
 
     def _last_failures(self) -> str:

@@ -180,6 +180,23 @@ def test_it_opens_with_the_others(breaker: CircuitBreaker, clock: FakeClock) -> 
     assert breaker.get_metrics()["retry_after"] == 10.0 * min(2.0**3, 5.0)
 
 
+def test_the_reason_of_the_others_is_not_mixed_with_its_own_failures() -> None:
+    """They did not open the circuit."""
+    breaker = CircuitBreaker("shop", failure_threshold=2, registry=None)
+    fail(breaker)
+    breaker.follow(CircuitState.OPEN, "5 failures in a row; last failures: OSError", 7.0)
+    assert breaker.get_metrics()["reason"] == "5 failures in a row; last failures: OSError"
+
+
+def test_the_one_that_opened_keeps_its_reason() -> None:
+    """Also when the others confirm that it is open."""
+    breaker = CircuitBreaker("shop", failure_threshold=1, registry=None)
+    fail(breaker)
+    reason = breaker.get_metrics()["reason"]
+    breaker.follow(CircuitState.OPEN, f"{reason} (opened by web-1)", 7.0)
+    assert breaker.get_metrics()["reason"] == reason
+
+
 def test_it_starts_open_with_the_others() -> None:
     """As if it had followed before, so that no change is counted and no listener is notified."""
     heard: list[StateChanged] = []
