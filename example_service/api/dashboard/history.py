@@ -150,15 +150,23 @@ class History:
                 counted = (0, 0, 0) if self._workers is not None else totals
                 self.circuits[name] = CircuitHistory("closed", now, counted)
         # With several workers, the changes are those of single ones, and not of the whole.
-        self._note_transitions(transitions, is_alone=len(workers) == 1)
-        for name, (look, metrics) in breakers.items():
-            one = self.circuits[name]
-            one.enter(look, now)
-            one.count(_totals(metrics), now, is_comparable=is_comparable)
+        is_alone = len(workers) == 1
+        if not is_alone:
+            self._enter(breakers, now)
+        self._note_transitions(transitions, is_alone=is_alone)
+        self._enter(breakers, now)
+        for name, (_, metrics) in breakers.items():
+            self.circuits[name].count(_totals(metrics), now, is_comparable=is_comparable)
         if workers:
             self._workers = workers
         for name in [n for n, one in self.circuits.items() if one.seen_at < now - WINDOW_SECONDS]:
             del self.circuits[name]
+
+    def _enter(
+        self, breakers: Mapping[str, tuple[Look, BreakerMetrics | None]], now: float
+    ) -> None:
+        for name, (look, _) in breakers.items():
+            self.circuits[name].enter(look, now)
 
     def _note_transitions(self, transitions: Iterable[Transition], *, is_alone: bool) -> None:
         new = [one for one in transitions if one.at > self._last_transition]

@@ -153,6 +153,22 @@ def test_changes_of_single_workers_are_not_those_of_the_service(reports: Reports
     assert [(at - START, look) for at, look in stays] == [(0, "closed"), (1, "open")]
 
 
+def test_several_workers_show_the_wait_that_goes_on(reports: Reports) -> None:
+    """From the first report on in which the circuit is open; each worker waits a little less."""
+    reports.add(0, workers=[1, 2])
+    reports.transitions = [
+        change(0.62, "closed", "open", wait=29.97),
+        change(0.6, "closed", "open", wait=30.0),
+    ]
+    for second in (1, 2):
+        reports.add(second, "open", workers=[1, 2])
+        assert list(reports.history.circuits["payment"].waits) == [30.0]
+    reports.add(32, "half_open", workers=[1, 2])
+    reports.transitions.insert(0, change(32.5, "half_open", "open", wait=60.0))
+    reports.add(33, "open", workers=[1, 2])
+    assert list(reports.history.circuits["payment"].waits) == [60.0]
+
+
 def test_an_end_stays_the_same_while_it_comes_closer(reports: Reports) -> None:
     """The seconds left are never exact; each difference would be sent to every page."""
     reports.add(0)
