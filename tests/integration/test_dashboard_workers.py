@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -41,7 +42,7 @@ def page(service: Service) -> Iterator[Page]:
 
 
 def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service) -> None:
-    """It opens and heals by clicking, and goes on when a worker is replaced."""
+    """It opens by a click, heals by a command, and goes on when a worker is replaced."""
     headline = page.get_by_role("heading", level=1)
     page.goto("/dashboard")
     expect(page.locator("header")).to_contain_text("3 workers")
@@ -53,6 +54,8 @@ def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service)
     expect(page.locator(".sums")).to_contain_text(re.compile(r"[1-9]\d*"))
     changed = page.locator("#timeline").get_by_text(re.compile(r"closed → open in worker \d+"))
     expect(changed.first).to_be_visible()
+    opened = page.locator('[id="circuit-payment"]')
+    expect(opened).to_contain_text(re.compile(r"Opened for all by\s*\S+-\d+"))
 
     # One worker sends all the traffic, and it may be the one that is killed.
     traffic = page.locator("#traffic")
@@ -63,6 +66,7 @@ def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service)
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.locator("header")).to_contain_text("3 workers")
 
-    page.locator("#modes").get_by_text("healthy", exact=True).click(force=True)
+    httpx.put(f"{service.url}/sandbox/mode", json={"mode": "healthy"}).raise_for_status()
     traffic.click()
     expect(headline).to_have_text("All 2 circuits are closed")
+    expect(page.get_by_role("radio", name="healthy")).to_be_checked()

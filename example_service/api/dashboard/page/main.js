@@ -3,7 +3,7 @@
 import {actionsFor, askForToken, headers, prepareAdmin, showAdmin} from "./admin.js";
 import {all, freeze, known, take} from "./circuits.js";
 import {byId, element, say} from "./dom.js";
-import {prepareLab} from "./lab.js";
+import {prepareLab, readMode} from "./lab.js";
 import {prepareList, showActions, showList, unfold} from "./list.js";
 import {follow} from "./stream.js";
 import {showTimeline} from "./timeline.js";
@@ -47,6 +47,7 @@ function onMessage(message) {
   isReady = true;
   if (!isConnected || message.service) showHeader();
   if (isFirst && known.service.environment === "development") prepareLab();
+  if (message.transitions) readMode();
   isConnected = true;
   byId("link").classList.remove("off");
   say(byId("link").lastChild, "Live");
