@@ -16,6 +16,9 @@ HISTORY =
 # Not every Python has a release of hypothesis.
 without_hypothesis = --ignore-glob='*/test_state_machine.py'
 
+# The tests that need no server, and not the machine to themselves either.
+fast = "not integration and not alone and not bake"
+
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
@@ -32,11 +35,11 @@ test: environment ## Run every test on all processors (ARGS="-k name" for some)
 	@.venv/bin/python -m pytest $(parallel) $(ARGS)
 
 test-fast: environment ## Run the tests that need no server
-	@.venv/bin/python -m pytest $(parallel) -m "not integration and not alone" $(ARGS)
+	@.venv/bin/python -m pytest $(parallel) -m $(fast) $(ARGS)
 
 test-%: ## Run the same on another Python: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
-	@.venv-$*/bin/python -m pytest $(parallel) -m "not integration and not alone" $(ARGS)
+	@.venv-$*/bin/python -m pytest $(parallel) -m $(fast) $(ARGS)
 
 test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
 	@$(call environment,.venv-$*t,requirements-breaker.lock,$*t)
@@ -45,7 +48,7 @@ test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
 		tests/unit/infra/resilience $(ARGS)
 
 coverage: environment ## Require that the breaker's tests reach every line and branch of it
-	@.venv/bin/python -m coverage run -m pytest $(parallel) -m "not integration and not alone" \
+	@.venv/bin/python -m coverage run -m pytest $(parallel) -m $(fast) \
 		--ignore-glob='*/test_interleavings.py' $(without_hypothesis) \
 		tests/unit/infra/resilience tests/unit/infra/resilience_integrations $(ARGS)
 	@.venv/bin/python -m coverage combine --quiet

@@ -18,6 +18,7 @@ from tests.project import ROOT, make
 
 
 PARALLEL = "--numprocesses auto --dist worksteal"
+FAST = "not integration and not alone and not bake"
 BREAKER_ALONE = (
     "--confcutdir=tests/unit/infra/resilience -p example_service.infra.resilience.testing "
     "--ignore-glob=*/test_state_machine.py tests/unit/infra/resilience"
@@ -49,8 +50,8 @@ def stage(tmp_path: Path) -> Path:
     [
         ("run", ["-m example_service migrate", "-m example_service serve"]),
         ("test", [f"-m pytest {PARALLEL}"]),
-        ("test-fast", [f"-m pytest {PARALLEL} -m not integration and not alone"]),
-        ("test-3.11", [f"-m pytest {PARALLEL} -m not integration and not alone"]),
+        ("test-fast", [f"-m pytest {PARALLEL} -m {FAST}"]),
+        ("test-3.11", [f"-m pytest {PARALLEL} -m {FAST}"]),
         (
             "test-3.13t",
             [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],
@@ -180,7 +181,7 @@ def test_the_tests_begin_with_their_duration_and_what_is_missing(
 
 @pytest.mark.parametrize(
     ("marks", "workers"),
-    [("not integration and not alone", 4), ("not image and not alone", 6), ("", 6)],
+    [(FAST, 4), ("not image and not alone", 6), ("", 6)],
 )
 def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
     """Only the tests without servers are as many at a time as there are processors."""
