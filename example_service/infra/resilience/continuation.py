@@ -12,7 +12,7 @@ from example_service.infra.resilience.guarded_stream import (
     guarded_async_generator,
     guarded_generator,
 )
-from example_service.infra.resilience.nested_calls import leave_probe
+from example_service.infra.resilience.nested_calls import leave_call
 from example_service.infra.resilience.rules.phases import Permit
 
 
@@ -55,7 +55,7 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
         What the caller gets instead of `result`.
     """
     if continuation(result.__class__) is Continuation.FUTURE:
-        leave_probe(permit)
+        leave_call(permit)
         _settle_when_done(guard, permit, result)
         return result
     guard.release(permit)

@@ -32,6 +32,7 @@ from example_service.infra.resilience.nested_calls import (
     count_once,
     enter_probe,
     is_within_probe,
+    outer_call,
     without_counted,
 )
 from example_service.infra.resilience.outcomes import (
@@ -45,8 +46,10 @@ from example_service.infra.resilience.rules.circuit_state import CircuitStateMac
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.rules.phases import (
     COUNTED,
+    STALE,
     Closed,
     HalfOpen,
+    NestedCall,
     Open,
     Permit,
     TimedCall,
@@ -182,6 +185,8 @@ class Guard(Decisions):
         if needs_lock:
             self._decide(self._record_success, permit)
             return
+        if machine.has_blocks and isinstance(permit, TimedCall):
+            permit.phase = STALE
         next(machine.successes)
         if self.hears_success:
             self.notify_success(_seconds_of(permit, now))
@@ -317,11 +322,17 @@ class Guard(Decisions):
         """
         now = self.clock()
         machine = self.machine
+        running = machine.running
+        outer = outer_call(running, machine.phase) if running and machine.has_blocks else None
         if now < machine.due and (closed := next(machine.admissions, None)) is not None:
-            call = TimedCall()
+            if outer is None:
+                call = TimedCall()
+            else:
+                call = NestedCall()
+                call.outer = outer
             call.phase = closed
             call.started = now
-            if (running := machine.running) is not None:
+            if running is not None:
                 running[call] = now
             return call
         phase = machine.phase
@@ -332,7 +343,7 @@ class Guard(Decisions):
                 raise CircuitOpenError(self._name, _OPEN, phase.until - now, outage.reason)
         elif isinstance(phase, HalfOpen) and is_within_probe(phase):
             return self._admit_uncounted()
-        answer = self._decide(self._try_acquire, may_wait=False)
+        answer = self._decide(self._try_acquire, outer, may_wait=False)
         if answer is None:
             return self._admit_while_deciding(now)
         permit, state, retry_after, rejections = answer
@@ -388,9 +399,11 @@ class Guard(Decisions):
 
     # Steps. Each requires the lock.
 
-    def _try_acquire(self, now: float) -> tuple[Permit | None, CircuitState, float | None, int]:
+    def _try_acquire(
+        self, outer: TimedCall | None, now: float
+    ) -> tuple[Permit | None, CircuitState, float | None, int]:
         machine = self.machine
-        permit = machine.try_acquire(now)
+        permit = machine.try_acquire(now, outer)
         state, retry_after = machine.phase.state, machine.retry_after(now)
         return permit, state, retry_after, 0 if permit is not None else self._take_summary(now)
 

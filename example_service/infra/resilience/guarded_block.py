@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from example_service.infra.resilience.guard import Guard
-from example_service.infra.resilience.nested_calls import is_probe_here
+from example_service.infra.resilience.nested_calls import enter_call, is_probe_here, leave_call
 from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.phases import (
     STALE,
@@ -193,8 +193,11 @@ def enter_block(guard: Guard) -> None:
         if block is not None:
             block.enter(guard, permit)
         return
-    with guard.mutex:
-        if block is None or not block.enter(guard, permit):
+    if isinstance(permit.phase, Closed) and guard.machine.running is not None:
+        guard.machine.has_blocks = True
+        enter_call(permit)
+    if block is None or not block.enter(guard, permit):
+        with guard.mutex:
             guard.unclaimed = [*(guard.unclaimed or ()), permit]
 
 
@@ -204,6 +207,8 @@ def _settle_block(guard: Guard, block: GuardedBlock | None, exc: BaseException |
     if guard.unclaimed or not isinstance(permit, Closed):
         with guard.mutex:
             permit = _permit_of(guard, block)
+        if guard.machine.has_blocks:
+            leave_call(permit)
     guard.settle(permit, exc)
 
 
@@ -228,6 +233,8 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
 def _block_to_enter(guard: Guard) -> GuardedBlock:
     """The block of the period if its calls share one, else one for this thread's next enter."""
     machine = guard.machine
+    if machine.is_timed and isinstance(machine.phase, Closed):
+        return _prepared(GuardedBlock(guard, NOT_ENTERED))
     with guard.mutex:
         phase = machine.phase
         is_shared = isinstance(phase, Closed) and machine.permits is not EMPTY

@@ -28,6 +28,7 @@ from example_service.infra.resilience.guarded_stream import (
     guarded_async_generator,
     guarded_generator,
 )
+from example_service.infra.resilience.nested_calls import marked_calls
 from example_service.infra.resilience.rules.phases import STALE, Permit, TimedCall
 
 P = ParamSpec("P")
@@ -129,7 +130,7 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
     @functools.wraps(func)
     async def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
         closed, started = None, guard.clock()
-        if started < machine.due:
+        if started < machine.due and not (machine.has_blocks and marked_calls()):
             closed = next(machine.admissions, None)
         if closed is None:
             closed, call = STALE, cast("TimedCall", guard.admit())
@@ -168,7 +169,7 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(func)
     def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
         closed, started = None, guard.clock()
-        if started < machine.due:
+        if started < machine.due and not (machine.has_blocks and marked_calls()):
             closed = next(machine.admissions, None)
         if closed is None:
             closed, call = STALE, cast("TimedCall", guard.admit())

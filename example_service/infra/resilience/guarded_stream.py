@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.guard import Guard
-from example_service.infra.resilience.nested_calls import enter_probe, leave_probe
+from example_service.infra.resilience.nested_calls import enter_probe, leave_call
 from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
 
 P = ParamSpec("P")
@@ -112,7 +112,7 @@ class _Steps:
         try:
             return step(*given)
         finally:
-            leave_probe(self._probe)
+            leave_call(self._probe)
 
 
 class _AsyncSteps:
@@ -139,7 +139,7 @@ class _AsyncSteps:
         try:
             return await step(*given)
         finally:
-            leave_probe(self._probe)
+            leave_call(self._probe)
 
 
 def _settle_stream(

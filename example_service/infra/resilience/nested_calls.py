@@ -7,49 +7,69 @@ things keep such a call from counting twice where it matters:
 - A failure is marked on its exception. A guard does not count an exception that another guard of
   its breaker has counted and that was only passed on, or translated, since.
 - A probe is marked in the context. A call inside it runs under the probe's permit.
+
+With `slow_call_duration` a guarded block is marked in the context, too, so that a call inside it
+becomes overdue together with the block. A guarded function is not, because that would cost it a
+third of its time.
 """
 
 import sys
+from collections.abc import Container
 from contextvars import ContextVar
 from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any
 
-from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
+from example_service.infra.resilience.rules.phases import STALE, HalfOpen, Permit, Phase, TimedCall
 
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
 _LONGEST_CHAIN = 10
 _FUTURES = "concurrent.futures._base"
 
-_probes: ContextVar[tuple[TimedCall, ...]] = ContextVar("probes", default=())
+_marked: ContextVar[tuple[TimedCall, ...]] = ContextVar("calls_of_circuit_breakers", default=())
+
+marked_calls = _marked.get
+"""The calls that the current context runs under, perhaps with some that have ended."""
+
+
+def enter_call(call: TimedCall) -> None:
+    """Mark the current context as running under a call."""
+    marked = marked_calls()
+    if marked:
+        marked = tuple([one for one in marked if one.phase is not STALE])
+    _marked.set((*marked, call))
 
 
 def enter_probe(permit: Permit) -> None:
     """Mark the current context as running under a probe, if the permit is that of a probe."""
-    if not isinstance(permit, TimedCall) or not isinstance(permit.phase, HalfOpen):
-        return
-    running = [one for one in _probes.get() if _is_running(one)]
-    _probes.set((*running, permit))
+    if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
+        enter_call(permit)
 
 
-def leave_probe(permit: Permit) -> None:
-    """Take the mark off: the call goes on outside the current context, as in a future."""
-    _probes.set(tuple(one for one in _probes.get() if one is not permit))
+def leave_call(permit: Permit) -> None:
+    """Take the mark off: the call has ended, or goes on outside the current context."""
+    marked = marked_calls()
+    if permit in marked:
+        _marked.set(tuple([one for one in marked if one is not permit]))
+
+
+def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
+    """The outermost of the calls `running` in this period that the current context runs under."""
+    for call in marked_calls():
+        if call.phase is phase and call in running:
+            return call
+    return None
 
 
 def is_within_probe(phase: HalfOpen) -> bool:
     """Whether the current context runs under a probe of this period that has not ended."""
-    return any(one.phase is phase and _is_running(one) for one in _probes.get())
+    return any(one.phase is phase for one in marked_calls())
 
 
 def is_probe_here(call: TimedCall) -> bool:
     """Whether the current context runs under this probe."""
-    return call in _probes.get()
-
-
-def _is_running(probe: TimedCall) -> bool:
-    return isinstance(probe.phase, HalfOpen) and probe in probe.phase.probes
+    return call in marked_calls()
 
 
 def count_once(error: BaseException, breaker: object) -> bool:

@@ -7,6 +7,7 @@ from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.rules.lockfree import EMPTY, endless, taken
 from example_service.infra.resilience.rules.phases import (
+    STALE,
     Closed,
     HalfOpen,
     Open,
@@ -60,6 +61,7 @@ class Circuit:
         "failure_threshold",
         "gate",
         "half_open_max_calls",
+        "has_blocks",
         "is_timed",
         "mode",
         "permits",
@@ -102,6 +104,8 @@ class Circuit:
         # Running calls and when they started, oldest first, if there is the rule on slow calls.
         self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
         self.due = inf if slow_call_duration is None else -inf
+        # Whether calls may be made inside others that are known by a mark in the context.
+        self.has_blocks = False
         self.mode: ManualMode | None = None
         self.gate: Gate | None = None
         self.successes = endless(None)
@@ -175,9 +179,10 @@ class Circuit:
 
     def _leave(self, call: TimedCall) -> Phase:
         """Free the place of a call. Returns its period."""
-        if isinstance(call.phase, HalfOpen):
-            call.phase.probes.remove(call)
-        return call.phase
+        phase, call.phase = call.phase, STALE
+        if isinstance(phase, HalfOpen):
+            phase.probes.remove(call)
+        return phase
 
     def _count_failure(
         self, phase: Phase, at: float, probe_cause: str, open_for: float | None = None

@@ -22,6 +22,7 @@ from example_service.infra.resilience.rules.phases import (
     STALE,
     Closed,
     HalfOpen,
+    NestedCall,
     Open,
     Permit,
     Phase,
@@ -58,8 +59,12 @@ class CircuitStateMachine(Timetable):
         self.gate.ask()
         return False
 
-    def try_acquire(self, now: float) -> Permit | None:
+    def try_acquire(self, now: float, outer: TimedCall | None = None) -> Permit | None:
         """Ask whether one call may run now. A refusal is counted.
+
+        Args:
+            now: Seconds on the clock.
+            outer: The running call inside which it is made, if it is known.
 
         Returns:
             The permit to hand back with the outcome, or None if the circuit refuses.
@@ -69,7 +74,7 @@ class CircuitStateMachine(Timetable):
         if self.gate is not None and isinstance(phase, Open) and now >= phase.until:
             self.gate.ask()
         if not isinstance(phase, Open) and phase.has_room() and self._has_right(phase):
-            permit = self._permit(phase, now)
+            permit = self._permit(phase, now, outer)
         elif self.mode is not None and self.mode.mode is Mode.SHADOW:
             self.mode.would_have_rejected += 1
             self._shadow_rejections += 1
@@ -136,16 +141,18 @@ class CircuitStateMachine(Timetable):
             self._outcomes_due -= 1
             self._reschedule(now)
 
-    def _permit(self, phase: Closed | HalfOpen, now: float) -> Permit:
+    def _permit(self, phase: Closed | HalfOpen, now: float, outer: TimedCall | None) -> Permit:
         if isinstance(phase, Closed) and not self.is_timed:
             return phase
-        call = self._start(phase, now)
+        call = self._start(phase, now, outer)
         if isinstance(phase, HalfOpen):
             phase.probes.append(call)
         return call
 
-    def _start(self, phase: Closed | HalfOpen, now: float) -> TimedCall:
-        call = timed_call(phase, now)
+    def _start(
+        self, phase: Closed | HalfOpen, now: float, outer: TimedCall | None = None
+    ) -> TimedCall:
+        call = timed_call(phase, now, outer)
         if self.running is not None:
             self.running[call] = now
         return call
@@ -155,12 +162,13 @@ class CircuitStateMachine(Timetable):
         self.advance(now)
         if isinstance(permit, Closed):
             return permit
-        if permit.phase is COUNTED:
-            self._outcomes_due -= 1
-            return None
         if self.running is not None:
             self.running.pop(permit, None)
-        return self._leave(permit)
+        phase = self._leave(permit)
+        if phase is COUNTED or (isinstance(permit, NestedCall) and permit.outer.phase is COUNTED):
+            self._outcomes_due -= 1
+            return None
+        return phase
 
     # Operators.
 

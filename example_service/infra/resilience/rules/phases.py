@@ -235,8 +235,8 @@ class TimedCall:
     """The permit of a call whose running time matters: a probe, or any call where calls are timed.
 
     Attributes:
-        phase: The period that admitted it; `STALE` if shadow mode ran it against the rules;
-            `COUNTED` once its outcome has been counted while it was still running.
+        phase: The period that admitted it; `STALE` if shadow mode ran it against the rules, and
+            once it has ended; `COUNTED` once it has been counted while it was still running.
         started: When, in seconds on the clock.
     """
 
@@ -250,9 +250,27 @@ class TimedCall:
     started: float
 
 
-def timed_call(phase: "Closed | HalfOpen", started: float) -> TimedCall:
-    """Make the permit of a call that started at `started`."""
-    call = TimedCall()
+class NestedCall(TimedCall):
+    """The permit of a call inside another one of the same closed circuit.
+
+    Attributes:
+        outer: The call around it. If that is counted while it runs, this one is a part of it.
+    """
+
+    __slots__ = ("outer",)
+
+    outer: TimedCall
+
+
+def timed_call(
+    phase: "Closed | HalfOpen", started: float, outer: TimedCall | None = None
+) -> TimedCall:
+    """Make the permit of a call that started at `started`, perhaps inside another one."""
+    if outer is None or not isinstance(phase, Closed):
+        call = TimedCall()
+    else:
+        call = NestedCall()
+        call.outer = outer
     call.phase = phase
     call.started = started
     return call

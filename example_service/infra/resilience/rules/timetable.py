@@ -10,6 +10,7 @@ from example_service.infra.resilience.rules.phases import (
     COUNTED,
     Closed,
     HalfOpen,
+    NestedCall,
     Open,
     TimedCall,
 )
@@ -86,6 +87,8 @@ class Timetable(Circuit):
             return
         phase = self._leave(call)
         call.phase = COUNTED
+        if isinstance(call, NestedCall) and call.outer.phase is COUNTED:
+            return
         self._outcomes_due += 1
         self._note(Overdue(at, at - call.started))
         cause = f"a probe did not end within {at - call.started:g} seconds ({parameter})"
