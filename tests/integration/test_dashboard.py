@@ -19,6 +19,7 @@ expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
 SECONDS_FOR_A_KEY = 0.1
+ALL_CLOSED = "All 2 circuits are closed"
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def test_a_circuit_is_opened_and_healed_with_two_clicks(page: Page, service: Ser
     """The first brings the traffic along; each is shown as the command that does the same."""
     page.goto("/")
     expect(page).to_have_url(f"{service.url}/dashboard")
-    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    expect(verdict(page)).to_have_text(ALL_CLOSED)
 
     switch(page, "failing")
 
@@ -115,7 +116,7 @@ def test_a_circuit_is_opened_and_healed_with_two_clicks(page: Page, service: Ser
 
     switch(page, "healthy")
 
-    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    expect(verdict(page)).to_have_text(ALL_CLOSED)
     expect(page.locator(".sub")).to_contain_text("The last to open was payment")
     expect(page.locator("#timeline")).to_contain_text("payment half-open → closed")
     expect(page.locator("#timeline")).to_contain_text("payment closed → open")
@@ -178,30 +179,30 @@ def test_everything_is_done_with_the_keyboard(page: Page) -> None:
 def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Service) -> None:
     """Only with the right token, which is asked for once and forgotten with the page."""
     page.goto("/dashboard")
-    expect(page.get_by_role("button", name="Reset payment")).to_have_count(0)
+    expect(page.get_by_role("button", name="Reset database")).to_have_count(0)
     unlock(page, "wrong")
     expect(page.get_by_role("alert").filter(has_text="This token was refused.")).to_be_visible()
     page.get_by_role("textbox", name="Token").fill(TOKEN)
     page.get_by_role("button", name="Unlock", exact=True).click()
-    circuit(page, "payment").locator(".top").click()
+    circuit(page, "database").locator(".top").click()
 
-    page.get_by_role("button", name="Force open payment").click()
+    page.get_by_role("button", name="Force open database").click()
     page.get_by_label("Reason").fill("maintenance")
     page.get_by_label("Your name").fill("m.keller")
     page.get_by_label("End").select_option("in 1 hour")
-    page.get_by_role("dialog").get_by_role("button", name="Force open payment").click()
+    page.get_by_role("dialog").get_by_role("button", name="Force open database").click()
 
-    expect(verdict(page)).to_have_text("payment is forced open")
-    tag = circuit(page, "payment").locator(".tag")
+    expect(verdict(page)).to_have_text("database is forced open")
+    tag = circuit(page, "database").locator(".tag")
     expect(tag.locator("p").first).to_have_text("maintenance")
     expect(tag).to_contain_text(re.compile(r"Set by m\.keller; ends at \d\d:\d\d, in (60|59)"))
     modes = httpx.get(f"{service.url}/health/circuit-breakers").json()["modes"]
-    assert modes["payment"]["reason"] == "maintenance (by m.keller)"
+    assert modes["database"]["reason"] == "maintenance (by m.keller)"
     assert findings(page) == []
 
-    page.get_by_role("button", name="Reset payment").click()
-    page.get_by_role("dialog").get_by_role("button", name="Reset payment").click()
-    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    page.get_by_role("button", name="Reset database").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reset database").click()
+    expect(verdict(page)).to_have_text(ALL_CLOSED)
     page.reload()
     expect(page.get_by_role("button", name="Unlock admin")).to_be_visible()
 
@@ -212,7 +213,7 @@ def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
     service = Service(tmp_path, DATABASE_URL=database)
     page = browser.new_page(base_url=service.url)
     page.goto("/dashboard")
-    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    expect(verdict(page)).to_have_text(ALL_CLOSED)
 
     port = service.url.rpartition(":")[2]
     kill(service)
@@ -220,7 +221,7 @@ def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
     lost = page.get_by_role("alert").filter(has_text="No answer since")
     expect(lost).to_have_text(re.compile(r"^No answer since \d\d:\d\d:\d\d: what you see is from"))
     expect(page.locator("#link")).to_contain_text("Disconnected since")
-    expect(verdict(page)).to_have_text("All 2 circuits are closed")
+    expect(verdict(page)).to_have_text(ALL_CLOSED)
     assert findings(page) == []
 
     again = Service(tmp_path, PORT=port, DATABASE_URL=database)
@@ -353,15 +354,15 @@ def test_names_and_reasons_are_text(page: Page, service: Service) -> None:
     """Whatever they are made of, the browser runs nothing of it."""
     markup = "<img src=x onerror=\"document.title='run'\">"
     httpx.post(
-        f"{service.url}/admin/circuit-breakers/payment/disable",
+        f"{service.url}/admin/circuit-breakers/database/disable",
         json={"reason": markup},
         headers={"Authorization": f"Bearer {TOKEN}"},
     ).raise_for_status()
     page.goto("/dashboard")
 
-    circuit(page, "payment").locator(".top").click()
+    circuit(page, "database").locator(".top").click()
 
-    expect(circuit(page, "payment").locator(".tag")).to_contain_text(markup)
+    expect(circuit(page, "database").locator(".tag")).to_contain_text(markup)
     expect(page).to_have_title("Example service")
 
 
