@@ -12,6 +12,7 @@ ARGS =
 NAME =
 DIR =
 HISTORY =
+PART =
 
 # Not every Python has a release of hypothesis.
 without_hypothesis = --ignore-glob='*/test_state_machine.py'
@@ -22,7 +23,7 @@ fast = "not integration and not alone and not bake"
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
-.PHONY: help run new rename update test test-fast coverage lint format bench chaos reference screenshots mutation lock clean environment environment-run environment-bench environment-mutation
+.PHONY: help run new rename without update test test-fast coverage lint format bench reference mutation lock clean environment environment-run environment-bench environment-mutation
 
 help: ## Show this list
 	@sed -n 's/^\([a-z%-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -67,18 +68,23 @@ new: ## Make a project of your own: make new NAME=orders DIR=../orders (HISTORY=
 rename: ## Give this project another name: make rename NAME=orders
 	@python=$$(scripts/find-python.sh) && "$$python" -m scripts.template.rename "$$NAME"
 
+without: ## Remove parts that you do not need: make without PART=dashboard
+	@python=$$(scripts/find-python.sh) && "$$python" -m scripts.template.without "$$PART"
+
 update: environment ## Bring later changes of the template into a project made from it
 	@.venv/bin/python -m scripts.template.update
 
 bench: environment-bench ## Measure the breaker beside its rivals
 	@.venv-bench/bin/python -m benchmarks $(ARGS)
 
+.PHONY: chaos
 chaos: environment ## Kill the service under load, hundreds of times, and count the charges
 	@.venv/bin/python -m tests.chaos $(ARGS)
 
 reference: environment ## Write docs/api.md from the breaker's signatures and docstrings
 	@.venv/bin/python -m scripts.reference
 
+.PHONY: screenshots
 screenshots: environment ## Take pictures of the dashboard in light, dark and on a phone
 	@.venv/bin/python -m tests.dashboard.screenshots
 

@@ -109,14 +109,20 @@ def taken_names(root: Path) -> dict[str, str]:
     return {name.lower(): owner for owner, names in owners.items() for name in names}
 
 
+def distribution_name(root: Path) -> str:
+    """What the project in that folder is called in pyproject.toml."""
+    text = (root / "pyproject.toml").read_text(encoding="utf-8")
+    name: str = tomllib.loads(text)["project"]["name"]
+    return name
+
+
 def present_name(root: Path) -> Name:
     """The name of the project in that folder, as pyproject.toml has it.
 
     Raises:
         RefusedError: If it is a single word, which may be a word of the text, too.
     """
-    text = (root / "pyproject.toml").read_text(encoding="utf-8")
-    distribution: str = tomllib.loads(text)["project"]["name"]
+    distribution = distribution_name(root)
     words = tuple(distribution.split("-"))
     if len(words) == 1:
         raise RefusedError(

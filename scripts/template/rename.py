@@ -39,7 +39,7 @@ def rename(root: Path, name: Name, commit: str) -> None:
         if new_file != file:
             (root / new_file).parent.mkdir(parents=True, exist_ok=True)
             (root / file).rename(root / new_file)
-            _remove_if_empty(root, (root / file).parent)
+            remove_if_empty(root, (root / file).parent)
     if len(name.package) > len(old.package):
         _allow_long_lines(root / "pyproject.toml")
     if not (root / RECORD).exists():
@@ -61,7 +61,7 @@ def _allow_long_lines(pyproject: Path) -> None:
     pyproject.write_text(longer, encoding="utf-8")
 
 
-def _remove_if_empty(root: Path, folder: Path) -> None:
+def remove_if_empty(root: Path, folder: Path) -> None:
     """Remove a folder in which nothing is left but what Python has compiled, and those above."""
     while folder != root and all(one.name == "__pycache__" for one in folder.iterdir()):
         shutil.rmtree(folder)

@@ -11,13 +11,12 @@ import json
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from scripts.template.new import REMOTE
-from scripts.template.project_name import RefusedError
+from scripts.template.project_name import RefusedError, distribution_name
 from scripts.template.rename import RECORD, ROOT, run
 from scripts.template.repository import git, require_clean
 
@@ -49,8 +48,7 @@ def update(root: Path = ROOT) -> str:
     new = git(root, "rev-parse", "FETCH_HEAD").strip()
     if new == old:
         return "The project has the newest version of the template."
-    pyproject = (root / "pyproject.toml").read_text(encoding="utf-8")
-    name: str = tomllib.loads(pyproject)["project"]["name"]
+    name = distribution_name(root)
     base = _commit(root, _renamed_tree(root, old, name))
     changed = _commit(root, _renamed_tree(root, new, name), "-p", base)
     return _apply(root, changed)

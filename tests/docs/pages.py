@@ -23,6 +23,8 @@ from pathlib import Path
 from sybil import Document
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
+from scripts.template.pieces import anchor_of
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = ROOT / "README.md"
 MARKDOWN_FILES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
@@ -123,3 +125,20 @@ def plain(cell: str) -> str:
     """A cell without the backquotes of one that is nothing but code."""
     code = re.fullmatch(r"`([^`]*)`", cell.strip())
     return code[1] if code else cell.strip()
+
+
+def broken_links(page: Path) -> list[str]:
+    """The relative links of a page to what is not there: files, and headings in them."""
+    broken = []
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        linked = (page.parent / target) if target else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            broken.append(f"{page.name}: {target}#{anchor}")
+    return broken
+
+
+def anchors(page: Path) -> set[str]:
+    """The fragments by which GitHub knows the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {anchor_of(heading) for heading in headings}

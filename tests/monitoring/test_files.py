@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import ROOT, table_rows
-from tests.docs.test_reference import anchors
+from tests.docs.pages import ROOT, anchors, table_rows
 from tests.prometheus import MONITORING, RULES, read_yaml, sped_up
 from tests.real_parts import program
 

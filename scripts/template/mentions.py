@@ -1,0 +1,71 @@
+"""What Markdown pages say of files that are gone: links, trees, and drawings of imports."""
+
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+_ITEM: Final = re.compile(
+    r"^(?:- |\d+\. )\[[^\]]*\]\(([^)#]*)(?:#[^)]*)?\)[^\n]*\n(?: {2,}\S[^\n]*\n)*", re.MULTILINE
+)
+_LINK: Final = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#:]+)(?:#[^)]*)?\)")
+_BLOCK: Final = re.compile(r"(?<=^```text\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+_IMPORTS: Final = " ──> "
+
+Exists: TypeAlias = Callable[[str], bool]
+"""Whether there is a file or folder, by its path in the project."""
+
+
+def without_mentions(page: str, package: str, exists: Exists, text: str) -> str:
+    """Take out of a page what leads to files that are gone.
+
+    A link becomes its text, and a list item that begins with one goes. Trees and drawings lose the
+    lines of what has gone.
+
+    Args:
+        page: The path of the page.
+        package: The folder of the package, whose modules are in the drawings.
+        exists: Which files and folders there are.
+        text: What is in the page.
+    """
+
+    def leads_nowhere(target: str) -> bool:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+        return bool(target) and not exists(path)
+
+    def drawn(block: re.Match[str]) -> str:
+        if _IMPORTS in block[0]:
+            return _drawing(block[0], package, exists)
+        return _tree(block[0], exists) if block[0].partition("\n")[0].endswith("/") else block[0]
+
+    text = _ITEM.sub(lambda item: "" if leads_nowhere(item[1]) else item[0], text)
+    text = _LINK.sub(lambda link: link[1] if leads_nowhere(link[2]) else link[0], text)
+    return _BLOCK.sub(drawn, text)
+
+
+def _drawing(text: str, package: str, exists: Exists) -> str:
+    def stays(name: str) -> bool:
+        path = f"{package}/{name.replace('.', '/')}"
+        return exists(path) or exists(f"{path}.py")
+
+    kept = []
+    for line in text.splitlines():
+        name, _, imported = line.partition(_IMPORTS)
+        left = [one for one in imported.split(", ") if stays(one)]
+        if not imported:
+            kept.append(line)
+        elif left and stays(name.strip()):
+            kept.append(f"{name}{_IMPORTS}{', '.join(left)}")
+    return "".join(f"{line}\n" for line in kept)
+
+
+def _tree(text: str, exists: Exists) -> str:
+    root, *lines = text.splitlines()
+    folders, kept = [root], [root]
+    for line in lines:
+        branch, _, rest = line.partition("── ")
+        depth = len(branch) // 4 + 1
+        folders[depth:] = [posixpath.join(folders[depth - 1], rest.split()[0])]
+        if exists(posixpath.normpath(folders[depth])):
+            kept.append(line)
+    return "".join(f"{line}\n" for line in kept)

@@ -1,0 +1,149 @@
+"""The parts that a service may do without: one list each of what goes with it.
+
+A list is a TOML file: the name of the file is that of the part.
+
+- `what`: what goes, in a line.
+- `first`: the parts that must have gone before, because they need this one.
+- `delete`: files and folders that are nothing but this part, and pieces of others: the section
+  `docs/page.md#its-heading`, the definition `module.py::name`.
+- `edits`: what other files lose, and what they get instead, in the form of a diff without line
+  numbers. The lines of a change without those with a plus must be in the file once, and `@@`
+  separates two changes of a file. Imports that nothing needs any more go by themselves.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from scripts.template.pieces import without_piece
+from scripts.template.repository import tracked_files
+
+FOLDER: Final = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a file that stays.
+
+    Attributes:
+        file: Its name, relative to the project.
+        lines: The lines of the change, each with a space, a minus or a plus in front.
+    """
+
+    file: str
+    lines: tuple[str, ...]
+
+    @property
+    def shortens_by(self) -> int:
+        """How many lines the file is shorter afterwards."""
+        kinds = [line[0] for line in self.lines]
+        return kinds.count("-") - kinds.count("+")
+
+    @property
+    def drops(self) -> bool:
+        """Whether the file loses lines."""
+        return any(line.startswith("-") for line in self.lines)
+
+    def __str__(self) -> str:
+        return "\n".join((f"--- {self.file}", *self.lines))
+
+    def before(self) -> str:
+        """The text that must be in the file once."""
+        return "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith("+"))
+
+    def after(self) -> str:
+        """The text that takes its place."""
+        return "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith("-"))
+
+    def fitted_to(self, text: str) -> "Edit":
+        """The same change without the lines that are no longer in its file."""
+        there = set(text.splitlines())
+        left = (line for line in self.lines if line.startswith("+") or line[1:] in there)
+        return Edit(self.file, tuple(left))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part, and how it is removed; the attributes are those of its list.
+
+    Attributes:
+        name: What to say to remove it.
+        what: What goes, in a line.
+        first: The parts that must have gone before.
+        delete: Files and folders that go.
+        pieces: Names of files that stay, each with the piece that it loses.
+        edits: Changes of others.
+    """
+
+    name: str
+    what: str
+    first: tuple[str, ...]
+    delete: tuple[str, ...]
+    pieces: tuple[tuple[str, str], ...]
+    edits: tuple[Edit, ...]
+
+    def is_gone(self, root: Path) -> bool:
+        """Whether nothing of its files is in the project."""
+        return not any((root / path).exists() for path in self.delete)
+
+    def changes(self, file: str) -> bool:
+        """Whether a file that stays loses something."""
+        return file in {edit.file for edit in self.edits} | {name for name, _ in self.pieces}
+
+    def has(self, path: str) -> bool:
+        """Whether a file or folder goes."""
+        return any(path == one or path.startswith(f"{one}/") for one in self.delete)
+
+    def files(self, root: Path) -> list[str]:
+        """The files of the project that go."""
+        return [name for name in tracked_files(root) if self.has(name) and (root / name).exists()]
+
+    def cost(self, root: Path) -> tuple[int, int, int]:
+        """How many lines go: of code, of tests, and of anything else."""
+        code = tests = other = 0
+        changes = [(edit.file, edit.shortens_by) for edit in self.edits]
+        changes += [(name, self._lines_of(root / name, piece)) for name, piece in self.pieces]
+        deleted = [(name, (root / name).read_bytes()) for name in self.files(root)]
+        texts = [(name, text.count(b"\n")) for name, text in deleted if b"\0" not in text]
+        for name, lines in (*changes, *texts):
+            if name.startswith("tests/"):
+                tests += lines
+            elif name.endswith((".py", ".js", ".css", ".html", ".lua")):
+                code += lines
+            else:
+                other += lines
+        return code, tests, other
+
+    def _lines_of(self, file: Path, piece: str) -> int:
+        text = file.read_text("utf-8") if file.exists() else ""
+        return text.count("\n") - without_piece(piece, text).count("\n")
+
+
+def load_parts() -> dict[str, Part]:
+    """All parts by their names."""
+    return {path.stem: _load(path) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def _load(path: Path) -> Part:
+    with path.open("rb") as file:
+        text = tomllib.load(file)
+    delete: list[str] = text["delete"]
+    pieces = [re.fullmatch(r"([^#:]+)((?:#|::).+)", one) for one in delete]
+    return Part(
+        name=path.stem,
+        what=text["what"],
+        first=tuple(text.get("first", ())),
+        delete=tuple(one for one, piece in zip(delete, pieces, strict=True) if piece is None),
+        pieces=tuple((piece[1], piece[2]) for piece in pieces if piece),
+        edits=tuple(_edits(text.get("edits", ""))),
+    )
+
+
+def _edits(text: str) -> Iterator[Edit]:
+    for changes in re.split(r"(?m)^--- ", text)[1:]:
+        name, _, rest = changes.partition("\n")
+        for change in re.split(r"(?m)^@@\n", rest):
+            yield Edit(name, tuple(line or " " for line in change.splitlines()))

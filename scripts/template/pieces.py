@@ -1,0 +1,61 @@
+"""Takes named pieces out of files: a section of a page, a definition of a module."""
+
+import ast
+import re
+
+_FENCE = "```"
+
+
+def without_piece(piece: str, text: str) -> str:
+    """Take out a piece; a file that does not have it stays as it is.
+
+    Args:
+        piece: `#anchor` for the section below a heading, or `::name` for what a module defines
+            under that name, with its decorators, its docstring and the comment above it.
+        text: What is in the file.
+    """
+    if piece.startswith("#"):
+        return _without_section(text, piece[1:])
+    return _without_definition(text, piece[2:])
+
+
+def _without_section(text: str, anchor: str) -> str:
+    kept, level, is_code = [], 0, False
+    for line in text.splitlines(keepends=True):
+        is_code ^= line.startswith(_FENCE)
+        heading = None if is_code else re.match(r"(#+) (.+)", line)
+        if heading and (level == 0 or len(heading[1]) <= level):
+            level = len(heading[1]) if anchor_of(heading[2]) == anchor else 0
+        if level == 0:
+            kept.append(line)
+    return f"{''.join(kept).rstrip()}\n"
+
+
+def anchor_of(heading: str) -> str:
+    """The fragment by which GitHub knows a heading."""
+    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+
+
+def _without_definition(text: str, name: str) -> str:
+    lines = text.splitlines(keepends=True)
+    body = ast.parse(text).body
+    for number, node in enumerate(body):
+        if name in _names(node):
+            first = min(one.lineno for one in (node, *getattr(node, "decorator_list", ()))) - 1
+            while first and lines[first - 1].startswith("#"):
+                first -= 1
+            following = body[number + 1 : number + 2] if isinstance(node, ast.AnnAssign) else []
+            last = [node, *filter(_is_docstring, following)][-1]
+            del lines[first : last.end_lineno]
+    return "".join(lines)
+
+
+def _names(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -1,0 +1,105 @@
+"""A copy of this project without one of its parts, or without all of them, is whole."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import example_service
+from scripts.template.parts import Part, load_parts
+from scripts.template.rename import RECORD
+from scripts.template.repository import git
+from scripts.template.without import chosen_parts, remove
+from tests.docs.pages import broken_links
+from tests.template.copies import ROOT, copy_project, run_in
+
+PARTS = load_parts()
+pytestmark = [
+    pytest.mark.bake,
+    pytest.mark.skipif((ROOT / RECORD).exists(), reason="this project has been renamed"),
+    pytest.mark.skipif(
+        any(part.is_gone(ROOT) for part in PARTS.values()), reason="a part has been removed"
+    ),
+]
+ALL = " ".join(PARTS)
+CHOSEN = [
+    "tests/test_house.py::test_import_contracts_are_kept",
+    *(
+        "tests/test_architecture.py",
+        "tests/docs/test_reference.py",
+        "tests/api/test_application.py",
+    ),
+]
+"""The contracts, what the pages say of the code, and the whole application."""
+FAST = "not integration and not alone and not bake and not image"
+
+
+def removal(factory: pytest.TempPathFactory, names: str) -> tuple[Path, list[Part]]:
+    """A copy without parts, formatted as `make without` does it; and what was removed."""
+    folder = factory.mktemp("without") / "copy"
+    copy_project(folder)
+    parts = chosen_parts(names, PARTS, folder)
+    left = [edit for part in parts for edit in remove(folder, part, PARTS.values())]
+    assert list(map(str, left)) == []
+    run_in(folder, "ruff", "check", "--fix-only", "--quiet")
+    run_in(folder, "ruff", "format", "--quiet")
+    git(folder, "add", "--all")
+    return folder, parts
+
+
+@pytest.fixture(scope="module", params=PARTS)
+def removed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Part]]:
+    """A copy without one part, and without those that have to go before it."""
+    return removal(tmp_path_factory, " ".join((*PARTS[request.param].first, request.param)))
+
+
+@pytest.fixture(scope="module")
+def without_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy without all of them."""
+    return removal(tmp_path_factory, ALL)[0]
+
+
+def test_nothing_names_what_has_gone(removed: tuple[Path, list[Part]]) -> None:
+    """No import, no path and no link; the changelog may, and the lists of the parts."""
+    folder, parts = removed
+    gone = [path for part in parts for path in part.delete]
+    modules = [path.removesuffix(".py").replace("/", ".") for path in gone]
+    words = [re.escape(word) for word in (*gone, *modules) if "/" in word or word.count(".") > 1]
+    trace = re.compile(rf"(?<![\w./-])(?:{'|'.join(words)})(?![\w-])")
+    names = [
+        name
+        for name in git(folder, "ls-files").splitlines()
+        if name != "CHANGELOG.md" and not name.startswith("scripts/template/parts/")
+    ]
+
+    found = [
+        f"{name}: {mention[0]}"
+        for name in names
+        for mention in trace.finditer((folder / name).read_bytes().decode(errors="replace"))
+    ]
+    assert found == []
+
+
+def test_what_is_left_fits_together(removed: tuple[Path, list[Part]]) -> None:
+    """Style, imports, the application, and the links of the pages."""
+    folder, _ = removed
+    run_in(folder, "ruff", "check", "--quiet")
+    run_in(
+        folder, "python", "-c", f"from {example_service.__name__}.main import app, enabled_domains"
+    )
+    pages = [folder / name for name in git(folder, "ls-files", "*.md").splitlines()]
+    assert [link for page in pages for link in broken_links(page)] == []
+
+
+def test_without_any_part_the_pages_are_right(without_all: Path) -> None:
+    """Contracts, trees, drawings and tables; what is checked is strict, so nothing is forgotten."""
+    run_in(without_all, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHOSEN)
+
+
+@pytest.mark.removal
+def test_what_is_left_passes_its_tests(removed: tuple[Path, list[Part]]) -> None:
+    """All of the fast ones."""
+    folder, _ = removed
+    run_in(folder, "python", "-m", "pytest", "-q", "-m", FAST)

@@ -1,0 +1,196 @@
+"""`make without`: what is removed, what changes with it, and what is refused."""
+
+import pytest
+
+from scripts.template import without as command
+from scripts.template.parts import Edit, Part
+from scripts.template.project_name import RefusedError
+from scripts.template.without import without
+from tests.template.conftest import Project
+
+MAIN = """\
+from paper_mill import glue
+from paper_mill.wood import saw
+
+PARTS = [glue, saw]
+
+
+def press() -> None:
+    print("press")
+
+
+# Only for wood.
+@saw
+def cut() -> None:
+    print("cut")
+"""
+PAGE = """\
+# Paper
+
+- [Wood](wood.md): where it
+  comes from.
+- [Glue](glue.md): sticks.
+
+See [wood](wood.md#trees), [glue](glue.md) and ![a picture](../picture.png).
+
+```text
+paper_mill/
+├── main.py    all
+├── wood/      the wood
+│   └── saw.py
+└── glue.py
+```
+
+```text
+main ──> wood, glue
+wood ──> glue
+glue ──> pot
+```
+
+## Saws
+
+They need [wood](wood.md).
+
+## Pots
+
+For glue.
+"""
+
+
+@pytest.fixture
+def mill(template: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project of wood, paint and glue; the wood needs the paint, and has a line in common."""
+    template.write(
+        {
+            "paper_mill/main.py": MAIN,
+            "paper_mill/wood/saw.py": "saw = len\n",
+            "paper_mill/glue.py": "",
+            "paper_mill/pot.py": "",
+            "docs/page.md": PAGE,
+            "docs/wood.md": "# Wood\n\n## Trees\n",
+            "docs/glue.md": "# Glue\n",
+            "colours.txt": "red\nbrown, for wood\nblue\n",
+            "paint.txt": "paint",
+        }
+    )
+    template.commit("Begin to make paper")
+    wood = Part(
+        name="wood",
+        what="the wood",
+        first=("paint",),
+        delete=("paper_mill/wood", "docs/wood.md"),
+        pieces=(("docs/page.md", "#saws"), ("paper_mill/main.py", "::cut")),
+        edits=(
+            Edit("paper_mill/main.py", ("-from paper_mill.wood import saw",)),
+            Edit("paper_mill/main.py", ("-PARTS = [glue, saw]", "+PARTS = [glue]")),
+            Edit("colours.txt", (" red", "-brown, for wood")),
+        ),
+    )
+    paint = Part("paint", "the paint", (), ("paint.txt",), (), (Edit("colours.txt", ("-red",)),))
+    monkeypatch.setattr(command, "load_parts", lambda: {"paint": paint, "wood": wood})
+    return template
+
+
+def test_files_of_a_part_go_with_the_folders_that_are_empty_then(mill: Project) -> None:
+    """They are staged as deleted, and nothing is committed."""
+    before = mill.git("rev-parse", "HEAD")
+
+    said = without("paint wood", mill.root)
+
+    assert "`git reset --hard` undoes it" in said
+    assert not (mill.root / "paper_mill" / "wood").exists()
+    assert {"docs/wood.md", "paint.txt", "paper_mill/wood/saw.py"}.isdisjoint(mill.files())
+    assert mill.git("rev-parse", "HEAD") == before
+    assert mill.read("formatted.txt") == "formatted\n"
+
+
+def test_other_files_lose_the_lines_and_definitions_of_a_part(mill: Project) -> None:
+    """With decorators and comments, and also where another part has taken lines around them."""
+    without("wood,paint", mill.root)
+
+    main = mill.read("paper_mill/main.py")
+    assert "PARTS = [glue]\n" in main
+    assert "saw" not in main
+    assert "Only for wood" not in main
+    assert 'print("press")\n' in main
+    assert mill.read("colours.txt") == "blue\n"
+
+
+def test_pages_lose_what_they_say_of_it(mill: Project) -> None:
+    """Sections, items that begin with a link to a page of it, other links, trees, drawings."""
+    without("paint wood", mill.root)
+
+    page = mill.read("docs/page.md")
+    assert "- [Glue](glue.md): sticks.\n\nSee wood, [glue](glue.md) and ![a picture]" in page
+    assert "comes from" not in page
+    assert "## Saws" not in page
+    assert "## Pots" in page
+    assert "├── main.py    all\n└── glue.py\n" in page
+    assert "main ──> glue\nglue ──> pot\n" in page
+
+
+def test_a_part_can_be_removed_later(mill: Project) -> None:
+    """What the first removal has changed is no obstacle."""
+    without("paint", mill.root)
+    mill.commit("Remove the paint")
+
+    assert without("wood", mill.root).startswith("wood: removed.")
+    assert mill.read("colours.txt") == "blue\n"
+
+
+def test_a_change_that_does_not_fit_is_left_to_be_made_by_hand(mill: Project) -> None:
+    """Everything else is done, and the change is shown."""
+    mill.write({"paper_mill/main.py": MAIN.replace("[glue, saw]", "[saw, glue]")})
+    mill.commit("Saw first")
+
+    said = without("paint wood", mill.root)
+
+    assert "By hand:\n\n--- paper_mill/main.py\n-PARTS = [glue, saw]\n+PARTS = [glue]" in said
+    assert "from paper_mill.wood" not in mill.read("paper_mill/main.py")
+    assert "docs/wood.md" not in mill.files()
+
+
+@pytest.mark.parametrize(
+    ("names", "refusal"),
+    [
+        ("stone", "PART=stone is not a part. The parts are: paint, wood."),
+        ("paint, stone", "PART=stone is not a part"),
+        ("wood", 'PART=wood is needed by paint. Remove both: make without PART="paint wood"'),
+    ],
+)
+def test_what_cannot_be_removed_is_refused(mill: Project, names: str, refusal: str) -> None:
+    """One line says why, and nothing is changed."""
+    with pytest.raises(RefusedError, match="^" + refusal.replace("(", "\\(")):
+        without(names, mill.root)
+
+    assert mill.git("status", "--porcelain") == ""
+
+
+def test_a_part_that_has_gone_is_refused(mill: Project) -> None:
+    """Its name may be a mistake for another one."""
+    without("paint", mill.root)
+    mill.commit("Remove the paint")
+
+    with pytest.raises(RefusedError, match="PART=paint has been removed already"):
+        without("paint", mill.root)
+
+
+def test_changes_that_git_could_not_bring_back_are_refused(mill: Project) -> None:
+    """As with the other commands that change the project."""
+    mill.write({"notes.txt": "mine"})
+
+    with pytest.raises(RefusedError, match="Commit or stash your changes first"):
+        without("paint", mill.root)
+
+    assert "paint.txt" in mill.files()
+
+
+def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> None:
+    """Of code, of tests, and of anything else; those that have gone are not in the list."""
+    rows = {line.split()[0]: line.split()[1:4] for line in without("", mill.root).splitlines()}
+
+    assert rows == {
+        "PART": ["code", "tests", "other"],
+        "paint": ["0", "0", "1"],
+        "wood": ["6", "0", "8"],
+    }
