@@ -1,4 +1,4 @@
-"""Administration of breakers: there only with a token, and each use of it is told to the log."""
+"""Breakers can be administered only with a token, and each use is logged."""
 
 import json
 import os
@@ -26,19 +26,19 @@ AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 async def client(serve: Serve) -> httpx.AsyncClient:
-    """A client of a service with an administration."""
+    """A client of a service with administration enabled."""
     admin = AdminSettings(token=SecretStr(TOKEN))
     return await serve(create_app(Settings(environment="test", admin=admin)))
 
 
 @pytest.fixture
 async def breaker() -> CircuitBreaker:
-    """A breaker that is open."""
+    """An open breaker."""
     return await opened("shop")
 
 
 async def opened(name: str) -> CircuitBreaker:
-    """Make a breaker and open its circuit."""
+    """Create a breaker and open its circuit."""
     breaker = CircuitBreaker(name, failure_threshold=1)
 
     async def fail() -> None:
@@ -51,7 +51,7 @@ async def opened(name: str) -> CircuitBreaker:
 
 
 def reset_path(name: str) -> str:
-    """Where a breaker is reset."""
+    """The path that resets a breaker."""
     return f"/admin/circuit-breakers/{name}/reset"
 
 
@@ -59,12 +59,12 @@ MODES = [("force-open", "forced_open"), ("disable", "disabled"), ("shadow", "sha
 
 
 def mode_path(name: str, order: str) -> str:
-    """Where a mode is set."""
+    """The path that sets a mode."""
     return f"/admin/circuit-breakers/{name}/{order}"
 
 
 def logged(log_lines: LogLines) -> dict[str, Any]:
-    """The one line that the administration has written since the last time."""
+    """The one line that the administration has logged since the last look."""
     (line,) = [line for line in log_lines() if line["logger"] == "example_service.admin"]
     return line
 
@@ -72,7 +72,7 @@ def logged(log_lines: LogLines) -> dict[str, Any]:
 async def test_without_a_token_there_is_no_administration(
     serve: Serve, breaker: CircuitBreaker
 ) -> None:
-    """The answer is that of any path that does not exist, whatever is sent."""
+    """Without a configured token the paths do not exist, whatever is sent."""
     client = await serve(create_app(Settings(environment="test")))
     nowhere = (await client.post("/admin/nowhere")).json()
     for headers in ({}, AUTHORISED, {"Authorization": "Bearer "}):
@@ -106,7 +106,7 @@ async def test_a_wrong_token_is_refused(
     headers: list[tuple[str, str | bytes]],
     log_lines: LogLines,
 ) -> None:
-    """The challenge says what is wanted, and nothing happens."""
+    """The response names the scheme, and nothing changes."""
     raw = [(n.encode(), v if isinstance(v, bytes) else v.encode()) for n, v in headers]
     response = await client.post(reset_path(breaker.name), headers=raw)
     assert response.status_code == 401
@@ -120,7 +120,7 @@ async def test_a_wrong_token_is_refused(
 async def test_a_breaker_is_reset(
     client: httpx.AsyncClient, breaker: CircuitBreaker, scheme: str, log_lines: LogLines
 ) -> None:
-    """The answer says which worker did it, the log who asked and why."""
+    """The response says which worker did it; the log says who asked and why."""
     response = await client.post(
         reset_path(breaker.name),
         headers={"Authorization": f"{scheme} {TOKEN}", "X-Request-ID": "of-the-operator"},
@@ -145,15 +145,15 @@ async def test_a_breaker_is_reset(
     assert line["request_id"] == "of-the-operator"
 
 
-async def test_a_reason_is_not_needed(client: httpx.AsyncClient, breaker: CircuitBreaker) -> None:
-    """In an outage fewer things to type are better."""
+async def test_a_reset_needs_no_reason(client: httpx.AsyncClient, breaker: CircuitBreaker) -> None:
+    """During an outage, an operator should have less to type."""
     response = await client.post(reset_path(breaker.name), headers=AUTHORISED)
     assert response.status_code == 200
     assert breaker.is_closed
 
 
 async def test_all_breakers_of_a_name_are_reset(client: httpx.AsyncClient) -> None:
-    """Monitoring shows them as one, so they are treated as one."""
+    """Monitoring shows them as one, so they are reset as one."""
     breakers = [await opened("twin"), await opened("twin")]
     await client.post(reset_path("twin"), headers=AUTHORISED)
     assert [breaker.is_closed for breaker in breakers] == [True, True]
@@ -161,7 +161,7 @@ async def test_all_breakers_of_a_name_are_reset(client: httpx.AsyncClient) -> No
 
 @pytest.mark.parametrize("name", ["a/b", "ä", "with space", "..", "reset"])
 async def test_names_may_have_any_characters(client: httpx.AsyncClient, name: str) -> None:
-    """Breakers are named by developers, who may like slashes."""
+    """A breaker's name may contain slashes, and the path still finds it."""
     breaker = await opened(name)
     escaped = "".join(f"%{byte:02X}" for byte in name.encode())
     response = await client.post(reset_path(escaped), headers=AUTHORISED)
@@ -172,7 +172,7 @@ async def test_names_may_have_any_characters(client: httpx.AsyncClient, name: st
 async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
     client: httpx.AsyncClient, breaker: CircuitBreaker
 ) -> None:
-    """Names of others are not given away."""
+    """The response does not reveal other names."""
     response = await client.post(reset_path("nobody"), headers=AUTHORISED)
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/unknown-circuit-breaker"
@@ -202,7 +202,7 @@ async def test_an_unknown_breaker_is_a_problem_that_lists_nothing(
 async def test_a_bad_order_is_refused(
     client: httpx.AsyncClient, breaker: CircuitBreaker, body: object
 ) -> None:
-    """What goes into the log has to be fit for it."""
+    """A reason that is unfit for the log is refused."""
     response = await client.post(reset_path(breaker.name), headers=AUTHORISED, json=body)
     assert response.status_code == 422
     assert response.json()["type"] == "/problems/validation-failed"
@@ -213,7 +213,7 @@ async def test_a_bad_order_is_refused(
 async def test_a_reason_that_only_a_newer_unicode_can_print_is_refused(
     client: httpx.AsyncClient, breaker: CircuitBreaker
 ) -> None:
-    """The pattern in the API document knows it, the breaker does not."""
+    """The pattern in the OpenAPI document accepts it, but the breaker does not."""
     why = {"reason": "\u1c89"}
     response = await client.post(mode_path("shop", "shadow"), headers=AUTHORISED, json=why)
     assert response.status_code == 422
@@ -221,7 +221,7 @@ async def test_a_reason_that_only_a_newer_unicode_can_print_is_refused(
 
 
 async def test_only_post_resets(client: httpx.AsyncClient, breaker: CircuitBreaker) -> None:
-    """A link that is followed does nothing."""
+    """Following a link changes nothing."""
     response = await client.get(reset_path(breaker.name), headers=AUTHORISED)
     assert response.status_code == 405
     assert response.headers["Allow"] == "POST"
@@ -237,7 +237,7 @@ async def test_a_mode_is_set(
     seconds: float | None,
     log_lines: LogLines,
 ) -> None:
-    """Answer and log say who, why, until when, and which worker did it."""
+    """Response and log say who set it, why, until when, and in which worker."""
     order, mode = path_and_mode
     before = datetime.now(UTC)
     response = await client.post(
@@ -272,7 +272,7 @@ async def test_a_mode_is_set(
 
 
 async def test_the_modes_do_what_they_say(client: httpx.AsyncClient) -> None:
-    """A circuit forced open refuses, a disabled one lets through, shadow counts; reset ends it."""
+    """Forced open refuses, disabled admits, shadow only counts, and a reset ends each."""
     breaker = await opened("shop")
 
     async def order(name: str) -> None:
@@ -299,7 +299,7 @@ async def test_the_modes_do_what_they_say(client: httpx.AsyncClient) -> None:
 async def test_a_mode_is_set_on_all_breakers_of_a_name(
     client: httpx.AsyncClient, order: str, mode: str
 ) -> None:
-    """Monitoring shows them as one, so they are treated as one."""
+    """Monitoring shows them as one, so a mode applies to all of them."""
     twins = [CircuitBreaker("twin"), CircuitBreaker("twin")]
     await client.post(mode_path("twin", order), headers=AUTHORISED, json={"reason": "both"})
     assert [twin.get_metrics()["mode"]["name"] for twin in twins] == [mode, mode]
@@ -330,7 +330,7 @@ async def test_a_mode_is_set_on_all_breakers_of_a_name(
 async def test_a_bad_order_sets_no_mode(
     client: httpx.AsyncClient, breaker: CircuitBreaker, order: str, body: object
 ) -> None:
-    """A reason is required, a time is a sensible number of seconds, and nothing else is taken."""
+    """A reason is required, a duration is in range, and unknown members are refused."""
     response = await client.post(
         mode_path("shop", order),
         headers={**AUTHORISED, "Content-Type": "application/json"},
@@ -345,7 +345,7 @@ async def test_a_bad_order_sets_no_mode(
 async def test_modes_need_the_token_and_a_breaker(
     client: httpx.AsyncClient, breaker: CircuitBreaker, order: str, log_lines: LogLines
 ) -> None:
-    """Without the one it is 401, without the other 404; nothing is set, and nothing given away."""
+    """No token is 401, no breaker 404; nothing is set and no name revealed."""
     why = {"reason": "to see"}
     response = await client.post(mode_path("shop", order), json=why)
     assert (response.status_code, response.json()["type"]) == (401, "/problems/unauthorized")
@@ -358,8 +358,8 @@ async def test_modes_need_the_token_and_a_breaker(
     assert not [line for line in log_lines() if line["logger"] == "example_service.admin"]
 
 
-async def test_an_end_in_a_name_is_part_of_the_name(client: httpx.AsyncClient) -> None:
-    """The last segment is the order, whatever stands before it."""
+async def test_a_name_may_end_like_a_path(client: httpx.AsyncClient) -> None:
+    """Only the last segment is the order; a name may contain one, too."""
     breaker = CircuitBreaker("a/force-open")
     response = await client.post(
         mode_path("a/force-open", "disable"), headers=AUTHORISED, json={"reason": "odd"}
@@ -371,7 +371,7 @@ async def test_an_end_in_a_name_is_part_of_the_name(client: httpx.AsyncClient) -
 async def test_breakers_are_listed_with_their_modes(
     client: httpx.AsyncClient, breaker: CircuitBreaker, log_lines: LogLines
 ) -> None:
-    """The list is that of the health answer, and is logged."""
+    """The list equals that of the health endpoint, and asking for it is logged."""
     breaker.shadow("to see")
     log_lines()
     response = await client.get("/admin/circuit-breakers", headers=AUTHORISED)

@@ -1,4 +1,4 @@
-"""Where the pages that document the API are served, and with which headers."""
+"""The paths and headers of the API documentation pages."""
 
 import httpx
 import pytest
@@ -19,7 +19,7 @@ async def client(serve: Serve) -> httpx.AsyncClient:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_they_are_there_unless_switched_off(serve: Serve, path: str) -> None:
-    """With `DOCS__ENABLED=false` there is neither a page nor a file nor the document."""
+    """`DOCS__ENABLED=false` removes the pages, their files and the OpenAPI document."""
     on = await serve(create_app(Settings(environment="test")))
     off = await serve(create_app(Settings(environment="test", docs=DocsSettings(enabled=False))))
 
@@ -29,7 +29,7 @@ async def test_they_are_there_unless_switched_off(serve: Serve, path: str) -> No
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_scripts_come_from_the_service_alone(client: httpx.AsyncClient, path: str) -> None:
-    """No other host is named, and the policy allows none and no script that is written in."""
+    """Pages name no other host, and their policy allows no other and no inline script."""
     response = await client.get(path)
 
     assert "//" not in response.text.replace("<!-- `", "")
@@ -43,7 +43,7 @@ async def test_scripts_come_from_the_service_alone(client: httpx.AsyncClient, pa
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_head_is_answered_too(client: httpx.AsyncClient, path: str) -> None:
-    """As by the other pages."""
+    """HEAD works as on the other pages."""
     response = await client.head(path)
 
     assert (response.status_code, response.content) == (200, b"")

@@ -1,4 +1,4 @@
-"""The composition root: what is put together, and from which settings."""
+"""How the application is assembled from its settings."""
 
 import importlib
 from typing import Any
@@ -22,7 +22,7 @@ def paths(app: FastAPI) -> set[str]:
 
 
 async def test_settings_reach_the_breakers(serve: Serve) -> None:
-    """`CIRCUIT_BREAKERS__DATABASE__…` decides, and monitoring shows the breaker at once."""
+    """`CIRCUIT_BREAKERS__DATABASE__…` applies, and monitoring shows the breaker at once."""
     breakers = {"database": CircuitBreakerSettings(failure_threshold=2, recovery_timeout=7.5)}
     client = await serve(create_app(Settings(environment="test", circuit_breakers=breakers)))
     breaker = database_breaker()
@@ -31,7 +31,7 @@ async def test_settings_reach_the_breakers(serve: Serve) -> None:
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless they are passed in."""
+    """The environment is read unless settings are passed in."""
     monkeypatch.setenv("ENVIRONMENT", "test")
     monkeypatch.setenv("CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD", "4")
     create_app()
@@ -39,7 +39,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_unusable_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No application is made with them."""
+    """The application is not created with invalid settings."""
     monkeypatch.setenv("LIMITS__MAX_BODY_BYTES", "lots")
     with pytest.raises(SettingsError, match="LIMITS__MAX_BODY_BYTES"):
         create_app()
@@ -48,7 +48,7 @@ def test_unusable_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_application_for_servers_is_made_when_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`example_service.main:app` works, and importing the module alone reads no settings."""
+    """`example_service.main:app` works, and importing its module reads no settings."""
     monkeypatch.setenv("LIMITS__MAX_BODY_BYTES", "lots")
     module: Any = importlib.reload(example_service.main)
     with pytest.raises(SettingsError):
@@ -63,7 +63,7 @@ def test_the_application_for_servers_is_made_when_asked_for(
 
 
 async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() -> None:
-    """It is made when the application starts, and closed when it ends."""
+    """The client is created at startup and closed at shutdown."""
     app = create_app(Settings(environment="test"))
     async with app.router.lifespan_context(app):
         client = app.state.services.http_client
@@ -72,7 +72,7 @@ async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() 
 
 
 async def test_a_slash_too_many_is_not_redirected(serve: Serve) -> None:
-    """A redirect would name whatever host the request claims to be for."""
+    """A redirect would point to whatever host the request claims."""
     client = await serve(create_app(Settings(environment="test")))
     response = await client.get("/health/live/", headers={"Host": "evil.test"})
     assert response.status_code == 404
@@ -80,7 +80,7 @@ async def test_a_slash_too_many_is_not_redirected(serve: Serve) -> None:
 
 
 async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
-    """They may send what the service reads, and read the headers that it answers with."""
+    """They may send the headers that the service reads, and read those it returns."""
     cors = HTTPSettings(cors_origins=["https://app.test"])
     client = await serve(create_app(Settings(environment="test", http=cors)))
     preflight = await client.options(
@@ -100,7 +100,7 @@ async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
 
 
 async def test_without_origins_there_is_no_cors(serve: Serve) -> None:
-    """It is off by default."""
+    """CORS is off by default."""
     client = await serve(create_app(Settings(environment="test")))
     response = await client.get("/health/live", headers={"Origin": "https://app.test"})
     assert not [name for name in response.headers if name.startswith("access-control")]
@@ -109,7 +109,7 @@ async def test_without_origins_there_is_no_cors(serve: Serve) -> None:
 async def test_every_request_is_logged_once_under_its_route(
     serve: Serve, log_lines: LogLines
 ) -> None:
-    """Through the whole application: one line each, with the template and the ids."""
+    """Each request logs one line with the route template and the IDs."""
     client = await serve(create_app(Settings(environment="test")))
     log_lines()
     sent = ("/health/live", "/api/v1/exchange-rates/eur", "/problems/x", "/nowhere", "/docs")

@@ -1,4 +1,4 @@
-"""Who may call what is below `/api`, and what a caller sees."""
+"""Which callers may use `/api`, and what they see."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,7 +27,7 @@ Client = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
 def entry(name: str, key: str, right: str = "") -> str:
-    """What `API__KEYS` has for a key."""
+    """The entry of a key in `API__KEYS`."""
     return f"{name}:{digest(key.encode()).hex()}{right}"
 
 
@@ -38,7 +38,7 @@ def bearer(key: str) -> dict[str, str]:
 
 @pytest.fixture
 def client_of(serve: Serve) -> Client:
-    """Starts the service with the keys of three callers, and other settings."""
+    """Start the service with the keys of three callers and other settings."""
     keys = [entry("shop", SHOP), entry("shop", NEW_SHOP), entry("reports", REPORTS, ":read")]
 
     async def start(**changes: Any) -> httpx.AsyncClient:
@@ -65,7 +65,7 @@ WRONG = (
 
 @pytest.mark.parametrize("path", [PATH, "/api", "/api/nothing", "/api/v1/exchange-rates/EUR"])
 async def test_nothing_below_api_is_served_without_a_key(path: str, client_of: Client) -> None:
-    """Whether a route is there or not, the answer is a 401 that names the scheme."""
+    """Whether the route exists or not, the response is a 401 that names the scheme."""
     client = await client_of()
     for authorization in WRONG:
         headers = {} if authorization is None else {"Authorization": authorization}
@@ -77,8 +77,8 @@ async def test_nothing_below_api_is_served_without_a_key(path: str, client_of: C
         assert SHOP not in response.text
 
 
-async def test_two_authorizations_are_none(client_of: Client) -> None:
-    """Which of them counts would be a matter of opinion."""
+async def test_two_authorization_headers_are_refused(client_of: Client) -> None:
+    """It would be unclear which of them counts."""
     client = await client_of()
     headers = [("Authorization", f"Bearer {key}") for key in (SHOP, SHOP)]
 
@@ -86,7 +86,7 @@ async def test_two_authorizations_are_none(client_of: Client) -> None:
 
 
 async def test_no_spelling_of_a_path_gets_around_the_check(client_of: Client) -> None:
-    """It is either below `/api`, and needs a key, or it is no path of the API."""
+    """A path is either below `/api` and needs a key, or does not reach the API."""
     client = await client_of()
     for path in (
         "/%61pi/v1/payments",
@@ -99,7 +99,7 @@ async def test_no_spelling_of_a_path_gets_around_the_check(client_of: Client) ->
 
 @pytest.mark.parametrize("root_path", ["/api", "/shop", "/shop/api"])
 async def test_a_root_path_changes_nothing(root_path: str, client_of: Client) -> None:
-    """Behind a prefix, the API needs a key, and health needs none."""
+    """Behind a prefix, the API still needs a key, and health still does not."""
     client = await client_of(http=HTTPSettings(root_path=root_path))
 
     assert (await client.get(PATH)).status_code == 401
@@ -108,7 +108,7 @@ async def test_a_root_path_changes_nothing(root_path: str, client_of: Client) ->
 
 
 async def test_each_key_of_each_caller_is_accepted(client_of: Client) -> None:
-    """Two keys of one name serve while a caller changes from one to the other."""
+    """A caller may have two keys while it replaces one by the other."""
     client = await client_of()
     for key in (SHOP, NEW_SHOP, REPORTS):
         for scheme in ("Bearer", "bearer"):
@@ -119,7 +119,7 @@ async def test_each_key_of_each_caller_is_accepted(client_of: Client) -> None:
 
 
 async def test_a_key_that_may_only_read_changes_nothing(client_of: Client) -> None:
-    """The answer is a 403 that says which right is missing."""
+    """A write gets a 403 that names the missing right."""
     client = await client_of()
     for method in ("POST", "PUT", "PATCH", "DELETE", "PROPFIND"):
         response = await client.request(method, PATH, headers=bearer(REPORTS))
@@ -130,14 +130,14 @@ async def test_a_key_that_may_only_read_changes_nothing(client_of: Client) -> No
 
 
 async def test_everything_else_needs_no_key(client_of: Client) -> None:
-    """Probes, Prometheus, explanations of problems and the docs."""
+    """Probes, metrics, problem pages and the docs are open."""
     client = await client_of()
     for path in ("/health/live", "/health/circuit-breakers", "/metrics", "/problems", "/docs"):
         assert (await client.get(path)).status_code == 200, path
 
 
-async def test_a_browser_may_ask_before_it_calls(client_of: Client) -> None:
-    """A preflight request carries no key, and a page can read why it was refused."""
+async def test_a_preflight_needs_no_key(client_of: Client) -> None:
+    """A preflight request has no key, and a page can read why a call was refused."""
     client = await client_of(http=HTTPSettings(cors_origins=["https://shop.com"]))
     origin = {"Origin": "https://shop.com"}
 
@@ -160,7 +160,7 @@ async def test_a_browser_may_ask_before_it_calls(client_of: Client) -> None:
 async def test_the_caller_is_in_log_lines_and_not_in_metrics(
     client_of: Client, log_lines: LogLines
 ) -> None:
-    """Its name is found beside the request's id, and no metric grows with the callers."""
+    """Log lines name the caller; as a label it would multiply the series."""
     client = await client_of(log=LogSettings(format="json"))
     log_lines()
     await client.get("/api/nothing", headers=bearer(REPORTS))
@@ -174,10 +174,10 @@ async def test_the_caller_is_in_log_lines_and_not_in_metrics(
     assert "reports" not in metrics
 
 
-async def test_lines_of_a_console_name_the_caller(
+async def test_console_lines_name_the_caller(
     client_of: Client, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The short access line has it at its end."""
+    """The short access line ends with it."""
     client = await client_of(log=LogSettings(format="console"))
     await client.get("/api/nothing", headers=bearer(REPORTS))
 
@@ -185,7 +185,7 @@ async def test_lines_of_a_console_name_the_caller(
 
 
 async def test_openapi_says_what_needs_a_key(client_of: Client) -> None:
-    """Operations below `/api` have the scheme, 401, and 403 where they change something."""
+    """Operations below `/api` document the scheme, 401, and 403 if they write."""
     document = (await (await client_of()).get("/openapi.json")).json()
 
     assert document["components"]["securitySchemes"] == {
@@ -199,16 +199,16 @@ async def test_openapi_says_what_needs_a_key(client_of: Client) -> None:
             assert ("403" in operation["responses"]) is (is_api and method == "post")
 
 
-async def test_an_open_api_asks_for_nothing(serve: Serve) -> None:
-    """Without keys nothing is refused, and nothing is documented as if it were."""
+async def test_an_open_api_needs_no_key(serve: Serve) -> None:
+    """Without keys, nothing is refused and no 401 or 403 is documented."""
     client = await serve(create_app(Settings(environment="test")))
 
     assert (await client.get("/api/nothing")).status_code == 404
     assert "securitySchemes" not in (await client.get("/openapi.json")).json()["components"]
 
 
-async def test_metrics_ask_for_their_token_where_there_is_one(client_of: Client) -> None:
-    """A key of the API does not open them."""
+async def test_metrics_need_their_own_token_if_it_is_set(client_of: Client) -> None:
+    """A key of the API gives no access to the metrics."""
     client = await client_of(metrics=MetricsSettings(token=SecretStr(METRICS_TOKEN)))
     for headers, status in ((bearer(METRICS_TOKEN), 200), (bearer(SHOP), 401), ({}, 401)):
         response = await client.get("/metrics", headers=headers)
@@ -217,7 +217,7 @@ async def test_metrics_ask_for_their_token_where_there_is_one(client_of: Client)
 
 
 def test_a_websocket_needs_a_key_that_may_write() -> None:
-    """The service has none, but what a domain adds below `/api` is not open by mistake."""
+    """The service has none, but one that a domain adds below `/api` is protected."""
     app = FastAPI()
     find_caller = callers_by_key([entry("shop", SHOP), entry("reports", REPORTS, ":read")])
     app.add_middleware(CallersMiddleware, find_caller=find_caller)
@@ -240,7 +240,7 @@ def test_a_websocket_needs_a_key_that_may_write() -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 65, "shop\nforged", "\x1b[31m"])
 def test_a_caller_has_a_name_that_can_be_logged_and_stored(name: str) -> None:
-    """Also where a token of another issuer says who it is."""
+    """This also applies to names that come from the token of another issuer."""
     with pytest.raises(ValueError, match="name must be"):
         Caller(name)
 
@@ -258,8 +258,8 @@ def test_a_caller_has_a_name_that_can_be_logged_and_stored(name: str) -> None:
         f"shop:{'0' * 64},reports:{'0' * 64}",
     ],
 )
-def test_an_entry_that_is_none_is_refused_without_repeating_it(keys: str) -> None:
-    """Somebody may have put the key itself there."""
+def test_a_malformed_entry_is_refused_without_repeating_it(keys: str) -> None:
+    """The entry may contain the key itself by mistake."""
     with pytest.raises(ValidationError) as caught:
         APISettings(keys=keys)
 
@@ -269,14 +269,14 @@ def test_an_entry_that_is_none_is_refused_without_repeating_it(keys: str) -> Non
 
 @pytest.mark.parametrize("separator", [",", ", ", "\n", ",\n"])
 def test_entries_are_separated_by_commas_or_line_breaks(separator: str) -> None:
-    """A file of secrets has one in each line."""
+    """A secrets file has one entry on each line."""
     keys = [entry("shop", SHOP), entry("reports", REPORTS, ":read")]
 
     assert APISettings(keys=separator.join(keys)).keys == keys
 
 
-def test_an_api_is_not_open_and_closed() -> None:
-    """The setting that contradicts the keys is named."""
+def test_an_open_api_cannot_have_keys() -> None:
+    """The error names `open`, the setting that contradicts the keys."""
     with pytest.raises(ValidationError) as caught:
         APISettings(keys=[entry("shop", SHOP)], open=True)
 

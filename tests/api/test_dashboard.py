@@ -1,4 +1,4 @@
-"""How the dashboard is served; what it shows in a browser is in the integration tests."""
+"""How the dashboard is served; integration tests show it in a browser."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ async def client(serve: Serve) -> httpx.AsyncClient:
 
 
 def production(**different: Any) -> Settings:
-    """Settings of production, with a SQLite database in place of a real one."""
+    """Production settings with SQLite instead of a real database."""
     return Settings(
         environment="production",
         admin=AdminSettings(token=SecretStr(TOKEN)),
@@ -47,7 +47,7 @@ def production(**different: Any) -> Settings:
 
 
 async def first_message(app: FastAPI, headers: dict[str, str]) -> tuple[int, dict[str, Any]]:
-    """The status of the stream, and its first message; the problem where it is refused."""
+    """The status of the stream and its first message, or the problem if it is refused."""
     sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
     scope = {
         "type": "http",
@@ -78,7 +78,7 @@ async def first_message(app: FastAPI, headers: dict[str, str]) -> tuple[int, dic
 
 @pytest.mark.parametrize("name", FILES)
 async def test_every_file_of_the_page_is_served(client: httpx.AsyncClient, name: str) -> None:
-    """As a script or a style, named in the page or by another script."""
+    """Every script and style named by the page or by another script is served."""
     response = await client.get(f"/dashboard/{name}")
     texts = [(await client.get(f"/dashboard/{each}")).text for each in FILES]
     texts.append((await client.get("/dashboard")).text)
@@ -89,14 +89,14 @@ async def test_every_file_of_the_page_is_served(client: httpx.AsyncClient, name:
 
 
 async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
-    """No other host is named in it; the one address is the name of a language."""
+    """It names no other host; the one URL in it identifies an XML namespace."""
     for path in ("/dashboard", *(f"/dashboard/{name}" for name in FILES)):
         text = (await client.get(path)).text
         assert re.findall(r"https?://\S*?\"", text) in ([], ['http://www.w3.org/2000/svg"'])
 
 
-async def test_the_policy_allows_the_files_of_the_service_alone(client: httpx.AsyncClient) -> None:
-    """No inline script or style, no other host, and no page that embeds this one."""
+async def test_the_policy_allows_only_files_of_the_service(client: httpx.AsyncClient) -> None:
+    """No inline script or style, no other host, and no framing of the page."""
     response = await client.get("/dashboard")
 
     policy = dict(
@@ -109,7 +109,7 @@ async def test_the_policy_allows_the_files_of_the_service_alone(client: httpx.As
 
 
 async def test_the_root_redirects_to_it(client: httpx.AsyncClient) -> None:
-    """Relative to the path that a proxy may have put in front."""
+    """The redirect is relative, so that it works behind a proxy with a path prefix."""
     response = await client.get("/")
 
     assert response.status_code == 307
@@ -118,7 +118,7 @@ async def test_the_root_redirects_to_it(client: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/dashboard"])
 async def test_head_is_answered_too(client: httpx.AsyncClient, path: str) -> None:
-    """As by the other pages."""
+    """HEAD works as on the other pages."""
     response = await client.head(path)
 
     assert response.status_code in {200, 307}
@@ -127,7 +127,7 @@ async def test_head_is_answered_too(client: httpx.AsyncClient, path: str) -> Non
 
 @pytest.mark.parametrize("path", ["/", "/dashboard", "/dashboard/main.js", "/dashboard/events"])
 async def test_it_is_off_in_production(serve: Serve, path: str) -> None:
-    """Unless it is switched on, nothing of it is there."""
+    """Unless it is enabled, none of its paths exist."""
     client = await serve(create_app(production()))
 
     assert (await client.get(path)).status_code == 404
@@ -135,7 +135,7 @@ async def test_it_is_off_in_production(serve: Serve, path: str) -> None:
 
 @pytest.mark.parametrize("token", [None, "wrong"])
 async def test_in_production_the_stream_needs_the_token(serve: Serve, token: str | None) -> None:
-    """The page says nothing about the service, so that it can ask for the token."""
+    """The page itself is open, so that it can ask for the token."""
     app = create_app(production(dashboard=DashboardSettings(enabled=True)))
     client = await serve(app)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
@@ -149,7 +149,7 @@ async def test_in_production_the_stream_needs_the_token(serve: Serve, token: str
 
 
 async def test_elsewhere_the_stream_needs_no_token(serve: Serve) -> None:
-    """It says which service it is of, and whether there is an administration."""
+    """Its first message names the service and says whether administration is enabled."""
     app = create_app(Settings(environment="test"))
     await serve(app)
 
@@ -163,7 +163,7 @@ async def test_elsewhere_the_stream_needs_no_token(serve: Serve) -> None:
 async def test_the_number_of_open_pages_is_bounded(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is asked to come back later."""
+    """A page above the limit is asked to come back later."""
     monkeypatch.setattr("example_service.api.routers.dashboard.MOST_PAGES", 0)
 
     response = await client.get("/dashboard/events")

@@ -1,4 +1,4 @@
-"""What balancers, orchestrators and people see of the service's health."""
+"""What load balancers, orchestrators and operators see of the service's health."""
 
 import asyncio
 import os
@@ -39,7 +39,7 @@ async def _schema() -> None:
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The service, with an administration and a critical breaker."""
+    """The service with administration and a critical breaker."""
     return create_app(
         Settings(
             environment="test",
@@ -57,14 +57,14 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
 
 @pytest.fixture
 def _draining() -> Iterator[None]:
-    """A process that was asked to stop."""
+    """A process that has begun to stop."""
     begin_draining()
     yield
     end_draining()
 
 
 async def open_circuit(breaker: CircuitBreaker) -> None:
-    """Let a breaker see failures until it has enough of them."""
+    """Record failures until the circuit opens."""
 
     async def fail() -> None:
         raise breaker_failure
@@ -81,7 +81,7 @@ async def open_circuit(breaker: CircuitBreaker) -> None:
 async def test_probes_answer_get_and_head_and_are_not_cached(
     client: httpx.AsyncClient, path: str
 ) -> None:
-    """Balancers ask with HEAD."""
+    """Load balancers probe with HEAD."""
     for method in ("GET", "HEAD"):
         response = await client.request(method, path)
         assert response.status_code == 200
@@ -89,13 +89,13 @@ async def test_probes_answer_get_and_head_and_are_not_cached(
 
 
 async def test_probes_say_what_they_mean(client: httpx.AsyncClient) -> None:
-    """Each has a word for its kind of health."""
+    """Each probe has its own word for healthy."""
     answers = [(await client.get(path)).json()["status"] for path in PROBES]
     assert answers == ["alive", "started", "ready", "healthy"]
 
 
-async def test_before_it_has_started_the_service_says_so(app: FastAPI) -> None:
-    """An orchestrator waits for the end of the start."""
+async def test_the_startup_probe_fails_until_the_service_has_started(app: FastAPI) -> None:
+    """An orchestrator waits until startup is complete."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:
         response = await client.get("/health/startup")
@@ -104,8 +104,8 @@ async def test_before_it_has_started_the_service_says_so(app: FastAPI) -> None:
 
 
 @pytest.mark.usefixtures("_draining")
-async def test_a_draining_service_lives_and_is_not_ready(client: httpx.AsyncClient) -> None:
-    """New requests go elsewhere while those in flight are finished."""
+async def test_a_draining_service_is_live_and_not_ready(client: httpx.AsyncClient) -> None:
+    """New requests go elsewhere while requests in flight are finished."""
     for method in ("GET", "HEAD"):
         response = await client.request(method, "/health/ready")
         assert response.status_code == 503
@@ -116,7 +116,7 @@ async def test_a_draining_service_lives_and_is_not_ready(client: httpx.AsyncClie
 
 
 async def test_draining_shows_at_once(client: httpx.AsyncClient) -> None:
-    """What was found out a moment ago does not hide it."""
+    """A result kept from a moment ago does not hide it."""
     assert (await client.get("/health/ready")).status_code == 200
     begin_draining()
     try:
@@ -129,7 +129,7 @@ async def test_draining_shows_at_once(client: httpx.AsyncClient) -> None:
 async def test_a_database_without_a_schema_makes_the_service_unready(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has to be migrated first, and no instance does so by itself."""
+    """It has to be migrated first, and no instance does that by itself."""
     monkeypatch.setattr("example_service.migrations.head_revisions", lambda: frozenset({"later"}))
     empty = SecretStr(f"sqlite:///{tmp_path}/empty.sqlite3")
     admin = AdminSettings(token=SecretStr(TOKEN))
@@ -143,7 +143,7 @@ async def test_a_database_without_a_schema_makes_the_service_unready(
 async def test_an_open_database_circuit_makes_the_service_unready(
     client: httpx.AsyncClient,
 ) -> None:
-    """The database is not asked again for it."""
+    """Readiness follows the circuit without querying the database again."""
     with opened(database_breaker()):
         response = await client.get("/health/ready", headers=AUTHORISED)
     assert response.status_code == 503
@@ -153,7 +153,7 @@ async def test_an_open_database_circuit_makes_the_service_unready(
 async def test_an_open_critical_circuit_makes_the_service_unready(
     client: httpx.AsyncClient, log_lines: LogLines
 ) -> None:
-    """The reasons are in the log and for the administration, and for nobody else."""
+    """Only the log and requests with the token see the reasons."""
     await open_circuit(circuit_breaker_registry.get_or_create("search"))
     response = await client.get("/health/ready")
     assert response.status_code == 503
@@ -170,7 +170,7 @@ async def test_an_open_critical_circuit_makes_the_service_unready(
 async def test_an_open_circuit_that_is_not_critical_leaves_the_service_ready(
     serve: Serve,
 ) -> None:
-    """A failing dependency does not take every instance out of the balancer."""
+    """A failing dependency must not take every instance out of the load balancer."""
     client = await serve(create_app(Settings(environment="test")))
     await open_circuit(circuit_breaker_registry.get_or_create("search"))
     assert (await client.get("/health/ready")).status_code == 200
@@ -178,7 +178,7 @@ async def test_an_open_circuit_that_is_not_critical_leaves_the_service_ready(
 
 
 async def test_many_probes_run_the_checks_once(app: FastAPI, client: httpx.AsyncClient) -> None:
-    """Single-flight holds over HTTP, with whatever checks there are."""
+    """Simultaneous probes share one run of the checks, whatever the checks are."""
     asked, answering, runs = asyncio.Event(), asyncio.Event(), 0
 
     async def fault() -> str | None:
@@ -201,7 +201,7 @@ async def test_many_probes_run_the_checks_once(app: FastAPI, client: httpx.Async
 
 
 async def test_breakers_are_shown_with_their_metrics(client: httpx.AsyncClient) -> None:
-    """Every breaker of the process is there, without being registered by anybody."""
+    """Every breaker of the process is listed without being registered by hand."""
     breaker = CircuitBreaker("of_this_test")
     body = (await client.get("/health/circuit-breakers")).json()
     assert body["status"] == "healthy"
@@ -209,10 +209,10 @@ async def test_breakers_are_shown_with_their_metrics(client: httpx.AsyncClient) 
     assert body["breakers"]["database"]["state"] == "closed"
 
 
-async def test_the_reason_and_the_mode_are_shown_while_they_hold(
+async def test_the_reason_and_the_mode_are_shown_while_they_apply(
     client: httpx.AsyncClient,
 ) -> None:
-    """The answer is the breaker's own, with what is there at times only."""
+    """The response has exactly the breaker's metrics, including optional members."""
     breaker = CircuitBreaker("of_this_test", clock=FakeClock())
     for seconds in (None, 60.0):
         breaker.force_open("stocktaking", seconds)
@@ -230,14 +230,14 @@ async def test_the_reason_and_the_mode_are_shown_while_they_hold(
 async def test_the_last_transitions_are_shown_with_reason_and_time(
     client: httpx.AsyncClient,
 ) -> None:
-    """Newest first; that a wait is over is seen by looking, and shows in the same answer."""
+    """Newest first; asking also shows a transition that was due because the wait is over."""
     clock = FakeClock()
     breaker = CircuitBreaker("of_a_story", recovery_timeout=3.0, success_threshold=1, clock=clock)
     before = datetime.now(UTC)
     await open_circuit(breaker)
     clock.advance(3)
-    told = (await client.get("/health/circuit-breakers")).json()["transitions"]
-    half_open, opened = (each for each in told if each["breaker_name"] == "of_a_story")
+    transitions = (await client.get("/health/circuit-breakers")).json()["transitions"]
+    half_open, opened = (each for each in transitions if each["breaker_name"] == "of_a_story")
     for each in (half_open, opened):
         assert before <= datetime.fromisoformat(each.pop("at")) <= datetime.now(UTC)
         assert each.pop("worker") == os.getpid()
@@ -256,22 +256,22 @@ async def test_the_last_transitions_are_shown_with_reason_and_time(
 async def test_transitions_are_bounded_and_outlive_their_breakers(
     client: httpx.AsyncClient,
 ) -> None:
-    """What short-lived breakers went through shows, and no more than the last of it."""
+    """The last transitions of short-lived breakers are shown, and no more than twenty."""
     for number in range(50):
         CircuitBreaker(f"of_request_{number}").force_open("x" * 500)
     body = (await client.get("/health/circuit-breakers")).json()
-    told = body["transitions"]
-    assert [each["breaker_name"] for each in told] == [
+    transitions = body["transitions"]
+    assert [each["breaker_name"] for each in transitions] == [
         f"of_request_{number}" for number in range(49, 29, -1)
     ]
-    assert {len(each["reason"]) for each in told} == {LONGEST_REASON}
-    assert told[0]["wait_seconds"] is None
+    assert {len(each["reason"]) for each in transitions} == {LONGEST_REASON}
+    assert transitions[0]["wait_seconds"] is None
     assert "of_request_49" not in body["breakers"]
 
 
 @pytest.mark.parametrize("odd", ['say "no"', "two\nlines", "half \ud83d", "zahlung-ä-🔌"])
-async def test_odd_names_spoil_nothing(client: httpx.AsyncClient, odd: str) -> None:
-    """The answer is JSON whatever a breaker is called; a lone surrogate is spelled out."""
+async def test_odd_names_do_not_break_the_response(client: httpx.AsyncClient, odd: str) -> None:
+    """The response is JSON whatever the name is; a lone surrogate is escaped."""
     breaker = CircuitBreaker(odd)
     breaker.force_open('on "request"')
     body = (await client.get("/health/circuit-breakers")).json()
@@ -285,7 +285,7 @@ async def test_odd_names_spoil_nothing(client: httpx.AsyncClient, odd: str) -> N
 async def test_one_circuit_that_is_not_closed_degrades_the_service(
     client: httpx.AsyncClient,
 ) -> None:
-    """Degraded is not down: the status stays 200."""
+    """The service is degraded but not down, so the status stays 200."""
     clock = FakeClock()
     breaker = CircuitBreaker("of_this_test", recovery_timeout=3.0, clock=clock)
     await open_circuit(breaker)

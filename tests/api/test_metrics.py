@@ -18,7 +18,7 @@ from example_service.main import create_app
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The application as it is run."""
+    """The whole application."""
     return create_app(Settings(environment="test"))
 
 
@@ -34,7 +34,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def figures(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every sample of a Prometheus text, by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -44,34 +44,34 @@ def figures(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 
 
 async def test_breakers_and_requests_are_shown(client: httpx.AsyncClient) -> None:
-    """A breaker that nobody registered is there, and the service's own one, before any call."""
+    """All breakers are listed before any call, with or without explicit registration."""
     breaker = CircuitBreaker("made_in_a_test_of_the_api")
 
     response = await client.get("/metrics")
 
     assert response.status_code == 200
-    shown = figures(response.text)
+    shown = samples(response.text)
     for name in (breaker.name, "database"):
         assert shown["circuit_breaker_state", frozenset({("name", name)})] == 0
     assert shown["http_requests_in_flight", frozenset()] >= 1
 
 
-async def test_a_scrape_looks_whether_the_service_is_ready(
+async def test_a_scrape_checks_whether_the_service_is_ready(
     client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no orchestrator probes, an alert still learns of it."""
+    """An alert works even if no orchestrator probes the service."""
     faults = {"database": "gone"}
 
     async def look() -> dict[str, str]:
         return faults
 
     monkeypatch.setattr(app.state.services.readiness, "faults", look)
-    not_ready = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+    not_ready = samples((await client.get("/metrics")).text)["service_ready", frozenset()]
     faults.clear()
-    ready = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+    ready = samples((await client.get("/metrics")).text)["service_ready", frozenset()]
     begin_draining()
     try:
-        draining = figures((await client.get("/metrics")).text)["service_ready", frozenset()]
+        draining = samples((await client.get("/metrics")).text)["service_ready", frozenset()]
     finally:
         end_draining()
 
@@ -83,33 +83,33 @@ async def test_requests_are_counted_by_the_template_of_their_route(
 ) -> None:
     """What a client puts into a path never becomes a label."""
     labels = frozenset({("method", "GET"), ("route", "/problems/{slug}"), ("status", "404")})
-    before = figures((await client.get("/metrics")).text).get(("http_requests_total", labels), 0)
+    before = samples((await client.get("/metrics")).text).get(("http_requests_total", labels), 0)
 
     for slug in ("one-of-many", 'say-"no"', "two%0Alines"):
         await client.get(f"/problems/{slug}")
 
     text = (await client.get("/metrics")).text
-    assert figures(text)["http_requests_total", labels] == before + 3
+    assert samples(text)["http_requests_total", labels] == before + 3
     assert "one-of-many" not in text
 
 
 async def test_paths_that_do_not_exist_share_one_label(client: httpx.AsyncClient) -> None:
-    """A scanner does not make series."""
-    before = len(figures((await client.get("/metrics")).text))
+    """A scanner cannot create series."""
+    before = len(samples((await client.get("/metrics")).text))
     await client.get("/wp-login.php")
-    once = len(figures((await client.get("/metrics")).text))
+    once = len(samples((await client.get("/metrics")).text))
 
     for number in range(20):
         await client.get(f"/backup-{number}.zip")
 
     text = (await client.get("/metrics")).text
-    assert len(figures(text)) == once
+    assert len(samples(text)) == once
     assert "wp-login" not in text
     assert once >= before
 
 
-async def test_openmetrics_is_answered_to_who_prefers_it(client: httpx.AsyncClient) -> None:
-    """The Accept header decides, as a Prometheus server sends it."""
+async def test_openmetrics_is_served_if_preferred(client: httpx.AsyncClient) -> None:
+    """The Accept header decides, in the form that a Prometheus server sends it."""
     accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
 
     response = await client.get("/metrics", headers={"Accept": accept})
@@ -119,8 +119,8 @@ async def test_openmetrics_is_answered_to_who_prefers_it(client: httpx.AsyncClie
     assert {"circuit_breaker_state", "http_requests"} <= families
 
 
-async def test_nonsense_in_headers_is_no_fault(client: httpx.AsyncClient) -> None:
-    """A version that is no number is answered with the default format."""
+async def test_nonsense_in_headers_is_ignored(client: httpx.AsyncClient) -> None:
+    """A version that is not a number gets the default format."""
     headers = {"Accept": "application/openmetrics-text;version=x", "Accept-Encoding": ";;q=,x"}
 
     response = await client.get("/metrics", headers=headers)
@@ -130,7 +130,7 @@ async def test_nonsense_in_headers_is_no_fault(client: httpx.AsyncClient) -> Non
 
 
 async def test_head_is_answered_with_the_headers_of_get(client: httpx.AsyncClient) -> None:
-    """Uptime checks that ask for headers only are answered."""
+    """Uptime checks may ask for the headers only."""
     response = await client.head("/metrics", headers={"Accept-Encoding": "identity"})
 
     assert response.status_code == 200
@@ -138,13 +138,13 @@ async def test_head_is_answered_with_the_headers_of_get(client: httpx.AsyncClien
 
 
 async def test_other_methods_are_refused(client: httpx.AsyncClient) -> None:
-    """Nothing can be sent to the metrics."""
+    """The metrics are read-only."""
     response = await client.post("/metrics")
 
     assert response.status_code == 405
     assert response.headers["Content-Type"] == "application/problem+json"
 
 
-def test_the_api_s_document_leaves_it_out(app: FastAPI) -> None:
-    """The metrics are for operators, not for the API's clients."""
+def test_the_openapi_document_leaves_metrics_out(app: FastAPI) -> None:
+    """Metrics are for operators, not for clients of the API."""
     assert "/metrics" not in app.openapi()["paths"]

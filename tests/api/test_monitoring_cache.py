@@ -1,4 +1,4 @@
-"""What monitoring asks for is computed once a second, however many ask."""
+"""Monitoring responses are computed once a second, however many clients ask."""
 
 import asyncio
 import threading
@@ -15,14 +15,14 @@ from tests.application import Serve
 
 @pytest.fixture
 async def client(serve: Serve) -> httpx.AsyncClient:
-    """A client of a service that keeps its answers for as long as the test takes."""
+    """A client of a service that caches responses for the whole test."""
     limits = LimitSettings(monitoring_cache_seconds=3600.0)
     return await serve(create_app(Settings(environment="test", limits=limits)))
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health/circuit-breakers"])
-async def test_answers_are_shared(path: str, client: httpx.AsyncClient) -> None:
-    """A breaker that appears meanwhile is in the next answer, after the second is over."""
+async def test_responses_are_shared(path: str, client: httpx.AsyncClient) -> None:
+    """A breaker created meanwhile appears only after the second is over."""
     first = await client.get(path)
     _new = CircuitBreaker("appeared-since")
 
@@ -35,10 +35,10 @@ async def test_answers_are_shared(path: str, client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("path", "look"), [("/metrics", "snapshots"), ("/health/circuit-breakers", "get_all_metrics")]
 )
-async def test_many_breakers_do_not_block_others(
+async def test_monitoring_of_many_breakers_does_not_block_requests(
     path: str, look: str, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer is put together in a thread, beside the event loop."""
+    """The response is built in a thread, outside the event loop."""
     threads = []
     original = getattr(circuit_breaker_registry, look)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document tells what really comes."""
+"""The OpenAPI document describes the real responses."""
 
 import dataclasses
 import re
@@ -21,7 +21,7 @@ PROBLEM_JSON = "application/problem+json"
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The service with every router that it has."""
+    """The service with all its routers."""
     admin = AdminSettings(token=SecretStr("a-token-of-more-than-sixteen"))
     return create_app(Settings(environment="development", admin=admin))
 
@@ -48,7 +48,7 @@ def slugs(operation: dict[str, Any], status: int) -> set[str]:
 
 
 async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) -> None:
-    """One schema, the right media type, and no error in another form."""
+    """Errors have one schema, one media type and no other form."""
     found = operations(document)
     assert "post /admin/circuit-breakers/{name}/reset" in found
     assert "get /health/ready" in found
@@ -62,15 +62,15 @@ async def test_every_error_is_documented_as_a_problem(document: dict[str, Any]) 
             assert response["description"].startswith("Problem: ")
 
 
-async def test_the_frameworks_own_shape_is_gone(document: dict[str, Any]) -> None:
-    """Nobody is told of validation errors that look otherwise than those that come."""
+async def test_the_schema_of_the_framework_is_gone(document: dict[str, Any]) -> None:
+    """FastAPI's validation errors are not documented, because they are never sent."""
     assert "HTTPValidationError" not in str(document)
     assert "ValidationError" not in document["components"]["schemas"]
     assert "Problem" in document["components"]["schemas"]
 
 
-async def test_operations_document_what_their_input_can_do(document: dict[str, Any]) -> None:
-    """A body can be malformed, slow or large; parameters can be wrong; no input, no 422."""
+async def test_operations_document_the_errors_of_their_input(document: dict[str, Any]) -> None:
+    """A body adds 400, 408 and 413, parameters add 422, and no input adds none."""
     found = operations(document)
     shadowing = "post /admin/circuit-breakers/{name}/shadow"
     assert {"malformed-json", "invalid-host"} == slugs(found[shadowing], 400)
@@ -85,7 +85,7 @@ async def test_operations_document_what_their_input_can_do(document: dict[str, A
 async def test_operations_have_names_that_clients_can_be_generated_from(
     document: dict[str, Any],
 ) -> None:
-    """Words that say what it does, once each, and independent of its path."""
+    """An operation ID is unique, says what it does, and does not depend on its path."""
     names = [operation["operationId"] for operation in operations(document).values()]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch("[a-z]+(_[a-z]+)+", name) for name in names)
@@ -93,7 +93,7 @@ async def test_operations_have_names_that_clients_can_be_generated_from(
 
 
 async def test_the_administration_asks_for_a_bearer_token(document: dict[str, Any]) -> None:
-    """A client's author, and the page at `/docs`, learn which operations need it, and how."""
+    """Readers of the document, and `/docs`, learn which operations need the token."""
     scheme = {"type": "http", "scheme": "bearer"}
     assert document["components"]["securitySchemes"] == {"administration": scheme}
     for name, operation in operations(document).items():
@@ -102,7 +102,7 @@ async def test_the_administration_asks_for_a_bearer_token(document: dict[str, An
 
 
 async def test_examples_are_real_problems(document: dict[str, Any], serve: Serve) -> None:
-    """Each example's type is answered by the service, with the same title and status."""
+    """The service explains each example's type with the same title and status."""
     client = await serve(create_app(Settings(environment="development")))
     for operation in operations(document).values():
         for status, response in operation["responses"].items():
@@ -114,7 +114,7 @@ async def test_examples_are_real_problems(document: dict[str, Any], serve: Serve
 
 
 async def test_the_schema_fits_real_problems(document: dict[str, Any], serve: Serve) -> None:
-    """Required members come, and come with the type that is documented."""
+    """Required members are present and have the documented type."""
     client = await serve(create_app(Settings(environment="test")))
     schema = document["components"]["schemas"]["Problem"]
     body = (await client.get("/nowhere")).json()
@@ -128,7 +128,7 @@ async def test_the_schema_fits_real_problems(document: dict[str, Any], serve: Se
 async def test_the_schema_knows_the_members_of_an_open_circuit(
     document: dict[str, Any], serve: Serve
 ) -> None:
-    """A client's author finds what the problem says beyond the standard."""
+    """Members beyond the standard ones are documented."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/refused")
@@ -149,10 +149,10 @@ async def test_the_schema_knows_the_members_of_an_open_circuit(
     )
 
 
-async def test_answers_about_breakers_are_documented_member_by_member(
+async def test_responses_about_breakers_are_documented_member_by_member(
     document: dict[str, Any],
 ) -> None:
-    """What a breaker shows at all times is required, the rest is there at times."""
+    """Members that are always present are required, the others optional."""
     schemas = document["components"]["schemas"]
     breaker = CircuitBreaker("documented", registry=None)
     always = set(breaker.get_metrics())
@@ -169,7 +169,7 @@ async def test_answers_about_breakers_are_documented_member_by_member(
 
 
 async def test_a_route_documents_its_own_problems(serve: Serve) -> None:
-    """They stand beside those that any operation has."""
+    """They are listed beside those that every operation has."""
     app = create_app(Settings(environment="test"))
 
     class Order(BaseModel):
@@ -190,7 +190,7 @@ async def test_a_route_documents_its_own_problems(serve: Serve) -> None:
 
 
 def test_routes_added_later_are_documented_too(app: FastAPI) -> None:
-    """The document is made anew when routes change, and is not revised twice otherwise."""
+    """The document is rebuilt when routes change, and otherwise cached."""
     first = app.openapi()
     assert app.openapi() is first
 

@@ -1,4 +1,4 @@
-"""Where the `type` of a problem leads."""
+"""The pages that the `type` of a problem points to."""
 
 import re
 from html import escape
@@ -21,7 +21,7 @@ async def client(serve: Serve) -> httpx.AsyncClient:
 
 
 async def test_every_type_is_listed_and_explained(client: httpx.AsyncClient) -> None:
-    """Whoever follows a `type` learns what it means and what to do."""
+    """The page of a `type` says what it means and what to do."""
     listed = (await client.get("/problems")).json()
     assert [each["type"] for each in listed] == [
         f"/problems/{each.slug}" for each in defined_problem_types()
@@ -34,7 +34,7 @@ async def test_every_type_is_listed_and_explained(client: httpx.AsyncClient) -> 
 
 @pytest.mark.parametrize("path", ["/problems", "/problems/overloaded"])
 async def test_browsers_get_a_page(client: httpx.AsyncClient, path: str) -> None:
-    """A person who clicks gets something to read; caches know that there are two forms."""
+    """A browser gets HTML, and caches learn that there are two forms."""
     response = await client.get(path, headers=BROWSER)
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert response.headers["Vary"] == "Accept"
@@ -42,16 +42,16 @@ async def test_browsers_get_a_page(client: httpx.AsyncClient, path: str) -> None
 
 
 async def test_the_list_for_browsers_has_links(client: httpx.AsyncClient) -> None:
-    """From the list to each page."""
+    """The list links to each page."""
     page = (await client.get("/problems", headers=BROWSER)).text
     assert '<a href="/problems/not-found">Not found</a> (404)' in page
 
 
-async def test_a_page_shows_code_and_leads_back(client: httpx.AsyncClient) -> None:
-    """Backquotes become code, in both colour schemes, and the list is one click away."""
-    told = (await client.get("/problems/unauthorized")).json()["what_to_do"]
+async def test_a_page_shows_code_and_links_back(client: httpx.AsyncClient) -> None:
+    """Backquotes become code, in both colour schemes, and a link leads to the list."""
+    advice = (await client.get("/problems/unauthorized")).json()["what_to_do"]
     page = (await client.get("/problems/unauthorized", headers=BROWSER)).text
-    codes = re.findall(r"`([^`]+)`", told)
+    codes = re.findall(r"`([^`]+)`", advice)
 
     assert codes
     assert all(f"<code>{escape(code)}</code>" in page for code in codes)
@@ -61,7 +61,7 @@ async def test_a_page_shows_code_and_leads_back(client: httpx.AsyncClient) -> No
 
 
 async def test_pages_are_escaped(client: httpx.AsyncClient) -> None:
-    """Texts of the catalogue are text, whatever a domain writes into it."""
+    """Texts of a domain's problems are escaped in HTML."""
     page = (await client.get("/problems/http-418", headers=BROWSER)).text
     assert "<h1>I&#x27;m a Teapot</h1>" in page
 
@@ -71,7 +71,7 @@ async def test_pages_are_escaped(client: httpx.AsyncClient) -> None:
     [None, "*/*", "application/json", "application/json, text/html;q=0.5", "text/plain", ""],
 )
 async def test_programs_get_json(client: httpx.AsyncClient, accept: str | None) -> None:
-    """HTML is only for those who ask for that and not for JSON."""
+    """HTML is only sent if the client prefers it to JSON."""
     headers = {} if accept is None else {"Accept": accept}
     response = await client.get("/problems/overloaded", headers=headers)
     assert response.headers["Content-Type"] == "application/json"
@@ -80,7 +80,7 @@ async def test_programs_get_json(client: httpx.AsyncClient, accept: str | None) 
 
 @pytest.mark.parametrize("slug", ["nothing", "http-200", "%3Cscript%3E", "Overloaded"])
 async def test_an_unknown_type_is_a_problem(client: httpx.AsyncClient, slug: str) -> None:
-    """The catalogue has no page for what it does not know."""
+    """A slug that is not in the catalogue gets a 404 problem."""
     response = await client.get(f"/problems/{slug}", headers=BROWSER)
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/not-found"

@@ -1,4 +1,4 @@
-"""What every route of the service has in common, whoever adds one."""
+"""What every route of the service has in common, including routes added later."""
 
 import time
 
@@ -19,7 +19,7 @@ TOKEN = "n3q8vZ-2xkLw0pTs5dRb"
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The whole service, with every router that it can have."""
+    """The whole service with all optional routers."""
     return create_app(
         Settings(environment="development", admin=AdminSettings(token=SecretStr(TOKEN)))
     )
@@ -27,12 +27,12 @@ def app() -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
-    """A client of it."""
+    """A client of the service."""
     return await serve(app)
 
 
 def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:
-    """`APIRouter(route_class=StrictJSONRoute)`; a route that does not would take two amounts."""
+    """Without `StrictJSONRoute`, a route would accept duplicate members."""
     routes = [one.original_route for one in iter_route_contexts(app.routes)]
     with_body = [one for one in routes if isinstance(one, APIRoute) and one.body_field is not None]
 
@@ -41,7 +41,7 @@ def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:
 
 
 async def test_the_token_is_checked_before_a_body_is_read(client: httpx.AsyncClient) -> None:
-    """Whatever the body is, a stranger learns nothing and costs nothing."""
+    """Without the token, a client learns nothing about the body and costs no parsing."""
     path = "/admin/circuit-breakers/database/shadow"
     for content in (b"nonsense", b'{"reason": 1}', b"[" * 60_000):
         response = await client.post(
@@ -51,10 +51,10 @@ async def test_the_token_is_checked_before_a_body_is_read(client: httpx.AsyncCli
 
 
 @pytest.mark.parametrize("seconds", [1e-300, 0, -1, 1e300])
-async def test_a_mode_lasts_for_a_time_that_can_be_measured(
+async def test_the_duration_of_a_mode_is_in_range(
     seconds: float, client: httpx.AsyncClient
 ) -> None:
-    """Neither for none nor for ages."""
+    """A duration can be neither zero nor endless."""
     response = await client.post(
         "/admin/circuit-breakers/database/shadow",
         json={"reason": "A test.", "seconds": seconds},
@@ -65,7 +65,7 @@ async def test_a_mode_lasts_for_a_time_that_can_be_measured(
 
 
 async def test_garbage_is_refused_quickly(client: httpx.AsyncClient) -> None:
-    """As much of it as a body may hold."""
+    """A body with as many values as allowed takes little time to refuse."""
     members = ",".join(f'"{number:x}":0' for number in range(MOST_VALUES))
     start = time.process_time()
     response = await client.post(
@@ -83,15 +83,15 @@ async def test_garbage_is_refused_quickly(client: httpx.AsyncClient) -> None:
 async def test_every_response_has_the_headers_that_protect_browsers(
     path: str, client: httpx.AsyncClient
 ) -> None:
-    """Answers, problems, pages and redirects."""
+    """This includes problems, pages and redirects."""
     response = await client.get(path)
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
     assert response.headers["Cache-Control"]
 
 
-async def test_addresses_are_those_that_a_client_of_the_proxy_sees(serve: Serve) -> None:
-    """In problems and redirects, and whatever is routed is found."""
+async def test_paths_are_those_that_a_client_of_the_proxy_sees(serve: Serve) -> None:
+    """Problems and redirects include the root path, and routing still works."""
     http = HTTPSettings(root_path="/shop", cors_origins=["https://app.example.com"])
     client = await serve(create_app(Settings(environment="test", http=http)))
 

@@ -1,4 +1,4 @@
-"""Traces: requests, outgoing calls, statements and what circuits decided, as spans."""
+"""Requests, outgoing calls, statements and circuit decisions appear in traces."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Where the spans of this test go: a provider that is there before the application."""
+    """Collects the spans of a test, with a provider set before the application."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
@@ -68,7 +68,7 @@ def of_kind(exporter: InMemorySpanExporter, kind: trace.SpanKind) -> list[Readab
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
-    """What a span says of circuits."""
+    """The attributes of a span that concern circuits."""
     return {
         name.removeprefix("circuit_breaker."): value
         for name, value in (span.attributes or {}).items()
@@ -77,14 +77,14 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 def trace_ids(spans: list[ReadableSpan]) -> set[str]:
-    """The traces that spans belong to."""
+    """The trace IDs of spans."""
     return {f"{span.context.trace_id:032x}" for span in spans if span.context is not None}
 
 
 async def test_a_request_its_calls_and_its_statements_are_one_trace(
     exporter: InMemorySpanExporter,
 ) -> None:
-    """That of the caller; the statements show no parameters."""
+    """It is the caller's trace, and statements show no parameters."""
     async with serving() as client:
         exporter.clear()
         response = await pay(client, traceparent=CALLER)
@@ -105,7 +105,7 @@ async def test_a_request_its_calls_and_its_statements_are_one_trace(
 async def test_log_lines_have_the_id_of_a_trace_that_begins_here(
     exporter: InMemorySpanExporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line is found from its trace, and a trace from its line."""
+    """A trace that starts here can be found from its log lines, and they from it."""
     async with serving() as client:
         exporter.clear()
         response = await pay(client)
@@ -119,7 +119,7 @@ async def test_log_lines_have_the_id_of_a_trace_that_begins_here(
 async def test_outcomes_of_guarded_calls_are_on_the_span_of_the_request(
     exporter: InMemorySpanExporter,
 ) -> None:
-    """Each circuit has its own, so that none hides another."""
+    """Attributes are per circuit, so that none overwrites another."""
     async with serving() as client:
         exporter.clear()
         await pay(client)
@@ -135,7 +135,7 @@ async def test_outcomes_of_guarded_calls_are_on_the_span_of_the_request(
 
 
 async def test_a_refusal_is_an_event(exporter: InMemorySpanExporter) -> None:
-    """With the state, and the seconds until a call may be admitted."""
+    """The event has the state and the seconds until a call may be admitted."""
     async with serving() as client:
         for _ in range(5):
             await client.get("/api/v1/exchange-rates/EUR")
@@ -156,10 +156,10 @@ async def test_a_refusal_is_an_event(exporter: InMemorySpanExporter) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/dashboard"])
-async def test_what_operators_ask_for_is_not_traced(
+async def test_monitoring_requests_are_not_traced(
     path: str, exporter: InMemorySpanExporter
 ) -> None:
-    """It comes every few seconds, and says nothing."""
+    """They arrive every few seconds and would drown the rest."""
     async with serving() as client:
         exporter.clear()
         await client.get(path)
@@ -168,7 +168,7 @@ async def test_what_operators_ask_for_is_not_traced(
 
 
 async def test_nothing_is_traced_unless_it_is_enabled(exporter: InMemorySpanExporter) -> None:
-    """Even where another part of the process has a provider."""
+    """This applies even if other code in the process has set a provider."""
     async with serving(traces=TraceSettings()) as client:
         await pay(client)
 
@@ -176,7 +176,7 @@ async def test_nothing_is_traced_unless_it_is_enabled(exporter: InMemorySpanExpo
 
 
 def test_without_traces_nothing_of_the_extra_is_imported() -> None:
-    """So it need not be installed, and costs no time."""
+    """The extra need not be installed, and importing it takes time."""
     program = (
         "import sys; from example_service.core.settings import Settings; "
         "from example_service.main import create_app; "
@@ -194,7 +194,7 @@ def test_without_traces_nothing_of_the_extra_is_imported() -> None:
 def test_without_the_extra_the_settings_say_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The start is refused with the command that helps."""
+    """Startup fails with the command that installs the extra."""
     monkeypatch.setattr("example_service.core.settings.model.find_spec", lambda _: None)
 
     with pytest.raises(ValueError, match="pip install 'example-service\\[otel\\]'"):

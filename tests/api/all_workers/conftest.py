@@ -1,4 +1,4 @@
-"""This process as one worker of several."""
+"""Fixtures that make this process one of several workers."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -28,7 +28,7 @@ from tests.application import Serve
 
 @pytest.fixture
 def fleet_directory(tmp_path: Path) -> Path:
-    """Where the workers meet."""
+    """The directory that the workers share."""
     return tmp_path
 
 
@@ -41,13 +41,13 @@ async def other(fleet_directory: Path) -> AsyncIterator[OtherWorker]:
 
 @pytest.fixture
 def silent(fleet_directory: Path) -> None:
-    """A third worker, whose last report is old."""
+    """A third worker, whose last report is too old."""
     Reports(fleet_directory, pid=THIRD, clock=FakeClock(-100.0)).write('{"breakers": {}}')
 
 
 @pytest.fixture
 async def fleet(fleet_directory: Path) -> AsyncIterator[Fleet]:
-    """This process as a member."""
+    """The fleet that this process has joined."""
     breakers = ProcessBreakers(circuit_breaker_registry)
     member = Member(DirectoryStore(fleet_directory), breakers, name="w1")
     with breakers.reporting_to(member):
@@ -58,14 +58,14 @@ async def fleet(fleet_directory: Path) -> AsyncIterator[Fleet]:
 
 @pytest.fixture
 async def app() -> FastAPI:
-    """The service, one worker of several."""
+    """The service as one of several workers."""
     admin = AdminSettings(token=SecretStr(TOKEN))
     return create_app(Settings(environment="test", admin=admin))
 
 
 @pytest.fixture
 async def client(app: FastAPI, serve: Serve, fleet: Fleet) -> httpx.AsyncClient:
-    """A client of that worker."""
+    """A client of this worker."""
     client = await serve(app)
     app.state.services = replace(app.state.services, all_workers=AllWorkers(fleet))
     return client

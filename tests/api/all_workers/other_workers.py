@@ -1,6 +1,6 @@
-"""Another worker, which reports what a test says, and what this one is asked."""
+"""A second worker, whose reports a test decides, and requests to this one."""
 
-# ruff: noqa: ARG002 - What stands in for a part takes the arguments of the part.
+# ruff: noqa: ARG002 - A stand-in takes the arguments of the part that it replaces.
 import asyncio
 import json
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ MAINTENANCE = {"reason": "maintenance"}
 
 
 class OtherBreakers:
-    """The breakers of another worker: they write down what they are to do."""
+    """The breakers of another worker, which only record the orders they get."""
 
     def __init__(self) -> None:
         self.obeyed: list[tuple[str, str | None]] = []
@@ -53,15 +53,15 @@ class OtherBreakers:
 
 
 class OtherWorker:
-    """Another worker, which reports what a test says.
+    """Another worker, whose reports a test decides.
 
     Args:
-        directory: Where the workers meet.
-        pid: Its process id.
+        directory: The directory that the workers share.
+        pid: The process ID of the worker.
 
     Attributes:
-        breakers: What its breakers show, by name.
-        transitions: Its changes of state.
+        breakers: The metrics of its breakers, by name.
+        transitions: The state changes that it reports.
         obeyed: The orders that it has carried out.
     """
 
@@ -84,7 +84,7 @@ class OtherWorker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["OtherWorker"]:
-        """Take part until the end of the block, and report all the time."""
+        """Take part and keep reporting until the end of the block."""
 
         async def report_regularly() -> None:
             while True:
@@ -100,19 +100,19 @@ class OtherWorker:
 
 
 async def connected(member: Member) -> None:
-    """Wait until a member takes part."""
+    """Wait until a member is connected."""
     async with asyncio.timeout(5):
         while not member.is_connected:  # noqa: ASYNC110 - A member is asked, it does not announce it.
             await asyncio.sleep(0.01)
 
 
 def metrics(state: str, **different: Any) -> dict[str, Any]:
-    """What a breaker shows in another worker."""
+    """The metrics of a breaker in another worker."""
     return {**CircuitBreaker("blank", registry=None).get_metrics(), "state": state, **different}
 
 
 def transition(at: str, worker: int) -> dict[str, Any]:
-    """A change in another worker."""
+    """A state change in another worker."""
     return {
         "at": at,
         "worker": worker,
@@ -127,7 +127,7 @@ def transition(at: str, worker: int) -> dict[str, Any]:
 
 
 async def health(client: httpx.AsyncClient) -> dict[str, Any]:
-    """The health of the breakers."""
+    """The response of the breakers' health endpoint."""
     response = await client.get("/health/circuit-breakers")
     assert response.status_code == 200
     body: dict[str, Any] = response.json()
@@ -135,6 +135,6 @@ async def health(client: httpx.AsyncClient) -> dict[str, Any]:
 
 
 async def force_open(client: httpx.AsyncClient, name: str) -> httpx.Response:
-    """Order that a name be forced open."""
+    """Ask the API to force a breaker open."""
     path = f"/admin/circuit-breakers/{name}/force-open"
     return await client.post(path, headers=AUTHORISED, json=MAINTENANCE)

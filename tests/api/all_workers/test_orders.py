@@ -43,7 +43,7 @@ from tests.application import LogLines
 async def test_orders_reach_all_workers(
     client: httpx.AsyncClient, other: OtherWorker, path: str, body: object, mode: Mode | None
 ) -> None:
-    """The answer has their process ids."""
+    """Every worker carries out an order, and the response lists their process IDs."""
     shop = CircuitBreaker("shop")
 
     response = await client.post(
@@ -56,10 +56,10 @@ async def test_orders_reach_all_workers(
     assert shop.get_metrics().get("mode", {}).get("name") == mode
 
 
-async def test_a_reset_closes_what_was_open_in_all_workers(
+async def test_a_reset_closes_a_circuit_in_all_workers(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """Also a circuit that opened by its own rules."""
+    """A reset also closes a circuit that opened because of failures."""
     shop = CircuitBreaker("shop", failure_threshold=1)
     with pytest.raises(ZeroDivisionError):
         shop.call_sync(lambda: 1 / 0)
@@ -75,7 +75,7 @@ async def test_a_reset_closes_what_was_open_in_all_workers(
 async def test_a_breaker_that_only_another_worker_has_is_known(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """And the mode applies here as well, once the breaker is created."""
+    """A mode set for it also applies here once this worker creates the breaker."""
     other.breakers = {"elsewhere": metrics("open")}
     other.report()
 
@@ -89,7 +89,7 @@ async def test_a_breaker_that_only_another_worker_has_is_known(
 async def test_a_breaker_that_no_worker_has_is_unknown(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """Nothing is set anywhere."""
+    """An order for it is answered with 404 and changes nothing."""
     response = await force_open(client, "nobody")
 
     assert response.status_code == 404
@@ -98,10 +98,10 @@ async def test_a_breaker_that_no_worker_has_is_unknown(
 
 
 @pytest.mark.usefixtures("silent")
-async def test_an_order_that_a_worker_has_not_carried_out_is_no_success(
+async def test_an_order_that_a_worker_has_not_carried_out_is_not_a_success(
     client: httpx.AsyncClient, other: OtherWorker, log_lines: LogLines
 ) -> None:
-    """The others have, and it will as soon as it runs again."""
+    """The other workers obey at once; a silent one will when it runs again."""
     shop = CircuitBreaker("shop")
 
     response = await force_open(client, "shop")
@@ -120,7 +120,7 @@ async def test_an_order_that_a_worker_has_not_carried_out_is_no_success(
 async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknown(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """Nothing is ordered either, because the name may be misspelt."""
+    """No worker gets the order either, because the name may be misspelt."""
     response = await force_open(client, "nobody")
 
     assert response.status_code == 504
@@ -131,7 +131,7 @@ async def test_a_breaker_that_only_a_silent_worker_may_have_is_not_called_unknow
 async def test_an_order_that_cannot_be_stored_applies_to_one_process(
     client: httpx.AsyncClient, other: OtherWorker, fleet: Fleet, fleet_directory: Path
 ) -> None:
-    """The operator learns that the others do not know of it."""
+    """The response says that the other workers did not get the order."""
     shop = CircuitBreaker("shop")
     (fleet_directory / FILE).write_text("{")
     assert fleet.member is not None
@@ -152,7 +152,7 @@ async def test_an_order_that_cannot_be_stored_applies_to_one_process(
 async def test_a_new_worker_starts_in_the_modes_that_are_set(
     fleet_directory: Path, other: OtherWorker
 ) -> None:
-    """One that takes the place of another continues as that would have."""
+    """A worker that replaces another continues in the same modes."""
     await other.member.order("shop", "forced_open", "maintenance", 60.0, opens=True)
     await other.member.order("ended", "forced_open", "maintenance", 0.01, opens=True)
     await asyncio.sleep(0.02)
@@ -173,7 +173,7 @@ async def test_a_new_worker_starts_in_the_modes_that_are_set(
 async def test_when_another_worker_opens_this_one_follows(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """With its reason and what is left of its wait."""
+    """It takes over the reason and the rest of the wait."""
     shop = CircuitBreaker("shop")
     other.member.opened("shop", 30.0, "5 failures in a row", 0)
     async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""Any worker answers for all of them."""
+"""Any worker can answer for the whole service."""
 
 import asyncio
 from pathlib import Path
@@ -33,7 +33,7 @@ DEADLINE_SECONDS: Final = 10.0
 async def test_breakers_of_all_workers_are_shown_together(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """Sums, and the worst state with its reason; also those that only another worker has."""
+    """Counts are summed, and the worst state is shown with its reason."""
     shop = CircuitBreaker("shop")
     shop.call_sync(str)
     other.breakers = {
@@ -54,10 +54,10 @@ async def test_breakers_of_all_workers_are_shown_together(
     assert "reason" not in shown["breakers"]["elsewhere"]
 
 
-async def test_changes_of_all_workers_are_in_the_order_in_which_they_came(
+async def test_state_changes_of_all_workers_are_listed_by_time(
     client: httpx.AsyncClient, other: OtherWorker
 ) -> None:
-    """The newest first, twenty at most, each with the worker in which it was."""
+    """The newest twenty are listed, newest first, each with its worker."""
     other.transitions = [
         transition("2999-01-01T00:00:00+00:00", OTHER),
         *[transition(f"2000-01-01T00:00:{59 - n}+00:00", OTHER) for n in range(25)],
@@ -76,7 +76,7 @@ async def test_changes_of_all_workers_are_in_the_order_in_which_they_came(
 
 @pytest.mark.usefixtures("silent", "other")
 async def test_workers_without_a_recent_report_are_named(client: httpx.AsyncClient) -> None:
-    """Something is missing, and the answer says so."""
+    """The response says whose data is missing."""
     shown = await health(client)
 
     assert (shown["workers"], shown["silent_workers"]) == ([THIS, OTHER], [THIRD])
@@ -87,7 +87,7 @@ async def test_workers_without_a_recent_report_are_named(client: httpx.AsyncClie
 async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
     client: httpx.AsyncClient,
 ) -> None:
-    """As of clients that are created for each request, and are gone between two of them."""
+    """A client may create its breaker for each request, so none exists in between."""
     circuit_breaker_registry.set_mode("client", Mode.FORCED_OPEN, "maintenance")
 
     shown = {"client": {"name": "forced_open", "reason": "maintenance", "ends_in": None}}
@@ -101,8 +101,8 @@ async def test_a_mode_without_a_breaker_is_shown_and_can_be_ended(
     assert (await health(client))["modes"] == {}
 
 
-async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.AsyncClient) -> None:
-    """The answer has what the breakers do, not what was ordered once."""
+async def test_a_mode_that_code_has_ended_is_no_longer_shown(client: httpx.AsyncClient) -> None:
+    """The response shows the present modes, even if an order set another one."""
     shop = CircuitBreaker("shop")
     await force_open(client, "shop")
     assert list((await health(client))["modes"]) == ["shop"]
@@ -116,7 +116,7 @@ async def test_a_mode_that_code_has_ended_is_shown_no_longer(client: httpx.Async
 async def test_a_circuit_that_only_this_process_opened_says_so(
     client: httpx.AsyncClient,
 ) -> None:
-    """As of one that code has forced open here."""
+    """Code that forces a circuit open affects its own process only."""
     shop = CircuitBreaker("shop")
     shop.force_open("now")
     closed = CircuitBreaker("closed")
@@ -130,13 +130,13 @@ async def test_a_circuit_that_only_this_process_opened_says_so(
 
 
 @pytest.mark.parametrize("nonsense", ["", "[]", "no JSON", '{"breakers": {"shop": 1}}'])
-async def test_a_report_that_cannot_be_understood_is_none(
+async def test_a_report_that_cannot_be_parsed_counts_as_missing(
     client: httpx.AsyncClient,
     fleet_directory: Path,
     nonsense: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It costs neither the health answer nor an order."""
+    """Health is still answered, and orders still apply to the other workers."""
     Reports(fleet_directory, pid=OTHER).write(nonsense)
     shop = CircuitBreaker("shop")
 
@@ -151,7 +151,7 @@ async def test_a_report_that_cannot_be_understood_is_none(
 async def test_a_worker_reports_when_something_has_changed(
     fleet: Fleet, fleet_directory: Path
 ) -> None:
-    """At once, not only each second; and no longer once it has ended."""
+    """A change is reported at once, and the report is deleted when the worker stops."""
     reader = Reports(fleet_directory, pid=OTHER)
     shop = CircuitBreaker("shop")
     async with AllWorkers(fleet).reporting():
@@ -165,7 +165,7 @@ async def test_a_worker_reports_when_something_has_changed(
 async def test_a_report_that_cannot_be_written_is_logged_once(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A full disk costs the views of the other workers, and nothing else."""
+    """If the disk is full, the service goes on without reports."""
 
     def fail(_: Reports, __: str) -> None:
         raise OSError(28, "No space left on device")
@@ -179,7 +179,7 @@ async def test_a_report_that_cannot_be_written_is_logged_once(
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left"), RuntimeError("no new thread")])
-async def test_reports_go_on_after_one_that_could_not_be_written(
+async def test_reports_go_on_after_a_failed_write(
     fault: Exception, fleet: Fleet, fleet_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other workers see this one again as soon as it can write."""

@@ -1,4 +1,4 @@
-"""The service with routes that go wrong, and a client of it."""
+"""The service with routes that fail, and a client of it."""
 
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from tests.application import Serve
 
 
 class Login(BaseModel):
-    """A body with something in it that must not come back."""
+    """A body with a secret that must not come back."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +34,7 @@ class Login(BaseModel):
 
 @pytest.fixture
 def app() -> FastAPI:
-    """The service, with routes that go wrong."""
+    """The service with routes that fail."""
     app = create_app(Settings(environment="test", limits=LimitSettings(max_body_bytes=1000)))
 
     @app.post("/login")

@@ -1,4 +1,4 @@
-"""What goes wrong in these tests, and what a problem looks like."""
+"""The secret in these tests, and a check of problem responses."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ SECRET = "hunter2-und-mehr"
 
 
 def problem_of(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
-    """The body of an answer, which is a problem in every respect."""
+    """Check that a response is a complete problem, and return its body."""
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Cache-Control"] == "no-store"

@@ -1,4 +1,4 @@
-"""Errors that routes raise are answered with problems that tell the right things only."""
+"""Errors raised by routes become problems that reveal nothing internal."""
 
 import httpx
 import pytest
@@ -21,10 +21,10 @@ from tests.application import LogLines, Serve
         (599, "http-599", "Server error"),
     ],
 )
-async def test_any_status_that_is_raised_is_a_problem(
+async def test_any_error_status_becomes_a_problem(
     client: httpx.AsyncClient, status: int, slug: str, title: str
 ) -> None:
-    """A status without a kind of its own has one by its number, and headers stay."""
+    """A status without its own type gets one from its number and keeps its headers."""
     response = await client.get(f"/raises/{status}")
     assert problem_of(response, status, slug)["title"].lower() == title.lower()
     assert response.headers["X-Reason"] == "because"
@@ -34,17 +34,17 @@ async def test_any_status_that_is_raised_is_a_problem(
 
 
 @pytest.mark.parametrize("status", [204, 304, 307])
-async def test_what_is_no_error_is_no_problem(client: httpx.AsyncClient, status: int) -> None:
-    """A redirect or an empty answer that was raised keeps its headers and has no body."""
+async def test_a_raised_status_that_is_no_error_is_not_a_problem(
+    client: httpx.AsyncClient, status: int
+) -> None:
+    """A raised redirect or empty response keeps its headers and has no body."""
     response = await client.get(f"/raises/{status}")
     assert (response.status_code, response.content) == (status, b"")
     assert response.headers["X-Reason"] == "because"
 
 
-async def test_details_that_are_no_text_are_members_of_their_own(
-    app: FastAPI, serve: Serve
-) -> None:
-    """`detail` is always text."""
+async def test_a_detail_that_is_not_text_becomes_details(app: FastAPI, serve: Serve) -> None:
+    """`detail` is always text, so anything else is in `details`."""
 
     @app.get("/complicated")
     async def complicated() -> None:
@@ -55,17 +55,17 @@ async def test_details_that_are_no_text_are_members_of_their_own(
 
 
 async def test_an_error_in_plain_text_becomes_a_problem(client: httpx.AsyncClient) -> None:
-    """Whoever answers an error in plain text, its words are the detail and its headers stay."""
+    """Its text becomes the detail, and its headers are kept."""
     response = await client.get("/plain")
     assert problem_of(response, 409, "http-409")["detail"] == "Not on a Monday."
     assert response.headers["X-Reason"] == "because"
     assert len(response.headers.get_list("Content-Type")) == 1
 
 
-async def test_an_unexpected_error_is_told_to_the_log_alone(
+async def test_an_unexpected_error_is_explained_only_in_the_log(
     client: httpx.AsyncClient, log_lines: LogLines
 ) -> None:
-    """The client learns the request's id, the log has the traceback under it, once."""
+    """The client gets the request ID; the log has one traceback with that ID."""
     response = await client.get("/fails", headers={"X-Request-ID": "of-the-failure"})
     assert problem_of(response, 500, "internal-error")["request_id"] == "of-the-failure"
     assert SECRET not in response.text

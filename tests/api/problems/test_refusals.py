@@ -1,4 +1,4 @@
-"""Refusals of a breaker are answered with problems, wherever they are met."""
+"""A call that a breaker refused becomes a problem, wherever it was made."""
 
 import asyncio
 
@@ -77,17 +77,17 @@ class Refusing:
 
 @pytest.fixture
 async def refusing() -> Refusing:
-    """An open circuit."""
+    """Routes behind an open circuit."""
     refusing = Refusing()
     await refusing.open()
     return refusing
 
 
 @pytest.mark.parametrize("path", ["/endpoint", "/dependency", "/thread", "/group", "/cause"])
-async def test_an_open_circuit_is_a_problem_wherever_it_is_met(
+async def test_an_open_circuit_is_a_problem_wherever_the_call_is_made(
     refusing: Refusing, serve: Serve, path: str, log_lines: LogLines
 ) -> None:
-    """It names the breaker, its state and why, and when to come back; no traceback is logged."""
+    """It has the breaker, its state, the reason and the wait; no traceback is logged."""
     client = await serve(refusing.application())
     refusing.clock.advance(0.75)
     response = await client.get(path)
@@ -107,7 +107,7 @@ async def test_an_open_circuit_is_a_problem_wherever_it_is_met(
 async def test_retry_after_is_in_whole_seconds_rounded_up(
     refusing: Refusing, serve: Serve, waited: float, header: str
 ) -> None:
-    """A client that obeys is not refused again, and never told to come back at once."""
+    """A client that waits that long is not refused again, and the wait is never zero."""
     client = await serve(refusing.application())
     refusing.clock.advance(waited)
     assert (await client.get("/endpoint")).headers["Retry-After"] == header
@@ -127,7 +127,7 @@ async def test_retry_after_is_in_whole_seconds_rounded_up(
 async def test_refusals_raised_by_hand_are_problems(
     serve: Serve, error: Exception, header: str, wait: float | None
 ) -> None:
-    """What is not known is null in the body; the header is always a sensible number."""
+    """Unknown values are null in the body; the header is always a usable number."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/refused")
@@ -142,7 +142,7 @@ async def test_refusals_raised_by_hand_are_problems(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "shown"),
     [
         (None, None),
         ('two\nlines, "quoted"\x1b[31m', 'two\nlines, "quoted"\x1b[31m'),
@@ -151,9 +151,9 @@ async def test_refusals_raised_by_hand_are_problems(
     ],
 )
 async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
-    serve: Serve, given: str | None, told: str | None
+    serve: Serve, given: str | None, shown: str | None
 ) -> None:
-    """Whatever somebody gave as the reason, the body is JSON in ASCII, and short."""
+    """Whatever the reason contains, the body is short JSON in ASCII."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/refused")
@@ -166,7 +166,7 @@ async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
 
     client = await serve(app)
     response = await client.get("/refused")
-    assert problem_of(response, 503, "circuit-breaker-open")["reason"] == told
+    assert problem_of(response, 503, "circuit-breaker-open")["reason"] == shown
     assert response.content.isascii()
     assert b"\n" not in response.content
     response = await client.get("/raised")
@@ -175,7 +175,7 @@ async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
 
 
 async def test_a_circuit_forced_open_for_good_says_why(refusing: Refusing, serve: Serve) -> None:
-    """Nobody can tell when to come back, so the header has a guess and the body none."""
+    """The wait is unknown: null in the body, and a guess in the header."""
     refusing.breaker.force_open("the provider asked for it")
     response = await (await serve(refusing.application())).get("/endpoint")
     body = problem_of(response, 503, "circuit-breaker-open")
@@ -185,7 +185,7 @@ async def test_a_circuit_forced_open_for_good_says_why(refusing: Refusing, serve
 
 
 async def test_the_detail_of_a_refusal_can_be_chosen(serve: Serve) -> None:
-    """The exception for HTTP says to the client what it was given."""
+    """`CircuitBreakerOpenException` can carry a detail for the client."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/refused")
@@ -197,7 +197,7 @@ async def test_the_detail_of_a_refusal_can_be_chosen(serve: Serve) -> None:
 
 
 async def test_a_full_half_open_circuit_says_so(refusing: Refusing, serve: Serve) -> None:
-    """Excess probes may come back at once, which is after one second."""
+    """An excess call may be retried at once, so `Retry-After` is one second."""
     client = await serve(refusing.application())
     refusing.clock.advance(20.0)
     for _ in range(3):
@@ -212,7 +212,7 @@ async def test_a_full_half_open_circuit_says_so(refusing: Refusing, serve: Serve
 async def test_an_open_circuit_among_other_errors_does_not_hide_them(
     refusing: Refusing, serve: Serve, log_lines: LogLines
 ) -> None:
-    """A group that holds a fault of our own is an internal error."""
+    """An exception group that contains another error is an internal error."""
     app = refusing.application()
 
     @app.get("/mixed")
@@ -226,7 +226,7 @@ async def test_an_open_circuit_among_other_errors_does_not_hide_them(
 async def test_a_fault_while_handling_a_refusal_is_an_internal_error(
     refusing: Refusing, serve: Serve
 ) -> None:
-    """Only a declared cause counts, or a broken fallback would look like an outage."""
+    """Only an explicit cause counts, so a broken fallback is not taken for an outage."""
     app = refusing.application()
 
     @app.get("/broken-fallback")

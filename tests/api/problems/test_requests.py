@@ -1,4 +1,4 @@
-"""Bad requests are answered with problems that tell the right things only."""
+"""Bad requests become problems that do not repeat what the client sent."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ from tests.application import Serve
 
 
 async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient) -> None:
-    """The instance is the path of the request, without the query that may hold secrets."""
+    """The instance is the path without the query, which may contain secrets."""
     response = await client.get(f"/nowhere?token={SECRET}")
     assert problem_of(response, 404, "not-found")["instance"] == "/nowhere"
 
@@ -23,14 +23,16 @@ async def test_an_unknown_path_is_a_problem(client: httpx.AsyncClient) -> None:
 async def test_a_wrong_method_is_a_problem_with_every_method_of_the_path(
     client: httpx.AsyncClient,
 ) -> None:
-    """`Allow` lists the methods of all routes with the path, not of the first one."""
+    """`Allow` lists the methods of all routes with this path, not just the first."""
     response = await client.delete("/both")
     problem_of(response, 405, "method-not-allowed")
     assert response.headers["Allow"] == "GET, HEAD, PUT"
 
 
-async def test_a_path_with_odd_characters_is_escaped_and_cut(client: httpx.AsyncClient) -> None:
-    """The instance stays an ASCII URI reference of bounded length."""
+async def test_a_path_with_odd_characters_is_escaped_and_shortened(
+    client: httpx.AsyncClient,
+) -> None:
+    """The instance is an ASCII URI reference of limited length."""
     response = await client.get("/%00%0d%0a<script>ä%22" + "x" * 5000)
     instance = problem_of(response, 404, "not-found")["instance"]
     assert instance.startswith("/%00%0d%0a%3Cscript%3E%C3%A4%22xxx")
@@ -50,11 +52,11 @@ async def test_a_path_with_odd_characters_is_escaped_and_cut(client: httpx.Async
 async def test_bad_json_is_a_problem_without_the_body(
     client: httpx.AsyncClient, body: bytes
 ) -> None:
-    """Syntax, encoding and nesting are one kind of problem, and nothing of the body comes back."""
+    """Bad syntax, encoding and nesting are one problem, which never repeats the body."""
     response = await client.post(
         "/login", content=body, headers={"Content-Type": "application/json"}
     )
-    # Python's parser takes deep nesting where its stack is deep enough; then it is the wrong type.
+    # With a deep stack, Python's parser accepts this nesting; the value then has the wrong type.
     if body.startswith(b"[["):
         assert response.status_code in {400, 422}
     else:
@@ -74,10 +76,10 @@ async def test_bad_json_is_a_problem_without_the_body(
         (SECRET, ["body"], "model_attributes_type"),
     ],
 )
-async def test_a_bad_value_is_named_and_not_repeated(
+async def test_a_bad_value_is_located_and_not_repeated(
     client: httpx.AsyncClient, body: object, location: list[str], kind: str
 ) -> None:
-    """A problem says where and what is wrong, and holds nothing that was submitted."""
+    """A problem says where and what is wrong, without anything that was submitted."""
     response = await client.post("/login", json=body)
     (error,) = problem_of(response, 422, "validation-failed")["errors"]
     assert error["location"] == location
@@ -86,10 +88,10 @@ async def test_a_bad_value_is_named_and_not_repeated(
     assert SECRET not in response.text
 
 
-async def test_a_refusal_for_a_bad_value_is_not_taken_for_bad_json(
+async def test_an_error_caused_by_a_bad_value_is_not_taken_for_bad_json(
     app: FastAPI, serve: Serve
 ) -> None:
-    """Only where the framework could not read a body is the body to blame."""
+    """Only a body that the framework could not read counts as malformed JSON."""
 
     @app.get("/refuses")
     async def refuses() -> None:
@@ -100,7 +102,7 @@ async def test_a_refusal_for_a_bad_value_is_not_taken_for_bad_json(
 
 
 async def test_an_unknown_member_is_not_named(client: httpx.AsyncClient) -> None:
-    """A name that the client made up can be a secret as well as a value can."""
+    """The name comes from the client and may be a secret, just like a value."""
     name = "\x00\x1b[31m\u2028\u202e" + "x" * 500
     body = json.dumps({"user": "me", "password": SECRET, name: SECRET})
     response = await client.post(
@@ -114,14 +116,14 @@ async def test_an_unknown_member_is_not_named(client: httpx.AsyncClient) -> None
 
 
 async def test_errors_are_limited_in_number(client: httpx.AsyncClient) -> None:
-    """A client cannot make the answer long by making many mistakes."""
+    """Many mistakes in a request do not make the response long."""
     body = dict.fromkeys((f"n{i}" for i in range(50)), 1)
     errors = problem_of(await client.post("/login", json=body), 422, "validation-failed")["errors"]
     assert len(errors) == 20
 
 
 async def test_a_bad_query_parameter_is_a_problem(client: httpx.AsyncClient) -> None:
-    """Parameters are treated like bodies."""
+    """Parameters are validated and reported like bodies."""
     response = await client.get("/numbers", params={"number": SECRET})
     (error,) = problem_of(response, 422, "validation-failed")["errors"]
     assert error["location"] == ["query", "number"]
@@ -129,20 +131,20 @@ async def test_a_bad_query_parameter_is_a_problem(client: httpx.AsyncClient) -> 
 
 
 async def test_a_body_of_another_type_is_a_problem(client: httpx.AsyncClient) -> None:
-    """JSON that is not declared as such is not taken."""
+    """JSON without a JSON content type is refused."""
     response = await client.post("/login", content=b"{}", headers={"Content-Type": "text/plain"})
     problem_of(response, 422, "validation-failed")
 
 
 async def test_a_body_declared_too_large_is_refused_unread(client: httpx.AsyncClient) -> None:
-    """The length alone is enough, and the connection is given up."""
+    """Its declared length is enough, and the connection is closed."""
     response = await client.post("/login", content=b"x" * 1001)
     problem_of(response, 413, "body-too-large")
     assert response.headers["Connection"] == "close"
 
 
 async def test_a_body_that_grows_too_large_is_refused(client: httpx.AsyncClient) -> None:
-    """Without a declared length the bytes are counted as they come."""
+    """Without a declared length, the bytes are counted as they arrive."""
 
     async def chunks() -> Any:
         for _ in range(3):
@@ -155,7 +157,7 @@ async def test_a_body_that_grows_too_large_is_refused(client: httpx.AsyncClient)
 async def test_a_declared_body_above_the_limit_of_a_route_is_a_problem(
     app: FastAPI, serve: Serve
 ) -> None:
-    """FastAPI's own limit for a route refuses in plain text, which nobody gets to see."""
+    """FastAPI's own plain-text refusal never reaches the client."""
 
     @app.post("/tiny", max_body_size=2)  # type: ignore[call-arg, unused-ignore]
     async def tiny() -> str:
@@ -167,7 +169,7 @@ async def test_a_declared_body_above_the_limit_of_a_route_is_a_problem(
 
 @pytest.mark.parametrize("host", ["evil.test", "evil.test/", "", "service.test.evil.test"])
 async def test_a_foreign_host_is_a_problem(serve: Serve, host: str) -> None:
-    """The refusal of Starlette's own middleware does not get through as plain text."""
+    """The plain-text refusal of Starlette's middleware never reaches the client."""
     hosts = HTTPSettings(allowed_hosts=["service.test"])
     client = await serve(create_app(Settings(environment="test", http=hosts)))
     response = await client.get("/problems", headers={"Host": host})
@@ -177,7 +179,7 @@ async def test_a_foreign_host_is_a_problem(serve: Serve, host: str) -> None:
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/startup", "/metrics"])
 async def test_monitoring_is_answered_for_any_host(serve: Serve, path: str) -> None:
-    """Probes and scrapers come by the address of the instance, which no list can foresee."""
+    """Probes and scrapers use an instance's address, which no list can foresee."""
     hosts = HTTPSettings(allowed_hosts=["service.test"])
     client = await serve(create_app(Settings(environment="test", http=hosts)))
     assert (await client.get(path, headers={"Host": "10.1.2.3:8000"})).status_code == 200
@@ -185,7 +187,7 @@ async def test_monitoring_is_answered_for_any_host(serve: Serve, path: str) -> N
 
 @pytest.mark.parametrize("path", ["/healthy", "/api/health/live", "//metrics"])
 async def test_only_monitoring_is_exempt_from_the_host_check(serve: Serve, path: str) -> None:
-    """A path that merely resembles one of them is refused like any other."""
+    """A path that merely resembles a monitoring path is refused like any other."""
     hosts = HTTPSettings(allowed_hosts=["service.test"])
     client = await serve(create_app(Settings(environment="test", http=hosts)))
     response = await client.get(f"http://10.1.2.3{path}")
@@ -193,7 +195,7 @@ async def test_only_monitoring_is_exempt_from_the_host_check(serve: Serve, path:
 
 
 async def test_a_refused_preflight_is_a_problem_that_says_why(serve: Serve) -> None:
-    """The refusal of Starlette's own middleware becomes a problem, with its headers."""
+    """The refusal of Starlette's middleware becomes a problem and keeps its headers."""
     cors = HTTPSettings(cors_origins=["https://app.test"])
     client = await serve(create_app(Settings(environment="test", http=cors)))
     response = await client.options(
@@ -205,10 +207,8 @@ async def test_a_refused_preflight_is_a_problem_that_says_why(serve: Serve) -> N
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-async def test_a_page_can_read_problems_made_around_the_application(
-    app: FastAPI, serve: Serve
-) -> None:
-    """An allowed origin gets CORS headers on a 500 as on any answer."""
+async def test_a_page_can_read_problems_of_the_outer_middleware(app: FastAPI, serve: Serve) -> None:
+    """Even a 500 has CORS headers for an allowed origin."""
     cors = HTTPSettings(cors_origins=["https://app.test"])
     app = create_app(Settings(environment="test", http=cors))
 
