@@ -6,7 +6,8 @@ The outcome of an exchange is known
 - with the headers of a response whose status says that the origin is failing: a failure, whatever
   becomes of its body,
 - else when its body ends: read to its end, or closed early by its reader, it is a success; cut
-  short it is a failure.
+  short it is a failure,
+- when the response is dropped without being closed: neutral.
 
 Until then the exchange keeps its permit.
 """
@@ -50,6 +51,11 @@ class Exchange:
         self._permits = [permit]
         self._request = request
         self._max_retry_after_seconds = max_retry_after_seconds
+
+    def __del__(self) -> None:
+        """A response that was dropped without being closed says nothing; its place becomes free."""
+        if (permit := self._take()) is not None:
+            self._breaker.release(permit)
 
     @property
     def is_settled(self) -> bool:

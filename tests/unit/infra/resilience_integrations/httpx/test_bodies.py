@@ -1,6 +1,7 @@
 """When the outcome of a request is known."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import cast
@@ -24,6 +25,7 @@ from example_service.infra.resilience.testing import FakeClock, RecordingListene
 from tests.unit.infra.resilience_integrations.httpx.upstream import (
     ORIGIN,
     URL,
+    WAYS,
     Body,
     Upstream,
     Way,
@@ -99,6 +101,34 @@ async def test_body_closed_early_is_a_success(
 
     assert counts(registry) == (0, 1, 0)
     assert body.closed == 1
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_response_that_is_dropped_frees_its_place(
+    make: Callable[..., CircuitBreakerTransport],
+    upstream: Upstream,
+    registry: CircuitBreakerRegistry,
+    clock: FakeClock,
+    is_read: bool,
+) -> None:
+    """The one probe of a circuit is not taken until `probe_timeout` by a reader that forgot it."""
+    transport = make(half_open_max_calls=1)
+    way = WAYS["sync"](transport)
+    await opened(way, upstream)
+    clock.advance(60.0)
+    upstream.answer(Body())
+    response = transport.handle_request(httpx.Request("GET", URL))
+    if is_read:
+        assert next(response.iter_raw()) == b"one"
+    with pytest.raises(CircuitOpenError):
+        await way.get()
+
+    del response
+    gc.collect()
+
+    assert counts(registry) == (2, 0, 0)
+    assert (await way.get()).content == b"onetwo"
+    assert registry.get(ORIGIN).is_closed
 
 
 class Emptied(httpx.AsyncByteStream):
