@@ -71,11 +71,11 @@ class ProblemProtocol(HttpToolsProtocol):
     - a bound on connections: one more closes those that have been idle longest
       (`test_one_connection_too_many_closes_those_without_a_request`);
     - HTTP/1.0 and HTTP/1.1 alone (`test_an_unknown_version_is_refused`), `chunked` as the only
-      transfer coding (`test_a_transfer_coding_but_chunked_is_refused`), one valid `Host`
+      transfer coding (`test_a_transfer_coding_other_than_chunked_is_refused`), one valid `Host`
       (`test_a_request_without_one_host_is_refused`), or the target's authority in its place
       (`test_the_authority_of_the_target_wins_over_the_host`), no trailers
       (`test_trailers_do_not_become_headers`) and no changes of protocol
-      (`test_an_offer_to_change_the_protocol_is_not_taken`).
+      (`test_an_offer_to_change_the_protocol_is_ignored`).
 
     While the process drains, each answer is the last of its connection.
 

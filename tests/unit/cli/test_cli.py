@@ -1,4 +1,4 @@
-"""The command line: arguments, exit statuses and what goes where."""
+"""The command line: arguments, exit statuses, standard output and standard error."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from example_service.server.process import ListenError
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
-    """The settings with which `serve` was called, instead of serving."""
+    """The settings passed to `serve`, which is replaced and does not serve."""
     calls: list[Settings] = []
 
     def serve(settings: Settings) -> int:
         calls.append(settings)
         return 0
 
-    # Set and deleted, so that they are as before after the test whatever the command does.
+    # Setting and deleting them makes `monkeypatch` restore them, whatever the command does.
     for name in ("HOST", "PORT", "WORKERS"):
         monkeypatch.setenv(name, "")
     monkeypatch.setattr("example_service.cli.serve.serve", serve)
@@ -41,7 +41,7 @@ def raising(error: BaseException) -> Callable[[Settings], int]:
 def test_options_win_over_variables(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They reach the environment, too, where workers look."""
+    """Options are also put into the environment, where workers read them."""
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("WORKERS", "3")
 
@@ -53,7 +53,7 @@ def test_options_win_over_variables(
 
 
 def test_without_options_the_settings_decide(served: list[Settings]) -> None:
-    """An option that is left out changes nothing."""
+    """An option that is omitted changes nothing."""
     assert main(["serve"]) == 0
 
     assert served == [Settings()]
@@ -78,10 +78,10 @@ def test_unusable_settings_are_a_table_on_standard_error(
     assert served == []
 
 
-def test_a_bad_option_is_a_bad_setting(
+def test_an_invalid_option_is_reported_like_an_invalid_setting(
     served: list[Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is checked by the same rules."""
+    """Options are checked by the same rules as variables."""
     assert main(["serve", "--port", "99999"]) == 2
 
     assert "PORT" in capsys.readouterr().err
@@ -101,14 +101,14 @@ def test_a_failure_to_start_is_one_line_on_standard_error(
 
 
 def test_an_interrupt_before_serving_leaves_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit status is the one that shells know for Ctrl+C."""
+    """The exit status is the one that shells use for Ctrl+C."""
     monkeypatch.setattr("example_service.cli.serve.serve", raising(KeyboardInterrupt()))
 
     assert main(["serve"]) == 130
 
 
 def test_the_doctor_reports_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """The exit status is the doctor's."""
+    """The command exits with the status that the doctor returns."""
     assert main(["doctor"]) == 0
 
     output = capsys.readouterr()
@@ -128,10 +128,10 @@ def test_unknown_arguments_are_refused(
     assert "usage: example-service" in capsys.readouterr().err
 
 
-def test_the_version_is_told(
+def test_the_version_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Arguments are taken from the process where none are passed."""
+    """Without explicit arguments, those of the process are used."""
     monkeypatch.setattr(sys, "argv", ["example-service", "--version"])
 
     with pytest.raises(SystemExit) as exit_:

@@ -25,7 +25,7 @@ TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
 @pytest.fixture
 def upstream() -> Iterator[str]:
-    """A server that answers, though not with success."""
+    """A server that answers every request with 404."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -50,7 +50,7 @@ def examine(
     domain: Domain | None = None,
     **variables: str,
 ) -> tuple[int, str]:
-    """The doctor's exit status and report with these variables, and these upstreams or domain."""
+    """The doctor's exit status and report for these variables, upstreams and domain."""
     domain = domain or Domain(name="shop", upstreams=lambda _: upstreams)
     monkeypatch.setattr("example_service.cli.doctor.enabled_domains", lambda _: [domain])
     for name, value in variables.items():
@@ -60,13 +60,13 @@ def examine(
 
 
 def row(report: str, variable: str) -> list[str]:
-    """The cells of the first line about a variable."""
+    """The cells of the first row about a variable."""
     line = next(line for line in report.splitlines() if line.strip().startswith(variable))
     return re.split(r"  +", line.strip())
 
 
 def test_every_setting_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values that were given and defaults are told apart; each line stays a line."""
+    """The table distinguishes given values from defaults, and each setting stays on one line."""
     status, report = examine(monkeypatch, PORT="8080", HOST="a\tb", ADMIN__TOKEN=TOKEN)
 
     assert status == 0
@@ -76,17 +76,17 @@ def test_every_setting_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report can be pasted into a ticket."""
+    """The report can safely be pasted into a ticket."""
     _, report = examine(monkeypatch, ADMIN__TOKEN=TOKEN)
 
     assert TOKEN not in report
     assert row(report, "ADMIN__TOKEN")[1] == "********"
 
 
-def test_what_production_would_refuse_is_no_fault_in_development(
+def test_what_production_would_refuse_is_not_a_fault_in_development(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is shown for information."""
+    """The report shows it for information only."""
     status, report = examine(monkeypatch)
 
     assert status == 0
@@ -96,7 +96,7 @@ def test_what_production_would_refuse_is_no_fault_in_development(
 
 
 def test_what_production_refuses_is_a_fault_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings are shown nevertheless."""
+    """The report still shows the settings."""
     status, report = examine(monkeypatch, ENVIRONMENT="production")
 
     assert status == 1
@@ -107,7 +107,7 @@ def test_what_production_refuses_is_a_fault_there(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_misspelt_group_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings that can be read are shown, and what has no effect is named."""
+    """Readable settings are shown, and variables without effect are listed."""
     status, report = examine(monkeypatch, LIMIT__MAX_BODY_BYTES="1")
 
     assert status == 1
@@ -115,13 +115,13 @@ def test_a_misspelt_group_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_invalid_settings_leave_nothing_to_examine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line shows the table and exits with 2."""
+    """The command shows the table of problems and exits with status 2."""
     with pytest.raises(SettingsError):
         examine(monkeypatch, PORT="x")
 
 
 def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`LOG_LEVEL` may be another program's, so it is no fault."""
+    """`LOG_LEVEL` may belong to another program, so it is not a fault."""
     status, report = examine(monkeypatch, LOG_LEVEL="debug")
 
     assert status == 0
@@ -136,7 +136,7 @@ def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_misspelt_breaker_is_pointed_out(
     monkeypatch: pytest.MonkeyPatch, name: str, meant: str
 ) -> None:
-    """Its parameters have no effect; it may be the name of a breaker made later, so no fault."""
+    """It is not a fault, because a breaker of that name may be created later."""
     warehouse = CircuitBreaker("warehouse", registry=None)
     domain = Domain(name="shop", breakers=(lambda: warehouse,))
     monkeypatch.setenv(f"CIRCUIT_BREAKERS__{name}__FAILURE_THRESHOLD", "7")
@@ -149,8 +149,10 @@ def test_a_misspelt_breaker_is_pointed_out(
 
 
 @pytest.mark.parametrize("name", ["DATABASE", "SEARCH"])
-def test_other_names_of_breakers_are_no_hint(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A breaker of that name is there, or none with a similar one."""
+def test_other_names_of_breakers_are_not_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """These are names of existing breakers, and names unlike any of them."""
     monkeypatch.setenv(f"CIRCUIT_BREAKERS__{name}__FAILURE_THRESHOLD", "7")
 
     _, report = examine(monkeypatch)
@@ -164,7 +166,7 @@ def test_other_names_of_breakers_are_no_hint(monkeypatch: pytest.MonkeyPatch, na
 def test_a_database_that_cannot_be_written_is_a_fault(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, locked: str, exists: bool
 ) -> None:
-    """SQLite needs to write its file, and beside it; without a file that is the folder alone."""
+    """SQLite must be able to write its folder and, if it exists, its file."""
     (tmp_path / "var").mkdir()
     file = tmp_path / "var" / "database.sqlite3"
     if exists:
@@ -178,16 +180,16 @@ def test_a_database_that_cannot_be_written_is_a_fault(
     assert status == (1 if is_fault else 0)
 
 
-def test_a_database_that_is_not_there_yet_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first `make run` makes it; looking for it does not."""
+def test_a_database_that_does_not_exist_yet_is_not_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first `make run` creates it; the doctor does not."""
     status, report = examine(monkeypatch)
 
     assert status == 0
     assert "not there yet" in report
 
 
-def test_a_database_with_its_schema_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked, and so is the revision of its schema."""
+def test_a_database_with_the_current_schema_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor queries the database and the revision of its schema."""
     asyncio.run(upgrade(load_settings()))
 
     status, report = examine(monkeypatch)
@@ -199,7 +201,7 @@ def test_a_database_with_its_schema_is_well(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_schema_that_is_behind_is_a_fault(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What has to be done is told."""
+    """The report says what has to be done."""
     file = tmp_path / "empty.sqlite3"
     file.touch()
 
@@ -215,7 +217,7 @@ def test_a_schema_that_is_behind_is_a_fault(
 
 
 def test_a_database_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it was looked for is told, without the password."""
+    """The report shows its address without the password."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
 
@@ -228,8 +230,8 @@ def test_a_database_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.Monkey
     assert TOKEN not in report
 
 
-def test_a_provider_that_answers_is_well(monkeypatch: pytest.MonkeyPatch, upstream: str) -> None:
-    """Any answer will do, for the base URL need not be a page."""
+def test_a_provider_that_answers_is_healthy(monkeypatch: pytest.MonkeyPatch, upstream: str) -> None:
+    """Any status will do, because the base URL need not be a page."""
     status, report = examine(monkeypatch, upstreams=[Upstream("shop", upstream)])
 
     assert status == 0
@@ -237,7 +239,7 @@ def test_a_provider_that_answers_is_well(monkeypatch: pytest.MonkeyPatch, upstre
 
 
 def test_a_provider_that_refuses_connections_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reason is told."""
+    """The report includes the reason."""
     with socket.create_server(("127.0.0.1", 0)) as gone:
         url = f"http://127.0.0.1:{gone.getsockname()[1]}"
 
@@ -247,8 +249,8 @@ def test_a_provider_that_refuses_connections_is_a_fault(monkeypatch: pytest.Monk
     assert "refused" in report
 
 
-def test_a_provider_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The doctor waits for a limited time only."""
+def test_a_provider_that_hangs_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor waits for a limited time."""
     monkeypatch.setattr("example_service.cli.doctor.UPSTREAM_LIMIT_SECONDS", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
@@ -259,10 +261,10 @@ def test_a_provider_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("is_needed", "expected"), [(True, 1), (False, 0)])
-def test_an_upstream_without_a_url_is_a_fault_where_it_is_needed(
+def test_an_upstream_without_a_url_is_a_fault_if_it_is_required(
     is_needed: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The domain says whether it is, and what is used instead."""
+    """The domain says whether it is required, and what replaces it otherwise."""
     missing = Upstream("shop", None, without_url="the corner shop", is_needed=is_needed)
 
     status, report = examine(monkeypatch, upstreams=[missing])
@@ -272,15 +274,15 @@ def test_an_upstream_without_a_url_is_a_fault_where_it_is_needed(
 
 
 def test_without_a_store_the_fleet_is_not_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One machine needs none."""
+    """A service on one machine needs no store."""
     _, report = examine(monkeypatch)
 
     assert "Fleet" not in report
 
 
 @pytest.mark.integration
-def test_a_store_that_can_be_written_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is shown without its password, and nothing is left in it but its state."""
+def test_a_store_that_can_be_written_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report shows its address without the password."""
     with running_valkey("--requirepass", "secret") as server:
         url = f"redis://:secret@127.0.0.1:{server.port}/0"
         status, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=url)
@@ -310,7 +312,7 @@ def test_a_store_that_cannot_be_written_is_a_fault(
 
 
 def test_a_store_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The service would start all the same; each process would work on its own."""
+    """The service would start anyway, but each process would work on its own."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"

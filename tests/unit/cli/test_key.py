@@ -1,4 +1,4 @@
-"""Keys for callers, from the command line."""
+"""Creating keys for callers on the command line."""
 
 import re
 
@@ -23,7 +23,7 @@ def made(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, str]
 async def test_a_key_is_accepted_with_its_entry(
     arguments: list[str], caller: Caller, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is printed can be used as it is, and nothing but the key opens the entry."""
+    """The printed lines can be used as they are, and no other key matches the entry."""
     key, entry = made(capsys, *arguments)
     find_caller = callers_by_key(APISettings(keys=[entry]).keys)
 
@@ -32,8 +32,8 @@ async def test_a_key_is_accepted_with_its_entry(
     assert key not in entry
 
 
-def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
-    """Also of one caller, and too long to guess."""
+def test_every_key_is_different(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two keys of one caller differ as well, and keys are too long to guess."""
     keys = {made(capsys, "shop")[0] for _ in range(3)}
 
     assert len(keys) == 3
@@ -41,10 +41,10 @@ def test_each_key_is_another(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Shop", "a shop", "shop:read", "-", "x" * 65])
-def test_a_name_that_no_entry_can_have_is_refused(
+def test_an_invalid_name_of_a_caller_is_refused(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The message says which names there are."""
+    """The message says which names are valid."""
     with pytest.raises(SystemExit, match="2"):
         main(["key", "--", name])
 

@@ -1,4 +1,4 @@
-"""What `example-service migrate` says, and how it ends."""
+"""The messages and exit statuses of `example-service migrate`."""
 
 import io
 import socket
@@ -23,7 +23,7 @@ from tests.databases import settings_for
 def test_it_reports_what_it_did(
     before: Revisions, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From which revisions to which, or that nothing was missing."""
+    """It prints the revisions before and after, or that nothing was missing."""
 
     async def upgrade(_: Settings) -> tuple[Revisions, Revisions]:
         return before, frozenset({"a1", "b2"})
@@ -40,7 +40,7 @@ def test_it_reports_what_it_did(
 def test_a_password_is_never_shown(
     postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither where it works, nor where it fails."""
+    """Messages of success and of failure hide it."""
     right = postgres_settings.database_url.get_secret_value().replace("@", ":secret@")
     wrong = right.replace("/migrated", "/nowhere")
     statuses = []
@@ -58,7 +58,7 @@ def test_a_password_is_never_shown(
 def test_a_database_that_cannot_be_reached_is_one_line_on_standard_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It names the database and the reason, and the exit status is 1."""
+    """The line names the database and the reason, and the exit status is 1."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -74,8 +74,8 @@ def test_a_database_that_cannot_be_reached_is_one_line_on_standard_error(
     assert (output.out, "secret" in line) == ("", False)
 
 
-def test_a_silent_database_has_a_reason_in_words() -> None:
-    """The time limit's own error has no text."""
+def test_a_silent_database_gets_a_readable_reason() -> None:
+    """The exception of the timeout has no text of its own."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/payments?sslmode=disable"
         limits = settings_for(url).database.model_copy(update={"connect_timeout_seconds": 0.01})
@@ -88,7 +88,7 @@ def test_a_silent_database_has_a_reason_in_words() -> None:
 def test_unusable_settings_are_a_table_on_standard_error(
     variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The exit status is 2, and nothing is connected."""
+    """The exit status is 2, and no connection is opened."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -99,10 +99,10 @@ def test_unusable_settings_are_a_table_on_standard_error(
 
 
 @pytest.mark.parametrize("option", ["sslmode=verify-full", "sslrootcert=system"])
-def test_a_variable_that_keeps_the_server_from_being_trusted_is_named(
+def test_a_variable_that_breaks_tls_verification_is_named(
     option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The driver would say that the verification has failed, which sends people to the server."""
+    """The driver's own message would make operators look for the fault in the server."""
     monkeypatch.setenv("DATABASE_URL", f"postgresql://payments@database.test/payments?{option}")
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
     monkeypatch.setenv("NO_PROXY", "[::1]")
@@ -114,8 +114,10 @@ def test_a_variable_that_keeps_the_server_from_being_trusted_is_named(
     assert "NO_PROXY" not in said
 
 
-def test_what_the_database_does_not_need_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file, or a server that is not verified by the system's authorities."""
+def test_the_variable_is_no_problem_if_the_database_does_not_need_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SQLite does not need it, nor does a server that is not verified against the system's CAs."""
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
 
     assert main(["migrate"]) == 0

@@ -1,4 +1,4 @@
-"""`example-service replay`: what is printed, what is written, and what is refused."""
+"""The output, the written files and the errors of `example-service replay`."""
 
 import json
 import os
@@ -18,14 +18,14 @@ STRICT = "strict: failure_threshold=3 recovery_timeout=5"
 
 @pytest.fixture
 def recording(tmp_path: Path) -> Path:
-    """A file of calls, of which some fail."""
+    """A file of calls, some of which fail."""
     path = tmp_path / "calls.csv"
     path.write_text(CALLS)
     return path
 
 
 def test_sets_are_compared(recording: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each set has a row, in the order in which they are given."""
+    """Each set has a row, in the order of the command line."""
     status = main(["replay", str(recording), "--set", STRICT, "--set", "defaults:"])
 
     printed = capsys.readouterr()
@@ -47,7 +47,7 @@ def test_without_a_set_the_defaults_are_replayed(
 def test_a_suggestion_is_replayed_beside_the_given_set(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The suggested set is one more of the sets, and keeps to the goal."""
+    """The suggested set has a row of its own, and meets the goal."""
     assert main(["replay", str(recording), "--suggest", "10%", "--json"]) == 0
 
     document = json.loads(capsys.readouterr().out)
@@ -60,7 +60,7 @@ def test_a_suggestion_is_replayed_beside_the_given_set(
 def test_a_picture_is_written_beside_the_table(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The picture replaces an earlier one, and no other file is left."""
+    """The picture replaces an earlier one, and no other file is left behind."""
     picture = recording.with_name("replay.svg")
     picture.write_text("earlier")
 
@@ -86,7 +86,7 @@ def test_a_picture_is_written_beside_the_table(
 def test_unusable_options_are_refused(
     recording: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
-    """The exit status is 2, and the error names the option and what it must be."""
+    """The exit status is 2, and the error names the option and its valid values."""
     assert main(["replay", str(recording), *arguments]) == 2
 
     printed = capsys.readouterr()
@@ -97,7 +97,7 @@ def test_unusable_options_are_refused(
 def test_a_broken_line_leaves_everything_as_it_was(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is printed or written, however late in the file the line is."""
+    """Nothing is printed or written, no matter how late in the file the line occurs."""
     with recording.open("a") as file:
         file.write("100,0.1\n")
     picture = recording.with_name("replay.svg")
@@ -115,20 +115,20 @@ def test_a_broken_line_leaves_everything_as_it_was(
     ("name", "problem"),
     [("nowhere.csv", "cannot be read: No such file"), ("", "is no file"), ("pipe", "is no file")],
 )
-def test_what_is_no_file_is_refused(
+def test_a_recording_that_is_not_a_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str
 ) -> None:
-    """A missing file, a folder and a pipe, which can be read only once, are errors."""
+    """A missing file, a folder and a pipe (which can be read only once) are errors."""
     os.mkfifo(tmp_path / "pipe")
 
     assert main(["replay", str(tmp_path / name)]) == 2
     assert f"{tmp_path / name} {problem}" in capsys.readouterr().err
 
 
-def test_a_picture_that_can_not_be_written_is_an_error(
+def test_a_picture_that_cannot_be_written_is_an_error(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is not printed either, so that the exit status says all."""
+    """The table is not printed either, so the exit status tells the whole result."""
     picture = recording.with_name("replay.svg")
     picture.mkdir()
 
@@ -138,10 +138,10 @@ def test_a_picture_that_can_not_be_written_is_an_error(
     assert {path.name for path in recording.parent.iterdir()} == {"calls.csv", "replay.svg"}
 
 
-def test_without_the_extra_only_the_picture_is_missing(
+def test_without_the_extra_only_the_picture_is_unavailable(
     recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error says how to install what is missing, before anything is read."""
+    """The error says how to install the extra, before the recording is read."""
     monkeypatch.setattr("example_service.cli.replay.find_spec", lambda _name: None)
 
     assert main(["replay", str(recording)]) == 0
@@ -152,7 +152,7 @@ def test_without_the_extra_only_the_picture_is_missing(
 def test_a_terminal_shows_the_progress(
     recording: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bar is on standard error, so that the output can be piped."""
+    """The progress bar is on standard error, so the output can be piped."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
 
     assert main(["replay", str(recording), "--json"]) == 0
@@ -162,7 +162,7 @@ def test_a_terminal_shows_the_progress(
 
 
 def test_serving_imports_nothing_of_the_extra() -> None:
-    """The command line without `replay` loads neither matplotlib nor tqdm."""
+    """Commands other than `replay` load neither matplotlib nor tqdm."""
     code = (
         "import sys; import example_service.cli; "
         "print([name for name in ('matplotlib', 'numpy', 'tqdm') if name in sys.modules])"

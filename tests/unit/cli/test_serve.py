@@ -1,4 +1,4 @@
-"""What `serve` prepares before it serves; `tests/integration/test_serve.py` has the processes."""
+"""What `serve` prepares; `tests/integration/test_serve.py` tests real processes."""
 
 import json
 from collections.abc import Iterator
@@ -16,18 +16,18 @@ from example_service.server.process import DrainingServer
 
 
 def domains(monkeypatch: pytest.MonkeyPatch, *domains: Domain) -> None:
-    """Let the service have these domains and no others."""
+    """Give the service exactly these domains."""
     monkeypatch.setattr("example_service.cli.serve.enabled_domains", lambda _: domains)
 
 
 @contextmanager
 def opening_hours(_: Settings) -> Iterator[Hints]:
-    """What a domain does around `serve`: it has something to tell the developer."""
+    """The `serving` hook of a domain that has a hint for the developer."""
     yield lambda url: [f"Visit {url}/shop"]
 
 
 def out_of_stock(_: Settings) -> AbstractContextManager[Hints]:
-    """What a domain does that cannot start."""
+    """The `serving` hook of a domain that cannot start."""
     raise StartError("The shop is empty.")
 
 
@@ -42,7 +42,7 @@ def test_the_banner_shows_addresses_that_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In development it names the pages, and shows the hints of the domains."""
+    """In development, the banner lists the pages and the hints of the domains."""
     domains(monkeypatch, Domain(name="shop", serving=opening_hours))
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
@@ -56,8 +56,8 @@ def test_the_banner_shows_addresses_that_work(
     assert "Stop with Ctrl+C" in banner
 
 
-def test_a_domain_that_cannot_start_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is served then, and the error says why."""
+def test_a_domain_that_cannot_start_prevents_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is served, and the error gives the reason."""
     domains(monkeypatch, Domain(name="shop", serving=out_of_stock))
     monkeypatch.setattr(DrainingServer, "run", lambda *_: pytest.fail("it was served"))
 
@@ -68,7 +68,7 @@ def test_a_domain_that_cannot_start_refuses_the_start(monkeypatch: pytest.Monkey
 def test_production_has_no_banner(
     sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Standard output belongs to the log there; a line tells the address."""
+    """Standard output is reserved for the log, which has a line with the address."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
     settings = Settings(
@@ -94,7 +94,7 @@ def test_a_line_says_that_the_api_is_open(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Once, when the service starts, and with what makes it so."""
+    """The line is logged once, at the start, and names the setting that causes this."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
     database_url = sqlite_settings.database_url
 
@@ -106,10 +106,10 @@ def test_a_line_says_that_the_api_is_open(
     ]
 
 
-def test_a_schema_that_is_not_there_is_reported_instead_of_ready(
+def test_a_missing_schema_is_reported_instead_of_ready(
     empty_database: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line that would say that the service is ready names the command that is missing."""
+    """Instead of saying that the service is ready, the line names the command to run."""
     with caplog.at_level("WARNING"):
         fault = _schema_fault(empty_database)
     banner = _banner("http://127.0.0.1:8000", [], fault)
@@ -120,10 +120,10 @@ def test_a_schema_that_is_not_there_is_reported_instead_of_ready(
     assert "The service is not ready" in caplog.text
 
 
-def test_a_database_that_cannot_be_asked_may_be_there_later(
+def test_a_database_that_cannot_be_reached_does_not_prevent_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The service starts, and a line says what the database did."""
+    """The database may come back later; a line gives the reason."""
     url = SecretStr("postgresql://me@127.0.0.1:1/payments")
 
     assert _schema_fault(Settings(environment="test", database_url=url)) is None

@@ -39,7 +39,7 @@ def test_the_table_of_settings_is_aligned() -> None:
 
 
 def test_an_open_circuit_is_a_503_with_its_own_problem_type() -> None:
-    """The exception carries what an RFC 9457 problem needs."""
+    """The exception has everything that an RFC 9457 problem needs."""
     error = CircuitBreakerOpenException(
         "payment", retry_after=2.5, state="open", reason="5 failures in a row"
     )
@@ -51,8 +51,8 @@ def test_an_open_circuit_is_a_503_with_its_own_problem_type() -> None:
     assert isinstance(error, ExampleServiceError)
 
 
-def test_an_open_circuit_may_be_told_in_other_words() -> None:
-    """The detail is the message, and a name is not needed."""
+def test_the_message_of_an_open_circuit_can_be_replaced() -> None:
+    """A given detail becomes the message, and the name is optional."""
     assert str(CircuitBreakerOpenException(detail="Try later.")) == "Try later."
     assert "A circuit breaker is open" in str(CircuitBreakerOpenException())
 
@@ -70,7 +70,7 @@ def test_an_open_circuit_may_be_told_in_other_words() -> None:
 def test_errors_survive_being_copied_and_pickled(
     error: Exception, through: Callable[[Exception], Exception]
 ) -> None:
-    """Process pools and test runners hand exceptions on in this way."""
+    """Process pools and test runners pass exceptions on in this way."""
     copied = through(error)
 
     assert type(copied) is type(error)

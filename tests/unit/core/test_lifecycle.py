@@ -1,4 +1,4 @@
-"""Whether the process is on its way out."""
+"""Whether the process is shutting down."""
 
 from example_service.core.lifecycle import begin_draining, end_draining, is_draining
 

@@ -1,4 +1,4 @@
-"""The shape of log lines."""
+"""The format of log lines."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ def configured(**log: Any) -> None:
 
 
 def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """What was written, with each line read as JSON."""
+    """The written lines, each parsed as JSON."""
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
@@ -34,7 +34,7 @@ def fail(text: str) -> NoReturn:
 
 
 def test_both_kinds_of_loggers_write_the_same_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Fields of structlog and of the standard library's `extra` look alike."""
+    """Fields of structlog and `extra` of the standard library look the same."""
     configured(format="json")
 
     structlog.get_logger("shop").warning("Circuit opened", breaker="payment", failures=5)
@@ -71,7 +71,7 @@ def test_a_line_has_the_time_to_the_microsecond(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Always as wide, so that lines sort as text; also after a clock that was put back."""
+    """The width is fixed, so lines sort as text, also after the clock was set back."""
     configured(format="json")
     monkeypatch.setattr(core_logging, "time_ns", lambda: nanoseconds)
 
@@ -82,7 +82,7 @@ def test_a_line_has_the_time_to_the_microsecond(
 
 
 def test_lines_written_for_a_request_carry_its_ids(capsys: pytest.CaptureFixture[str]) -> None:
-    """The request's id, its trace and whatever is bound to the context are on every line."""
+    """Every line has the request's id, its trace and the fields bound to the context."""
     configured(format="json")
     token = context.identity.set(("abc", TRACEPARENT, ()))
 
@@ -101,7 +101,7 @@ def test_lines_written_for_a_request_carry_its_ids(capsys: pytest.CaptureFixture
 
 
 def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str]) -> None:
-    """The level holds for both kinds of loggers."""
+    """The level applies to both kinds of loggers."""
     configured(format="json", level="WARNING")
 
     for logger in (structlog.get_logger("levels"), logging.getLogger("levels")):
@@ -111,8 +111,10 @@ def test_lines_below_the_level_are_not_written(capsys: pytest.CaptureFixture[str
     assert [line["event"] for line in json_lines(capsys)] == ["yes", "yes"]
 
 
-def test_configuring_again_replaces_what_was_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """No line is written twice, and loggers that were in use follow the new format."""
+def test_configuring_again_replaces_the_first_configuration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No line is written twice, and existing loggers use the new format."""
     configured(format="console")
     logger = structlog.get_logger("again")
     logger.info("as text")
@@ -140,7 +142,7 @@ def test_handlers_of_others_stay() -> None:
 def test_control_characters_never_break_a_line(
     format_: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever a user sends, in a value, a nested one or the event itself, stays on its line."""
+    """User input stays on its line, whether in a value, a nested value or the event."""
     configured(format=format_)
 
     structlog.get_logger("shop").info(
@@ -154,7 +156,7 @@ def test_control_characters_never_break_a_line(
 
 
 def test_a_traceback_in_json_is_part_of_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Exceptions of both kinds of loggers are one string member."""
+    """With both kinds of loggers, the exception is one string in the JSON object."""
     configured(format="json")
 
     for logger in (structlog.get_logger("shop"), logging.getLogger("shop")):
@@ -172,7 +174,7 @@ def test_a_traceback_in_json_is_part_of_its_line(capsys: pytest.CaptureFixture[s
 def test_a_traceback_on_the_console_cannot_pass_for_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its lines are indented, so that a break in an exception's text forges nothing."""
+    """Its lines are indented, so a line break in an exception's text cannot forge a log line."""
     configured(format="console")
 
     try:
@@ -187,7 +189,7 @@ def test_a_traceback_on_the_console_cannot_pass_for_a_line(
 
 
 def test_values_without_a_json_form_are_still_written(capsys: pytest.CaptureFixture[str]) -> None:
-    """A line is worth more than the exact form of a value in it."""
+    """Writing the line matters more than the exact form of a value in it."""
     configured(format="json")
     circle: list[Any] = []
     circle.append(circle)
@@ -202,8 +204,8 @@ def test_values_without_a_json_form_are_still_written(capsys: pytest.CaptureFixt
     assert values == {"a": "nan", "b": "{(1, 2): 3}", "c": "[[...]]", "d": "2026-01-01 00:00:00"}
 
 
-def test_a_reader_who_has_gone_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logging into a closed pipe must not end the request that is logged."""
+def test_logging_into_a_closed_pipe_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request must not fail because its log line cannot be written."""
 
     class Closed:
         def write(self, _: str) -> None:
@@ -219,10 +221,10 @@ def test_a_reader_who_has_gone_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     logging.getLogger("shop").info("unheard")
 
 
-def test_a_record_that_cannot_be_formatted_fails_nobody(
+def test_a_record_that_cannot_be_formatted_is_still_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Its arguments are written behind its text."""
+    """Its arguments are appended to its text."""
     configured(format="json")
     handler = logging.getLogger().handlers[-1]
 
@@ -232,8 +234,8 @@ def test_a_record_that_cannot_be_formatted_fails_nobody(
     assert line["event"] == "%d items 'three'"
 
 
-def test_the_server_logs_like_everybody_else(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its own handlers go, its coloured message is dropped, and its access log is silent."""
+def test_the_server_logs_in_the_format_of_the_service(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its handlers, its coloured message and its access log are removed."""
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).addHandler(logging.StreamHandler())
     configured(format="json")
@@ -265,7 +267,7 @@ def test_people_get_text_and_machines_get_json(
     console: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The automatic choice is text for a developer's terminal only."""
+    """By default, the log is text only on a developer's terminal."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     settings = Settings.model_validate({"environment": environment, "log": {"format": format_}})
 
@@ -273,7 +275,7 @@ def test_people_get_text_and_machines_get_json(
 
 
 def test_packages_write_no_details(capsys: pytest.CaptureFixture[str]) -> None:
-    """At DEBUG the service writes its own; those of packages contain parameters, such as keys."""
+    """DEBUG applies to the service alone: details of packages may contain secrets."""
     configure_logging(Settings(environment="test", log=LogSettings(level="DEBUG")))
     for name in ("aiosqlite", "sqlalchemy.engine.Engine", "httpx", "asyncpg", "a.package"):
         logging.getLogger(name).debug("executing %r", "key-2026")

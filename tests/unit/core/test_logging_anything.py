@@ -1,4 +1,4 @@
-"""Whatever is logged, there is a line, and no exception."""
+"""Logging any value writes a line and raises nothing."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from example_service.core.settings.model import LogSettings
 
 
 class Unshowable:
-    """Something whose text cannot be had."""
+    """An object whose `str` and `repr` fail."""
 
     def __str__(self) -> str:
         """Fail."""
@@ -25,7 +25,7 @@ class Unshowable:
 
 
 class HalfShowable(Unshowable):
-    """Something that has a representation alone."""
+    """An object whose `str` fails and whose `repr` works."""
 
     def __repr__(self) -> str:
         """The representation."""
@@ -33,7 +33,7 @@ class HalfShowable(Unshowable):
 
 
 class UnshowableError(Exception):
-    """An error whose text cannot be had."""
+    """An exception whose `str` fails."""
 
     def __str__(self) -> str:
         """Fail."""
@@ -48,7 +48,7 @@ def circle() -> list[Any]:
 
 
 def deep() -> list[Any]:
-    """A list in a list in a list, and so on."""
+    """A deeply nested list."""
     nested: list[Any] = []
     for _ in range(100_000):
         nested = [nested]
@@ -71,7 +71,7 @@ VALUES: dict[str, Any] = {
 
 
 def fail() -> NoReturn:
-    """Raise an error without a text."""
+    """Raise an exception whose text cannot be read."""
     raise UnshowableError
 
 
@@ -81,7 +81,7 @@ def log_by_library(
     extra: dict[str, Any] | None = None,
     exc_info: BaseException | None = None,
 ) -> None:
-    """Log with the standard library, past the handlers of the test runner, which may fail."""
+    """Log with the standard library, bypassing the test runner's handlers, which may fail."""
     info = None if exc_info is None else (type(exc_info), exc_info, None)
     record = logging.getLogger("shop").makeRecord(
         "shop", logging.INFO, __file__, 1, event, args, info, extra=extra
@@ -98,7 +98,7 @@ def log_by_library(
 def lines(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], list[str]]:
-    """Configure logging, and hand out what reads the lines that were written."""
+    """Configure logging, and return a function that reads the written lines."""
     configure_logging(Settings(log=LogSettings(format=request.param)))
 
     def read() -> list[str]:
@@ -114,7 +114,7 @@ def lines(
 
 @pytest.mark.parametrize("name", VALUES)
 def test_any_value_may_be_a_field(name: str, lines: Callable[[], list[str]]) -> None:
-    """Of both kinds of loggers, in both forms."""
+    """This applies to both kinds of loggers and to both formats."""
     structlog.get_logger("shop").info("from structlog", value=VALUES[name])
     log_by_library("from logging", extra={"value": VALUES[name]})
 
@@ -127,7 +127,7 @@ def test_any_value_may_be_a_field(name: str, lines: Callable[[], list[str]]) -> 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_any_value_may_be_an_argument(name: str, lines: Callable[[], list[str]]) -> None:
-    """Where it does not fit into the text, it stands behind it."""
+    """A value that does not fit its placeholder is appended to the text."""
     structlog.get_logger("shop").info("structlog says %s", VALUES[name])
     log_by_library("logging says %s", VALUES[name])
 
@@ -138,7 +138,7 @@ def test_any_value_may_be_an_argument(name: str, lines: Callable[[], list[str]])
 
 @pytest.mark.parametrize("name", VALUES)
 def test_any_value_may_be_the_event(name: str, lines: Callable[[], list[str]]) -> None:
-    """Or be bound to the context."""
+    """Any value may also be bound to the context."""
     structlog.get_logger("shop").info(VALUES[name])
     log_by_library(VALUES[name])
     with structlog.contextvars.bound_contextvars(value=VALUES[name]):
@@ -147,10 +147,10 @@ def test_any_value_may_be_the_event(name: str, lines: Callable[[], list[str]]) -
     assert len(lines()) == 3
 
 
-def test_arguments_that_do_not_fit_are_written_behind_the_text(
+def test_arguments_that_do_not_fit_are_appended_to_the_text(
     lines: Callable[[], list[str]],
 ) -> None:
-    """Too many, too few, and of the wrong type."""
+    """There may be too many arguments, too few, or some of the wrong type."""
     structlog.get_logger("shop").info("structlog %s", "one", "two")
     log_by_library("logging %d", "one")
     log_by_library("mapping %(missing)s", {"a": 1})
@@ -164,7 +164,7 @@ def test_arguments_that_do_not_fit_are_written_behind_the_text(
 def test_an_exception_without_a_text_is_written_with_its_traceback(
     lines: Callable[[], list[str]],
 ) -> None:
-    """The text is what is missing, and nothing else."""
+    """Only the text is missing from the line."""
     try:
         fail()
     except UnshowableError as error:
@@ -176,8 +176,8 @@ def test_an_exception_without_a_text_is_written_with_its_traceback(
     assert text.count("UnshowableError: <exception str() failed>") == 2
 
 
-def test_names_of_the_line_itself_may_be_taken(lines: Callable[[], list[str]]) -> None:
-    """A field with such a name replaces the member, whatever its type."""
+def test_a_field_may_have_the_name_of_a_standard_member(lines: Callable[[], list[str]]) -> None:
+    """The field replaces the member, whatever its type."""
     structlog.get_logger("shop").info("taken", level=7, timestamp=None, exception=Unshowable())
 
     (line,) = lines()

@@ -1,4 +1,4 @@
-"""Standard output whose reader is slow, or has gone."""
+"""Standard output with a reader that is slow or has gone away."""
 
 import io
 import json
@@ -20,7 +20,7 @@ MORE_THAN_A_PIPE_TAKES = 20_000
 
 @contextmanager
 def piped() -> Iterator[int]:
-    """Have standard output go to a pipe, whose reading end this gives."""
+    """Redirect standard output to a pipe, and yield its reading end."""
     reading, writing = os.pipe()
     former = sys.stdout
     with os.fdopen(writing, "w") as stream:
@@ -29,7 +29,7 @@ def piped() -> Iterator[int]:
             yield reading
         finally:
             sys.stdout = former
-            # Ends the thread of an output whose reader has stopped.
+            # This ends the thread of an output whose reader has stopped.
             os.close(reading)
             for thread in threading.enumerate():
                 if thread.daemon:
@@ -44,8 +44,8 @@ def read_lines(reading: int, last: str) -> list[str]:
     return text.splitlines()
 
 
-def test_a_reader_that_is_there_gets_each_line_at_once() -> None:
-    """Without a thread."""
+def test_a_reader_that_keeps_up_gets_each_line_at_once() -> None:
+    """No thread is started for it."""
     with piped() as pipe:
         output = Output()
 
@@ -57,7 +57,7 @@ def test_a_reader_that_is_there_gets_each_line_at_once() -> None:
 
 
 def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
-    """They wait for it, and the writer does not."""
+    """The lines are queued, so the writer does not have to wait."""
     with piped() as pipe:
         output = Output(most_waiting_bytes=10_000_000)
         lines = [f"{number:099}\n" for number in range(MORE_THAN_A_PIPE_TAKES)]
@@ -68,8 +68,8 @@ def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
         assert read_lines(pipe, lines[-1]) == [line.rstrip() for line in lines]
 
 
-def test_lines_that_nobody_reads_are_lost_and_counted() -> None:
-    """The log says how many, once somebody reads it; then it is as before."""
+def test_lines_that_are_not_read_are_dropped_and_counted() -> None:
+    """Once the reader continues, the log says how many were dropped, and goes on as before."""
     with piped() as pipe:
         configure_logging(Settings(environment="test"))
         output = Output(most_waiting_bytes=1_000)
@@ -91,7 +91,7 @@ def test_lines_that_nobody_reads_are_lost_and_counted() -> None:
 
 
 def test_a_long_line_is_written_whole() -> None:
-    """Longer than a pipe takes at once, as a traceback may be."""
+    """A line may be longer than the buffer of a pipe, as tracebacks are."""
     with piped() as pipe:
         output = Output()
 
@@ -102,7 +102,7 @@ def test_a_long_line_is_written_whole() -> None:
 
 
 def test_the_end_does_not_wait_for_a_reader_that_has_stopped() -> None:
-    """For longer than a second."""
+    """Finishing waits for such a reader for one second at most."""
     with piped() as pipe:
         output = Output()
         for _ in range(MORE_THAN_A_PIPE_TAKES):
@@ -113,8 +113,8 @@ def test_the_end_does_not_wait_for_a_reader_that_has_stopped() -> None:
         assert os.read(pipe, 100).startswith(b"xxx")
 
 
-def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with `serve | head -1`."""
+def test_a_reader_that_has_gone_away_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This happens with `serve | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
@@ -127,10 +127,10 @@ def test_a_reader_that_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("stream", [None, io.StringIO()])
-def test_there_may_be_no_real_output(
+def test_standard_output_need_not_be_a_file(
     stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or one that is kept in memory."""
+    """It may be missing, or kept in memory."""
     monkeypatch.setattr(sys, "stdout", stream)
 
     Output().write(LINE)

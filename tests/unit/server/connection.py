@@ -25,14 +25,14 @@ OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:
 
 
 class RecordingTransport(asyncio.Transport):
-    """Keeps what is written to it.
+    """Records what is written to it.
 
     Attributes:
-        written: What was.
-        unsent: How many bytes of it the client has not taken.
-        ended: Whether nothing more is written.
-        closed: Whether nothing more is read either.
-        aborted: Whether it was closed without regard to what was written.
+        written: The bytes that were written.
+        unsent: How many of these bytes the client has not received yet.
+        ended: Whether the writing side is closed.
+        closed: Whether both sides are closed.
+        aborted: Whether it was closed without waiting for unsent bytes.
         reading: Whether bytes are read from it.
     """
 
@@ -46,16 +46,16 @@ class RecordingTransport(asyncio.Transport):
         self.reading = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep the bytes."""
+        """Record the bytes."""
         assert not self.ended
         self.written += data
 
     def get_write_buffer_size(self) -> int:
-        """How much waits for the client."""
+        """The number of bytes that the client has not received yet."""
         return self.unsent
 
     def write_eof(self) -> None:
-        """Note that nothing more is written."""
+        """Note that the writing side is closed."""
         self.ended = True
 
     def close(self) -> None:
@@ -67,16 +67,16 @@ class RecordingTransport(asyncio.Transport):
         self.ended = self.closed = self.aborted = True
 
     def is_closing(self) -> bool:
-        """Tell whether it was closed."""
+        """Whether the connection was closed."""
         return self.closed
 
     def pause_reading(self) -> None:
-        """Note that nothing is read."""
+        """Note that reading is paused."""
         self._check_open()
         self.reading = False
 
     def resume_reading(self) -> None:
-        """Note that it is read."""
+        """Note that reading has resumed."""
         self._check_open()
         self.reading = True
 
@@ -86,7 +86,7 @@ class RecordingTransport(asyncio.Transport):
 
 
 class Timers:
-    """The part of an event loop that has to do with time, which passes when a test says so."""
+    """The timers of an event loop, with a clock that only the test moves."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -94,7 +94,7 @@ class Timers:
         self._waiting: dict[asyncio.TimerHandle, Callable[[], object]] = {}
 
     def call_later(self, seconds: float, act: Callable[[], object]) -> asyncio.TimerHandle:
-        """Do something when so much time has passed."""
+        """Schedule a call after this many seconds."""
         timer = asyncio.TimerHandle(self._now + seconds, act, (), self._loop)
         self._waiting[timer] = act
         return timer
@@ -102,15 +102,15 @@ class Timers:
     def create_task(
         self, work: Coroutine[Any, Any, Any], *, context: contextvars.Context | None = None
     ) -> asyncio.Task[Any]:
-        """As on the real loop."""
+        """Create a task on the real loop."""
         return self._loop.create_task(work, context=context)
 
     def time(self) -> float:
-        """Now."""
+        """The current time of the clock."""
         return self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and do what was due meanwhile."""
+        """Move the clock, and run the calls that have become due."""
         self._now += seconds
         for timer in [one for one in self._waiting if one.when() <= self._now]:
             act = self._waiting.pop(timer)
@@ -120,18 +120,18 @@ class Timers:
 
 @dataclass
 class Connection:
-    """A connection to a server whose application keeps what it is asked.
+    """A connection to a server whose application records its requests.
 
     Attributes:
-        keep_alive_seconds: How long it may be idle.
-        most_connections: How many the server may have.
-        state: What the connections of a server share.
-        scopes: What reached the application.
+        keep_alive_seconds: How long the connection may be idle.
+        most_connections: How many connections the server accepts.
+        state: The state that all connections of a server share.
+        scopes: The scopes of the requests that reached the application.
         bodies: The bodies of those requests.
-        seen_in_context: What each of them found in its context.
-        timers: What waits for time to pass.
-        may_answer: Whether the application answers.
-        protocol: What is tested.
+        seen_in_context: What each of these requests found in its context.
+        timers: The timers of the event loop.
+        may_answer: An event that the application waits for before it answers.
+        protocol: The protocol under test.
     """
 
     keep_alive_seconds: int = 5
@@ -167,33 +167,33 @@ class Connection:
         self.protocol.connection_made(self.transport)
 
     async def send(self, *pieces: bytes) -> None:
-        """Send something, piece by piece, and let the application answer in between."""
+        """Send data piece by piece, and let the application answer in between."""
         for piece in pieces:
             if not self.transport.closed:
                 self.protocol.data_received(piece)
             await self.settle()
 
     async def settle(self, turns: int = 5) -> None:
-        """Let the application go on, as many turns of the event loop as it needs."""
+        """Run the event loop for this many turns, so that the application can continue."""
         for _ in range(turns):
             await asyncio.sleep(0)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass, and have the server look at the connection each second."""
+        """Let time pass, with the server checking the connection every second."""
         for _ in range(int(seconds)):
             self.timers.pass_time(1)
             self.protocol.check(self.timers.time())
 
     @property
     def answer(self) -> tuple[str, list[str], bytes]:
-        """Status line, headers and body of the one answer."""
+        """The status line, headers and body of the only answer."""
         head, _, body = self.transport.written.partition(b"\r\n\r\n")
         status, *headers = head.decode().split("\r\n")
         return status, headers, body
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem that was answered."""
+        """The problem in the answer."""
         problem: dict[str, Any] = json.loads(self.answer[2])
         return problem
 
@@ -225,12 +225,12 @@ class Connection:
 
 
 def head_of(length: int, longest: str, headers: bytes) -> bytes:
-    """A head of which so many bytes count, most of them in one place.
+    """A request head in which a given number of bytes counts towards the limit.
 
     Args:
-        length: Bytes of the target and of the lines of headers.
-        longest: Which of them is long; `many` for many short headers.
-        headers: Whole lines that are in it anyway.
+        length: The bytes of the target and the header lines together.
+        longest: The part that is long; `many` for many short headers.
+        headers: Header lines that the head contains in any case.
     """
     target, more, short = b"/", b"", b"a: b\r\n"
     left = length - len(target) - len(headers)
@@ -247,5 +247,5 @@ def head_of(length: int, longest: str, headers: bytes) -> bytes:
 
 
 def pieces(data: bytes, length: int) -> list[bytes]:
-    """The data in pieces of this length."""
+    """The data, cut into pieces of this length."""
     return [data[at : at + length] for at in range(0, len(data), length)]

@@ -1,4 +1,4 @@
-"""The server's way of stopping, and the address that it listens on."""
+"""How the server stops, and on which address it listens."""
 
 import asyncio
 import errno
@@ -26,13 +26,13 @@ from example_service.server.protocol import ProblemProtocol
 
 @pytest.fixture(autouse=True)
 def _not_draining() -> Iterator[None]:
-    """The announcement is process-wide and outlives a test."""
+    """Stop draining after each test, because this state belongs to the process."""
     yield
     end_draining()
 
 
 class Stopping:
-    """A server that does not run, and what it would have done to the process."""
+    """A server that does not run, with the exits that it would have made."""
 
     def __init__(self, drain_seconds: float, *signals: signal.Signals) -> None:
         self.exits: list[int] = []
@@ -45,8 +45,8 @@ class Stopping:
         )
 
 
-async def test_the_same_signal_once_more_at_once_is_one_signal() -> None:
-    """`timeout` signals its child, and the group with the child in it; a person is slower."""
+async def test_the_same_signal_twice_in_quick_succession_counts_once() -> None:
+    """`timeout` signals its child and then the child's group; a person is slower."""
     stopping = Stopping(60.0)
     for _ in range(3):
         stopping.server.handle_exit(signal.SIGTERM, None)
@@ -59,7 +59,7 @@ async def test_the_same_signal_once_more_at_once_is_one_signal() -> None:
 
 
 async def test_without_a_drain_the_first_signal_closes_the_socket() -> None:
-    """At the next tick the server leaves its loop, and the process is known to drain."""
+    """The process counts as draining, and the server leaves its loop at the next tick."""
     stopping = Stopping(0.0)
     assert not await stopping.server.on_tick(0)
 
@@ -86,7 +86,7 @@ async def test_while_it_drains_the_server_goes_on(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_while_it_drains_connections_are_told_to_close_with_their_answer() -> None:
-    """Those that came before the signal, too; not before it."""
+    """This includes connections that were opened before the signal."""
 
     class FakeConnection:
         checks = 0
@@ -112,7 +112,7 @@ async def test_while_it_drains_connections_are_told_to_close_with_their_answer()
 async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Connections are checked to the last: otherwise this would take all of the time of grace."""
+    """Connections are checked until the end, or this would take the whole grace period."""
     monkeypatch.setattr("example_service.server.process._CHECK_SECONDS", 0.01)
 
     class OpenConnection:
@@ -144,7 +144,7 @@ async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
 async def test_running_out_of_files_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once for each time that it happens; neither each second nor for each connection."""
+    """Each shortage is logged once, not every second or for every connection."""
     server = Stopping(0.0).server
     open_file, exhausted = os.open, OSError(errno.EMFILE, "Too many open files")
 
@@ -168,7 +168,7 @@ async def test_running_out_of_files_is_logged_once(
 
 
 def test_the_second_signal_ends_the_process_at_once() -> None:
-    """Whoever asks twice does not want to wait; the exit status names the signal."""
+    """An operator who sends two signals does not want to wait; the exit status names the second."""
     stopping = Stopping(5.0)
 
     stopping.server.handle_exit(signal.SIGTERM, None)
@@ -178,7 +178,7 @@ def test_the_second_signal_ends_the_process_at_once() -> None:
 
 
 def test_a_worker_leaves_the_interrupt_to_its_parent() -> None:
-    """A terminal sends SIGINT to all processes; it must not count as the second signal."""
+    """A terminal sends SIGINT to all processes, and it must not count as the second signal."""
     stopping = Stopping(5.0, signal.SIGTERM)
 
     stopping.server.handle_exit(signal.SIGINT, None)
@@ -191,7 +191,7 @@ def test_a_worker_leaves_the_interrupt_to_its_parent() -> None:
 
 
 def test_an_address_is_taken_before_anything_is_started() -> None:
-    """The socket listens, so that nobody else gets the port."""
+    """The socket listens at once, so no other process can take the port."""
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(ListenError) as refusal:
@@ -202,8 +202,8 @@ def test_an_address_is_taken_before_anything_is_started() -> None:
     assert "\n" not in str(refusal.value)
 
 
-def test_a_reserved_port_is_told_from_a_taken_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever may not use it is told which ones are free to use."""
+def test_a_reserved_port_has_its_own_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message suggests a port that needs no privileges."""
 
     def refuse(*_: object, **__: object) -> socket.socket:
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -216,28 +216,28 @@ def test_a_reserved_port_is_told_from_a_taken_one(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
 def test_ipv6_addresses_are_listened_on() -> None:
-    """A colon makes it an IPv6 address."""
+    """A host with a colon is an IPv6 address."""
     with listen("::1", 0) as listener:
         assert listener.family is socket.AF_INET6
 
 
 def test_an_address_of_another_machine_is_refused_in_one_line() -> None:
-    """The reason of the system is told, with the setting to change."""
+    """The line contains the reason that the system gives, and the setting to change."""
     with pytest.raises(ListenError, match=r"Cannot listen on '192\.0\.2\.1': .*HOST or --host"):
         listen("192.0.2.1", 0)
 
 
 @pytest.mark.parametrize("host", ["x" * 64, "..", "no\nname"])
-def test_a_host_that_is_no_name_is_refused_in_one_line(host: str) -> None:
-    """Neither the length nor the characters of a name end in a traceback."""
+def test_a_host_that_is_not_a_valid_name_is_refused_in_one_line(host: str) -> None:
+    """Long names and invalid characters do not lead to a traceback."""
     with pytest.raises(ListenError, match="--host") as refusal:
         listen(host, 0)
 
     assert "\n" not in str(refusal.value)
 
 
-def test_the_server_leaves_to_the_service_what_it_does_better() -> None:
-    """No second access line, no name of the server, no logging of its own."""
+def test_features_of_the_server_that_the_service_replaces_are_off() -> None:
+    """The server writes no access log and no `Server` header, and configures no logging."""
     config = server_config(Settings(shutdown=ShutdownSettings(grace_seconds=1.5)))
     config.load_app = lambda: lambda: None  # type: ignore[method-assign]
 
@@ -254,7 +254,7 @@ def test_the_server_leaves_to_the_service_what_it_does_better() -> None:
 def test_connections_leave_file_descriptors_for_the_rest(
     files: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or the database could not be reached while clients hold connections."""
+    """Otherwise clients could use up all of them, and the database could not be reached."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (files, files))
 
     protocol = server_config(Settings()).http
@@ -262,8 +262,8 @@ def test_connections_leave_file_descriptors_for_the_rest(
     assert protocol.keywords["limits"].connections == most  # type: ignore[union-attr]
 
 
-def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
-    """Whoever closes first while the other sends costs a request; so clients are to be first."""
+def test_idle_connections_are_kept_longer_than_proxies_keep_theirs() -> None:
+    """If the server closed first, a request that the proxy is just sending would be lost."""
     patient = HTTPSettings(keep_alive_seconds=620)
 
     assert server_config(Settings()).timeout_keep_alive > 60
@@ -271,7 +271,7 @@ def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None
 
 
 def test_headers_of_proxies_are_left_to_the_application() -> None:
-    """It knows more of them than the server."""
+    """The application evaluates them itself, with its own rules."""
     http = HTTPSettings(trusted_proxies=["10.0.0.0/8"])
 
     assert not server_config(Settings(http=http)).proxy_headers

@@ -1,4 +1,4 @@
-"""What the server lets pass to the application, and what it answers to everything else."""
+"""Which requests reach the application, and how the server answers all others."""
 
 import re
 from pathlib import Path
@@ -19,8 +19,8 @@ from tests.unit.server.connection import (
 )
 
 
-async def test_what_is_no_http_gets_a_problem_and_the_connection_is_closed() -> None:
-    """The body has all members of a problem, and repeats nothing of what was sent."""
+async def test_invalid_http_gets_a_problem_and_the_connection_is_closed() -> None:
+    """The body has all members of a problem, and does not repeat what the client sent."""
     connection = Connection()
 
     await connection.send(b"SECRET nonsense\r\n\r\n")
@@ -50,7 +50,7 @@ async def test_what_is_no_http_gets_a_problem_and_the_connection_is_closed() -> 
     ],
 )
 async def test_a_request_that_names_one_host_is_served(request_head: bytes) -> None:
-    """HTTP/1.0 had no such header; an empty one is for the application to judge."""
+    """HTTP/1.0 needs no such header, and an empty one is left to the application."""
     connection = Connection()
 
     await connection.send(request_head)
@@ -69,7 +69,7 @@ async def test_a_request_that_names_one_host_is_served(request_head: bytes) -> N
     ],
 )
 async def test_a_request_without_one_host_is_refused(request_head: bytes) -> None:
-    """As RFC 9112 demands; two of them are how requests are smuggled past a proxy."""
+    """RFC 9112 requires exactly one; two can smuggle a request past a proxy."""
     connection = Connection()
 
     await connection.send(request_head)
@@ -82,7 +82,7 @@ async def test_a_request_without_one_host_is_refused(request_head: bytes) -> Non
 
 @pytest.mark.parametrize("longest", ["target", "name", "value", "many"])
 async def test_a_head_may_be_as_long_as_the_limit(longest: str) -> None:
-    """What comes after it, a body, does not count."""
+    """A body after the head does not count."""
     connection = Connection()
     body = b"x" * 2 * MAX_HEAD_BYTES
     length = b"content-length: %d\r\n" % len(body)
@@ -96,7 +96,7 @@ async def test_a_head_may_be_as_long_as_the_limit(longest: str) -> None:
 @pytest.mark.parametrize("longest", ["target", "name", "value", "many"])
 @pytest.mark.parametrize("piece_bytes", [1_000, 1_000_000])
 async def test_a_longer_head_is_refused(longest: str, piece_bytes: int) -> None:
-    """In one piece, or in many; the limit is checked for each half a kilobyte."""
+    """It may arrive in one piece or in many; the check is at most half a kilobyte late."""
     connection = Connection()
     head = head_of(MAX_HEAD_BYTES + 600, longest, HOST)
 
@@ -112,7 +112,7 @@ async def test_a_longer_head_is_refused(longest: str, piece_bytes: int) -> None:
 
 @pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
 async def test_a_head_without_an_end_is_refused_on_the_way(beginning: bytes) -> None:
-    """Before it fills the memory; whoever sends it learns why."""
+    """It is refused before it fills the memory, and the client receives the reason."""
     connection = Connection()
     sent = 0
 
@@ -126,7 +126,7 @@ async def test_a_head_without_an_end_is_refused_on_the_way(beginning: bytes) -> 
 
 
 async def test_a_later_head_without_an_end_is_refused_too() -> None:
-    """A connection earns no trust."""
+    """Earlier requests on a connection do not relax the limit."""
     connection = Connection()
 
     await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n", b"GET / HTTP/1.1\r\nx: ")
@@ -137,7 +137,7 @@ async def test_a_later_head_without_an_end_is_refused_too() -> None:
 
 
 async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
-    """Also one that begins in the same piece in which a large body ends."""
+    """This includes a request that arrives in the same piece as the end of a large body."""
     connection = Connection()
     body = b"x" * 3 * MAX_HEAD_BYTES
     length = b"content-length: %d\r\n" % len(body)
@@ -152,7 +152,7 @@ async def test_each_request_of_a_connection_has_the_whole_limit() -> None:
 
 
 async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -> None:
-    """The connection is closed later: at once, unread bytes would have it reset."""
+    """Closing at once would reset the connection because of unread bytes, so it closes later."""
     connection = Connection()
 
     await connection.send(b"nonsense\r\n\r\n", b"x" * MAX_HEAD_BYTES, b"x" * MAX_HEAD_BYTES)
@@ -162,8 +162,8 @@ async def test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused() -
     assert not connection.transport.closed
 
 
-async def test_a_refused_connection_is_closed_in_the_end() -> None:
-    """A client that neither reads nor ends cannot keep it."""
+async def test_a_refused_connection_is_eventually_closed() -> None:
+    """A client cannot keep it open by neither reading nor closing."""
     connection = Connection()
 
     await connection.send(b"nonsense\r\n\r\n")
@@ -174,7 +174,7 @@ async def test_a_refused_connection_is_closed_in_the_end() -> None:
 
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"])
 async def test_a_head_that_takes_too_long_is_refused(before: bytes) -> None:
-    """However steadily it trickles in, and whether or not it is the first of its connection."""
+    """A steady trickle does not help, neither in the first head of a connection nor later."""
     connection = Connection()
 
     await connection.send(before, b"GET / HTTP/1.1\r\nx: ")
@@ -190,8 +190,8 @@ async def test_a_head_that_takes_too_long_is_refused(before: bytes) -> None:
     assert len(connection.scopes) == bool(before)
 
 
-async def test_a_head_that_was_in_time_is_waited_for_no_longer() -> None:
-    """Neither the answer nor the next request has to do with its time."""
+async def test_the_time_limit_of_a_head_ends_with_the_head() -> None:
+    """It limits neither the answer nor the next request."""
     connection = Connection()
     whole = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 
@@ -206,7 +206,7 @@ async def test_a_head_that_was_in_time_is_waited_for_no_longer() -> None:
 
 
 async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
-    """Browsers open some in advance, and would take an answer for one to their request."""
+    """Browsers open spare connections, and would take an answer for that to their next request."""
     connection = Connection()
 
     connection.pass_time(HEAD_SECONDS)
@@ -226,7 +226,7 @@ async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
     ],
 )
 async def test_a_refusal_waits_for_the_answer_before_it(behind: bytes, status: bytes) -> None:
-    """Or it would be taken for that answer, of a request that is being served."""
+    """Otherwise the client would take it for the answer to the earlier request."""
     connection = Connection()
     connection.may_answer.clear()
 
@@ -244,7 +244,7 @@ async def test_a_refusal_waits_for_the_answer_before_it(behind: bytes, status: b
 
 
 async def test_a_refusal_waits_for_all_answers_before_it() -> None:
-    """Requests that were sent without waiting are answered in their order."""
+    """Pipelined requests are answered in order."""
     connection = Connection()
     connection.may_answer.clear()
     request = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -258,8 +258,8 @@ async def test_a_refusal_waits_for_all_answers_before_it() -> None:
 
 
 @pytest.mark.parametrize("body", [b"0", b"nonsense\r\n"])
-async def test_a_body_that_is_broken_is_refused_at_once(body: bytes) -> None:
-    """The application, which waits for the rest of it, hears that the client has gone."""
+async def test_a_broken_body_is_refused_at_once(body: bytes) -> None:
+    """The application, which is waiting for the rest of the body, sees a disconnect."""
     connection = Connection()
 
     await connection.send(CHUNKED, b"1\r\nx\r\n", b"\r\n" + body + b"\r\n\r\n")
@@ -270,7 +270,7 @@ async def test_a_body_that_is_broken_is_refused_at_once(body: bytes) -> None:
 
 
 async def test_a_broken_body_ends_an_answer_that_has_begun() -> None:
-    """Nothing can be said in the middle of it."""
+    """An error cannot be inserted into a response that is already being sent."""
     connection = Connection()
     path = b"/begins"
 
@@ -282,8 +282,8 @@ async def test_a_broken_body_ends_an_answer_that_has_begun() -> None:
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 1_000])
-async def test_an_offer_to_change_the_protocol_is_not_taken(piece_bytes: int) -> None:
-    """Clients of HTTP/2 make it with any request; the body stays a body."""
+async def test_an_offer_to_change_the_protocol_is_ignored(piece_bytes: int) -> None:
+    """HTTP/2 clients send it with any request; the body is still read as a body."""
     connection = Connection()
     body = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
     length = b"content-length: %d\r\n" % len(body)
@@ -304,7 +304,7 @@ async def test_an_offer_to_change_the_protocol_is_not_taken(piece_bytes: int) ->
 
 
 async def test_a_tunnel_is_refused() -> None:
-    """This is no proxy."""
+    """The service is not a proxy."""
     connection = Connection()
 
     await connection.send(b"CONNECT service.test:80 HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -315,7 +315,7 @@ async def test_a_tunnel_is_refused() -> None:
 
 @pytest.mark.parametrize("trailers", [b"x: y\r\n" * 250, b"x" * 1_000])
 async def test_trailers_without_an_end_are_refused(trailers: bytes) -> None:
-    """They would be kept in memory, or time out only with the request."""
+    """Otherwise they would fill the memory, or last as long as the request may take."""
     connection = Connection()
 
     await connection.send(CHUNKED + b"1\r\nx\r\n0\r\nx: ")
@@ -336,10 +336,10 @@ async def test_trailers_without_an_end_are_refused(trailers: bytes) -> None:
         (CHUNKED.replace(b"/ ", b"/early ", 1) + b"0\r\n", b"x: y\r\n"),
     ],
 )
-async def test_an_answered_connection_is_not_kept_by_a_trickle(
+async def test_a_trickle_does_not_keep_an_answered_connection_open(
     request_: bytes, more: bytes
 ) -> None:
-    """Of lines between requests, of a body that nobody wants, of trailers."""
+    """It may consist of empty lines between requests, of an unread body, or of trailers."""
     connection = Connection()
 
     await connection.send(request_)
@@ -351,8 +351,8 @@ async def test_an_answered_connection_is_not_kept_by_a_trickle(
     assert connection.transport.closed
 
 
-async def test_a_body_that_is_not_wanted_is_read_to_its_end() -> None:
-    """The client is still sending it, and uses the connection again."""
+async def test_a_small_unread_body_is_read_to_its_end() -> None:
+    """The client is still sending the body, and reuses the connection afterwards."""
     connection = Connection()
     body = b"x" * (MAX_HEAD_BYTES // 2)
     length = b"content-length: %d\r\n\r\n" % len(body)
@@ -364,8 +364,8 @@ async def test_a_body_that_is_not_wanted_is_read_to_its_end() -> None:
     assert connection.transport.written.endswith(b"HTTP/1.1 204 No Content\r\ndate: today\r\n\r\n")
 
 
-async def test_a_large_body_that_is_not_wanted_ends_the_connection() -> None:
-    """The answer has been sent; nothing is said after it."""
+async def test_a_large_unread_body_ends_the_connection() -> None:
+    """The answer has already been sent, and no second one follows."""
     connection = Connection()
     length = b"content-length: 1000000\r\n\r\n"
 
@@ -378,7 +378,7 @@ async def test_a_large_body_that_is_not_wanted_ends_the_connection() -> None:
 
 
 async def test_trailers_do_not_become_headers() -> None:
-    """What has been checked cannot be changed by what comes after the body."""
+    """Trailers after the body cannot replace headers that have been checked."""
     connection = Connection()
 
     await connection.send(
@@ -391,8 +391,8 @@ async def test_trailers_do_not_become_headers() -> None:
 
 
 @pytest.mark.parametrize("white_space", [b" ", b"\t", b" \t  "])
-async def test_white_space_around_a_value_is_no_part_of_it(white_space: bytes) -> None:
-    """Or one key of two would be taken for two keys."""
+async def test_whitespace_around_a_header_value_is_removed(white_space: bytes) -> None:
+    """Otherwise the same key with and without spaces would count as two keys."""
     connection = Connection()
 
     await connection.send(
@@ -404,7 +404,7 @@ async def test_white_space_around_a_value_is_no_part_of_it(white_space: bytes) -
 
 
 def test_each_part_of_the_protocol_names_a_test_that_exists() -> None:
-    """What no test fails without can be removed."""
+    """Code that no test needs can be removed."""
     named = set(re.findall(r"`(test_\w+)`", ProblemProtocol.__doc__ or ""))
     folder = Path(__file__).parent
     tests = {

@@ -1,4 +1,4 @@
-"""How connections end while the process drains."""
+"""How connections are closed while the process drains."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from tests.unit.server.connection import (
 
 
 async def test_while_the_process_drains_each_answer_ends_its_connection() -> None:
-    """The client's next request goes elsewhere, rather than over a connection that is closed."""
+    """The client opens a new connection for its next request, which reaches another instance."""
     connection, request = Connection(), b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
     await connection.send(request)
     assert b"connection: close" not in connection.transport.written
@@ -29,7 +29,7 @@ async def test_while_the_process_drains_each_answer_ends_its_connection() -> Non
 
 
 async def test_an_answer_that_has_not_begun_may_still_end_its_connection() -> None:
-    """Its request came before the drain, and takes a while."""
+    """Its request arrived before the drain began."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(b"GET / HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -43,8 +43,8 @@ async def test_an_answer_that_has_not_begun_may_still_end_its_connection() -> No
     assert connection.transport.ended
 
 
-async def test_an_answer_that_has_begun_ends_as_it_has_announced() -> None:
-    """The client may be sending its next request already."""
+async def test_an_answer_that_has_begun_keeps_its_connection() -> None:
+    """Its headers promised this, and the client may already be sending the next request."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(b"GET /begins HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -57,8 +57,8 @@ async def test_an_answer_that_has_begun_ends_as_it_has_announced() -> None:
     assert len(connection.scopes) == 2
 
 
-async def test_an_idle_connection_may_be_told_to_close() -> None:
-    """Nothing happens to it: the end of the drain closes it."""
+async def test_an_idle_connection_stays_open_until_the_drain_ends() -> None:
+    """A request to close with the next answer has no effect on it."""
     connection = Connection()
 
     connection.protocol.close_with_answer()
@@ -67,7 +67,7 @@ async def test_an_idle_connection_may_be_told_to_close() -> None:
 
 
 async def test_a_connection_opened_in_advance_is_idle_for_as_long_as_any() -> None:
-    """Proxies open some; what comes over them has all the time of a head from its first byte."""
+    """Proxies open spare ones; the time limit of a head starts with its first byte."""
     connection = Connection(keep_alive_seconds=75)
     connection.pass_time(74)
     assert not connection.transport.closed

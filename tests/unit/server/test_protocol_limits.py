@@ -1,4 +1,4 @@
-"""What one connection can cost the service, and that clients with bad manners are answered."""
+"""How much one connection can cost the service, and how unusual clients are answered."""
 
 import pytest
 from uvicorn.server import ServerState
@@ -17,7 +17,7 @@ from tests.unit.server.connection import (
 
 
 async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None:
-    """The rest is neither parsed nor read, until there is room for it; all of it is answered."""
+    """Further requests are read only when there is room, and all are answered in the end."""
     connection = Connection()
     connection.may_answer.clear()
 
@@ -32,7 +32,7 @@ async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None
 
 
 async def test_many_offers_to_change_the_protocol_are_read_one_after_the_other() -> None:
-    """However many are sent at once."""
+    """It does not matter how many are sent at once."""
     connection = Connection()
     offer = b"GET / HTTP/1.1\r\n" + HOST + OFFER + b"\r\n"
 
@@ -44,7 +44,7 @@ async def test_many_offers_to_change_the_protocol_are_read_one_after_the_other()
 
 
 async def test_a_client_that_does_not_read_is_disconnected() -> None:
-    """Its answers are dropped, and whatever the application still does for it ends."""
+    """Its answers are dropped, and its requests are cancelled."""
     connection = Connection()
     await connection.send(REQUEST)
     connection.transport.unsent = len(connection.transport.written)
@@ -57,7 +57,7 @@ async def test_a_client_that_does_not_read_is_disconnected() -> None:
 
 
 async def test_a_client_that_reads_slowly_is_served() -> None:
-    """As long as it reads more than a trickle."""
+    """A slow client is served as long as it reads more than a trickle."""
     connection = Connection()
     connection.protocol.transport.write(b"x" * 100_000)
 
@@ -69,7 +69,7 @@ async def test_a_client_that_reads_slowly_is_served() -> None:
 
 
 async def test_a_client_that_reads_a_trickle_is_disconnected() -> None:
-    """It would keep its connection for hours."""
+    """Otherwise it could occupy its connection for hours."""
     connection = Connection()
     connection.protocol.transport.write(b"x" * 100_000)
 
@@ -81,7 +81,7 @@ async def test_a_client_that_reads_a_trickle_is_disconnected() -> None:
 
 
 async def test_no_request_begins_before_the_client_has_read_enough() -> None:
-    """So that a client which does not read takes no slot of the application."""
+    """A client that does not read cannot occupy a slot of the application."""
     connection = Connection()
     connection.protocol.pause_writing()
     connection.may_answer.clear()
@@ -97,7 +97,7 @@ async def test_no_request_begins_before_the_client_has_read_enough() -> None:
 
 
 async def test_the_next_request_waits_until_the_client_has_read_the_answer() -> None:
-    """Also if it has been received already."""
+    """This includes a request that has already been received."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(REQUEST * 2)
@@ -113,7 +113,7 @@ async def test_the_next_request_waits_until_the_client_has_read_the_answer() -> 
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_a_client_that_closes_its_end_gets_its_answers(count: int) -> None:
-    """As `nc` does; the connection is closed after the last of them."""
+    """`nc` does this; the connection is closed after the last answer."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(REQUEST * count)
@@ -128,8 +128,8 @@ async def test_a_client_that_closes_its_end_gets_its_answers(count: int) -> None
 
 
 @pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n" + HOST])
-async def test_a_client_that_closes_its_end_in_a_head_is_refused(sent: bytes) -> None:
-    """The rest of its request cannot come."""
+async def test_a_client_that_closes_its_end_within_a_head_is_refused(sent: bytes) -> None:
+    """The rest of its request can no longer arrive."""
     connection = Connection()
     await connection.send(sent)
 
@@ -139,8 +139,8 @@ async def test_a_client_that_closes_its_end_in_a_head_is_refused(sent: bytes) ->
     assert connection.transport.closed
 
 
-async def test_a_client_that_closes_its_end_in_a_body_is_refused() -> None:
-    """The application hears that its client has gone."""
+async def test_a_client_that_closes_its_end_within_a_body_is_refused() -> None:
+    """The application sees a disconnect."""
     connection = Connection()
     await connection.send(CHUNKED, b"1\r\nx\r\n")
 
@@ -152,8 +152,8 @@ async def test_a_client_that_closes_its_end_in_a_body_is_refused() -> None:
     assert connection.transport.closed
 
 
-async def test_an_idle_client_that_closes_its_end_is_closed() -> None:
-    """Nothing is said to it."""
+async def test_an_idle_connection_is_closed_when_its_client_closes_its_end() -> None:
+    """No answer is sent."""
     connection = Connection()
 
     connection.protocol.eof_received()
@@ -162,10 +162,10 @@ async def test_an_idle_client_that_closes_its_end_is_closed() -> None:
     assert connection.transport.written == b""
 
 
-async def test_a_client_may_leave_with_requests_behind_the_first(
+async def test_a_client_may_disconnect_while_further_requests_wait(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The application hears of it, the others are not begun, and nothing is an error."""
+    """The application sees a disconnect, the waiting requests are dropped, and no error occurs."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(CHUNKED + b"0\r\n\r\n" + REQUEST * 2)
@@ -192,7 +192,7 @@ async def test_a_client_may_leave_with_requests_behind_the_first(
     ],
 )
 async def test_an_unknown_version_is_refused(version: bytes, status: int) -> None:
-    """With the status that says so, if it is HTTP at all."""
+    """An unknown version of HTTP gets status 505; anything else gets 400."""
     connection = Connection()
 
     await connection.send(b"GET / " + version + b"\r\n" + HOST + b"\r\n")
@@ -204,8 +204,8 @@ async def test_an_unknown_version_is_refused(version: bytes, status: int) -> Non
 @pytest.mark.parametrize(
     "codings", [b"gzip", b"gzip, chunked", b"identity", b"chunked, gzip", b"x", b"chunked, chunked"]
 )
-async def test_a_transfer_coding_but_chunked_is_refused(codings: bytes) -> None:
-    """The body cannot be read, and nothing of it reaches the application."""
+async def test_a_transfer_coding_other_than_chunked_is_refused(codings: bytes) -> None:
+    """Its body cannot be read, and no part of it reaches the application."""
     connection = Connection()
 
     await connection.send(
@@ -217,8 +217,8 @@ async def test_a_transfer_coding_but_chunked_is_refused(codings: bytes) -> None:
 
 
 @pytest.mark.parametrize("digits", [20, 50, 5_000])
-async def test_a_length_beyond_reason_is_refused(digits: int) -> None:
-    """Its number does not fit where the parser keeps it."""
+async def test_an_absurd_content_length_is_refused(digits: int) -> None:
+    """The number would overflow in the parser."""
     connection = Connection()
 
     await connection.send(
@@ -231,7 +231,7 @@ async def test_a_length_beyond_reason_is_refused(digits: int) -> None:
 
 @pytest.mark.parametrize("extension", [b";" + b"x" * 70_000, b";x" * 70_000])
 async def test_long_chunk_extensions_are_refused(extension: bytes) -> None:
-    """Nobody reads them; the refusal reaches the client."""
+    """They have no use, and the client receives the reason."""
     connection = Connection()
 
     await connection.send(CHUNKED + b"1" + extension + b"\r\nx\r\n")
@@ -242,7 +242,7 @@ async def test_long_chunk_extensions_are_refused(extension: bytes) -> None:
 
 
 async def test_many_small_chunks_are_a_body() -> None:
-    """What each of them needs for its size is not held against it."""
+    """The size lines of chunks do not count as chunk extensions."""
     connection = Connection()
     chunk = b"001\r\nx\r\n"
 
@@ -261,7 +261,7 @@ async def test_many_small_chunks_are_a_body() -> None:
     ],
 )
 async def test_the_authority_of_the_target_wins_over_the_host(target: bytes, host: bytes) -> None:
-    """A proxy in front decides by it as well (RFC 9112, section 3.2.2)."""
+    """A proxy in front of the service uses it as well (RFC 9112, section 3.2.2)."""
     connection = Connection()
 
     await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -283,7 +283,7 @@ async def test_the_authority_of_the_target_wins_over_the_host(target: bytes, hos
 async def test_a_target_with_an_authority_need_not_have_a_path(
     target: bytes, path: str, query: bytes
 ) -> None:
-    """An empty path is the root (RFC 9112, section 3.2.1)."""
+    """An empty path means the root (RFC 9112, section 3.2.1)."""
     connection = Connection()
 
     await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -305,8 +305,8 @@ async def test_a_target_with_an_authority_need_not_have_a_path(
         b"http://service.test:800000/a",
     ],
 )
-async def test_a_target_of_another_kind_is_refused(target: bytes) -> None:
-    """Whatever the parser makes of it, the answer is a problem."""
+async def test_a_target_of_any_other_form_is_refused(target: bytes) -> None:
+    """However the parser treats it, the answer is a problem."""
     connection = Connection()
 
     await connection.send(b"GET " + target + b" HTTP/1.1\r\n" + HOST + b"\r\n")
@@ -330,8 +330,8 @@ async def test_a_target_of_another_kind_is_refused(target: bytes) -> None:
         b"a" * 300,
     ],
 )
-async def test_a_host_that_is_none_is_refused(host: bytes) -> None:
-    """Another reader could take it for another host (RFC 9112, section 3.2)."""
+async def test_an_invalid_host_is_refused(host: bytes) -> None:
+    """A proxy could read it as a different host (RFC 9112, section 3.2)."""
     connection = Connection()
 
     await connection.send(b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
@@ -343,8 +343,8 @@ async def test_a_host_that_is_none_is_refused(host: bytes) -> None:
 @pytest.mark.parametrize(
     "host", [b"", b"service.test", b"Service.test:80", b"[::1]:8000", b"a_b.test", b"127.0.0.1:"]
 )
-async def test_every_valid_host_is_for_the_application_to_judge(host: bytes) -> None:
-    """With and without a port, which may be empty."""
+async def test_every_valid_host_reaches_the_application(host: bytes) -> None:
+    """The host may have a port, and the port may be empty."""
     connection = Connection()
 
     await connection.send(b"GET / HTTP/1.1\r\nHost: " + host + b" \r\n\r\n")
@@ -352,8 +352,8 @@ async def test_every_valid_host_is_for_the_application_to_judge(host: bytes) -> 
     assert (b"host", host) in connection.scopes[0]["headers"]
 
 
-async def test_a_broken_request_that_waits_for_its_turn_is_not_begun() -> None:
-    """It is refused when its turn comes."""
+async def test_a_broken_request_that_waits_for_its_turn_is_not_started() -> None:
+    """It is refused once the requests before it have been answered."""
     connection = Connection()
     connection.may_answer.clear()
     await connection.send(REQUEST + CHUNKED + b"nonsense\r\n")
@@ -367,7 +367,7 @@ async def test_a_broken_request_that_waits_for_its_turn_is_not_begun() -> None:
 
 
 async def test_one_connection_too_many_closes_those_without_a_request() -> None:
-    """The one that has been without longest; a connection with a request is left alone."""
+    """The one that has been idle longest is closed; connections with a request stay open."""
     state = ServerState()
     busy, idle, young = (Connection(state=state, most_connections=3) for _ in range(3))
     busy.may_answer.clear()
@@ -381,7 +381,7 @@ async def test_one_connection_too_many_closes_those_without_a_request() -> None:
 
 
 async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:
-    """The client may come again in a second."""
+    """The client may retry after a second."""
     state = ServerState()
     busy = Connection(state=state, most_connections=1)
     busy.may_answer.clear()
@@ -396,7 +396,7 @@ async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:
 
 
 async def test_each_request_has_a_context_of_its_own() -> None:
-    """Those that were pipelined, too: what one binds to its context, the next does not see."""
+    """A pipelined request does not see what the one before it has bound to its context."""
     connection = Connection()
 
     await connection.send(REQUEST * 3)
@@ -406,7 +406,7 @@ async def test_each_request_has_a_context_of_its_own() -> None:
 
 
 async def test_what_is_sent_after_the_last_answer_is_read_within_bounds() -> None:
-    """For a few seconds, or until it is too much."""
+    """Reading stops after a few seconds or a certain number of bytes."""
     connection = Connection()
     await connection.send(b"nonsense\r\n\r\n")
 

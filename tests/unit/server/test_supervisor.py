@@ -1,4 +1,4 @@
-"""How the supervisor tells workers that hang from those that start or work."""
+"""How the supervisor distinguishes hanging workers from starting and serving ones."""
 
 import math
 import multiprocessing
@@ -22,12 +22,12 @@ STARTED_AT = 100.0
 
 @pytest.fixture
 def pipe() -> tuple[Connection, Connection]:
-    """What a worker gives its signs of life on: the supervisor's end, and its own."""
+    """The pipe for a worker's signs of life: the supervisor's end and the worker's end."""
     return multiprocessing.Pipe(duplex=False)
 
 
 def worker(receiving: Connection) -> _Worker:
-    """One that was started at a known time; its process is not looked at."""
+    """A worker that was started at a known time; its process is not used."""
     process: Any = None
     return _Worker(process, receiving, STARTED_AT)
 
@@ -35,17 +35,17 @@ def worker(receiving: Connection) -> _Worker:
 def test_a_new_process_has_a_minute_for_its_first_sign_of_life(
     pipe: tuple[Connection, Connection],
 ) -> None:
-    """One that is stopped before it has loaded anything would be waited for without end."""
+    """Otherwise the supervisor would wait forever for a process that was stopped that early."""
     new = worker(pipe[0])
 
     assert not new.is_unresponsive(STARTED_AT + UNBORN_SECONDS, is_stopping=False)
     assert new.is_unresponsive(STARTED_AT + UNBORN_SECONDS + 0.1, is_stopping=False)
 
 
-def test_a_worker_that_starts_is_expected_to_go_on_giving_signs_of_life(
+def test_a_starting_worker_must_keep_giving_signs_of_life(
     pipe: tuple[Connection, Connection],
 ) -> None:
-    """It may take its time, as long as it is not stopped; it does not count as serving."""
+    """Starting may take long, and the worker does not count as serving until it is done."""
     starting = worker(pipe[0])
     pipe[1].send_bytes(STARTING)
     now = STARTED_AT + 50
@@ -56,10 +56,10 @@ def test_a_worker_that_starts_is_expected_to_go_on_giving_signs_of_life(
     assert starting.is_unresponsive(now + UNRESPONSIVE_SECONDS + 0.1, is_stopping=False)
 
 
-def test_a_late_sign_of_the_start_does_not_end_serving(
+def test_a_late_sign_of_starting_does_not_end_serving(
     pipe: tuple[Connection, Connection],
 ) -> None:
-    """The thread and the event loop of a worker may write at the same moment."""
+    """The thread and the event loop of a worker may write at the same time."""
     serving = worker(pipe[0])
     for sign in (b".", STARTING):
         pipe[1].send_bytes(sign)
@@ -68,17 +68,17 @@ def test_a_late_sign_of_the_start_does_not_end_serving(
     assert serving.is_serving
 
 
-def test_nothing_that_is_stopped_delays_the_end(pipe: tuple[Connection, Connection]) -> None:
-    """Not even a process that has given no sign of life yet."""
+def test_a_stopped_process_does_not_delay_the_shutdown(pipe: tuple[Connection, Connection]) -> None:
+    """This includes a process that has not given any sign of life yet."""
     new = worker(pipe[0])
 
     assert new.is_unresponsive(STARTED_AT + UNRESPONSIVE_AT_END_SECONDS + 0.1, is_stopping=True)
 
 
-def test_nothing_is_expected_once_the_event_loop_has_ended(
+def test_no_signs_of_life_are_expected_once_the_event_loop_has_ended(
     pipe: tuple[Connection, Connection],
 ) -> None:
-    """The process closes its end, and cleans up without giving signs of life."""
+    """The process closes its end of the pipe, and then cleans up in silence."""
     ending = worker(pipe[0])
     pipe[1].close()
     ending.hear(STARTED_AT)
@@ -90,7 +90,7 @@ def test_nothing_is_expected_once_the_event_loop_has_ended(
 def test_a_worker_gives_signs_of_life_before_its_event_loop_does(
     pipe: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Again and again, so that one that is stopped meanwhile falls silent."""
+    """It repeats them, so a worker that is stopped while starting is noticed."""
     monkeypatch.setattr("example_service.server.supervisor.ALIVE_SECONDS", 0.001)
     is_alive = threading.Event()
     reporting = threading.Thread(target=_report_start, args=(pipe[1], is_alive))

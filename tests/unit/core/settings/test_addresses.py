@@ -1,4 +1,4 @@
-"""What kind of address a host is."""
+"""How hosts are classified as local or remote."""
 
 import ipaddress
 
@@ -57,7 +57,7 @@ from example_service.core.settings.addresses import (
     ],
 )
 def test_this_machine_and_this_link_are_local(host: str) -> None:
-    """In every spelling that a resolver takes."""
+    """Local addresses are recognized in every spelling that a resolver accepts."""
     assert is_local(host)
 
 
@@ -80,7 +80,7 @@ def test_this_machine_and_this_link_are_local(host: str) -> None:
     ],
 )
 def test_servers_elsewhere_are_not_local(host: str) -> None:
-    """Private networks included: a provider may be reached through a tunnel."""
+    """Private networks are not local: a provider may be reached through a tunnel."""
     assert not is_local(host)
 
 
@@ -88,8 +88,8 @@ def test_servers_elsewhere_are_not_local(host: str) -> None:
     ("address", "meant"),
     [("::ffff:10.1.2.3", "10.1.2.3"), ("10.1.2.3", "10.1.2.3"), ("2001:db8::1", "2001:db8::1")],
 )
-def test_a_mapped_address_is_the_one_that_it_stands_for(address: str, meant: str) -> None:
-    """As a socket for both kinds of addresses shows clients of IPv4."""
+def test_a_mapped_address_becomes_the_ipv4_address_it_stands_for(address: str, meant: str) -> None:
+    """A dual-stack socket reports IPv4 clients as mapped IPv6 addresses."""
     assert str(ipv4_of_mapped(ipaddress.ip_address(address))) == meant
 
 
@@ -104,6 +104,6 @@ def test_a_mapped_address_is_the_one_that_it_stands_for(address: str, meant: str
         ("::/0", "::/0"),
     ],
 )
-def test_a_mapped_network_is_the_one_that_it_stands_for(network: str, meant: str) -> None:
-    """So that clients of IPv4 are found in it."""
+def test_a_mapped_network_becomes_the_ipv4_network_it_stands_for(network: str, meant: str) -> None:
+    """A mapped network matches the IPv4 clients that it was written for."""
     assert str(ipv4_of_mapped_network(ipaddress.ip_network(network))) == meant

@@ -1,4 +1,4 @@
-"""Addresses of databases as they are handed out: they work, or the error says what to write."""
+"""Database URLs as providers hand them out: they work, or the error says what to write."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from example_service.core.settings.database_url import (
 
 
 def postgresql(url: str) -> PostgreSQLAddress:
-    """What is read from the URL of a PostgreSQL."""
+    """The parsed URL of a PostgreSQL database."""
     address = parse_database_url(url)
     assert isinstance(address, PostgreSQLAddress)
     return address
@@ -42,7 +42,7 @@ def postgresql(url: str) -> PostgreSQLAddress:
     ],
 )
 def test_every_form_is_read_and_shown_without_the_password(url: str, shown: str) -> None:
-    """The forms of libpq, SQLAlchemy, Cloud SQL and of a file that ends in a line break."""
+    """The forms of libpq, SQLAlchemy and Cloud SQL work, as does a trailing line break."""
     assert str(parse_database_url(url)) == shown
 
 
@@ -60,13 +60,13 @@ def test_every_form_is_read_and_shown_without_the_password(url: str, shown: str)
         ("?channel_binding=prefer", "prefer"),
     ],
 )
-def test_tls_is_asked_for_in_many_ways(options: str, mode: str) -> None:
-    """Neon, Heroku and node's driver have words of their own."""
+def test_every_way_to_ask_for_tls_is_understood(options: str, mode: str) -> None:
+    """Neon, Heroku and the driver of Node.js each have their own words for it."""
     assert postgresql(f"postgres://u:p@h/d{options}").ssl_mode == mode
 
 
 def test_every_option_arrives() -> None:
-    """What a provider puts behind the question mark is in effect."""
+    """The options that a provider puts behind the question mark take effect."""
     address = postgresql(
         "postgres://u:p%25@h/d?sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem"
         "&sslnegotiation=direct&target_session_attrs=read-write&pgbouncer=true"
@@ -130,8 +130,8 @@ def test_every_option_arrives() -> None:
         ("postgresql://u@h1,h2/d?port=1,2,3", "as many as there are hosts"),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_to_write_instead(url: str, advice: str) -> None:
-    """The message repeats nothing that may be a secret."""
+def test_an_unusable_url_is_refused_with_a_correction(url: str, advice: str) -> None:
+    """The message does not repeat anything that may be secret."""
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(DatabaseURL).validate_python(url)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_used_is_refused_with_what_to_write_instead(url: str, adv
 
 
 def test_a_url_is_a_secret() -> None:
-    """It is not shown by accident, and white space around it is gone."""
+    """It is masked wherever it is printed, and whitespace around it is removed."""
     read = TypeAdapter(DatabaseURL).validate_python(" sqlite:///hunter2 \n")
 
     assert read.get_secret_value() == "sqlite:///hunter2"

@@ -1,4 +1,4 @@
-"""Settings from `.env` and from files with secrets: they arrive as they are written."""
+"""Settings from `.env` and from secret files: values arrive exactly as written."""
 
 from pathlib import Path
 
@@ -27,14 +27,14 @@ SECRET = "p$HOME${PATH}#\"'\\n q%40 #x"
     ],
 )
 def test_a_value_arrives_as_it_is_written(line: str, value: str, tmp_path: Path) -> None:
-    """Nothing is expanded, and a `#` behind a value belongs to it."""
+    """Nothing is expanded, and a `#` after a value is part of it."""
     (tmp_path / ".env").write_text(f"{line}\n# NAME=comment\n\nOTHER=\nno assignment\n")
 
     assert read_env_file(tmp_path / ".env") == {"name": value}
 
 
 def test_secrets_are_read_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each file has one value; what an orchestrator keeps beside them is left alone."""
+    """Each file has one value; other files that an orchestrator puts there are ignored."""
     token = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
     (tmp_path / "DATABASE_URL").write_text("sqlite:///somewhere\n")
     (tmp_path / "admin__token").write_text(f"{token}\n")
@@ -57,7 +57,7 @@ def test_secrets_are_read_from_a_folder(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_folder_may_be_named_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`.env` is read first."""
+    """`.env` is read first, so it can set SECRETS_DIR."""
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "PORT").write_text("7\n")
     (tmp_path / ".env").write_text(f"SECRETS_DIR={tmp_path}/secrets\n")
@@ -67,7 +67,7 @@ def test_the_folder_may_be_named_in_the_file(
 
 
 def test_a_misspelt_secret_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file is checked like a variable."""
+    """The names of secret files are checked like those of variables."""
     (tmp_path / "ADMIN__TOKN").write_text("secret")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
 
@@ -75,10 +75,10 @@ def test_a_misspelt_secret_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
         load_settings()
 
 
-def test_a_folder_that_is_not_there_is_named(
+def test_an_unreadable_folder_of_secrets_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As is one with a file that is no text."""
+    """The folder may be missing, or contain a file that is not text."""
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "missing"))
     with pytest.raises(SettingsError, match=r"SECRETS_DIR +cannot be read: No such file"):
         load_settings()

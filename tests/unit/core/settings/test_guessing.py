@@ -1,4 +1,4 @@
-"""Which secrets can be guessed."""
+"""Which secrets count as guessable."""
 
 import secrets
 
@@ -40,18 +40,18 @@ from example_service.core.settings.guessing import (
     ],
 )
 def test_words_and_patterns_can_be_guessed(secret: str) -> None:
-    """However long they are, and whatever stands between them."""
+    """They count as guessable at any length and with any separators."""
     assert can_be_guessed(secret, TOKEN_GUESSES_LOG10)
 
 
 @pytest.mark.parametrize("make", [secrets.token_urlsafe, secrets.token_hex])
 @pytest.mark.parametrize("count", [16, 32, 64])
 def test_random_secrets_cannot_be_guessed(make: type, count: int) -> None:
-    """In the alphabets that generators have."""
+    """Random secrets pass in every alphabet that generators use."""
     assert not any(can_be_guessed(make(count), TOKEN_GUESSES_LOG10) for _ in range(5))
 
 
 def test_a_password_may_be_shorter_than_a_token() -> None:
-    """But not the name of its user, which an attacker knows."""
+    """A shorter password passes unless it is the user name, which an attacker knows."""
     assert not can_be_guessed("Wm8-tY3pQz51", PASSWORD_GUESSES_LOG10)
     assert can_be_guessed("Wm8-tY3pQz51", PASSWORD_GUESSES_LOG10, ["wm8-ty3pqz51", "wm8ty3pqz51"])

@@ -1,4 +1,4 @@
-"""What production refuses, and what it lets pass."""
+"""Which settings production refuses, and which it accepts."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"
 
 
 def settings_with(**changes: Any) -> ServiceSettings:
-    """Settings that are fit for production, but for the changes."""
+    """Settings that are fit for production, with these changes."""
     fit: dict[str, Any] = {
         "environment": "production",
         "database_url": SecretStr(GOOD_DATABASE),
@@ -32,12 +32,12 @@ def settings_with(**changes: Any) -> ServiceSettings:
 
 
 def refused(settings: ServiceSettings) -> list[str]:
-    """The variables that are refused."""
+    """The names of the variables that production refuses."""
     return [problem.variable for problem in production_problems(settings)]
 
 
 def test_fit_settings_pass() -> None:
-    """Nothing is refused where nothing is unsafe: a token, subdomains and origins included."""
+    """Safe settings are accepted, including a token, subdomains and origins."""
     settings = settings_with(
         admin=AdminSettings(token=SecretStr(GOOD_TOKEN)),
         http=HTTPSettings(
@@ -64,7 +64,7 @@ def test_fit_settings_pass() -> None:
     ],
 )
 def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
-    """A file of one machine and a password that can be guessed are refused, without showing it."""
+    """SQLite and guessable passwords are refused, and the message does not show the password."""
     (problem,) = production_problems(settings_with(database_url=SecretStr(url)))
 
     assert problem.variable == "DATABASE_URL"
@@ -85,7 +85,7 @@ def test_the_database_must_be_fit_for_production(url: str, reason: str) -> None:
     ],
 )
 def test_a_database_on_the_network_needs_a_password(url: str, *, is_refused: bool) -> None:
-    """A socket, or a server on this machine, may know its clients in another way."""
+    """A socket or a local server needs none: it may authenticate clients in another way."""
     expected = ["DATABASE_URL"] if is_refused else []
     assert refused(settings_with(database_url=SecretStr(url))) == expected
 
@@ -93,15 +93,15 @@ def test_a_database_on_the_network_needs_a_password(url: str, *, is_refused: boo
 @pytest.mark.parametrize(
     "proxy", ["*", "0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "::ffff:0:0/96", "2000::/3"]
 )
-def test_proxies_that_are_everybody_are_refused(proxy: str) -> None:
-    """Every client could make up its address."""
+def test_trusting_every_address_as_a_proxy_is_refused(proxy: str) -> None:
+    """Otherwise any client could forge its address."""
     http = HTTPSettings(allowed_hosts=["api.shop.com"], trusted_proxies=["10.0.0.1", proxy])
 
     assert refused(settings_with(http=http)) == ["HTTP__TRUSTED_PROXIES"]
 
 
-def test_any_host_and_any_origin_are_refused() -> None:
-    """The asterisk that development has by default must be replaced."""
+def test_wildcards_for_hosts_and_origins_are_refused() -> None:
+    """The asterisk, which is the default in development, must be replaced."""
     http = HTTPSettings(allowed_hosts=["api.shop.com", "*"], cors_origins=["*"])
 
     assert refused(settings_with(http=http)) == ["HTTP__ALLOWED_HOSTS", "HTTP__CORS_ORIGINS"]
@@ -109,7 +109,7 @@ def test_any_host_and_any_origin_are_refused() -> None:
 
 @pytest.mark.parametrize("token", ["0" * 32, "supersecretadmintoken", "please-Change-Me-now-1"])
 def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
-    """A token is not repeated characters and not a placeholder; the refusal does not show it."""
+    """Repeated characters and placeholders are refused, and the message does not show them."""
     settings = settings_with(admin=AdminSettings(token=SecretStr(token)))
 
     (problem,) = production_problems(settings)
@@ -118,8 +118,8 @@ def test_a_token_that_can_be_guessed_is_refused(token: str) -> None:
     assert token not in f"{problem.problem} {problem.example}"
 
 
-def test_a_token_of_the_metrics_is_judged_alike() -> None:
-    """None is needed, and one that can be guessed is refused."""
+def test_a_metrics_token_that_can_be_guessed_is_refused() -> None:
+    """The token is optional, but if it is set, it must not be guessable."""
     guessable = MetricsSettings(token=SecretStr("please-Change-Me-now-1"))
     good = MetricsSettings(token=SecretStr(GOOD_TOKEN))
 
@@ -128,13 +128,13 @@ def test_a_token_of_the_metrics_is_judged_alike() -> None:
 
 
 def test_an_api_that_anyone_may_call_is_refused() -> None:
-    """Unless a setting says that this is meant."""
+    """An open API is accepted only if a setting says that it is intended."""
     assert refused(settings_with(api=APISettings())) == ["API__KEYS"]
     assert refused(settings_with(api=APISettings(open=True))) == []
 
 
 def test_a_dashboard_needs_a_token() -> None:
-    """In production it would show the circuits to everyone, so it is refused without one."""
+    """Without a token, production would show the circuits to everyone."""
     problems = production_problems(settings_with(dashboard=DashboardSettings(enabled=True)))
 
     assert [problem.variable for problem in problems] == ["ADMIN__TOKEN"]
@@ -143,10 +143,10 @@ def test_a_dashboard_needs_a_token() -> None:
 
 @pytest.mark.parametrize("page", ["dashboard", "docs"])
 @pytest.mark.parametrize(("given", "enabled"), [({}, False), ({"enabled": True}, True)])
-def test_pages_are_off_in_production_unless_given(
+def test_pages_are_off_in_production_by_default(
     page: str, given: dict[str, bool], enabled: bool
 ) -> None:
-    """Elsewhere they are on."""
+    """In other environments they are on."""
     production = ServiceSettings.model_validate({"environment": "production", page: given})
     development = ServiceSettings.model_validate({"environment": "development"})
 
@@ -165,7 +165,7 @@ def test_pages_are_off_in_production_unless_given(
     ],
 )
 def test_a_store_that_anyone_may_write_is_refused(url: str, reason: str) -> None:
-    """Who can write to it can open every circuit; the refusal does not show the password."""
+    """A client that can write to the store can open every circuit; no password is shown."""
     settings = settings_with(redis=RedisSettings(url=SecretStr(url)))
 
     (problem,) = production_problems(settings)
@@ -187,5 +187,5 @@ def test_a_store_that_anyone_may_write_is_refused(url: str, reason: str) -> None
     ],
 )
 def test_a_store_of_this_machine_with_tls_or_a_password_passes(url: str) -> None:
-    """Each of them keeps strangers out."""
+    """A local address, TLS or a password keeps strangers out."""
     assert refused(settings_with(redis=RedisSettings(url=SecretStr(url)))) == []

@@ -1,4 +1,4 @@
-"""How the address of a Redis or Valkey is read."""
+"""How the URL of a Redis or Valkey server is parsed."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -18,7 +18,7 @@ from example_service.core.settings.redis_url import RedisURL
     ],
 )
 def test_a_redis_url_may_have_a_password_and_a_database(url: str) -> None:
-    """Over TCP, TLS and a socket."""
+    """Both are understood for TCP, TLS and Unix sockets."""
     assert TypeAdapter(RedisURL).validate_python(url).get_secret_value() == url
 
 
@@ -40,7 +40,7 @@ def test_a_redis_url_may_have_a_password_and_a_database(url: str) -> None:
     ],
 )
 def test_a_redis_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
-    """The message has the form that is expected, and no password."""
+    """The message shows the expected form, but never the password."""
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(RedisURL).validate_python(url)
 
@@ -50,7 +50,7 @@ def test_a_redis_url_that_cannot_be_used_is_refused_without_repeating_it(url: st
 
 
 def test_a_redis_url_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message has the command that installs it."""
+    """The message contains the command that installs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(ValidationError, match=r"pip install 'example-service\[redis\]'"):
         TypeAdapter(RedisURL).validate_python("redis://localhost")

@@ -20,20 +20,20 @@ ENV_EXAMPLE = Path(__file__).parents[4] / ".env.example"
 
 @pytest.fixture
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A path where `.env` is looked for; nothing is there yet."""
+    """The path where `.env` is expected; the file does not exist yet."""
     path = tmp_path / ".env"
     monkeypatch.setitem(Settings.model_config, "env_file", path)
     return path
 
 
 def set_variables(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
-    """Put variables into the environment until the end of the test."""
+    """Set environment variables until the end of the test."""
     for name, value in values.items():
         monkeypatch.setenv(name, value)
 
 
 def problems_of(**values: str) -> dict[str, str]:
-    """What is said about settings that must be refused, by variable."""
+    """The problems of settings that must be refused, by variable."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         set_variables(monkeypatch, **values)
         with pytest.raises(SettingsError) as refusal:
@@ -64,7 +64,7 @@ def test_variables_reach_the_fields_of_groups(monkeypatch: pytest.MonkeyPatch) -
 def test_the_environment_wins_over_the_file(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `.env` says holds until a variable says otherwise; both leave defaults alone."""
+    """A variable overrides the line in `.env`; settings in neither keep their defaults."""
     env_file.write_text("PORT=1\nLIMITS__MAX_BODY_BYTES=2\nSOMEBODY_ELSES=3\n")
     set_variables(monkeypatch, PORT="7")
 
@@ -74,7 +74,7 @@ def test_the_environment_wins_over_the_file(
 
 
 def test_the_source_of_each_value_is_known(env_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is not listed has its default, an empty variable included."""
+    """A setting that is not listed has its default; so has one whose variable is empty."""
     env_file.write_text("PORT=1\nLIMITS__MAX_BODY_BYTES=2\nHOST=\n")
     set_variables(monkeypatch, PORT="7", WORKERS="")
 
@@ -86,8 +86,8 @@ def test_the_source_of_each_value_is_known(env_file: Path, monkeypatch: pytest.M
     assert "WORKERS" not in sources
 
 
-def test_an_empty_variable_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose files hand on variables that are not set as empty ones."""
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose files pass unset variables on as empty ones."""
     set_variables(monkeypatch, PORT="", ADMIN__TOKEN="", HTTP__ALLOWED_HOSTS="")
 
     assert load_settings() == Settings()
@@ -101,8 +101,8 @@ def test_lists_are_json_or_separated_by_commas(text: str, monkeypatch: pytest.Mo
     assert load_settings().http.allowed_hosts == ["a.example", "*.b.example"]
 
 
-def test_a_variable_named_like_a_group_is_somebody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ADMIN=yes` of another program neither fails nor changes anything."""
+def test_a_variable_named_like_a_group_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ADMIN=yes` may belong to another program; it is no error and changes nothing."""
     set_variables(monkeypatch, ADMIN="yes", LOG="debug", LIMITS='{"max_body_bytes": 1}')
 
     assert load_settings() == Settings()
@@ -111,7 +111,7 @@ def test_a_variable_named_like_a_group_is_somebody_elses(monkeypatch: pytest.Mon
 def test_a_breaker_gets_only_the_parameters_that_were_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Everything else is left to the code, and `critical` is not the breaker's business."""
+    """The code decides the others, and `critical` is not passed to the breaker."""
     set_variables(
         monkeypatch,
         CIRCUIT_BREAKERS__SEARCH__FAILURE_THRESHOLD="3",
@@ -124,8 +124,8 @@ def test_a_breaker_gets_only_the_parameters_that_were_given(
     assert search.critical
 
 
-def test_production_drains_for_five_seconds_unless_told_otherwise() -> None:
-    """Balancers need the time, and developers do not."""
+def test_production_drains_for_five_seconds_by_default() -> None:
+    """Load balancers need this time; developers do not."""
     no_drain = ShutdownSettings(drain_seconds=0.0)
 
     assert Settings().shutdown.drain_seconds == 0.0
@@ -134,7 +134,7 @@ def test_production_drains_for_five_seconds_unless_told_otherwise() -> None:
 
 
 def test_settings_are_read_only() -> None:
-    """Nobody changes a setting behind the back of those who have read it."""
+    """Code that has read a setting can rely on it not changing."""
     settings = Settings()
 
     with pytest.raises(ValidationError):
@@ -144,7 +144,7 @@ def test_settings_are_read_only() -> None:
 
 
 def test_every_invalid_variable_is_named_at_once() -> None:
-    """All problems are found in one attempt, unknown variables among them."""
+    """All problems are reported together, including unknown variables."""
     problems = problems_of(
         PORT="eighty",
         ENVIRONMENT="staging",
@@ -184,12 +184,12 @@ def test_every_invalid_variable_is_named_at_once() -> None:
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: str) -> None:
-    """Each number has its range, and the variable is named."""
+    """Each number has a range, and the error names the variable."""
     assert set(problems_of(**{name: value})) == {name}
 
 
 def test_rules_of_a_breaker_are_set_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not set is left to the code, and a misspelt field is named."""
+    """The code decides the fields that are not set; a misspelt field is reported."""
     set_variables(
         monkeypatch,
         CIRCUIT_BREAKERS__SHOP__FAILURE_RATE__THRESHOLD="0.2",
@@ -220,8 +220,8 @@ def test_rules_of_a_breaker_are_set_field_by_field(monkeypatch: pytest.MonkeyPat
         ("BACKOFF__SEED", "lucky", {}),
     ],
 )
-def test_rules_that_cannot_be_are_refused(name: str, value: str, other: dict[str, str]) -> None:
-    """The variable is named, as is one that contradicts another."""
+def test_invalid_rules_are_refused(name: str, value: str, other: dict[str, str]) -> None:
+    """The error names the variable, also if it only contradicts another one."""
     prefix = "CIRCUIT_BREAKERS__SHOP__"
     given = {prefix + name: value} | {prefix + one: text for one, text in other.items()}
 
@@ -229,7 +229,7 @@ def test_rules_that_cannot_be_are_refused(name: str, value: str, other: dict[str
 
 
 def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the table nor the exception behind it shows a token that was refused."""
+    """A refused token appears neither in the table nor in the underlying exception."""
     set_variables(monkeypatch, ADMIN__TOKEN="hunter2")
 
     with pytest.raises(SettingsError) as refusal:
@@ -244,24 +244,24 @@ def test_a_secret_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_is_masked_where_settings_are_shown() -> None:
-    """Printing or logging the settings by mistake does not give the token away."""
+    """Printing or logging the settings does not reveal the token."""
     settings = Settings(admin=AdminSettings(token=SecretStr("0123456789abcdef")))
 
     assert "0123456789abcdef" not in repr(settings)
     assert "0123456789abcdef" not in settings.model_dump_json()
 
 
-def test_production_is_refused_what_development_may_have() -> None:
-    """The defaults of development do not reach production."""
+def test_production_refuses_the_defaults_of_development() -> None:
+    """The database and the hosts must be chosen for production."""
     problems = problems_of(ENVIRONMENT="production")
 
     assert {"DATABASE_URL", "HTTP__ALLOWED_HOSTS"} <= set(problems)
 
 
-def test_reading_does_not_judge_what_production_would_refuse(
+def test_reading_accepts_settings_that_production_would_refuse(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`doctor` shows the settings that production refuses."""
+    """`doctor` must be able to show them."""
     set_variables(monkeypatch, ENVIRONMENT="production")
 
     settings, problems = read_settings()
@@ -271,8 +271,8 @@ def test_reading_does_not_judge_what_production_would_refuse(
     assert problems == []
 
 
-def test_a_file_that_is_no_text_is_a_problem_of_its_own(env_file: Path) -> None:
-    """Whatever lies at `.env`, the refusal is a table and no traceback."""
+def test_a_file_that_is_not_text_is_reported(env_file: Path) -> None:
+    """Whatever `.env` contains, the error is a table and not a traceback."""
     env_file.write_bytes(b"PORT=\xff")
 
     settings, problems = read_settings()
@@ -281,10 +281,10 @@ def test_a_file_that_is_no_text_is_a_problem_of_its_own(env_file: Path) -> None:
     assert problems == [SettingProblem(".env", "cannot be read: is not UTF-8 text")]
 
 
-def test_a_file_that_may_not_be_read_is_a_problem_of_its_own(
+def test_a_file_without_read_permission_is_reported(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system's reason is told."""
+    """The problem includes the reason that the system gives."""
     env_file.touch()
 
     def refuse(*_: object) -> None:
@@ -299,15 +299,15 @@ def test_a_file_that_may_not_be_read_is_a_problem_of_its_own(
 
 
 def documented_variables() -> dict[str, str]:
-    """The variables of `.env.example` with their values, taken out of their comments."""
+    """The commented-out variables of `.env.example`, with their values."""
     lines = ENV_EXAMPLE.read_text().splitlines()
     assignments = [line.removeprefix("# ") for line in lines if line.startswith("# ")]
     pairs = [line.partition("=") for line in assignments]
     return {name: value for name, equals, value in pairs if equals and name.isupper()}
 
 
-def test_the_example_file_holds_every_setting_with_its_default() -> None:
-    """`.env.example` and the settings classes name the same variables and the same defaults."""
+def test_the_example_file_lists_every_setting_with_its_default() -> None:
+    """`.env.example` and the settings classes have the same variables and defaults."""
     known = variables(Settings, ["database"])
 
     documented = documented_variables()
@@ -321,7 +321,7 @@ def test_the_example_file_holds_every_setting_with_its_default() -> None:
 
 
 def test_the_example_file_changes_nothing_as_it_is(env_file: Path) -> None:
-    """Copied, it sets nothing; with every comment sign taken away, it sets the defaults."""
+    """A copy sets nothing, and an uncommented copy sets the defaults."""
     assert dotenv_values(ENV_EXAMPLE) == {}
 
     pairs = documented_variables().items()
@@ -332,14 +332,14 @@ def test_the_example_file_changes_nothing_as_it_is(env_file: Path) -> None:
 
 
 def test_each_setting_says_what_it_means() -> None:
-    """No field is without a description."""
+    """Every field has a description."""
     known = variables(Settings, ["database"])
 
     assert [v.name for v in known if not v.field.description] == []
 
 
 def test_each_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examples that a refusal shows would themselves be accepted, commands aside."""
+    """Every example that an error shows is itself accepted, unless it is a command."""
     for variable in variables(Settings, ["database"]):
         name, _, value = variable.example.partition("=")
         if not value.startswith("$("):
@@ -349,7 +349,7 @@ def test_each_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_problems_carry_an_example() -> None:
-    """What is refused comes with a line that would do."""
+    """The error shows a line that would be accepted."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         set_variables(monkeypatch, PORT="x")
         _, problems = read_settings()
@@ -361,7 +361,7 @@ def test_problems_carry_an_example() -> None:
 
 
 def test_a_group_refuses_a_field_that_it_does_not_have() -> None:
-    """A misspelt argument in code is an error, too."""
+    """A misspelt keyword argument in code is an error, too."""
     fields: dict[str, Any] = {"drain": 1.0}
 
     with pytest.raises(ValidationError, match="drain"):

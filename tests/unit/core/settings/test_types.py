@@ -1,4 +1,4 @@
-"""How settings that need more than a range are read."""
+"""Types of settings whose rules go beyond a range."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -21,7 +21,7 @@ from example_service.core.settings.types import (
     ],
 )
 def test_a_url_never_ends_in_a_slash(given: str, read: str) -> None:
-    """Paths can be appended to what is read."""
+    """Paths can be appended to the parsed URL."""
     assert TypeAdapter(HTTPURL).validate_python(given) == read
 
 
@@ -46,7 +46,7 @@ def test_a_url_never_ends_in_a_slash(given: str, read: str) -> None:
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
-    """Credentials that somebody put into it are not in the message."""
+    """The message does not contain credentials from the URL."""
     with pytest.raises(ValidationError) as refusal:
         TypeAdapter(HTTPURL).validate_python(url)
 
@@ -56,7 +56,7 @@ def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> 
 
 
 def test_origins_are_lower_case_and_have_no_path() -> None:
-    """What browsers send as `Origin` is what can be compared: without the scheme's own port."""
+    """They match the `Origin` header of browsers, which omits the default port."""
     origins = TypeAdapter(Origins)
 
     assert origins.validate_python("https://App.example.com:8443,*") == [
@@ -77,7 +77,7 @@ def test_origins_are_lower_case_and_have_no_path() -> None:
 
 
 def test_hosts_are_names_without_scheme_and_port() -> None:
-    """What the `Host` header is compared to has neither."""
+    """They are compared with the `Host` header without its port."""
     hosts = TypeAdapter(HostPatterns)
 
     assert hosts.validate_python(["API.example.com", "*.example.com", "127.0.0.1", "*"]) == [
@@ -92,7 +92,7 @@ def test_hosts_are_names_without_scheme_and_port() -> None:
 
 
 def test_proxies_are_addresses_or_networks() -> None:
-    """A host name cannot be compared to a peer's address."""
+    """A host name cannot be compared with the address of a peer."""
     proxies = TypeAdapter(ProxyAddresses)
 
     assert proxies.validate_python("10.0.0.0/8, 192.168.0.1, *") == [
@@ -105,8 +105,8 @@ def test_proxies_are_addresses_or_networks() -> None:
             proxies.validate_python(wrong)
 
 
-def test_a_list_that_is_no_json_is_refused() -> None:
-    """A bracket announces a JSON array."""
+def test_a_list_in_brackets_must_be_json() -> None:
+    """An opening bracket starts a JSON array."""
     with pytest.raises(ValidationError, match="JSON array"):
         TypeAdapter(Origins).validate_python('["https://a.example"')
 
@@ -115,12 +115,12 @@ def test_a_list_that_is_no_json_is_refused() -> None:
     "token", ["short", "has a space in it", "tab\tis-no-visible-one", "ü" * 16]
 )
 def test_a_token_fits_into_a_header(token: str) -> None:
-    """It is long enough, and holds nothing that a header could not carry."""
+    """Short tokens and characters that a header cannot carry are refused."""
     with pytest.raises(ValidationError):
         TypeAdapter(HeaderToken).validate_python(token)
 
 
-def test_a_long_visible_token_is_taken() -> None:
+def test_a_long_token_of_visible_characters_is_accepted() -> None:
     """Sixteen characters are enough."""
     token = TypeAdapter(HeaderToken).validate_python("0123456789-ABC~!")
 

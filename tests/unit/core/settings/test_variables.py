@@ -1,4 +1,4 @@
-"""Names of variables, and those that are misspelt."""
+"""Names of environment variables, and how misspelt ones are found."""
 
 from typing import Annotated
 
@@ -32,7 +32,7 @@ class Basket(BaseSettings):
 
 
 def test_each_field_has_one_variable() -> None:
-    """Groups and the given keys of mappings are unfolded in the order of declaration."""
+    """Groups and the existing keys of mappings are expanded in order of declaration."""
     names = [variable.name for variable in variables(Basket, ["apple"])]
 
     assert names == [
@@ -48,7 +48,7 @@ def test_each_field_has_one_variable() -> None:
 
 
 def test_values_are_found_through_groups_and_mappings() -> None:
-    """The path of a variable leads to the value of its field."""
+    """The name of a variable leads to the value of its field."""
     basket = Basket(prices={"apple": Fruit(label="red")})
 
     values = {v.name: v.value_in(basket) for v in variables(Basket, ["apple"])}
@@ -58,15 +58,15 @@ def test_values_are_found_through_groups_and_mappings() -> None:
     assert values["PRICES__APPLE__LABEL"] == "red"
 
 
-def test_secrets_are_known() -> None:
-    """An optional secret is one, too."""
+def test_secrets_are_recognized() -> None:
+    """An optional secret counts as well."""
     secrets = [v.name for v in variables(Basket, []) if v.is_secret]
 
     assert secrets == ["FRUIT__PIN"]
 
 
-def test_groups_and_mappings_are_told_apart() -> None:
-    """Plain fields are neither."""
+def test_groups_and_mappings_are_distinguished() -> None:
+    """A plain field is neither a group nor a mapping."""
     assert group_names(Basket) == {"fruit": False, "prices": True}
 
 
@@ -74,7 +74,7 @@ def test_groups_and_mappings_are_told_apart() -> None:
     ("value", "text"), [(None, ""), (True, "true"), (1.5, "1.5"), ("a", "a"), (["*"], '["*"]')]
 )
 def test_values_are_written_as_in_the_environment(value: object, text: str) -> None:
-    """What is shown can be copied into `.env`."""
+    """The shown value can be copied into `.env`."""
     assert as_text(value) == text
 
 
@@ -97,7 +97,7 @@ def test_values_are_written_as_in_the_environment(value: object, text: str) -> N
     ],
 )
 def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
-    """What was probably meant is named where there is something close."""
+    """The closest known name is suggested, if there is one."""
     problems = unknown_variables(Basket, [name, "PRICES__APPLE__LABEL"])
 
     (problem,) = problems
@@ -108,7 +108,7 @@ def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
 
 
 def test_names_of_other_programs_are_left_alone() -> None:
-    """Nothing is said about variables outside of the groups, nor about right ones."""
+    """Variables outside the groups and correct names are not reported."""
     names = [
         *(
             "SIZE",
@@ -134,7 +134,7 @@ def test_names_of_other_programs_are_left_alone() -> None:
 
 
 def test_control_characters_in_a_name_are_escaped() -> None:
-    """The table shows the name on one line."""
+    """The name stays on one line of the table."""
     (problem,) = unknown_variables(Basket, ["FRUIT__\n\x1b[31m"])
 
     assert problem.variable.isprintable()
