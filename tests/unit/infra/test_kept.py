@@ -1,4 +1,4 @@
-"""A value that is computed once for many."""
+"""A value that is computed once for many callers."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from example_service.infra.resilience.testing import FakeClock
 
 
 class Counter:
-    """Counts how often it is asked, and fails if it has to."""
+    """Counts its calls, and fails on request."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,8 +24,8 @@ class Counter:
         return self.count
 
 
-async def test_a_value_is_computed_once_for_all_who_ask() -> None:
-    """And once more when its time is over."""
+async def test_a_value_is_computed_once_for_all_callers() -> None:
+    """When it has expired, it is computed again."""
     counter, clock = Counter(), FakeClock()
     kept = Kept(counter.compute, seconds=1.0, clock=clock)
 
@@ -36,8 +36,8 @@ async def test_a_value_is_computed_once_for_all_who_ask() -> None:
     assert await kept.get() == 2
 
 
-async def test_one_who_stops_waiting_leaves_the_value_to_the_others() -> None:
-    """A client that hangs up does not cancel what others wait for."""
+async def test_a_cancelled_caller_does_not_cancel_the_computation() -> None:
+    """Other callers may still be waiting for the value."""
     kept = Kept(Counter().compute)
     impatient, patient = (asyncio.create_task(kept.get()) for _ in range(2))
     await asyncio.sleep(0)
@@ -48,7 +48,7 @@ async def test_one_who_stops_waiting_leaves_the_value_to_the_others() -> None:
 
 
 async def test_an_error_is_not_kept() -> None:
-    """The next one who asks has it computed again."""
+    """The next caller starts a new computation."""
     counter = Counter()
     kept = Kept(counter.compute)
     counter.fails = True

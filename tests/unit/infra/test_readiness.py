@@ -1,4 +1,4 @@
-"""Checks that are run once for many, and not too often."""
+"""Readiness checks: simultaneous probes share a run, and its outcome is kept for a while."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from example_service.infra.resilience.testing import FakeClock, opened
 
 
 class FakeDependency:
-    """Something to check, which answers when and what the test wants."""
+    """A dependency to check; the test decides when it answers, and what."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -23,7 +23,7 @@ class FakeDependency:
         self.fault_now: str | None = None
 
     async def fault(self) -> str | None:
-        """Tell the fault."""
+        """The current fault of the dependency."""
         self.asked += 1
         self.was_asked.set()
         await self.answering.wait()
@@ -32,7 +32,7 @@ class FakeDependency:
 
 @pytest.fixture
 def dependency() -> FakeDependency:
-    """A dependency in good health."""
+    """A healthy dependency."""
     return FakeDependency()
 
 
@@ -44,19 +44,19 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def readiness(dependency: FakeDependency, clock: FakeClock) -> Readiness:
-    """Readiness that depends on it."""
+    """The readiness of a service with this dependency."""
     return Readiness([Check("dependency", dependency.fault)], clock=clock)
 
 
 async def test_without_faults_the_service_is_ready(readiness: Readiness) -> None:
-    """Nothing is wrong where no check says so."""
+    """If no check reports a fault, the result is empty."""
     assert await readiness.faults() == {}
 
 
-async def test_all_who_ask_at_once_share_one_run(
+async def test_simultaneous_probes_share_one_run(
     readiness: Readiness, dependency: FakeDependency
 ) -> None:
-    """A crowd of probers is one prober for the dependency."""
+    """Many probes cause only one request to the dependency."""
     dependency.answering.clear()
     asking = [asyncio.create_task(readiness.faults()) for _ in range(50)]
     await dependency.was_asked.wait()
@@ -66,10 +66,10 @@ async def test_all_who_ask_at_once_share_one_run(
     assert dependency.asked == 1
 
 
-async def test_an_outcome_stands_for_a_second(
+async def test_an_outcome_is_kept_for_a_second(
     readiness: Readiness, dependency: FakeDependency, clock: FakeClock
 ) -> None:
-    """Then the dependency is asked anew."""
+    """After that, the dependency is checked again."""
     await readiness.faults()
     dependency.fault_now = "down"
     clock.advance(0.75)
@@ -79,10 +79,10 @@ async def test_an_outcome_stands_for_a_second(
     assert dependency.asked == 2
 
 
-async def test_one_who_stops_waiting_does_not_stop_the_others(
+async def test_a_cancelled_probe_does_not_stop_the_others(
     readiness: Readiness, dependency: FakeDependency
 ) -> None:
-    """A prober that hangs up leaves the run to the rest."""
+    """The run goes on for the probes that are still waiting."""
     dependency.answering.clear()
     impatient, patient = (asyncio.create_task(readiness.faults()) for _ in range(2))
     await dependency.was_asked.wait()
@@ -93,7 +93,7 @@ async def test_one_who_stops_waiting_does_not_stop_the_others(
 
 
 async def test_a_check_that_hangs_is_a_fault(dependency: FakeDependency) -> None:
-    """It is given up at its limit, and the other checks are heard."""
+    """It is abandoned at its time limit, and the other checks still count."""
     hanging = FakeDependency()
     hanging.answering.clear()
     checks = [Check("hanging", hanging.fault), Check("fine", dependency.fault)]
@@ -101,8 +101,8 @@ async def test_a_check_that_hangs_is_a_fault(dependency: FakeDependency) -> None
     assert await readiness.faults() == {"hanging": "no answer within 0 seconds"}
 
 
-async def test_a_check_that_does_not_let_go_delays_no_answer(clock: FakeClock) -> None:
-    """Its clean-up may take as long as it wants; it is not started again meanwhile."""
+async def test_a_check_that_resists_cancellation_delays_no_answer(clock: FakeClock) -> None:
+    """Its clean-up may take any time, and it is not started again until then."""
     released, asked = asyncio.Event(), 0
 
     async def hang() -> None:
@@ -128,7 +128,7 @@ async def test_a_check_that_does_not_let_go_delays_no_answer(clock: FakeClock) -
 
 
 async def test_a_check_that_raises_is_a_fault() -> None:
-    """Readiness itself does not fail."""
+    """The exception does not reach the probe."""
 
     async def refused() -> None:
         raise ConnectionRefusedError("by the database")
@@ -143,7 +143,7 @@ async def test_changes_are_logged_with_their_reasons(
     clock: FakeClock,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The log tells each change once, not each question, nor how long it will still take."""
+    """Each change is logged once, not each probe, and without the remaining seconds."""
     configure_logging(Settings(environment="test"))
     for fault in (None, "down", "down for 2 s", "down for 1 s", None, None):
         dependency.fault_now = fault
@@ -154,7 +154,7 @@ async def test_changes_are_logged_with_their_reasons(
 
 
 async def test_readiness_works_in_one_loop_after_another() -> None:
-    """An application may be served again, in another event loop."""
+    """An application may be served again in another event loop."""
     clock = FakeClock()
 
     async def fine() -> None:
@@ -175,7 +175,7 @@ async def _faults(readiness: Readiness) -> object:
 
 
 async def test_only_critical_breakers_that_are_open_are_faults() -> None:
-    """Half open is ready again, for only requests can close the circuit."""
+    """A half-open circuit counts as ready, because only requests can close it."""
     registry, clock = CircuitBreakerRegistry(), FakeClock()
     breakers = [
         CircuitBreaker(
@@ -197,11 +197,11 @@ async def test_only_critical_breakers_that_are_open_are_faults() -> None:
     assert await check.fault() is None
 
 
-async def test_a_circuit_that_waits_for_a_probe_is_no_fault() -> None:
-    """An instance that gets no requests would never probe, and so never get any again."""
+async def test_a_circuit_that_waits_for_a_probe_is_not_a_fault() -> None:
+    """Otherwise the instance would get no requests, and so could never probe."""
 
     class ClosedGate:
-        """That of a fleet, which grants a probe only after a call has asked for one."""
+        """A gate like a fleet's, which grants a probe only after a call has asked for it."""
 
         def is_open(self) -> bool:
             return False

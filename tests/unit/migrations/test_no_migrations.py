@@ -1,4 +1,4 @@
-"""A service without a domain has no migrations, and works."""
+"""A service without domains has no migrations, and still works."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from example_service.migrations import head_revisions, known_revisions, schema_f
 
 @pytest.fixture
 def _no_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Look for domains where there are none."""
+    """Replace the domains by none."""
 
     def forget() -> None:
         head_revisions.cache_clear()
@@ -26,8 +26,8 @@ def _no_domains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 @pytest.mark.usefixtures("_no_domains")
-async def test_an_empty_database_will_do(empty_database: Settings) -> None:
-    """There is nothing to apply, and nothing is missing."""
+async def test_an_empty_database_is_enough(empty_database: Settings) -> None:
+    """There are no migrations to apply, and none are reported as missing."""
     assert await upgrade(empty_database) == (frozenset(), frozenset())
     async with open_database(empty_database) as database:
         assert await schema_fault(database) is None

@@ -1,4 +1,4 @@
-"""Sets of parameters, as the command line has them."""
+"""Sets of parameters, as they are written on the command line."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from example_service.replay.parameters import NAMES, ParameterError, ParameterSe
 
 
 def test_a_set_has_a_name_and_values() -> None:
-    """The name is in front of a colon; values are separated by spaces or commas."""
+    """The name stands before a colon; the values are separated by spaces or commas."""
     parsed = ParameterSet.parse("strict: failure_threshold=3, failure_rate.threshold=0.5")
 
     assert parsed == ParameterSet("strict", {"failure_threshold": 3, "failure_rate.threshold": 0.5})
@@ -18,12 +18,12 @@ def test_a_set_has_a_name_and_values() -> None:
     [("failure_threshold=3", "failure_threshold=3"), ("", "defaults"), (" mine : ", "mine")],
 )
 def test_a_set_without_a_name_is_named_by_its_text(text: str, name: str) -> None:
-    """Whatever is given, the set can be told from others."""
+    """Its text distinguishes the set from the others."""
     assert ParameterSet.parse(text).name == name
 
 
 def test_a_circuit_follows_the_values() -> None:
-    """The machine of a set has the given values, and the breaker's defaults otherwise."""
+    """The circuit uses the given values, and the breaker's defaults for the rest."""
     circuit = ParameterSet.parse("failure_threshold=1 recovery_timeout=7").circuit()
     permit = circuit.try_acquire(0.0)
     assert permit is not None
@@ -49,20 +49,20 @@ def test_a_circuit_follows_the_values() -> None:
         ("backoff.multiplier=0.5", "Backoff.multiplier must be"),
     ],
 )
-def test_what_no_breaker_takes_is_refused(text: str, problem: str) -> None:
-    """The error names the parameter and what it must be."""
+def test_invalid_parameters_are_refused(text: str, problem: str) -> None:
+    """The error names the parameter and its valid values."""
     with pytest.raises(ParameterError, match=problem):
         ParameterSet.parse(text)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_name_that_is_listed_is_taken(name: str) -> None:
-    """What the help lists can be set."""
+def test_every_listed_name_is_accepted(name: str) -> None:
+    """Every parameter in the help text can be set."""
     ParameterSet.parse(f"{name}={100 if name == 'failure_rate.window_calls' else 1}")
 
 
 def test_jitter_is_the_same_in_each_replay() -> None:
-    """Equal sets wait equally long, although jitter is random."""
+    """Equal sets wait equally long, although the jitter is random."""
     waits = []
     for _ in range(2):
         circuit = ParameterSet.parse("failure_threshold=1 backoff.jitter=1").circuit()

@@ -16,14 +16,14 @@ NAMESPACES = ("http://www.w3.org/", "http://purl.org/", "http://creativecommons.
 
 
 def drawn(*texts: str, has_dates: bool = True) -> str:
-    """The picture of the calls above under some sets."""
+    """The picture of the calls above with some sets."""
     replayed = replay(CALLS, [ParameterSet.parse(text) for text in texts])
     return svg(Report("calls.csv", "CSV", has_dates, replayed)).decode()
 
 
 @pytest.mark.parametrize("has_dates", [True, False])
-def test_it_is_one_svg_file_that_needs_no_other(has_dates: bool) -> None:
-    """It is XML, names each set, the states and the file, and loads nothing."""
+def test_it_is_one_self_contained_svg_file(has_dates: bool) -> None:
+    """It is valid XML, names each set, the states and the file, and loads nothing."""
     picture = drawn(
         "strict: failure_threshold=3", "never: failure_threshold=50", has_dates=has_dates
     )
@@ -40,12 +40,12 @@ def test_it_is_one_svg_file_that_needs_no_other(has_dates: bool) -> None:
 
 
 def test_equal_replays_have_equal_pictures() -> None:
-    """A picture in a repository changes only if what it shows does."""
+    """A picture in a repository changes only if its content changes."""
     assert drawn("strict: failure_threshold=3") == drawn("strict: failure_threshold=3")
 
 
-def test_names_can_not_break_it() -> None:
-    """Names are text, whatever is in them, and long ones are cut."""
+def test_names_cannot_break_it() -> None:
+    """Names are always shown as text, and long ones are shortened."""
     picture = drawn("<b>&$x^2$: failure_threshold=3", f"{'n' * 99}: failure_threshold=3")
 
     texts = list(ET.fromstring(picture).itertext())  # noqa: S314

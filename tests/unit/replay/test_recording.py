@@ -1,4 +1,4 @@
-"""Recordings in three formats, and what is refused in each."""
+"""Recordings in three formats, and the errors of each."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ MOMENT_SECONDS = 1_795_941_000.0
 
 
 def calls_of(folder: Path, content: bytes, route: str | None = None) -> list[Call]:
-    """The calls that are read from a file of this content."""
+    """The calls read from a file with this content."""
     path = folder / "calls.log"
     path.write_bytes(content)
     with path.open("rb") as file:
@@ -29,7 +29,7 @@ def calls_of(folder: Path, content: bytes, route: str | None = None) -> list[Cal
 
 
 def request(ended: str, **members: Any) -> str:
-    """One line of the access log."""
+    """A line of the access log."""
     line = {
         "timestamp": ended,
         "level": "info",
@@ -42,15 +42,15 @@ def request(ended: str, **members: Any) -> str:
     return json.dumps(line | members) + "\n"
 
 
-def test_csv_columns_may_stand_in_any_order(tmp_path: Path) -> None:
-    """Columns are found by their names in the header, and others are ignored."""
+def test_csv_columns_may_be_in_any_order(tmp_path: Path) -> None:
+    """Columns are identified by their names in the header; other columns are ignored."""
     content = b"outcome,host,time,duration\r\nsuccess,a,1,0.5\r\n\r\nneither,b,1.5,2\r\n"
 
     assert calls_of(tmp_path, content) == [Call(1.0, 0.5, SUCCESS), Call(1.5, 2.0, NEITHER)]
 
 
-def test_a_byte_order_mark_and_quotes_are_read_over(tmp_path: Path) -> None:
-    """CSV as spreadsheets write it is read as well."""
+def test_a_byte_order_mark_and_quotes_are_accepted(tmp_path: Path) -> None:
+    """Spreadsheets write CSV with both."""
     content = b'\xef\xbb\xbf"time","duration","outcome"\n"1","0.5","failure"\n'
 
     assert calls_of(tmp_path, content) == [Call(1.0, 0.5, FAILURE)]
@@ -68,7 +68,7 @@ def test_a_byte_order_mark_and_quotes_are_read_over(tmp_path: Path) -> None:
     ],
 )
 def test_a_status_is_an_outcome(tmp_path: Path, status: int, outcome: str) -> None:
-    """A status means the same in CSV and in an access log: 429 and 5xx are failures."""
+    """In CSV and in an access log alike, 429 and 5xx are failures."""
     csv = calls_of(tmp_path, HEADER + f"1,0.5,{status}\n".encode())
     log = calls_of(tmp_path, request(MOMENT, status=status).encode())
 
@@ -76,7 +76,7 @@ def test_a_status_is_an_outcome(tmp_path: Path, status: int, outcome: str) -> No
 
 
 def test_json_lines_have_the_members_of_the_columns(tmp_path: Path) -> None:
-    """Times are numbers or dates, with their zone taken into account."""
+    """Times are numbers or dates, and time zones are taken into account."""
     lines = [
         {"time": "2026-11-29T09:30:00+01:00", "duration": 0.5, "outcome": "success"},
         {"time": "2026-11-29T08:30:00.250Z", "duration": 1, "outcome": "failure", "host": "a"},
@@ -89,8 +89,8 @@ def test_json_lines_have_the_members_of_the_columns(tmp_path: Path) -> None:
     ]
 
 
-def test_requests_of_an_access_log_come_in_the_order_of_their_beginnings(tmp_path: Path) -> None:
-    """A line is written when a request ends, so a slow one that began first comes later."""
+def test_requests_of_an_access_log_are_ordered_by_their_start(tmp_path: Path) -> None:
+    """A line is written at the end of a request, so a slow request has a later line."""
     content = (
         request("2026-11-29T08:30:01Z", duration_seconds=0.25)
         + request("2026-11-29T08:30:02Z", logger="example_service", event="shutdown")
@@ -106,7 +106,7 @@ def test_requests_of_an_access_log_come_in_the_order_of_their_beginnings(tmp_pat
 def test_what_the_service_logs_can_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lines as the service writes them are calls; those for a console are refused with the fix."""
+    """JSON lines of the service are calls; for console lines, the error names the fix."""
     for log_format in ("json", "console"):
         settings = Settings(environment="test", log=LogSettings(format=log_format))
         configure_logging(settings)
@@ -127,8 +127,8 @@ def test_what_the_service_logs_can_be_read(
         calls_of(tmp_path, for_console.encode())
 
 
-def test_a_route_chooses_requests(tmp_path: Path) -> None:
-    """Only requests of the route are calls; an unknown route is an error that lists those seen."""
+def test_a_route_selects_requests(tmp_path: Path) -> None:
+    """Only requests to the route are calls; the error for an unknown route lists the others."""
     content = (request(MOMENT, route="/a") + request(MOMENT, route="/b", status=503)).encode()
 
     assert [call.outcome for call in calls_of(tmp_path, content, route="/b")] == [FAILURE]
@@ -136,8 +136,8 @@ def test_a_route_chooses_requests(tmp_path: Path) -> None:
         calls_of(tmp_path, content, route="/c")
 
 
-def test_a_request_that_began_long_before_can_not_be_put_in_order(tmp_path: Path) -> None:
-    """Memory is bounded: what comes too late is an error instead of a wrong order."""
+def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Path) -> None:
+    """Memory is bounded, so a line that is too late is an error and not a wrong order."""
     content = (
         request("2026-11-29T08:30:00Z", duration_seconds=0)
         + request("2026-11-29T08:40:00Z", duration_seconds=0)
@@ -216,22 +216,22 @@ def test_a_request_that_began_long_before_can_not_be_put_in_order(tmp_path: Path
         ((request(MOMENT) + "Traceback\n").encode(), r"line 2: this is no JSON"),
     ],
 )
-def test_what_can_not_be_trusted_is_refused_with_its_line(
+def test_an_invalid_line_is_refused_with_its_number(
     tmp_path: Path, content: bytes, problem: str
 ) -> None:
-    """The error names the line, what is wrong with it, and how to put it right."""
+    """The error says which line is wrong, in what way, and how to correct it."""
     with pytest.raises(RecordingError, match=problem):
         calls_of(tmp_path, content)
 
 
-def test_a_route_is_for_access_logs_alone(tmp_path: Path) -> None:
-    """Calls of the other formats have no route, so that choosing one is a mistake."""
+def test_a_route_applies_only_to_access_logs(tmp_path: Path) -> None:
+    """Calls in the other formats have no route, so giving one is an error."""
     with pytest.raises(RecordingError, match="leave --route out"):
         calls_of(tmp_path, HEADER + b"1,1,success\n", route="/a")
 
 
 def test_reading_reports_how_far_it_has_got(tmp_path: Path) -> None:
-    """The progress grows and ends within the file."""
+    """The position in the file only grows, and never exceeds the file's size."""
     path = tmp_path / "calls.csv"
     path.write_bytes(HEADER + b"1,1,success\n" * 10_000)
     reached: list[int] = []

@@ -1,4 +1,4 @@
-"""What is shown of a replay."""
+"""The report of a replay."""
 
 import json
 
@@ -14,12 +14,12 @@ NEVER = ParameterSet.parse("never: failure_threshold=50")
 
 
 def report(*sets: ParameterSet, has_dates: bool = False) -> Report:
-    """The report of the calls above."""
+    """The report on the calls above."""
     return Report("calls.csv", "CSV", has_dates, replay(CALLS, sets))
 
 
 def test_the_tables_have_a_row_for_each_set_and_for_each_opening() -> None:
-    """Counts come with their whole and their share, times as the file has them."""
+    """Counts are shown with total and share, and times as in the file."""
     text = report(STRICT, NEVER).text()
 
     assert text == (
@@ -36,12 +36,12 @@ def test_the_tables_have_a_row_for_each_set_and_for_each_opening() -> None:
 
 
 def test_dates_are_shown_in_utc() -> None:
-    """Where the file has dates, moments are dates."""
+    """Points in time are dates if the file contains dates."""
     assert "1970-01-01T00:16:47.100Z" in report(STRICT, has_dates=True).text()
 
 
 def test_the_document_has_the_same_figures() -> None:
-    """JSON names the parameters, and has every opening."""
+    """The JSON document names the parameters, and contains every opening."""
     document = json.loads(json.dumps(report(STRICT, NEVER).document()))
 
     assert document["recording"]["calls"] == 100
@@ -64,8 +64,8 @@ def test_the_document_has_the_same_figures() -> None:
     assert document["suggestion"] is None
 
 
-def test_many_openings_are_shortened_in_the_text_only() -> None:
-    """The text shows the first of them and how many there are more."""
+def test_a_long_list_of_openings_is_shortened_in_the_text_only() -> None:
+    """The text shows the first openings and the number of the others."""
     calls = [Call(10.0 * n, 0.1, FAILURE if n % 3 == 0 else SUCCESS) for n in range(60)]
     sets = [ParameterSet.parse("x: failure_threshold=1 success_threshold=1 recovery_timeout=5")]
     many = Report("calls.csv", "CSV", has_dates=False, replayed=replay(calls, sets))
@@ -74,15 +74,15 @@ def test_many_openings_are_shortened_in_the_text_only() -> None:
     assert len(many.document()["sets"][0]["openings"]) == 20
 
 
-def test_an_opening_that_the_recording_does_not_end_says_so() -> None:
-    """Without a call to probe with, the circuit stays open."""
+def test_an_opening_that_never_closed_is_marked() -> None:
+    """Without a further call as a probe, the circuit stays open until the recording ends."""
     replayed = replay(CALLS[:10], [STRICT])
 
     assert "not in the recording" in Report("a", "CSV", has_dates=False, replayed=replayed).text()
 
 
 def test_a_suggestion_is_shown_with_its_reasons() -> None:
-    """The sentences end the text, and are in the document with the parameters."""
+    """They come last in the text, and are in the document beside the parameters."""
     replayed = replay(CALLS, [NEVER, STRICT])
     suggestion = Suggestion(STRICT, ("It spares most.", "It refuses few."))
     shown = Report("a", "CSV", has_dates=False, replayed=replayed, suggestion=suggestion)
@@ -95,7 +95,7 @@ def test_a_suggestion_is_shown_with_its_reasons() -> None:
 
 
 def test_shares_of_nothing_are_zero() -> None:
-    """A recording without failing calls divides by none."""
+    """A recording without failing calls does not cause a division by zero."""
     assert [of(0, 0), of(1, 3), of(1000, 1000)] == [
         "0 of 0 (0 %)",
         "1 of 3 (33.33 %)",

@@ -1,4 +1,4 @@
-"""What each set of parameters would have done with recorded calls, counted by hand."""
+"""What each set of parameters would have done with recorded calls, calculated by hand."""
 
 from collections.abc import Iterator
 from dataclasses import replace as changed
@@ -12,7 +12,7 @@ from example_service.replay.timeline import MOST_SPANS
 
 
 def outage(begin: int = 10, end: int = 20, until: int = 40) -> Iterator[Call]:
-    """A call a second that takes a tenth of one, failing for a while."""
+    """One call of 0.1 seconds every second, failing for a while."""
     for second in range(until):
         yield Call(second, 0.1, FAILURE if begin <= second < end else SUCCESS)
 
@@ -22,11 +22,11 @@ def outcome_of(text: str, calls: Iterator[Call] | list[Call]) -> Outcome:
     return replay(calls, [ParameterSet.parse(text)]).outcomes[0]
 
 
-def test_an_outage_is_spared_from_the_threshold_to_its_end() -> None:
-    """Three failures open, probes find out each five seconds, and two successes close."""
+def test_calls_are_refused_from_the_threshold_to_the_end_of_the_outage() -> None:
+    """Three failures open the circuit, a probe runs every five seconds, two successes close it."""
     outcome = outcome_of("failure_threshold=3 recovery_timeout=5 backoff.multiplier=1", outage())
 
-    # Opened by the end of the call at 12; probes at 18 (failed) and 24, 25 (succeeded).
+    # The call at 12 opens it as it ends; probes are at 18 (fails) and 24, 25 (succeed).
     [opening] = outcome.openings
     assert (opening.why, opening.spared, opening.healthy_refused) == ("3 failures in a row", 6, 4)
     moments = (opening.opened_at, opening.closed_at, opening.recovery_seconds)
@@ -37,7 +37,7 @@ def test_an_outage_is_spared_from_the_threshold_to_its_end() -> None:
 
 
 def test_sets_do_not_influence_one_another() -> None:
-    """Each set of several has the outcome that it has alone."""
+    """Each of several sets has the outcome that it would have alone."""
     texts = ["failure_threshold=3", "failure_threshold=100", "failure_threshold=1"]
     sets = [ParameterSet.parse(text) for text in texts]
 
@@ -45,7 +45,7 @@ def test_sets_do_not_influence_one_another() -> None:
 
 
 def test_a_hanging_call_opens_at_its_deadline() -> None:
-    """With `slow_call_duration` a call counts while it still hangs, whoever gives it up."""
+    """With `slow_call_duration`, a call counts as slow while it is still hanging."""
     calls = [Call(0.0, 30.0, NEITHER), *[Call(second, 0.1, SUCCESS) for second in range(1, 8)]]
     outcome = outcome_of("failure_threshold=1 slow_call_duration=2.5 recovery_timeout=60", calls)
 
@@ -56,7 +56,7 @@ def test_a_hanging_call_opens_at_its_deadline() -> None:
 
 
 def test_an_earlier_slow_call_does_not_move_a_later_opening() -> None:
-    """A call past its deadline that opens nothing leaves the moment of the opening alone."""
+    """An overdue call that does not open the circuit does not affect the time of the opening."""
     calls = [
         Call(0.0, 3.0, SUCCESS),
         Call(4.0, 0.1, SUCCESS),
@@ -68,7 +68,7 @@ def test_an_earlier_slow_call_does_not_move_a_later_opening() -> None:
 
 
 def test_a_probe_that_hangs_opens_again_at_its_deadline() -> None:
-    """Time that passes without a call acts in its order, however long it is."""
+    """Deadlines that pass between two calls take effect in order, however far apart the calls."""
     calls = [
         Call(0.0, 0.1, FAILURE),
         Call(5.2, 100.0, NEITHER),
@@ -84,15 +84,15 @@ def test_a_probe_that_hangs_opens_again_at_its_deadline() -> None:
     assert outcome.refused == 0
 
 
-def test_calls_that_are_neither_change_nothing() -> None:
-    """They are no failing calls, no healthy ones, and open nothing."""
+def test_calls_that_neither_succeed_nor_fail_change_nothing() -> None:
+    """They count neither as failing nor as healthy, and do not open the circuit."""
     outcome = outcome_of("failure_threshold=1", [Call(s, 0.1, NEITHER) for s in range(5)])
 
     assert (outcome.failing, outcome.healthy, outcome.opened) == (0, 0, 0)
 
 
-def test_slow_calls_can_be_counted_as_failing_for_every_set() -> None:
-    """To compare sets, one number of seconds decides for all of them what is failing."""
+def test_slow_calls_can_count_as_failing_for_every_set() -> None:
+    """To make sets comparable, one limit decides for all of them which calls are failing."""
     calls = [Call(second, 0.1 + second % 2, SUCCESS) for second in range(10)]
     sets = [ParameterSet.parse("a:"), ParameterSet.parse("b: slow_call_duration=0.5")]
 
@@ -102,8 +102,8 @@ def test_slow_calls_can_be_counted_as_failing_for_every_set() -> None:
     assert shared == [(5, 5), (5, 5)]
 
 
-def test_no_recovery_without_a_failing_call() -> None:
-    """A circuit that slow probes opened has nothing to recover from, if none is failing."""
+def test_there_is_no_recovery_time_without_a_failing_call() -> None:
+    """If slow calls opened the circuit and no call failed, there is nothing to recover from."""
     calls = [Call(0.0, 3.0, NEITHER), *[Call(s, 0.1, SUCCESS) for s in range(10, 20)]]
     outcome = replay(
         calls,
@@ -115,7 +115,7 @@ def test_no_recovery_without_a_failing_call() -> None:
 
 
 def test_memory_does_not_grow_with_the_recording() -> None:
-    """Openings beyond a number are only counted, and spans of time become longer."""
+    """Openings beyond a limit are only counted, and the spans of the timeline get longer."""
     calls = (Call(10.0 * n, 0.1, FAILURE if n % 3 == 0 else SUCCESS) for n in range(6_000))
     text = "failure_threshold=1 success_threshold=1 recovery_timeout=5"
     result = replay(calls, [ParameterSet.parse(text)])
@@ -129,19 +129,19 @@ def test_memory_does_not_grow_with_the_recording() -> None:
 
 
 def test_the_band_of_a_set_shows_when_it_was_open() -> None:
-    """The worst state of each span: closed, then open, half-open while probing, then closed."""
+    """Each span has its worst state: closed, open, half-open while probing, then closed."""
     result = replay(outage(), [ParameterSet.parse("failure_threshold=3 recovery_timeout=10")])
     timeline = result.timeline
     spans = round(1 / timeline.span_seconds)
     band = timeline.bands[0]
     seconds = [max(band[begin : begin + spans]) for begin in range(0, 39 * spans, spans)]
 
-    # Open from 12.1 to 22.1, then half-open; probes at 23 and 24 close at 24.1.
+    # It is open from 12.1 to 22.1, then half-open; the probes at 23 and 24 close it at 24.1.
     assert seconds == [0] * 12 + [2] * 11 + [1] * 2 + [0] * 14
 
 
 def test_equal_recordings_have_equal_outcomes() -> None:
-    """Nothing in a replay depends on chance, the time of day or the order of equal ends."""
+    """A replay does not depend on chance, the time of day or the order of simultaneous ends."""
     sets = [ParameterSet.parse("failure_threshold=2 backoff.jitter=0.5 recovery_timeout=3")]
     first, second = (replay(outage(), sets) for _ in range(2))
 

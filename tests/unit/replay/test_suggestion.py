@@ -1,4 +1,4 @@
-"""Searching parameters for a stated goal."""
+"""Searching for parameters that meet a goal."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -14,20 +14,20 @@ DEFAULTS = ParameterSet.parse("defaults:")
 
 
 def outage() -> Iterator[Call]:
-    """Ten calls a second for two minutes, of which half a minute fails."""
+    """Ten calls per second for two minutes, with half a minute of failures."""
     for number in range(1_200):
         time = number / 10
         yield Call(time, 0.05, FAILURE if 30 <= time < 60 else SUCCESS)
 
 
 def outcome_of(parameters: ParameterSet) -> Outcome:
-    """What a set would have done in the outage."""
+    """The outcome of a set in this outage."""
     return replay(outage(), [parameters]).outcomes[0]
 
 
 @pytest.mark.parametrize("percent", [0.0, 1.0, 2.5, 5.0, 100.0])
-def test_a_suggestion_keeps_to_the_goal_and_beats_the_defaults(percent: float) -> None:
-    """It refuses no more healthy calls than asked for, and the tighter goal spares no more."""
+def test_a_suggestion_meets_the_goal_and_beats_the_defaults(percent: float) -> None:
+    """It refuses no more healthy calls than allowed; a stricter goal avoids no more failures."""
     suggestion = suggest(outage, DEFAULTS, percent / 100)
 
     if suggestion.parameters is None:
@@ -40,7 +40,7 @@ def test_a_suggestion_keeps_to_the_goal_and_beats_the_defaults(percent: float) -
 
 
 def test_the_explanation_has_the_figures_of_the_suggestion() -> None:
-    """What the sentences claim is what a replay of the suggested set finds."""
+    """Its sentences match a replay of the suggested set."""
     suggestion = suggest(outage, DEFAULTS, 0.05)
 
     assert suggestion.parameters is not None
@@ -54,8 +54,8 @@ def test_the_explanation_has_the_figures_of_the_suggestion() -> None:
     assert 0 < keeping < tried
 
 
-def test_what_is_given_stays_as_it_is() -> None:
-    """Values of the given set are not searched, and everything else is."""
+def test_given_values_are_kept() -> None:
+    """Values of the given set are fixed, and all others are searched."""
     base = ParameterSet.parse("mine: failure_threshold=7 recovery_timeout=3 success_threshold=1")
     suggestion = suggest(outage, base, 1.0)
 
@@ -73,10 +73,10 @@ def test_what_is_given_stays_as_it_is() -> None:
         ),
     ],
 )
-def test_without_anything_to_spare_there_is_no_suggestion(
+def test_without_failing_calls_there_is_no_suggestion(
     calls: Callable[[], Iterator[Call]], why: str
 ) -> None:
-    """The explanation says what is missing."""
+    """The explanation says why there is none."""
     suggestion = suggest(calls, DEFAULTS, 0.01)
 
     assert suggestion.parameters is None
@@ -84,7 +84,7 @@ def test_without_anything_to_spare_there_is_no_suggestion(
 
 
 def test_slow_calls_are_failing_if_the_given_set_says_so() -> None:
-    """Slowness alone can be spared, once `slow_call_duration` says what is slow."""
+    """Once `slow_call_duration` defines slow calls, the search tries to avoid those, too."""
 
     def slowness() -> Iterator[Call]:
         for call in outage():
@@ -99,7 +99,7 @@ def test_slow_calls_are_failing_if_the_given_set_says_so() -> None:
 
 
 def test_a_slow_call_takes_much_longer_than_healthy_ones() -> None:
-    """Three times what 99 % of the healthy calls take, if any call takes longer."""
+    """The limit is three times the 99th percentile of healthy calls, if any call exceeds it."""
     healthy = [Call(s, 0.1, SUCCESS) for s in range(100)]
 
     assert slow_seconds(healthy) is None

@@ -1,4 +1,4 @@
-"""What all tables have in common: moments with a zone, and constraints with a name."""
+"""What all tables share: timestamps with a time zone, and named constraints."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -20,8 +20,8 @@ TOKYO = timezone(timedelta(hours=9))
         datetime(2026, 11, 25, 21, 0, 0, 123456, tzinfo=TOKYO),
     ],
 )
-async def test_moments_come_back_as_utc(moment: datetime, database: Database) -> None:
-    """It is the same moment, to the microsecond, whatever zone it was given in."""
+async def test_timestamps_are_returned_in_utc(moment: datetime, database: Database) -> None:
+    """A timestamp in any zone keeps its point in time, to the microsecond."""
     async with database.transaction() as session:
         stored = await session.scalar(select(literal(moment, UTCDateTime)))
 
@@ -29,22 +29,22 @@ async def test_moments_come_back_as_utc(moment: datetime, database: Database) ->
     assert stored.tzinfo is UTC
 
 
-async def test_no_moment_stays_no_moment(database: Database) -> None:
-    """NULL is None."""
+async def test_a_missing_timestamp_stays_missing(database: Database) -> None:
+    """NULL is read as None."""
     async with database.transaction() as session:
         assert await session.scalar(select(literal(None, UTCDateTime))) is None
 
 
-async def test_a_moment_without_a_zone_is_refused(database: Database) -> None:
-    """Nobody can tell which moment it is, and the two databases would guess differently."""
+async def test_a_timestamp_without_a_zone_is_refused(database: Database) -> None:
+    """It is ambiguous, and the two databases would interpret it differently."""
     naive = datetime(2026, 11, 25, 12)  # noqa: DTZ001 - what is refused
     with pytest.raises(StatementError, match="a moment needs a time zone"):
         async with database.transaction() as session:
             await session.scalar(select(literal(naive, UTCDateTime)))
 
 
-def test_constraints_get_names_by_one_convention() -> None:
-    """Migrations can name each of them, on every database."""
+def test_constraints_are_named_by_one_convention() -> None:
+    """Migrations can refer to them by name on every database."""
 
     class Notes(DeclarativeBase):
         metadata = MetaData(naming_convention=Base.metadata.naming_convention)

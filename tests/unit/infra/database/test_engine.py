@@ -1,4 +1,4 @@
-"""Engines: what is really in effect on a connection, and how many of them there are."""
+"""Engines: the settings in effect on a connection, and the number of connections."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -22,21 +22,21 @@ from tests.databases import settings_for
 
 
 async def answer(engine: AsyncEngine, question: str) -> Any:
-    """The one value that a statement gives."""
+    """The single value that a statement returns."""
     async with engine.begin() as connection:
         return await connection.scalar(text(question))
 
 
 def changed(settings: Settings, **database: Any) -> Settings:
-    """The same settings with others for the database's group."""
+    """The settings, with other values in the group of the database."""
     return settings.model_copy(update={"database": DatabaseSettings(**database)})
 
 
 class TestSQLite:
     """The embedded database."""
 
-    async def test_what_is_committed_is_on_the_disk(self, sqlite_settings: Settings) -> None:
-        """Each connection has the write-ahead log, full synchronisation and foreign keys."""
+    async def test_commits_are_durable(self, sqlite_settings: Settings) -> None:
+        """Each connection uses the write-ahead log, full synchronisation and foreign keys."""
         engine = create_engine(sqlite_settings)
         found = [
             await answer(engine, f"PRAGMA {name}")
@@ -46,8 +46,8 @@ class TestSQLite:
 
         assert found == ["wal", 2, 1]
 
-    async def test_the_folder_of_the_file_is_made(self, tmp_path: Path) -> None:
-        """A fresh clone has no `var/`."""
+    async def test_the_folder_of_the_file_is_created(self, tmp_path: Path) -> None:
+        """A fresh clone has no folder `var/`."""
         file = tmp_path / "some" / "where" / "file.sqlite3"
         engine = create_engine(settings_for(f"sqlite:///{file}"))
         await answer(engine, "SELECT 1")
@@ -56,7 +56,7 @@ class TestSQLite:
         assert file.exists()
 
     async def test_transactions_begin_as_writers(self, sqlite_settings: Settings) -> None:
-        """One that has only read so far cannot be overtaken, so its writes cannot be refused."""
+        """Otherwise, a transaction that reads first could not write after another one has."""
         first = create_engine(sqlite_settings)
         second = create_engine(changed(sqlite_settings, statement_timeout_seconds=0.01))
         async with first.begin() as connection:
@@ -67,8 +67,8 @@ class TestSQLite:
         await first.dispose()
         await second.dispose()
 
-    async def test_changes_of_the_schema_are_rolled_back(self, sqlite_settings: Settings) -> None:
-        """The driver alone would commit before each of them."""
+    async def test_schema_changes_are_rolled_back(self, sqlite_settings: Settings) -> None:
+        """By default, the driver commits before each schema change."""
         engine = create_engine(sqlite_settings)
         async with engine.connect() as connection:
             await connection.execute(text("CREATE TABLE notes (id INTEGER)"))
@@ -79,7 +79,7 @@ class TestSQLite:
         assert tables == 0
 
     async def test_there_is_one_connection(self, sqlite_settings: Settings) -> None:
-        """Whoever waits for it waits as long as for a connection and a writer together."""
+        """Waiting for it may take as long as the limits of the pool and of a statement together."""
         engine = create_engine(
             changed(sqlite_settings, pool_timeout_seconds=0.01, statement_timeout_seconds=0.02)
         )
@@ -88,10 +88,10 @@ class TestSQLite:
                 await answer(engine, "SELECT 1")
         await engine.dispose()
 
-    async def test_migrations_wait_for_other_writers_as_long_as_they_may(
+    async def test_migrations_have_a_time_limit_of_their_own(
         self, sqlite_settings: Settings
     ) -> None:
-        """Their engine has the same pragmas, its own time limit, and no pool."""
+        """Their engine has the same pragmas, but another time limit and no pool."""
         engine = create_migration_engine(sqlite_settings, statement_timeout_seconds=1.5)
         found = [await answer(engine, f"PRAGMA {name}") for name in ("busy_timeout", "synchronous")]
 
@@ -106,7 +106,7 @@ class TestPostgreSQL:
     async def test_the_server_knows_the_limits_and_the_name(
         self, postgres_settings: Settings
     ) -> None:
-        """Each connection is asked for what is in effect on it."""
+        """The test queries the limits and the name that are in effect on a connection."""
         engine = create_engine(changed(postgres_settings, statement_timeout_seconds=1.25))
         found = [
             await answer(engine, f"SHOW {name}")
@@ -120,10 +120,10 @@ class TestPostgreSQL:
 
         assert found == ["example-service", "1250ms", "1min"]
 
-    async def test_the_smallest_time_limit_is_not_none_at_all(
+    async def test_the_smallest_time_limit_is_still_a_limit(
         self, postgres_settings: Settings
     ) -> None:
-        """For the server, a limit of zero is no limit."""
+        """For the server, a limit of zero means no limit."""
         engine = create_migration_engine(postgres_settings, statement_timeout_seconds=0.0001)
         with pytest.raises(DBAPIError, match="statement timeout"):
             await answer(engine, "SELECT pg_sleep(30)")
@@ -131,7 +131,7 @@ class TestPostgreSQL:
     async def test_a_slow_statement_is_ended_by_the_server_and_the_connection_survives(
         self, postgres_settings: Settings
     ) -> None:
-        """The client waits longer than the server, which can answer."""
+        """The client waits longer than the server does, so it receives the server's error."""
         engine = create_engine(changed(postgres_settings, statement_timeout_seconds=0.1))
         async with engine.connect() as connection:
             process = await connection.scalar(text("SELECT pg_backend_pid()"))
@@ -141,10 +141,10 @@ class TestPostgreSQL:
             assert await connection.scalar(text("SELECT pg_backend_pid()")) == process
         await engine.dispose()
 
-    async def test_there_are_never_more_connections_than_the_pool_may_have(
+    async def test_there_are_never_more_connections_than_the_pool_allows(
         self, postgres_settings: Settings
     ) -> None:
-        """The server counts them, and whoever finds none free does not wait for ever."""
+        """The server confirms the number, and callers wait for a free one for a limited time."""
         engine = create_engine(changed(postgres_settings, pool_size=3, pool_timeout_seconds=0.05))
         observer = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         async with AsyncExitStack() as stack:
@@ -162,10 +162,10 @@ class TestPostgreSQL:
 
         assert count == 3
 
-    async def test_whoever_waits_for_a_connection_gets_the_next(
+    async def test_a_waiting_caller_gets_the_next_free_connection(
         self, postgres_settings: Settings
     ) -> None:
-        """It is used again, and not made anew."""
+        """The connection is reused, not replaced."""
         engine = create_engine(changed(postgres_settings, pool_size=1, pool_timeout_seconds=30.0))
         async with engine.connect() as connection:
             process = await connection.scalar(text("SELECT pg_backend_pid()"))
@@ -177,7 +177,7 @@ class TestPostgreSQL:
     async def test_a_connection_that_died_in_the_pool_is_replaced(
         self, postgres_settings: Settings
     ) -> None:
-        """Whoever takes it from the pool does not notice."""
+        """The caller that takes it from the pool does not notice."""
         engine = create_engine(postgres_settings)
         observer = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         process = await answer(engine, "SELECT pg_backend_pid()")
@@ -186,8 +186,8 @@ class TestPostgreSQL:
         assert await answer(engine, "SELECT pg_backend_pid()") != process
         await engine.dispose()
 
-    async def test_the_mode_of_encryption_is_passed_on(self, postgres_settings: Settings) -> None:
-        """This server has no TLS: who requires it gets no connection, who prefers it gets one."""
+    async def test_the_tls_mode_is_passed_on(self, postgres_settings: Settings) -> None:
+        """This server has no TLS, so `require` fails and `prefer` connects without it."""
         url = postgres_settings.database_url.get_secret_value()
         strict, lenient = (
             create_engine(settings_for(f"{url}?sslmode={mode}")) for mode in ("require", "prefer")
@@ -199,8 +199,8 @@ class TestPostgreSQL:
         await lenient.dispose()
 
 
-async def test_values_of_statements_are_in_no_error(settings: Settings) -> None:
-    """What reaches the log because of a failed statement does not tell who pays."""
+async def test_errors_do_not_contain_the_values_of_statements(settings: Settings) -> None:
+    """Errors are logged, and the log must not reveal personal data."""
     engine = create_engine(settings)
     with pytest.raises(DBAPIError) as caught:
         async with engine.begin() as connection:

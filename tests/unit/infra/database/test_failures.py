@@ -1,4 +1,4 @@
-"""Which errors of a driver mean that the database cannot serve now."""
+"""Which driver errors mean that the database is unavailable."""
 
 import asyncpg
 import pytest
@@ -11,7 +11,7 @@ from example_service.infra.database.failures import is_outage
 
 
 async def ask_after(error: Exception, database: Database) -> None:
-    """Ask something; a new connection meets an error when it is set up."""
+    """Run a query; an error occurs while the new connection is set up."""
 
     def fail(*_: object) -> None:
         raise error
@@ -36,7 +36,7 @@ async def ask_after(error: Exception, database: Database) -> None:
 async def test_a_server_that_dies_while_a_connection_is_set_up_means_unavailable(
     error: Exception,
 ) -> None:
-    """The client may come back; it is no fault of the service."""
+    """The client may retry later; it is not a fault of the service."""
     async with open_database(Settings(environment="test")) as database:
         with pytest.raises(DatabaseUnavailableError):
             await ask_after(error, database)
@@ -44,8 +44,8 @@ async def test_a_server_that_dies_while_a_connection_is_set_up_means_unavailable
     assert is_outage(error)
 
 
-async def test_misuse_of_the_driver_stays_a_bug() -> None:
-    """It has the same class, but does not pass."""
+async def test_misuse_of_the_driver_is_not_reported_as_an_outage() -> None:
+    """The error has the class of a lost connection, but a retry would not help."""
     error = asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
     async with open_database(Settings(environment="test")) as database:
         with pytest.raises(asyncpg.InterfaceError):

@@ -1,4 +1,4 @@
-"""The circuit of the database while it is open: what it refuses, and when it looks again."""
+"""What the open circuit of the database refuses, and when it probes again."""
 
 from asyncio import gather, sleep
 from pathlib import Path
@@ -25,7 +25,7 @@ def clock() -> FakeClock:
 
 
 async def test_an_open_circuit_refuses_before_there_is_a_session(tmp_path: Path) -> None:
-    """The block is not entered, so nothing is prepared in vain, and it is one refusal."""
+    """The block is not entered, no connection is opened, and one refusal is counted."""
     url = SecretStr(f"sqlite:///{tmp_path}/database.sqlite3")
     engine = create_engine(Settings(environment="test", database_url=url))
     breaker = CircuitBreaker("database", registry=None)
@@ -41,8 +41,8 @@ async def test_an_open_circuit_refuses_before_there_is_a_session(tmp_path: Path)
     assert (entered, connects, breaker.total_rejections) == (False, [], 1)
 
 
-async def test_however_long_the_outage_the_next_look_is_soon(clock: FakeClock) -> None:
-    """The wait does not grow, and the price of each look is one call, whatever the load."""
+async def test_the_next_probe_is_soon_even_in_a_long_outage(clock: FakeClock) -> None:
+    """The wait does not grow, and each probe costs one failed call, whatever the load."""
     registry = CircuitBreakerRegistry()
     registry.configure({DATABASE_BREAKER: {"clock": clock}})
     breaker = database_breaker(registry)
@@ -58,6 +58,6 @@ async def test_however_long_the_outage_the_next_look_is_soon(clock: FakeClock) -
 
 
 async def refused() -> None:
-    """What a database does that is down; the others call meanwhile."""
+    """Fail like a database that is down, after letting the other tasks run."""
     await sleep(0)
     raise ConnectionRefusedError

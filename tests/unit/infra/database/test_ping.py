@@ -1,4 +1,4 @@
-"""How a pooled connection is asked whether it lives, before it is used."""
+"""How a pooled connection is checked before it is used."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,7 +17,7 @@ class LostConnection:
         self._error = error
 
     def run_async(self, _: Callable[[Any], Awaitable[Any]]) -> None:
-        """What SQLAlchemy has a connection do."""
+        """The method through which SQLAlchemy runs a coroutine of the driver."""
         raise self._error
 
 
@@ -33,10 +33,10 @@ class LostConnection:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_whatever_the_driver_says_of_a_lost_connection_it_is_replaced(
+async def test_a_lost_connection_is_replaced_whatever_error_the_driver_raises(
     error: Exception,
 ) -> None:
-    """The pool is told that the connection is stale, not that the database has failed."""
+    """The ping reports a stale connection to the pool instead of raising an error."""
     settings = Settings.model_validate(
         {"environment": "test", "database_url": "postgresql://me@127.0.0.1:1/payments"}
     )

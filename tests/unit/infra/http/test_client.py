@@ -18,14 +18,14 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """A client with limits that no default has."""
+    """A client whose limits differ from all defaults."""
     async with create_http_client(timeout_seconds=7.0, connect_timeout_seconds=3.0) as client:
         yield client
 
 
 @asynccontextmanager
 async def unending_answers(connections: int) -> AsyncIterator[str]:
-    """The URL of a server whose answers end only with their connections, of so many clients."""
+    """The URL of a server that never finishes its answers; wait until this many clients left."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -43,7 +43,7 @@ async def unending_answers(connections: int) -> AsyncIterator[str]:
 
 
 async def sent_headers(client: httpx.AsyncClient) -> httpx.Headers:
-    """Send a request and return its headers as they left."""
+    """Send a request, and return its headers as they were sent."""
     with respx.mock:
         route = respx.get(URL)
         await client.get(URL)
@@ -51,18 +51,18 @@ async def sent_headers(client: httpx.AsyncClient) -> httpx.Headers:
 
 
 def test_every_step_has_a_limit(client: httpx.AsyncClient) -> None:
-    """No wait is without an end."""
+    """No step of a request can wait forever."""
     assert client.timeout == httpx.Timeout(connect=3.0, read=7.0, write=7.0, pool=3.0)
 
 
-async def test_requests_say_who_sends_them(client: httpx.AsyncClient) -> None:
-    """Whoever runs the other side can tell which service and version called."""
+async def test_requests_name_the_service_and_its_version(client: httpx.AsyncClient) -> None:
+    """The operator of the other service can see which client called."""
     headers = await sent_headers(client)
     assert headers["User-Agent"] == f"example-service/{__version__}"
 
 
-async def test_the_ids_of_the_request_being_served_go_along(client: httpx.AsyncClient) -> None:
-    """Concurrent requests each send their own."""
+async def test_the_ids_of_the_request_being_served_are_sent(client: httpx.AsyncClient) -> None:
+    """Each concurrent request sends its own ids."""
 
     async def serve(request_id: str) -> httpx.Headers:
         context.identity.set((request_id, TRACEPARENT, ()))
@@ -76,8 +76,8 @@ async def test_the_ids_of_the_request_being_served_go_along(client: httpx.AsyncC
     assert [headers["traceparent"] for headers in sent] == [TRACEPARENT] * 2
 
 
-async def test_what_belongs_to_the_trace_goes_along(client: httpx.AsyncClient) -> None:
-    """`tracestate` only with the trace that it is about; `baggage` where that is wanted."""
+async def test_other_headers_of_the_trace_are_sent(client: httpx.AsyncClient) -> None:
+    """`tracestate` is sent only with its own trace, and `baggage` only if configured."""
     context.tracestate.set("vendor=1")
     context.baggage.set("tenant=blue")
     without_trace = await sent_headers(client)
@@ -90,7 +90,7 @@ async def test_what_belongs_to_the_trace_goes_along(client: httpx.AsyncClient) -
 
 
 async def test_each_client_has_connections_of_its_own() -> None:
-    """A service that is slow takes none from the others."""
+    """A slow service cannot use up the connections to the others."""
     slow = create_http_client(max_connections=1)
     other = create_http_client(max_connections=1)
     async with (
@@ -107,14 +107,14 @@ async def test_each_client_has_connections_of_its_own() -> None:
 
 
 async def test_outside_a_request_no_ids_are_sent(client: httpx.AsyncClient) -> None:
-    """A background task does not pretend to serve somebody."""
+    """A background task does not belong to any request."""
     headers = await sent_headers(client)
     assert "X-Request-ID" not in headers
     assert "traceparent" not in headers
 
 
 async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
-    """The session of one call never reaches the next."""
+    """A session cookie from one call is not sent with the next."""
     with respx.mock:
         route = respx.get(URL).respond(headers={"Set-Cookie": "session=alice"})
         await client.get(URL)
@@ -123,16 +123,16 @@ async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
 
 
 async def test_redirects_are_not_followed(client: httpx.AsyncClient) -> None:
-    """The redirect itself is the answer."""
+    """The caller receives the redirect itself."""
     with respx.mock:
         respx.get(URL).respond(302, headers={"Location": "https://other.test/"})
         assert (await client.get(URL)).status_code == 302
 
 
-async def test_a_proxy_is_used_for_others_and_never_for_this_machine(
+async def test_a_proxy_is_used_for_remote_hosts_but_not_for_this_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The sandbox stays reachable where the environment sends everything through a proxy."""
+    """The sandbox stays reachable even if the environment configures a proxy."""
     monkeypatch.setenv("ALL_PROXY", "http://proxy.test:3128")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)

@@ -1,4 +1,4 @@
-"""Variables of the environment with which no HTTP client can be made."""
+"""Environment variables that prevent the HTTP client from being created."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from example_service.infra.http.environment import environment_problems
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Begin without any of them."""
+    """Start without any of these variables."""
     for name in list(os.environ):
         if name.upper().endswith("_PROXY") or name.startswith("SSL"):
             monkeypatch.delenv(name)
@@ -32,14 +32,14 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SSL_CERT_DIR", "/no/such/directory", "not there"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_named(
+def test_an_unusable_variable_is_named(
     name: str,
     value: str,
     reason: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """By the doctor as a fault, and by `serve`, which ends with status 2."""
+    """The doctor reports it as a fault, and `serve` exits with status 2."""
     monkeypatch.setenv(name, value)
     report = io.StringIO()
 
@@ -52,8 +52,8 @@ def test_a_variable_that_cannot_be_used_is_named(
     assert f"{name} " in capsys.readouterr().err
 
 
-def test_what_can_be_used_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An IPv6 address without brackets is one that httpx reads."""
+def test_usable_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An IPv6 address without brackets is accepted, because httpx can read it."""
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1,::1,.internal")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy:3128")
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
@@ -63,7 +63,7 @@ def test_what_can_be_used_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_every_problem_is_found_and_no_secret_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One at a time would take a start each, and a proxy's URL may have a password."""
+    """Reporting one at a time would take many starts; the URL of a proxy may have a password."""
     monkeypatch.setenv("ALL_PROXY", "ftp://user:hunter2@proxy")
     monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file.pem")
 

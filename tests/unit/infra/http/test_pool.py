@@ -1,4 +1,4 @@
-"""The pool of the HTTP client, whose requests end in every bad way."""
+"""The connection pool of the HTTP client, when requests fail or are cancelled at any point."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Server:
-    """Answers every request, those for `/meeting` once as many have come as there are places."""
+    """Answers requests; those for `/meeting` wait until every connection of the pool has one."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -63,27 +63,27 @@ def inner() -> httpx.AsyncHTTPTransport:
 
 @pytest.fixture
 async def client(inner: httpx.AsyncHTTPTransport) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that sends through it."""
+    """A client that uses the transport."""
     async with httpx.AsyncClient(transport=ReclaimingTransport(inner), timeout=5) as client:
         yield client
 
 
 async def assert_every_place_is_free(client: httpx.AsyncClient, server: Server) -> None:
-    """As many requests as there are places must be able to run at the same time."""
+    """Check that the pool still allows its maximum number of simultaneous requests."""
     answers = await asyncio.gather(
         *(client.get(server.url + "meeting") for _ in range(MAX_CONNECTIONS))
     )
     assert [answer.text for answer in answers] == ["ok"] * MAX_CONNECTIONS
 
 
-async def test_requests_cancelled_with_a_connection_in_hand_give_it_back(
+async def test_requests_cancelled_while_holding_a_connection_return_it(
     client: httpx.AsyncClient, server: Server
 ) -> None:
-    """Connections that were assigned and on which nothing ever ran are not kept."""
+    """A connection that was assigned but never used does not keep its place in the pool."""
     competing = [asyncio.create_task(client.get(server.url)) for _ in range(2 * MAX_CONNECTIONS)]
     await asyncio.sleep(0)
-    # Each that ends hands its place to one that waits. That one has been cancelled, too, but has
-    # not had its turn to notice.
+    # A request that ends passes its place to a waiting one. That one was cancelled as well, but has
+    # not run since.
     for task in competing:
         task.cancel()
     await asyncio.gather(*competing, return_exceptions=True)
@@ -94,7 +94,7 @@ async def test_requests_cancelled_with_a_connection_in_hand_give_it_back(
 async def test_an_answer_may_be_cancelled_at_any_step(
     steps: int, client: httpx.AsyncClient, server: Server
 ) -> None:
-    """Also while it is being closed."""
+    """This includes the steps that close it."""
     for _ in range(MAX_CONNECTIONS):
         async with client.stream("GET", server.url) as response:
             reading = asyncio.create_task(response.aread())
@@ -108,7 +108,7 @@ async def test_an_answer_may_be_cancelled_at_any_step(
 async def test_a_storm_of_cancellations_costs_no_place(
     client: httpx.AsyncClient, server: Server
 ) -> None:
-    """Requests that compete for places, time out and are cancelled leave every place free."""
+    """After many competing requests were cancelled or timed out, every place is free again."""
     chance = random.Random(1)  # noqa: S311 - the moments are to be the same in each run
 
     async def request() -> None:
@@ -127,7 +127,7 @@ async def test_a_storm_of_cancellations_costs_no_place(
 async def test_a_lost_place_is_found_when_requests_compete_for_an_idle_connection(
     client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
 ) -> None:
-    """All take the one that is idle at first, and look for another when they find it taken."""
+    """They all choose the same idle connection, and those that find it taken look for another."""
     await client.get(server.url)
     pool: httpcore.AsyncConnectionPool = inner._pool
     pool._connections.append(pool.create_connection(httpcore.URL(server.url).origin))
@@ -135,10 +135,10 @@ async def test_a_lost_place_is_found_when_requests_compete_for_an_idle_connectio
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_connections_are_closed_though_the_request_that_closes_them_is_cancelled(
+async def test_connections_are_closed_even_if_the_request_that_closes_them_is_cancelled(
     steps: int, client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
 ) -> None:
-    """However far it has come, the server sees each of them end."""
+    """Whenever the request is cancelled, the server sees every expired connection close."""
     await assert_every_place_is_free(client, server)
     for connection in inner._pool._connections:
         connection._connection._expire_at = 0  # type: ignore[attr-defined]

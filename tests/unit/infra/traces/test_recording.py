@@ -1,4 +1,4 @@
-"""Spans reach a collector, and one that is away holds nothing up."""
+"""Spans reach a collector, and an unreachable collector does not delay the service."""
 
 import threading
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from example_service.infra.traces.recording import Recording
 
 @pytest.fixture(autouse=True)
 def _no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else of this process records spans."""
+    """Ensure that no other part of this process records spans."""
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
 
 
 class Collector(HTTPServer):
-    """Keeps what it is sent."""
+    """Keeps the messages that it receives."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes]] = []
@@ -47,7 +47,7 @@ class Collector(HTTPServer):
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """A collector that listens."""
+    """A running collector."""
     with Collector() as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
@@ -57,7 +57,7 @@ def collector() -> Iterator[Collector]:
 
 
 async def record_a_statement() -> None:
-    """Record for as long as one statement takes."""
+    """Record the spans of one SQL statement."""
     engine = create_async_engine("sqlite+aiosqlite:///:memory:")
     async with Recording().running(engine), engine.connect() as connection:
         await connection.execute(text("SELECT 'recorded'"))
@@ -72,10 +72,10 @@ async def record_a_statement() -> None:
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=till"}, b"till"),
     ],
 )
-async def test_spans_are_exported_before_the_end(
+async def test_spans_are_exported_before_the_process_ends(
     variables: dict[str, str], name: bytes, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the collector of the standard variables, under the service's name."""
+    """They go to the collector named by the standard variables, under the service's name."""
     endpoint = f"http://127.0.0.1:{collector.server_port}"
     for variable, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **variables}.items():
         monkeypatch.setenv(variable, value)
@@ -92,10 +92,10 @@ async def test_spans_are_exported_before_the_end(
     ("variables", "seconds"),
     [({}, 2.0), ({"OTEL_EXPORTER_OTLP_TIMEOUT": "7"}, None)],
 )
-def test_a_collector_that_is_away_holds_the_end_up_for_two_seconds(
+def test_an_unreachable_collector_delays_the_end_by_two_seconds(
     variables: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process has five to clean up; the standard variable wins."""
+    """A process has five seconds to clean up; the standard variable can change the delay."""
     timeouts = []
 
     def exporter(*, timeout: float | None) -> InMemorySpanExporter:
@@ -111,8 +111,8 @@ def test_a_collector_that_is_away_holds_the_end_up_for_two_seconds(
     assert timeouts == [seconds]
 
 
-async def test_a_provider_that_is_there_is_used_and_left_open() -> None:
-    """An agent has brought it along, and closes it itself."""
+async def test_an_existing_provider_is_used_and_left_open() -> None:
+    """It belongs to an agent, which closes it."""
     exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
@@ -130,10 +130,10 @@ async def test_a_provider_that_is_there_is_used_and_left_open() -> None:
     ("variables", "sent"),
     [({}, False), ({"OTEL_PROPAGATORS": "tracecontext,baggage"}, True)],
 )
-async def test_baggage_of_callers_stays_here_unless_it_is_asked_for(
+async def test_baggage_of_callers_is_not_passed_on_by_default(
     variables: dict[str, str], sent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may say who the user is."""
+    """It may identify the user."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     engine = create_async_engine("sqlite+aiosqlite:///:memory:")
