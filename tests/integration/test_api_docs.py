@@ -1,4 +1,4 @@
-"""The pages that document the API, in a real browser without the internet."""
+"""The API documentation pages in a real browser without internet access."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def page(service: Service) -> Iterator[Page]:
-    """A page that may load files of the service, and nothing else."""
+    """A browser page that may load files from the service only."""
     elsewhere: list[str] = []
 
     def note(request: Request) -> None:
@@ -39,7 +39,7 @@ def page(service: Service) -> Iterator[Page]:
 
 
 def test_an_operation_is_tried_on_the_docs_page(page: Page) -> None:
-    """Swagger UI loads from the service itself and calls it, under a strict policy."""
+    """Swagger UI loads from the service itself and calls it under a strict policy."""
     page.goto("/docs")
     page.get_by_role("button", name="/health/live").first.click()
     page.get_by_role("button", name="Try it out").click()
@@ -49,7 +49,7 @@ def test_an_operation_is_tried_on_the_docs_page(page: Page) -> None:
 
 
 def test_the_api_is_read_on_the_redoc_page(page: Page) -> None:
-    """ReDoc loads from the service itself, its logo included."""
+    """ReDoc loads from the service itself, including its logo."""
     page.goto("/redoc")
 
     expect(page.get_by_role("heading", name="Example service (")).to_be_visible()

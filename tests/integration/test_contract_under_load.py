@@ -1,4 +1,4 @@
-"""Mixed load while everything fails in turn: each answer is one that the contract knows."""
+"""Mixed load while one part after another fails: every response follows the contract."""
 
 import asyncio
 import contextlib
@@ -24,11 +24,11 @@ from tests.tcp_proxy import TCPProxy
 pytestmark = pytest.mark.integration
 
 SECONDS = float(os.environ.get("CONTRACT_SECONDS", "20"))
-"""Minutes of it are run by hand: CONTRACT_SECONDS=300."""
+"""Set CONTRACT_SECONDS=300 for a longer run by hand."""
 CLIENTS = 8
 MODES = ("failing", "slow", "hanging", "refusing", "garbled", "flaky", "healthy")
 PROVIDER_STATUSES = {502}
-"""What a call to a failing provider is answered with besides, where there is no fallback."""
+"""Further statuses of a call to a failing provider that has no fallback."""
 
 LIMITS = {
     "DATABASE__POOL_SIZE": "4",
@@ -44,11 +44,11 @@ LIMITS = {
 
 
 class Storm:
-    """The service, its database, and what its clients have seen.
+    """The service, its database, and the responses that its clients got.
 
     Attributes:
-        answers: How many there were, by path and status.
-        breaches: Those that the contract does not know.
+        answers: The number of responses by path and status.
+        breaches: The responses that break the contract.
     """
 
     def __init__(self, folder: Path, postgres: PostgresServer, proxy: TCPProxy) -> None:
@@ -64,7 +64,7 @@ class Storm:
         self._random = random.Random(1)  # noqa: S311 - the same storm each time
 
     async def run(self, seconds: float) -> None:
-        """Let clients ask, and everything else fail, for that long."""
+        """Let clients send requests for that long while everything else fails."""
         assert await asyncio.to_thread(lambda: self._service.url)
         clients = [asyncio.create_task(self._ask(number)) for number in range(CLIENTS)]
         end = asyncio.get_running_loop().time() + seconds
@@ -95,7 +95,7 @@ class Storm:
                 try:
                     answer = await client.request(method, path, **options)
                 except httpx.TransportError:
-                    # Killed in the middle of it, or not yet there again.
+                    # The worker was killed during the request or is not serving again yet.
                     await asyncio.sleep(0.05)
                     continue
                 kind = "/".join(path.split("/")[:4]).partition("?")[0]
@@ -104,7 +104,7 @@ class Storm:
                     self.breaches.append(f"{method} {path}: {breach}: {answer.text[:200]}")
 
     async def _disturb(self) -> None:
-        """Let one thing happen, and be over."""
+        """Cause one disturbance and wait until it is over."""
         name = self._random.choice(
             ("worker", "restart", "crash", "silence", "read_only", "terminate", "migrate", "mode")
         )
@@ -190,12 +190,12 @@ def _request(chosen: random.Random, key: str) -> tuple[str, str, dict[str, Any]]
 
 
 def _breach(kind: str, answer: httpx.Response) -> str | None:
-    """What the contract does not know about an answer; None if it is one that it knows."""
+    """How an answer breaks the contract, or None if it does not."""
     status = answer.status_code
     if answer.is_success:
         return None
     if answer.headers.get("content-type") != "application/problem+json":
-        return f"{status} is no problem document"
+        return f"{status} is not a problem document"
     if 400 <= status < 500 or (status in PROVIDER_STATUSES and "exchange-rates" in kind):
         return None
     if status not in {503, 504}:
@@ -211,7 +211,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 async def test_every_answer_follows_the_contract(postgres: PostgresServer, tmp_path: Path) -> None:
-    """Kills, restarts, outages and migrations bring 2xx, 4xx, and 503 or 504 with a wait."""
+    """Whatever fails, a response is 2xx, 4xx, or 503 or 504 with a wait."""
     await upgrade(settings_for(postgres.url))
     async with TCPProxy(postgres.port).listening() as proxy:
         storm = Storm(tmp_path, postgres, proxy)

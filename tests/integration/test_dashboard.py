@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, in front of the real service."""
+"""The dashboard in a real browser with the real service behind it."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ ALL_CLOSED = "All 2 circuits are closed"
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """The service as a process, with its sandbox, short waits and an administration."""
+    """The service as a process with its sandbox, short waits and administration."""
     service = Service(
         tmp_path,
         CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1",
@@ -37,18 +37,18 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A browser; started after the service, which cannot be prepared while it runs."""
+    """A browser, started after the service because its event loop would block that setup."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def page(service: Service, browser: Browser) -> Iterator[Page]:
-    """A page at the service; nothing that the browser complains of passes unnoticed."""
+    """A page of the service; any error in the browser's console fails the test."""
     page = browser.new_page(base_url=service.url)
     with without_complaints(page) as complaints:
         yield page
-        # A wrong token, which the page says itself.
+        # A wrong token; the page reports it itself.
         complaints[:] = [one for one in complaints if "status of 401" not in one]
     page.close()
 
@@ -61,29 +61,29 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def verdict(page: Page) -> Locator:
-    """The sentence that says what is wrong now."""
+    """The sentence about what is wrong now."""
     return page.get_by_role("heading", level=1)
 
 
 def circuit(page: Page, name: str) -> Locator:
-    """What the list shows of one circuit."""
+    """The entry of one circuit in the list."""
     return page.locator(f'[id="circuit-{name}"]')
 
 
 def switch(page: Page, mode: str) -> None:
-    """Click on a switch of the sandbox."""
+    """Click a switch of the sandbox."""
     page.locator("#modes").get_by_text(mode, exact=True).click(force=True)
 
 
 def unlock(page: Page, token: str = TOKEN) -> None:
-    """Give the token of the administration."""
+    """Enter the token of the administration."""
     page.get_by_role("button", name="Unlock admin").click()
     page.get_by_role("textbox", name="Token").fill(token)
     page.get_by_role("button", name="Unlock", exact=True).click()
 
 
 def processor_seconds(page: Page) -> float:
-    """What the page's main thread has spent on a processor, however busy the machine is."""
+    """The CPU time of the page's main thread, which a busy machine does not change."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     metrics = session.send("Performance.getMetrics")["metrics"]
@@ -91,13 +91,13 @@ def processor_seconds(page: Page) -> float:
 
 
 def findings(page: Page) -> list[str]:
-    """What axe-core objects to."""
+    """The violations that axe-core finds."""
     violations = Axe().run(page).response["violations"]
     return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in violations]
 
 
 def test_a_circuit_is_opened_and_healed_with_two_clicks(page: Page, service: Service) -> None:
-    """The first brings the traffic along; each is shown as the command that does the same."""
+    """The first also starts traffic, and each shows the equivalent command."""
     page.goto("/")
     expect(page).to_have_url(f"{service.url}/dashboard")
     expect(verdict(page)).to_have_text(ALL_CLOSED)
@@ -123,8 +123,8 @@ def test_a_circuit_is_opened_and_healed_with_two_clicks(page: Page, service: Ser
     assert findings(page) == []
 
 
-def test_the_terminal_has_the_story_and_not_the_dashboard(page: Page, service: Service) -> None:
-    """Switches and changes of state are written; the stream and the traffic are not."""
+def test_the_log_has_state_changes_and_not_the_dashboard(page: Page, service: Service) -> None:
+    """Switches and state changes are logged; the stream and the traffic are not."""
     page.goto("/dashboard")
     switch(page, "failing")
     expect(verdict(page)).to_have_text("payment is open")
@@ -137,8 +137,8 @@ def test_the_terminal_has_the_story_and_not_the_dashboard(page: Page, service: S
     assert "/exchange-rates/" not in lines
 
 
-def test_everything_is_done_with_the_keyboard(page: Page) -> None:
-    """Open a circuit, find it, unfold it, read its strip, and reset it with the token."""
+def test_everything_can_be_done_with_the_keyboard(page: Page) -> None:
+    """Open a circuit, find it, expand it, read its chart, and reset it with the token."""
     page.goto("/dashboard")
     expect(page.get_by_role("radio", name="healthy")).to_be_checked()
     page.get_by_role("radio", name="healthy").focus()
@@ -177,7 +177,7 @@ def test_everything_is_done_with_the_keyboard(page: Page) -> None:
 
 
 def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Service) -> None:
-    """Only with the right token, which is asked for once and forgotten with the page."""
+    """It needs the right token, which is asked for once and forgotten with the page."""
     page.goto("/dashboard")
     expect(page.get_by_role("button", name="Reset database")).to_have_count(0)
     unlock(page, "wrong")
@@ -208,7 +208,7 @@ def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Servic
 
 
 def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
-    """Meanwhile it says since when it has no answer, and shows what it knew."""
+    """Meanwhile it shows the last data and since when the service has not answered."""
     database = f"sqlite:///{tmp_path / 'database.sqlite3'}"
     service = Service(tmp_path, DATABASE_URL=database)
     page = browser.new_page(base_url=service.url)
@@ -235,7 +235,7 @@ def test_it_reconnects_by_itself(browser: Browser, tmp_path: Path) -> None:
 
 
 def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser) -> None:
-    """Those that are not closed come first; no key takes long, and nothing shifts by itself."""
+    """Circuits that are not closed come first, typing is fast, and nothing jumps."""
     page = browser.new_page(base_url=many, viewport={"width": 1440, "height": 900})
     page.add_init_script(
         """
@@ -273,7 +273,7 @@ def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser
 def test_axe_finds_nothing_with_every_state_on_the_page(
     many: str, browser: Browser, theme: str
 ) -> None:
-    """Colours, names, roles and the order of headings, in both themes."""
+    """Colours, names, roles and heading order are accessible in both themes."""
     page = browser.new_page(base_url=many, color_scheme="dark" if theme == "dark" else "light")
     page.goto("/dashboard")
     expect(page.locator(".state.forced-open").first).to_be_visible()
@@ -282,7 +282,7 @@ def test_axe_finds_nothing_with_every_state_on_the_page(
     page.close()
 
 
-def test_a_phone_shows_every_figure(many: str, browser: Browser) -> None:
+def test_a_phone_shows_every_number(many: str, browser: Browser) -> None:
     """Nothing scrolls sideways down to 320 pixels, and no word is broken."""
     page = browser.new_page(base_url=many, viewport={"width": 320, "height": 640})
     page.goto("/dashboard")
@@ -300,7 +300,7 @@ def test_a_phone_shows_every_figure(many: str, browser: Browser) -> None:
 
 
 def test_reduced_motion_stands_still(many: str, browser: Browser) -> None:
-    """Nothing is animated for people who do not want it."""
+    """Nothing is animated if the user prefers reduced motion."""
     page = browser.new_page(base_url=many, reduced_motion="reduce")
     page.goto("/dashboard")
     expect(page.locator("#link")).to_have_text("Live")
@@ -310,7 +310,7 @@ def test_reduced_motion_stands_still(many: str, browser: Browser) -> None:
 
 
 def test_the_live_region_does_not_chatter(many: str, browser: Browser) -> None:
-    """Countdowns and figures change each second, and none of them is announced."""
+    """Countdowns and counts change every second and are not announced."""
     page = browser.new_page(base_url=many)
     page.goto("/dashboard")
     expect(page.locator(".big").first).to_be_visible()
@@ -333,7 +333,7 @@ def test_the_live_region_does_not_chatter(many: str, browser: Browser) -> None:
     page.close()
 
 
-def test_what_is_selected_stays(many: str, browser: Browser) -> None:
+def test_a_selection_stays(many: str, browser: Browser) -> None:
     """A reason can be copied while the countdown beside it goes on."""
     page = browser.new_page(base_url=many)
     page.goto("/dashboard")
@@ -351,7 +351,7 @@ def test_what_is_selected_stays(many: str, browser: Browser) -> None:
 
 
 def test_names_and_reasons_are_text(page: Page, service: Service) -> None:
-    """Whatever they are made of, the browser runs nothing of it."""
+    """The browser runs nothing that a name or a reason contains."""
     markup = "<img src=x onerror=\"document.title='run'\">"
     httpx.post(
         f"{service.url}/admin/circuit-breakers/database/disable",
@@ -367,7 +367,7 @@ def test_names_and_reasons_are_text(page: Page, service: Service) -> None:
 
 
 def test_in_production_it_asks_for_the_token(browser: Browser, tmp_path: Path) -> None:
-    """Before that it shows nothing; there is no lab."""
+    """Before that it shows no data, and it has no lab."""
     with playing(
         "calm",
         tmp_path,

@@ -1,4 +1,4 @@
-"""What open pages of the dashboard cost the service."""
+"""What open dashboard pages cost the service."""
 
 import os
 import socket
@@ -29,13 +29,13 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def processor_seconds(pid: int) -> float:
-    """The time that a process has spent on a processor."""
+    """The CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def share_of_a_processor(pid: int) -> float:
-    """How busy a process is for some seconds, from 0 to 1."""
+    """The share of a CPU that a process uses over some seconds, from 0 to 1."""
     before, started = processor_seconds(pid), time.monotonic()
     time.sleep(SECONDS)
     return (processor_seconds(pid) - before) / (time.monotonic() - started)
@@ -49,7 +49,7 @@ def memory(pid: int) -> int:
 
 @contextmanager
 def open_pages(url: str, count: int) -> Iterator[list[socket.socket]]:
-    """Ask for the stream so often, and read nothing but its beginning."""
+    """Open the stream that many times and read only its beginning."""
     pages = []
     address = urlsplit(url)
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def open_pages(url: str, count: int) -> Iterator[list[socket.socket]]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the files of /proc")
 def test_a_hundred_pages_cost_less_than_five_percent(service: Service) -> None:
-    """Of the time of a processor, which is what the throughput of a worker is made of."""
+    """The CPU time of a worker limits its throughput."""
     url, pid = service.url, service.process.pid
     alone = share_of_a_processor(pid)
 
@@ -78,7 +78,7 @@ def test_a_hundred_pages_cost_less_than_five_percent(service: Service) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs the files of /proc")
 def test_pages_that_read_nothing_take_no_memory(service: Service) -> None:
-    """Nothing waits in a queue for them, and other requests are answered as ever."""
+    """Nothing is queued for them, and other requests are answered as usual."""
     pid = service.process.pid
     with open_pages(service.url, PAGES):
         before = memory(pid)
@@ -90,7 +90,7 @@ def test_pages_that_read_nothing_take_no_memory(service: Service) -> None:
 
 
 def test_the_service_ends_while_pages_are_open(service: Service) -> None:
-    """It ends their streams, and does not wait for its time of grace."""
+    """It ends their streams without waiting for the grace period."""
     with open_pages(service.url, 3) as pages:
         service.process.terminate()
         started = time.monotonic()

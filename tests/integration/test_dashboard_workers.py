@@ -18,12 +18,12 @@ expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 WORKERS = 3
 START_SECONDS = 90.0
-"""For three processes at once, on a machine that has other tests to run."""
+"""Time for three processes to start on a machine that runs other tests."""
 
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """A service of three workers, whose payment circuit waits for a second."""
+    """A service of three workers, whose payment circuit waits one second."""
     service = Service(
         tmp_path, WORKERS=str(WORKERS), CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1"
     )
@@ -36,13 +36,13 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.fixture
 def page(service: Service) -> Iterator[Page]:
-    """A page that one of the workers serves."""
+    """A page served by one of the workers."""
     with chromium() as browser:
         yield browser.new_page(base_url=service.url)
 
 
 def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service) -> None:
-    """It opens by a click, heals by a command, and goes on when a worker is replaced."""
+    """A click opens it, a command heals it, and it survives a replaced worker."""
     headline = page.get_by_role("heading", level=1)
     page.goto("/dashboard")
     expect(page.locator("header")).to_contain_text("3 workers")
@@ -50,7 +50,7 @@ def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service)
 
     page.locator("#modes").get_by_text("failing", exact=True).click(force=True)
     expect(headline).to_have_text("payment is open")
-    # Refusals are counted by whichever worker the traffic reaches, and shown as their sum.
+    # Each worker counts the refusals of its own traffic; the page shows their sum.
     expect(page.locator(".sums")).to_contain_text(re.compile(r"[1-9]\d*"))
     changed = page.locator("#timeline").get_by_text(re.compile(r"closed → open in worker \d+"))
     expect(changed.first).to_be_visible()

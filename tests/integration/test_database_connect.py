@@ -1,4 +1,4 @@
-"""How a connection to a real PostgreSQL is made: hosts, TLS, and what is around the process."""
+"""Connecting to a real PostgreSQL: hosts, TLS and the environment of the process."""
 
 import asyncio
 import subprocess
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.integration
 
 
 async def ask(url: str, question: str = "SELECT 1") -> object:
-    """The answer of the database with this URL."""
+    """Query the database at this URL."""
     async with open_database(settings_for(url)) as database:
         return await database.run(lambda session: session.scalar(text(question)))
 
 
 async def test_hosts_are_tried_in_order(postgres_databases: PostgresDatabases) -> None:
-    """One that refuses and one that is silent lead to the next, each within its own time limit."""
+    """A host that refuses or stays silent leads to the next within its time limit."""
     port = postgres_databases.server.port
     started = time.monotonic()
     async with TCPProxy(port).listening() as silent:
@@ -41,10 +41,10 @@ async def test_hosts_are_tried_in_order(postgres_databases: PostgresDatabases) -
     assert 2.0 <= time.monotonic() - started < 6.0
 
 
-async def test_a_host_that_must_accept_writes_is_looked_for(
+async def test_a_host_that_accepts_writes_is_found(
     postgres_databases: PostgresDatabases,
 ) -> None:
-    """A read-only server is passed over, and where there is no other one, that is an outage."""
+    """A read-only server is skipped; if there is no other, that is an outage."""
     with running_postgres() as standby:
         administrator = await asyncpg.connect(standby.url)
         await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
@@ -60,10 +60,10 @@ async def test_a_host_that_must_accept_writes_is_looked_for(
             await ask(f"{only}/postgres?target_session_attrs=read-write")
 
 
-async def test_a_home_that_is_not_ours_is_left_alone(
+async def test_files_below_home_are_ignored(
     postgres_databases: PostgresDatabases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the driver would look for below HOME cannot keep a connection from being made."""
+    """Broken certificates that libpq would read below HOME prevent no connection."""
     folder = tmp_path / ".postgresql"
     folder.mkdir()
     for name in ("postgresql.crt", "postgresql.key", "root.crt", "root.crl"):
@@ -75,7 +75,7 @@ async def test_a_home_that_is_not_ours_is_left_alone(
 
 @pytest.fixture(scope="module")
 def encrypted(postgres_databases: PostgresDatabases) -> Iterator[tuple[int, Path]]:
-    """The port of a way to the server that wants TLS, and the certificate that it has."""
+    """The port of a TLS proxy to the server, and the file with the proxy's certificate."""
     with tempfile.TemporaryDirectory(prefix="certificate-") as name:
         file = Path(name) / "server.pem"
         command = [
@@ -115,7 +115,7 @@ def encrypted(postgres_databases: PostgresDatabases) -> Iterator[tuple[int, Path
 async def test_every_mode_that_may_encrypt_gets_in(
     options: str, encrypted: tuple[int, Path]
 ) -> None:
-    """The server takes nothing that is not encrypted."""
+    """The server behind this port refuses unencrypted connections."""
     port, certificate = encrypted
     url = f"postgresql://postgres@localhost:{port}/postgres?pgbouncer=true{options}"
 
@@ -134,7 +134,7 @@ async def test_every_mode_that_may_encrypt_gets_in(
 async def test_a_server_that_cannot_be_verified_is_not_used(
     host: str, options: str, reason: str, encrypted: tuple[int, Path]
 ) -> None:
-    """A certificate of an unknown authority, or for another name, is an outage that says so."""
+    """A certificate of an unknown authority or another name is an outage with a reason."""
     port, certificate = encrypted
     url = f"postgresql://postgres@{host}:{port}/postgres?pgbouncer=true{options}"
     with pytest.raises(DatabaseUnavailableError, match=reason):

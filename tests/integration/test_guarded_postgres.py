@@ -1,4 +1,4 @@
-"""A guarded engine against a real PostgreSQL that dies, hangs and comes back."""
+"""A guarded engine with a real PostgreSQL that dies, hangs and comes back."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
 
-# What "at once" means here, with room for a busy machine; a timeout would take seconds.
+# The limit for "at once", with room for a busy machine; a timeout would take seconds.
 AT_ONCE_SECONDS = 1.0
 
 GuardedEngine: TypeAlias = Callable[..., tuple[AsyncEngine, CircuitBreaker]]
@@ -34,7 +34,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres(server: PostgresServer) -> PostgresServer:
-    """The server, running, whatever the test before did to it."""
+    """The server, running again if the previous test stopped it."""
     if not server.is_running:
         server.start()
     return server
@@ -42,7 +42,7 @@ def postgres(server: PostgresServer) -> PostgresServer:
 
 @pytest.fixture
 async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
-    """A way to the server that can fall silent."""
+    """A proxy to the server that can fall silent."""
     async with TCPProxy(postgres.port).listening() as proxy:
         yield proxy
 
@@ -57,7 +57,7 @@ def clock() -> FakeClock:
 async def guarded_engine(
     postgres: PostgresServer, clock: FakeClock
 ) -> AsyncIterator[GuardedEngine]:
-    """Makes an engine over asyncpg, with its breaker, and disposes of it in the end."""
+    """Create engines over asyncpg with their breakers, and dispose of them afterwards."""
     engines = []
 
     def make(
@@ -67,7 +67,7 @@ async def guarded_engine(
         options: dict[str, Any] | None = None,
         **parameters: Any,
     ) -> tuple[AsyncEngine, CircuitBreaker]:
-        # None leaves the database of the URL.
+        # None keeps the database of the URL.
         url = make_url(postgres.url_at(port)).set(
             drivername="postgresql+asyncpg", database=database
         )
@@ -86,21 +86,21 @@ async def guarded_engine(
 
 
 async def one(engine: AsyncEngine) -> int:
-    """Ask the database for a number."""
+    """Select the number one."""
     async with AsyncSession(engine) as session:
         number: int = (await session.execute(text("SELECT 1"))).scalar_one()
         return number
 
 
 async def in_flight(breaker: CircuitBreaker, calls: int) -> None:
-    """Wait until so many calls are running."""
+    """Wait until that many calls are running."""
     async with asyncio.timeout(10.0):
         while breaker.in_flight < calls:  # noqa: ASYNC110 - Nothing tells of an admission.
             await asyncio.sleep(0)
 
 
 async def fail(engine: AsyncEngine, times: int) -> None:
-    """Ask a database that is gone."""
+    """Query a database that is down."""
     for _ in range(times):
         with pytest.raises((DBAPIError, OSError)) as raised:
             await one(engine)
@@ -111,7 +111,7 @@ async def fail(engine: AsyncEngine, times: int) -> None:
 async def test_crash_opens_the_circuit_and_a_restart_closes_it(
     postgres: PostgresServer, clock: FakeClock, pre_ping: bool, guarded_engine: GuardedEngine
 ) -> None:
-    """Three requests fail with the database, the rest at once, and the same engine recovers."""
+    """After three failures calls are refused, and the same engine recovers."""
     engine, breaker = guarded_engine(options={"pool_pre_ping": pre_ping})
     assert await one(engine) == 1
 
@@ -135,7 +135,7 @@ async def test_crash_opens_the_circuit_and_a_restart_closes_it(
 async def test_first_connect_may_be_the_only_probe(
     postgres: PostgresServer, clock: FakeClock, guarded_engine: GuardedEngine
 ) -> None:
-    """A service that starts before its database recovers: its first connect runs statements."""
+    """A service that starts before its database recovers on its first connect."""
     engine, breaker = guarded_engine(half_open_max_calls=1)
     postgres.crash()
     await fail(engine, times=3)
@@ -147,8 +147,8 @@ async def test_first_connect_may_be_the_only_probe(
     assert breaker.is_closed
 
 
-async def test_answers_of_a_living_database_open_nothing(guarded_engine: GuardedEngine) -> None:
-    """Violated constraints, wrong values, deadlock-like errors and bad SQL are no failures."""
+async def test_errors_from_a_working_database_open_nothing(guarded_engine: GuardedEngine) -> None:
+    """Violated constraints, wrong values, lock conflicts and bad SQL are not failures."""
     engine, breaker = guarded_engine(failure_threshold=1)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TEMP TABLE paid (id int PRIMARY KEY)"))
@@ -172,7 +172,7 @@ async def test_answers_of_a_living_database_open_nothing(guarded_engine: Guarded
 
 
 async def test_statement_timeout_of_the_server_is_a_failure(guarded_engine: GuardedEngine) -> None:
-    """A database that gives up on a statement for its slowness did not serve it."""
+    """A database too slow to finish a statement did not serve it."""
     engine, breaker = guarded_engine(failure_threshold=1)
     async with engine.connect() as connection:
         await connection.execute(text("SET statement_timeout = 20"))
@@ -182,8 +182,8 @@ async def test_statement_timeout_of_the_server_is_a_failure(guarded_engine: Guar
     assert breaker.is_open
 
 
-async def test_cancelled_by_a_user_is_no_failure(guarded_engine: GuardedEngine) -> None:
-    """An operator who cancels a statement has the same SQLSTATE as a time limit."""
+async def test_cancelled_by_a_user_is_not_a_failure(guarded_engine: GuardedEngine) -> None:
+    """A statement cancelled by an operator has the same SQLSTATE as a timeout."""
     engine, breaker = guarded_engine(failure_threshold=1)
     cancel_self = text("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(30)")
     async with engine.connect() as connection:
@@ -198,7 +198,7 @@ async def test_cancelled_by_a_user_is_no_failure(guarded_engine: GuardedEngine) 
 async def test_database_under_maintenance_is_a_failure(
     guarded_engine: GuardedEngine, postgres: PostgresServer
 ) -> None:
-    """A database that accepts no connections says 55000, and opens the circuit."""
+    """A database that accepts no connections (55000) opens the circuit."""
     admin = create_async_engine(
         make_url(postgres.url_at(postgres.port)).set(drivername="postgresql+asyncpg"),
         isolation_level="AUTOCOMMIT",
@@ -219,7 +219,7 @@ async def test_database_under_maintenance_is_a_failure(
 async def test_commit_of_a_dead_database_is_a_failure(
     postgres: PostgresServer, guarded_engine: GuardedEngine
 ) -> None:
-    """What dies between the last statement and COMMIT is noticed by the COMMIT."""
+    """The COMMIT notices a server that died after the last statement."""
     engine, breaker = guarded_engine(failure_threshold=1)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
@@ -232,7 +232,7 @@ async def test_commit_of_a_dead_database_is_a_failure(
 async def test_stream_that_breaks_off_is_a_failure(
     postgres: PostgresServer, guarded_engine: GuardedEngine
 ) -> None:
-    """Rows that stop coming count, though the statement itself had succeeded."""
+    """Rows that stop arriving count, even if the statement itself succeeded."""
     engine, breaker = guarded_engine(failure_threshold=1)
     async with engine.connect() as connection:
         rows = await connection.stream(text("SELECT generate_series(1, 1000000)"))
@@ -250,7 +250,7 @@ async def test_stream_that_breaks_off_is_a_failure(
 async def test_silent_database_opens_the_circuit_while_calls_hang(
     proxy: TCPProxy, clock: FakeClock, guarded_engine: GuardedEngine
 ) -> None:
-    """Slow calls count while they run, and nobody queues for the connections that they hold."""
+    """Slow calls count while they run, and no call queues for their connections."""
     engine, breaker = guarded_engine(
         port=proxy.port, options={"pool_size": 3, "max_overflow": 0}, slow_call_duration=1.0
     )
@@ -278,7 +278,7 @@ async def test_silent_database_opens_the_circuit_while_calls_hang(
 async def test_probes_that_queue_for_hanging_connections_keep_others_out(
     proxy: TCPProxy, clock: FakeClock, guarded_engine: GuardedEngine
 ) -> None:
-    """With every connection hanging, a half-open circuit lets no more in than it has probes."""
+    """A half-open circuit admits only its probes, even if they wait for a connection."""
     engine, breaker = guarded_engine(
         port=proxy.port,
         options={"pool_size": 1, "max_overflow": 0},
@@ -314,7 +314,7 @@ async def test_probes_that_queue_for_hanging_connections_keep_others_out(
 async def test_calls_cut_off_by_an_outer_time_limit_leave_no_permit_behind(
     proxy: TCPProxy, guarded_engine: GuardedEngine
 ) -> None:
-    """A connect and a statement that are cancelled are neutral, and end."""
+    """A cancelled connect or statement is neutral and returns its permit."""
     engine, breaker = guarded_engine(port=proxy.port)
     async with AsyncSession(engine) as session:
         await session.execute(text("SELECT 1"))
@@ -335,7 +335,7 @@ async def test_calls_cut_off_by_an_outer_time_limit_leave_no_permit_behind(
 async def test_time_limit_of_the_driver_is_a_failure(
     proxy: TCPProxy, guarded_engine: GuardedEngine
 ) -> None:
-    """The limits that asyncpg sets connects and statements count."""
+    """The timeouts of asyncpg for connects and statements count."""
     limits = {"timeout": 0.2, "command_timeout": 0.2}
     engine, breaker = guarded_engine(port=proxy.port, options={"connect_args": limits})
     async with AsyncSession(engine) as session:

@@ -1,4 +1,4 @@
-"""The health check of the image asks at the address that is really served."""
+"""The health check of the image uses the address that the service listens on."""
 
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = [
 
 @pytest.fixture
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
-    """A service with these variables, on a port that nobody has chosen."""
+    """A service with these variables, on a free port."""
     service = Service(tmp_path, **request.param)
     assert service.url
     yield service
@@ -31,7 +31,7 @@ def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]
     ids=str,
 )
 def test_the_address_is_found(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever HOST and PORT say, the address is the one that is served."""
+    """Whatever HOST and PORT are, the check finds the address."""
     port = int(service.url.rpartition(":")[2])
     served = [address for address in healthcheck.served_addresses() if address[1] == port]
     monkeypatch.setattr(healthcheck, "served_addresses", lambda: served)

@@ -1,4 +1,4 @@
-"""One client must not cost the others their service: attacks over real sockets."""
+"""Attacks over real sockets: one client must not deny service to the others."""
 
 import contextlib
 import socket
@@ -37,7 +37,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @contextlib.contextmanager
 def connections(service: Service, count: int) -> Iterator[list[socket.socket]]:
-    """So many connections, closed at the end of the block."""
+    """That many connections, closed at the end of the block."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(connect(service)) for _ in range(count)]
 
@@ -60,18 +60,18 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """The status of the first answer."""
+    """The status of the first response."""
     return int(answer.split(b" ", 2)[1])
 
 
 def memory_mib(service: Service) -> float:
-    """How much memory the service has now."""
+    """The memory that the service uses now."""
     pages = int(Path(f"/proc/{service.process.pid}/statm").read_text().split()[1])
     return pages * 4096 / 1024**2
 
 
 def test_clients_that_never_read_cost_no_slot(service: Service) -> None:
-    """Others are served meanwhile, and after a few seconds those connections are gone."""
+    """Others are served meanwhile, and the connections are closed after a few seconds."""
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect(service, 4096)) for _ in range(60)]
         for connection in held:
@@ -95,7 +95,7 @@ def test_clients_that_never_read_cost_no_slot(service: Service) -> None:
 
 
 def test_a_flood_of_pipelined_requests_is_not_kept_in_memory(service: Service) -> None:
-    """What is not read stays with the client; the service goes on for all others."""
+    """Unread requests stay with the client, and the service serves all others."""
     before = memory_mib(service)
     slowest = 0.0
     with connections(service, 4) as attackers:
@@ -116,7 +116,7 @@ def test_a_flood_of_pipelined_requests_is_not_kept_in_memory(service: Service) -
 
 
 def test_unfinished_requests_cost_no_slot(service: Service) -> None:
-    """Neither heads without an end nor bodies that do not come; the limit of requests is 20."""
+    """Endless headers and missing bodies do not count towards the limit of 20 requests."""
     with connections(service, 120) as held:
         for connection in held[:60]:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nX: ")
@@ -134,8 +134,8 @@ def test_unfinished_requests_cost_no_slot(service: Service) -> None:
     assert paid.status_code == 201
 
 
-def test_more_connections_than_there_may_be_close_the_oldest(service: Service) -> None:
-    """So that a new client is served, however many others keep theirs open."""
+def test_connections_above_the_limit_close_the_oldest(service: Service) -> None:
+    """A new client is served, however many others keep theirs open."""
     with connections(service, 400):
         for _ in range(5):
             assert httpx.get(f"{service.url}/openapi.json").status_code == 200
@@ -160,7 +160,7 @@ def test_more_connections_than_there_may_be_close_the_oldest(service: Service) -
 def test_a_refusal_reaches_a_client_that_is_still_sending(
     service: Service, request_: bytes
 ) -> None:
-    """It sends all that it has, reads then, and finds a problem rather than a reset."""
+    """After sending its whole body, the client reads a problem instead of a reset."""
     with connect(service) as connection:
         for at in range(0, len(request_), 100_000):
             connection.sendall(request_[at : at + 100_000])
@@ -175,7 +175,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(
 
 @pytest.mark.parametrize("request_", [GET, GET * 3, b"GET /openapi.json HTTP/1.0\r\n\r\n"])
 def test_a_client_that_closes_its_end_is_answered(service: Service, request_: bytes) -> None:
-    """As `nc` does after its input, and HTTP/1.0 tools."""
+    """`nc` does that after its input, and so do HTTP/1.0 tools."""
     with connect(service) as connection:
         connection.sendall(request_)
         connection.shutdown(socket.SHUT_WR)
@@ -184,8 +184,8 @@ def test_a_client_that_closes_its_end_is_answered(service: Service, request_: by
     assert answer.count(b"HTTP/1.1 200 OK") == request_.count(b"HTTP/1.")
 
 
-def test_clients_that_leave_are_no_errors(service: Service) -> None:
-    """After one request, after several, in the middle of a body, and with a reset."""
+def test_clients_that_leave_log_no_errors(service: Service) -> None:
+    """They leave after one request, after several, within a body, and with a reset."""
     log_before = len(service.text)
     for request_ in (GET, GET * 2, GET + POST + b"Content-Length: 10\r\n\r\nx", GET * 100):
         for reset in (False, True):
@@ -204,7 +204,7 @@ def test_clients_that_leave_are_no_errors(service: Service) -> None:
 
 
 def test_a_body_that_stops_is_refused_in_time(tmp_path: Path) -> None:
-    """With 408, also if it trickles."""
+    """The response is 408, even if the body trickles."""
     service = Service(tmp_path, LIMITS__RECEIVE_TIMEOUT_SECONDS="1")
     try:
         with connect(service) as connection:
@@ -227,8 +227,8 @@ def test_a_body_that_stops_is_refused_in_time(tmp_path: Path) -> None:
         kill(service)
 
 
-def test_running_out_of_file_descriptors_is_one_line(service: Service) -> None:
-    """What is there goes on, and the rest is served once there are some again."""
+def test_running_out_of_file_descriptors_logs_one_line(service: Service) -> None:
+    """Open connections go on, and new ones are served once descriptors are free."""
     resource = pytest.importorskip("resource")
     pid = service.process.pid
     before = len(service.text)
@@ -238,7 +238,7 @@ def test_running_out_of_file_descriptors_is_one_line(service: Service) -> None:
     try:
         with connections(service, 30):
             wait_until(lambda: "No file can be opened" in service.text[before:])
-            # Twice the interval in which it would be logged again.
+            # Twice the interval after which it would be logged again.
             time.sleep(2.0)
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)

@@ -12,19 +12,19 @@ from example_service.infra.resilience.httpx import CircuitBreakerTransport
 
 pytestmark = pytest.mark.integration
 
-# What a server sends before it cuts the connection, or keeps it.
+# What a server sends before it closes the connection or keeps it.
 ANSWERS = {
     b"/whole": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole",
     b"/short": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
     b"/chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nchunk\r\n",
     b"/garbage": b"no protocol that httpx speaks\r\n\r\n",
 }
-# One connection: a place in the pool that is not given back shows with the next request.
+# With one connection, the next request shows whether it was returned to the pool.
 LIMITS = httpx.Limits(max_connections=1)
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request of a connection by its path, and cut it after a broken answer."""
+    """Answer each request by its path, and close the connection after a broken response."""
     path = b"/whole"
     while path == b"/whole" and (line := await reader.readline()):
         path = line.split()[1]
@@ -45,7 +45,7 @@ async def url() -> AsyncIterator[str]:
 
 @pytest.fixture
 def registry() -> CircuitBreakerRegistry:
-    """Where the breakers of a test show up."""
+    """The registry of a test's breakers."""
     return CircuitBreakerRegistry()
 
 
@@ -53,7 +53,7 @@ def registry() -> CircuitBreakerRegistry:
 async def get(
     request: pytest.FixtureRequest, registry: CircuitBreakerRegistry
 ) -> AsyncIterator[Callable[[str], Awaitable[httpx.Response]]]:
-    """Sends a request through a client of one kind."""
+    """Send a request through the synchronous or the asynchronous client."""
     parameters: dict[str, Any] = {"failure_threshold": 3, "registry": registry}
     if request.param == "async":
         wrapped = httpx.AsyncHTTPTransport(limits=LIMITS)
@@ -69,10 +69,10 @@ async def get(
             yield lambda url: asyncio.to_thread(client_sync.get, url)
 
 
-async def test_origin_that_cuts_its_answers_short_opens_its_circuit(
+async def test_origin_that_truncates_responses_opens_its_circuit(
     get: Callable[[str], Awaitable[httpx.Response]], url: str, registry: CircuitBreakerRegistry
 ) -> None:
-    """Answers that begin well and break off count, and leave the connection pool in order."""
+    """A response that breaks off is a failure and returns its connection to the pool."""
     assert (await get(f"{url}/whole")).text == "whole"
     for path in ("short", "chunk", "garbage"):
         with pytest.raises(httpx.RemoteProtocolError):
@@ -90,7 +90,7 @@ async def test_origin_that_cuts_its_answers_short_opens_its_circuit(
 async def test_origin_that_refuses_connections_opens_its_circuit(
     get: Callable[[str], Awaitable[httpx.Response]], registry: CircuitBreakerRegistry
 ) -> None:
-    """Where nobody listens requests are soon not even tried."""
+    """After three refused connections, requests are not even tried."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     server.close()

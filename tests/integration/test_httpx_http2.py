@@ -1,4 +1,4 @@
-"""The transport for httpx over HTTP/2, where one connection carries many exchanges at once."""
+"""The transport for httpx over HTTP/2, where one connection carries many exchanges."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,13 +23,13 @@ STREAMS = 10
 
 
 class Stream:
-    """One request as the server sees it, and what it sends back.
+    """One request as the server sees it, and its response.
 
     Args:
-        path: What was asked for.
-        number: The stream's number in its connection.
+        path: The path of the request.
+        number: The ID of the stream in its connection.
         connection: The protocol of the connection.
-        writer: Where the connection's bytes go.
+        writer: Writes the bytes of the connection.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Stream:
         self._flush()
 
     def reset(self) -> None:
-        """Give the stream up, and leave the connection to the others."""
+        """Reset the stream without closing the connection."""
         self._connection.reset_stream(self._number, ErrorCodes.INTERNAL_ERROR)
         self._flush()
 
@@ -61,11 +61,11 @@ class Stream:
 
 
 class Server:
-    """Speaks HTTP/2 without TLS, and leaves every answer to the test.
+    """Speaks HTTP/2 without TLS, and lets the test send every response.
 
     Attributes:
-        connections: How many were accepted.
-        arrived: The requests, in the order in which they came.
+        connections: The number of accepted connections.
+        arrived: The requests in order of arrival.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class Server:
         self.arrived: asyncio.Queue[Stream] = asyncio.Queue()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Hand out the requests of one connection until the client closes it."""
+        """Queue the requests of one connection until the client closes it."""
         self.connections += 1
         connection = H2Connection(H2Configuration(client_side=False))
         connection.initiate_connection()
@@ -87,13 +87,13 @@ class Server:
         writer.close()
 
     async def next_stream(self) -> Stream:
-        """The next request, which is to arrive within seconds."""
+        """The next request, which must arrive within seconds."""
         return await asyncio.wait_for(self.arrived.get(), 5.0)
 
 
 @pytest.fixture
 def server() -> Server:
-    """What the test answers with."""
+    """A server whose responses the test sends."""
     return Server()
 
 
@@ -108,13 +108,13 @@ async def url(server: Server) -> AsyncIterator[str]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time of the breaker."""
+    """The breaker's clock."""
     return FakeClock()
 
 
 @pytest.fixture
 def transport(clock: FakeClock) -> CircuitBreakerTransport:
-    """A guarded transport that speaks HTTP/2 alone, and probes with one request at a time."""
+    """A guarded transport that speaks only HTTP/2 and admits one probe at a time."""
     return CircuitBreakerTransport(
         httpx.AsyncHTTPTransport(http1=False, http2=True),
         failure_threshold=3,
@@ -134,7 +134,7 @@ async def client(transport: CircuitBreakerTransport, url: str) -> AsyncIterator[
 
 @pytest.fixture
 def breaker(transport: CircuitBreakerTransport, url: str) -> CircuitBreaker:
-    """What guards the server."""
+    """The breaker of the server's origin."""
     return transport.breaker_for(httpx.Request("GET", url))
 
 
@@ -148,7 +148,7 @@ async def get_whole(client: httpx.AsyncClient, server: Server) -> str:
 
 
 async def fail_one(client: httpx.AsyncClient, server: Server) -> None:
-    """Send a request whose answer begins well and is reset in the middle of its body."""
+    """Send a request whose response begins well and is reset within its body."""
     sending = client.send(client.build_request("GET", "/reset"), stream=True)
     exchange = asyncio.create_task(sending)
     stream = await server.next_stream()
@@ -160,10 +160,10 @@ async def fail_one(client: httpx.AsyncClient, server: Server) -> None:
         await response.aread()
 
 
-async def test_streams_of_one_connection_are_counted_each_for_itself(
+async def test_each_stream_of_a_connection_is_a_call(
     client: httpx.AsyncClient, server: Server, breaker: CircuitBreaker
 ) -> None:
-    """Requests that are under way together over one connection are as many calls."""
+    """Concurrent requests over one connection are separate calls."""
     exchanges = [asyncio.create_task(client.get(f"/{number}")) for number in range(STREAMS)]
     streams = [await server.next_stream() for _ in exchanges]
     assert breaker.in_flight == STREAMS
@@ -186,7 +186,7 @@ async def test_streams_of_one_connection_are_counted_each_for_itself(
 async def test_streams_that_the_server_resets_open_the_circuit(
     client: httpx.AsyncClient, server: Server, breaker: CircuitBreaker
 ) -> None:
-    """Bodies cut short by a reset are failures, though their connection is as good as ever."""
+    """A body cut short by a reset is a failure, even if the connection stays intact."""
     for _ in range(3):
         assert breaker.is_closed
         await fail_one(client, server)
@@ -206,7 +206,7 @@ async def test_streams_that_the_server_resets_open_the_circuit(
 async def test_reset_stream_leaves_its_neighbour_alone(
     client: httpx.AsyncClient, server: Server, breaker: CircuitBreaker
 ) -> None:
-    """A stream that goes on while another of its connection is reset ends as a success."""
+    """A stream succeeds even if another one of its connection is reset."""
     neighbour = asyncio.create_task(client.get("/neighbour"))
     stream = await server.next_stream()
     stream.begin()
@@ -227,7 +227,7 @@ async def test_cancelled_stream_is_neutral_and_gives_its_permit_back(
     clock: FakeClock,
     awaited: str,
 ) -> None:
-    """The only probe is cancelled, whatever it waits for, and the next one closes the circuit."""
+    """After a cancelled probe, whatever it waited for, the next probe closes the circuit."""
     for _ in range(3):
         await fail_one(client, server)
     clock.advance(60.0)

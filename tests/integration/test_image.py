@@ -1,7 +1,7 @@
-"""The image, the compose file and the page about them, for real, with a real PostgreSQL.
+"""The real image, the compose file and the page about them, with a real PostgreSQL.
 
-Where a test runs the image by itself, it has the rights that docker-compose.yml gives it, and no
-init as process 1, which is the harder case: the service gets its signals as process 1 itself.
+Without compose, a test runs the image with the rights that docker-compose.yml gives it and without
+an init process. That is the harder case: the service is process 1 and gets the signals itself.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.ports import lasting_port
 from tests.postgres import PostgresServer, running_postgres
 from tests.service_process import DEADLINE_SECONDS, is_ready, refuses_connections, wait_until
 
-# Also an integration test, so that what leaves those out leaves these out, too.
+# Marked as integration tests, too, so that deselecting those deselects these.
 pytestmark = [pytest.mark.integration, pytest.mark.image]
 
 IMAGE = "example-service"
@@ -46,7 +46,7 @@ PAYMENT = {"amount": 1250, "currency": "EUR", "customer_id": "customer-7"}
 
 @pytest.fixture(scope="module")
 def docker() -> Iterator[Docker]:
-    """Docker, with the image built from what is here."""
+    """Docker with the image built from this repository."""
     with running_docker() as docker:
         docker("build", "--tag", IMAGE, ".")
         yield docker
@@ -61,7 +61,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def database_url(postgres: PostgresServer) -> str:
-    """An empty database, by an address that production accepts."""
+    """The URL of an empty database in a form that production accepts."""
     name = f"image_{secrets.token_hex(4)}"
 
     async def create() -> None:
@@ -70,12 +70,12 @@ def database_url(postgres: PostgresServer) -> str:
         await connection.close()
 
     asyncio.run(create())
-    # The server trusts whoever comes, with whatever password.
+    # The server accepts any user with any password.
     return f"postgresql://postgres:{secrets.token_urlsafe()}@127.0.0.1:{postgres.port}/{name}"
 
 
 class Container:
-    """A container that runs the service, in the background."""
+    """A container that runs the service in the background."""
 
     def __init__(self, docker: Docker, *words: str, **settings: str) -> None:
         self.port = lasting_port()
@@ -86,7 +86,7 @@ class Container:
 
     @property
     def url(self) -> str:
-        """Where it serves, once it does."""
+        """The URL of the service, once it serves."""
         url = f"http://127.0.0.1:{self.port}"
         wait_until(lambda: not refuses_connections(url) or self._has_ended())
         assert not self._has_ended(), self.log
@@ -94,12 +94,12 @@ class Container:
 
     @property
     def log(self) -> str:
-        """What it has written."""
+        """Its log."""
         done = self._docker.attempt("logs", self.id)
         return done.stdout + done.stderr
 
     def execute(self, *command: str) -> str:
-        """Run a program inside, which succeeds; what it prints."""
+        """Run a program in the container that must succeed, and return its output."""
         return self._docker("exec", self.id, *command)
 
     def terminate(self) -> None:
@@ -107,11 +107,11 @@ class Container:
         self._docker("kill", "--signal", "TERM", self.id)
 
     def status(self) -> int:
-        """Its exit status, once it has ended."""
+        """Its exit status, once it has stopped."""
         return int(self._docker("wait", self.id))
 
     def remove(self) -> None:
-        """Make an end of it."""
+        """Kill and remove the container."""
         self._docker("rm", "--force", self.id)
 
     def _has_ended(self) -> bool:
@@ -120,7 +120,7 @@ class Container:
 
 @pytest.fixture
 def start(docker: Docker) -> Iterator[Callable[..., Container]]:
-    """Start containers; whatever is left of them after the test is removed."""
+    """Start containers, and remove them after the test."""
     containers: list[Container] = []
 
     def start_container(*words: str, **settings: str) -> Container:
@@ -134,30 +134,30 @@ def start(docker: Docker) -> Iterator[Callable[..., Container]]:
 
 @pytest.fixture
 def migrated_url(docker: Docker, database_url: str) -> str:
-    """A database with the schema that the image wants."""
+    """A database with the schema that the image needs."""
     migrate(docker, database_url)
     return database_url
 
 
 def migrate(docker: Docker, database_url: str) -> None:
-    """Run the one-shot to its successful end."""
+    """Run the migration and check that it succeeds."""
     settings = ["--env=ENVIRONMENT=development", f"--env=DATABASE_URL={database_url}"]
     docker("run", "--rm", *HARDENED, *settings, IMAGE, "migrate")
 
 
 def health_check(docker: Docker) -> list[str]:
-    """The program that the image names to have its health checked, and its arguments."""
+    """The health check of the image: the program and its arguments."""
     [image] = json.loads(docker("inspect", "--type", "image", IMAGE))
     test: list[str] = image["Config"]["Healthcheck"]["Test"]
     assert test[0] == "CMD"
     return test[1:]
 
 
-# --- what is in it
+# --- contents
 
 
 def test_image_says_how_it_is_run(docker: Docker) -> None:
-    """Whoever inspects it sees a numbered user, the port, the signal, and the check of health."""
+    """Inspecting it shows a numeric user, the port, the stop signal and the health check."""
     [image] = json.loads(docker("inspect", "--type", "image", IMAGE))
     config = image["Config"]
 
@@ -169,8 +169,8 @@ def test_image_says_how_it_is_run(docker: Docker) -> None:
     assert health_check(docker)[0] == "python"
 
 
-def test_image_holds_the_package_with_its_bytecode_and_no_installer(docker: Docker) -> None:
-    """Nothing else of the project is in it, nothing is compiled at the start or added later."""
+def test_image_has_the_package_with_its_bytecode_and_no_installer(docker: Docker) -> None:
+    """It has no other file of the project, and nothing is compiled or installed later."""
     look = (
         "import example_service.cli, fastapi, os, importlib.util;"
         "print(os.listdir('.'), os.path.exists(example_service.cli.__cached__),"
@@ -182,11 +182,11 @@ def test_image_holds_the_package_with_its_bytecode_and_no_installer(docker: Dock
     assert seen == "['example_service'] True True None"
 
 
-# --- the settings
+# --- settings
 
 
 def test_image_does_not_start_with_unsafe_settings(docker: Docker) -> None:
-    """It is made for production, which refuses what is missing, in a table and with status 2."""
+    """Production settings that are missing are listed in a table; the exit status is 2."""
     refused = docker.attempt(
         "run", "--rm", *HARDENED, "--env=ADMIN__TOKEN=changeme-changeme", IMAGE
     )
@@ -207,7 +207,7 @@ def test_image_does_not_start_with_unsafe_settings(docker: Docker) -> None:
 def test_image_serves_with_the_settings_of_production(
     start: Callable[..., Container], migrated_url: str
 ) -> None:
-    """Probes get through by address, everybody else only by a name of the service."""
+    """Probes may use an IP address, all other requests only an allowed host name."""
     service = start(DATABASE_URL=migrated_url, SHUTDOWN__DRAIN_SECONDS="0", **PRODUCTION)
     url = service.url
 
@@ -218,11 +218,11 @@ def test_image_serves_with_the_settings_of_production(
     assert service.status() == 0
 
 
-# --- the migration
+# --- migration
 
 
 def test_migration_succeeds_however_often_it_runs(docker: Docker, database_url: str) -> None:
-    """Several that start at once all succeed, and so does one that comes later."""
+    """Simultaneous runs all succeed, and so does a later one."""
     with ThreadPoolExecutor() as executor:
         list(executor.map(lambda _: migrate(docker, database_url), range(3)))
 
@@ -232,7 +232,7 @@ def test_migration_succeeds_however_often_it_runs(docker: Docker, database_url: 
 def test_service_is_not_ready_before_the_migration(
     docker: Docker, start: Callable[..., Container], database_url: str
 ) -> None:
-    """It lives and waits, and is ready once the one-shot has run, without a restart."""
+    """It starts and becomes ready after the migration without a restart."""
     service = start(ENVIRONMENT="development", DATABASE_URL=database_url)
     url = service.url
 
@@ -242,13 +242,13 @@ def test_service_is_not_ready_before_the_migration(
     wait_until(lambda: is_ready(url))
 
 
-# --- the service
+# --- service
 
 
 def test_service_runs_without_rights_on_a_read_only_root(
     docker: Docker, start: Callable[..., Container], migrated_url: str
 ) -> None:
-    """It is nobody in particular, can write to /tmp alone, and its own check finds it healthy."""
+    """It has no capabilities, writes only to /tmp, and its health check passes."""
     service = start(ENVIRONMENT="development", DATABASE_URL=migrated_url)
     url = service.url
     rights = "print(*(line for line in open('/proc/1/status') if line[:4] in ('Uid:', 'CapE')))"
@@ -270,7 +270,7 @@ def test_service_runs_without_rights_on_a_read_only_root(
 def test_service_accepts_payments_and_ends_with_status_0(
     start: Callable[..., Container], migrated_url: str, workers: int
 ) -> None:
-    """The sandbox is inside, and the figures of several workers are added up."""
+    """The image includes the sandbox, and metrics of its workers are added up."""
     service = start(ENVIRONMENT="development", DATABASE_URL=migrated_url, WORKERS=str(workers))
     url = service.url
 
@@ -291,7 +291,7 @@ def test_service_accepts_payments_and_ends_with_status_0(
 def test_signal_to_stop_loses_no_request(
     start: Callable[..., Container], migrated_url: str, workers: int
 ) -> None:
-    """Ready answers 503 first, then nobody listens, and the request in flight is answered."""
+    """Readiness turns 503, the port closes, and the request in flight is answered."""
     service = start(
         ENVIRONMENT="development",
         DATABASE_URL=migrated_url,
@@ -315,11 +315,11 @@ def test_signal_to_stop_loses_no_request(
     assert service.status() == 0
 
 
-# --- the compose file
+# --- compose file
 
 
 class Composition:
-    """What docker-compose.yml describes, as a project of its own, without anybody's `.env`."""
+    """The project that docker-compose.yml describes, without anyone's `.env`."""
 
     def __init__(self, docker: Docker, no_variables: Path, **variables: str) -> None:
         self.port = lasting_port()
@@ -330,19 +330,19 @@ class Composition:
         self._variables = {"PORT": str(self.port), **variables}
 
     def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of compose."""
+        """Run a command of `docker compose`."""
         options = ("--env-file", self._no_variables, "--project-name", self._project)
         return self._docker.attempt("compose", *options, *words, variables=self._variables)
 
     def exit_status(self, service: str) -> int:
-        """With which status the container of a service has ended."""
+        """The exit status of a service's container."""
         container = self("ps", "--all", "--quiet", service).stdout.strip()
         return int(self._docker("inspect", "--format", "{{.State.ExitCode}}", container))
 
 
 @pytest.fixture
 def compose(docker: Docker, tmp_path: Path) -> Iterator[Callable[..., Composition]]:
-    """Prepare projects with the variables given; nothing is left of them after the test."""
+    """Create projects with these variables, and remove them after the test."""
     projects: list[Composition] = []
     no_variables = tmp_path / "empty.env"
     no_variables.touch()
@@ -357,7 +357,7 @@ def compose(docker: Docker, tmp_path: Path) -> Iterator[Callable[..., Compositio
 
 
 def test_compose_starts_nothing_without_a_password(compose: Callable[..., Composition]) -> None:
-    """It says which variable is missing, and where to read about it."""
+    """The error names the missing variable and where to read about it."""
     refused = compose()("up", "--detach", "--no-build")
 
     assert refused.returncode != 0
@@ -366,7 +366,7 @@ def test_compose_starts_nothing_without_a_password(compose: Callable[..., Compos
 
 
 def test_compose_serves_from_an_empty_volume(compose: Callable[..., Composition]) -> None:
-    """Database, migration and service come up in that order, and the service ends well."""
+    """Database, migration and service start in that order, and the service stops cleanly."""
     project = compose(POSTGRES_PASSWORD=secrets.token_urlsafe())
 
     started = project("up", "--detach", "--no-build")
@@ -385,7 +385,7 @@ def test_compose_serves_from_an_empty_volume(compose: Callable[..., Composition]
 def test_compose_keeps_production_from_unsafe_settings(
     compose: Callable[..., Composition],
 ) -> None:
-    """The migration refuses what is missing, and the service is not started at all."""
+    """The migration refuses missing settings, so the service is not started."""
     project = compose(POSTGRES_PASSWORD=secrets.token_urlsafe(), ENVIRONMENT="production")
 
     refused = project("up", "--detach", "--no-build")
@@ -396,20 +396,20 @@ def test_compose_keeps_production_from_unsafe_settings(
     assert refuses_connections(project.url)
 
 
-# --- the page
+# --- page
 
 
 def test_commands_of_the_page_work_as_shown(
     docker: Docker, database_url: str, tmp_path: Path
 ) -> None:
-    """Whoever types them in a clone, with settings for production at hand, sees what is shown.
+    """Run in a clone with production settings, each command prints what the page shows.
 
-    Requests are left out: tests/docs makes them, to a service outside of a container.
+    Requests are left out because tests/docs sends them, to a service outside a container.
     """
     shutil.copytree(ROOT / "example_service", tmp_path / "example_service")
     for name in (".dockerignore", "Dockerfile", "docker-compose.yml", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
-    # A daemon that was started for the tests has no network in which a build could find packages.
+    # A daemon started for the tests has no network from which a build could install packages.
     override = tmp_path / "docker-compose.override.yml"
     override.write_text("services: {migrate: {build: {network: host}}}\n")
     settings = {"DATABASE_URL": database_url, "PORT": str(lasting_port()), **PRODUCTION}

@@ -1,7 +1,7 @@
 """The transport in the real SDKs of OpenAI and Anthropic, over real sockets.
 
-They wrap every error of a transport, read streams up to an end marker, and hang up in ways of
-their own; `docs/llm-clients.md` promises how that counts.
+They wrap the errors of a transport, read streams up to an end marker, and close connections
+each in its own way. `docs/llm-clients.md` says how all of that counts.
 """
 
 import json
@@ -23,7 +23,7 @@ from example_service.infra.resilience.testing import FakeClock, half_opened
 
 pytestmark = pytest.mark.integration
 
-# Reading the certificates of the machine would take longer than all the rest.
+# Loading the machine's certificates would take longer than everything else.
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 WORD = {"choices": [{"index": 0, "delta": {"content": "Hello"}}]}
@@ -58,7 +58,7 @@ END_MARKERS = {
 
 
 class Provider(BaseHTTPRequestHandler):
-    """A provider of both APIs, which streams, or refuses with the status that is set."""
+    """A provider of both APIs, which streams or refuses with a set status."""
 
     protocol_version = "HTTP/1.1"
     status: ClassVar[int]
@@ -68,7 +68,7 @@ class Provider(BaseHTTPRequestHandler):
 
     @classmethod
     def behave(cls, *, status: int = 200, ending: str = "whole") -> None:
-        """Answer like this from now on."""
+        """Respond like this from now on."""
         cls.status, cls.ending, cls.requests = status, ending, 0
         cls.is_over = threading.Event()
 
@@ -104,7 +104,7 @@ class Provider(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 class Ask(Protocol):
@@ -115,7 +115,7 @@ class Ask(Protocol):
 
         Raises:
             openai.APIError: OpenAI's SDK reports an error.
-            anthropic.AnthropicError: Anthropic's does.
+            anthropic.AnthropicError: Anthropic's SDK reports an error.
         """
         ...
 
@@ -134,7 +134,7 @@ def server() -> Iterator[ThreadingHTTPServer]:
 
 @pytest.fixture
 def origin(server: ThreadingHTTPServer) -> Iterator[str]:
-    """Where the provider is; it streams whole answers."""
+    """The origin of the provider, which streams whole responses."""
     Provider.behave()
     yield f"http://127.0.0.1:{server.server_port}"
     Provider.is_over.set()
@@ -161,7 +161,7 @@ def breaker(breakers: Any, origin: str) -> CircuitBreaker:
 
 @pytest.fixture(params=["openai", "openai-sync", "anthropic", "anthropic-sync"])
 async def ask(request: pytest.FixtureRequest, breakers: Any, origin: str) -> AsyncIterator[Ask]:
-    """Asks through one of the four clients."""
+    """Ask through one of the four clients."""
     sdk: Any = openai if request.param.startswith("openai") else anthropic
     is_sync = request.param.endswith("sync")
     wrapped: Any = httpx2.HTTPTransport if is_sync else httpx2.AsyncHTTPTransport
@@ -208,7 +208,7 @@ def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
 async def test_refusal_is_the_cause_of_the_error(
     ask: Ask, breaker: CircuitBreaker, status: int
 ) -> None:
-    """One answer that announces a wait opens, and the next call learns it without being sent."""
+    """One response with a wait opens the circuit, and the next call is not sent."""
     Provider.behave(status=status)
     with pytest.raises((openai.APIStatusError, anthropic.APIStatusError)):
         await ask()
@@ -225,7 +225,7 @@ async def test_refusal_is_the_cause_of_the_error(
 async def test_stream_is_a_success_at_its_end_marker(
     ask: Ask, breaker: CircuitBreaker, clock: FakeClock, ending: str
 ) -> None:
-    """A probe closes the circuit, whatever the connection does after the answer."""
+    """A probe closes the circuit, whatever the connection does after that."""
     Provider.behave(ending=ending)
     with half_opened(breaker, clock=clock):
         await ask()
@@ -234,7 +234,7 @@ async def test_stream_is_a_success_at_its_end_marker(
 
 
 async def test_stream_that_breaks_off_is_a_failure(ask: Ask, breaker: CircuitBreaker) -> None:
-    """Good headers are not a whole answer."""
+    """Good headers are not a whole response."""
     Provider.behave(ending="broken")
     with pytest.raises((openai.APIConnectionError, httpx2.TransportError)):
         await ask()
@@ -245,7 +245,7 @@ async def test_stream_that_breaks_off_is_a_failure(ask: Ask, breaker: CircuitBre
 async def test_error_inside_a_stream_is_left_to_the_caller(
     ask: Ask, breaker: CircuitBreaker
 ) -> None:
-    """The transport sees a response of status 200 that its reader has closed."""
+    """To the transport, it is a response with status 200 that was read and closed."""
     Provider.behave(ending="error")
     with pytest.raises((openai.APIError, anthropic.APIError), match="Overloaded"):
         await ask()

@@ -19,7 +19,7 @@ PROCESSES = 3
 
 
 def test_one_does_the_work_and_all_succeed(empty_database: Settings, tmp_path: Path) -> None:
-    """Replicas that are started together may each migrate first."""
+    """Replicas that start together may each run the migration first."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),

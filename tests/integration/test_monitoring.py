@@ -1,4 +1,4 @@
-"""The monitoring of the repository at work: a real Prometheus, Alertmanager and service."""
+"""The monitoring files with a real Prometheus, a real Alertmanager and the service."""
 
 import re
 import threading
@@ -43,7 +43,7 @@ def labels_in(expression: str) -> set[str]:
 
 @contextmanager
 def traffic(url: str) -> Iterator[None]:
-    """Ask for rates and order payments until the end of the block."""
+    """Request rates and order payments until the end of the block."""
     ended = threading.Event()
 
     def send() -> None:
@@ -69,7 +69,7 @@ def traffic(url: str) -> Iterator[None]:
 
 @pytest.fixture
 def url(start: Callable[..., Service]) -> str:
-    """A service of two workers with its sandbox, whose payment circuit waits for a second."""
+    """A service of two workers with its sandbox, whose payment circuit waits one second."""
     service = start(
         WORKERS="2",
         ADMIN__TOKEN=TOKEN,
@@ -80,10 +80,10 @@ def url(start: Callable[..., Service]) -> str:
     return service.url
 
 
-def test_whatever_monitoring_names_exists_and_every_query_returns_data(
+def test_all_metrics_of_monitoring_exist_and_every_query_returns_data(
     url: str, tmp_path: Path
 ) -> None:
-    """A renamed metric or label breaks this before it silences an alert or empties a panel."""
+    """A renamed metric or label fails here before it silences an alert or empties a panel."""
     httpx.post(
         f"{url}/admin/circuit-breakers/database/shadow",
         headers={"Authorization": f"Bearer {TOKEN}"},
@@ -113,7 +113,7 @@ def test_whatever_monitoring_names_exists_and_every_query_returns_data(
 def test_in_an_outage_the_right_alert_is_pending_fires_and_is_resolved(
     url: str, tmp_path: Path
 ) -> None:
-    """The provider fails and is healed, and a receiver learns of both."""
+    """When the provider fails and recovers, a receiver gets both notifications."""
     receiver = Receiver()
     with (
         receiver.running(),

@@ -1,4 +1,4 @@
-"""The service behind a real nginx, configured as the documentation has it."""
+"""The service behind a real nginx, configured as documented."""
 
 import json
 import re
@@ -13,12 +13,12 @@ from tests.service_process import Service, kill, wait_until
 pytestmark = pytest.mark.integration
 
 CLIENT = "127.0.0.2"
-"""Another address than that of nginx, so that the two can be told apart."""
+"""An address that differs from that of nginx."""
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service on a socket for both kinds of addresses, where nginx is `::ffff:127.0.0.1`."""
+    """A dual-stack service, which sees nginx as `::ffff:127.0.0.1`."""
     folder = tmp_path_factory.mktemp("service")
     service = Service(folder, HOST="::", HTTP__TRUSTED_PROXIES='["127.0.0.1"]')
     yield service
@@ -27,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def client(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the nginx in front of it."""
+    """A client of the nginx in front of the service."""
     port = int(service.url.rpartition(":")[2])
     with (
         running_nginx(tmp_path_factory.mktemp("nginx"), port) as url,
@@ -46,14 +46,14 @@ def is_up(client: httpx.Client) -> bool:
 
 
 def last_line(service: Service, path: str) -> dict[str, object]:
-    """The line that the service has logged of the last request for a path."""
+    """The service's log line about the last request for a path."""
     wait_until(lambda: f'"{path}"' in service.text)
     lines = [json.loads(line) for line in service.text.splitlines() if f'"{path}"' in line]
     return dict(lines[-1])
 
 
 def test_the_client_is_known_by_its_own_address(service: Service, client: httpx.Client) -> None:
-    """The header counts, because nginx is trusted in either form of its address."""
+    """The header counts because nginx is trusted in either form of its address."""
     assert client.get("/health/startup").status_code == 200
 
     assert last_line(service, "/health/startup")["client"] == CLIENT
@@ -62,7 +62,7 @@ def test_the_client_is_known_by_its_own_address(service: Service, client: httpx.
 def test_a_client_cannot_claim_another_address_or_path(
     service: Service, client: httpx.Client
 ) -> None:
-    """The proxy replaces what the client says about both."""
+    """The proxy replaces the headers that a client sends about both."""
     forged = {"X-Forwarded-For": "192.0.2.66", "X-Forwarded-Prefix": "/evil"}
 
     answer = client.get("/problems/not-found/nowhere", headers=forged)
@@ -73,8 +73,8 @@ def test_a_client_cannot_claim_another_address_or_path(
     assert json.loads(lines[-1])["client"] == CLIENT
 
 
-def test_below_a_path_addresses_are_those_that_a_client_sees(client: httpx.Client) -> None:
-    """In problems, in the API documentation and in the redirect to the dashboard."""
+def test_below_a_path_links_are_those_that_a_client_sees(client: httpx.Client) -> None:
+    """Problems, the OpenAPI document and the redirect to the dashboard have the prefix."""
     missing = client.get("/shop/nowhere")
 
     assert client.get("/shop/health/live").status_code == 200
@@ -90,14 +90,14 @@ def test_below_a_path_addresses_are_those_that_a_client_sees(client: httpx.Clien
 
 
 def test_many_requests_of_one_client_are_refused_by_the_proxy(client: httpx.Client) -> None:
-    """Beyond its allowance the proxy answers, and the service does not hear of it."""
+    """Requests above the client's limit do not reach the service."""
     statuses = [client.get("/health/live").status_code for _ in range(100)]
 
     assert set(statuses) == {200, 429}
 
 
 def test_a_body_beyond_the_limit_ends_at_the_proxy(client: httpx.Client) -> None:
-    """It is refused by its length, before it is sent on."""
+    """The proxy refuses it by its declared length before passing anything on."""
     answer = client.post("/api/v1/payments", content=b"x" * 70_000)
 
     assert answer.status_code in (413, 429)

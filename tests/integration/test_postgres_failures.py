@@ -1,4 +1,4 @@
-"""What the drivers of a real PostgreSQL raise, and whether the database has failed then."""
+"""Which errors of real PostgreSQL drivers mean that the database has failed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 Ask: TypeAlias = Callable[[str, str], Awaitable[CircuitBreaker]]
 
-# Like a pooler that refuses a tenant, for example Supavisor.
+# Behaves like a pooler that refuses a tenant, for example Supavisor.
 REFUSE_LOGINS = """
     CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'no such tenant' USING ERRCODE = 'XX000'; END $$;
@@ -45,7 +45,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 def url_of(server: PostgresServer, database: str) -> str:
-    """The address of another database of the server."""
+    """The URL of another database of the server."""
     return make_url(server.url).set(database=database).render_as_string()
 
 
@@ -59,13 +59,13 @@ async def ask_asyncpg(url: str, statement: str) -> None:
 
 
 async def ask_asyncpg_pool(url: str, statement: str) -> None:
-    """The same, with a connection of its pool."""
+    """Do the same with a connection of its pool."""
     async with asyncpg.create_pool(url, min_size=0) as pool, pool.acquire() as connection:
         await connection.execute(statement)
 
 
 async def ask_psycopg(url: str, statement: str) -> None:
-    """The same with psycopg, in a thread."""
+    """Do the same with psycopg in a thread."""
 
     def ask() -> None:
         with psycopg.connect(url) as connection:
@@ -75,13 +75,13 @@ async def ask_psycopg(url: str, statement: str) -> None:
 
 
 async def ask_psycopg_async(url: str, statement: str) -> None:
-    """The same with psycopg's asynchronous connection."""
+    """Do the same with psycopg's asynchronous connection."""
     async with await psycopg.AsyncConnection.connect(url) as connection:
         await connection.execute(statement.encode())
 
 
 async def ask_engine(url: str, statement: str, breaker: CircuitBreaker | None = None) -> None:
-    """The same with an engine of SQLAlchemy, guarded if there is a breaker."""
+    """Do the same with an SQLAlchemy engine, guarded if there is a breaker."""
     engine = create_async_engine(url, poolclass=NullPool)
     if breaker is not None:
         guard_engine(engine, breaker)
@@ -102,7 +102,7 @@ DRIVERS: dict[str, Callable[[str, str], Awaitable[None]]] = {
 
 @pytest.fixture(params=[*DRIVERS, "guarded asyncpg", "guarded psycopg"])
 def ask(request: pytest.FixtureRequest, server: PostgresServer) -> Ask:
-    """Asks a database a statement in one way, under a breaker that the answer holds."""
+    """Run a statement through one of the drivers and return its breaker."""
     way: str = request.param
     is_engine = way.startswith(("SQLAlchemy", "guarded"))
 
@@ -126,15 +126,15 @@ def ask(request: pytest.FixtureRequest, server: PostgresServer) -> Ask:
 
 @pytest.mark.parametrize("database", ["closed", "refusing", "missing"])
 async def test_refusal_while_connecting_is_a_failure(ask: Ask, database: str) -> None:
-    """Maintenance (55000), a pooler's refusal (XX000) and no such database (3D000)."""
+    """Maintenance (55000), a pooler's refusal (XX000) and a missing database (3D000)."""
     breaker = await ask(database, "SELECT 1")
 
     assert breaker.total_failures == 1
 
 
 @pytest.mark.parametrize("statement", [RAISE.format("XX000"), RAISE.format("55000")])
-async def test_same_code_from_a_statement_is_an_answer(ask: Ask, statement: str) -> None:
-    """Once connected, they are a bug or a wrong order that one statement has met."""
+async def test_same_code_from_a_statement_is_not_a_failure(ask: Ask, statement: str) -> None:
+    """After connecting, they mean a bug or a wrong command in that statement only."""
     breaker = await ask("postgres", statement)
 
     assert breaker.total_failures == 0
@@ -144,14 +144,14 @@ async def test_same_code_from_a_statement_is_an_answer(ask: Ask, statement: str)
 async def test_cancelled_statement_is_a_failure_if_it_took_too_long(
     ask: Ask, statement: str, failures: int
 ) -> None:
-    """A time limit and an operator have one SQLSTATE, 57014."""
+    """A statement timeout and an operator's cancellation have the same SQLSTATE, 57014."""
     breaker = await ask("postgres", statement)
 
     assert breaker.total_failures == failures
 
 
-async def test_empty_pool_of_psycopg_is_our_own_affair(server: PostgresServer) -> None:
-    """Whoever waits for a connection of the pool, or finds it closed, has not asked the server."""
+async def test_empty_pool_of_psycopg_is_not_a_failure(server: PostgresServer) -> None:
+    """A caller that waits for a connection, or finds the pool closed, has sent no query."""
     breaker = CircuitBreaker("database", is_failure=is_database_failure, registry=None)
     pool = ConnectionPool(server.url, min_size=1, max_size=1, timeout=0.05, open=True)
     engine = create_engine("postgresql+psycopg://", creator=pool.getconn, poolclass=NullPool)

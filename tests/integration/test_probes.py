@@ -1,4 +1,4 @@
-"""Probes of a service whose database and whose disk do not answer."""
+"""Probes of a service whose database and disk do not respond."""
 
 import sqlite3
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ORDER = {"customer_id": "alice", "amount": 100, "currency": "EUR"}
 def test_probes_are_answered_while_all_connections_wait_for_the_disk(
     start: Callable[..., Service], tmp_path: Path
 ) -> None:
-    """Readiness says no, and liveness yes, before the requests that hang have their answers."""
+    """The service is live but not ready while requests hang."""
     service = start(
         DATABASE__STATEMENT_TIMEOUT_SECONDS="20",
         DATABASE__POOL_TIMEOUT_SECONDS="20",

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.integration
 READY = "/health/ready"
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(start: Callable[..., Service]) -> None:
-    """The line names the port and the way to another one; the exit status is 1."""
+def test_a_port_that_is_taken_is_reported_in_one_line(start: Callable[..., Service]) -> None:
+    """The line names the port and how to choose another; the exit status is 1."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = start(PORT=str(port))
@@ -42,8 +42,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(start: Callable[..., Service])
         assert "--port" in line
 
 
-def test_production_refuses_with_a_table(start: Callable[..., Service]) -> None:
-    """Unsafe settings end in exit status 2 and a table without secrets, before anything starts."""
+def test_production_refuses_unsafe_settings_with_a_table(start: Callable[..., Service]) -> None:
+    """The table has no secrets, the exit status is 2, and nothing is started."""
     service = start(ENVIRONMENT="production", ADMIN__TOKEN="changeme-changeme")
 
     assert service.status() == 2
@@ -54,8 +54,8 @@ def test_production_refuses_with_a_table(start: Callable[..., Service]) -> None:
     assert rows[:4] == ["VARIABLE", "DATABASE_URL", "HTTP__ALLOWED_HOSTS", "ADMIN__TOKEN"]
 
 
-def test_what_is_no_http_gets_a_problem(start: Callable[..., Service]) -> None:
-    """Even what the application never sees is answered with a problem that is explained."""
+def test_a_request_that_is_not_http_gets_a_problem(start: Callable[..., Service]) -> None:
+    """Even requests that never reach the application get a documented problem."""
     service = start()
     host, port = service.url.removeprefix("http://").split(":")
 
@@ -72,7 +72,7 @@ def test_what_is_no_http_gets_a_problem(start: Callable[..., Service]) -> None:
 
 
 def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_path: Path) -> None:
-    """They share the port, answer with the figures of both, and leave nothing behind."""
+    """They share the port, report the metrics of both, and leave nothing behind."""
     service = start(WORKERS="2")
     url = service.url
 
@@ -88,7 +88,7 @@ def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_p
 
 
 def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
-    """The service goes on, with as many workers as before."""
+    """The service goes on with as many workers as before."""
     service = start(WORKERS="2")
     url = service.url
 
@@ -103,7 +103,7 @@ def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
 
 
 def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> None:
-    """When the parent is killed without a word, the port becomes free all the same."""
+    """The port becomes free even if the parent is killed."""
     service = start(WORKERS="2")
     url = service.url
 
@@ -114,7 +114,7 @@ def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> N
 
 
 def serve_on_the_third_attempt(_: socket.socket, started: Connection) -> None:
-    """Be a worker, but for the third and fourth in a row, which end before they serve."""
+    """Be a worker that serves, except the third and fourth, which exit before that."""
     attempts = Path(os.environ["ATTEMPTS"])
     before = len(list(attempts.iterdir()))
     (attempts / str(os.getpid())).touch()
@@ -125,7 +125,7 @@ def serve_on_the_third_attempt(_: socket.socket, started: Connection) -> None:
 
 
 def serve_only_at_first(_: socket.socket, started: Connection) -> None:
-    """Be one of the first two workers; each that follows ends before it serves."""
+    """Be a worker that serves if it is one of the first two, and exits otherwise."""
     attempts = Path(os.environ["ATTEMPTS"])
     before = len(list(attempts.iterdir()))
     (attempts / str(os.getpid())).touch()
@@ -137,7 +137,7 @@ def serve_only_at_first(_: socket.socket, started: Connection) -> None:
 
 @pytest.fixture
 def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder with a file for each worker that was started, named after its process."""
+    """A directory with a file for each started worker, named after its process ID."""
     folder = tmp_path / "attempts"
     folder.mkdir()
     monkeypatch.setenv("ATTEMPTS", str(folder))
@@ -147,14 +147,14 @@ def attempts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def kill_first_worker(attempts: Path) -> None:
-    """Kill one of the workers that serve."""
+    """Kill one of the serving workers."""
     os.kill(int(next(attempts.iterdir()).name), signal.SIGKILL)
 
 
 def test_a_replacement_that_cannot_start_is_tried_again(
     monkeypatch: pytest.MonkeyPatch, attempts: Path
 ) -> None:
-    """What killed a worker may kill the next one too; the others serve on meanwhile."""
+    """The replacement may die of the same cause; the other workers keep serving."""
     monkeypatch.setattr("example_service.server.supervisor._serve", serve_on_the_third_attempt)
 
     def strike() -> None:
@@ -170,7 +170,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(
 def test_replacements_that_never_start_end_the_service(
     monkeypatch: pytest.MonkeyPatch, attempts: Path
 ) -> None:
-    """After five in a row somebody else has to look; the exit status is 1."""
+    """After five failures in a row an operator has to look; the exit status is 1."""
     monkeypatch.setattr("example_service.server.supervisor._serve", serve_only_at_first)
 
     with listen("127.0.0.1", 0) as listener:
@@ -183,9 +183,9 @@ def test_replacements_that_never_start_end_the_service(
 def test_workers_that_cannot_start_end_the_service(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """At the start it is no accident, so there is no second attempt; the exit status is 1."""
+    """There is no second attempt at startup; the exit status is 1."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    # A worker that ends before it serves.
+    # A worker that exits before it serves.
     monkeypatch.setattr("example_service.server.supervisor._serve", print)
 
     with listen("127.0.0.1", 0) as listener:

@@ -1,4 +1,4 @@
-"""The engine and a PostgreSQL that accepts connections and says nothing: no wait is without end."""
+"""Every wait for a PostgreSQL that accepts connections but stays silent is limited."""
 
 import asyncio
 import time
@@ -34,7 +34,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
-    """A way to it that can fall silent."""
+    """A proxy to the server that can fall silent."""
     async with TCPProxy(postgres.port).listening() as proxy:
         yield proxy
 
@@ -48,7 +48,7 @@ async def database(postgres: PostgresServer, proxy: TCPProxy) -> AsyncIterator[D
 
 @asynccontextmanager
 async def opened(postgres: PostgresServer, proxy: TCPProxy) -> AsyncIterator[Database]:
-    """The same, to be closed in the middle of a test."""
+    """The database behind the proxy, to be closed within a test."""
     url = SecretStr(postgres.url_at(proxy.port))
     settings = Settings(environment="test", database_url=url, database=LIMITS)
     async with open_database(settings) as database:
@@ -56,13 +56,13 @@ async def opened(postgres: PostgresServer, proxy: TCPProxy) -> AsyncIterator[Dat
 
 
 async def ask(database: Database) -> None:
-    """Do some work."""
+    """Run one transaction."""
     async with database.transaction() as session:
         await session.execute(text("SELECT 1"))
 
 
 async def fill_pool(database: Database, connections: int) -> None:
-    """Have so many connections idle in the pool."""
+    """Leave that many idle connections in the pool."""
     async with AsyncExitStack() as stack:
         for _ in range(connections):
             session = await stack.enter_async_context(database.transaction())
@@ -70,7 +70,7 @@ async def fill_pool(database: Database, connections: int) -> None:
 
 
 async def meet_silence(database: Database, proxy: TCPProxy, statements: list[str]) -> None:
-    """Have the server fall silent within a transaction, before these statements and its end."""
+    """Silence the server within a transaction, then run these statements and end it."""
     async with database.transaction() as session:
         await session.execute(text("SELECT 1"))
         proxy.fall_silent()
@@ -79,10 +79,10 @@ async def meet_silence(database: Database, proxy: TCPProxy, statements: list[str
 
 
 @pytest.mark.parametrize("statements", [["SELECT 2"], []], ids=["statement", "commit"])
-async def test_silence_within_a_transaction_is_waited_for_once(
+async def test_silence_within_a_transaction_costs_one_time_limit(
     statements: list[str], database: Database, proxy: TCPProxy
 ) -> None:
-    """Neither the rollback nor the closing of the connection takes another time limit."""
+    """Neither the rollback nor closing the connection waits a second time."""
     started = time.monotonic()
     with pytest.raises(DatabaseUnavailableError):
         await meet_silence(database, proxy, statements)
@@ -91,10 +91,10 @@ async def test_silence_within_a_transaction_is_waited_for_once(
     assert limit <= time.monotonic() - started < limit + BUSY_MACHINE_SECONDS
 
 
-async def test_an_idle_connection_has_as_long_to_answer_as_a_new_one_to_be_made(
+async def test_an_idle_connection_must_answer_within_the_connect_timeout(
     database: Database, proxy: TCPProxy
 ) -> None:
-    """The pool gives it up then, and the attempt to replace it has the same limit."""
+    """The pool then drops it, and connecting again has the same limit."""
     await ask(database)
     proxy.fall_silent()
     started = time.monotonic()
@@ -106,7 +106,7 @@ async def test_an_idle_connection_has_as_long_to_answer_as_a_new_one_to_be_made(
 
 
 async def test_an_outer_time_limit_is_kept(database: Database, proxy: TCPProxy) -> None:
-    """Whoever gives up, such as a check of readiness, need not wait for the farewell."""
+    """A caller that gives up need not wait until its connection is closed."""
     await ask(database)
     proxy.fall_silent()
     started = time.monotonic()
@@ -117,10 +117,10 @@ async def test_an_outer_time_limit_is_kept(database: Database, proxy: TCPProxy) 
     assert time.monotonic() - started < BUSY_MACHINE_SECONDS
 
 
-async def test_one_silent_connection_tells_of_all_that_are_as_old(
+async def test_one_silent_connection_discards_all_that_are_as_old(
     database: Database, proxy: TCPProxy
 ) -> None:
-    """After a failover, the first user of the pool waits, and the others find new connections."""
+    """After a failover, only the first caller waits; the others get new connections."""
     await fill_pool(database, 5)
     proxy.fail_over()
     started = time.monotonic()
@@ -131,10 +131,10 @@ async def test_one_silent_connection_tells_of_all_that_are_as_old(
     assert waited < LIMITS.connect_timeout_seconds + BUSY_MACHINE_SECONDS
 
 
-async def test_a_pool_whose_server_is_silent_is_closed_without_it(
+async def test_a_pool_of_a_silent_server_closes_without_waiting(
     postgres: PostgresServer, proxy: TCPProxy
 ) -> None:
-    """The end of the process does not wait for each of its connections."""
+    """The process can exit without waiting for each of its connections."""
     async with opened(postgres, proxy) as database:
         await fill_pool(database, 5)
         proxy.fall_silent()

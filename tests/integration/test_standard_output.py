@@ -1,4 +1,4 @@
-"""Standard output that goes away, is full or was never there."""
+"""Standard output that goes away, fills up or never existed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 def serving(
     directory: Path, port: int, stdout: IO[bytes] | int, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A service that writes its lines to that file."""
+    """A service that writes its log to this file."""
     process = subprocess.Popen(
         [sys.executable, "-m", "example_service", "serve"],
         cwd=directory,
@@ -49,7 +49,7 @@ def serving(
 
 
 def answers(port: int) -> bool:
-    """Whether the service on that port is alive."""
+    """Return whether the service on that port is live."""
     try:
         return httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
     except httpx.TransportError:
@@ -57,8 +57,8 @@ def answers(port: int) -> bool:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_reader_that_has_gone_ends_nothing(workers: str, tmp_path: Path) -> None:
-    """As with `serve | head -1`: requests are answered, and the exit status is 0."""
+def test_the_service_survives_a_reader_that_has_gone(workers: str, tmp_path: Path) -> None:
+    """With `serve | head -1`, requests are still answered and the exit status is 0."""
     port = lasting_port()
     reading, writing = os.pipe()
     with serving(tmp_path, port, writing, workers=workers) as service:
@@ -74,8 +74,8 @@ def test_a_reader_that_has_gone_ends_nothing(workers: str, tmp_path: Path) -> No
     assert errors == b""
 
 
-def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
-    """Lines are lost, and nothing else."""
+def test_the_service_survives_a_full_disk(tmp_path: Path) -> None:
+    """Log lines are lost, and nothing else."""
     port = lasting_port()
     with Path("/dev/full").open("wb") as full, serving(tmp_path, port, full) as service:
         wait_until(lambda: answers(port))
@@ -86,8 +86,8 @@ def test_a_full_disk_ends_nothing(tmp_path: Path) -> None:
     assert errors == b""
 
 
-def test_no_standard_output_ends_nothing(tmp_path: Path) -> None:
-    """As with `serve >&-`."""
+def test_the_service_survives_without_standard_output(tmp_path: Path) -> None:
+    """`serve >&-` closes it before the start."""
     port = lasting_port()
     with serving(tmp_path, port, subprocess.DEVNULL, preexec_fn=lambda: os.close(1)) as service:
         wait_until(lambda: answers(port))
@@ -98,8 +98,8 @@ def test_no_standard_output_ends_nothing(tmp_path: Path) -> None:
     assert errors == b""
 
 
-def test_a_log_that_nobody_reads_costs_its_lines_alone(tmp_path: Path) -> None:
-    """The event loop never waits for the reader, who learns later how many lines are missing."""
+def test_a_log_without_a_reader_loses_only_lines(tmp_path: Path) -> None:
+    """The event loop never waits for the reader, which later sees how many are missing."""
     port, count = lasting_port(), 4000
     request = f"GET /health/live HTTP/1.1\r\nHost: a\r\nX-Request-ID: {'r' * 128}\r\n\r\n".encode()
     reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""Directories for temporary files that hold something already, or cannot be written."""
+"""Directories for temporary files that have old files in them or cannot be written."""
 
 import os
 import subprocess
@@ -18,8 +18,8 @@ Counter("left_over_total", "Of an earlier process").inc(7)
 """
 
 
-def test_one_worker_adds_nothing_that_an_earlier_process_has_counted(tmp_path: Path) -> None:
-    """The directory of shared metrics is left alone by a process that has nobody to share with."""
+def test_one_worker_ignores_the_metrics_of_an_earlier_process(tmp_path: Path) -> None:
+    """Without other workers, it leaves the directory of shared metrics alone."""
     directory = tmp_path / "metrics"
     directory.mkdir()
     environment = {"PROMETHEUS_MULTIPROC_DIR": str(directory), "PATH": os.environ["PATH"]}
@@ -35,7 +35,7 @@ def test_one_worker_adds_nothing_that_an_earlier_process_has_counted(tmp_path: P
 
 
 def test_several_workers_need_a_directory_that_can_be_written(tmp_path: Path) -> None:
-    """Without one, the refusal names the variable, and there is no traceback."""
+    """The error names the variable and shows no traceback."""
     program = (
         "import sys, tempfile\n"
         "def refuse(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
