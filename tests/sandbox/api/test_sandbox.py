@@ -1,4 +1,4 @@
-"""The sandbox's switch on the service's own address."""
+"""The sandbox's controls in the service's own API."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +19,7 @@ FAILING = {"mode": "failing", "latency_seconds": None, "failure_rate": None, "se
 
 @asynccontextmanager
 async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings."""
+    """Return a client of an application with these settings."""
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
@@ -32,14 +32,14 @@ async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application in development that has a sandbox."""
+    """A client of an application in development with a sandbox."""
     sandbox = SandboxSettings(control_url=CONTROL_URL)
     async with client_of(Settings(sandbox=sandbox)) as client:
         yield client
 
 
 async def test_the_mode_is_passed_on(client: httpx.AsyncClient) -> None:
-    """What was asked for reaches the sandbox, and its answer comes back."""
+    """The request reaches the sandbox, and its response is returned."""
     with respx.mock(base_url=CONTROL_URL) as control:
         route = control.put("/sandbox/mode").respond(json=FAILING)
         response = await client.put("/sandbox/mode", json={"mode": "failing"})
@@ -48,14 +48,14 @@ async def test_the_mode_is_passed_on(client: httpx.AsyncClient) -> None:
 
 
 async def test_the_mode_is_shown(client: httpx.AsyncClient) -> None:
-    """As the sandbox tells it."""
+    """The response is the sandbox's own report."""
     with respx.mock(base_url=CONTROL_URL) as control:
         control.get("/sandbox/mode").respond(json=FAILING)
         assert (await client.get("/sandbox/mode")).json() == FAILING
 
 
 async def test_the_charges_are_shown(client: httpx.AsyncClient) -> None:
-    """With the counts that would show a double charge."""
+    """The response includes the counts that would reveal a double charge."""
     charge = {
         "id": "ch_1",
         "idempotency_key": "k",
@@ -84,7 +84,7 @@ async def test_the_charges_are_shown(client: httpx.AsyncClient) -> None:
 async def test_bad_input_is_a_problem_and_is_not_passed_on(
     change: dict[str, object], field: str, client: httpx.AsyncClient
 ) -> None:
-    """It names the field and what is allowed there."""
+    """The problem names the field and the allowed values."""
     response = await client.put("/sandbox/mode", json=change)
     assert response.status_code == 422
     [error] = response.json()["errors"]
@@ -98,7 +98,7 @@ async def test_bad_input_is_a_problem_and_is_not_passed_on(
 async def test_a_sandbox_that_does_not_answer_is_a_problem(
     answer: httpx.Response | Exception, client: httpx.AsyncClient
 ) -> None:
-    """503, for the sandbox is a part of the service in development."""
+    """The status is 503, because in development the sandbox is a part of the service."""
     with respx.mock(base_url=CONTROL_URL) as control:
         control.get("/sandbox/mode").mock(side_effect=[answer])
         response = await client.get("/sandbox/mode")
@@ -107,7 +107,7 @@ async def test_a_sandbox_that_does_not_answer_is_a_problem(
 
 
 async def test_without_a_sandbox_there_is_nothing_to_switch() -> None:
-    """In development with another provider the route says so."""
+    """In development with another provider, the response says so."""
     async with client_of(Settings()) as client:
         response = await client.get("/sandbox/mode")
     assert response.status_code == 404
@@ -115,7 +115,7 @@ async def test_without_a_sandbox_there_is_nothing_to_switch() -> None:
 
 
 async def test_outside_development_the_routes_do_not_exist() -> None:
-    """Even where somebody sets the address of a sandbox."""
+    """This applies even if the address of a sandbox is set."""
     sandbox = SandboxSettings(control_url=CONTROL_URL)
     async with client_of(Settings(environment="test", sandbox=sandbox)) as client:
         response = await client.put("/sandbox/mode", json={"mode": "failing"})
@@ -129,7 +129,7 @@ async def test_outside_development_the_routes_do_not_exist() -> None:
 async def test_the_switch_is_for_development_only(
     serve: Serve, environment: Literal["development", "test"], problem: str
 ) -> None:
-    """Elsewhere the path does not exist."""
+    """In other environments the path does not exist."""
     client = await serve(create_app(Settings(environment=environment)))
     response = await client.get("/sandbox/mode")
     assert response.status_code == 404

@@ -15,7 +15,7 @@ from tests.sandbox.integration.sandboxes import (
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
-    """One sandbox for all tests that do not end it."""
+    """One sandbox for all tests that do not stop it."""
     with sandbox_process() as process:
         yield addresses_of(process)
 

@@ -1,4 +1,4 @@
-"""The sandbox as a process, and what a test does with it."""
+"""The sandbox as a process, and a client for tests."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ WITHOUT_ANSWERS = ({"mode": "hanging"}, {"mode": "slow", "latency_seconds": 60})
 
 @contextmanager
 def sandbox_process(*options: str, stdin: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    """Run the sandbox, and make sure that it is gone afterwards."""
+    """Run the sandbox, and make sure that it has stopped afterwards."""
     process = subprocess.Popen(
         [*COMMAND, *options],
         stdin=stdin,
@@ -45,7 +45,7 @@ def addresses_of(process: subprocess.Popen[str]) -> dict[str, str]:
 
 @dataclass
 class Sandbox:
-    """What a test does with a running sandbox."""
+    """Requests of a test to a running sandbox."""
 
     provider: str
     control: str
@@ -59,13 +59,13 @@ class Sandbox:
         assert response.status_code == 200, response.text
 
     async def rate(self, currency: str = "EUR", **options: Any) -> httpx.Response:
-        """Ask for a rate."""
+        """Request a rate."""
         return await self.client.get(f"{self.provider}/v1/rates/{currency}", **options)
 
     async def charge(
         self, key: str, charge: dict[str, Any] = TEN_EUROS, **options: Any
     ) -> httpx.Response:
-        """Charge under a key."""
+        """Charge with a key."""
         return await self.client.post(
             f"{self.provider}/v1/charges",
             json=charge,
@@ -74,12 +74,12 @@ class Sandbox:
         )
 
     async def charges(self) -> dict[str, dict[str, Any]]:
-        """What was charged, by key."""
+        """The charges by key."""
         response = await self.client.get(f"{self.control}/sandbox/charges")
         return {each["idempotency_key"]: each for each in response.json()["charges"]}
 
     async def until_charged(self, key: str) -> None:
-        """Wait until the sandbox has recorded a charge under the key."""
+        """Wait until the sandbox has recorded a charge with the key."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while key not in await self.charges():
             assert time.monotonic() < deadline
@@ -87,7 +87,7 @@ class Sandbox:
 
 
 async def outcome(call: Awaitable[httpx.Response]) -> tuple[object, ...]:
-    """What came of a call, in a form that can be compared."""
+    """The result of a call in a form that can be compared."""
     try:
         response = await call
     except httpx.TimeoutException:

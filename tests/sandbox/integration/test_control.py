@@ -1,4 +1,4 @@
-"""The address that controls the sandbox, over real sockets."""
+"""The control address of the sandbox, over real sockets."""
 
 import pytest
 
@@ -11,11 +11,11 @@ pytestmark = pytest.mark.integration
 
 
 class TestControl:
-    """The address that always answers."""
+    """The address that always responds."""
 
     @pytest.mark.parametrize("mode", SandboxMode)
     async def test_it_answers_in_every_mode(self, mode: SandboxMode, sandbox: Sandbox) -> None:
-        """The mode that was set is the mode that is shown."""
+        """It shows the mode that was set."""
         await sandbox.turn(mode)
         shown = await sandbox.client.get(f"{sandbox.control}/sandbox/mode")
         assert shown.json()["mode"] == mode
@@ -36,7 +36,7 @@ class TestControl:
     async def test_bad_input_is_refused_by_field_and_changes_nothing(
         self, body: bytes, fields: list[str], sandbox: Sandbox
     ) -> None:
-        """422 names the field, repeats nothing, and the mode stays."""
+        """The 422 names the field and repeats no value, and the mode stays."""
         answer = await sandbox.client.put(f"{sandbox.control}/sandbox/mode", content=body)
         assert answer.status_code == 422
         assert [each["field"] for each in answer.json()["errors"]] == fields

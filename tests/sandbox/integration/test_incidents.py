@@ -1,4 +1,4 @@
-"""Recording incidents from the sandbox."""
+"""Recording incidents in the sandbox."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).resolve().parents[3] / "docs" / "incidents"
 @pytest.mark.integration
 @pytest.mark.parametrize("incident", INCIDENTS)
 def test_an_incident_is_recorded_from_the_sandbox(incident: str, tmp_path: Path) -> None:
-    """The command prints calls that can be replayed, bad ones in the middle of healthy ones."""
+    """The command prints calls for a replay: healthy ones, bad ones, healthy ones again."""
     path = tmp_path / "incident.csv"
     command = [sys.executable, "-m", "example_service.sandbox.incidents", incident]
     with path.open("wb") as output:
@@ -34,7 +34,7 @@ def test_an_incident_is_recorded_from_the_sandbox(incident: str, tmp_path: Path)
 
 @pytest.mark.parametrize("incident", INCIDENTS)
 def test_a_recording_is_shipped_of_each_incident(incident: str) -> None:
-    """It is small, was recorded in full, and a sensible breaker opens in it."""
+    """It is small and complete, and a sensible breaker opens in it."""
     path = SHIPPED / f"{incident}.csv"
     text = "slow_call_duration=0.5 failure_rate.threshold=0.4 failure_rate.window_seconds=10"
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The modes of the sandbox, seen by a real HTTP client over real sockets."""
+"""The modes of the sandbox as a real HTTP client sees them over real sockets."""
 
 import asyncio
 import errno
@@ -39,15 +39,15 @@ pytestmark = pytest.mark.integration
 
 
 class TestHealthy:
-    """A sandbox that nobody has switched."""
+    """The sandbox in its initial mode."""
 
     async def test_it_answers_with_rates(self, sandbox: Sandbox) -> None:
-        """Known currencies have a rate, others are not found."""
+        """Known currencies have a rate; others are not found."""
         assert (await sandbox.rate()).json() == EURO
         assert (await sandbox.rate("XXX")).status_code == 404
 
     async def test_kept_connections_answer_at_once(self, sandbox: Sandbox) -> None:
-        """No answer waits for the acknowledgement of the one before."""
+        """No response waits for the acknowledgement of the previous one."""
         took = []
         for _ in range(25):
             begun = time.monotonic()
@@ -56,7 +56,7 @@ class TestHealthy:
         assert statistics.median(took) < 0.04
 
     async def test_a_charge_is_recorded_under_its_key(self, sandbox: Sandbox) -> None:
-        """The answer, the look-up by key and the control address tell the same."""
+        """The response, the lookup by key and the control address show the same charge."""
         answer = await sandbox.charge("k")
         assert answer.status_code == 201
         found = await sandbox.client.get(f"{sandbox.provider}/v1/charges/k")
@@ -64,12 +64,12 @@ class TestHealthy:
         assert answer.json().items() <= (await sandbox.charges())["k"].items()
 
     async def test_an_uncharged_key_is_not_found(self, sandbox: Sandbox) -> None:
-        """So a client learns that it may charge."""
+        """A client learns from this that it may charge."""
         response = await sandbox.client.get(f"{sandbox.provider}/v1/charges/k")
         assert response.status_code == 404
 
     async def test_concurrent_requests_with_one_key_charge_once(self, sandbox: Sandbox) -> None:
-        """Ten requests at once for each of five keys are five charges."""
+        """Ten concurrent requests for each of five keys make five charges."""
         keys = [f"k{number % 5}" for number in range(50)]
         answers = await asyncio.gather(*(sandbox.charge(key) for key in keys))
         assert {answer.status_code for answer in answers} == {201}
@@ -85,7 +85,7 @@ class TestHealthy:
         assert await sandbox.charges() == {}
 
     async def test_a_key_with_another_charge_is_a_conflict(self, sandbox: Sandbox) -> None:
-        """The first charge stands, and the second is not made."""
+        """The first charge stands and the second is not made."""
         await sandbox.charge("k")
         assert (await sandbox.charge("k", {**TEN_EUROS, "amount": 5})).status_code == 409
         assert (await sandbox.charges())["k"]["amount"] == 1000
@@ -106,7 +106,7 @@ class TestHealthy:
     async def test_an_odd_charge_is_refused_by_field(
         self, key: str, change: dict[str, Any], field: str, sandbox: Sandbox
     ) -> None:
-        """422 says which field is wrong, and nothing is charged."""
+        """The 422 names the wrong field, and nothing is charged."""
         answer = await sandbox.charge(key, {**TEN_EUROS, **change})
         assert answer.status_code == 422
         assert [each["field"] for each in answer.json()["errors"]] == [field]
@@ -114,10 +114,10 @@ class TestHealthy:
 
 
 class TestFailing:
-    """Answers 503."""
+    """Responds with 503."""
 
     async def test_every_call_fails_and_none_charges(self, sandbox: Sandbox) -> None:
-        """Rates, charges and look-ups alike."""
+        """This applies to rates, charges and lookups."""
         await sandbox.turn("failing")
         assert (await sandbox.rate()).status_code == 503
         assert (await sandbox.charge("k")).status_code == 503
@@ -125,17 +125,17 @@ class TestFailing:
 
 
 class TestSlow:
-    """Answers late."""
+    """Responds late."""
 
-    async def test_the_answer_comes_after_the_latency(self, sandbox: Sandbox) -> None:
-        """The answer itself is honest."""
+    async def test_the_response_comes_after_the_latency(self, sandbox: Sandbox) -> None:
+        """The response itself is correct."""
         await sandbox.turn("slow", latency_seconds=0.2)
         begun = time.monotonic()
         assert (await sandbox.rate()).json() == EURO
         assert time.monotonic() - begun >= 0.2
 
-    async def test_a_charge_stands_though_the_client_gave_up(self, sandbox: Sandbox) -> None:
-        """It is recorded on arrival; sending it again, once it is done, does not charge again."""
+    async def test_a_charge_stands_even_if_the_client_gave_up(self, sandbox: Sandbox) -> None:
+        """It is recorded on arrival, so sending it again later charges nothing."""
         await sandbox.turn("slow", latency_seconds=1)
         with pytest.raises(httpx.ReadTimeout):
             await sandbox.charge("k", timeout=IMPATIENCE_SECONDS)
@@ -148,10 +148,10 @@ class TestSlow:
 
 
 class TestHanging:
-    """Never answers."""
+    """Never responds."""
 
     async def test_a_hanging_charge_stands_and_ends_with_the_mode(self, sandbox: Sandbox) -> None:
-        """The connection is cut when the mode changes, and the charge was recorded on arrival."""
+        """The charge is recorded on arrival; changing the mode closes the connection."""
         await sandbox.turn("hanging")
         call = asyncio.create_task(sandbox.charge("k"))
         await sandbox.until_charged("k")
@@ -162,7 +162,7 @@ class TestHanging:
         assert (await sandbox.charge("k")).status_code == 201
         assert (await sandbox.charges())["k"]["times_charged"] == 1
 
-    async def test_a_caller_that_leaves_is_forgotten(self) -> None:
+    async def test_a_hanging_call_of_a_client_that_left_is_dropped(self) -> None:
         """Nothing is kept for hanging calls whose client gave up."""
         switch = Switch()
         listener = Listener(create_provider(Ledger(), switch), "127.0.0.1", 0)
@@ -175,10 +175,10 @@ class TestHanging:
         await listener.close()
 
 
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds in this process."""
+async def eventually(is_true: Callable[[], bool]) -> None:
+    """Wait until a condition is true in this process."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not holds():  # noqa: ASYNC110 - nothing tells when it does
+        while not is_true():  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0)
 
 
@@ -188,7 +188,7 @@ class TestRefusing:
     async def test_connections_are_refused_until_it_heals_on_the_same_port(
         self, sandbox: Sandbox
     ) -> None:
-        """A real ECONNREFUSED, at once, as often as the switch is turned."""
+        """The client gets a real ECONNREFUSED at once, each time the mode is set."""
         for _ in range(3):
             await sandbox.turn("refusing")
             port = httpx.URL(sandbox.provider).port
@@ -199,8 +199,8 @@ class TestRefusing:
             await sandbox.turn("healthy")
             assert (await sandbox.rate()).json() == EURO
 
-    async def test_live_connections_are_cut(self, sandbox: Sandbox) -> None:
-        """Calls in flight end at once; what they had charged stands."""
+    async def test_open_connections_are_closed(self, sandbox: Sandbox) -> None:
+        """Calls in flight fail at once, but their charges stand."""
         await sandbox.turn("slow", latency_seconds=60)
         call = asyncio.create_task(sandbox.charge("k"))
         await sandbox.until_charged("k")
@@ -210,14 +210,14 @@ class TestRefusing:
         assert "k" in await sandbox.charges()
 
     async def test_the_port_stays_taken(self, sandbox: Sandbox) -> None:
-        """No other program can sit down on it meanwhile."""
+        """No other program can bind it meanwhile."""
         await sandbox.turn("refusing")
         with socket.socket() as other, pytest.raises(OSError) as caught:  # noqa: PT011 - errno below
             other.bind(("127.0.0.1", httpx.URL(sandbox.provider).port))
         assert caught.value.errno == errno.EADDRINUSE
 
     async def test_setting_it_twice_changes_nothing(self, sandbox: Sandbox) -> None:
-        """Neither refusing nor healing twice harms."""
+        """Refusing twice and healing twice do no harm."""
         for mode in ("refusing", "refusing", "healthy", "healthy"):
             await sandbox.turn(mode)
         assert (await sandbox.rate()).json() == EURO
@@ -227,7 +227,7 @@ class TestGarbled:
     """Sends broken bodies."""
 
     async def test_each_body_is_broken_as_drawn(self, sandbox: Sandbox) -> None:
-        """Every damage is met, and none of the bodies can be read as an answer."""
+        """Each kind of damage occurs, and no body can be read as a valid response."""
         await sandbox.turn("garbled", seed=3)
         drawn = drawn_steps(24, mode="garbled", seed=3)
         assert {step.damage for step in drawn} == set(Damage)
@@ -245,7 +245,7 @@ class TestGarbled:
                     answer.json()
 
     async def test_a_charge_is_recorded_as_drawn(self, sandbox: Sandbox) -> None:
-        """Half of the lost answers have charged, and the client cannot tell which."""
+        """Half of the lost responses belong to real charges; a client cannot tell which."""
         await sandbox.turn("garbled", seed=3)
         drawn = dict(zip(map(str, range(24)), drawn_steps(24, mode="garbled", seed=3), strict=True))
         for key in drawn:
@@ -256,29 +256,27 @@ class TestGarbled:
 
 
 class TestFlaky:
-    """A seeded share of each fault."""
+    """Injects each fault at a seeded rate."""
 
-    async def test_the_same_seed_gives_the_same_story(self, sandbox: Sandbox) -> None:
-        """Every call meets what was drawn for it, in each run."""
+    async def test_the_same_seed_gives_the_same_responses(self, sandbox: Sandbox) -> None:
+        """In each run, a call meets the fault that was drawn for it."""
         change = {"failure_rate": 0.8, "latency_seconds": 0.01, "seed": 8}
         drawn = drawn_steps(20, mode="flaky", **change)
         assert {step.act for step in drawn} == set(Act) - {Act.DELAY, Act.INTERCEPT}
-        stories = []
+        runs = []
         for _ in range(2):
             await sandbox.turn("flaky", **change)
-            stories.append([await outcome(sandbox.rate(timeout=IMPATIENCE_SECONDS)) for _ in drawn])
-        assert stories[0] == stories[1]
+            runs.append([await outcome(sandbox.rate(timeout=IMPATIENCE_SECONDS)) for _ in drawn])
+        assert runs[0] == runs[1]
         answered = [
-            story[0] == 200 and json.loads(cast("bytes", story[1])) == EURO
-            for story, step in zip(stories[0], drawn, strict=True)
+            run[0] == 200 and json.loads(cast("bytes", run[1])) == EURO
+            for run, step in zip(runs[0], drawn, strict=True)
             if step.act in {Act.ANSWER, Act.ANSWER_LATE}
         ]
         assert all(answered)
 
-    async def test_who_repeats_with_the_same_key_charges_exactly_once(
-        self, sandbox: Sandbox
-    ) -> None:
-        """However many answers are lost, in the end each key has been charged once."""
+    async def test_repeating_with_the_same_key_charges_exactly_once(self, sandbox: Sandbox) -> None:
+        """However many responses are lost, each key is charged once in the end."""
         await sandbox.turn("flaky", failure_rate=0.7, latency_seconds=0.01, seed=11)
         keys = [str(number) for number in range(10)]
 
@@ -295,5 +293,5 @@ class TestFlaky:
 
 
 def drawn_steps(count: int, **change: Any) -> list[Step]:
-    """What the sandbox must do to the first calls of a mode."""
+    """What the sandbox must do with the first calls in a mode."""
     return list(islice(steps(ModeReport.of(ModeChange(**change), None)), count))

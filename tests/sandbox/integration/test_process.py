@@ -1,4 +1,4 @@
-"""The start and the end of the sandbox's process."""
+"""How the sandbox's process starts and stops."""
 
 import json
 import signal
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.integration
 
 
 class TestProcess:
-    """Its start and its end."""
+    """Its start and its stop."""
 
     @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
     def test_it_ends_with_its_standard_input(self, change: dict[str, Any]) -> None:
-        """When the parent is gone the sandbox goes, too, quietly, whatever calls it holds."""
+        """When the parent is gone, the sandbox exits quietly, even with calls in flight."""
         with sandbox_process() as process, held_call(addresses_of(process), change):
             cast("IO[str]", process.stdin).close()
             assert process.wait(PATIENCE_SECONDS) == 0
@@ -38,7 +38,7 @@ class TestProcess:
 
     @pytest.mark.parametrize("change", WITHOUT_ANSWERS)
     def test_it_ends_on_sigterm(self, change: dict[str, Any]) -> None:
-        """Promptly and in order, without regard to standard input."""
+        """It exits promptly and cleanly, even if standard input stays open."""
         with (
             sandbox_process(stdin=subprocess.DEVNULL) as process,
             held_call(addresses_of(process), change),
@@ -48,21 +48,21 @@ class TestProcess:
             assert cast("IO[str]", process.stderr).read() == ""
 
     def test_ctrl_c_is_left_to_the_parent(self) -> None:
-        """It reaches the parent as well, which ends the sandbox when it needs it no more."""
+        """The parent gets the signal, too, and stops the sandbox when it is no longer needed."""
         with sandbox_process() as process:
             addresses = addresses_of(process)
             process.send_signal(signal.SIGINT)
             assert httpx.get(f"{addresses['provider']}/v1/rates/EUR").json() == EURO
 
-    def test_ctrl_c_ends_it_where_nobody_else_can(self) -> None:
-        """On a terminal it is a command like any other."""
+    def test_ctrl_c_ends_it_on_a_terminal(self) -> None:
+        """Started by hand, it behaves like any other command."""
         with sandbox_process(stdin=subprocess.DEVNULL) as process:
             addresses_of(process)
             process.send_signal(signal.SIGINT)
             assert process.wait(PATIENCE_SECONDS) == 0
 
     def test_the_ports_and_the_seed_can_be_chosen(self) -> None:
-        """The same ports can be had again at once."""
+        """The same ports can be used again at once."""
         with sandbox_process() as process:
             ports = [str(httpx.URL(url).port) for url in addresses_of(process).values()]
         options = ("--provider-port", ports[0], "--control-port", ports[1], "--seed", "5")
@@ -83,7 +83,7 @@ class TestProcess:
         ],
     )
     def test_a_bad_option_is_refused_by_name(self, option: str, value: str, hint: str) -> None:
-        """Exit status 2 with the option and what it allows."""
+        """The exit status is 2, and the message says what the option accepts."""
         ended = subprocess.run(
             [*COMMAND, f"{option}={value}"], capture_output=True, text=True, check=False
         )
@@ -91,8 +91,8 @@ class TestProcess:
         assert option in ended.stderr
         assert hint in ended.stderr
 
-    def test_a_taken_port_is_said_in_one_line(self) -> None:
-        """Exit status 1, without a traceback."""
+    def test_a_taken_port_is_reported_in_one_line(self) -> None:
+        """The exit status is 1, and there is no traceback."""
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = str(taken.getsockname()[1])
             ended = subprocess.run(
@@ -105,7 +105,7 @@ class TestProcess:
 
 @contextmanager
 def held_call(addresses: dict[str, str], change: dict[str, Any]) -> Iterator[None]:
-    """Have a call in the sandbox that it does not answer, on a connection that stays open."""
+    """Hold a call in the sandbox that it does not answer, on an open connection."""
     control = f"{addresses['control']}/sandbox"
     httpx.put(f"{control}/mode", json=change).raise_for_status()
     provider = httpx.URL(addresses["provider"])

@@ -1,4 +1,4 @@
-"""The sandbox is a process of its own, and needs little of the service."""
+"""The sandbox is its own process and imports little of the service."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("ex
 
 
 def test_the_process_loads_nothing_of_the_service() -> None:
-    """So it starts quickly, and a fault of the service is none of its own."""
+    """It starts quickly, and an error in the service cannot affect it."""
     loaded = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""The sandbox's ledger: one charge for one key, and one outcome that never changes."""
+"""The sandbox's ledger: one charge and one final outcome for each key."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ USES: dict[str, Callable[[Ledger], Outcome]] = {
     "refused": lambda ledger: ledger.refuse("k", "amount: too small"),
     "cancelled": lambda ledger: ledger.cancel("k"),
 }
-"""Each use of a key, by what becomes of a new key."""
+"""Each use of a key, by the outcome it gives a new key."""
 
 
 def test_one_key_is_charged_once() -> None:
@@ -38,7 +38,7 @@ def test_one_key_is_charged_once() -> None:
 
 
 def test_two_keys_are_two_charges() -> None:
-    """Equal charges under two keys are two movements of money, oldest first."""
+    """Equal charges with two keys are two charges, listed oldest first."""
     ledger = Ledger()
     first, second = ledger.charge("k1", TEN_EUROS), ledger.charge("k2", TEN_EUROS)
     assert isinstance(first, Charge)
@@ -57,7 +57,7 @@ def test_two_keys_are_two_charges() -> None:
     ],
 )
 def test_a_key_cannot_charge_something_else(other: ChargeRequest) -> None:
-    """A reused key with another content is refused and charges nothing."""
+    """A reused key with other content is refused and charges nothing."""
     ledger = Ledger()
     first = ledger.charge("k", TEN_EUROS)
     with pytest.raises(KeyReusedError):
@@ -67,7 +67,7 @@ def test_a_key_cannot_charge_something_else(other: ChargeRequest) -> None:
 
 
 def test_a_cleared_ledger_knows_no_key() -> None:
-    """After clearing, a key charges anew."""
+    """After clearing, a key can be charged again."""
     ledger = Ledger()
     ledger.charge("k", TEN_EUROS)
     ledger.cancel("other")
@@ -78,8 +78,8 @@ def test_a_cleared_ledger_knows_no_key() -> None:
 
 
 @pytest.mark.parametrize("first", USES)
-def test_what_has_become_of_a_key_never_changes(first: str) -> None:
-    """Every later use of the key is answered with the first outcome, and moves no money."""
+def test_the_outcome_of_a_key_never_changes(first: str) -> None:
+    """Every later use of the key gets the first outcome and charges nothing."""
     ledger = Ledger()
     outcome = USES[first](ledger)
     assert outcome.status == first
@@ -93,14 +93,14 @@ def test_what_has_become_of_a_key_never_changes(first: str) -> None:
 
 
 def test_a_key_that_was_not_used_has_no_outcome() -> None:
-    """Looking for it decides nothing."""
+    """Looking it up does not create one."""
     ledger = Ledger()
     assert ledger.find("k") is None
     assert ledger.charge("k", TEN_EUROS).status == "succeeded"
 
 
 def test_a_key_that_was_not_charged_says_why() -> None:
-    """A refusal and a decline have a reason, and a cancellation needs none."""
+    """A refusal and a decline have a reason; a cancellation needs none."""
     ledger = Ledger()
     assert ledger.charge("k", DECLINED) == Ended(
         idempotency_key="k", status="declined", reason="card declined"
@@ -110,7 +110,7 @@ def test_a_key_that_was_not_charged_says_why() -> None:
 
 @pytest.mark.parametrize("amount", [0, -1, 100_000_000, 1.0, 10.5, "10", True, None])
 def test_an_odd_amount_is_refused(amount: object) -> None:
-    """Only a positive whole number of minor units, written as a number, is an amount."""
+    """An amount is a positive integer of minor units."""
     with pytest.raises(ValidationError) as caught:
         ChargeRequest.model_validate({**TEN_EUROS.model_dump(), "amount": amount})
     assert [fault["loc"] for fault in caught.value.errors()] == [("amount",)]
@@ -118,6 +118,6 @@ def test_an_odd_amount_is_refused(amount: object) -> None:
 
 @pytest.mark.parametrize("currency", ["eur", "EURO", "EU", "EUR\n", "", 978])
 def test_an_odd_currency_is_refused(currency: object) -> None:
-    """Only three capital letters are a currency code."""
+    """A currency code is three capital letters."""
     with pytest.raises(ValidationError):
         ChargeRequest.model_validate({**TEN_EUROS.model_dump(), "currency": currency})

@@ -1,4 +1,4 @@
-"""The modes of the sandbox: what may be asked for, and which faults are drawn."""
+"""The modes of the sandbox: valid changes, and the faults that are drawn."""
 
 from collections import Counter
 from itertools import islice
@@ -45,12 +45,12 @@ def faults_of(**change: Any) -> dict[str, str]:
     ],
 )
 def test_a_plain_mode_does_the_same_to_every_call(mode: SandboxMode, step: Step) -> None:
-    """Only garbled, flaky and intercepted treat one call unlike the next."""
+    """Only garbled, flaky and intercepted treat calls differently."""
     assert draw(20, mode=mode) == [step] * 20
 
 
 def test_garbled_breaks_every_body_in_every_way_and_records_half() -> None:
-    """Each damage occurs, and each of them with a recorded charge and without."""
+    """Each kind of damage occurs both with and without a recorded charge."""
     drawn = draw(400, mode="garbled", seed=1)
     assert {step.act for step in drawn} == {Act.GARBLE}
     assert {(step.damage, step.records) for step in drawn} == {
@@ -60,7 +60,7 @@ def test_garbled_breaks_every_body_in_every_way_and_records_half() -> None:
 
 
 def test_intercepted_meets_every_impostor_with_every_status_and_records_half() -> None:
-    """Each impostor answers with each status, sometimes in front of a recorded charge."""
+    """Each impostor sends each status, with and without a recorded charge."""
     drawn = draw(4000, mode="intercepted", seed=1)
     assert {step.act for step in drawn} == {Act.INTERCEPT}
     assert {(step.impostor, step.status, step.records) for step in drawn} == {
@@ -72,8 +72,8 @@ def test_intercepted_meets_every_impostor_with_every_status_and_records_half() -
     assert 1800 < sum(step.records for step in drawn) < 2200
 
 
-def test_flaky_meets_all_faults_equally_in_the_share_asked_for() -> None:
-    """A fifth of the faulty quarter of the calls goes to each fault."""
+def test_flaky_draws_all_faults_equally_at_the_given_rate() -> None:
+    """At a rate of a quarter, each fault gets a fifth of the faulty calls."""
     acts = Counter(step.act for step in draw(4000, mode="flaky", failure_rate=0.25, seed=1))
     assert 2900 < acts.pop(Act.ANSWER) < 3100
     assert acts.keys() == set(Act) - {Act.ANSWER, Act.DELAY, Act.INTERCEPT}
@@ -83,23 +83,25 @@ def test_flaky_meets_all_faults_equally_in_the_share_asked_for() -> None:
 @pytest.mark.parametrize(
     ("failure_rate", "answered"), [(0, {True}), (1, {False}), (None, {True, False})]
 )
-def test_flaky_takes_the_ends_of_the_range(failure_rate: float | None, answered: set[bool]) -> None:
-    """Rate 0 is healthy, rate 1 always faulty, and no rate at all is between them."""
+def test_flaky_accepts_the_ends_of_the_range(
+    failure_rate: float | None, answered: set[bool]
+) -> None:
+    """Rate 0 is healthy, rate 1 always faulty, and the default lies between."""
     drawn = draw(100, mode="flaky", failure_rate=failure_rate, seed=1)
     assert {step.act is Act.ANSWER for step in drawn} == answered
 
 
 @pytest.mark.parametrize("mode", ["garbled", "flaky", "intercepted"])
 def test_the_same_seed_draws_the_same_faults(mode: str) -> None:
-    """A run is repeated by its seed, whether the call or the process gave it."""
+    """A seed repeats a run, whether it came with the mode or with the process."""
     drawn = draw(50, mode=mode, seed=7)
     assert drawn == draw(50, mode=mode, seed=7)
     assert drawn == draw(50, mode=mode, default_seed=7)
     assert drawn != draw(50, mode=mode, seed=8)
 
 
-def test_without_any_seed_the_report_shows_the_one_that_was_drawn() -> None:
-    """A run that began without a seed can be repeated, too."""
+def test_without_a_seed_the_report_shows_the_one_that_was_drawn() -> None:
+    """A run that began without a seed can be repeated."""
     report = ModeReport.of(ModeChange(mode=SandboxMode.FLAKY), None)
     again = ModeReport.of(ModeChange(mode=SandboxMode.FLAKY, seed=report.seed), None)
     assert list(islice(steps(report), 50)) == list(islice(steps(again), 50))
@@ -127,20 +129,20 @@ def test_the_report_shows_only_what_the_mode_uses() -> None:
 
 
 def test_a_report_can_be_sent_back_as_a_change() -> None:
-    """What GET shows, PUT takes."""
+    """PUT accepts what GET returned."""
     report = ModeReport.of(ModeChange(mode=SandboxMode.GARBLED), 5)
     assert ModeReport.of(ModeChange(**report.model_dump()), None) == report
 
 
 @pytest.mark.parametrize(("mode", "seconds"), [("slow", 60), ("flaky", 60), ("late", 604_800)])
 def test_the_longest_latency_is_accepted(mode: str, seconds: float) -> None:
-    """A late charge may outlast every limit of a client; an answer is never that slow."""
+    """A late charge may arrive after every client timeout; a slow response is limited."""
     report = ModeReport.of(ModeChange.model_validate({"mode": mode, "latency_seconds": seconds}), 1)
     assert report.latency_seconds == seconds
 
 
 def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
-    """The message names every mode, so that nobody has to look them up."""
+    """The message lists every mode, which saves a look into the docs."""
     message = faults_of(mode="on fire")["mode"]
     assert all(f"'{mode}'" in message for mode in SandboxMode)
     assert "on fire" not in message
@@ -174,5 +176,5 @@ def test_an_unknown_mode_is_refused_with_the_list_of_modes() -> None:
 def test_a_parameter_that_cannot_work_is_refused_by_name(
     parameter: str, mode: str, value: object
 ) -> None:
-    """Neither a bad value nor a parameter of another mode passes in silence."""
+    """Bad values and parameters of another mode are never ignored silently."""
     assert list(faults_of(mode=mode, **{parameter: value})) == [parameter]

@@ -1,4 +1,4 @@
-"""The process in which `serve` runs the sandbox; `tests/integration` has the real one."""
+"""The process in which `serve` runs the sandbox; integration tests run the real one."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ from example_service.sandbox.settings import SandboxSettings, WithSandbox
 
 @pytest.fixture(autouse=True)
 def _addresses_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore what the sandbox writes into the environment."""
+    """Restore the environment variables that the sandbox sets."""
     for name in ("PAYMENT_PROVIDER__BASE_URL", "SANDBOX__CONTROL_URL"):
         monkeypatch.setenv(name, "")
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Have another program run instead of Python, with this shell script in it."""
+    """Run this shell script instead of Python."""
 
     def replace(script: str) -> None:
         program = tmp_path / "program"
@@ -49,7 +49,7 @@ def test_the_addresses_of_the_sandbox_reach_the_environment(
 def test_the_seed_reaches_the_sandbox(
     stand_in: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a seed, the same faults come again."""
+    """With a seed, the sandbox repeats the same faults."""
     monkeypatch.setenv("SANDBOX__SEED", "7")
     stand_in(
         f'echo "$@" > {tmp_path}/arguments;'
@@ -66,7 +66,7 @@ def test_the_seed_reaches_the_sandbox(
 def test_a_sandbox_that_does_not_start_is_an_error(
     script: str, stand_in: Callable[[str], None]
 ) -> None:
-    """The text says what to do instead."""
+    """The message says what to do instead."""
     stand_in(script)
 
     with (
@@ -77,7 +77,7 @@ def test_a_sandbox_that_does_not_start_is_an_error(
 
 
 def test_no_sandbox_is_started_beside_another_provider(stand_in: Callable[[str], None]) -> None:
-    """The provider of the settings is used, and there is nothing to try."""
+    """The configured provider is used, and no commands to try are printed."""
     stand_in("exit 3")
     provider = PaymentProviderSettings(base_url="http://127.0.0.1:9")
 
@@ -97,13 +97,13 @@ def test_a_sandbox_that_runs_already_is_shown() -> None:
 
 @pytest.mark.parametrize("environment", ["test", "production"])
 def test_only_development_has_a_sandbox(environment: str) -> None:
-    """Elsewhere the service has neither its process nor its routes."""
+    """In other environments there is neither its process nor its routes."""
     assert not SANDBOX.is_enabled(Settings(environment=environment))
     assert SANDBOX.is_enabled(Settings())
 
 
 def test_the_sandbox_has_no_place_in_production() -> None:
-    """Its switch is refused even beside a real provider."""
+    """Its control address is refused even beside a real provider."""
     sandbox = SandboxSettings(control_url="http://127.0.0.1:9000")
 
     refused = WithSandbox(sandbox=sandbox).domain_problems()

@@ -19,12 +19,12 @@ DEADLINE_SECONDS = 10.0
 
 
 class Sandbox:
-    """A sandbox without sockets, and what a test does with it.
+    """A sandbox without sockets, and the requests of a test.
 
     Attributes:
-        ledger: What it has charged.
-        switch: Its modes.
-        calls: Those that wait for a late charge.
+        ledger: Its charges.
+        switch: Its present mode.
+        calls: Calls that wait for a late charge.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Sandbox:
         await self.switch.turn(ModeChange(mode=mode, **parameters), FakeDoor())
 
     async def charge(self, key: str = "k", **changes: Any) -> httpx.Response:
-        """Charge under a key."""
+        """Charge with a key."""
         headers = {"Idempotency-Key": key}
         return await self.provider.post("/charges", json={**ORDER, **changes}, headers=headers)
 
@@ -53,11 +53,11 @@ class Sandbox:
         return await self.provider.post(f"/charges/{key}/cancel")
 
     async def find(self, key: str = "k") -> httpx.Response:
-        """Look for a key."""
+        """Look up a key."""
         return await self.provider.get(f"/charges/{key}")
 
     async def leave_late_charge(self, key: str = "k") -> None:
-        """Send a charge that arrives late, and leave without an answer."""
+        """Send a charge that arrives late, and disconnect without a response."""
         before = self.on_their_way
         call = asyncio.create_task(self.charge(key))
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -67,13 +67,13 @@ class Sandbox:
 
     @property
     def on_their_way(self) -> int:
-        """How many charges have not arrived yet."""
+        """The number of charges that have not arrived yet."""
         return len(self.switch.late_charges._on_their_way)
 
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    """A healthy one."""
+    """A healthy sandbox."""
     sandbox = Sandbox()
     async with sandbox.provider, sandbox.control:
         yield sandbox
@@ -81,64 +81,64 @@ async def sandbox() -> AsyncIterator[Sandbox]:
             call.cancel()
 
 
-def told(response: httpx.Response) -> tuple[int, Any]:
-    """Status and body of an answer."""
+def content(response: httpx.Response) -> tuple[int, Any]:
+    """Return the status and the body of a response."""
     assert response.headers["Content-Type"] == "application/json"
     return response.status_code, response.json()
 
 
 class TestContract:
-    """What the provider answers."""
+    """The provider's responses."""
 
     async def test_a_charge_is_found_and_repeated_and_outlives_a_cancellation(
         self, sandbox: Sandbox
     ) -> None:
-        """All of them show the same charge."""
-        status, charge = told(await sandbox.charge())
+        """Looking it up, repeating it and cancelling it all return the same charge."""
+        status, charge = content(await sandbox.charge())
         assert (status, charge) == (
             201,
             {"id": charge["id"], "idempotency_key": "k", **ORDER, "status": "succeeded"},
         )
-        assert told(await sandbox.charge()) == (201, charge)
-        assert told(await sandbox.find()) == (200, charge)
-        assert told(await sandbox.cancel()) == (200, charge)
+        assert content(await sandbox.charge()) == (201, charge)
+        assert content(await sandbox.find()) == (200, charge)
+        assert content(await sandbox.cancel()) == (200, charge)
 
     async def test_a_decline_is_final(self, sandbox: Sandbox) -> None:
-        """It is repeated, even where the key is used for another customer."""
+        """It is repeated, even if the key is used for another customer."""
         body = {"idempotency_key": "k", "status": "declined", "reason": "card declined"}
-        assert told(await sandbox.charge(customer_id="declined")) == (402, body)
-        assert told(await sandbox.charge()) == (402, body)
-        assert told(await sandbox.find()) == (200, body)
-        assert told(await sandbox.cancel()) == (200, body)
+        assert content(await sandbox.charge(customer_id="declined")) == (402, body)
+        assert content(await sandbox.charge()) == (402, body)
+        assert content(await sandbox.find()) == (200, body)
+        assert content(await sandbox.cancel()) == (200, body)
         assert sandbox.ledger.report().total_charges == 0
 
     async def test_a_refusal_is_final(self, sandbox: Sandbox) -> None:
-        """It names the key, and is repeated where the order is valid the second time."""
-        status, body = told(await sandbox.charge(amount=0))
+        """It names the key, and is repeated even if the second order is valid."""
+        status, body = content(await sandbox.charge(amount=0))
         assert (status, body["idempotency_key"], body["status"]) == (422, "k", "refused")
         assert body["reason"].startswith("amount: ")
         refused = {name: body[name] for name in ("idempotency_key", "status", "reason")}
-        assert told(await sandbox.charge()) == (422, refused)
-        assert told(await sandbox.find()) == (200, refused)
-        assert told(await sandbox.cancel()) == (200, refused)
+        assert content(await sandbox.charge()) == (422, refused)
+        assert content(await sandbox.find()) == (200, refused)
+        assert content(await sandbox.cancel()) == (200, refused)
         assert sandbox.ledger.report().total_charges == 0
 
     async def test_a_refusal_does_not_replace_a_charge(self, sandbox: Sandbox) -> None:
-        """What is invalid under a key that was charged is answered with the charge."""
+        """An invalid order with a charged key gets the charge."""
         charge = (await sandbox.charge()).json()
-        assert told(await sandbox.charge(amount=0)) == (201, charge)
+        assert content(await sandbox.charge(amount=0)) == (201, charge)
 
     async def test_a_cancelled_key_is_never_charged(self, sandbox: Sandbox) -> None:
-        """Whatever arrives late."""
+        """This includes charges that arrive late."""
         body = {"idempotency_key": "k", "status": "cancelled"}
-        assert told(await sandbox.cancel()) == (200, body)
-        assert told(await sandbox.charge()) == (409, body)
-        assert told(await sandbox.find()) == (200, body)
-        assert told(await sandbox.cancel()) == (200, body)
+        assert content(await sandbox.cancel()) == (200, body)
+        assert content(await sandbox.charge()) == (409, body)
+        assert content(await sandbox.find()) == (200, body)
+        assert content(await sandbox.cancel()) == (200, body)
         assert sandbox.ledger.report().total_charges == 0
 
     async def test_a_key_in_use_is_answered_with_in_progress(self, sandbox: Sandbox) -> None:
-        """As long as the slow call works, even if its caller has left; then its outcome is told."""
+        """It is in progress until the slow call is done, even if its client has left."""
         await sandbox.turn(SandboxMode.SLOW, latency_seconds=0.2)
         first = asyncio.create_task(sandbox.charge())
         while sandbox.ledger.find("k") is None:  # noqa: ASYNC110 - Nothing tells when it is.
@@ -146,10 +146,10 @@ class TestContract:
         first.cancel()
         in_progress = (409, {"idempotency_key": "k", "status": "in_progress"})
 
-        assert told(await sandbox.charge()) == in_progress
-        assert told(await sandbox.cancel()) == in_progress
+        assert content(await sandbox.charge()) == in_progress
+        assert content(await sandbox.cancel()) == in_progress
         await sandbox.turn(SandboxMode.HEALTHY)
-        assert told(await sandbox.charge()) == in_progress
+        assert content(await sandbox.charge()) == in_progress
         async with asyncio.timeout(DEADLINE_SECONDS):
             while (answer := await sandbox.charge()).status_code == 409:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -158,22 +158,24 @@ class TestContract:
         assert sandbox.ledger.report().total_charges == 1
 
     async def test_an_unknown_key_is_named(self, sandbox: Sandbox) -> None:
-        """It may be charged in the next moment."""
+        """It is only unknown for now, because it may be charged at any moment."""
         unknown = (404, {"idempotency_key": "k", "status": "unknown"})
-        assert told(await sandbox.find()) == unknown
+        assert content(await sandbox.find()) == unknown
         assert (await sandbox.charge()).status_code == 201
 
     async def test_an_unknown_currency_is_named(self, sandbox: Sandbox) -> None:
-        """So that the answer can be told from that of a gateway."""
-        answer = told(await sandbox.provider.get("/rates/XXX"))
+        """This distinguishes the response from a gateway's 404."""
+        answer = content(await sandbox.provider.get("/rates/XXX"))
         assert answer == (404, {"currency": "XXX", "error": "unknown currency"})
 
 
 class TestLate:
     """Charges that arrive later."""
 
-    async def test_a_late_charge_is_made_though_its_caller_has_left(self, sandbox: Sandbox) -> None:
-        """Until then the key is unknown; the mode of that moment does not matter."""
+    async def test_a_late_charge_is_made_even_if_its_client_has_left(
+        self, sandbox: Sandbox
+    ) -> None:
+        """Until then the key is unknown; the mode at its arrival makes no difference."""
         await sandbox.turn(SandboxMode.LATE, latency_seconds=604_800)
         await sandbox.leave_late_charge()
         await sandbox.turn(SandboxMode.HEALTHY)
@@ -181,16 +183,16 @@ class TestLate:
 
         delivered = await sandbox.control.post("/late-charges/deliver")
 
-        assert told(delivered) == (200, {"delivered": 1})
+        assert content(delivered) == (200, {"delivered": 1})
         assert (await sandbox.find()).json()["status"] == "succeeded"
 
     async def test_it_arrives_by_itself(self, sandbox: Sandbox) -> None:
-        """And whoever still waits gets its answer."""
+        """A client that still waits gets the response."""
         await sandbox.turn(SandboxMode.LATE, latency_seconds=0.01)
         assert (await sandbox.charge()).status_code == 201
 
-    async def test_it_does_not_charge_what_was_cancelled_meanwhile(self, sandbox: Sandbox) -> None:
-        """A cancellation arrives at once."""
+    async def test_it_does_not_charge_a_key_cancelled_meanwhile(self, sandbox: Sandbox) -> None:
+        """A cancellation arrives at once and wins."""
         await sandbox.turn(SandboxMode.LATE, latency_seconds=60)
         await sandbox.leave_late_charge()
         assert (await sandbox.cancel()).json()["status"] == "cancelled"
@@ -199,32 +201,32 @@ class TestLate:
         assert sandbox.ledger.report().total_charges == 0
 
     async def test_several_with_one_key_charge_once(self, sandbox: Sandbox) -> None:
-        """A client may have sent it again and again."""
+        """A client may have sent the charge several times."""
         await sandbox.turn(SandboxMode.LATE, latency_seconds=60)
         for _ in range(3):
             await sandbox.leave_late_charge()
         assert (await sandbox.control.post("/late-charges/deliver")).json() == {"delivered": 3}
         assert sandbox.ledger.report().total_charges == 1
 
-    async def test_clearing_drops_what_is_on_its_way(self, sandbox: Sandbox) -> None:
-        """It would charge in the next test."""
+    async def test_clearing_drops_late_charges(self, sandbox: Sandbox) -> None:
+        """Otherwise they would charge during the next test."""
         arriving = asyncio.create_task(sandbox.switch.late_charges.arrive(60))
         await asyncio.sleep(0)
         await sandbox.control.delete("/charges")
         assert not await arriving
         assert (await sandbox.control.post("/late-charges/deliver")).json() == {"delivered": 0}
 
-    async def test_nothing_arrives_at_a_sandbox_that_ends(self, sandbox: Sandbox) -> None:
-        """Its end waits for nothing."""
+    async def test_a_sandbox_that_stops_makes_no_late_charge(self, sandbox: Sandbox) -> None:
+        """Stopping does not wait for late charges."""
         sandbox.switch.late_charges.close()
         assert not await sandbox.switch.late_charges.arrive(60)
 
 
 class TestIntercepted:
-    """Somebody else answers."""
+    """A gateway responds instead of the provider."""
 
-    async def test_no_answer_is_the_provider_s(self, sandbox: Sandbox) -> None:
-        """Each lacks the type, the key or the order that would make it one."""
+    async def test_no_response_passes_for_one_of_the_provider(self, sandbox: Sandbox) -> None:
+        """Each has the wrong type, key or order."""
         await sandbox.turn(SandboxMode.INTERCEPTED, seed=1)
         for number, step in zip(range(500), steps(sandbox.switch.report), strict=False):
             key = f"key-{number}"
@@ -240,7 +242,7 @@ class TestIntercepted:
 
     @pytest.mark.parametrize("path", ["/charges/k", "/rates/EUR"])
     async def test_other_calls_are_intercepted_too(self, path: str, sandbox: Sandbox) -> None:
-        """A gateway stands in front of all of them."""
+        """The gateway is in front of all paths."""
         await sandbox.turn(SandboxMode.INTERCEPTED, seed=1)
         drawn: list[Step] = [
             step for _, step in zip(range(50), steps(sandbox.switch.report), strict=False)

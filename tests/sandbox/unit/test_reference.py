@@ -1,4 +1,4 @@
-"""The page about the sandbox says what its code says."""
+"""The page about the sandbox matches the code."""
 
 from example_service.sandbox.modes import (
     DEFAULT_FAILURE_RATE,
@@ -17,7 +17,7 @@ def test_modes_of_the_sandbox_are_documented() -> None:
 
 
 def test_parameters_of_modes_are_documented() -> None:
-    """The table lists what may be given with a mode, and the defaults."""
+    """The table lists the parameters of each mode and their defaults."""
     defaults = {
         "latency_seconds": str(DEFAULT_LATENCY_SECONDS),
         "failure_rate": str(DEFAULT_FAILURE_RATE),
@@ -28,6 +28,3 @@ def test_parameters_of_modes_are_documented() -> None:
     assert [row[:2] for row in table_rows(SANDBOX, "parameters")] == [
         [name, defaults[name]] for name in given
     ]
-
-
-# --- all pages

@@ -9,14 +9,14 @@ from example_service.sandbox.switch import Switch
 
 
 class FakeDoor:
-    """Remembers whether the provider can be reached."""
+    """Records whether the provider accepts connections."""
 
     def __init__(self) -> None:
         self.is_open = True
         self.broken = False
 
     async def open(self) -> None:
-        """Open, after giving others a turn, as a real one does."""
+        """Open after yielding to other tasks, as the real one does."""
         await asyncio.sleep(0)
         if self.broken:
             raise OSError
@@ -28,7 +28,7 @@ class FakeDoor:
 
 
 async def test_it_starts_healthy() -> None:
-    """A new sandbox answers."""
+    """A new sandbox accepts connections."""
     switch = Switch()
     assert switch.report.mode is SandboxMode.HEALTHY
     assert switch.next_step().act is Act.ANSWER
@@ -36,7 +36,7 @@ async def test_it_starts_healthy() -> None:
 
 @pytest.mark.parametrize("mode", SandboxMode)
 async def test_only_refusing_shuts_the_door(mode: SandboxMode) -> None:
-    """Every other mode needs connections, also right after refusing them."""
+    """Every other mode needs connections, even right after refusing them."""
     switch, door = Switch(), FakeDoor()
     await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     assert not door.is_open
@@ -45,7 +45,7 @@ async def test_only_refusing_shuts_the_door(mode: SandboxMode) -> None:
 
 
 async def test_setting_a_mode_again_restarts_its_sequence() -> None:
-    """The same faults come again, so that a demonstration can be repeated in one run."""
+    """The same faults come again, so a demonstration can be repeated in one run."""
     switch, door = Switch(default_seed=1), FakeDoor()
     change = ModeChange(mode=SandboxMode.FLAKY)
     await switch.turn(change, door)
@@ -54,8 +54,8 @@ async def test_setting_a_mode_again_restarts_its_sequence() -> None:
     assert [switch.next_step() for _ in range(30)] == first
 
 
-async def test_turning_cuts_the_calls_that_hang() -> None:
-    """Hanging calls end with the mode that holds them; those whose caller left are not touched."""
+async def test_changing_the_mode_ends_the_calls_that_hang() -> None:
+    """Hanging calls end with their mode; calls whose client has left are unaffected."""
     switch, cut = Switch(), list[str]()
 
     def first() -> None:
@@ -71,8 +71,8 @@ async def test_turning_cuts_the_calls_that_hang() -> None:
     assert cut == ["first"]
 
 
-async def test_turns_follow_one_another() -> None:
-    """Two turns at once leave the door as the mode that holds needs it."""
+async def test_changes_of_the_mode_follow_one_another() -> None:
+    """After two simultaneous changes, the door fits the mode that applies."""
     switch, door = Switch(), FakeDoor()
     await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     await asyncio.gather(
@@ -83,7 +83,7 @@ async def test_turns_follow_one_another() -> None:
 
 
 async def test_a_door_that_does_not_open_leaves_the_mode() -> None:
-    """The report never claims a mode that does not hold."""
+    """The report never shows a mode that does not apply."""
     switch, door = Switch(), FakeDoor()
     await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     door.broken = True
