@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
 from typing import Final
 
 from example_service.infra.fleet.breakers import Breakers
@@ -252,8 +253,10 @@ class Member:
         self._epoch = snapshot.epoch or None
         if has_forgotten:
             self._restore_into(snapshot, shift)
-        for name, record in snapshot.records.items():
+        for number, (name, record) in enumerate(snapshot.records.items()):
             self._receive(name, record, snapshot.now)
+            if number % _MOST_CHANGES == 0:
+                await asyncio.sleep(0)  # Thousands at once would delay every request.
         for name in [one for one in self._participants if one not in snapshot.records]:
             self._forget(name, snapshot)
         self.version = max(self.version, snapshot.counter)
@@ -295,10 +298,11 @@ class Member:
         self._receive(notice.name, notice.record, max(notice.now, self._now(self._clock())))
 
     def _receive(self, name: str, record: Record, now: int) -> None:
-        if name not in self._participants and len(self._participants) >= MOST_CIRCUITS:
+        known = self._participants.get(name)
+        if known is None and len(self._participants) >= MOST_CIRCUITS:
             self._gate(name)
-            return
-        self._apply(name, self._participant(name).receive(record, self._clock(), now))
+        elif known is None or known.record.version < record.version:
+            self._apply(name, self._participant(name).receive(record, self._clock(), now))
 
     def _forget(self, name: str, snapshot: Snapshot) -> None:
         participant = self._participants[name]
@@ -341,19 +345,22 @@ class Member:
         participant = self._participants[name]
         if gate := self._gates.get(name):
             gate.is_bound = participant.is_bound
-        self._dirty[name] = None
-        self._wake.set()
+        if participant.has_changes:
+            self._dirty[name] = None
+            self._wake.set()
 
     async def _send(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self.is_connected and (changes := list(self._next_changes())):
+            while self.is_connected and (
+                changes := list(islice(self._next_changes(), _MOST_CHANGES))
+            ):
                 await self._write(changes)
 
     def _next_changes(self) -> Iterator[Change]:
         now = self._now(self._clock())
-        for name in list(self._dirty)[:_MOST_CHANGES]:
+        for name in list(self._dirty):
             participant = self._participants.get(name)
             record = None if participant is None else participant.next_change(now)
             if participant is None or record is None:

@@ -136,6 +136,11 @@ class Participant:
         """Whether there is nothing to remember about the circuit."""
         return not (self._is_open or self._outbox or self.record.version)
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether `next_change` may have something to write."""
+        return bool(self._outbox)
+
     # What happens in the breakers of this process.
 
     def opened(

@@ -209,6 +209,22 @@ async def test_a_flood_of_names_is_capped(
     assert sum("More than 3 circuits" in line for line in caplog.messages) == 1
 
 
+async def test_what_one_circuit_has_to_say_does_not_wait_for_hundreds_of_others(
+    tmp_path: Path, registry: CircuitBreakerRegistry
+) -> None:
+    """An order is written at once, although every circuit was read a moment before."""
+    names = [f"host-{number}" for number in range(250)]
+    store = DirectoryStore(tmp_path)
+    await store.connect()
+    opened = Vote("other", 1, (await store.read()).now + 60_000, "5 failures", 0, 60_000, 1)
+    record = opened.apply(Record(), 0)
+    assert record is not None
+    await store.write([Change(name, 0, record, 60_000) for name in names], 0)
+    async with taking_part(store, registry) as member:
+        for name in names[::-1][:5]:
+            assert await member.order(name, None, "by hand", None, opens=False)
+
+
 def _delete(directory: Path, _: pytest.MonkeyPatch) -> None:
     shutil.rmtree(directory)
 
