@@ -69,7 +69,7 @@ def test_a_signal_drains_the_service(
         PAYMENT_PROVIDER__BASE_URL=provider.url,
         PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
         LIMITS__REQUEST_TIMEOUT_SECONDS="60",
-        SHUTDOWN__DRAIN_SECONDS="1",
+        SHUTDOWN__DRAIN_SECONDS="3",
     )
     request = held_request(service, provider, in_background)
     url = service.url
