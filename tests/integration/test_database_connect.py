@@ -1,6 +1,7 @@
 """Connecting to a real PostgreSQL: hosts, TLS and the environment of the process."""
 
 import asyncio
+import struct
 import subprocess
 import tempfile
 import time
@@ -139,3 +140,31 @@ async def test_a_server_that_cannot_be_verified_is_not_used(
     url = f"postgresql://postgres@{host}:{port}/postgres?pgbouncer=true{options}"
     with pytest.raises(DatabaseUnavailableError, match=reason):
         await ask(url.replace("CERTIFICATE", str(certificate)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"R" + struct.pack("!II", 8, 99), "unsupported authentication method"),
+        (b"E" + struct.pack("!I", 20) + b"SFATAL\0Mnot me\0\0\0", "not me"),
+        (b"R" + struct.pack("!II", 8, 0) + b"Z" + struct.pack("!I", 5) + b"I", "server_version"),
+    ],
+    ids=["unknown way of logging in", "error without a code", "nothing about itself"],
+)
+async def test_what_does_not_speak_as_a_server_should_means_unavailable(
+    answer: bytes, said: str, postgres_databases: PostgresDatabases
+) -> None:
+    """A proxy that is set up wrongly, say; the next host is tried, and the log says what it was."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as impostor:
+        host = f"127.0.0.1:{impostor.sockets[0].getsockname()[1]}"
+        with pytest.raises(DatabaseUnavailableError, match=f"{host} cannot be used.*{said}"):
+            await ask(f"postgresql://postgres@{host}/postgres?sslmode=disable")
+        both = f"{host},127.0.0.1:{postgres_databases.server.port}"
+        assert await ask(f"postgresql://postgres@{both}/postgres?sslmode=disable") == 1

@@ -39,6 +39,8 @@ _NOT_NOW: Final = (
     "57014",  # a user cancelled the statement, or it ran into statement_timeout
     "42P01",  # undefined table: the schema is behind this version of the service
     "42703",  # undefined column: the same
+    "42501",  # insufficient privilege: what was restored or migrated is not granted yet
+    "54000",  # no transaction ids are left until a VACUUM
     _READ_ONLY,
     _NO_SUCH_STATEMENT,
     _DUPLICATE_STATEMENT,
@@ -54,6 +56,13 @@ _LOCK_CONFLICTS: Final = frozenset({"55P03", _DEADLOCK})
 
 _ROLLED_BACK: Final = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK, *_LOST_CONNECTION})
 """Nothing was committed, and a new transaction does not repeat the conflict."""
+
+_DDL_MEANWHILE: Final = (
+    "cache lookup failed",
+    "could not open relation with OID",
+    "tuple concurrently updated",
+)
+"""Internal errors of a server whose schema is changed at this moment."""
 
 _SQLITE_NOT_NOW: Final = frozenset(
     {
@@ -152,4 +161,4 @@ def _is_outdated_cache(error: BaseException) -> bool:
     return isinstance(
         error,
         asyncpg.InvalidCachedStatementError | asyncpg.exceptions.OutdatedSchemaCacheError,
-    ) or (isinstance(error, asyncpg.InternalServerError) and "cache lookup failed" in str(error))
+    ) or (isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_DDL_MEANWHILE))

@@ -158,12 +158,26 @@ async def _connect(
             except (asyncpg.InvalidAuthorizationSpecificationError, ConnectionError) as error:
                 # With or without TLS, the other way may be what the server wants.
                 failure = error
-            except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-                failure = error
+            except Exception as error:  # noqa: BLE001 - whatever answers there, it cannot serve
+                failure = error if _is_understood(error) else _unusable(host, port, error)
                 break
     if failure is None:
         raise ValueError("there is no host to connect to")
     raise failure
+
+
+def _is_understood(error: Exception) -> bool:
+    """Whether an error says by itself that the database cannot serve."""
+    return isinstance(error, OSError | asyncpg.exceptions.TargetServerAttributeNotMatched) or (
+        isinstance(error, asyncpg.PostgresError) and error.sqlstate is not None
+    )
+
+
+def _unusable(host: str, port: int, error: Exception) -> ConnectionError:
+    """What to say of something that takes connections but does not speak as PostgreSQL does."""
+    unusable = ConnectionError(f"{host}:{port} cannot be used as a database: {error}")
+    unusable.__cause__ = error
+    return unusable
 
 
 def _tls_choices(address: PostgreSQLAddress) -> list[ssl.SSLContext | bool]:

@@ -22,7 +22,10 @@ from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
 
-PASSING = ["40001", "40P01", "55P03", "55006", "25006", "25P04", "26000", "42P05", "57014", "53300"]
+PASSING = [
+    *("40001", "40P01", "55P03", "55006", "25006", "25P04", "26000", "42P05", "57014", "53300"),
+    *("42501", "54000"),
+]
 
 
 @pytest.fixture

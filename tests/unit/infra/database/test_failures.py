@@ -7,7 +7,7 @@ from sqlalchemy import event, text
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
-from example_service.infra.database.failures import is_outage
+from example_service.infra.database.failures import is_outage, is_unavailable, may_repeat
 
 
 async def ask_after(error: Exception, database: Database) -> None:
@@ -50,3 +50,20 @@ async def test_misuse_of_the_driver_is_not_reported_as_an_outage() -> None:
     async with open_database(Settings(environment="test")) as database:
         with pytest.raises(asyncpg.InterfaceError):
             await ask_after(error, database)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cache lookup failed for type 16385",
+        "could not open relation with OID 16390",
+        "tuple concurrently updated",
+    ],
+)
+def test_a_schema_that_changes_at_this_moment_means_once_more(message: str) -> None:
+    """In a new transaction the server finds what there is by then."""
+    error = asyncpg.InternalServerError(message)
+    error.sqlstate = "XX000"
+
+    assert is_unavailable(error)
+    assert may_repeat(error)
