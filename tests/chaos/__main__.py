@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: the long form of the chaos test, with a report."""
+"""`python -m tests.chaos`: the long chaos test, with a report."""
 
 import argparse
 import asyncio
@@ -12,15 +12,15 @@ from tests.chaos.report import markdown
 from tests.chaos.run import Plan, run
 
 FAULT_NAMES = ("late-charge", "own-clock", "gateway", "unknown")
-"""The faults that `tests/chaos/faults` can put back."""
+"""The faults that `tests/chaos/faults` can reintroduce."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the storms that are asked for, and print a table of each.
+    """Run the requested storms, and print a table of each.
 
     Returns:
-        The exit status: 0 if every payment was charged exactly once or has failed without a
-        charge, 1 otherwise.
+        The exit status: 0 if every payment was charged exactly once or failed without a charge,
+        1 otherwise.
     """
     options = _parser().parse_args(arguments)
     plans = {
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _is_kept(plan: Plan) -> bool:
-    """Run a plan and print what came of it; the folder stays where something is wrong."""
+    """Run a plan and print the result; keep its folder if something is wrong."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     result = asyncio.run(run(plan, folder, _tell))
     print(markdown(result), flush=True)
@@ -71,26 +71,28 @@ def _tell(progress: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos",
-        description="Kill the service under load, and see that every payment is charged once.",
+        description="Kill the service under load, and check that every payment is charged once.",
     )
     parser.add_argument(
         "databases",
         nargs="*",
         metavar="DATABASE",
         type=_database,
-        help="postgresql or sqlite; both if none is named",
+        help="postgresql or sqlite (default: both)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="decides what happens in which order")
+    parser.add_argument("--seed", type=int, default=1, help="decides the order of events")
     parser.add_argument("--kills", type=int, default=200, help="kills with PostgreSQL")
     parser.add_argument("--crashes", type=int, default=20, help="crashes of PostgreSQL")
-    parser.add_argument("--clients", type=int, default=8, help="how many order at once")
+    parser.add_argument("--clients", type=int, default=8, help="number of concurrent clients")
     parser.add_argument(
         "--start-seconds",
         type=float,
         default=10.0,
-        help="how long processes may take to start; more on a busy machine",
+        help="time limit for processes to start; raise it on a busy machine",
     )
-    parser.add_argument("--fault", choices=FAULT_NAMES, help="a fault to put back, and to find")
+    parser.add_argument(
+        "--fault", choices=FAULT_NAMES, help="a fault to reintroduce, which the run should find"
+    )
     parser.add_argument("--sqlite-kills", type=int, default=50, help="kills with SQLite")
     return parser
 

@@ -1,4 +1,4 @@
-"""The load: clients that order payments, and repeat an order until they know where they stand."""
+"""The load: clients that order payments and repeat each order until it is settled."""
 
 import asyncio
 import itertools
@@ -28,17 +28,17 @@ _CLOSING_ATTEMPTS: Final = 60
 
 
 class Clients:
-    """Order payments over real HTTP, and write every answer down.
+    """Order payments over real HTTP, and record every answer.
 
-    A client that gets no answer, or one that tells it to try again, sends the same order with the
-    same key until it has a definite answer. Some orders are sent twice at once, some are repeated
-    after they were answered, and some keys are used again for another amount.
+    A client that gets no answer, or is asked to try again, sends the same order with the same key
+    until it has a definite answer. Some orders are sent twice at once, some are repeated after
+    their answer, and some keys are reused for another amount.
 
     Args:
-        urls: Where the replicas of the service are; requests go to one after the other.
-        seed: Decides what is ordered, though not when it arrives.
-        limit_seconds: How long a request may take; clients give up then.
-        ledgers: Where orders and answers are written.
+        urls: The URLs of the replicas, which get the requests in turn.
+        seed: Decides what is ordered, but not when.
+        limit_seconds: The time after which a client gives a request up.
+        ledgers: Receives the orders and the answers.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Clients:
         )
 
     async def run(self, count: int, stopped: asyncio.Event) -> None:
-        """Have so many of them order until the event, and settle what they have ordered then."""
+        """Let that many clients order until the event is set, and then settle their orders."""
         async with asyncio.TaskGroup() as group:
             for number in range(count):
                 group.create_task(self._order_on(number, stopped))
 
     async def repeat_all(self) -> None:
-        """Send every order once more."""
+        """Send every order one more time."""
         orders = iter(list(self._ledgers.orders.values()))
 
         async def repeat() -> None:
@@ -75,7 +75,7 @@ class Clients:
                 group.create_task(repeat())
 
     async def payments(self) -> list[Payment]:
-        """List every payment that the service has, page by page."""
+        """List all payments of the service, page by page."""
         payments: list[Payment] = []
         parameters: dict[str, str | int] = {"limit": _PAGE}
         while True:
@@ -86,7 +86,7 @@ class Clients:
             parameters["cursor"] = page["next_cursor"]
 
     async def _get(self, parameters: dict[str, str | int]) -> httpx.Response:
-        """Ask for a page, again as often as the service asks to come back later."""
+        """Request a page, and retry whenever the service asks for that."""
         for _ in range(_CLOSING_ATTEMPTS):
             response = await self._http.get(next(self._urls) + _PATH, params=parameters)
             if response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
@@ -176,5 +176,5 @@ def _draw(key: str, chance: random.Random) -> Order:
 
 
 def _payment_id(body: dict[str, Any]) -> str | None:
-    """The payment that an answer or a problem speaks of."""
+    """The payment that an answer or a problem refers to."""
     return body.get("payment_id") or body.get("id")

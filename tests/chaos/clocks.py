@@ -1,4 +1,4 @@
-"""Clocks that are wrong, each by up to two days: what libfaketime makes a process believe."""
+"""Wrong clocks: libfaketime shifts the time of a process by up to two days."""
 
 import random
 from collections.abc import Iterator, Mapping
@@ -12,19 +12,19 @@ _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
 
 
 def faketime_library() -> Path | None:
-    """The library that skews the clock of a process, if it is installed."""
+    """The library that shifts the clock of a process, if it is installed."""
     found = (path for folder in _FOLDERS for path in Path(folder).glob(f"**/{_LIBRARY}"))
     return next(found, None)
 
 
 def wrong_clocks(library: Path | None, seed: str) -> Iterator[Mapping[str, str]]:
-    """Draw variables for one process after the other, each of which gives it another time of day.
+    """Draw variables for a sequence of processes, each of which gets a different time.
 
-    Only the time of day is skewed: the seconds that pass are real ones.
+    Only the wall clock is shifted; seconds still have their real length.
 
     Args:
-        library: What skews clocks; without it all clocks are right.
-        seed: The same one draws the same skews.
+        library: The library that shifts clocks; without it all clocks are right.
+        seed: Decides the shifts.
     """
     chance = random.Random(seed)
     while True:
@@ -33,13 +33,13 @@ def wrong_clocks(library: Path | None, seed: str) -> Iterator[Mapping[str, str]]
 
 
 def wrong_clock(library: Path, skew: float) -> Mapping[str, str]:
-    """Variables that put the time of day of a process ahead by so many seconds."""
+    """Variables that put the wall clock of a process ahead by that many seconds."""
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME": f"{skew:+.3f}",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        # With its correction, timed waits of threads take seconds.
+        # With libfaketime's correction, timed waits of threads take seconds.
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-        # Otherwise killed processes leave shared memory behind.
+        # Without this, killed processes leave shared memory behind.
         "FAKETIME_DISABLE_SHM": "1",
     }

@@ -1,4 +1,4 @@
-"""The databases under test, and a look into them that does not go through the service."""
+"""The databases under test, and a view of them that bypasses the service."""
 
 import asyncio
 import sqlite3
@@ -16,25 +16,25 @@ _LOOK_SECONDS = 2.0
 
 
 class Database(Protocol):
-    """What a storm needs to know of a database."""
+    """What a storm needs to know about a database."""
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The name for the report."""
 
     @property
     def url(self) -> str:
         """`DATABASE_URL` of the service."""
 
     async def pending(self) -> int | None:
-        """How many payments are pending; None while it cannot tell."""
+        """The number of pending payments, or None while the database cannot tell."""
 
 
 class PostgresDatabase:
-    """A real server, which may crash and come back.
+    """A real PostgreSQL, which can crash and come back.
 
     Args:
-        server: It runs.
+        server: The running server.
     """
 
     name = "PostgreSQL"
@@ -48,7 +48,7 @@ class PostgresDatabase:
         return self._server.url
 
     async def pending(self) -> int | None:
-        """How many payments are pending; None while it cannot tell."""
+        """The number of pending payments, or None while the database cannot tell."""
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 connection = await asyncpg.connect(self._server.url)
@@ -60,17 +60,17 @@ class PostgresDatabase:
             return None
 
     async def crash(self, down_seconds: float) -> None:
-        """Let it die at once, and start it again after so many seconds."""
+        """Crash the database, and start it again after that many seconds."""
         await asyncio.to_thread(self._server.crash)
         await asyncio.sleep(down_seconds)
         await asyncio.to_thread(self._server.start)
 
 
 class SqliteDatabase:
-    """A file.
+    """An SQLite file.
 
     Args:
-        path: Where it is.
+        path: The path of the file.
     """
 
     name = "SQLite"
@@ -84,7 +84,7 @@ class SqliteDatabase:
         return f"sqlite:///{self._path}"
 
     async def pending(self) -> int | None:
-        """How many payments are pending; None while it cannot tell."""
+        """The number of pending payments, or None while the database cannot tell."""
         try:
             with closing(sqlite3.connect(self._path, timeout=0)) as connection:
                 return int(connection.execute(_PENDING).fetchone()[0])
@@ -94,7 +94,7 @@ class SqliteDatabase:
 
 @contextmanager
 def running_database(name: str, folder: Path) -> Iterator[Database]:
-    """Hand out an empty database of that name, `postgresql` or `sqlite`."""
+    """Provide an empty database: `postgresql` or `sqlite`."""
     if name == "sqlite":
         yield SqliteDatabase(folder / "database.sqlite3")
         return

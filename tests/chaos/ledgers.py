@@ -1,4 +1,4 @@
-"""What the parties to a payment have written down: clients, the service and the provider."""
+"""What the parties to a payment recorded: clients, service and provider."""
 
 from dataclasses import dataclass, field
 
@@ -9,12 +9,12 @@ from example_service.sandbox.charges import DECLINED_CUSTOMER_ID
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client wants to have paid.
+    """A payment that a client wants to make.
 
     Attributes:
         key: Its idempotency key, the same at every repetition.
-        customer_id: One for each order, so that a charge tells whose it is whatever its key; only
-            those that are to be declined share one.
+        customer_id: Unique to the order, so that a charge with any key can be attributed. Only
+            orders that will be declined share one.
         amount: In minor units.
         currency: ISO 4217 code.
     """
@@ -32,16 +32,16 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client got for one request.
+    """The answer to one request of a client.
 
     Attributes:
         key: The order's idempotency key.
-        request_id: By which the logs know the request.
-        status: None where the connection broke or the client gave up.
-        seconds: How long it took.
-        payment_id: The payment that it speaks of, if it does.
-        is_altered: Whether the request asked for another amount than the order with its key.
-        error: How the connection broke; empty where it did not.
+        request_id: The ID of the request in the logs.
+        status: None if the connection broke or the client gave up.
+        seconds: The duration of the request.
+        payment_id: The payment that the answer refers to, if any.
+        is_altered: Whether the request had another amount than the order with its key.
+        error: Why the connection broke; empty if it did not.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Charge(BaseModel):
     """A charge as the provider lists it.
 
     Attributes:
-        idempotency_key: The id of the payment, if all is well.
+        idempotency_key: The ID of the payment, if all is well.
         times_charged: How often money moved for this key.
     """
 
@@ -89,17 +89,17 @@ CHARGES: TypeAdapter[list[Charge]] = TypeAdapter(list[Charge])
 
 @dataclass(slots=True)
 class Ledgers:
-    """All that was written down in one run.
+    """Everything recorded in one run.
 
     Attributes:
-        orders: By their keys.
-        answers: To every request of the run, as they came.
-        payments: What the service has once everything has settled.
-        charges: What the provider has charged by then.
-        delivered: How many charges were still on their way, and arrived after that.
-        closing_answers: To one more repetition of each order after that, by key. They come last,
-            because a payment that was lost would be ordered anew by them.
-        closing_charges: What the provider has charged after them: the same.
+        orders: The orders by key.
+        answers: The answers to all requests in order of arrival.
+        payments: The payments of the service after everything has settled.
+        charges: The charges of the provider at that time.
+        delivered: The number of late charges that arrived after that.
+        closing_answers: The answers to a last repetition of each order, by key. It comes last,
+            because it would order a lost payment again.
+        closing_charges: The charges of the provider after that, which should be the same.
     """
 
     orders: dict[str, Order] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What the logs of the service tell that they should not."""
+"""What should not be in the logs of the service."""
 
 import json
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ _BAD_LEVELS: Final = frozenset({"error", "critical"})
 _EXPECTED_EVENTS: Final = frozenset(
     {
         "A worker died; another takes its place",
-        # It was killed before it served.
+        # The worker was killed before it served.
         "A worker could not start; another is tried",
-        # So were five in a row, so that the service ended; the report counts that.
+        # That happened five times in a row, so the service ended; the report counts that.
         "A worker could not start",
     }
 )
 
 
 def unexpected_lines(folder: Path) -> list[str]:
-    """Errors, tracebacks and whatever was written to standard error, each with its file."""
+    """Errors, tracebacks and lines on standard error, each with its file."""
     return [
         f"{path.name}:{number}: {line[:2000]}"
         for path in sorted(folder.glob("service-*"))
@@ -28,21 +28,21 @@ def unexpected_lines(folder: Path) -> list[str]:
 
 
 def serving_workers(log: Path) -> list[int]:
-    """The processes that have begun to serve, in that order; some may have ended since."""
+    """The processes that began to serve, in that order; some may have ended since."""
     events = [line["event"] for line in _lines(log)]
     started = [event for event in events if event.startswith("Started server process")]
-    # Few start at once, so that those which started first are those which serve.
+    # Few workers start at once, so the first to start are the ones that serve.
     serving = started[: events.count("Application startup complete.")]
     return [int(event.rpartition("[")[2].rstrip("]")) for event in serving]
 
 
 def is_announced(log: Path) -> bool:
-    """Whether the service has said that all its processes serve."""
+    """Whether the service has logged that all its processes serve."""
     return any(line["event"] == "Serving" for line in _lines(log))
 
 
 def longest_served_seconds(folder: Path) -> float:
-    """Of all requests that a process has served to their end, 0 if there are none."""
+    """The duration of the longest completed request, or 0 without requests."""
     return max(
         (
             line["duration_seconds"]
@@ -61,11 +61,11 @@ def _lines(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_unexpected(text: str) -> bool:
-    """Whether a line of standard output is neither a quiet log line nor a part of the banner."""
+    """Whether a line on standard output is neither a normal log line nor the banner."""
     if not text.startswith("{"):
         return "Traceback" in text
     if not text.endswith("}"):
-        # Its writer was killed in the middle.
+        # The process was killed while it wrote the line.
         return False
     line = json.loads(text)
     if line["event"] in _EXPECTED_EVENTS:

@@ -1,4 +1,4 @@
-"""What is printed of a run, as Markdown."""
+"""The report of a run in Markdown."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ _MOST_OF_A_KIND = 10
 
 
 def markdown(result: Result) -> str:
-    """The table of one run, and below it whatever is wrong."""
+    """The table of one run, followed by a list of what is wrong."""
     workers = "one worker" if result.plan.workers == 1 else f"{result.plan.workers} workers"
     if result.plan.replicas > 1:
         workers = f"{result.plan.replicas} replicas of {workers}"
@@ -24,7 +24,7 @@ def markdown(result: Result) -> str:
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in _figures(result)),
+        *(f"| {name} | {value} |" for name, value in _rows(result)),
         "",
     ]
     if result.faults:
@@ -36,7 +36,7 @@ def markdown(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _figures(result: Result) -> list[tuple[str, object]]:
+def _rows(result: Result) -> list[tuple[str, object]]:
     tally, ledgers = result.tally, result.ledgers
     seconds = sorted(answer.seconds for answer in ledgers.answers)
     faults = Counter(fault.kind for fault in result.faults)

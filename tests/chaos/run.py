@@ -1,4 +1,4 @@
-"""One run: everything is started, the storm passes over it, and the ledgers are compared."""
+"""One run: start everything, let the storm pass, and compare the ledgers."""
 
 import asyncio
 import math
@@ -31,27 +31,27 @@ from tests.chaos.verdict import Fault, FaultKind, judge
 
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
 SERVED_LIMIT_SECONDS: Final = REQUEST_TIMEOUT_SECONDS + 1.0
-"""How long a request may take that a process serves, as its log has it, on a busy machine."""
+"""The longest duration of a request in the log, on a busy machine."""
 
 _FAULTS: Final = Path(__file__).parent / "faults"
 _CALM_SECONDS: Final = 90.0
-"""How long the payments that are pending may stay as many as they are."""
+"""How long the number of pending payments may stay the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be run.
+    """The parameters of a run.
 
     Attributes:
         database: `postgresql` or `sqlite`.
-        workers: Processes that serve, in each replica.
-        seed: Decides the storm, the faults of the provider, and what is ordered.
-        kills: How often SIGKILL strikes.
-        crashes: How often the database crashes; SQLite cannot.
-        clients: How many order at once.
-        start_seconds: How long processes may take to start.
-        replicas: Services that share the database.
-        fault: One of `tests.chaos.faults` that is put back, to see that it is found.
+        workers: The number of workers in each replica.
+        seed: Decides the storm, the faults of the provider, and the orders.
+        kills: The number of SIGKILLs.
+        crashes: The number of database crashes; SQLite has none.
+        clients: The number of concurrent clients.
+        start_seconds: The time limit for processes to start.
+        replicas: The number of services that share the database.
+        fault: A fault of `tests.chaos.faults` to reintroduce, which the run should find.
     """
 
     database: str
@@ -66,26 +66,25 @@ class Plan:
 
     @property
     def limit_seconds(self) -> float:
-        """How long a request may take as clients see it.
+        """The longest duration of a request as clients see it.
 
-        It also waits on the socket while the processes behind it are starting, because all of them
-        were killed.
+        It includes a wait on the socket while all processes are starting again after a kill.
         """
         return REQUEST_TIMEOUT_SECONDS + self.start_seconds
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened.
+    """What happened during a run.
 
     Attributes:
-        blows: How often each.
-        pending_at_kills: Payments that were pending when SIGKILL struck, where that could be told.
-        in_flight_at_kills: Requests that had no answer yet then.
-        ended_by_itself: How often the service had to be started again without having been stopped.
-        longest_served_seconds: Of a request, from when a process took it up; as the logs have it.
-        calm_seconds: How long it took after the storm until no payment was pending.
-        seconds: How long the storm lasted.
+        blows: The number of times that each blow struck.
+        pending_at_kills: The number of pending payments at each SIGKILL, where known.
+        in_flight_at_kills: The number of unanswered requests at each SIGKILL.
+        ended_by_itself: How often the service had ended without having been stopped.
+        longest_served_seconds: The longest duration of a request in the logs, without its wait.
+        calm_seconds: The time after the storm until no payment was pending.
+        seconds: The duration of the storm.
         has_wrong_clocks: Whether the clocks of the replicas were wrong.
     """
 
@@ -101,13 +100,13 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        plan: What was run.
-        tally: What happened.
-        ledgers: What was written down.
-        faults: What is wrong; empty if every payment was charged exactly once, or has failed.
+        plan: The parameters of the run.
+        tally: What happened during the run.
+        ledgers: What the parties recorded.
+        faults: What is wrong; empty if every payment was charged exactly once or has failed.
     """
 
     plan: Plan
@@ -120,16 +119,16 @@ async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result
     """Run a plan to its end.
 
     Args:
-        plan: What is to be run.
-        folder: An empty one, for logs and data.
-        tell: Is told how it is going.
+        plan: The parameters of the run.
+        folder: An empty folder for logs and data.
+        tell: Called with messages about the progress.
     """
     with (
         running_database(plan.database, folder) as database,
         running_sandbox(plan.seed, folder) as sandbox,
         TemporaryDirectory(prefix="chaos-") as temporary,
     ):
-        # With SQLite, the clock of the one machine is that of the database.
+        # An SQLite database uses the clock of the machine, so there is only one.
         library = faketime_library() if plan.replicas > 1 else None
         settings = _settings(database, sandbox)
         if plan.fault is not None:
@@ -156,7 +155,7 @@ async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result
 
 
 def _settings(database: Database, sandbox: Sandbox) -> dict[str, str]:
-    """Times so short that everything which waits for one happens many times in a run."""
+    """Timeouts so short that all of them expire many times in a run."""
     return {
         "ENVIRONMENT": "development",
         "DATABASE_URL": database.url,
@@ -222,7 +221,7 @@ class _Run:
         return Result(self._plan, self.tally, self._ledgers, faults)
 
     async def _pass_over(self) -> None:
-        """Let the storm pass over the clients, who settle then what they have ordered."""
+        """Let the storm strike while clients order, and then let them settle their orders."""
         stopped = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._clients.run(self._plan.clients, stopped))
@@ -232,7 +231,7 @@ class _Run:
     async def _read_ledgers(self) -> None:
         self._ledgers.payments = await self._clients.payments()
         self._ledgers.charges = await self._sandbox.charges()
-        # An hour later: whatever was still on its way to the provider has arrived.
+        # As if an hour later, when every late charge has arrived.
         self._ledgers.delivered = await self._sandbox.deliver_late_charges()
         await self._clients.repeat_all()
         self._ledgers.closing_charges = await self._sandbox.charges()
@@ -247,7 +246,7 @@ class _Run:
             self._tell(f"{number}/{len(strikes)} {strike.blow.name}: {self._progress()}")
         if self._crash is not None:
             await self._crash
-        # These charges arrive when the ledgers have been read.
+        # These charges arrive after the ledgers have been read.
         await self._sandbox.turn({"mode": "late", "latency_seconds": 3600})
         await asyncio.sleep(LATE_SECONDS)
         await self._sandbox.turn({"mode": "healthy"})
@@ -278,16 +277,18 @@ class _Run:
     def _note_end(self, status: int) -> None:
         if status != 0:
             self._faults.append(
-                Fault(FaultKind.PROCESS, f"the service ended with status {status} when asked to")
+                Fault(FaultKind.PROCESS, f"the service stopped with status {status}")
             )
 
     def _note_longest(self, seconds: float) -> None:
         self.tally.longest_served_seconds = seconds
         if seconds > SERVED_LIMIT_SECONDS:
-            self._faults.append(Fault(FaultKind.HUNG, f"{seconds:.2f} s of a request in the logs"))
+            self._faults.append(
+                Fault(FaultKind.HUNG, f"the logs have a request of {seconds:.2f} s")
+            )
 
     async def _crash_database(self, down_seconds: float) -> None:
-        """Crash it; what else happens, happens meanwhile."""
+        """Crash the database in the background."""
         if self._crash is not None:
             await self._crash
         assert isinstance(self._database, PostgresDatabase)
@@ -300,7 +301,7 @@ class _Run:
         self.tally.in_flight_at_kills.append(self._clients.in_flight)
 
     async def _calm_down(self) -> None:
-        """Wait until no payment is pending, or fewer and fewer; the verdict lists those left."""
+        """Wait while pending payments become fewer; the verdict lists those left."""
         began = progressed_at = time.monotonic()
         fewest: float = math.inf
         while (pending := await self._database.pending()) != 0:

@@ -1,4 +1,4 @@
-"""The payment provider: a sandbox in a process of its own, whose ledger outlives the service."""
+"""The payment provider: a sandbox in its own process, whose ledger outlives the service."""
 
 import json
 import subprocess
@@ -16,11 +16,11 @@ _ANSWER_SECONDS = 30.0
 
 
 class Sandbox:
-    """The switch and the ledger of a sandbox that runs.
+    """The controls and the ledger of a running sandbox.
 
     Attributes:
-        provider_url: Where it takes charges.
-        control_url: Where it takes orders.
+        provider_url: The URL for charges.
+        control_url: The URL of the controls.
     """
 
     def __init__(self, provider_url: str, control_url: str) -> None:
@@ -34,13 +34,13 @@ class Sandbox:
         answer.raise_for_status()
 
     async def deliver_late_charges(self) -> int:
-        """Let every charge arrive that is still on its way; how many that were."""
+        """Deliver all late charges, and return their number."""
         async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_SECONDS) as client:
             answer = await client.post(f"{self.control_url}/sandbox/late-charges/deliver")
         return int(answer.raise_for_status().json()["delivered"])
 
     async def charges(self) -> list[Charge]:
-        """Everything that it has charged."""
+        """All charges."""
         async with httpx.AsyncClient(trust_env=False, timeout=_ANSWER_SECONDS) as client:
             answer = await client.get(f"{self.control_url}/sandbox/charges")
         return CHARGES.validate_python(answer.raise_for_status().json()["charges"])
@@ -48,7 +48,7 @@ class Sandbox:
 
 @contextmanager
 def running_sandbox(seed: int, folder: Path) -> Iterator[Sandbox]:
-    """Have one run meanwhile; the seed decides its faults."""
+    """Run a sandbox for the length of the block; the seed decides its faults."""
     command = [sys.executable, "-m", "example_service.sandbox", "--seed", str(seed)]
     with (
         (folder / "sandbox.log").open("wb") as errors,

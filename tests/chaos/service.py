@@ -21,19 +21,19 @@ _LOOK_SECONDS = 0.05
 
 
 class Service:
-    """`example-service serve`, again and again, each time with logs and a clock of its own.
+    """A service that is started repeatedly, each time with its own logs and clock.
 
     Args:
-        folder: Where the logs go, `service-NAME-001.log` and on, with `.err` for standard error.
-        temporary: Where killed processes leave their sockets, whose paths have to be short.
-        settings: Its variables, but for the port.
-        workers: How many processes serve.
-        name: Tells it from other replicas.
-        clocks: Further variables for each start, which skew its clock.
+        folder: The folder for logs: `service-NAME-001.log` and so on; `.err` is standard error.
+        temporary: The folder for sockets that killed processes leave; their paths must be short.
+        settings: The environment variables without the port.
+        workers: The number of workers.
+        name: Distinguishes the replica from others.
+        clocks: Further variables for each start, which shift its clock.
 
     Attributes:
-        url: Where it serves, whenever it does.
-        ended_by_itself: How often it had to be started again without having been stopped.
+        url: The URL of the service.
+        ended_by_itself: How often it had ended without having been stopped.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def migrate(self) -> None:
-        """Bring the database's schema up to date."""
+        """Migrate the database."""
         subprocess.run(
             [sys.executable, "-m", "example_service", "migrate"],
             cwd=self._folder,
@@ -77,12 +77,12 @@ class Service:
         )
 
     async def start(self) -> None:
-        """Start it, and wait until all its processes serve."""
+        """Start the service, and wait until all its processes serve."""
         async with self._in_hand:
             await self._start()
 
     async def look_after(self) -> None:
-        """Start it again whenever it has ended by itself, until this is cancelled."""
+        """Start the service again whenever it ends by itself, until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             async with self._in_hand:
@@ -96,9 +96,9 @@ class Service:
         await _until(lambda: bool(self._living()))
 
     async def kill_worker(self, chance: random.Random) -> None:
-        """Kill one of the processes that serve, without a word; the supervisor replaces it."""
+        """Kill a serving worker with SIGKILL; the supervisor replaces it."""
         async with self._in_hand:
-            # It may be ending by itself.
+            # The worker may have ended by itself.
             if living := self._living():
                 worker = chance.choice(living)
                 self._killed.add(worker)
@@ -106,13 +106,13 @@ class Service:
                     os.kill(worker, signal.SIGKILL)
 
     async def kill(self) -> None:
-        """Kill all its processes without a word, and start it again."""
+        """Kill all its processes with SIGKILL, and start the service again."""
         async with self._in_hand:
             self.end()
             await self._start()
 
     async def suspend(self, seconds: float) -> None:
-        """Stop all its processes, as a virtual machine that is moved does, and let them go on."""
+        """Suspend all its processes for a while, like the migration of a virtual machine does."""
         async with self._in_hand:
             if self._process is None or self._has_ended:
                 return
@@ -123,21 +123,21 @@ class Service:
                 os.killpg(self._process.pid, signal.SIGCONT)
 
     async def restart(self) -> int:
-        """Replace it in an orderly way, as a deployment does; the exit status of the old one."""
+        """Restart the service as a deployment does, and return the exit status."""
         async with self._in_hand:
             status = await self._stop()
             await self._start()
             return status
 
     async def stop(self) -> int:
-        """Ask it to end, and wait for its exit status."""
+        """Stop the service with SIGTERM, and return its exit status."""
         async with self._in_hand:
             return await self._stop()
 
     def end(self) -> None:
-        """Kill whatever is left of it."""
+        """Kill all processes that are left."""
         if self._process is not None:
-            # It may have ended by itself, and nothing be left of it.
+            # The service may have ended by itself without leaving a process.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -171,11 +171,11 @@ class Service:
 
     @property
     def _has_ended(self) -> bool:
-        """Whether it was started, and has ended by itself since."""
+        """Whether the service was started and has since ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     def _living(self) -> list[int]:
-        """The processes that serve and were not killed."""
+        """The serving workers that were not killed."""
         return [pid for pid in serving_workers(self._log) if pid not in self._killed]
 
     @property
@@ -183,7 +183,7 @@ class Service:
         return self._folder / f"service-{self._name}-{self._starts:03}.log"
 
     def _port_is_free(self) -> bool:
-        """Whether nothing is left of the processes that served there."""
+        """Whether the processes that served there are gone."""
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -193,8 +193,8 @@ class Service:
             return True
 
 
-async def _until(holds: Callable[[], bool]) -> None:
+async def _until(is_met: Callable[[], bool]) -> None:
     end = time.monotonic() + _DEADLINE_SECONDS
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
+    while not is_met():
+        assert time.monotonic() < end, "the condition was not met in time"
         await asyncio.sleep(_LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""What befalls the service: which strikes, in which order and at which distance."""
+"""The events of a storm: what strikes the service, in which order and when."""
 
 import random
 from collections.abc import Iterator
@@ -7,36 +7,36 @@ from enum import Enum, auto
 from typing import Final
 
 PROVIDER_TIMEOUT_SECONDS: Final = 0.5
-"""What the service is told; a slow provider takes longer than that."""
+"""The service's timeout; a slow provider takes longer than that."""
 
 GIVE_UP_SECONDS: Final = 8.0
-"""The age at which the service gives a payment up."""
+"""The age at which the service gives up a payment."""
 
 CLAIM_SECONDS: Final = 3.0
-"""How long a payment belongs to the process that has taken it up."""
+"""How long a payment belongs to the process that claimed it."""
 
 _PAUSE_SECONDS: Final = (0.1, 1.7)
 _DOWN_SECONDS: Final = (0.1, 1.5)
 _DELAY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 20 * GIVE_UP_SECONDS)
-"""How late a charge arrives: after every limit, most of the time."""
+"""The delay of late charges, most of which arrive after every limit."""
 _LATENCY_SECONDS: Final = (1.1 * PROVIDER_TIMEOUT_SECONDS, 3 * PROVIDER_TIMEOUT_SECONDS)
 _FAILURE_RATE: Final = (0.3, 0.8)
 _SHARE_OF_WHOLE_SERVICE: Final = 0.25
 _SUSPENDED_SECONDS: Final = (1.1 * CLAIM_SECONDS, 1.6 * CLAIM_SECONDS)
-"""Beyond every claim, and below the time limit of a request."""
+"""Longer than a claim and shorter than the time limit of a request."""
 _KILLS_FOR_A_RESTART: Final = 12
 _KILLS_FOR_A_SUSPENSION: Final = 6
-# Well several times, or there would be little left to interrupt.
+# Healthy appears more often; otherwise there would be little to interrupt.
 _MODES: Final = (
     *("healthy", "healthy", "healthy", "failing", "slow", "hanging", "refusing", "garbled"),
     *("flaky", "late", "intercepted"),
 )
 LATE_SECONDS: Final = 1.25 * GIVE_UP_SECONDS
-"""How long charges are late: some payments are given up meanwhile."""
+"""How long charges are delayed in a late phase; some payments are given up meanwhile."""
 
 
 class Blow(Enum):
-    """What happens."""
+    """The kinds of events."""
 
     KILL_WORKER = auto()
     KILL_SERVICE = auto()
@@ -48,14 +48,14 @@ class Blow(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """One thing that happens.
+    """One event of a storm.
 
     Attributes:
-        blow: What.
-        pause_seconds: How long after the one before.
-        down_seconds: How long the database stays away, or the service is suspended.
-        mode: What the provider is told.
-        lasts_seconds: How long nothing else happens then.
+        blow: The kind of event.
+        pause_seconds: The pause after the previous event.
+        down_seconds: How long the database is down or the service suspended.
+        mode: The new mode of the provider.
+        lasts_seconds: How long no other event follows.
     """
 
     blow: Blow
@@ -66,13 +66,13 @@ class Strike:
 
 
 def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
-    """Draw a storm; the same seed and numbers draw the same one.
+    """Draw a storm; the same arguments draw the same one.
 
     Args:
         seed: Any number.
-        kills: How often a process is killed or, with one worker always, the whole service.
+        kills: How often a worker or the whole service (with one worker, always that) is killed.
         crashes: How often the database crashes.
-        workers: How many processes serve.
+        workers: The number of workers.
     """
     chance = random.Random(f"{seed}/storm")
     blows = [Blow.CRASH_DATABASE] * crashes + [Blow.RESTART] * (kills // _KILLS_FOR_A_RESTART)
@@ -87,7 +87,7 @@ def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
 
 
 def _modes(chance: random.Random) -> Iterator[str]:
-    """Draw all modes before one comes again."""
+    """Draw each mode once before one is repeated."""
     while True:
         yield from chance.sample(_MODES, len(_MODES))
 

@@ -1,4 +1,4 @@
-"""The short form of the chaos test: nothing is lost, whatever is killed and when."""
+"""The short chaos test: no payment is lost, whatever is killed and when."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from tests.chaos.run import Plan, run
 
 pytestmark = pytest.mark.integration
 
-# Beside other tests on a busy machine, processes take their time to start.
+# On a busy machine, processes start slowly.
 PLANS = [
     Plan(
         "postgresql", workers=1, seed=1, kills=6, crashes=2, clients=6, start_seconds=30, replicas=2
@@ -20,9 +20,9 @@ PLANS = [
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.database)
 async def test_every_accepted_payment_is_charged_exactly_once(plan: Plan, tmp_path: Path) -> None:
-    """Processes are killed, database and provider fail: nothing is lost, nothing charged twice."""
+    """No payment is lost or charged twice while workers, database and provider fail."""
     result = await run(plan, tmp_path, print)
 
     assert result.faults == [], markdown(result)
-    # Otherwise the kills have interrupted nothing.
+    # Otherwise the kills would have interrupted nothing.
     assert sum(result.tally.pending_at_kills) + sum(result.tally.in_flight_at_kills) > 0

@@ -1,4 +1,4 @@
-"""How clients of the chaos test read the ledger of the service."""
+"""How clients of the chaos test read the service's list of payments."""
 
 import asyncio
 from uuid import UUID
@@ -22,7 +22,7 @@ PAYMENT = {
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """How long clients have waited; they do not wait really."""
+    """The waits of clients, which do not really sleep."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -33,15 +33,15 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def clients(*responses: httpx.Response) -> Clients:
-    """Clients of a service with these responses, one after the other."""
+    """Clients of a service that sends these responses in turn."""
     coming = iter(responses)
     clients = Clients(["http://test"], 1, 60.0, Ledgers(orders={"k": ORDER}))
     clients._http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: next(coming)))
     return clients
 
 
-async def test_a_page_is_asked_for_again_when_the_service_says_so(waits: list[float]) -> None:
-    """A circuit of the database that the last crash has opened is no fault."""
+async def test_a_page_is_retried_when_the_service_asks_for_that(waits: list[float]) -> None:
+    """A database circuit may still be open after the last crash."""
     later = httpx.Response(503, headers={"Retry-After": "3"})
     page = httpx.Response(200, json={"items": [PAYMENT], "next_cursor": None})
 
@@ -52,14 +52,14 @@ async def test_a_page_is_asked_for_again_when_the_service_says_so(waits: list[fl
 
 
 async def test_a_page_with_another_error_ends_the_run() -> None:
-    """Nothing can be said without the ledger."""
+    """Without the list of payments there can be no verdict."""
     with pytest.raises(httpx.HTTPStatusError):
         await clients(httpx.Response(500, request=httpx.Request("GET", "http://test"))).payments()
 
 
 @pytest.mark.usefixtures("waits")
 async def test_an_order_is_closed_with_a_definite_answer() -> None:
-    """One that says to try again is none."""
+    """An answer that asks to try again is not definite."""
     asked = clients(httpx.Response(503, json={}), httpx.Response(201, json=PAYMENT))
 
     await asked.repeat_all()

@@ -1,4 +1,4 @@
-"""Wrong clocks are wrong by up to two days, and faults can be put back."""
+"""Clocks can be shifted by up to two days, and faults reintroduced."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from tests.real_parts import missing
 
 
 def test_the_same_seed_draws_the_same_clocks() -> None:
-    """Ahead and behind, by minutes and by days."""
+    """They are ahead and behind by minutes and by days."""
     first, again = (list(islice(wrong_clocks(Path("lib"), "7"), 100)) for _ in range(2))
     skews = [float(variables["FAKETIME"]) for variables in first]
 
@@ -27,12 +27,12 @@ def test_the_same_seed_draws_the_same_clocks() -> None:
 
 
 def test_without_the_library_clocks_are_right() -> None:
-    """Nothing is preloaded that is not there."""
+    """No library is preloaded."""
     assert next(wrong_clocks(None, "7")) == {}
 
 
-def test_a_process_believes_its_wrong_clock() -> None:
-    """The time of day is another; the seconds that pass are not."""
+def test_a_process_sees_the_wrong_time() -> None:
+    """The wall clock is wrong, but seconds have their real length."""
     library = faketime_library()
     if library is None:
         missing("libfaketime is not installed")
@@ -53,8 +53,8 @@ def test_a_process_believes_its_wrong_clock() -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("fault", FAULT_NAMES)
-def test_each_fault_can_be_put_back(fault: str) -> None:
-    """A process that starts with it says nothing, and has it."""
+def test_each_fault_can_be_reintroduced(fault: str) -> None:
+    """A process that starts with a fault has it and prints nothing."""
     ended = subprocess.run(
         [sys.executable, "-c", "import sitecustomize; print(sitecustomize.__file__)"],
         env={

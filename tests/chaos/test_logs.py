@@ -1,4 +1,4 @@
-"""What a log tells that it should not is found, and nothing else."""
+"""The check of the logs finds errors and nothing else."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def test_what_belongs_to_a_storm_is_expected(log: Path) -> None:
-    """Warnings, workers that died and lines that were cut short are no faults."""
+    """Warnings, workers that died and truncated lines are not faults."""
     assert unexpected_lines(log.parent) == []
 
 
@@ -53,7 +53,7 @@ def test_an_error_or_traceback_is_found_with_its_place(log: Path, line: str) -> 
     assert found == f"service-001.log:9: {line}"
 
 
-def test_whatever_is_written_to_standard_error_is_found(log: Path) -> None:
+def test_any_line_on_standard_error_is_found(log: Path) -> None:
     """The service writes nothing there while it serves."""
     log.with_suffix(".err").write_text("Exception ignored in: ...\n")
 
@@ -61,7 +61,7 @@ def test_whatever_is_written_to_standard_error_is_found(log: Path) -> None:
 
 
 def test_a_worker_serves_when_its_application_has_started(tmp_path: Path) -> None:
-    """One that is starting is not told of yet."""
+    """A worker that is still starting is not listed."""
     log = tmp_path / "service-001.log"
     log.write_text(
         '{"level":"info","event":"Started server process [41]"}\n'
@@ -74,6 +74,6 @@ def test_a_worker_serves_when_its_application_has_started(tmp_path: Path) -> Non
 
 
 def test_the_longest_request_is_found(log: Path) -> None:
-    """Access lines tell how long a process took."""
+    """Access lines have the duration of each request."""
     assert is_announced(log)
     assert longest_served_seconds(log.parent) == 1.5

@@ -1,4 +1,4 @@
-"""What is printed of a run, and how the program ends."""
+"""The report of a run, and the exit status of the program."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ FAULT = Fault(FaultKind.CHARGED_TWICE, "payment-1")
 
 
 def result(plan: Plan, *faults: Fault) -> Result:
-    """Of a small run."""
+    """The result of a small run."""
     tally = Tally(
         blows=dict.fromkeys(Blow, 0) | {Blow.KILL_WORKER: 3, Blow.KILL_SERVICE: 1},
         pending_at_kills=[0, 2, 7],
@@ -48,15 +48,15 @@ def result(plan: Plan, *faults: Fault) -> Result:
     return Result(plan, tally, ledgers, list(faults))
 
 
-def figures(report: str) -> dict[str, str]:
-    """The rows of the table."""
+def cells(report: str) -> dict[str, str]:
+    """The cells of the report's table by row."""
     rows = [line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith("| ")]
     return dict(rows)
 
 
-def test_the_report_tells_what_happened_and_what_came_of_it() -> None:
-    """Counts of kills, answers, payments and charges, and the verdict."""
-    told = figures(markdown(result(Plan("postgresql", 2, seed=7, kills=4, crashes=0))))
+def test_the_report_has_the_counts_and_the_verdict() -> None:
+    """It counts kills, answers, payments and charges."""
+    told = cells(markdown(result(Plan("postgresql", 2, seed=7, kills=4, crashes=0))))
 
     assert told["seed"] == "7"
     assert told["kills"] == "4"
@@ -70,19 +70,19 @@ def test_the_report_tells_what_happened_and_what_came_of_it() -> None:
 
 
 def test_the_report_lists_what_is_wrong() -> None:
-    """Each kind is counted in the table, and told below it."""
+    """The table counts each kind of fault, and a list below it has the details."""
     report = markdown(result(Plan("sqlite", 1, seed=7, kills=4, crashes=0), FAULT))
 
-    assert figures(report)["charged twice"] == "1"
-    assert figures(report)["verdict"] == "FAILED"
+    assert cells(report)["charged twice"] == "1"
+    assert cells(report)["verdict"] == "FAILED"
     assert "- charged twice: payment-1" in report
 
 
 @pytest.mark.parametrize(("faults", "status"), [([], 0), ([FAULT], 1)])
-def test_the_exit_status_tells_the_verdict(
+def test_the_exit_status_shows_the_verdict(
     faults: list[Fault], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where something is wrong it is 1, and the logs are kept."""
+    """If something is wrong, it is 1 and the logs are kept."""
     plans: list[Plan] = []
 
     async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result:

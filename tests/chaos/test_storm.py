@@ -1,4 +1,4 @@
-"""Storms have what was asked for, and can be repeated."""
+"""A storm has the requested events and can be repeated."""
 
 from collections import Counter
 
@@ -8,12 +8,12 @@ from tests.chaos.storm import CLAIM_SECONDS, PROVIDER_TIMEOUT_SECONDS, Blow, pla
 
 
 def test_the_same_seed_draws_the_same_storm() -> None:
-    """Another one draws another."""
+    """Another seed draws another storm."""
     assert plan(7, kills=20, crashes=2, workers=2) == plan(7, kills=20, crashes=2, workers=2)
     assert plan(7, kills=20, crashes=2, workers=2) != plan(8, kills=20, crashes=2, workers=2)
 
 
-def test_a_storm_has_as_many_kills_and_crashes_as_were_asked_for() -> None:
+def test_a_storm_has_the_requested_number_of_kills_and_crashes() -> None:
     """Some kills strike one worker, some the whole service."""
     blows = Counter(strike.blow for strike in plan(1, kills=200, crashes=20, workers=2))
 
@@ -24,7 +24,7 @@ def test_a_storm_has_as_many_kills_and_crashes_as_were_asked_for() -> None:
 
 
 def test_services_are_suspended_beyond_their_claims() -> None:
-    """Another process takes their payments up meanwhile; no request runs out of time by that."""
+    """Other processes claim their payments meanwhile, but no request times out."""
     strikes = plan(1, kills=6, crashes=0, workers=2)
     seconds = [s.down_seconds for s in strikes if s.blow is Blow.SUSPEND_SERVICE]
 
@@ -33,14 +33,14 @@ def test_services_are_suspended_beyond_their_claims() -> None:
 
 
 def test_one_worker_is_the_whole_service() -> None:
-    """Without a supervisor, each kill ends it."""
+    """Without a supervisor, each kill ends the service."""
     blows = {strike.blow for strike in plan(1, kills=50, crashes=0, workers=1)}
 
     assert not blows & {Blow.KILL_WORKER, Blow.CRASH_DATABASE}
 
 
 def test_the_provider_fails_in_every_way() -> None:
-    """All modes come up, the sandbox accepts each, and slow answers come after the time limit."""
+    """Each mode is drawn and valid, and slow answers exceed the timeout."""
     strikes = plan(1, kills=200, crashes=20, workers=2)
     changes = [ModeChange.model_validate(s.mode) for s in strikes if s.blow is Blow.TURN_PROVIDER]
 

@@ -1,4 +1,4 @@
-"""The verdict finds what is wrong, and nothing where nothing is."""
+"""The verdict finds each kind of fault, and none in a good run."""
 
 from dataclasses import replace
 
@@ -13,12 +13,12 @@ DECLINED = Order(key="key-2", customer_id="declined", amount=500, currency="JPY"
 
 
 def answer(order: Order, status: int | None, payment_id: str | None = None) -> Answer:
-    """An answer that came at once."""
+    """An immediate answer."""
     return Answer(order.key, "request-1", status, 0.1, payment_id)
 
 
 def payment(order: Order, payment_id: str) -> Payment:
-    """What should become of an order."""
+    """The payment that an order should become."""
     return Payment(
         id=payment_id,
         status="failed" if order.is_declined else "succeeded",
@@ -40,7 +40,7 @@ CHARGE = Charge(
 
 @pytest.fixture
 def ledgers() -> Ledgers:
-    """Of two orders that went well: one was charged, one declined."""
+    """The ledgers of two good orders: one was charged, one declined."""
     return Ledgers(
         orders={order.key: order for order in (PAID, DECLINED)},
         answers=[
@@ -61,24 +61,24 @@ def ledgers() -> Ledgers:
 
 
 def kinds(ledgers: Ledgers) -> list[FaultKind]:
-    """What is wrong, in order."""
+    """The kinds of faults that were found, in order."""
     return [fault.kind for fault in judge(ledgers, LIMIT_SECONDS)]
 
 
-def test_nothing_is_wrong_where_all_went_well(ledgers: Ledgers) -> None:
-    """Broken connections and 503 on the way do not matter."""
+def test_a_good_run_has_no_faults(ledgers: Ledgers) -> None:
+    """Broken connections and 503 in between do not matter."""
     assert kinds(ledgers) == []
 
 
 def test_an_accepted_payment_that_was_not_charged_is_missing(ledgers: Ledgers) -> None:
-    """Whatever the service believes, the provider's ledger decides."""
+    """The provider's ledger decides, whatever the service reports."""
     ledgers.charges = ledgers.closing_charges = []
 
     assert kinds(ledgers) == [FaultKind.MISSING]
 
 
 def test_a_payment_that_is_gone_is_missing(ledgers: Ledgers) -> None:
-    """An order that was accepted with 202 and is not in the database was never stored."""
+    """An order that was accepted with 202 must be in the database."""
     ledgers.payments = ledgers.payments[1:]
     ledgers.charges = ledgers.closing_charges = []
 
@@ -86,14 +86,14 @@ def test_a_payment_that_is_gone_is_missing(ledgers: Ledgers) -> None:
 
 
 def test_money_that_moved_twice_for_one_key_is_found(ledgers: Ledgers) -> None:
-    """The provider counts how often it has charged a key."""
+    """The provider counts how often it charged a key."""
     ledgers.charges = ledgers.closing_charges = [CHARGE.model_copy(update={"times_charged": 2})]
 
     assert kinds(ledgers) == [FaultKind.CHARGED_TWICE]
 
 
 def test_a_second_charge_with_another_key_is_found(ledgers: Ledgers) -> None:
-    """The customer tells whose it is, though no payment has that id."""
+    """The customer identifies it, even though no payment has its key."""
     another = CHARGE.model_copy(update={"idempotency_key": "another"})
     ledgers.charges = ledgers.closing_charges = [CHARGE, another]
 
@@ -101,14 +101,14 @@ def test_a_second_charge_with_another_key_is_found(ledgers: Ledgers) -> None:
 
 
 def test_a_charge_of_another_amount_is_found(ledgers: Ledgers) -> None:
-    """Charged once is not enough: what was ordered has to be charged."""
+    """A charge must match its order."""
     ledgers.charges = ledgers.closing_charges = [CHARGE.model_copy(update={"amount": 1251})]
 
     assert kinds(ledgers) == [FaultKind.WRONG_CHARGE]
 
 
-def test_a_charge_that_nobody_ordered_is_found(ledgers: Ledgers) -> None:
-    """A charge for an unknown customer, and one for a customer who was declined."""
+def test_a_charge_without_an_order_is_found(ledgers: Ledgers) -> None:
+    """The customer of the charge is unknown or was declined."""
     ledgers.charges = ledgers.closing_charges = [
         CHARGE,
         CHARGE.model_copy(update={"customer_id": "stranger", "idempotency_key": "payment-3"}),
@@ -119,7 +119,7 @@ def test_a_charge_that_nobody_ordered_is_found(ledgers: Ledgers) -> None:
 
 
 def test_two_payments_for_one_key_are_found(ledgers: Ledgers) -> None:
-    """Both are charged then, and the second answer tells another id."""
+    """Both are charged, and the second answer has another ID."""
     ledgers.answers.append(answer(PAID, 201, "payment-3"))
     ledgers.payments.append(payment(PAID, "payment-3"))
     another = CHARGE.model_copy(update={"idempotency_key": "payment-3"})
@@ -128,8 +128,8 @@ def test_two_payments_for_one_key_are_found(ledgers: Ledgers) -> None:
     assert kinds(ledgers) == [FaultKind.TWO_PAYMENTS, FaultKind.CHARGED_TWICE]
 
 
-def test_a_payment_of_no_order_is_found(ledgers: Ledgers) -> None:
-    """The service lists one that no client was ever told of, and another twice."""
+def test_a_payment_without_an_order_is_found(ledgers: Ledgers) -> None:
+    """The service lists a payment that no client knows, and another one twice."""
     ledgers.payments += [payment(PAID, "payment-3"), payment(DECLINED, "payment-2")]
 
     assert kinds(ledgers) == [FaultKind.STRAY_PAYMENT] * 2
@@ -143,10 +143,10 @@ def test_a_payment_of_no_order_is_found(ledgers: Ledgers) -> None:
         {"customer_id": "customer-2"},
     ],
 )
-def test_a_payment_that_is_not_what_was_ordered_is_found(
+def test_a_payment_that_differs_from_its_order_is_found(
     ledgers: Ledgers, change: dict[str, object]
 ) -> None:
-    """It has to be paid at the end, and to be what the client asked for."""
+    """It must be paid in the end and match what the client ordered."""
     ledgers.payments[0] = ledgers.payments[0].model_copy(update=change)
 
     assert kinds(ledgers) == [FaultKind.WRONG_PAYMENT]
@@ -154,14 +154,14 @@ def test_a_payment_that_is_not_what_was_ordered_is_found(
 
 @pytest.mark.parametrize("status", [202, 503, None])
 def test_an_order_without_a_final_answer_is_found(ledgers: Ledgers, status: int | None) -> None:
-    """When everything has settled, an order is either paid or declined."""
+    """After everything has settled, an order is either paid or declined."""
     ledgers.closing_answers[PAID.key] = answer(PAID, status, "payment-1" if status == 202 else None)
 
     assert kinds(ledgers) == [FaultKind.UNSETTLED]
 
 
 def test_a_payment_that_was_given_up_may_fail(ledgers: Ledgers) -> None:
-    """It has to be told, and nothing may have been charged."""
+    """The client must learn of it, and nothing may have been charged."""
     change = {"status": "failed", "failure_reason": "expired"}
     ledgers.payments[0] = ledgers.payments[0].model_copy(update=change)
     ledgers.closing_answers[PAID.key] = answer(PAID, 502, "payment-1")
@@ -174,7 +174,7 @@ def test_a_payment_that_was_given_up_may_fail(ledgers: Ledgers) -> None:
 def test_a_payment_that_has_failed_and_was_charged_is_found(
     ledgers: Ledgers, before: list[Charge]
 ) -> None:
-    """By a charge that was there at the end, or that arrived later."""
+    """The charge was there at the end, or it arrived later."""
     change = {"status": "failed", "failure_reason": "expired"}
     ledgers.payments[0] = ledgers.payments[0].model_copy(update=change)
     ledgers.closing_answers[PAID.key] = answer(PAID, 502, "payment-1")
@@ -184,29 +184,29 @@ def test_a_payment_that_has_failed_and_was_charged_is_found(
 
 
 def test_a_final_answer_that_changes_is_found(ledgers: Ledgers) -> None:
-    """Once a client was told that it has paid, it is not told that it was declined."""
+    """An order that was answered as paid must not be declined later."""
     ledgers.answers.append(answer(DECLINED, 201, "payment-2"))
 
     assert kinds(ledgers) == [FaultKind.UNEXPECTED_ANSWER, FaultKind.TAKEN_BACK]
 
 
 @pytest.mark.parametrize("status", [200, 400, 404, 409, 422, 500])
-def test_an_answer_that_nobody_should_get_is_found(ledgers: Ledgers, status: int) -> None:
-    """A valid order is accepted, declined, or told to come back."""
+def test_an_answer_outside_the_contract_is_found(ledgers: Ledgers, status: int) -> None:
+    """A valid order is accepted, declined, or to be tried again."""
     ledgers.answers.append(answer(PAID, status))
 
     assert kinds(ledgers) == [FaultKind.UNEXPECTED_ANSWER]
 
 
-def test_a_key_that_was_used_for_another_order_has_to_be_refused(ledgers: Ledgers) -> None:
-    """Anything but 409 would let the client believe that its new order was taken."""
+def test_a_reused_key_must_be_refused(ledgers: Ledgers) -> None:
+    """Without a 409, the client would believe that its new order was accepted."""
     ledgers.answers.append(replace(answer(PAID, 201, "payment-1"), is_altered=True))
 
     assert kinds(ledgers) == [FaultKind.UNEXPECTED_ANSWER]
 
 
 def test_a_charge_for_the_last_repetition_is_found(ledgers: Ledgers) -> None:
-    """A payment that was charged and then lost is ordered anew by it, and charged twice."""
+    """It orders a payment that was charged and then lost again, and so charges it twice."""
     again = CHARGE.model_copy(update={"idempotency_key": "payment-3"})
     ledgers.payments = ledgers.payments[1:]
     ledgers.closing_answers[PAID.key] = answer(PAID, 201, "payment-3")
@@ -222,7 +222,7 @@ def test_a_charge_for_the_last_repetition_is_found(ledgers: Ledgers) -> None:
 
 
 def test_a_request_beyond_its_limit_is_found(ledgers: Ledgers) -> None:
-    """Also where the client gave up, or at the very end."""
+    """This includes requests that a client gave up and the last repetitions."""
     ledgers.answers.append(replace(answer(PAID, None), seconds=LIMIT_SECONDS, error="gave up"))
     ledgers.closing_answers[DECLINED.key] = replace(
         ledgers.closing_answers[DECLINED.key], seconds=LIMIT_SECONDS + 1

@@ -16,14 +16,14 @@ _ENDS: Final[dict[int | None, tuple[str, str | None]]] = {
     _DECLINED: ("failed", "declined"),
     _FAILED: ("failed", "expired"),
 }
-"""What a payment is whose client got one of the final answers."""
+"""The state of a payment after each final answer."""
 _CONFLICT: Final = 409
 _TRY_AGAIN: Final = frozenset({503, 504})
 """No database, an open circuit, too many requests, or the time limit of the request."""
 
 
 class FaultKind(StrEnum):
-    """What can be wrong."""
+    """The kinds of faults."""
 
     MISSING = "accepted, but not charged"
     FALSE_FAILURE = "failed, but charged"
@@ -33,22 +33,22 @@ class FaultKind(StrEnum):
     UNSETTLED = "without a final answer"
     TWO_PAYMENTS = "two payments for one key"
     CHARGED_AT_LAST = "charged for a repetition of a finished order"
-    STRAY_PAYMENT = "a payment of no order"
-    WRONG_PAYMENT = "a payment that is not what was ordered"
+    STRAY_PAYMENT = "a payment without an order"
+    WRONG_PAYMENT = "a payment that differs from its order"
     TAKEN_BACK = "a final answer that changed"
-    UNEXPECTED_ANSWER = "an answer that nobody should get"
+    UNEXPECTED_ANSWER = "an answer outside the contract"
     HUNG = "a request beyond its time limit"
     LOG = "an unexpected line in the log"
-    PROCESS = "a process that ended in another way than it should"
+    PROCESS = "a process that ended unexpectedly"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong.
+    """One fault.
 
     Attributes:
-        kind: What.
-        detail: Keys, ids and numbers that tell where to look.
+        kind: The kind of fault.
+        detail: Keys, IDs and numbers that show where to look.
     """
 
     kind: FaultKind
@@ -59,11 +59,11 @@ class Fault:
 
 
 def judge(ledgers: Ledgers, limit_seconds: float) -> list[Fault]:
-    """Find everything that is wrong.
+    """Find all faults.
 
     Args:
-        ledgers: All that was written down, after everything has settled.
-        limit_seconds: How long a request may take, as clients see it.
+        ledgers: Everything that was recorded, after everything has settled.
+        limit_seconds: The longest duration of a request as clients see it.
     """
     return [
         *_faults_of_requests(ledgers, limit_seconds),
@@ -91,7 +91,7 @@ def _expected(order: Order, answer: Answer) -> frozenset[int]:
 
 
 def _faults_of_orders(ledgers: Ledgers) -> Iterator[Fault]:
-    """Compare what clients were told with what has become of their payments."""
+    """Compare the clients' answers with their payments."""
     payments = {payment.id: payment for payment in ledgers.payments}
     charged = {charge.customer_id for charge in ledgers.charges}
     answers = defaultdict(list)
@@ -141,7 +141,7 @@ def _faults_of_payments(ledgers: Ledgers) -> Iterator[Fault]:
 
 
 def _faults_of_charges(ledgers: Ledgers) -> Iterator[Fault]:
-    """Compare the provider's last ledger with the orders; the customer tells whose a charge is."""
+    """Compare the provider's final ledger with the orders; customers identify charges."""
     orders = {o.customer_id: o for o in ledgers.orders.values() if not o.is_declined}
     known = _payment_ids(ledgers)
     of_customers: defaultdict[str, list[Charge]] = defaultdict(list)
@@ -162,7 +162,7 @@ def _faults_of_charges(ledgers: Ledgers) -> Iterator[Fault]:
 
 
 def _faults_of_closing(ledgers: Ledgers) -> Iterator[Fault]:
-    """See that the last repetitions have charged nothing: each order was finished."""
+    """Check that the last repetitions charged nothing, because every order was finished."""
     before = set(ledgers.charges)
     for charge in ledgers.closing_charges:
         if charge not in before:
@@ -170,6 +170,6 @@ def _faults_of_closing(ledgers: Ledgers) -> Iterator[Fault]:
 
 
 def _payment_ids(ledgers: Ledgers) -> set[str]:
-    """The payments that clients were told of."""
+    """The payments in the clients' answers."""
     answers = (*ledgers.answers, *ledgers.closing_answers.values())
     return {answer.payment_id for answer in answers if answer.payment_id is not None}

@@ -1,4 +1,4 @@
-"""Scenes of the dashboard in processes of their own."""
+"""Run scenes of the dashboard in their own processes."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.service_process import ROOT
 
 @contextmanager
 def playing(scene: str, directory: Path, **variables: str) -> Iterator[str]:
-    """Serve a scene while the block runs, and give its URL."""
+    """Serve a scene for the length of the block, and return its URL."""
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(ROOT),

@@ -1,8 +1,7 @@
-"""Circuits with five minutes behind them, for tests and pictures of the dashboard.
+"""Circuits with a history of five minutes, for tests and screenshots of the dashboard.
 
-The circuits are real, and so is the way of their figures to the page. Only the calls are made up:
-five minutes of them happen in a moment, under a clock of the scene, and then they go on in real
-time.
+The circuits are real, and their metrics reach the page as usual. Only the calls are made up: five
+minutes of them happen at once on the scene's own clock, and then they go on in real time.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class ProviderUnavailableError(Exception):
-    """What the calls of a scene fail with."""
+    """The failure of calls in a scene."""
 
 
 @dataclass
@@ -47,10 +46,10 @@ class Circuit:
     Attributes:
         name: Its name.
         demand: Calls per second.
-        failing: The share of calls that fail at a second; 0 is the present.
-        mode: When a mode is set, which one, why, and for how long.
-        probe_seconds: How long a probe takes.
-        parameters: Of the breaker.
+        failing: The share of calls that fail in each second; 0 is the present.
+        mode: The second at which a mode is set, the mode, its reason and its duration.
+        probe_seconds: The duration of a probe.
+        parameters: The parameters of the breaker.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Circuit:
 
 
 def since(second: float, share: float = 1.0, until: float = math.inf) -> Callable[[float], float]:
-    """A share of failures from one second to another, and few before and after."""
+    """A share of failures between two seconds, and a small one before and after."""
     return lambda now: share if second <= now < until else 0.004
 
 
@@ -117,7 +116,7 @@ def outage() -> list[Circuit]:
 
 
 def calm() -> list[Circuit]:
-    """The same circuits, all of them closed."""
+    """The same circuits, all closed."""
     return [Circuit(one.name, one.demand) for one in outage()]
 
 
@@ -127,10 +126,10 @@ def many() -> list[Circuit]:
 
 
 class Scene:
-    """Circuits whose calls happen by themselves.
+    """Circuits whose calls are made automatically.
 
     Args:
-        circuits: What there is.
+        circuits: The circuits of the scene.
     """
 
     def __init__(self, circuits: list[Circuit]) -> None:
@@ -146,11 +145,11 @@ class Scene:
             self._breakers[one.name] = breaker
 
     def now(self) -> float:
-        """The wall clock of the scene, in seconds since 1970."""
+        """The scene's wall clock, in seconds since 1970."""
         return self._began + self._second
 
     def step(self) -> None:
-        """Let a second of calls happen."""
+        """Make the calls of one second."""
         self._second += 1
         with patch("time.time", self.now):
             ended = [probe for probe in self._probes if probe[0] <= self._second]
@@ -183,7 +182,7 @@ class Scene:
 
 
 async def play(scene: Scene, app: FastAPI) -> None:
-    """Let five minutes pass in a moment, and then go on in real time."""
+    """Play five minutes at once, and then go on in real time."""
     services = app.state.services
     feed: Feed = services.dashboard
     feed._clock, feed._history = scene.now, History()
@@ -214,7 +213,7 @@ async def serve(circuits: list[Circuit], settings: Settings) -> None:
 
 
 def main() -> None:
-    """Serve the scene that is named on the command line."""
+    """Serve the scene named on the command line."""
     circuits = {"outage": outage, "calm": calm, "many": many}[sys.argv[1]]()
     with sandbox_if_needed(load_settings()):
         asyncio.run(serve(circuits, load_settings()))

@@ -1,4 +1,4 @@
-"""Take pictures of the dashboard: every scene in light, dark and on a phone.
+"""Take screenshots of the dashboard: every scene in light, dark and on a phone.
 
 `make screenshots` writes them to the folder `screenshots`, which is not committed.
 """
@@ -15,7 +15,7 @@ from tests.dashboard.playing import playing
 DESKTOP = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
 WINDOW = {"width": 1440, "height": 1010}
-"""What a window shows without scrolling; the picture in the README."""
+"""The part that a window shows without scrolling, as in the README."""
 
 NAMES = {(1440, 1010): "window", (1440, 900): "desktop", (390, 844): "phone"}
 PICTURES = [
@@ -29,7 +29,7 @@ PICTURES = [
 
 
 def main(folder: Path) -> None:
-    """Write all pictures into a folder."""
+    """Write all screenshots to a folder."""
     folder.mkdir(exist_ok=True)
     with TemporaryDirectory() as directory, chromium() as browser:
         for scene in sorted({scene for scene, _, _ in PICTURES}):
@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
 def take(
     browser: Browser, url: str, folder: Path, picture: tuple[str, str, dict[str, int]]
 ) -> None:
-    """Write one picture."""
+    """Write one screenshot."""
     scene, theme, size = picture
     page = browser.new_page(
         viewport={"width": size["width"], "height": size["height"]},
@@ -54,7 +54,7 @@ def take(
     page.locator(".circuit").first.wait_for()
     page.wait_for_timeout(1500)
     if size is not WINDOW and scene != "many":
-        # What is out of sight is not laid out, so all of it is brought into sight.
+        # Content outside the viewport is not laid out, so the viewport includes the whole page.
         height = int(page.evaluate("document.documentElement.scrollHeight"))
         page.set_viewport_size({"width": size["width"], "height": 3 * height})
         page.wait_for_timeout(1500)

@@ -1,7 +1,7 @@
-"""Puts a fault back that the service once had, into every process that starts with this folder.
+"""Reintroduces an old fault of the service into each process that has this folder on its path.
 
-Python imports a module of this name by itself. `CHAOS_FAULT` names the fault, which the chaos test
-has to find.
+Python imports a module of this name at startup. `CHAOS_FAULT` names the fault, which the chaos test
+must find.
 """
 
 import os
@@ -18,7 +18,7 @@ from example_service.payments.exceptions import ProviderTimeoutError
 from example_service.payments.models import FailureReason
 from example_service.payments.provider import PaymentProvider
 
-# Their types would not allow what is done to them here.
+# Typed as Any, because type checkers do not allow these patches.
 Provider: Any = PaymentProvider
 Service: Any = service.PaymentService
 provider_module: Any = provider
@@ -27,7 +27,7 @@ EXPIRED = NotCharged(FailureReason.EXPIRED)
 
 
 def believe_in_one_look_at_the_end() -> None:
-    """Give a payment up where the provider knows nothing of it, instead of cancelling it."""
+    """Give up a payment that the provider does not know, instead of cancelling it."""
 
     async def cancel(self: PaymentProvider, *about: Any) -> Outcome:
         return await self.find_charge(*about) or EXPIRED
@@ -36,7 +36,7 @@ def believe_in_one_look_at_the_end() -> None:
 
 
 def believe_in_unknown() -> None:
-    """Fail a payment without an answer as soon as the provider knows nothing of it."""
+    """Fail a payment without an answer as soon as the provider does not know it."""
     charge_once = PaymentProvider.charge
 
     async def charge(self: PaymentProvider, *about: Any) -> Outcome:
@@ -49,7 +49,7 @@ def believe_in_unknown() -> None:
 
 
 def trust_own_clock() -> None:
-    """Compute moments from the time of day of this process, and give up by asking once."""
+    """Compute times from the clock of this process, and give up after one lookup."""
 
     def moment(seconds: float) -> ColumnElement[datetime]:
         return literal(datetime.now(UTC) + timedelta(seconds=seconds), UTCDateTime)
@@ -59,7 +59,7 @@ def trust_own_clock() -> None:
 
 
 def trust_every_answer() -> None:
-    """Judge answers by their status alone."""
+    """Judge answers only by their status."""
     words = {400: "refused", 402: "declined", 422: "refused"}
     read_charge = answers.read_charge
 
