@@ -1,5 +1,5 @@
-"""What the breaker and the service cost, measured beside their rivals in one run.
+"""What the breaker and the service cost, measured beside rivals in one run.
 
-``python -m benchmarks`` runs everything and prints Markdown tables; ``docs/benchmarks.md`` says
+``python -m benchmarks`` runs everything and prints Markdown tables. ``docs/benchmarks.md`` explains
 what is measured and how.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, and print the tables as Markdown."""
+"""``python -m benchmarks``: measure, and print the results as Markdown tables."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from benchmarks.rounds import QUICK, Plan
 from benchmarks.tables import Table, interpreter, summary, write_json, write_page
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-# Each group and the page that shows it.
+# Each group with the page that shows its tables.
 PAGES = {
     "scrape": DOCS / "benchmarks.md",
     "calls": DOCS / "benchmarks.md",
@@ -44,15 +44,15 @@ ABOUT_BREAKERS = {"scrape", "calls", "rules", "making", "hanging"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the groups that are asked for, printing each table as it gets ready.
+    """Run the requested groups, and print each table as soon as it is ready.
 
     Args:
-        arguments: The command line's words; those of the process if left out.
+        arguments: The command line; by default, that of the process.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
     groups: list[str] = options.groups or list(PAGES)
-    # With `choices`, argparse would also refuse an empty list.
+    # With `choices`, argparse would refuse an empty list.
     if unknown := set(groups) - PAGES.keys():
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(PAGES)}")
     plan = QUICK if options.quick else Plan(rounds=options.rounds, seed=options.seed)
@@ -73,15 +73,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the breaker and the service beside their rivals.",
     )
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(PAGES)}; all if none is named"
+        "groups", nargs="*", metavar="GROUP", help=f"of {', '.join(PAGES)}; default: all"
     )
-    parser.add_argument("--rounds", type=int, default=Plan().rounds, help="more are steadier")
-    parser.add_argument("--seed", type=int, default=Plan().seed, help="decides who runs when")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
+    parser.add_argument(
+        "--rounds", type=int, default=Plan().rounds, help="more rounds give steadier results"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Plan().seed, help="decides the order of execution"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--quick", action="store_true", help="only see that everything runs")
+    only.add_argument("--quick", action="store_true", help="only check that everything runs")
     only.add_argument(
-        "--write-docs", action="store_true", help="put the tables into the pages in docs"
+        "--write-docs", action="store_true", help="write the tables into the pages in docs"
     )
     return parser
 
@@ -134,7 +138,7 @@ def _http_tables(plan: Plan) -> AsyncIterator[Table]:
 
 
 def _fleet(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
-    # What is logged of each opening would drown the tables.
+    # Without a handler, the log lines about openings would appear between the tables.
     logging.getLogger().addHandler(logging.NullHandler())
     return fleet.run(plan, quick=quick)
 
@@ -142,11 +146,11 @@ def _fleet(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
 async def _breaker_tables(
     groups: list[str], plan: Plan, *, quick: bool
 ) -> AsyncIterator[tuple[str, Table]]:
-    # Rivals and ours write log lines; a handler that drops them keeps the terminal out of it.
+    # Breakers log; a handler that drops the lines leaves out the cost of a terminal.
     logging.getLogger().addHandler(logging.NullHandler())
     contenders, missing = load_contenders()
     _tell_missing(missing)
-    # The scrape comes first: it would also scrape the breakers of the other groups.
+    # The scrape comes first; otherwise it would include the breakers of other groups.
     measure = {
         "scrape": scrape.run(contenders, plan),
         "calls": calls.run(contenders, plan),

@@ -1,4 +1,4 @@
-"""A call through each breaker, in every form that it has: closed, failing, refused, concurrent."""
+"""A call through each breaker in all its forms: closed, failing, refused, concurrent."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,7 +16,7 @@ from benchmarks.rounds import Plan
 from benchmarks.scenario import FAILURE_THRESHOLD, Scenario, time_scenario
 from benchmarks.tables import Table, Target
 
-# So many failures in a row that no breaker opens while failures are being timed.
+# A threshold so high that no breaker opens while failures are timed.
 NEVER = 1_000_000_000
 TASKS = 100
 
@@ -67,11 +67,11 @@ CONCURRENCY = Scenario(
 
 
 async def run(contenders: Sequence[Contender], plan: Plan) -> AsyncIterator[Table]:
-    """A table for each state of the breaker, as it gets ready.
+    """Yield a table for each state of the breaker as soon as it is ready.
 
     Args:
         contenders: Ours, the floor and the rivals.
-        plan: How much is timed.
+        plan: How much to time.
     """
     for scenario in (SUCCESS, FAILURE, REJECTION, CONCURRENCY):
         yield await time_scenario(scenario, contenders, plan)

@@ -1,4 +1,4 @@
-"""What every breaker that is measured looks like to the benchmarks."""
+"""The interface of the breakers under test."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -13,13 +13,13 @@ FLOOR = "floor"
 
 @dataclass(frozen=True, slots=True)
 class Forms:
-    """The ways to call through one breaker; None where its library has no such form.
+    """The ways to call through one breaker; None if its library has no such form.
 
     Attributes:
-        decorate: Makes a guarded function of a plain one.
-        call: Runs a function once under guard.
+        decorate: Returns a guarded version of a function.
+        call: Calls a function once through the breaker.
         block: The object for ``async with``.
-        sync_block: Makes the object for a plain ``with`` around a block that awaits.
+        sync_block: Returns the object for a plain ``with`` around a block that awaits.
     """
 
     decorate: Callable[[AsyncFunction], AsyncFunction] | None = None
@@ -30,14 +30,14 @@ class Forms:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """By what a breaker judges, beside exceptions; the defaults ask for no further rule.
+    """What a breaker judges besides exceptions; by default nothing.
 
     Attributes:
-        failures: So many failures open it: in a row, or as the fewest that make a share.
-        window_calls: Judge the share of failures among so many calls.
-        window_seconds: Judge the share of failures among the calls of so many seconds.
-        failed_results: Look at what the function returns.
-        slow_seconds: Count a call that takes longer.
+        failures: The failures that open it: in a row, or as the minimum for a rate.
+        window_calls: Judge the failure rate among that many calls.
+        window_seconds: Judge the failure rate among the calls of that many seconds.
+        failed_results: Judge what the function returns.
+        slow_seconds: Count calls that take longer.
         listens: Notify a listener of each success.
     """
 
@@ -55,15 +55,15 @@ class Contender:
 
     Attributes:
         name: As the tables print it.
-        refusal: What its breakers raise while they are open.
-        construct: Makes a breaker from a name and a number of failures that opens it.
-        forms: Offers the ways to call through such a breaker.
-        constructs_breakers: False where ``construct`` does not make a breaker each time, so that
+        refusal: The exception that its breakers raise while they are open.
+        construct: Creates a breaker from a name and the number of failures that open it.
+        forms: Returns the ways to call through such a breaker.
+        constructs_breakers: False if ``construct`` does not create a breaker each time, so that
             neither its time nor its size means anything.
-        tidy: Does what is left to do after breakers have been freed.
+        tidy: Does the work that is left after breakers have been freed.
         serves_threads: Whether threads may share a breaker whose decorator takes plain functions.
-        construct_with: Makes a breaker from a name and rules; returns None where the library lacks
-            one of them.
+        construct_with: Creates a breaker from a name and rules, or returns None if the library
+            lacks one of them.
     """
 
     name: str

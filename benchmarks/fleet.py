@@ -1,8 +1,8 @@
-"""Several processes as one circuit: what it costs a call, and how fast the others follow.
+"""Several processes as one circuit: the cost of a call, and how fast the others follow.
 
-Members of one fleet run in this process, each with breakers of its own, over a real Valkey or a
+The members of a fleet run in this process, each with its own breakers, over a real Valkey or a
 directory. Whole services are measured as well, through HTTP. The last table is a simulation in
-virtual time, with the members of the real service.
+virtual time with the service's own members.
 """
 
 import asyncio
@@ -46,17 +46,17 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def run(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
-    """A table for calls, for verdicts, and for a large fleet, as each gets ready.
+    """Yield tables for calls, for verdicts and for a large fleet as soon as they are ready.
 
     Args:
-        plan: How much is timed.
-        quick: Whether only to see that everything runs.
+        plan: How much to time.
+        quick: Only check that everything runs.
     """
     with running_valkey() as valkey:
         yield await _calls(valkey, plan, HANG_SECONDS / 10 if quick else HANG_SECONDS)
         yield await _verdicts(valkey, quick=quick)
     processes = 20 if quick else PROCESSES
-    # A loop of its own, in which time is virtual.
+    # Its own event loop, in which time is virtual.
     yield await asyncio.to_thread(run_virtually, _outage(processes))
 
 
@@ -79,7 +79,7 @@ async def _answer() -> int:
 
 
 async def _calls(valkey: ValkeyServer, plan: Plan, hang_seconds: float) -> Table:
-    """A closed call, with and without a fleet, and while its store hangs; then the rivals'."""
+    """A closed call without a fleet, in a fleet, and while its store hangs; then rivals."""
     table = Table("A closed call whose circuit is shared", ["", "µs", "longest 1 %, µs"])
     async with _member(_store(valkey)) as (member, registry):
         entrants: dict[str, Call] = {
@@ -186,7 +186,7 @@ _RIVALS: dict[str, Callable[[ValkeyServer], Awaitable[Call]]] = {
 
 
 async def _verdicts(valkey: ValkeyServer, *, quick: bool) -> Table:
-    """How fast the others follow, and what a verdict and a second of idleness send."""
+    """How fast the others follow, and the traffic of a verdict and of an idle second."""
     openings = 3 if quick else OPENINGS
     table = Table(f"One of {MEMBERS} processes opens", ["", "median", "longest 1 %"])
     client = redis.Redis.from_url(valkey.url)
@@ -248,7 +248,7 @@ async def _fleet(
 
 async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
+        while not condition():  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0.0005)
 
 
@@ -279,7 +279,7 @@ def _sent(client: "redis.Redis") -> tuple[float, float]:
 
 
 async def _flood(valkey: ValkeyServer, client: "redis.Redis", circuits: int) -> str:
-    """All circuits of one process open at once, and another follows."""
+    """All circuits of one process open at once, and another process follows."""
     memory = client.info("memory")["used_memory"]
     async with _fleet([_store(valkey, "flood") for _ in range(2)]) as fleet:
         breakers = [
@@ -302,7 +302,7 @@ async def _flood(valkey: ValkeyServer, client: "redis.Redis", circuits: int) -> 
 
 
 async def _outage(processes: int) -> Table:
-    """One outage that opens the circuit of all processes, in virtual time."""
+    """An outage that opens the circuit of all processes, in virtual time."""
     world = World(processes)
     table = Table(f"An outage of {processes:,} processes, simulated", ["", ""])
     loop = asyncio.get_running_loop()

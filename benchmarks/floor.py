@@ -1,9 +1,9 @@
 """The floor: the least code that could be called a circuit breaker.
 
-It checks the state, sets the count back on success and counts on failure. There is no lock, no
-generation, no total, no metric, no limit on probes and no listener: whatever a complete breaker
-takes longer than this one is the price of those. Each form is written out in full, because one
-more method call per use would already cost a sixth of the time.
+It checks the state, resets the count on success and counts failures. It has no lock, generation,
+total, metric, probe limit or listener, so the extra time of a complete breaker is the price of
+those. Each form is written out in full, because one more method call would already add a sixth to
+the time.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,22 +18,22 @@ R = TypeVar("R")
 
 
 class FloorState(Enum):
-    """The two states that the floor knows; a probe simply finds it closed."""
+    """The two states of the floor; a probe simply finds it closed."""
 
     CLOSED = "closed"
     OPEN = "open"
 
 
-# Looked up on every call: as a module's name it costs a third of what the class' attribute does.
+# Looked up on every call; a module's name costs a third of a class attribute.
 _OPEN = FloorState.OPEN
 
 
 class FloorRefusedError(Exception):
-    """A call was refused; who refused and for how long is carried, nothing is formatted.
+    """A refused call, with the breaker and the wait; no message is formatted.
 
     Args:
         breaker_name: The breaker that refused.
-        retry_after: Seconds until a call is let through again.
+        retry_after: Seconds until a call is admitted again.
     """
 
     def __init__(self, breaker_name: str, retry_after: float) -> None:
@@ -42,13 +42,13 @@ class FloorRefusedError(Exception):
 
 
 class FloorBreaker:
-    """Opens after failures in a row, refuses for a while, then lets calls through again.
+    """Opens after failures in a row, refuses for a while, then admits calls again.
 
     Args:
-        name: Carried by the refusal.
+        name: The name in the refusal.
         failure_threshold: Failures in a row that open it.
-        recovery_timeout: Seconds of refusing before the next call is let through.
-        expected_exception: What counts as a failure.
+        recovery_timeout: Seconds until the next call is admitted.
+        expected_exception: The exception that counts as a failure.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The ways to call through a breaker, each as the loop that is timed."""
+"""The ways to call through a breaker, each as a loop to time."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Ignored = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class DependencyError(Exception):
-    """What the guarded function raises when it is to fail."""
+    """The failure of the guarded function."""
 
 
 async def succeed() -> None:
@@ -20,7 +20,7 @@ async def succeed() -> None:
 
 
 async def succeed_later() -> None:
-    """Let every other task have its turn, then return."""
+    """Yield to all other tasks, then return."""
     await asyncio.sleep(0)
 
 
@@ -38,9 +38,9 @@ class Form:
     """One way to call through a breaker.
 
     Attributes:
-        name: As the tables print it.
-        slice: Makes the loop that calls a function through a breaker's forms and swallows one type
-            of exception; None where the breaker lacks the form.
+        name: The name in the tables.
+        slice: Returns the loop that calls a function through a breaker's forms and swallows one
+            type of exception, or None if the breaker lacks the form.
     """
 
     name: str
@@ -48,12 +48,12 @@ class Form:
 
 
 def through_decorator(forms: Forms, function: AsyncFunction, ignored: Ignored) -> Slice | None:
-    """Call a decorated function, time after time."""
+    """Call a decorated function repeatedly."""
     return None if forms.decorate is None else calling(forms.decorate(function), ignored)
 
 
 def calling(function: AsyncFunction, ignored: Ignored) -> Slice:
-    """Call a function as it is, time after time."""
+    """Call a function as it is repeatedly."""
 
     async def run(count: int) -> None:
         for _ in range(count):
@@ -66,7 +66,7 @@ def calling(function: AsyncFunction, ignored: Ignored) -> Slice:
 
 
 def through_call(forms: Forms, function: AsyncFunction, ignored: Ignored) -> Slice | None:
-    """Hand a function to ``call``, time after time."""
+    """Pass a function to ``call`` repeatedly."""
     call = forms.call
     if call is None:
         return None
@@ -82,7 +82,7 @@ def through_call(forms: Forms, function: AsyncFunction, ignored: Ignored) -> Sli
 
 
 def through_block(forms: Forms, function: AsyncFunction, ignored: Ignored) -> Slice | None:
-    """Call a function inside a block, time after time."""
+    """Call a function inside a block repeatedly."""
     if forms.block is not None:
         return _inside_async_block(forms.block, function, ignored)
     if forms.sync_block is not None:
@@ -124,7 +124,7 @@ CALL = Form("call", through_call)
 
 
 async def use(forms: Forms, function: AsyncFunction) -> None:
-    """Call a function once through ``call`` and swallow the failure it was told to raise."""
+    """Call a function once through ``call`` and swallow its failure."""
     run = through_call(forms, function, DependencyError)
     if run is not None:
         await run(1)

@@ -1,10 +1,10 @@
-"""A dependency that hangs: whose circuit opens, and when.
+"""A dependency that hangs: which circuits open, and when.
 
-Nothing is timed here. Eight calls that never end are made one after another, each cut off by an
-`asyncio.timeout` around the breaker; then eight at once, looked at while they hang; then eight of
-which each is cancelled at once, as by a client that hangs up, which says nothing about the
-dependency. A ninth call tells whether the circuit is open. Three failures open every breaker, and a
-library that can judge slow calls takes part a second time, told that half the timeout is slow.
+Nothing is timed here. First, eight calls that never return are made one after another, each cut off
+by an `asyncio.timeout` around the breaker. Then eight run at once and hang. Then eight are each
+cancelled at once, as by a client that disconnects, which says nothing about the dependency. A ninth
+call shows whether the circuit is open. Three failures open every breaker. A library that can judge
+slow calls takes part a second time, with half the timeout as its limit.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ SLOW_SECONDS = TIMEOUT_SECONDS / 2
 
 
 class HangingDependency:
-    """Something that never answers.
+    """A dependency that never responds.
 
     Attributes:
-        calls: How many calls have reached it.
+        calls: The number of calls that have reached it.
     """
 
     def __init__(self) -> None:
         self.calls = 0
 
     async def ask(self) -> None:
-        """Wait for an answer that never comes."""
+        """Wait for a response that never comes."""
         self.calls += 1
         await asyncio.Event().wait()
 
 
 async def run(contenders: Sequence[Contender]) -> AsyncIterator[Table]:
-    """Have everybody but the floor call a dependency that hangs.
+    """Let every contender except the floor call a dependency that hangs.
 
     Args:
         contenders: Ours and the rivals, in the order of the table.
@@ -86,7 +86,7 @@ def _words(calls: int | None) -> str:
 
 
 async def open_by_timeouts(contender: Contender) -> int | None:
-    """How many hanging calls, each cut off by an outer timeout, open the circuit; None for none."""
+    """The number of hanging calls that open the circuit by an outer timeout, or None."""
     dependency = HangingDependency()
     call = _guarded(contender, dependency, "cut off")
     for _ in range(CALLS + 1):
@@ -96,7 +96,7 @@ async def open_by_timeouts(contender: Contender) -> int | None:
 
 
 async def is_open_while_calls_hang(contender: Contender) -> bool:
-    """Whether one more call is refused while calls hang that nobody cuts off."""
+    """Whether another call is refused while calls hang without a timeout."""
     call = _guarded(contender, HangingDependency(), "hanging")
     tasks = [asyncio.ensure_future(call()) for _ in range(CALLS)]
     await asyncio.sleep(TIMEOUT_SECONDS)
@@ -108,7 +108,7 @@ async def is_open_while_calls_hang(contender: Contender) -> bool:
 
 
 async def open_by_hanging_up(contender: Contender) -> int | None:
-    """How many calls, each cancelled as soon as it runs, open the circuit; None for none."""
+    """The number of cancelled calls that open the circuit, or None."""
     dependency = HangingDependency()
     call = _guarded(contender, dependency, "hung up")
     for _ in range(CALLS + 1):
@@ -133,7 +133,7 @@ async def _is_refused(contender: Contender, call: AsyncFunction) -> bool:
 
 
 def _guarded(contender: Contender, dependency: HangingDependency, situation: str) -> AsyncFunction:
-    """Asking the dependency through a new breaker, in the first form that there is.
+    """Call the dependency through a new breaker, in the first form that it has.
 
     Raises:
         ValueError: If there is neither a decorator nor a plain block.
@@ -142,14 +142,14 @@ def _guarded(contender: Contender, dependency: HangingDependency, situation: str
         contender.construct(f"{contender.name}, {situation}", FAILURE_THRESHOLD)
     )
 
-    # Not every decorator takes a method.
+    # Not every decorator accepts a method.
     async def ask() -> None:
         await dependency.ask()
 
     if forms.decorate is not None:
         return forms.decorate(ask)
     if (enter := forms.sync_block) is None:
-        message = f"{contender.name} has no form to call in"
+        message = f"{contender.name} has no form for calls"
         raise ValueError(message)
 
     async def ask_in_block() -> None:

@@ -1,4 +1,4 @@
-"""The same small route in every setting that the HTTP benchmarks compare."""
+"""The same small route in each of the applications that the HTTP benchmarks compare."""
 
 import json
 import logging
@@ -34,26 +34,26 @@ USUAL_STACK = "the usual stack"
 ROUTE = "/items/{item_id}"
 PATH = "/items/42"
 
-# What the usual stack is made of besides Starlette.
+# The packages of the usual stack besides Starlette.
 _USUAL_PACKAGES = ("prometheus_fastapi_instrumentator", "asgi_correlation_id")
 
 access_logger = logging.getLogger("benchmarks.access")
 
 
 async def read_item(item_id: int) -> dict[str, int]:
-    """What every application answers with: little work, but all that FastAPI does for a route."""
+    """Every application's response: little work, but all that FastAPI does for a route."""
     return {"item_id": item_id}
 
 
 def bare() -> FastAPI:
-    """FastAPI as it comes, with one route."""
+    """Plain FastAPI with one route."""
     app = FastAPI()
     app.get(ROUTE)(read_item)
     return app
 
 
 def guarded() -> FastAPI:
-    """The bare application, its route's work inside a breaker's block."""
+    """The bare application with a breaker's block inside its route."""
     breaker = CircuitBreaker("guarded")
     app = FastAPI()
 
@@ -66,7 +66,7 @@ def guarded() -> FastAPI:
 
 
 def guarded_function() -> FastAPI:
-    """The bare application, its route calling a function that a breaker guards."""
+    """The bare application with a route that calls a guarded function."""
     breaker = CircuitBreaker("guarded function")
     app = FastAPI()
     guarded_read = breaker.protected(read_item)
@@ -79,7 +79,7 @@ def guarded_function() -> FastAPI:
 
 
 def guarded_by_dependency() -> FastAPI:
-    """The same with the breaker injected by name."""
+    """The bare application with a breaker injected by name."""
     app = FastAPI()
 
     @app.get(ROUTE)
@@ -93,9 +93,9 @@ def guarded_by_dependency() -> FastAPI:
 
 
 def ours(*, access_line: bool) -> FastAPI:
-    """The whole service with everything on, the route added in front of its own.
+    """The whole service with everything enabled and the route added before its own.
 
-    Routes are tried in order: behind a dozen others the comparison would be one of routers.
+    Routes are matched in order, so behind a dozen others this would compare routers.
     """
     settings = Settings(environment="test", log=LogSettings(format="json", access=access_line))
     app = create_app(settings)
@@ -105,29 +105,29 @@ def ours(*, access_line: bool) -> FastAPI:
 
 
 class NoOperation:
-    """The least that an ASGI middleware can be: it hands everything on.
+    """The smallest ASGI middleware, which passes everything on.
 
     Args:
-        app: What it is wrapped around.
+        app: The application inside it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand the request on."""
+        """Pass the request on."""
         await self._app(scope, receive, send)
 
 
 def with_no_operation() -> FastAPI:
-    """The bare application inside one middleware that does nothing."""
+    """The bare application inside a middleware that does nothing."""
     app = bare()
     app.add_middleware(NoOperation)
     return app
 
 
 def usual_stack() -> FastAPI:
-    """What is usually put together instead: two packages and three `BaseHTTPMiddleware`s."""
+    """A common combination instead: two packages and three `BaseHTTPMiddleware`s."""
     instrumentator, correlation = (import_module(name) for name in _USUAL_PACKAGES)
     access_logger.setLevel(logging.INFO)
     access_logger.propagate = False
@@ -141,7 +141,7 @@ def usual_stack() -> FastAPI:
 
 
 def load_applications() -> tuple[Mapping[str, Callable[[], FastAPI]], list[str]]:
-    """How to make each application that can be made here.
+    """Return the factories of all applications that can be created here.
 
     Returns:
         The applications by name, and the packages for which the usual stack is left out.

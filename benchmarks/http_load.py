@@ -1,8 +1,8 @@
 """Requests per second through one real uvicorn worker, driven by `wrk`.
 
-Every application has a worker process of its own, all with the same uvicorn options, and the
-service with its own protocol besides, as it is served. The workers stay up together and are loaded
-one at a time, a second each, in an order drawn anew for each round.
+Each application has its own worker process with the same uvicorn options. The service also has its
+own protocol, as in production. The workers all stay up and are loaded one at a time, for a second
+each, in a random order for each round.
 """
 
 import random
@@ -23,7 +23,7 @@ from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.core.settings import Settings
 from example_service.server.process import server_config
 
-# A second is as short as wrk can do, so these rounds are fewer than the others.
+# wrk runs for a second at least, so these rounds are fewer than the others.
 SECONDS_PER_SLICE = 1
 MOST_ROUNDS = 12
 CONNECTIONS = 32
@@ -31,8 +31,8 @@ START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 10.0
 
 WRK_MISSING = (
-    "Left out: requests per second, for wrk is missing. "
-    "`apt-get install wrk` or `brew install wrk` brings it."
+    "Left out: requests per second, because wrk is missing. "
+    "Install it with `apt-get install wrk` or `brew install wrk`."
 )
 
 _RATE = re.compile(r"^Requests/sec:\s+([0-9.]+)$", re.MULTILINE)
@@ -40,12 +40,12 @@ _FAULT = re.compile(r"^\s*(?:Non-2xx or 3xx responses|Socket errors):.*$", re.MU
 
 
 def wrk_is_there() -> bool:
-    """Whether the load generator can be run."""
+    """Whether the load generator is installed."""
     return shutil.which("wrk") is not None
 
 
 def time_load(plan: Plan) -> Table:
-    """The rates of the applications that are loaded, and their shares of the bare one's.
+    """The request rates of the applications, and their shares of the bare one's rate.
 
     Args:
         plan: How many rounds, at most `MOST_ROUNDS`, and their order.
@@ -59,7 +59,7 @@ def time_load(plan: Plan) -> Table:
         "Through one uvicorn worker under wrk", ["", "requests/s", "share of bare FastAPI's"]
     )
     for name in names:
-        # The samples are nanoseconds per request: the bare one's share of time is ours of rate.
+        # Samples are nanoseconds per request, so the inverse ratio compares the rates.
         rate, share = 1e9 / samples.time(name).median, samples.ratio(BARE, name)
         table.rows.append([name, f"{rate:,.0f}", with_quartiles(share, 2)])
         table.figures[name] = {"requests per second": exactly(rate), "of bare": share}
@@ -83,10 +83,10 @@ def _load_in_turn(addresses: Mapping[str, str], plan: Plan) -> Samples:
 
 
 def requests_per_second(address: str) -> float:
-    """Let `wrk` load a worker for one slice.
+    """Load a worker with `wrk` for one slice.
 
     Raises:
-        RuntimeError: If any answer was an error.
+        RuntimeError: If any response was an error.
     """
     threads, connections = "-t1", f"-c{CONNECTIONS}"
     command = ["wrk", threads, connections, f"-d{SECONDS_PER_SLICE}s", address]
@@ -100,10 +100,10 @@ def requests_per_second(address: str) -> float:
 
 @contextmanager
 def worker(name: str) -> Iterator[str]:
-    """One application behind uvicorn, in a process of its own, until the block is left.
+    """Run one application in its own uvicorn process for the length of the block.
 
     Yields:
-        The address of the route to load; it has answered once.
+        The URL of the route to load, which has responded once.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         host, port = listener.getsockname()
@@ -111,7 +111,7 @@ def worker(name: str) -> Iterator[str]:
         process = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL)
     try:
         address = f"http://{host}:{port}{PATH}"
-        # The socket listens already: the request waits in its queue until the worker is there.
+        # The socket already listens, so the request waits in its queue until the worker is up.
         with urllib.request.urlopen(address, timeout=START_TIMEOUT_SECONDS):
             pass
         yield address
@@ -125,10 +125,10 @@ def worker(name: str) -> Iterator[str]:
 
 
 def serve(name: str, listener: int) -> None:
-    """Answer on a socket that is listening already, until told to stop.
+    """Serve on a listening socket until stopped.
 
     Args:
-        name: Which application.
+        name: The application.
         listener: The socket's file descriptor.
     """
     applications, _ = load_applications()

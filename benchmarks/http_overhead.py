@@ -1,8 +1,7 @@
 """What the service's layers add to a FastAPI route, in process and without a server.
 
-Each application is called as a server would call it, with a scope, `receive` and `send`: nothing is
-parsed, and no socket is involved. What counts is the difference to the bare application in the same
-round.
+Each application is called as by a server, with a scope, `receive` and `send`; nothing is parsed and
+no socket is involved. The result is the difference to the bare application in the same round.
 """
 
 import os
@@ -30,7 +29,7 @@ from benchmarks.tables import Table, Target, Verdict, with_quartiles
 OK = 200
 # A request takes a hundred times as long as a call through a breaker.
 SLICES = 5
-# A guard adds less than a fiftieth to what it guards: it takes more rounds to tell.
+# A guard adds less than 2 % to its route, so more rounds are needed to measure it.
 GUARDS_ROUNDS = 3
 
 GUARDED_ROUTES = (BARE_AGAIN, GUARDED, GUARDED_FUNCTION, GUARDED_BY_DEPENDENCY)
@@ -46,10 +45,10 @@ Applications = Mapping[str, Callable[[], FastAPI]]
 
 
 async def run(applications: Applications, plan: Plan) -> AsyncIterator[Table]:
-    """The table of whole stacks, then that of guarded routes.
+    """Yield the table of whole stacks, then that of guarded routes.
 
-    Guarded routes are timed among themselves: beside the large stacks, which leave little of others
-    in the caches, differences as small as theirs would be spread too widely.
+    Guarded routes are timed on their own. The large stacks evict others from the caches, which
+    would scatter such small differences too widely.
     """
     stacks = {name: make for name, make in applications.items() if name not in GUARDED_ROUTES}
     guards = {name: applications[name] for name in (BARE, *GUARDED_ROUTES)}
@@ -59,7 +58,7 @@ async def run(applications: Applications, plan: Plan) -> AsyncIterator[Table]:
 
 
 async def time_requests(title: str, applications: Applications, plan: Plan) -> Table:
-    """What each application takes for a request beyond the bare one, access lines thrown away."""
+    """The time that each application adds to a request, without writing access lines."""
     async with AsyncExitStack() as stack:
         stack.enter_context(_output_thrown_away())
         entrants: dict[str, Slice] = {}
@@ -75,16 +74,16 @@ async def time_requests(title: str, applications: Applications, plan: Plan) -> T
 
 @contextmanager
 def _output_thrown_away() -> Iterator[None]:
-    """Access lines are formatted and written like any, to where nobody reads them."""
+    """Format and write access lines as usual, but to a sink."""
     with Path(os.devnull).open("w", encoding="utf-8") as sink, redirect_stdout(sink):
         yield
 
 
 async def exchanging(app: FastAPI) -> Slice:
-    """Requests to an application, one after another.
+    """Return a loop that sends requests to an application, one after another.
 
     Raises:
-        RuntimeError: If it does not answer the first one with 200.
+        RuntimeError: If the first response is not a 200.
     """
     statuses: list[int] = []
 
@@ -110,7 +109,7 @@ async def exchanging(app: FastAPI) -> Slice:
 
 
 def _scope() -> Scope:
-    """A request as uvicorn hands it over."""
+    """The scope of a request as uvicorn creates it."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -1,4 +1,4 @@
-"""Making a breaker: how long it takes, and how many bytes it and its refused calls keep."""
+"""Creating a breaker: its time, and the memory that it and its refused calls keep."""
 
 import gc
 import tracemalloc
@@ -21,10 +21,10 @@ REJECTIONS_WEIGHED = 100_000
 
 
 async def time_construction(contenders: Sequence[Contender], plan: Plan) -> Table:
-    """How long a breaker takes to make, registered and exported as shipped.
+    """The time to create a breaker, registered and exported as by default.
 
-    What is left to do of breakers that were freed is not in it, but in a row of its own: a breaker
-    that is made once is never freed.
+    Cleaning up after freed breakers has its own row, because a breaker that is created once is
+    never freed.
     """
     names = [f"constructed {number}" for number in range(BREAKERS_WEIGHED)]
     kept: list[object] = []
@@ -63,7 +63,7 @@ async def time_construction(contenders: Sequence[Contender], plan: Plan) -> Tabl
 
 
 async def weigh(contenders: Sequence[Contender], breakers: int) -> Table:
-    """How many bytes a breaker keeps: new, and for ours after calls and a scrape as well."""
+    """The bytes that a breaker keeps: when new, and for ours also after calls and a scrape."""
     table = Table("Memory of a breaker", ["", "bytes"])
     weights = {
         contender.name: _bytes_per_breaker(contender.construct, breakers)
@@ -71,7 +71,7 @@ async def weigh(contenders: Sequence[Contender], breakers: int) -> Table:
         if contender.constructs_breakers
     }
     (ours,) = [contender for contender in contenders if contender.name == OURS]
-    # What is still to be done about the breakers just freed must not happen while tracing.
+    # The cleanup of breakers that were just freed must not happen while tracing.
     ours.tidy()
     used = f"{OURS}, used and scraped"
     weights[used] = await _bytes_per_used_breaker(ours, breakers)
@@ -104,10 +104,10 @@ async def _bytes_per_used_breaker(contender: Contender, breakers: int) -> float:
 
 
 class Traced:
-    """Measures what a block leaves behind in memory.
+    """Measures the memory that a block leaves allocated.
 
     Attributes:
-        bytes_kept: Bytes allocated in the block and not given back by its end.
+        bytes_kept: Bytes allocated in the block and not freed by its end.
     """
 
     def __init__(self) -> None:
@@ -127,9 +127,9 @@ class Traced:
 
 
 async def weigh_rejections(contenders: Sequence[Contender], rejections: int) -> Table:
-    """How many bytes an open breaker keeps of each refused call."""
+    """The bytes that an open breaker keeps for each refused call."""
     table = Table("Memory kept of a refused call", ["", "bytes"])
-    # The breaker's own count of them may take a larger integer than before, once.
+    # The breaker's own count may grow to a larger integer once.
     target = Target(0.01)
     for contender in contenders:
         run = await prepare(REJECTION, DECORATOR, contender)
@@ -149,11 +149,11 @@ async def weigh_rejections(contenders: Sequence[Contender], rejections: int) -> 
 
 
 async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
-    """The time of making a breaker and what it keeps, as each table gets ready.
+    """Yield the tables on the time and the memory of a breaker as soon as they are ready.
 
     Args:
         contenders: Ours, the floor and the rivals.
-        plan: How much is timed.
+        plan: How much to time.
         quick: Weigh few breakers and rejections, so that the figures mean nothing.
     """
     yield await time_construction(contenders, plan)

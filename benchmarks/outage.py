@@ -1,11 +1,11 @@
-"""A database that hangs: how long the service keeps its clients waiting, and when it is back.
+"""A database that hangs: how long clients of the service wait, and when it is back.
 
-The service is a process as it is shipped, its database a real PostgreSQL behind a proxy that can
-fall silent: it accepts connections and hands on nothing. Twenty clients, each on a connection of
-its own, order payments and look at one in turn, and ask again as soon as they are answered. That is
-measured while the circuit of the database is open, and once more with a circuit that never opens.
+The service is a process with its default settings. Its database is a real PostgreSQL behind a proxy
+that can fall silent: it accepts connections but passes nothing on. Twenty clients, each with its
+own connection, alternate between ordering a payment and reading one, without a pause. This is
+measured once with the circuit of the database open, and once with a circuit that never opens.
 
-The garbage of the clients, which share the machine with the service, is not collected meanwhile.
+Garbage collection of the clients is off meanwhile, because they share the machine with the service.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ from tests.tcp_proxy import TCPProxy
 CLIENTS = 20
 OUTAGES = 5
 SILENCE_SECONDS = 4.0
-"""From the first refusal of the last client to the end of the first outage: one look at least."""
+"""From the first refusal of the last client to the end of the first outage; at least one probe."""
 LOOK_EVERY_SECONDS = 3.5
-"""An open wait and the time in which a look counts as failed. Each outage is longer than the one
-before by a part of it, so that databases come back early and late within the wait."""
+"""The wait of an open circuit plus the time until a probe fails. Each outage is longer than
+the last by a part of it, so that the database comes back early as well as late within the wait."""
 WARM_UP_SECONDS = 0.5
 QUICK_OUTAGES = 2
 QUICK_SILENCE_SECONDS = 0.1
 NEVER = {"CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD": "1000000000"}
-"""Settings of a circuit that does not open."""
+"""Settings for a circuit that never opens."""
 
 POLL_SECONDS = 0.02
 
@@ -55,14 +55,14 @@ REFUSED = "circuit-breaker-open"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one request led to.
+    """The response to one request.
 
     Attributes:
         method: The method of the request.
-        status: The status of the answer.
-        problem: The last part of the problem's type; None where there is no problem.
-        seconds: How long the answer took.
-        at: When it came, on the monotonic clock.
+        status: The status of the response.
+        problem: The last part of the problem's type, or None without a problem.
+        seconds: The time until the response.
+        at: The time of its arrival on the monotonic clock.
     """
 
     method: str
@@ -73,22 +73,22 @@ class Answer:
 
     @property
     def is_success(self) -> bool:
-        """Whether the client got what it came for."""
+        """Whether the client got what it asked for."""
         return self.problem is None
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the circuit has refused."""
+        """Whether the circuit refused the request."""
         return self.problem == REFUSED
 
 
 class Client:
-    """One connection to the service, with no more to it than the measured time can bear.
+    """One connection to the service, minimal so that it adds little to the measured time.
 
     Args:
-        reader: Where answers come from.
-        writer: Where requests go.
-        payment: The path of a payment to look at.
+        reader: Receives responses.
+        writer: Sends requests.
+        payment: The path of a payment to read.
     """
 
     def __init__(
@@ -101,26 +101,26 @@ class Client:
 
     @classmethod
     async def connect(cls, url: str, payment: str = "") -> Self:
-        """Connect to the service at an address."""
+        """Connect to the service."""
         address = urlsplit(url)
         return cls(*await asyncio.open_connection(address.hostname, address.port), payment)
 
     async def ask(self) -> Answer:
-        """Order a payment and look at one, in turn."""
+        """Order a payment or read one, in turn."""
         self._orders_next = not self._orders_next
         if self._orders_next:
             return (await self.exchange("GET", self._payment))[0]
         return (await self.pay())[0]
 
     async def pay(self) -> tuple[Answer, dict[str, str]]:
-        """Order a payment; the answer, and its body."""
+        """Order a payment, and return the response and its body."""
         order = {"amount": 100, "currency": "EUR", "customer_id": "customer-1"}
         return await self.exchange("POST", "/api/v1/payments", json.dumps(order))
 
     async def exchange(
         self, method: str, path: str, body: str = ""
     ) -> tuple[Answer, dict[str, str]]:
-        """Send a request and read the answer."""
+        """Send a request and read the response."""
         request = (
             f"{method} {path} HTTP/1.1\r\nHost: service\r\nIdempotency-Key: {uuid4()}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
@@ -137,19 +137,19 @@ class Client:
         return Answer(method, status, problem, ended - started, ended), content
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What clients saw of one silence of the database.
+    """What clients saw of one outage of the database.
 
     Attributes:
-        answers: To the requests that were made during the silence, from its beginning or, where
-            the circuit opens, from the moment at which all were refused.
-        first_success_seconds: How long after the silence a client first got what it came for.
-        last_failure_seconds: How long after the silence one last did not; 0 where that was before.
+        answers: The responses to requests during the outage, from its beginning or, if the circuit
+            opens, from the time at which all were refused.
+        first_success_seconds: The time from the end of the outage to the first success.
+        last_failure_seconds: The time from the end of the outage to the last failure, or 0.
     """
 
     answers: list[Answer]
@@ -158,11 +158,11 @@ class Outage:
 
 
 class Crowd:
-    """The clients of one service, and the way to its database.
+    """The clients of one service, and the proxy to its database.
 
     Args:
-        clients: They come at once, and again as soon as they are answered.
-        proxy: The way.
+        clients: Send requests at the same time, and again after each response.
+        proxy: The proxy to the database.
     """
 
     def __init__(self, clients: Sequence[Client], proxy: TCPProxy) -> None:
@@ -172,7 +172,7 @@ class Crowd:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Have all of them ask until the end of the block."""
+        """Let all clients send requests until the end of the block."""
         over = asyncio.Event()
 
         async def ask_on(client: Client) -> None:
@@ -186,11 +186,11 @@ class Crowd:
             over.set()
 
     async def outage(self, seconds: float, *, opens: bool) -> Outage:
-        """Silence the database, let it speak again, and wait until it serves everybody.
+        """Silence the database, let it respond again, and wait until all clients are served.
 
         Args:
-            seconds: How long the silence lasts, from the moment at which all are refused.
-            opens: Whether the circuit opens; otherwise the seconds begin with the silence.
+            seconds: The length of the outage from the time at which all clients are refused.
+            opens: Whether the circuit opens; otherwise the seconds begin with the outage.
         """
         for answers in self._answers.values():
             answers.clear()
@@ -225,10 +225,10 @@ async def run(*, quick: bool) -> list[Table]:
     """Measure the service with its circuit and without.
 
     Args:
-        quick: Only see that everything runs.
+        quick: Only check that everything runs.
 
     Raises:
-        pytest.skip.Exception: There is no PostgreSQL; the text tells where to get one.
+        pytest.skip.Exception: There is no PostgreSQL; the message says how to get it.
     """
     number = QUICK_OUTAGES if quick else OUTAGES
     shortest = QUICK_SILENCE_SECONDS if quick else SILENCE_SECONDS
@@ -249,7 +249,7 @@ async def run(*, quick: bool) -> list[Table]:
 
 @asynccontextmanager
 async def crowd_of_service(postgres: PostgresServer, **variables: str) -> AsyncIterator[Crowd]:
-    """A service that has warmed up, and its clients."""
+    """Run a service with warm caches and its clients."""
     async with TCPProxy(postgres.port).listening() as proxy:
         with _service(DATABASE_URL=postgres.url_at(proxy.port), **variables) as service:
             url = await asyncio.to_thread(lambda: service.url)
@@ -325,5 +325,5 @@ def _recovering(outages: Mapping[str, Sequence[Outage]]) -> Table:
 
 
 def _percentile(figures: Sequence[float], percent: int) -> float:
-    """The figure that so many per cent of all do not exceed."""
+    """The value that this percentage of the values does not exceed."""
     return sorted(figures)[max(0, -(-len(figures) * percent // 100) - 1)]

@@ -1,8 +1,8 @@
 """Ours, the floor and the rivals, each as a contender.
 
-A contender offers the forms that its library documents and no others: a form that is missing, or
-that does not refuse calls while the circuit is open, is left out of that table. Rivals are imported
-by name when they are asked for, so one that is not installed costs a line of output and no more.
+A contender has only the forms that its library documents. A form that is missing, or that does not
+refuse calls while the circuit is open, is left out of the tables. Rivals are imported by name, and
+one that is not installed is left out with a message.
 """
 
 from collections.abc import Callable, Coroutine
@@ -15,27 +15,27 @@ from benchmarks.floor import FloorBreaker, FloorRefusedError
 
 T = TypeVar("T")
 
-# Long enough that no open breaker lets a probe through while it is being measured.
+# Long enough that no open breaker admits a probe during the measurement.
 RECOVERY_SECONDS = 3600.0
 
 
 def is_failed_result(result: object) -> bool:
-    """Whether a result counts as a failure, which none does here."""
+    """Whether a result counts as a failure; here none does."""
     return result is False
 
 
 class _Listener:
-    """Does nothing with each success, by the names that ours and interlock-cb call."""
+    """Ignores each success; it has the methods of our listeners and interlock-cb's."""
 
     def on_success(self, _event: object) -> None:
-        """A call of ours succeeded."""
+        """Called by ours after a success."""
 
     def on_call(self, **_facts: object) -> None:
-        """A call of interlock-cb ended."""
+        """Called by interlock-cb after a call."""
 
 
 class _Classifier:
-    """Decides for interlock-cb what a failure is."""
+    """Decides for interlock-cb which calls have failed."""
 
     def is_failure(self, *, result: object, exception: Exception | None) -> bool:
         """Whether an exception or a result counts as a failure."""
@@ -43,7 +43,7 @@ class _Classifier:
 
 
 def _ours() -> Contender:
-    # Importing the metrics exports every breaker of the process, as in the running service.
+    # This import exports every breaker of the process, as in the running service.
     import_module("example_service.infra.metrics")
     library = import_module("example_service.infra.resilience")
 
@@ -91,7 +91,7 @@ def _circuitbreaker() -> Contender:
         construct=lambda name, failure_threshold: library.CircuitBreaker(
             failure_threshold, RECOVERY_SECONDS, name=name
         ),
-        # Its ``with`` block and ``call_async`` never refuse a call: only the decorator guards.
+        # Its ``with`` block and ``call_async`` never refuse a call; only the decorator does.
         forms=lambda breaker: Forms(decorate=breaker),
     )
 
@@ -106,7 +106,7 @@ def _purgatory() -> Contender:
             factory.get_breaker(name, failure_threshold, RECOVERY_SECONDS)
         ),
         forms=lambda breaker: Forms(decorate=factory(breaker.context.name), block=breaker),
-        # The factory keeps its breakers by name, and hands the same one out again.
+        # The factory caches breakers by name and returns the same one again.
         constructs_breakers=False,
     )
 
@@ -145,7 +145,7 @@ def _pybreaker() -> Contender:
         construct=lambda name, failure_threshold: library.CircuitBreaker(
             failure_threshold, RECOVERY_SECONDS, name=name
         ),
-        # Decorator and call do not await: a plain ``with`` is the form that asyncio code can use.
+        # Its decorator and call do not await, so asyncio code has to use a plain ``with``.
         forms=lambda breaker: Forms(sync_block=breaker.calling),
     )
 
@@ -156,7 +156,7 @@ def _pyresilience() -> Contender:
     def with_rules(_name: str, rules: Rules) -> Any | None:
         if rules.window_seconds or rules.failed_results:
             return None
-        # Slowness is judged in a window alone, as a share of its calls.
+        # Slow calls are only judged in a window, as a share of its calls.
         judges_slow = {"slow_call_duration": rules.slow_seconds} if rules.slow_seconds else {}
         window_calls = rules.window_calls or (rules.failures if judges_slow else 0)
         breaker = library.CircuitBreakerConfig(
@@ -170,7 +170,7 @@ def _pyresilience() -> Contender:
         refusal=import_module("pyresilience._exceptions").CircuitOpenError,
         construct=lambda name, failure_threshold: with_rules(name, Rules(failure_threshold)),
         forms=lambda decorator: Forms(decorate=decorator),
-        # The breaker itself comes into being when a function is decorated.
+        # The breaker itself is created when a function is decorated.
         constructs_breakers=False,
         serves_threads=True,
         construct_with=with_rules,
@@ -195,8 +195,8 @@ def _interlock_cb() -> Contender:
     library = import_module("interlock")
 
     def with_rules(name: str, rules: Rules) -> Any:
-        # It opens on a share of failures, not on a row of them; asking for as many calls before
-        # the share counts is the nearest setting.
+        # It opens on a failure rate and not after failures in a row. Requiring that many calls is
+        # the nearest setting.
         settings: dict[str, Any] = {
             "minimum_number_of_calls": rules.failures,
             "wait_duration_in_open": RECOVERY_SECONDS,
@@ -231,7 +231,7 @@ def _nopanic() -> Contender:
     def with_rules(name: str, rules: Rules) -> Any | None:
         if rules.window_calls or rules.failed_results or rules.listens:
             return None
-        # Like interlock-cb, it opens on a share of failures alone.
+        # Like interlock-cb, it opens only on a failure rate.
         return library.CircuitBreaker(
             name=name,
             min_calls=rules.failures,
@@ -296,10 +296,10 @@ _RIVALS: dict[str, Callable[[], Contender]] = {
 
 
 def load_contenders() -> tuple[list[Contender], list[str]]:
-    """Prepare ours, the floor and the rivals that are installed.
+    """Return ours, the floor and the installed rivals.
 
     Returns:
-        The contenders, ours first and the floor second, and the names of rivals not installed.
+        The contenders with ours first and the floor second, and the names of missing rivals.
     """
     contenders = [_ours(), _floor()]
     missing: list[str] = []
@@ -312,12 +312,12 @@ def load_contenders() -> tuple[list[Contender], list[str]]:
 
 
 def _result(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never suspends and hand out what it returned."""
+    """Run a coroutine that never suspends, and return its result."""
     try:
         coroutine.send(None)
     except StopIteration as stop:
         returned: T = stop.value
         return returned
     coroutine.close()
-    message = "the coroutine suspended, so its result is not there yet"
+    message = "the coroutine suspended, so it has no result yet"
     raise RuntimeError(message)

@@ -1,9 +1,9 @@
-"""Interleaved timing: every entrant runs in every round, and only ratios of one round count.
+"""Interleaved timing: every entrant runs in every round, and ratios are taken within a round.
 
-Nothing in a slice waits, so its time is the thread's processor time: what other processes do on the
-same core is not in it. What remains of them, cold caches above all, slows whoever runs just then.
-Slices of about a millisecond in an order drawn anew for each round spread that over everybody, and
-the median over many rounds leaves it out; absolute times are printed for orientation only.
+Nothing in a slice waits, so it is timed by the thread's CPU time, which excludes other processes on
+the same core. What remains of them, mainly cold caches, slows the entrant that runs just then.
+Slices of about a millisecond in a random order spread that over all entrants, and the median of
+many rounds removes it. Absolute times are printed for orientation only.
 """
 
 import gc
@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from time import thread_time_ns
 
 Slice = Callable[[int], Awaitable[None]]
-"""Does as many operations as it is told, and nothing else that takes time."""
+"""Does the given number of operations, and nothing else that takes time."""
 
-# Slices are sized by trial; a slice that still seems to take no time is large enough at this.
+# Slices are sized by trial; this is enough even if a slice still seems to take no time.
 _MOST_OPERATIONS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is measured.
+    """How much to measure.
 
     Attributes:
-        rounds: Rounds; each runs every entrant once.
-        slice_seconds: About how long one entrant runs within a round.
-        seed: Decides the order within the rounds.
+        rounds: The number of rounds, each of which runs every entrant once.
+        slice_seconds: The approximate time of one entrant within a round.
+        seed: Decides the order within each round.
     """
 
     rounds: int = 200
@@ -36,30 +36,30 @@ class Plan:
 
 
 QUICK = Plan(rounds=3, slice_seconds=0.0001)
-"""Enough to see that everything runs; the figures mean nothing."""
+"""Enough to check that everything runs; the figures mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """The middle of a sample and how far its middle half reaches."""
+    """The median and the other two quartiles of a sample."""
 
     lower: float
     median: float
     upper: float
 
     def in_microseconds(self) -> "Quartiles":
-        """The same, where these are nanoseconds."""
+        """The same quartiles, converted from nanoseconds."""
         return Quartiles(self.lower / 1_000, self.median / 1_000, self.upper / 1_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Nanoseconds per operation of each entrant, one figure a round."""
+    """Nanoseconds per operation of each entrant, one value for each round."""
 
     nanoseconds: Mapping[str, list[float]]
 
     def divided_by(self, share: int) -> "Samples":
-        """The same samples, where one operation was really several."""
+        """The same samples if each operation consisted of that many."""
         return Samples(
             {
                 name: [figure / share for figure in figures]
@@ -72,18 +72,18 @@ class Samples:
         return quartiles(self.nanoseconds[entrant])
 
     def ratio(self, entrant: str, to: str) -> Quartiles:
-        """How many times as long as another's an entrant's operation took in the same round."""
+        """The time of an entrant divided by that of another in the same round."""
         pairs = zip(self.nanoseconds[entrant], self.nanoseconds[to], strict=True)
         return quartiles([mine / theirs for mine, theirs in pairs])
 
     def difference(self, entrant: str, to: str) -> Quartiles:
-        """Nanoseconds by which an operation took longer than another's in the same round."""
+        """The nanoseconds that an operation took longer than another's in the same round."""
         pairs = zip(self.nanoseconds[entrant], self.nanoseconds[to], strict=True)
         return quartiles([mine - theirs for mine, theirs in pairs])
 
 
 def quartiles(figures: list[float]) -> Quartiles:
-    """The three quartiles of at least two figures."""
+    """The quartiles of at least two values."""
     lower, median, upper = statistics.quantiles(figures, n=4, method="inclusive")
     return Quartiles(lower, median, upper)
 
@@ -95,11 +95,11 @@ async def interleave(
 
     Args:
         entrants: The loops to time, by name.
-        plan: How much is measured.
-        after_slice: Clears away what a slice left; its time does not count.
+        plan: How much to measure.
+        after_slice: Cleans up after a slice; its time does not count.
 
     The cyclic garbage collector runs before each round and is off during the slices, as in
-    ``timeit``: nobody pays for garbage that another one left.
+    ``timeit``, so that no entrant pays for another one's garbage.
     """
     operations: dict[str, int] = {}
     for name, run in entrants.items():
@@ -107,7 +107,7 @@ async def interleave(
     nanoseconds: dict[str, list[float]] = {name: [] for name in entrants}
     order = list(entrants)
     shuffle = random.Random(plan.seed).shuffle
-    # What lives through the whole run is not looked at again by every collection.
+    # Objects that live for the whole run are left out of every collection.
     gc.collect()
     gc.freeze()
     try:
@@ -124,7 +124,7 @@ async def interleave(
 
 
 async def _operations(run: Slice, plan: Plan, after_slice: Callable[[], None]) -> int:
-    """How many operations fill a slice; the first ones also warm the interpreter's caches."""
+    """The number of operations in a slice; the trial also warms the interpreter's caches."""
     wanted_ns = plan.slice_seconds * 1e9
     count = 1
     while count < _MOST_OPERATIONS:
@@ -137,7 +137,7 @@ async def _operations(run: Slice, plan: Plan, after_slice: Callable[[], None]) -
 
 
 async def _time(run: Slice, count: int) -> int:
-    """Nanoseconds of processor time that a number of operations took."""
+    """The CPU time of a number of operations in nanoseconds."""
     gc.disable()
     try:
         begin = thread_time_ns()

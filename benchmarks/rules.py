@@ -1,4 +1,4 @@
-"""What each further rule costs, on calls that succeed, beside the rivals that have such rules."""
+"""The cost of each further rule on successful calls, beside rivals with such rules."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -9,7 +9,7 @@ from benchmarks.scenario import FASTER
 from benchmarks.tables import Table, Target, Verdict
 from benchmarks.threads import time_threads
 
-# The windows are wider and the calls quicker than any rule minds, so that no circuit opens.
+# Windows are so wide and calls so quick that no rule opens a circuit.
 RATE_OF_CALLS = Rules(window_calls=100)
 RATE_OF_SECONDS = Rules(window_seconds=30.0)
 
@@ -28,11 +28,11 @@ RULES = {
 
 
 async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
-    """The tables about further rules, as they get ready.
+    """Yield the tables about further rules as soon as they are ready.
 
     Args:
         contenders: Ours, the floor and the rivals.
-        plan: How much is timed.
+        plan: How much to time.
         quick: Make few calls in threads, so that the figures mean nothing.
     """
     yield await time_rules(contenders, plan)
@@ -40,7 +40,7 @@ async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> As
 
 
 async def time_rules(contenders: Sequence[Contender], plan: Plan) -> Table:
-    """A decorated call under each rule, in floors of the decorator, a column for each library."""
+    """A decorated call under each rule in floors of the decorator, by library."""
     libraries = [one for one in contenders if _calls(one, Rules()) is not None]
     (floor,) = [contender for contender in contenders if contender.name == FLOOR]
     entrants = {FLOOR: DECORATOR.slice(floor.forms(floor.construct(FLOOR, 5)), succeed, ())}
@@ -80,7 +80,7 @@ def _cell(samples: Samples, name: str) -> str:
 
 
 def _verdicts(samples: Samples, rule: str, names: Sequence[str], target: Target) -> list[Verdict]:
-    """What the targets say of ours under one rule: in floors, and beside the fastest rival."""
+    """The verdicts on ours under one rule: in floors, and against the fastest rival."""
     ours, *others = (name for name in names if name in samples.nanoseconds)
     verdicts = [Verdict(f"{rule}, in floors", samples.ratio(ours, FLOOR), target)]
     if others:

@@ -1,4 +1,4 @@
-"""A state of the breaker and what the guarded function does, timed for each contender and form."""
+"""Times one state of the breaker and one function for each contender and form."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from benchmarks.tables import Table, Target, Verdict
 
 BARE = "bare await"
 FAILURE_THRESHOLD = 5
-# A hundred tasks cost something to start; longer slices keep that share small.
+# Starting a hundred tasks takes time; longer slices keep its share small.
 TASK_SLICES = 5
 
 FASTER = Target(1.0, strictly=True)
@@ -22,14 +22,14 @@ class Scenario:
     """What the guarded function does and in which state its breaker is.
 
     Attributes:
-        name: As the titles print it.
-        function: What is guarded.
-        failure_threshold: Given to every breaker.
-        ignored: What the guarded function raises each time.
-        refused: True when the breaker is opened first, so that each call is refused.
-        tasks: How many tasks call at once.
-        targets: For each form, by contender: the share of that one's time that ours may take.
-        every_rival: The target against each rival that has none of its own.
+        name: The name in the titles.
+        function: The guarded function.
+        failure_threshold: The threshold of every breaker.
+        ignored: The exception that the guarded function raises each time.
+        refused: True if the breaker is opened first, so that each call is refused.
+        tasks: The number of concurrent tasks.
+        targets: The share of a contender's time that ours may take, by form and contender.
+        every_rival: The target against each rival without its own target.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Scenario:
 
 
 async def time_scenario(scenario: Scenario, contenders: Sequence[Contender], plan: Plan) -> Table:
-    """Every contender in every form that it has, beside the floor of the same form."""
+    """Time every contender in all its forms, beside the floor of the same form."""
     forms = list(scenario.targets)
     samples = {form: await _time_form(scenario, form, contenders, plan) for form in forms}
     table = Table(
@@ -72,7 +72,7 @@ def _cell(samples: Samples, name: str) -> str:
 
 
 def _verdicts(scenario: Scenario, form: Form, samples: Samples) -> list[Verdict]:
-    """What the targets say of ours in one form: each of its own, then the fastest other rival."""
+    """The verdicts on ours in one form: on its targets, then against the fastest rival."""
     own = scenario.targets[form]
     verdicts = [
         Verdict(f"{form.name}, in {name}'s time", samples.ratio(OURS, name), target)
@@ -104,7 +104,7 @@ async def _time_form(
 
 
 async def prepare(scenario: Scenario, form: Form, contender: Contender) -> Slice | None:
-    """Bring a new breaker into the scenario's state; None when it lacks the form."""
+    """Bring a new breaker into the scenario's state, or return None if it lacks the form."""
     name = f"{contender.name}, {scenario.name}, {form.name}"
     forms = contender.forms(contender.construct(name, scenario.failure_threshold))
     if scenario.refused:
@@ -113,10 +113,10 @@ async def prepare(scenario: Scenario, form: Form, contender: Contender) -> Slice
 
 
 async def _opened(forms: Forms, form: Form, contender: Contender) -> Slice | None:
-    """Calls through a breaker that refuses every one of them.
+    """Return calls through a breaker that refuses all of them.
 
     Raises:
-        RuntimeError: If the breaker still lets calls through after twice its threshold.
+        RuntimeError: If the breaker still admits calls after twice its threshold.
     """
     calls = 0
 
@@ -138,7 +138,7 @@ async def _opened(forms: Forms, form: Form, contender: Contender) -> Slice | Non
 
 
 def at_once(run: Slice, tasks: int) -> Slice:
-    """Do the same in several tasks at once; one operation is then one of each task."""
+    """Run a slice in several tasks at once; an operation then means one of each task."""
     if tasks == 1:
         return run
 

@@ -21,17 +21,17 @@ BREAKERS_SCRAPED = 100
 
 
 async def run(contenders: Sequence[Contender], plan: Plan) -> AsyncIterator[Table]:
-    """The table about a scrape.
+    """Yield the table about a scrape.
 
     Args:
         contenders: Ours, the floor and the rivals.
-        plan: How much is timed.
+        plan: How much to time.
     """
     yield await time_scrape(contenders, plan)
 
 
 async def time_scrape(contenders: Sequence[Contender], plan: Plan) -> Table:
-    """How long a whole scrape takes for each of its breakers, everything else in it included."""
+    """The time of a whole scrape, divided by the number of its breakers."""
     (ours,) = [contender for contender in contenders if contender.name == OURS]
     names = [f"scraped {number}" for number in range(BREAKERS_SCRAPED)]
     breakers = [ours.construct(name, FAILURE_THRESHOLD) for name in names]
@@ -70,7 +70,7 @@ def _scraping(registry: CollectorRegistry) -> Slice:
 
 
 def _native_metrics(names: Sequence[str]) -> CollectorRegistry:
-    """What a breaker would cost at a scrape whose figures are native Prometheus metrics."""
+    """What a breaker would add to a scrape with native Prometheus metrics."""
     registry = CollectorRegistry()
     gauge = Gauge("state", "State.", ["name"], registry=registry)
     counters = [

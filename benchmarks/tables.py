@@ -1,4 +1,4 @@
-"""Results as Markdown tables and as JSON, and the judgement whether a target is met."""
+"""Results as Markdown tables and as JSON, and verdicts on their targets."""
 
 import json
 import platform
@@ -12,13 +12,13 @@ from benchmarks.rounds import Quartiles
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure must not exceed, or, with ``at_least``, not fall short of.
+    """The upper bound of a figure or, with ``at_least``, its lower bound.
 
     Attributes:
-        limit: The bound, in the unit of the figure; the bound itself counts as met.
-        stretch: A harder bound that would be welcome; None when there is none.
-        at_least: True when larger is better.
-        strictly: True when the bound itself does not count as met.
+        limit: The bound in the unit of the figure; reaching it counts as met.
+        stretch: A harder bound that would be welcome, or None.
+        at_least: True if larger is better.
+        strictly: True if reaching the bound does not count as met.
     """
 
     limit: float
@@ -27,17 +27,17 @@ class Target:
     strictly: bool = False
 
     def is_met(self, figure: float) -> bool:
-        """Whether a figure keeps the bound."""
+        """Whether a figure meets the target."""
         return self._keeps(figure, self.limit)
 
     def __str__(self) -> str:
-        """The bound as a table prints it."""
+        """The bound for a table."""
         sign = "≥" if self.at_least else "<" if self.strictly else "≤"
         stretch = "" if self.stretch is None else f" (stretch {self.stretch:g})"
         return f"{sign} {self.limit:g}{stretch}"
 
     def judge(self, figure: float) -> str:
-        """How a figure stands to the bound, in a word or two."""
+        """How a figure compares with the bound, in a word or two."""
         if not self.is_met(figure):
             return "NOT MET"
         return "met, stretch too" if self._is_stretched(figure) else "met"
@@ -53,12 +53,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target of one figure of ours.
+    """One target for one figure of ours.
 
     Attributes:
-        what: The figure in words, its unit included.
-        reached: The figure; its quartiles are all the same where it was not timed.
-        target: What it should be.
+        what: The figure in words, including its unit.
+        reached: The figure; if it was counted and not timed, all quartiles are equal.
+        target: The target of the figure.
     """
 
     what: str
@@ -67,7 +67,7 @@ class Verdict:
 
     @property
     def is_met(self) -> bool:
-        """Whether the median keeps the target."""
+        """Whether the median meets the target."""
         return self.target.is_met(self.reached.median)
 
 
@@ -77,11 +77,11 @@ class Table:
 
     Attributes:
         title: What was measured.
-        header: The columns' names; the first column names the entrant.
-        rows: The cells, ready to print.
-        verdicts: The targets that the group decides.
-        figures: What the cells were made of, for the JSON file.
-        note: A sentence under the table; empty when there is nothing to say.
+        header: The names of the columns; the first column has the entrants.
+        rows: The cells as they are printed.
+        verdicts: The verdicts on the targets of the group.
+        figures: The data of the cells for the JSON file.
+        note: A sentence below the table; may be empty.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Table:
     note: str = ""
 
     def markdown(self) -> str:
-        """The results under their title, and the targets that they decide."""
+        """The results below their title, and the verdicts."""
         parts = [f"### {self.title}", _aligned(self.header, self.rows)]
         if self.note:
             parts.append(self.note)
@@ -112,7 +112,7 @@ class Table:
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    # Names stand left, figures right.
+    # Names are left-aligned, figures right-aligned.
     rule = ["-" * widths[0], *[f"{'-' * (width - 1)}:" for width in widths[1:]]]
     return "\n".join(_line(row, widths) for row in [header, rule, *rows])
 
@@ -125,7 +125,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def with_quartiles(figure: Quartiles, decimals: int) -> str:
-    """A median with its quartiles in brackets."""
+    """A median with the other quartiles in brackets."""
     lower, median, upper = (
         f"{value:,.{decimals}f}" for value in (figure.lower, figure.median, figure.upper)
     )
@@ -133,12 +133,12 @@ def with_quartiles(figure: Quartiles, decimals: int) -> str:
 
 
 def exactly(figure: float) -> Quartiles:
-    """A figure that was counted, not timed."""
+    """A figure that was counted and not timed."""
     return Quartiles(figure, figure, figure)
 
 
 def summary(tables: Sequence[Table]) -> str:
-    """How many targets are met, and which are not."""
+    """The number of targets that are met, and a list of those that are not."""
     verdicts = [(table.title, verdict) for table in tables for verdict in table.verdicts]
     missed = [f"{title}: {verdict.what}" for title, verdict in verdicts if not verdict.is_met]
     met = f"{len(verdicts) - len(missed)} of {len(verdicts)} targets met"
@@ -148,7 +148,7 @@ def summary(tables: Sequence[Table]) -> str:
 
 
 def interpreter() -> str:
-    """What ran the benchmark, without naming where."""
+    """The interpreter that ran the benchmark, without its path."""
     implementation = platform.python_implementation()
     locked = getattr(sys, "_is_gil_enabled", lambda: True)()
     return f"{implementation} {platform.python_version()}{'' if locked else ' without GIL'}"
@@ -177,7 +177,7 @@ def _as_json(table: Table) -> dict[str, object]:
 
 
 def write_page(path: Path, groups: Mapping[str, Sequence[Table]]) -> None:
-    """Replace the tables of each group on a page, between the comments that mark their place.
+    """Replace the tables of each group on a page, between their marking comments.
 
     Raises:
         ValueError: If a group has no place on the page.

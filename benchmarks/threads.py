@@ -1,8 +1,8 @@
-"""One breaker in many threads at once: what a call costs then, beside the same calls in one thread.
+"""One breaker in many threads at once: the cost of a call, beside that in one thread.
 
-The threads call a plain function through the breaker's decorator, with `slow_call_duration` set: of
-all rules it has the most to keep. What counts is the processor time of the whole process, in which
-the threads' switches and their waiting for locks show, and other programs do not.
+The threads call a plain function through the breaker's decorator, with `slow_call_duration` set,
+because that rule keeps the most state. The CPU time of the whole process is measured: it includes
+thread switches and waits for locks, but not other programs.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from benchmarks.rounds import Plan, Samples
 from benchmarks.tables import Table, Target, Verdict, with_quartiles
 
 THREADS = 16
-# Enough that every thread loses its turn several times.
+# Enough that every thread is preempted several times.
 CALLS = 40_000
-# A round takes as long as two hundred of the others.
+# A round takes as long as two hundred rounds of other groups.
 MOST_ROUNDS = 20
 TARGET = Target(2.0)
 
 
 def time_threads(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> Table:
-    """What a call costs in one thread and in sixteen, for each breaker that threads may share."""
+    """The cost of a call in one thread and in sixteen, for each thread-safe breaker."""
     calls = CALLS // 100 if quick else CALLS
     guarded = {one.name: _guarded(one) for one in contenders if one.serves_threads}
     nanoseconds: dict[str, list[float]] = {}
@@ -72,7 +72,7 @@ def _guarded(contender: Contender) -> Callable[[], object]:
 
 
 def time_in_threads(function: Callable[[], object], calls: int, threads: int) -> int:
-    """Nanoseconds of processor time that so many calls take, shared out among threads."""
+    """The CPU time of that many calls, divided among threads, in nanoseconds."""
     begin = Barrier(threads + 1)
 
     def work() -> None:

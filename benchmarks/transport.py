@@ -1,8 +1,8 @@
 """What a breaker's transport adds to a request of httpx, without a network.
 
-The requests end in an `httpx.MockTransport`. What a transport adds is timed without the client, in
-which it would be lost, and judged by the time of a whole request. A body made from bytes is there
-with its headers; one that streams is guarded until its end.
+The requests end in an `httpx.MockTransport`. The time that a transport adds is measured without the
+client, whose own time would hide it, and compared with the time of a whole request. A body made
+from bytes arrives with its headers; a streamed body is guarded until its end.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ ALONE = "MockTransport alone"
 WHOLE = "a whole request of the client"
 RIVAL = "interlock-cb"
 
-# The larger one is the target.
+# The larger of the two is the target.
 MOST_MICROSECONDS = 6.0
 MOST_SHARE = 0.03
 
@@ -31,12 +31,12 @@ Wrap = Callable[[httpx.MockTransport], httpx.AsyncBaseTransport]
 
 
 def answer_bytes(_request: httpx.Request) -> httpx.Response:
-    """A small body, there at once."""
+    """A small body that arrives at once."""
     return httpx.Response(200, content=b'{"item_id":42}')
 
 
 def answer_stream(_request: httpx.Request) -> httpx.Response:
-    """The same body, read piece by piece."""
+    """The same body, read in pieces."""
     return httpx.Response(200, content=_pieces())
 
 
@@ -45,10 +45,10 @@ async def _pieces() -> AsyncIterator[bytes]:
 
 
 def load_transports() -> tuple[dict[str, Wrap], list[str]]:
-    """How each library wraps a transport.
+    """Return how each library wraps a transport.
 
     Returns:
-        The libraries that are installed, MockTransport alone first, and the names of the others.
+        The installed libraries, with plain MockTransport first, and the names of missing ones.
     """
     transports: dict[str, Wrap] = {ALONE: lambda mock: mock, OURS: CircuitBreakerTransport}
     try:
@@ -59,11 +59,11 @@ def load_transports() -> tuple[dict[str, Wrap], list[str]]:
 
 
 async def run(transports: dict[str, Wrap], plan: Plan) -> AsyncIterator[Table]:
-    """The table about the transports.
+    """Yield the table about transports.
 
     Args:
-        transports: Those to compare, the one that wraps nothing among them.
-        plan: How much is timed.
+        transports: The transports to compare, including one without a breaker.
+        plan: How much to time.
     """
     async with AsyncExitStack() as stack:
         entrants: dict[str, Slice] = {}
@@ -78,7 +78,7 @@ async def run(transports: dict[str, Wrap], plan: Plan) -> AsyncIterator[Table]:
 
 
 def requesting(client: httpx.AsyncClient) -> Slice:
-    """Requests of a client, one after another, each read to its end."""
+    """Return a loop of requests through a client, each read to its end."""
 
     async def run(count: int) -> None:
         for _ in range(count):
@@ -88,7 +88,7 @@ def requesting(client: httpx.AsyncClient) -> Slice:
 
 
 def handling(transport: httpx.AsyncBaseTransport) -> Slice:
-    """The same requests handed to a transport, without the client's own work."""
+    """Return a loop of the same requests to a transport, without the client's own work."""
     request = httpx.Request("GET", URL)
 
     async def run(count: int) -> None:
