@@ -1,7 +1,7 @@
-"""Services as one circuit: how long after the failure that opened it the others still send calls.
+"""Services as one circuit: how soon the others refuse after the failure that opened it.
 
-Each is a process as it is shipped, with a port and a sandbox of its own, and all use one Valkey.
-Only the sandbox of the first fails, so the others refuse because of the fleet alone.
+Each service is a process with its default settings, its own port and its own sandbox. All use one
+Valkey. Only the sandbox of the first fails, so the others refuse only because of the fleet.
 """
 
 import secrets
@@ -22,7 +22,7 @@ POLL_SECONDS = 0.002
 
 
 def seconds_to_follow(valkey_url: str, services: int, openings: int) -> list[float]:
-    """Open the circuit through the first service; when each of the others refuses, each time."""
+    """Open the circuit through the first service, and return when each other one refuses."""
     with ExitStack() as stack:
         clients = [stack.enter_context(_client(valkey_url)) for _ in range(services)]
         threads = stack.enter_context(ThreadPoolExecutor(services))
@@ -53,7 +53,7 @@ def _client(valkey_url: str) -> Iterator[httpx.Client]:
 
 
 def _trip(client: httpx.Client) -> float:
-    """Let calls fail until one is refused; when the last of them failed."""
+    """Let calls fail until one is refused, and return the time of the last failure."""
     _switch(client, "failing")
     failed_at = 0.0
     while client.get(RATES).status_code != httpx.codes.SERVICE_UNAVAILABLE:
