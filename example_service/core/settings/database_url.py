@@ -46,6 +46,7 @@ _NOT_READ: Final = {
     "hostaddr": "has the option hostaddr; write the address in the place of the host",
     "passfile": "has the option passfile; write the password into the URL, or into .pgpass",
     "sslpassword": "has the option sslpassword; use a key without a password",
+    "unix_sock": "has the option unix_sock; write host= and the folder of the socket",
     "service": "has the option service; write its host, database and user into the URL",
 }
 """What other drivers have options for, and what to write for this service."""
@@ -64,6 +65,9 @@ _HARMLESS: Final = (
 )
 """Options without a meaning for this driver that clients can well be without."""
 
+_POOLER_HOSTS: Final = re.compile(r"[\w-]+-pooler\..*neon\.tech|.*\.pooler\.supabase\.com")
+"""Where Neon and Supabase have their poolers."""
+
 _KNOWN: Final = ("ssl", "require_", "channel_", "requiressl", "replication", "min_", "max_")
 """Beginnings of options of libpq that are neither."""
 
@@ -81,7 +85,7 @@ class PostgreSQLAddress:
         ssl_files: Paths by option: `sslrootcert`, `sslcert` and `sslkey`.
         direct_tls: Whether TLS begins with the first byte, without being negotiated.
         target: "any", or "read-write" or "primary" for hosts that accept writes alone.
-        has_pooler: Whether the URL says that a pooler such as PgBouncer is in between.
+        has_pooler: Whether the URL says, or names a host of, a pooler such as PgBouncer.
         parameters: Run-time parameters for the session, such as `application_name`.
     """
 
@@ -143,6 +147,8 @@ def parse_database_url(text: str) -> PostgreSQLAddress | SQLiteAddress:
     if separator and dialect == "sqlite" and driver in {"", "aiosqlite"}:
         if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
             raise ValueError("should be sqlite:///, then the path of a file, without options")
+        if rest[1:] == ":memory:":
+            raise ValueError("should name a file: each connection would have a memory of its own")
         return SQLiteAddress(rest[1:])
     if not separator or dialect not in {"postgresql", "postgres"}:
         raise ValueError("should begin with postgresql:// or sqlite:///")
@@ -162,8 +168,11 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
     if not database:
         raise ValueError("should name a database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     files = {name: options.take(name) for name in ("sslrootcert", "sslcert", "sslkey")}
+    hosts = _hosts(parts["hosts"], options)
+    says_pooler = options.flag("pgbouncer")
+    names_pooler = any(_POOLER_HOSTS.fullmatch(host.lower()) for host, _ in hosts)
     address = PostgreSQLAddress(
-        hosts=_hosts(parts["hosts"], options),
+        hosts=hosts,
         database=database,
         user=options.take("user") or unquote(login_user) or None,
         password=options.take("password") or unquote(login_password) or None,
@@ -171,7 +180,7 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
         ssl_files={name: path for name, path in files.items() if path},
         direct_tls=options.choice("sslnegotiation", ("postgres", "direct")) == "direct",
         target=options.choice("target_session_attrs", _TARGETS) or "any",
-        has_pooler=options.flag("pgbouncer") or False,
+        has_pooler=names_pooler if says_pooler is None else says_pooler,
         parameters=options.parameters(),
     )
     options.refuse_rest()
@@ -191,6 +200,8 @@ class _Options:
                 raise ValueError("has the same option twice")
             # SQLAlchemy gives an option `host` to each of several hosts.
             self._values[name] = value if former is None else f"{former},{value}"
+            if name in _NOT_READ:
+                raise ValueError(_NOT_READ[name])
 
     def take(self, name: str) -> str:
         """The value of an option, empty if it is not given."""
@@ -214,9 +225,6 @@ class _Options:
         return {name: value for name in names if (value := self.take(name))}
 
     def refuse_rest(self) -> None:
-        for name in self._values:
-            if name in _NOT_READ:
-                raise ValueError(_NOT_READ[name])
         unread = [name for name in self._values if not name.startswith(_HARMLESS)]
         if unread:
             # Any other word may be a part of a password.

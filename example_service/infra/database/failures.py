@@ -48,7 +48,9 @@ _NOT_NOW: Final = (
 """Beginnings of the SQLSTATEs after which the same work may succeed later, besides the failures
 that open the circuit."""
 
-_LOST_CONNECTION: Final = frozenset({_READ_ONLY, _NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
+_OF_POOLERS: Final = frozenset({_NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
+
+_LOST_CONNECTION: Final = frozenset({_READ_ONLY, *_OF_POOLERS})
 """The server behind the connection is no longer the one that the connection was made to: it was
 demoted by a failover, or a pooler has put another one in its place."""
 
@@ -130,7 +132,8 @@ def what_it_said(error: BaseException) -> str:
         return "no answer in time"
     # Further lines have details, such as the values that violate a constraint.
     first_line = str(driver_error).partition("\n")[0] or type(driver_error).__name__
-    if "unsupported startup parameter" in first_line:
+    is_of_pooler = _sqlstate(driver_error) in _OF_POOLERS
+    if is_of_pooler or "unsupported startup parameter" in first_line:
         return f"{first_line}; behind a pooler, set DATABASE__POOLER=true"
     return first_line
 

@@ -85,6 +85,22 @@ def test_every_option_arrives() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "has_pooler"),
+    [
+        ("ep-cool-1234-pooler.eu-central-1.aws.neon.tech", True),
+        ("ep-cool-1234.eu-central-1.aws.neon.tech", False),
+        ("aws-0-eu-central-1.pooler.supabase.com:6543", True),
+        ("db.abc.supabase.co", False),
+        ("db-pooler.example.com", False),
+    ],
+)
+def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> None:
+    """Their URLs work as they are handed out; an option of the URL wins."""
+    assert postgresql(f"postgres://u:p@{host}/d").has_pooler is has_pooler
+    assert postgresql(f"postgres://u:p@{host}/d?pgbouncer=false").has_pooler is False
+
+
+@pytest.mark.parametrize(
     ("url", "advice"),
     [
         ("", "begin with postgresql:// or sqlite:///"),
@@ -96,6 +112,7 @@ def test_every_option_arrives() -> None:
         ("sqlite://", "the path of a file"),
         ("sqlite:///", "the path of a file"),
         ("sqlite:///a?mode=hunter2", "without options"),
+        ("sqlite:///:memory:", "name a file"),
         ("sqlite+pysqlite:///a", "begin with"),
         ("postgresql://shop:hunter2@db", "name a database"),
         ("postgresql://shop:hunter2@db/", "name a database"),
@@ -126,6 +143,7 @@ def test_every_option_arrives() -> None:
         ("postgresql://shop:p@db/shop?ssl_min_protocol_version=TLSv1.2", "ssl_min_protocol_ver"),
         ("postgresql://shop:p@db/shop?require_auth=scram-sha-256", "the option require_auth,"),
         ("postgresql://shop:p@db/shop?schema=s", "search_path"),
+        ("postgresql://shop:p@/shop?unix_sock=/s/.s.PGSQL.5432", "write host= and the folder"),
         ("postgresql://u@h/d?sslrootcert=/no/hunter2", "sslrootcert with a file that cannot be"),
         ("postgresql://u@h1,h2/d?port=1,2,3", "as many as there are hosts"),
     ],

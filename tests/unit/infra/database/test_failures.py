@@ -7,7 +7,12 @@ from sqlalchemy import event, text
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
-from example_service.infra.database.failures import is_outage, is_unavailable, may_repeat
+from example_service.infra.database.failures import (
+    is_outage,
+    is_unavailable,
+    may_repeat,
+    what_it_said,
+)
 
 
 async def ask_after(error: Exception, database: Database) -> None:
@@ -50,6 +55,15 @@ async def test_misuse_of_the_driver_is_not_reported_as_an_outage() -> None:
     async with open_database(Settings(environment="test")) as database:
         with pytest.raises(asyncpg.InterfaceError):
             await ask_after(error, database)
+
+
+@pytest.mark.parametrize("state", ["26000", "42P05"])
+def test_statements_that_a_pooler_mixes_up_name_the_setting(state: str) -> None:
+    """Each of them costs a connection and a repetition."""
+    error = asyncpg.PostgresError('prepared statement "a" does not exist')
+    error.sqlstate = state
+
+    assert "set DATABASE__POOLER=true" in what_it_said(error)
 
 
 @pytest.mark.parametrize(
