@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Build a virtual environment from a hashed lock, or leave it alone when it is already right.
+"""Build a virtual environment from a hashed lock, unless it is up to date.
 
     python scripts/environment.py DIRECTORY LOCK
 
 Both are names inside the project's folder. The environment is built with the Python that runs this
-file: every package as the lock pins it, and the project itself as an editable install if the lock
-has its build backend; without that it runs from its folder. uv installs when it is on PATH and
-runs, else pip does. A second call finds the recorded fingerprints unchanged
-and does nothing, so that a built environment needs no network.
+file. It gets every package that the lock pins, and the project itself as an editable install if the
+lock has its build backend; otherwise the project runs from its folder. uv installs the packages if
+it is on PATH and runs, and pip does otherwise. A second call finds the recorded fingerprints
+unchanged and does nothing, so a complete environment needs no network.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Variables that would send the packages, or the search for modules, to another Python than ours,
-# or refuse the editable install because a folder has no hash. All others are the user's: proxies,
-# mirrors and certificates are configured with them.
+# Variables that would make packages or modules go to or come from another Python, or that forbid
+# the editable install because a folder has no hash. All others are kept, because users configure
+# proxies, mirrors and certificates with them.
 MISLEADING = (
     "PIP_PREFIX",
     "PIP_PYTHON",
@@ -47,7 +47,7 @@ MISLEADING = (
 
 @dataclass(frozen=True)
 class Environment:
-    """One virtual environment and what it is built from."""
+    """One virtual environment and its sources."""
 
     project: Path
     directory: Path
@@ -60,14 +60,14 @@ class Environment:
 
     @property
     def record(self) -> Path:
-        """Where the fingerprints of what has been built are kept."""
+        """The file with the fingerprints of what has been built."""
         return self.directory / "built-from.json"
 
     def fingerprints(self) -> dict[str, str]:
-        """What a build depends on: the packages of the lock, and the project's own metadata.
+        """The inputs of a build: the packages of the lock, and the project's own metadata.
 
-        The project's path is part of the first, because an environment copied to another folder
-        would still run the code of the old one.
+        The first includes the project's path, because an environment that was copied to another
+        folder would still run the code of the old one.
         """
         packages = _digest(
             os.fsencode(self.project),
@@ -81,18 +81,18 @@ class Environment:
 
     @property
     def has_build_backend(self) -> bool:
-        """Whether the lock has what builds the project."""
+        """Whether the lock includes the project's build backend."""
         metadata = tomllib.loads((self.project / "pyproject.toml").read_text(encoding="utf-8"))
         required = metadata.get("build-system", {}).get("requires", [])
         return all(re.split(r"[^\w.-]", one)[0] in self.packages for one in required)
 
     @property
     def packages(self) -> list[str]:
-        """The names of the packages that the lock pins, for every system."""
+        """The names of all packages that the lock pins, for any system."""
         return re.findall(r"(?m)^([\w.-]+)==", self.lock.read_text(encoding="utf-8"))
 
     def recorded(self) -> dict[str, str]:
-        """The fingerprints of what has been built; empty when there is nothing that runs."""
+        """The fingerprints of what has been built; empty if the environment does not run."""
         try:
             subprocess.run([self.python, "-I", "-c", ""], check=True, capture_output=True)  # noqa: S603
             recorded: dict[str, str] = json.loads(self.record.read_bytes())
@@ -102,11 +102,11 @@ class Environment:
 
 
 def ensure(environment: Environment) -> None:
-    """Bring the environment to what the lock and pyproject.toml say now.
+    """Make the environment match the lock and pyproject.toml.
 
-    A changed lock builds it again, so that nothing lingers; a changed pyproject.toml installs only
-    the project again, which needs no network. What is recorded is what has been completed: after
-    an interruption the next call goes on from there.
+    A changed lock rebuilds it, so that no old package remains. A changed pyproject.toml only
+    reinstalls the project, which needs no network. Each completed step is recorded, so the next
+    call continues after an interruption.
 
     Raises:
         subprocess.CalledProcessError: If a package could not be installed.
@@ -114,7 +114,7 @@ def ensure(environment: Environment) -> None:
     if environment.recorded() == environment.fingerprints():
         return
     with _alone_with(environment.lock):
-        # Read again: another call may have built it meanwhile.
+        # Read again because another call may have built the environment meanwhile.
         wanted, recorded = environment.fingerprints(), environment.recorded()
         if recorded.get("packages") != wanted["packages"]:
             _create(environment)
@@ -129,11 +129,11 @@ def ensure(environment: Environment) -> None:
 
 
 def _create(environment: Environment) -> None:
-    """Replace the folder with a new, empty environment."""
+    """Replace the folder by a new, empty environment."""
     environment.record.unlink(missing_ok=True)
     python = ".".join(map(str, sys.version_info[:3]))
     packages = len(environment.packages)
-    # A start of some seconds, and a fraction of one for each package.
+    # An estimate: some seconds to start, and a fraction of a second for each package.
     seconds = 10 * round(1 + packages / 25)
     _say(
         f"Building {environment.directory.name} on Python {python} from {environment.lock.name}: "
@@ -143,7 +143,7 @@ def _create(environment: Environment) -> None:
         environment.directory.unlink()
     elif environment.directory.exists():
         shutil.rmtree(environment.directory)
-    # Debian ships ensurepip apart from Python; where uv installs, pip is not needed.
+    # Debian packages ensurepip separately; with uv, pip is not needed.
     pip = [] if importlib.util.find_spec("ensurepip") else ["--without-pip"]
     _run([sys.executable, "-m", "venv", *pip, str(environment.directory)])
 
@@ -151,8 +151,8 @@ def _create(environment: Environment) -> None:
 def _install(environment: Environment, *arguments: str) -> None:
     """Install into the environment with uv if it can, else with pip.
 
-    uv does not read pip's configuration: where only pip knows the mirror or the certificate that
-    this machine needs, uv fails and pip succeeds.
+    uv does not read pip's configuration. If only that has the mirror or the certificate that this
+    machine needs, uv fails and pip succeeds.
     """
     python = str(environment.python)
     uv = _working_uv()
@@ -160,7 +160,7 @@ def _install(environment: Environment, *arguments: str) -> None:
         try:
             _run([uv, "pip", "install", "--quiet", "--python", python, *arguments])
         except subprocess.CalledProcessError:
-            _say("uv could not install this; trying pip, which has its own configuration")
+            _say("uv failed; trying pip, which has its own configuration")
         else:
             return
     _run([python, "-m", "pip", "install", "--disable-pip-version-check", *arguments])
@@ -195,7 +195,7 @@ def _run(command: list[str]) -> None:
 
 @contextlib.contextmanager
 def _alone_with(lock: Path) -> Iterator[None]:
-    """Let one build at a time run from this lock; the claim ends with its process."""
+    """Allow one build from this lock at a time; the claim ends with its process."""
     with lock.open("r+b") as claimed:
         try:
             fcntl.flock(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +213,7 @@ def _digest(*parts: bytes) -> str:
 
 
 def _show_progress(text: str) -> None:
-    """Replace the line of a terminal; a log needs no progress."""
+    """Replace the current line of a terminal; a log gets no progress."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
@@ -225,13 +225,13 @@ def _say(line: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Build what the command line names; return the exit status."""
+    """Build the environment named on the command line, and return the exit status."""
     directory, lock = arguments
     project = Path(__file__).resolve().parent.parent
     try:
         ensure(Environment(project, project / directory, project / lock))
     except subprocess.CalledProcessError as error:
-        _say(f"{directory} is not finished (status {error.returncode}): the lines above say why.")
+        _say(f"{directory} is incomplete (status {error.returncode}); the lines above say why.")
         return 1
     except KeyboardInterrupt:
         return 130

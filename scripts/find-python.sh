@@ -1,12 +1,12 @@
 #!/bin/sh
-# Print the path of the Python that an environment is built from.
+# Print the path of the Python to build an environment with.
 #
-#   find-python.sh            the one named in .python-version, else another that is 3.11 or newer
-#   find-python.sh 3.12       that version and no other
-#   find-python.sh 3.13t      the same, without the global interpreter lock
+#   find-python.sh            the version in .python-version, or else any from 3.11
+#   find-python.sh 3.12       only that version
+#   find-python.sh 3.13t      only that version, without the global interpreter lock
 #
-# Each candidate is started before it is believed: under pyenv a `python3.13` on PATH may be a
-# shim that only prints an error. Prints one line on stderr and exits with 1 when none will do.
+# Each candidate is started as a check, because under pyenv a `python3.13` on PATH may be a shim
+# that only prints an error. Prints one line on stderr and exits with 1 if none is suitable.
 set -eu
 
 read -r preferred < "${0%/*}/../.python-version" || true
@@ -14,10 +14,10 @@ required=${1:-}
 unset PYTHONHOME PYTHONPATH UV_PYTHON VIRTUAL_ENV
 without_venv=
 
-# try CANDIDATE [VERSION]: print its path and end the search if it runs, is new enough (or that
-# version) and can make an environment: uv installs without pip, so ensurepip counts only without
-# uv. The path is that of the Python itself, also where the candidate is a shim or belongs to an
-# activated environment.
+# try CANDIDATE [VERSION]: print its path and end the search if it runs, has that version (or is
+# new enough) and can create an environment. That needs ensurepip only without uv, which installs
+# without pip. The path is that of the Python itself, even if the candidate is a shim or belongs to
+# an activated environment.
 try() {
     if [ ! -x "$1" ] || [ -d "$1" ]; then
         return 0
@@ -40,7 +40,7 @@ print(verdict, getattr(sys, "_base_executable", sys.executable))
     esac
 }
 
-# on_path NAME [VERSION]: every NAME on PATH, because a good one may stand behind a failing shim.
+# on_path NAME [VERSION]: try every NAME on PATH, because a good one may follow a failing shim.
 on_path() {
     rest=$PATH:
     while [ -n "$rest" ]; do
@@ -50,7 +50,7 @@ on_path() {
     done
 }
 
-# search VERSION: by name on PATH, then where pyenv and uv keep theirs.
+# search VERSION: look on PATH, and then where pyenv and uv install Pythons.
 search() {
     on_path "python$1" "$1"
     for candidate in "${PYENV_ROOT:-${HOME:-}/.pyenv}/versions/${1%t}"*/bin/python; do
@@ -79,8 +79,8 @@ fi
 if [ -n "$without_venv" ]; then
     echo "$without_venv lacks Python's venv module: install it (Debian, Ubuntu: apt install python3-venv)." >&2
 elif [ -n "$required" ]; then
-    echo "Python $required is needed and none was found that runs." >&2
+    echo "Python $required is needed, but none was found that runs." >&2
 else
-    echo "Python 3.11 or newer is needed and none was found that runs: install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13) and put it on PATH." >&2
+    echo "Python 3.11 or newer is needed, but none was found that runs: install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python@3.13) and put it on PATH." >&2
 fi
 exit 1

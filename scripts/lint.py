@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run every check of the sources at the same time, then list what each of them found.
+"""Run all checks of the sources concurrently, then list the findings of each.
 
 A failing check does not stop the others. Exits with 1 if any of them failed.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The slowest one first, so that the others run beside it.
+# The slowest check comes first, so that the others run beside it.
 CHECKS = (
     "mypy",
     "lint-imports --no-logo",
@@ -36,7 +36,7 @@ CHECKS = (
 
 
 class Result(NamedTuple):
-    """What came out of a check."""
+    """The result of a check."""
 
     check: str
     passed: bool
@@ -61,14 +61,14 @@ def run(check: str) -> Result:
 
 
 def results() -> Iterator[Result]:
-    """Run all checks, as many at a time as there are processors; yield each when it ends."""
+    """Run as many checks at a time as there are processors, and yield each when it ends."""
     with ThreadPoolExecutor() as threads:
         for future in as_completed([threads.submit(run, check) for check in CHECKS]):
             yield future.result()
 
 
 def main() -> int:
-    """Show each check as it ends, then the findings of those that failed."""
+    """Report each check when it ends, then list the findings of those that failed."""
     failed = []
     for result in results():
         verdict = "passed" if result.passed else "FAILED"

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Write docs/api.md, the reference of the breaker's public names, from signatures and docstrings.
+"""Write docs/api.md, the reference of the breaker's public names.
 
     python -m scripts.reference
 
-Signatures are shown as they are written, so that the page is the same on every Python.
+It is made from signatures and docstrings. Signatures are copied from the source, so that the page
+is the same on every Python.
 """
 
 import ast
@@ -32,7 +33,7 @@ Every public name of the circuit breaker, with its signature and docstring. This
 [patterns](patterns.md) shows whole programs.
 """
 SPECIAL = {"__aenter__", "__call__", "__contains__", "__enter__", "__iter__", "__len__"}
-"""Methods behind syntax that are documented like those with names."""
+"""Special methods that are documented like ordinary ones."""
 SECTIONS = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 
 
@@ -48,7 +49,7 @@ def page() -> str:
 
 
 def public_names(module: ModuleType) -> list[str]:
-    """What a module exports: `__all__`, or else its own public classes and functions."""
+    """The exports of a module: `__all__`, or else its own public classes and functions."""
     if hasattr(module, "__all__"):
         return sorted(module.__all__)
     return sorted(
@@ -74,7 +75,7 @@ def _entry(module: ModuleType, name: str) -> Iterator[str]:
         yield from _assigned(module, name)
 
 
-# --- what is documented
+# --- contents
 
 
 def _class(documented: type) -> Iterator[str]:
@@ -104,7 +105,7 @@ def _class(documented: type) -> Iterator[str]:
 
 
 def _members(documented: type, public_bases: list[type]) -> dict[str, Any]:
-    """Public members with a docstring, of the class and of those bases that are not public."""
+    """The documented public members of the class and of its private base classes."""
     inherited = {base for public in public_bases for base in public.__mro__}
     found: dict[str, Any] = {}
     for owner in documented.__mro__:
@@ -118,7 +119,7 @@ def _members(documented: type, public_bases: list[type]) -> dict[str, Any]:
 
 
 def _constructor(documented: type) -> ast.FunctionDef | None:
-    """`__init__`, or one with the fields of a data class or named tuple; None without either."""
+    """`__init__`, or one made from fields of a data class or named tuple; else None."""
     body = _parsed(documented).body
     for line in body:
         if isinstance(line, ast.FunctionDef) and line.name == "__init__":
@@ -141,7 +142,7 @@ def _constants(documented: type[Enum]) -> dict[str, str]:
 
 
 def _assigned(module: ModuleType, name: str) -> Iterator[str]:
-    """The statement that assigns a constant or an alias, and the string below it."""
+    """The assignment of a constant or an alias, and the string below it."""
     for imported in ast.parse(inspect.getsource(module)).body:
         if isinstance(imported, ast.ImportFrom) and name in {one.name for one in imported.names}:
             source = importlib.import_module(str(imported.module))
@@ -156,7 +157,7 @@ def _assigned(module: ModuleType, name: str) -> Iterator[str]:
                         yield _markdown(ast.literal_eval(below.value))
 
 
-# --- how it is written
+# --- Markdown
 
 
 def _parsed(value: Any) -> Any:
@@ -164,7 +165,7 @@ def _parsed(value: Any) -> Any:
 
 
 class _Unquoted(ast.NodeTransformer):
-    """Takes the quotes off annotations that are written as strings."""
+    """Removes the quotes of annotations that are written as strings."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.parse(node.value, mode="eval").body if isinstance(node.value, str) else node
@@ -175,7 +176,7 @@ def _unquoted(annotation: ast.expr) -> str:
 
 
 def _signature(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """A call with its parameters, each on a line of its own where one is too short for all."""
+    """A signature, with a line for each parameter if one line is too short for all."""
     parameters = _parameters(function.args)
     if function.returns is None or function.name == "__init__":
         end = ")"
@@ -190,7 +191,7 @@ def _signature(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> s
 
 
 def _parameters(arguments: ast.arguments) -> list[str]:
-    """Each parameter as it is written but `self`, with `/` and `*` where they stand."""
+    """The source of each parameter except `self`, with `/` and `*` in their places."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     written = [_parameter(*pair) for pair in zip(positional, defaults, strict=True)]
@@ -217,7 +218,7 @@ def _fenced(code: str) -> str:
 
 
 def _markdown(docstring: str | None) -> str:
-    """A docstring in Google's style, with its sections as lists."""
+    """A docstring in Google's style with its sections as lists."""
     text, *sections = SECTIONS.split(inspect.cleandoc(docstring or ""))
     parts = [text.strip()]
     for title, body in zip(sections[::2], sections[1::2], strict=True):
@@ -229,7 +230,7 @@ def _markdown(docstring: str | None) -> str:
 
 
 def _items(section: str) -> dict[str, str]:
-    """The names of a section and what it says of each."""
+    """The names in a section with their descriptions."""
     entries = re.split(r"\n(?! )", section)
     return {name: text for name, _, text in (entry.partition(": ") for entry in entries)}
 
