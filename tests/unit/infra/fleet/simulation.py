@@ -1,6 +1,6 @@
-"""Processes, breakers, a dependency and a store that fails, in virtual time."""
+"""Simulate processes, breakers, a dependency and a failing store in virtual time."""
 
-# ruff: noqa: ARG002 - What stands in for a part takes the arguments of the part.
+# ruff: noqa: ARG002 - A fake takes the same arguments as the part that it replaces.
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ TIMEOUT_SECONDS = 0.4
 
 
 def now() -> float:
-    """The virtual time."""
+    """The current virtual time."""
     return asyncio.get_running_loop().time()
 
 
 @dataclass
 class Faults:
-    """What goes wrong between the processes and the store."""
+    """The faults between the processes and the store."""
 
     hangs: bool = False
     is_read_only: bool = False
@@ -39,7 +39,7 @@ class Faults:
 
 @dataclass
 class Server:
-    """The store itself: what all processes have in common."""
+    """The store itself, which all processes share."""
 
     draw: random.Random
     faults: Faults = field(default_factory=Faults)
@@ -52,11 +52,11 @@ class Server:
     requests: int = 0
 
     def now(self) -> int:
-        """The store's clock in milliseconds."""
+        """The time of the store's clock, in milliseconds."""
         return int(1000 * now()) + 1_000_000 + self.skew
 
     def restart_empty(self) -> None:
-        """Lose everything, and begin again on another clock."""
+        """Lose all data, and start again with a different clock."""
         self.epoch += 1
         self.counter = 0
         self.skew += 77_777
@@ -69,7 +69,7 @@ class Server:
         return {name: record for name, (record, _) in self.records.items()}
 
     def publish(self, notice: Notice) -> None:
-        """Deliver a notice to everyone, as far as the faults let it through."""
+        """Deliver a notice to every listener, unless the faults drop, repeat or delay it."""
         for listener in self.listeners:
             if self.draw.random() < self.faults.drop:
                 continue
@@ -80,7 +80,7 @@ class Server:
 
 
 class SimulatedStore:
-    """One process's way to the server."""
+    """The client of one process for this server."""
 
     address = "simulated"
 
@@ -151,7 +151,7 @@ class SimulatedStore:
 
 
 class Breaker:
-    """A breaker with the rules of the real one, as far as the fleet is concerned."""
+    """A breaker with those rules of the real one that concern the fleet."""
 
     def __init__(self, dependency: "Dependency") -> None:
         self.member: Member | None = None
@@ -164,7 +164,7 @@ class Breaker:
         self._probes = 0
         self._dependency = dependency
 
-    # What the member does.
+    # What the member calls.
 
     def rules(self, name: str) -> Rules:
         """See `Breakers`."""
@@ -197,10 +197,10 @@ class Breaker:
         else:
             self._begin("closed")
 
-    # What calls do.
+    # What the process calls.
 
     async def call(self) -> None:
-        """One call."""
+        """Make one call to the dependency."""
         if self.state == "open" and now() >= self.until:
             if self.gate is None or self.gate.is_open():
                 self._begin("half_open")
@@ -259,7 +259,7 @@ class Breaker:
 
 
 class Dependency:
-    """What the breakers guard."""
+    """The dependency that the breakers guard."""
 
     def __init__(self) -> None:
         self.is_down = False
@@ -267,7 +267,7 @@ class Dependency:
         self.running_probes = self.most_probes = self.probes = self.calls = 0
 
     async def is_failing(self, *, is_probe: bool = False) -> bool:
-        """Take a call, for a fifth of a second."""
+        """Handle a call, which takes a fifth of a second; return whether it fails."""
         self.calls += 1
         self.probes += is_probe
         self.running_probes += is_probe
@@ -293,11 +293,11 @@ class Process:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
         self._task = asyncio.create_task(self._serve())
 
     async def kill(self) -> None:
-        """End without a word."""
+        """End without leaving the fleet."""
         assert self._task is not None
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -311,7 +311,7 @@ class Process:
 
 
 class World:
-    """Everything together."""
+    """All processes, with their store and their dependency."""
 
     def __init__(self, processes: int, *, seed: int = 0, quorum: int = 1) -> None:
         self.quorum = quorum
@@ -321,7 +321,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have the processes serve."""
+        """Let the processes serve until the end of the block."""
         for process in self.processes:
             process.start()
         await asyncio.sleep(0.5)

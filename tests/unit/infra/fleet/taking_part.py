@@ -14,7 +14,7 @@ from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegis
 
 @asynccontextmanager
 async def taking_part(store: Store, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
-    """Have the breakers take part until the end of the block."""
+    """Let the breakers take part in the fleet until the end of the block."""
     breakers = ProcessBreakers(registry)
     member = Member(store, breakers)
     with breakers.reporting_to(member):
@@ -31,7 +31,7 @@ def fail(breaker: CircuitBreaker) -> None:
 
 
 async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    """Wait for a condition."""
+    """Wait until a condition is met."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What members may change in the record of a circuit, and what is ignored."""
+"""Which changes members may make to the record of a circuit, and which are ignored."""
 
 from dataclasses import replace
 
@@ -27,14 +27,14 @@ def vote(member: str = "b", opened_at: int = NOW - 100, quorum: int = 1) -> Vote
 
 
 def applied(command: Command, record: Record = OPEN, now: int = NOW) -> Record:
-    """The record after a command that changes something."""
+    """The record after a command that must change it."""
     changed = command.apply(record, now)
     assert changed is not None
     return changed
 
 
 def test_a_vote_opens_a_closed_circuit() -> None:
-    """With the opener's reason, the end of its wait, and its backoff."""
+    """The record keeps the opener's reason, the end of its wait and its backoff."""
     record = applied(vote(), Record())
     assert record.is_waiting(NOW)
     assert (record.opener, record.until, record.reopenings) == ("b", NOW + 5000, 2)
@@ -52,13 +52,13 @@ def test_a_vote_opens_a_closed_circuit() -> None:
     ],
     ids=["expired", "before the close", "before the opening", "open already", "open for good"],
 )
-def test_a_vote_that_says_nothing_new_is_ignored(command: Vote, record: Record) -> None:
-    """It is expired, late, or the circuit is open already."""
+def test_a_vote_without_effect_is_ignored(command: Vote, record: Record) -> None:
+    """It has expired, arrives too late, or the circuit is already open."""
     assert command.apply(record, NOW) is None
 
 
 def test_a_new_vote_opens_a_half_open_circuit_again() -> None:
-    """For all, and the leases are void."""
+    """The circuit opens for all members, and all leases become void."""
     probing = replace(OPEN, leases={"x": Lease("c", NOW + 9)}, successes=1)
     record = applied(vote(), probing)
     assert record.is_waiting(NOW)
@@ -66,7 +66,7 @@ def test_a_new_vote_opens_a_half_open_circuit_again() -> None:
 
 
 def test_votes_below_the_quorum_open_nothing() -> None:
-    """The second of two opens the circuit, and the same member counts once."""
+    """With a quorum of two, the second member opens the circuit; a member counts only once."""
     one = applied(vote("a", quorum=2), Record())
     assert not one.is_open
     assert vote("a", quorum=2).apply(one, NOW) is None
@@ -74,7 +74,7 @@ def test_votes_below_the_quorum_open_nothing() -> None:
 
 
 def test_a_vote_counts_for_the_recovery_timeout() -> None:
-    """A vote from long ago is no part of a quorum."""
+    """After that, a vote no longer counts towards the quorum."""
     one = applied(vote("a", quorum=2), Record())
     late = NOW + 60_000
     second = replace(vote("b", quorum=2), opened_at=late, until=late + 5000)
@@ -82,14 +82,14 @@ def test_a_vote_counts_for_the_recovery_timeout() -> None:
 
 
 def test_a_vote_can_be_withdrawn() -> None:
-    """As of a member that has recovered on its own."""
+    """A member withdraws its vote when it has recovered on its own."""
     one = applied(vote("a", quorum=2), Record())
     assert applied(Withdraw("a"), one).votes == {}
     assert Withdraw("b").apply(one, NOW) is None
 
 
 def test_leases_are_limited() -> None:
-    """In the whole fleet; an expired one makes room."""
+    """The limit applies to the whole fleet, and an expired lease makes room for another."""
     one = applied(Acquire("x", "a", 2.0, 1))
     assert one.leases == {"x": Lease("a", NOW + 3000)}
     assert Acquire("y", "b", 2.0, 1).apply(one, NOW) is None
@@ -98,12 +98,12 @@ def test_leases_are_limited() -> None:
 
 @pytest.mark.parametrize("record", [Record(), replace(OPEN, until=NOW + 1)])
 def test_there_is_no_lease_before_the_wait_is_over(record: Record) -> None:
-    """Nor for a closed circuit."""
+    """There is none for a closed circuit either."""
     assert Acquire("x", "a", 2.0, 1).apply(record, NOW) is None
 
 
 def test_enough_successes_close_the_circuit() -> None:
-    """Wherever they happen; a mode that is set goes on."""
+    """Successes of all members count, and a mode that is set stays in effect."""
     order = Order("o", "shadow", "trying", None)
     leases = {"x": Lease("a", NOW + 9), "y": Lease("b", NOW + 9)}
     one = applied(Succeed("x", "a", 2), replace(OPEN, leases=leases, order=order))
@@ -114,7 +114,7 @@ def test_enough_successes_close_the_circuit() -> None:
 
 
 def test_a_failure_opens_the_circuit_for_longer() -> None:
-    """For all; every other lease is void."""
+    """It opens for all members, and every other lease becomes void."""
     leases = {"x": Lease("a", NOW + 9), "y": Lease("b", NOW + 9)}
     failure = Fail("x", "a", NOW, NOW + 8000, "a probe failed")
     record = applied(failure, replace(OPEN, leases=leases))
@@ -130,27 +130,27 @@ def test_a_failure_opens_the_circuit_for_longer() -> None:
 def test_an_outcome_without_a_valid_lease_changes_nothing(
     command: Command, leases: dict[str, Lease]
 ) -> None:
-    """As of a prober that hung, while another one took its place."""
+    """It may come from a probe that hung until another one took its place."""
     assert command.apply(replace(OPEN, leases=leases), NOW) is None
 
 
 def test_a_lease_can_be_given_back() -> None:
-    """It makes room for another one."""
+    """This makes room for another lease."""
     record = applied(Release("x"), replace(OPEN, leases={"x": Lease("a", NOW + 9)}))
     assert record.leases == {}
     assert Release("x").apply(record, NOW) is None
 
 
 def test_a_reset_closes_the_circuit_and_ends_the_mode() -> None:
-    """Verdicts formed before it are late."""
+    """Votes from before the reset come too late."""
     record = applied(SetMode("o", None, "reset", None, opens=False, member="a"))
     assert not record.is_open
     assert record.mode(NOW) is None
     assert vote(opened_at=NOW).apply(record, NOW + 1) is None
 
 
-def test_a_circuit_that_is_forced_open_is_half_open_when_the_mode_ends() -> None:
-    """So that the probes after maintenance are counted in the whole fleet."""
+def test_a_circuit_is_half_open_when_its_forced_open_mode_ends() -> None:
+    """After maintenance, the whole fleet shares the limit of probes."""
     record = applied(SetMode("o", "forced_open", "maintenance", 9.0, opens=True, member="a"))
     assert Acquire("x", "a", 2.0, 1).apply(record, NOW + 8999) is None
     assert record.mode(NOW + 8999) is not None
@@ -159,7 +159,7 @@ def test_a_circuit_that_is_forced_open_is_half_open_when_the_mode_ends() -> None
 
 
 def test_a_forgotten_record_is_restored() -> None:
-    """Unless the store has something newer, or it says nothing any more."""
+    """It is not restored if the store has a newer one, or if it no longer has any effect."""
     assert applied(Restore(OPEN), Record()).is_open
     assert Restore(OPEN).apply(replace(OPEN, version=8), NOW) is None
     assert Restore(OPEN).apply(Record(version=3, is_open=True), NOW) is None
@@ -178,12 +178,12 @@ def test_a_forgotten_record_is_restored() -> None:
     ],
 )
 def test_every_record_expires(record: Record, seconds: int) -> None:
-    """Later than everything in it that may still matter."""
+    """It expires only after everything in it has lost its effect."""
     assert record.expires_in(NOW) == seconds * 1000
 
 
-def test_a_record_on_another_clock_has_the_same_durations() -> None:
-    """Every time in it moves by the same amount."""
+def test_a_record_keeps_its_durations_on_another_clock() -> None:
+    """Every time in it is shifted by the same amount."""
     order = Order("o", "disabled", "x", NOW + 5)
     record = replace(OPEN, leases={"x": Lease("a", NOW + 9)}, votes={"b": NOW + 3}, order=order)
     moved = record.moved(1000)
@@ -196,7 +196,7 @@ def test_a_record_on_another_clock_has_the_same_durations() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "1", '{"state": 1}', '{"leases": {"x": [1]}}', "{"])
-def test_what_is_no_record_is_refused(text: str) -> None:
-    """With an error, whatever it is instead."""
+def test_an_invalid_record_is_refused(text: str) -> None:
+    """Any other content is an error."""
     with pytest.raises(ValueError, match=r".+"):
         record_from_json(1, text)

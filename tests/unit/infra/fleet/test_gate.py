@@ -1,4 +1,4 @@
-"""Leases between OPEN and HALF_OPEN."""
+"""How leases decide when an open circuit becomes half-open."""
 
 import sys
 import threading
@@ -14,7 +14,7 @@ from example_service.infra.resilience.testing import FakeClock
 
 
 class Calls:
-    """What a gate has called."""
+    """Records the calls of a gate."""
 
     def __init__(self) -> None:
         self.demands = 0
@@ -31,7 +31,7 @@ class Calls:
 
 @pytest.fixture
 def calls() -> Calls:
-    """What the gate has called."""
+    """The recorded calls of the gate."""
     return Calls()
 
 
@@ -43,14 +43,14 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def gate(calls: Calls, clock: FakeClock) -> LeaseGate:
-    """A gate that is bound."""
+    """A gate that needs leases."""
     gate = LeaseGate(calls.demand, calls.end, clock=clock)
     gate.is_bound = True
     return gate
 
 
-def test_on_its_own_a_process_probes_without_leases(gate: LeaseGate, calls: Calls) -> None:
-    """As without a fleet."""
+def test_a_process_outside_a_fleet_probes_without_leases(gate: LeaseGate, calls: Calls) -> None:
+    """The gate is always open, and reports nothing."""
     gate.is_bound = False
     assert gate.is_open()
     assert gate.take()
@@ -60,7 +60,7 @@ def test_on_its_own_a_process_probes_without_leases(gate: LeaseGate, calls: Call
 
 
 def test_a_lease_admits_one_probe(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
-    """Its outcome is reported under it."""
+    """The outcome of the probe is reported with the id of the lease."""
     assert not gate.is_open()
     assert not gate.take()
     gate.grant(Grant("x", clock() + 1))
@@ -74,7 +74,7 @@ def test_a_lease_admits_one_probe(gate: LeaseGate, calls: Calls, clock: FakeCloc
 def test_a_lease_that_was_not_used_in_time_is_given_back(
     gate: LeaseGate, calls: Calls, clock: FakeClock
 ) -> None:
-    """By the call that comes too late, or by the member."""
+    """Either the late call or the member gives it back."""
     gate.grant(Grant("x", clock() + 1))
     gate.grant(Grant("y", clock() + 1))
     clock.advance(1.0)
@@ -85,10 +85,10 @@ def test_a_lease_that_was_not_used_in_time_is_given_back(
     assert calls.ended == [("z", None)]
 
 
-def test_refused_calls_ask_only_now_and_then(
+def test_refused_calls_ask_for_leases_at_a_limited_rate(
     gate: LeaseGate, calls: Calls, clock: FakeClock
 ) -> None:
-    """A thousand refusals a second are fifty demands."""
+    """A thousand refusals per second cause only fifty requests for a lease."""
     gate.ask()
     gate.ask()
     assert calls.demands == 1
@@ -98,7 +98,7 @@ def test_refused_calls_ask_only_now_and_then(
 
 
 def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
-    """Used or not."""
+    """It does not matter whether they were used."""
     gate.grant(Grant("x", clock() + 1))
     gate.take()
     gate.grant(Grant("y", clock() + 1))
@@ -110,7 +110,7 @@ def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: Fak
 
 @pytest.fixture
 def hurried_threads() -> Iterator[None]:
-    """Have the interpreter switch between threads as often as it can."""
+    """Make the interpreter switch between threads as often as possible."""
     seconds = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -119,7 +119,7 @@ def hurried_threads() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hurried_threads")
 def test_threads_share_the_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
-    """Each lease ends once: in the thread that used it, or as one that was not used in time."""
+    """Each lease ends once: either in the thread that used it, or because it has expired."""
     count = 5000
     is_over = threading.Event()
 

@@ -1,6 +1,6 @@
-"""A process as a member of the fleet: its start, its threads, its bounds and its store's faults."""
+"""A process as a member of the fleet: its start, threads, limits and faults of its store."""
 
-# ruff: noqa: ARG002 - What stands in for a part takes the arguments of the part.
+# ruff: noqa: ARG002 - A fake takes the same arguments as the part that it replaces.
 
 import asyncio
 import errno
@@ -63,7 +63,7 @@ def registry() -> CircuitBreakerRegistry:
 
 
 async def write(directory: Path, seconds: float | None) -> None:
-    """Have another process order maintenance, or open the circuit for some seconds."""
+    """Write as another process that forces the circuit open, or opens it for some seconds."""
     store = DirectoryStore(directory)
     await store.connect()
     at = (await store.read()).now
@@ -80,7 +80,7 @@ async def write(directory: Path, seconds: float | None) -> None:
 async def test_a_process_starts_in_the_mode_that_is_set(
     tmp_path: Path, registry: CircuitBreakerRegistry, kind: type[DirectoryStore]
 ) -> None:
-    """Before its first request, even if it can only read the store."""
+    """The mode is in effect before the first request, even if the store is read-only."""
     await write(tmp_path, None)
     breaker = CircuitBreaker(NAME, registry=registry)
     async with taking_part(kind(tmp_path), registry):
@@ -93,7 +93,7 @@ async def test_a_process_starts_in_the_mode_that_is_set(
 async def test_a_process_starts_open_while_the_others_are_open(
     tmp_path: Path, registry: CircuitBreakerRegistry, kind: type[DirectoryStore]
 ) -> None:
-    """For what is left of their wait."""
+    """It waits for the rest of their wait."""
     await write(tmp_path, 7.0)
     breaker = CircuitBreaker(NAME, registry=registry)
     async with taking_part(kind(tmp_path), registry):
@@ -107,7 +107,7 @@ async def test_a_process_starts_open_while_the_others_are_open(
 async def test_a_breaker_that_is_created_later_starts_open(
     tmp_path: Path, registry: CircuitBreakerRegistry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As the others of its name are; a client for each request would otherwise never follow."""
+    """Otherwise a breaker that is created for each request would never follow the fleet."""
     await write(tmp_path, 7.0)
     async with taking_part(DirectoryStore(tmp_path), registry) as member:
         before = member.version
@@ -117,14 +117,14 @@ async def test_a_breaker_that_is_created_later_starts_open(
                 await CircuitBreaker(NAME, registry=registry).call(asyncio.sleep, 0)
             assert refused.value.reason == "5 failures (opened by other)"
         assert member.version == before
-        # What it has followed is no news, and it is no vote of this process.
+        # The process only followed the fleet, so it logs nothing and does not vote.
         assert [line for line in caplog.messages if "opened" in line] == []
 
 
 async def test_a_process_starts_closed_after_the_wait_of_the_others(
     tmp_path: Path, registry: CircuitBreakerRegistry
 ) -> None:
-    """An expired verdict opens no closed circuit."""
+    """An expired vote does not open a closed circuit."""
     await write(tmp_path, 0.02)
     await asyncio.sleep(0.03)
     breaker = CircuitBreaker(NAME, registry=registry)
@@ -138,7 +138,7 @@ async def test_a_process_starts_closed_after_the_wait_of_the_others(
 def test_a_process_starts_without_the_store(
     registry: CircuitBreakerRegistry, store: type[SimulatedStore], limit: float
 ) -> None:
-    """At its first error, and in bounded time if there is not even one."""
+    """It starts after the first error of the store, or after a limited time without any reply."""
 
     async def scene() -> None:
         server = Server(random.Random(0))  # noqa: S311
@@ -152,7 +152,7 @@ def test_a_process_starts_without_the_store(
 
 @pytest.fixture
 def hurried_threads() -> Iterator[None]:
-    """Have the interpreter switch between threads as often as it can."""
+    """Make the interpreter switch between threads as often as possible."""
     seconds = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -163,7 +163,7 @@ def hurried_threads() -> Iterator[None]:
 async def test_breakers_open_in_threads_while_the_fleet_comes_and_goes(
     tmp_path: Path, registry: CircuitBreakerRegistry
 ) -> None:
-    """Any thread may open the first breaker of a name, at any moment."""
+    """Any thread may open the first breaker of a name at any time."""
     is_over = threading.Event()
     member = Member(ReadOnlyStore(tmp_path), ProcessBreakers(registry))
 
@@ -190,7 +190,7 @@ async def test_a_flood_of_names_is_capped(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Circuits above the limit work on their own, and one warning says so."""
+    """Circuits above the limit are not shared, and one warning says so."""
     monkeypatch.setattr(gates, "MOST_CIRCUITS", 3)
     store = DirectoryStore(tmp_path)
     async with taking_part(store, registry) as member:
@@ -203,7 +203,7 @@ async def test_a_flood_of_names_is_capped(
         await until(lambda: len(member.records()) == 3)
         assert len((await store.read()).records) == 3
         await asyncio.sleep(0.02)
-        # No lease is needed for the probe of one that is not shared.
+        # A circuit that is not shared needs no lease for its probe.
         assert breakers[-1].call_sync(str) == ""
         assert [line for line in caplog.messages if "More than 3 circuits" in line] != []
     assert sum("More than 3 circuits" in line for line in caplog.messages) == 1
@@ -232,7 +232,7 @@ def _delete(directory: Path, _: pytest.MonkeyPatch) -> None:
 def _write_half(directory: Path, _: pytest.MonkeyPatch) -> None:
     text = (directory / FILE).read_text()
     (directory / FILE).write_text(text[: len(text) // 2])
-    # Without the lock no process can replace it.
+    # Without the lock, no process can replace the file.
     (directory / f"{FILE}.lock").unlink(missing_ok=True)
     (directory / f"{FILE}.lock").mkdir()
 
@@ -258,14 +258,14 @@ def _fail_to_write(number: int) -> Callable[[Path, pytest.MonkeyPatch], None]:
     ],
     ids=["deleted", "half-written", "full", "read-only", "broken"],
 )
-async def test_without_its_directory_a_process_is_a_local_breaker(
+async def test_without_its_directory_a_process_works_on_its_own(
     tmp_path: Path,
     registry: CircuitBreakerRegistry,
     caplog: pytest.LogCaptureFixture,
     fault: Callable[[Path, pytest.MonkeyPatch], None],
     error: str,
 ) -> None:
-    """One line says so, and one that it is over; the metric follows, and no call fails of it."""
+    """One line logs the loss and one the return, the metric shows it, and no call fails."""
     directory = tmp_path / "shared"
     directory.mkdir()
     metrics = FleetMetrics()
@@ -280,7 +280,7 @@ async def test_without_its_directory_a_process_is_a_local_breaker(
             await asyncio.sleep(0.02)
             assert breaker.call_sync(str) == ""
             assert breaker.is_closed
-            # More than one attempt to come back.
+            # This is enough time for several attempts to reconnect.
             await asyncio.sleep(0.6)
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
@@ -293,6 +293,6 @@ async def test_without_its_directory_a_process_is_a_local_breaker(
 
 
 def connected(metrics: FleetMetrics) -> float:
-    """What monitoring sees."""
+    """The value of the metric."""
     (family,) = [one for one in metrics.collect() if one.name == "circuit_breaker_fleet_connected"]
     return float(family.samples[0].value)

@@ -1,4 +1,4 @@
-"""The breakers of one process in a fleet: several of one name act as one circuit, too."""
+"""The breakers of one process in a fleet: breakers that share a name act as one circuit."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,13 +26,13 @@ def registry() -> CircuitBreakerRegistry:
 
 @pytest.fixture
 async def member(tmp_path: Path, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
-    """This process in its fleet."""
+    """This process as a member of the fleet."""
     async with taking_part(DirectoryStore(tmp_path), registry) as member:
         yield member
 
 
 def breakers(registry: CircuitBreakerRegistry, seconds: float) -> list[CircuitBreaker]:
-    """Two of one name, as of a client and of an engine for one dependency."""
+    """Two breakers with one name, like those of two clients of one dependency."""
     backoff = Backoff(multiplier=100.0, max_timeout=100 * seconds)
     return [
         CircuitBreaker(NAME, recovery_timeout=seconds, backoff=backoff, registry=registry)
@@ -40,10 +40,10 @@ def breakers(registry: CircuitBreakerRegistry, seconds: float) -> list[CircuitBr
     ]
 
 
-async def test_a_breaker_follows_another_of_its_name(
+async def test_a_breaker_follows_another_with_its_name(
     registry: CircuitBreakerRegistry, member: Member
 ) -> None:
-    """The one that opened has opened once, for its own reason."""
+    """The first breaker opens once, with its own reason."""
     first, second = breakers(registry, 60.0)
     fail(first)
     await until(lambda: second.is_open)
@@ -53,10 +53,10 @@ async def test_a_breaker_follows_another_of_its_name(
 
 
 @pytest.mark.usefixtures("member")
-async def test_a_failed_probe_of_a_breaker_opens_another_of_its_name_again(
+async def test_a_failed_probe_of_a_breaker_opens_another_with_its_name_again(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """For the new wait; the old one is over."""
+    """The other breaker waits for the new time."""
     first, second = breakers(registry, 0.3)
     fail(first)
     await until(lambda: second.is_open)
@@ -66,10 +66,10 @@ async def test_a_failed_probe_of_a_breaker_opens_another_of_its_name_again(
 
 
 @pytest.mark.usefixtures("member")
-async def test_a_breaker_that_recovers_closes_another_of_its_name(
+async def test_a_breaker_that_recovers_closes_another_with_its_name(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Which has sent no probe itself."""
+    """The other breaker has not made a probe itself."""
     first, second = breakers(registry, 0.1)
     fail(first)
     await until(lambda: second.is_open)
@@ -79,7 +79,7 @@ async def test_a_breaker_that_recovers_closes_another_of_its_name(
 
 
 def probe_fails(breaker: CircuitBreaker) -> bool:
-    """Make a call that fails. Returns whether it was admitted."""
+    """Make a call that fails, and return whether it was admitted."""
     try:
         breaker.call_sync(lambda: 1 / 0)
     except ZeroDivisionError:
@@ -90,7 +90,7 @@ def probe_fails(breaker: CircuitBreaker) -> bool:
 
 
 def probe_succeeds(breaker: CircuitBreaker) -> bool:
-    """Make a call that succeeds. Returns whether it was admitted."""
+    """Make a call that succeeds, and return whether it was admitted."""
     try:
         breaker.call_sync(str)
     except CircuitOpenError:

@@ -1,4 +1,4 @@
-"""The whole protocol in virtual time, over a store and a bus that fail."""
+"""The whole protocol in virtual time, with a store and a bus that fail."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,17 +16,17 @@ CLOSED_WITHIN = 45.0
 
 
 def test_when_one_process_opens_the_others_follow() -> None:
-    """All are open a tenth of a second after the first."""
+    """All circuits are open a tenth of a second after the first."""
 
     async def scene() -> None:
         world = World(4)
         async with world.running():
             for process in world.processes[1:]:
                 process.is_idle = True
-            # So that no call of theirs is in flight.
+            # After this time, none of their calls is in flight.
             await asyncio.sleep(0.5)
             world.dependency.is_down = True
-            # Its calls begin each 0.1 s, and take 0.2 s to fail.
+            # It starts a call every 0.1 s, and each takes 0.2 s to fail.
             await asyncio.sleep(0.75)
             assert world.states() == ["open"] * 4
 
@@ -51,7 +51,7 @@ def test_all_processes_together_send_no_more_probes_than_one() -> None:
 
 
 def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
-    """The backoff is the fleet's: eight processes wait as one would."""
+    """The fleet shares its backoff: eight processes wait as long as one would."""
 
     async def scene() -> None:
         world = World(8)
@@ -59,14 +59,14 @@ def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
             world.dependency.is_down = True
             await asyncio.sleep(60)
             assert world.states() == ["open"] * 8
-            # One process alone would wait for 5, 10, 20 and 20 seconds, with two probes each.
+            # A single process would wait for 5, 10, 20 and 20 seconds, with two probes each.
             assert world.dependency.probes <= 2 * 4
 
     run_virtually(scene())
 
 
 def test_the_lease_of_a_killed_prober_expires() -> None:
-    """After its deadline another process probes, and the circuit closes for all."""
+    """After its deadline, another process probes, and the circuit closes for all."""
 
     async def scene() -> None:
         world = World(3)
@@ -87,14 +87,14 @@ def test_the_lease_of_a_killed_prober_expires() -> None:
 
 
 def test_one_process_with_a_broken_network_is_open_alone() -> None:
-    """With a quorum of two, one opener opens nobody else's circuit, and recovers on its own."""
+    """With a quorum of two, one process opens only its own circuit, and recovers on its own."""
 
     async def scene() -> None:
         world = World(3, quorum=2)
         async with world.running():
             for process in world.processes[1:]:
                 process.is_idle = True
-            # So that no call of theirs is in flight.
+            # After this time, none of their calls is in flight.
             await asyncio.sleep(0.5)
             world.dependency.is_down = True
             await asyncio.sleep(2)
@@ -107,7 +107,7 @@ def test_one_process_with_a_broken_network_is_open_alone() -> None:
 
 
 def test_two_processes_that_open_are_a_quorum() -> None:
-    """The second vote opens the circuit of the third process, which had no failure."""
+    """The second vote also opens the circuit of the third process, which had no failure."""
 
     async def scene() -> None:
         world = World(3, quorum=2)
@@ -136,7 +136,7 @@ def _restart_empty(world: World) -> None:
 def test_without_the_store_each_process_recovers_on_its_own(
     fault: Callable[[World], None],
 ) -> None:
-    """A store that fails while the circuit is open keeps it open no longer."""
+    """A store that fails while the circuit is open does not keep it open longer."""
 
     async def scene() -> None:
         world = World(3)
@@ -151,8 +151,8 @@ def test_without_the_store_each_process_recovers_on_its_own(
     run_virtually(scene())
 
 
-def test_verdicts_from_a_time_without_the_store_are_merged() -> None:
-    """The circuit that one process opened on its own opens for all once the store is back."""
+def test_votes_from_a_time_without_the_store_are_merged() -> None:
+    """A circuit that one process opened on its own opens for all once the store is back."""
 
     async def scene() -> None:
         world = World(3)
@@ -161,13 +161,13 @@ def test_verdicts_from_a_time_without_the_store_are_merged() -> None:
             await asyncio.sleep(2)
             for process in world.processes[1:]:
                 process.is_idle = True
-            # So that no call of theirs is in flight.
+            # After this time, none of their calls is in flight.
             await asyncio.sleep(0.5)
             world.dependency.is_down = True
             await asyncio.sleep(2)
             assert world.states() == ["open", "closed", "closed"]
             world.server.faults.hangs = False
-            # The next try comes after 1.3 seconds at most, and one may still be waiting.
+            # The next attempt comes within 1.3 seconds, and an earlier one may still be waiting.
             await asyncio.sleep(2.5)
             assert world.states() == ["open"] * 3
 
@@ -175,7 +175,7 @@ def test_verdicts_from_a_time_without_the_store_are_merged() -> None:
 
 
 def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
-    """Modes and verdicts survive it, as long as one process knows them."""
+    """Modes and votes survive the restart as long as one process knows them."""
 
     async def scene() -> None:
         world = World(2)
@@ -193,8 +193,8 @@ def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
     run_virtually(scene())
 
 
-def test_an_order_reaches_processes_that_were_cut_off() -> None:
-    """It survives the process that took it, and is obeyed when the others can read again."""
+def test_a_mode_reaches_processes_that_were_cut_off() -> None:
+    """The mode survives the process that set it, and applies once the others can read again."""
 
     async def scene() -> None:
         world = World(3)
@@ -243,7 +243,7 @@ STEPS = st.lists(
 def test_after_the_last_fault_all_agree(
     steps: list[tuple[str, int, float]], seed: int, quorum: int
 ) -> None:
-    """Whatever happened: leases stay within the limit, and all circuits close in bounded time."""
+    """After any faults, leases stay within the limit, and all circuits close in bounded time."""
 
     async def scene() -> None:
         world = World(4, seed=seed, quorum=quorum)
@@ -299,11 +299,11 @@ async def _heal(world: World) -> None:
 
 def _check(world: World) -> None:
     assert world.server.most_leases <= RULES.half_open_max_calls
-    # Two beats a second, and some for each verdict: nobody asks in a tight loop.
+    # Two beats per second and some requests for each vote: no process polls in a tight loop.
     assert world.server.requests < 20 * len(world.processes) * (now() + 1)
 
 
 def _view(world: World, process: Process) -> tuple[bool, object]:
-    """What a process believes: whether the circuit is open, and the mode."""
+    """What a process knows: whether the circuit is open, and the mode."""
     record = process.member.records().get(NAME, Record())
     return record.is_open, record.mode(world.server.now())

@@ -1,4 +1,4 @@
-"""The contract that every store keeps: a directory, and a real Valkey."""
+"""The contract of every store, tested with a directory and a real Valkey."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ OPEN = Record(
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    """A server for all tests of this module."""
+    """A server that all tests of this module share."""
     with running_valkey() as server:
         yield server
 
@@ -40,7 +40,7 @@ def valkey() -> Iterator[ValkeyServer]:
 async def stores(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[tuple[Store, Store]]:
-    """The same store as two processes see it."""
+    """The same store, as two processes use it."""
     two: tuple[Store, Store]
     if request.param == "directory":
         two = DirectoryStore(tmp_path), DirectoryStore(tmp_path)
@@ -60,12 +60,12 @@ async def stores(
 
 
 def change(name: str, expected: int, record: Record = OPEN, kept: int = 60_000) -> Change:
-    """One record to write."""
+    """A change that writes one record."""
     return Change(name, expected, record, kept)
 
 
 async def test_a_record_is_read_as_it_was_written(stores: tuple[Store, Store]) -> None:
-    """By another process, under any name, with the version that the store gave it."""
+    """Another process reads it, under any name and with the version assigned by the store."""
     names = ["payment", "{x}:y z", "名\n前", "%41", "a" * 200]
     written = await stores[0].write([change(name, 0) for name in names], 0)
     snapshot = await stores[1].read()
@@ -75,7 +75,7 @@ async def test_a_record_is_read_as_it_was_written(stores: tuple[Store, Store]) -
 
 
 async def test_versions_grow_with_every_write(stores: tuple[Store, Store]) -> None:
-    """Across circuits, processes, and what a member knows of earlier."""
+    """They grow across circuits and processes, and beyond any version that a member knows."""
     first = await stores[0].write([change("a", 0), change("b", 0)], 0)
     second = await stores[1].write([change("a", first.current["a"].version)], 1000)
     versions = [first.current["a"], first.current["b"], second.current["a"]]
@@ -84,8 +84,10 @@ async def test_versions_grow_with_every_write(stores: tuple[Store, Store]) -> No
     assert (await stores[0].read()).counter == versions[2].version
 
 
-async def test_a_write_for_another_version_changes_nothing(stores: tuple[Store, Store]) -> None:
-    """The reply has the record that is there instead."""
+async def test_a_write_based_on_an_outdated_version_changes_nothing(
+    stores: tuple[Store, Store],
+) -> None:
+    """The reply contains the current record."""
     first = await stores[0].write([change("a", 0)], 0)
     late = await stores[1].write([change("a", 0, Record(reason="late")), change("b", 0)], 0)
     assert late.accepted == {"b"}
@@ -93,10 +95,10 @@ async def test_a_write_for_another_version_changes_nothing(stores: tuple[Store, 
     assert (await stores[0].read()).records["a"] == first.current["a"]
 
 
-async def test_of_many_writers_at_once_one_wins_each_version(
+async def test_concurrent_writers_overwrite_no_change(
     stores: tuple[Store, Store],
 ) -> None:
-    """A count that all increase, each on what it has read, loses nothing."""
+    """No increment is lost when all of them read, increase and write the same number."""
 
     async def increase(store: Store) -> None:
         for _ in range(10):
@@ -113,7 +115,7 @@ async def test_of_many_writers_at_once_one_wins_each_version(
 
 
 async def test_a_record_expires(stores: tuple[Store, Store]) -> None:
-    """After the time for which it is kept there is none."""
+    """A record is gone once its time has passed."""
     await stores[0].write([change("short", 0, kept=30), change("long", 0)], 0)
     await asyncio.sleep(0.06)
     assert list((await stores[1].read()).records) == ["long"]
@@ -121,8 +123,8 @@ async def test_a_record_expires(stores: tuple[Store, Store]) -> None:
     assert again.accepted == {"short"}
 
 
-async def test_the_clock_moves_on(stores: tuple[Store, Store]) -> None:
-    """Every reply has it, in milliseconds."""
+async def test_the_clock_moves_forward(stores: tuple[Store, Store]) -> None:
+    """Every reply contains the time in milliseconds."""
     before = (await stores[0].read()).now
     await asyncio.sleep(0.02)
     after = (await stores[1].beat("second", 0)).now
@@ -130,7 +132,7 @@ async def test_the_clock_moves_on(stores: tuple[Store, Store]) -> None:
 
 
 async def test_members_are_counted(stores: tuple[Store, Store]) -> None:
-    """Those that have beaten within the last seconds and have not left."""
+    """Members count if they have sent a beat within the last seconds and have not left."""
     assert (await stores[1].beat("second", 0)).members == 2
     await stores[1].close("second")
     assert (await stores[0].beat("first", 0)).members == 1
@@ -139,7 +141,7 @@ async def test_members_are_counted(stores: tuple[Store, Store]) -> None:
 async def test_the_counter_never_falls_below_what_a_member_knows(
     stores: tuple[Store, Store],
 ) -> None:
-    """The reply shows what it was, so that the member sees that something was forgotten."""
+    """The reply has the old value, so the member notices that the store has lost data."""
     assert (await stores[0].beat("first", 500)).counter == 0
     assert (await stores[1].beat("second", 0)).counter == 500
     written = await stores[1].write([change("a", 0)], 0)
@@ -147,7 +149,7 @@ async def test_the_counter_never_falls_below_what_a_member_knows(
 
 
 async def test_writes_are_announced(stores: tuple[Store, Store]) -> None:
-    """With the record, or with None; none that comes after the first item is missed."""
+    """The notice has the record or None, and no write after the first item is missed."""
     changes = stores[1].changes()
     assert await anext(changes) is None
     written = await stores[0].write([change("pay ment", 0)], 0)
@@ -163,8 +165,8 @@ def _delete(path: Path) -> None:
     path.rmdir()
 
 
-async def test_a_directory_that_is_gone_is_an_error(tmp_path: Path) -> None:
-    """Of every operation, and it works again once the directory is back."""
+async def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
+    """Every operation fails, and works again once the directory is back."""
     directory = tmp_path / "shared"
     directory.mkdir()
     store = DirectoryStore(directory)
@@ -190,7 +192,7 @@ async def test_a_directory_that_is_gone_is_an_error(tmp_path: Path) -> None:
     "text", ["", "{", '{"epoch": "e", "counter": 1, "records": {"a": [1, 9e99, "{"]}}', "[]"]
 )
 async def test_a_damaged_file_is_an_error_until_it_is_replaced(tmp_path: Path, text: str) -> None:
-    """The next process that connects replaces it, under another epoch."""
+    """The next process that connects replaces it, and starts a new epoch."""
     store = DirectoryStore(tmp_path)
     await store.connect()
     epoch = (await store.read()).epoch
@@ -205,8 +207,8 @@ async def test_a_damaged_file_is_an_error_until_it_is_replaced(tmp_path: Path, t
     assert snapshot.epoch != epoch
 
 
-async def test_a_process_that_hangs_with_the_lock_keeps_no_other_waiting(tmp_path: Path) -> None:
-    """A write fails after a third of a second."""
+async def test_a_process_that_hangs_with_the_lock_does_not_block_others(tmp_path: Path) -> None:
+    """A write of another process fails after a third of a second."""
     import fcntl  # noqa: PLC0415 - Not on Windows.
 
     store = DirectoryStore(tmp_path)
@@ -221,7 +223,7 @@ async def test_a_process_that_hangs_with_the_lock_keeps_no_other_waiting(tmp_pat
 async def test_a_full_disk_is_noticed_at_a_beat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A beat writes, because reading alone goes on working."""
+    """A beat writes, because reading still works."""
     store = DirectoryStore(tmp_path)
     await store.connect()
 
@@ -235,14 +237,14 @@ async def test_a_full_disk_is_noticed_at_a_beat(
 
 @pytest.fixture
 async def own_valkey() -> AsyncIterator[ValkeyServer]:
-    """A server that the test may harm."""
+    """A server that the test may kill or suspend."""
     with running_valkey() as server:
         yield server
 
 
 @pytest.fixture
 async def store(own_valkey: ValkeyServer) -> AsyncIterator[RedisStore]:
-    """A store on that server, which waits for no longer than 0.3 seconds."""
+    """A store on this server, with a timeout of 0.3 seconds."""
     store = RedisStore(own_valkey.url, prefix="test", timeout_seconds=0.3)
     await store.connect()
     await store.beat("first", 0)
@@ -251,7 +253,7 @@ async def store(own_valkey: ValkeyServer) -> AsyncIterator[RedisStore]:
 
 
 async def fails(store: RedisStore, match: str) -> None:
-    """Expect that a beat fails, and does not wait for the server."""
+    """Expect a beat to fail without waiting for the server."""
     async with asyncio.timeout(10.0):
         with pytest.raises(StoreError, match=match):
             await store.beat("first", 0)
@@ -261,7 +263,7 @@ async def fails(store: RedisStore, match: str) -> None:
 async def test_a_server_that_dies_is_an_error_until_it_is_back(
     own_valkey: ValkeyServer, store: RedisStore
 ) -> None:
-    """It comes back empty, under another epoch."""
+    """It comes back empty, with a new epoch."""
     epoch = (await store.read()).epoch
     own_valkey.kill()
     await fails(store, "Connect")
@@ -275,7 +277,7 @@ async def test_a_server_that_dies_is_an_error_until_it_is_back(
 async def test_a_server_that_hangs_is_an_error_within_the_timeout(
     own_valkey: ValkeyServer, store: RedisStore
 ) -> None:
-    """And it works again when it runs again."""
+    """The store works again once the server does."""
     own_valkey.suspend()
     await fails(store, "Timeout")
     own_valkey.resume()
@@ -287,10 +289,10 @@ async def test_a_server_that_hangs_is_an_error_within_the_timeout(
 @pytest.mark.parametrize(
     ("requests", "replies"), [(True, True), (True, False), (False, True)], ids=str
 )
-async def test_a_network_that_is_cut_is_an_error_within_the_timeout(
+async def test_a_broken_network_is_an_error_within_the_timeout(
     own_valkey: ValkeyServer, requests: bool, replies: bool
 ) -> None:
-    """In one direction or both; a write that arrives late, or twice, changes nothing."""
+    """One or both directions may break; a write that arrives late or twice changes nothing."""
     there = RedisStore(own_valkey.url, prefix="test", timeout_seconds=2.0)
     async with TCPProxy(own_valkey.port).listening() as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
@@ -309,7 +311,7 @@ async def test_a_network_that_is_cut_is_an_error_within_the_timeout(
 
 
 async def fails_to_write(store: RedisStore) -> None:
-    """Expect that a write fails, soon."""
+    """Expect a write to fail soon."""
     async with asyncio.timeout(5.0):
         with pytest.raises(StoreError, match="Timeout"):
             await store.write([change("a", 0)], 0)
@@ -319,7 +321,7 @@ async def fails_to_write(store: RedisStore) -> None:
 async def test_a_listening_connection_that_falls_silent_is_an_error(
     own_valkey: ValkeyServer, store: RedisStore
 ) -> None:
-    """A ping without a reply shows it."""
+    """A ping without a reply reveals it."""
     changes = store.changes()
     assert await anext(changes) is None
     own_valkey.suspend()
@@ -337,10 +339,10 @@ async def test_a_listening_connection_that_falls_silent_is_an_error(
         ("requirepass", "secret", "Authentication|NOAUTH"),
     ],
 )
-async def test_a_server_that_cannot_be_written_is_noticed_at_a_beat(
+async def test_a_server_that_refuses_writes_is_noticed_at_a_beat(
     own_valkey: ValkeyServer, setting: str, value: str, match: str
 ) -> None:
-    """A replica, one without memory, and one that wants a password."""
+    """It may be a replica, be out of memory, or require a password."""
     own_valkey.kill()
     own_valkey.start(f"--{setting}", *value.split())
     store = RedisStore(own_valkey.url, prefix="test", timeout_seconds=0.5)
@@ -351,7 +353,7 @@ async def test_a_server_that_cannot_be_written_is_noticed_at_a_beat(
 
 @pytest.mark.integration
 async def test_every_key_has_the_prefix_and_expires(store: RedisStore) -> None:
-    """So that services can share a server, and nothing outlives an outage."""
+    """Services can share a server, and no data stays behind."""
     await store.write([change("a:b", 0)], 0)
     client = store._client
     keys = [str(key) for key in await client.keys("*")]
@@ -362,7 +364,7 @@ async def test_every_key_has_the_prefix_and_expires(store: RedisStore) -> None:
 
 @pytest.mark.integration
 async def test_one_process_has_two_connections(own_valkey: ValkeyServer, store: RedisStore) -> None:
-    """One for commands and one for listening, however much is written at once."""
+    """One is for commands and one for listening, however many writes are concurrent."""
     changes = store.changes()
     await anext(changes)
     await asyncio.gather(*(store.write([change(f"{one}", 0)], 0) for one in range(30)))
@@ -375,18 +377,18 @@ async def test_one_process_has_two_connections(own_valkey: ValkeyServer, store: 
 
 
 def test_the_address_has_no_password() -> None:
-    """It is for the log."""
+    """The address appears in the log."""
     store = RedisStore("rediss://user:secret@cache:6380/2", prefix="x", timeout_seconds=1.0)
     assert store.address == "rediss://cache:6380/2"
 
 
 def test_the_wheel_has_the_scripts() -> None:
-    """They are no Python, and the store needs them where the package is installed."""
+    """The scripts are not Python files, but an installed package needs them."""
     wheel = WheelBuilder(str(ROOT))
     packed = {Path(one.distribution_path).name for one in wheel.recurse_included_files()}
     assert {"beat.lua", "read.lua", "write.lua"} <= packed
 
 
-def test_what_is_deployed_has_the_client() -> None:
-    """The lock of the image includes the extra."""
+def test_the_image_contains_the_client() -> None:
+    """The image's lock file includes the extra."""
     assert "\nredis==" in (ROOT / "requirements.lock").read_text()

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only while every task waits."""
+"""An event loop whose time advances only when every task is waiting."""
 
 import asyncio
 import selectors
@@ -9,14 +9,14 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.BaseSelector):
-    """Waits for nothing: it advances the time instead."""
+    """Advances the time instead of waiting."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Remember a file that is never ready."""
+        """Register a file that is never ready."""
         key = selectors.SelectorKey(fileobj, int(fileobj), events, data)
         self._keys[fileobj] = key
         return key
@@ -26,18 +26,18 @@ class _Selector(selectors.BaseSelector):
         return self._keys.pop(fileobj)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Let the time pass."""
+        """Advance the time."""
         assert timeout is not None, "every task waits forever"
         self.now += max(0.0, timeout)
         return []
 
     def get_map(self) -> Any:
-        """The files."""
+        """The registered files."""
         return self._keys
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop in virtual time, for one thread."""
+    """An event loop in virtual time, for a single thread."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -50,7 +50,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
-        """Call something soon; there is no other thread."""
+        """Schedule a call; there is only one thread."""
         return self.call_soon(callback, *args, context=context)
 
 

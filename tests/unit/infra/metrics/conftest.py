@@ -21,7 +21,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def value_class(directory: Path) -> Iterator[Callable[[int], Any]]:
-    """Makes the library's storage for the numbers of a worker, by process id."""
+    """Creates the library's storage for the values of a worker, by process id."""
     assert directory.is_dir()
     made = []
 
@@ -36,13 +36,13 @@ def value_class(directory: Path) -> Iterator[Callable[[int], Any]]:
 
 @pytest.fixture
 def process(value_class: Callable[[int], Any]) -> Callable[[int], FakeProcess]:
-    """Makes the figures of a worker, by process id."""
+    """Creates a fake worker, by process id."""
     return lambda pid: FakeProcess(value_class(pid))
 
 
 @pytest.fixture
 def total(directory: Path) -> Callable[..., float | None]:
-    """Reads what all workers add up to, by sample name and labels."""
+    """Reads the total of all workers, by sample name and labels."""
 
     def read(sample: str, /, **labels: str) -> float | None:
         registry = CollectorRegistry()

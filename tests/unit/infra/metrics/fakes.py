@@ -1,4 +1,4 @@
-"""What tests of the metrics need in place of real breakers and processes."""
+"""Fakes of breakers and processes for tests of the metrics."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from example_service.infra.resilience.rules.states import Mode
 
 
 class FakeBreakers:
-    """A source of snapshots that a test sets.
+    """A source of snapshots that the test sets.
 
     Args:
         shown: The snapshots.
@@ -31,7 +31,7 @@ class FakeBreakers:
         shadow_rejections: int = 0,
         window: WindowCounts | None = None,
     ) -> None:
-        """Show one breaker, `payment`, with these figures."""
+        """Show one breaker, `payment`, with these values."""
         change = (CircuitState.CLOSED, CircuitState.OPEN)
         snapshot = CircuitSnapshot(
             name="payment",
@@ -48,21 +48,21 @@ class FakeBreakers:
         self.shown = [snapshot]
 
     def snapshots(self) -> list[CircuitSnapshot]:
-        """What was set last."""
+        """The snapshots that were set last."""
         return self.shown
 
 
 class FakeProcess:
-    """The figures of one worker, kept apart from those of others in the same process.
+    """The metrics of one worker, separate from those of other workers in the same process.
 
     Args:
-        value_class: Where the library keeps the worker's numbers.
+        value_class: Where the library keeps the worker's values.
     """
 
     def __init__(self, value_class: Any) -> None:
         self.breakers = FakeBreakers()
         self.requests = RequestMetrics()
-        self.figures = SharedMetrics(
+        self.shared = SharedMetrics(
             (CircuitBreakerCollector(self.breakers), self.requests), value_class=value_class
         )
 

@@ -1,4 +1,4 @@
-"""Durations of calls, for the breakers that ask for them."""
+"""Durations of calls, for breakers with this listener."""
 
 import logging
 import subprocess
@@ -23,7 +23,7 @@ DURATION = "circuit_breaker_call_duration_seconds"
 
 
 class Exported:
-    """Durations that are exported from a registry of their own, and a breaker that has them."""
+    """Durations exported from a separate registry, with breakers that record them."""
 
     def __init__(self, *, max_names: int = 100) -> None:
         self.metrics = CallDurationMetrics(max_names=max_names)
@@ -43,11 +43,11 @@ class Exported:
         )
 
     def succeed(self, breaker: CircuitBreaker, seconds: float) -> None:
-        """Let a call succeed after so many seconds."""
+        """Make a call that succeeds after this many seconds."""
         breaker.call_sync(self.clock.advance, seconds)
 
     def fail(self, breaker: CircuitBreaker, seconds: float) -> None:
-        """Let a call fail after so many seconds."""
+        """Make a call that fails after this many seconds."""
 
         def fail() -> None:
             self.clock.advance(seconds)
@@ -57,19 +57,19 @@ class Exported:
             breaker.call_sync(fail)
 
     def value(self, suffix: str, outcome: str, name: str = "payment", **more: str) -> float | None:
-        """One of the exported numbers."""
+        """One of the exported values."""
         labels = {"name": name, "outcome": outcome, **more}
         return self.registry.get_sample_value(DURATION + suffix, labels)
 
 
 @pytest.fixture
 def exported() -> Exported:
-    """Durations that are exported."""
+    """Exported durations."""
     return Exported()
 
 
 def test_calls_are_timed_by_outcome(exported: Exported) -> None:
-    """Each call is in the buckets from its own duration on, in the count and in the sum."""
+    """Each call counts in every bucket from its duration upwards, in the count and in the sum."""
     breaker = exported.breaker()
     for seconds in (0.25, 0.5, 60.0):
         exported.succeed(breaker, seconds)
@@ -87,8 +87,8 @@ def test_calls_are_timed_by_outcome(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize("seconds", DURATION_BOUNDS_SECONDS)
-def test_the_end_of_a_bucket_belongs_to_it(exported: Exported, seconds: float) -> None:
-    """Prometheus' `le` means less or equal."""
+def test_the_bound_of_a_bucket_belongs_to_it(exported: Exported, seconds: float) -> None:
+    """In Prometheus, `le` means less than or equal."""
     CallDurations(exported.metrics).on_success(CallSucceeded("payment", seconds))
 
     below = [one for one in DURATION_BOUNDS_SECONDS if one < seconds]
@@ -96,14 +96,14 @@ def test_the_end_of_a_bucket_belongs_to_it(exported: Exported, seconds: float) -
     assert [exported.value("_bucket", "success", le=str(one)) for one in below] == [0] * len(below)
 
 
-def test_the_first_failure_can_be_seen_to_come(exported: Exported) -> None:
-    """A series that begins with 1 looks like no increase, so it is there from the first call."""
+def test_the_first_failure_shows_as_an_increase(exported: Exported) -> None:
+    """A series that starts at 1 shows no increase, so it starts at 0 with the first call."""
     exported.succeed(exported.breaker(), 1.0)
     assert exported.value("_count", "failure") == 0
 
 
-def test_what_says_nothing_about_the_dependency_is_not_timed(exported: Exported) -> None:
-    """Refused calls take no time, and calls that end as neither could have taken any."""
+def test_refusals_and_neutral_calls_are_not_timed(exported: Exported) -> None:
+    """Their durations say nothing about the dependency."""
     breaker = exported.breaker()
     with pytest.raises(KeyboardInterrupt), breaker:
         raise KeyboardInterrupt
@@ -114,7 +114,7 @@ def test_what_says_nothing_about_the_dependency_is_not_timed(exported: Exported)
 
 
 async def test_a_call_that_hangs_is_counted_with_its_time_so_far(exported: Exported) -> None:
-    """It has failed when its time is over, and is not counted again at its end."""
+    """It counts as failed at its deadline, and is not counted again when it ends."""
     breaker = exported.breaker(slow_call_duration=3.0)
     async with breaker:
         exported.clock.advance(10.0)
@@ -125,7 +125,7 @@ async def test_a_call_that_hangs_is_counted_with_its_time_so_far(exported: Expor
 
 
 def test_breakers_and_listeners_of_one_name_add_up(exported: Exported) -> None:
-    """Two breakers of a name are one for monitoring; others have series of their own."""
+    """Breakers with the same name share a series, and others have their own."""
     for breaker in (exported.breaker(), exported.breaker(), exported.breaker("other one")):
         exported.succeed(breaker, 1.0)
     assert exported.value("_count", "success") == 2
@@ -133,7 +133,7 @@ def test_breakers_and_listeners_of_one_name_add_up(exported: Exported) -> None:
 
 
 def test_names_beyond_the_limit_share_one_label(caplog: pytest.LogCaptureFixture) -> None:
-    """No call goes uncounted, the known ones keep their name, and there is one warning."""
+    """Every call is counted, known names keep their series, and one warning is logged."""
     exported = Exported(max_names=2)
     with caplog.at_level(logging.WARNING):
         for name in ("a", "b", "c", "d", "a"):
@@ -147,7 +147,7 @@ def test_names_beyond_the_limit_share_one_label(caplog: pytest.LogCaptureFixture
 
 
 def test_no_call_of_any_thread_is_lost(exported: Exported) -> None:
-    """Breakers are used by threads, and their calls are all counted."""
+    """All calls of concurrent threads are counted."""
     listener = CallDurations(exported.metrics)
     event = CallSucceeded("payment", 0.5)
 
@@ -166,11 +166,11 @@ def test_no_call_of_any_thread_is_lost(exported: Exported) -> None:
     assert exported.value("_sum", "success") == 2000.0
 
 
-def test_a_call_may_be_counted_while_another_is(exported: Exported) -> None:
-    """The garbage collector ends streams at any moment, also while the lock is held."""
+def test_a_call_may_be_counted_while_another_is_being_counted(exported: Exported) -> None:
+    """The garbage collector may end a stream at any time, even while the lock is held."""
 
     class Seconds(float):
-        """A duration that has another call counted when it is added."""
+        """A duration that counts another call while it is being added."""
 
         def __radd__(self, other: float) -> float:
             CallDurations(exported.metrics).on_success(CallSucceeded("payment", 2.0))
@@ -181,7 +181,7 @@ def test_a_call_may_be_counted_while_another_is(exported: Exported) -> None:
 
 
 def test_both_text_formats_are_valid(exported: Exported) -> None:
-    """What is rendered can be parsed, odd names included."""
+    """The rendered text can be parsed, even with unusual names."""
     for name in ('say "no"\nback\\slash ä', "half\ud83d"):
         exported.succeed(exported.breaker(name), 1.0)
 
@@ -196,13 +196,13 @@ def test_both_text_formats_are_valid(exported: Exported) -> None:
 
 
 def test_a_collector_can_be_registered_only_once(exported: Exported) -> None:
-    """Two exports of the same figures would be invalid text, so the second is refused."""
+    """The text would be invalid if the same metrics appeared twice."""
     with pytest.raises(ValueError, match=DURATION):
         exported.registry.register(CallDurationMetrics())
 
 
 def test_a_listener_without_arguments_exports_from_this_process() -> None:
-    """`listeners=[CallDurations()]` is all it takes; a breaker without it has no series."""
+    """`listeners=[CallDurations()]` is enough; a breaker without it has no series."""
     timed = CircuitBreaker("timed_by_a_test", listeners=[CallDurations()])
     untimed = CircuitBreaker("not_timed_by_a_test")
     for breaker in (timed, untimed):
@@ -216,7 +216,7 @@ def test_a_listener_without_arguments_exports_from_this_process() -> None:
 
 
 def test_workers_share_durations(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """With a directory for several processes, each adds its calls to what any of them shows."""
+    """With a shared directory, each worker shows the calls of all."""
     directory = tmp_path_factory.mktemp("m")
     program = """
 import asyncio

@@ -1,4 +1,4 @@
-"""The breakers of a process, as Prometheus sees them."""
+"""The metrics of a process's breakers."""
 
 import gc
 import subprocess
@@ -42,7 +42,7 @@ ODD_NAMES = [
 
 
 def snapshot(name: str, state: CircuitState = CircuitState.CLOSED) -> CircuitSnapshot:
-    """A snapshot whose five counts all differ."""
+    """A snapshot with five different counts."""
     return CircuitSnapshot(
         name=name,
         state=state,
@@ -58,14 +58,14 @@ def snapshot(name: str, state: CircuitState = CircuitState.CLOSED) -> CircuitSna
 
 
 def exported(*sources: object) -> CollectorRegistry:
-    """A registry of its own that exports the sources."""
+    """A separate registry that exports the sources."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(CircuitBreakerCollector(*sources))  # type: ignore[arg-type]
     return registry
 
 
-def test_each_figure_has_its_documented_name_and_labels() -> None:
-    """A snapshot appears under the names that dashboards are built on."""
+def test_each_metric_has_its_documented_name_and_labels() -> None:
+    """Dashboards rely on these names."""
     registry = exported(FakeBreakers(snapshot("payment", CircuitState.HALF_OPEN)))
 
     shown = {
@@ -100,15 +100,15 @@ def test_each_figure_has_its_documented_name_and_labels() -> None:
     ("state", "value"),
     [(CircuitState.CLOSED, 0), (CircuitState.HALF_OPEN, 1), (CircuitState.OPEN, 2)],
 )
-def test_states_are_numbers_that_grow_with_the_trouble(state: CircuitState, value: int) -> None:
-    """Closed is 0, half open 1 and open 2."""
+def test_worse_states_have_higher_numbers(state: CircuitState, value: int) -> None:
+    """Closed is 0, half-open is 1 and open is 2."""
     registry = exported(FakeBreakers(snapshot("payment", state)))
 
     assert registry.get_sample_value("circuit_breaker_state", {"name": "payment"}) == value
 
 
-def test_the_first_opening_can_be_seen_to_come() -> None:
-    """A circuit that never opened shows so: a series that begins with 1 looks like no increase."""
+def test_the_first_opening_shows_as_an_increase() -> None:
+    """A circuit that never opened has the value 0; a series that starts at 1 is no increase."""
     registry = exported(FakeBreakers(CircuitSnapshot("quiet", CircuitState.CLOSED, 0, 0, 0, 0, {})))
 
     labels = {"name": "quiet", "from_state": "closed", "to_state": "open"}
@@ -116,8 +116,8 @@ def test_the_first_opening_can_be_seen_to_come() -> None:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_mode_that_holds_is_1_and_no_other_is_there(mode: Mode) -> None:
-    """`circuit_breaker_mode > 0` is a whole alert, and breakers left alone add no series."""
+def test_a_mode_in_effect_is_1_and_other_modes_have_no_series(mode: Mode) -> None:
+    """`circuit_breaker_mode > 0` is a complete alert, and breakers without a mode add no series."""
     held = CircuitSnapshot("held", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=mode)
     registry = exported(FakeBreakers(held, snapshot("free")))
 
@@ -128,8 +128,8 @@ def test_a_mode_that_holds_is_1_and_no_other_is_there(mode: Mode) -> None:
     ]
 
 
-def test_shadow_rejections_are_shown_from_the_beginning_of_a_shadow_mode_on() -> None:
-    """The first is an increase, and the count stays when the mode has ended."""
+def test_shadow_rejections_are_shown_from_the_start_of_the_mode() -> None:
+    """The first rejection shows as an increase, and the count remains when the mode ends."""
     shown = [
         CircuitSnapshot(
             name, CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=mode, shadow_rejections=count
@@ -151,7 +151,7 @@ def test_shadow_rejections_are_shown_from_the_beginning_of_a_shadow_mode_on() ->
 
 
 def test_a_mode_of_one_source_is_not_hidden_by_another() -> None:
-    """A tracked circuit has no modes, and takes none away from ours."""
+    """A tracked circuit has no mode, and does not hide the mode of ours."""
     held = CircuitSnapshot(
         "payment", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=Mode.SHADOW, shadow_rejections=2
     )
@@ -164,7 +164,7 @@ def test_a_mode_of_one_source_is_not_hidden_by_another() -> None:
 
 
 def test_sources_that_share_a_name_add_up() -> None:
-    """Under one name there is one series, with the sum of counts and the worst state."""
+    """Each name has one series, with the sum of the counts and the worst state."""
     ours = FakeBreakers(snapshot("payment", CircuitState.OPEN))
     theirs = TrackedCircuits()
     theirs.failure("payment")
@@ -187,7 +187,7 @@ def test_sources_that_share_a_name_add_up() -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_any_name_makes_valid_prometheus_text(name: str) -> None:
-    """A name comes back from the Prometheus text as it was given."""
+    """A parser of the Prometheus text reads the original name."""
     text = generate_latest(exported(FakeBreakers(snapshot(name)))).decode()
 
     samples = [sample for family in parse_prometheus(text) for sample in family.samples]
@@ -198,7 +198,7 @@ def test_any_name_makes_valid_prometheus_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_any_name_makes_valid_openmetrics_text(name: str) -> None:
-    """A name comes back from the OpenMetrics text as it was given."""
+    """A parser of the OpenMetrics text reads the original name."""
     text = generate_openmetrics(exported(FakeBreakers(snapshot(name)))).decode()  # type: ignore[no-untyped-call]
 
     samples = [sample for family in parse_openmetrics(text) for sample in family.samples]  # type: ignore[no-untyped-call]
@@ -207,8 +207,8 @@ def test_any_name_makes_valid_openmetrics_text(name: str) -> None:
     assert len(samples) == 7
 
 
-def test_a_name_that_is_no_unicode_text_spoils_nothing() -> None:
-    """A lone surrogate is spelled out, and the other breakers are shown beside it."""
+def test_a_name_with_a_lone_surrogate_breaks_nothing() -> None:
+    """The surrogate is escaped, and the other breakers are shown as well."""
     registry = exported(FakeBreakers(snapshot("half\ud83d"), snapshot("whole")))
 
     text = generate_latest(registry).decode()
@@ -218,7 +218,7 @@ def test_a_name_that_is_no_unicode_text_spoils_nothing() -> None:
 
 
 def test_a_collector_can_be_registered_only_once() -> None:
-    """Two exports of the same figures would be invalid text, so the second is refused."""
+    """The text would be invalid if the same metrics appeared twice."""
     registry = exported(FakeBreakers())
 
     with pytest.raises(ValueError, match="circuit_breaker_state"):
@@ -226,10 +226,10 @@ def test_a_collector_can_be_registered_only_once() -> None:
 
 
 class TestRealBreakers:
-    """The collector and the breakers' own registry together."""
+    """The collector with the real registry of breakers."""
 
     async def test_a_failing_dependency_can_be_followed(self) -> None:
-        """Failures, the opening and the rejections are all in the figures."""
+        """The metrics show the failures, the opening and the rejections."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         breaker = CircuitBreaker("payment", failure_threshold=2, registry=breakers)
@@ -258,7 +258,7 @@ class TestRealBreakers:
         assert value(changes, from_state="closed", to_state="open") == 1
 
     async def test_a_shadow_mode_can_be_followed(self) -> None:
-        """What it would have refused is counted, and the count outlives mode and reset."""
+        """Calls that it would have refused are counted, and the count survives mode and reset."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         breaker = CircuitBreaker("payment", failure_threshold=1, registry=breakers)
@@ -288,10 +288,8 @@ class TestRealBreakers:
         assert shown() == (None, 3, 0, 0)
 
     @pytest.mark.parametrize("size", [{"window_calls": 10}, {"window_seconds": 30.0}])
-    def test_the_window_shows_what_the_failure_rate_rule_decides_by(
-        self, size: dict[str, Any]
-    ) -> None:
-        """Its rate, calls and threshold as they are now; nothing in the window while open."""
+    def test_the_window_of_the_failure_rate_rule_is_shown(self, size: dict[str, Any]) -> None:
+        """Its rate, calls and threshold are current, and the window is empty while open."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         rule = FailureRate(threshold=0.5, minimum_calls=4, **size)
@@ -319,7 +317,7 @@ class TestRealBreakers:
         assert window("payment") == [0.0, 0, 0.5]
 
     def test_results_leave_the_window_without_a_call(self) -> None:
-        """A scrape sees a window of time as it is now, not as of the last call."""
+        """A scrape shows the time window as of now, not as of the last call."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         clock = FakeClock()
@@ -336,8 +334,8 @@ class TestRealBreakers:
 
         assert values == [1, 0]
 
-    def test_of_two_windows_of_one_name_the_worse_shows(self) -> None:
-        """The window that is nearest to opening is shown whole, not a mixture of both."""
+    def test_the_worse_of_two_windows_with_one_name_is_shown(self) -> None:
+        """The window closest to opening is shown as a whole, not a mixture of both."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         good, bad = (
@@ -358,7 +356,7 @@ class TestRealBreakers:
         assert shown == [0.5, 2]
 
     async def test_a_call_is_in_flight_until_it_ends(self) -> None:
-        """The gauge follows calls while they run."""
+        """The gauge counts running calls."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         breaker = CircuitBreaker("payment", registry=breakers)
@@ -370,8 +368,8 @@ class TestRealBreakers:
         assert during == 1
         assert registry.get_sample_value(in_flight, {"name": "payment"}) == 0
 
-    async def test_a_reset_takes_nothing_from_the_counters(self) -> None:
-        """The breaker forgets its totals; Prometheus counters go up only."""
+    async def test_a_reset_does_not_decrease_the_counters(self) -> None:
+        """A reset clears the breaker's totals, but Prometheus counters only go up."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         breaker = CircuitBreaker("payment", registry=breakers)
@@ -385,7 +383,7 @@ class TestRealBreakers:
         assert registry.get_sample_value(successes, {"name": "payment"}) == 1
 
     def test_short_lived_breakers_leave_no_series(self) -> None:
-        """What nobody uses any more is not exported for ever."""
+        """A breaker that is no longer used is no longer exported."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         for number in range(1000):
@@ -395,8 +393,8 @@ class TestRealBreakers:
 
         assert [sample for family in registry.collect() for sample in family.samples] == []
 
-    def test_counters_keep_what_a_breaker_of_their_name_counted(self) -> None:
-        """Of two breakers of one name one goes; what it counted stays in the sum."""
+    def test_counters_keep_the_counts_of_a_freed_breaker(self) -> None:
+        """If one of two breakers with the same name is freed, its counts stay in the sum."""
         breakers = CircuitBreakerRegistry()
         registry = exported(breakers)
         kept = CircuitBreaker("payment", registry=breakers)
@@ -412,7 +410,7 @@ class TestRealBreakers:
 
 
 def test_importing_the_package_exports_every_breaker() -> None:
-    """A program that imports the metrics exports the breakers made before and after."""
+    """It exports the breakers that were created before and after the import."""
     program = """
 from example_service.infra.resilience import CircuitBreaker
 before = CircuitBreaker("before")
@@ -431,7 +429,7 @@ for name in ("before", "after"):
 
 
 def test_this_process_exports_its_breakers() -> None:
-    """The default registry shows a breaker that was made without a word about metrics."""
+    """The default registry shows a breaker without any further configuration."""
     breaker = CircuitBreaker("made_for_the_default_registry")
 
     labels = {"name": breaker.name}

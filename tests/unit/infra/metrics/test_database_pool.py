@@ -1,4 +1,4 @@
-"""The metric of the database's connections."""
+"""The metric of database connections."""
 
 import gc
 
@@ -12,20 +12,20 @@ from example_service.infra.metrics.database_pool import PoolMetrics
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Where the metric is registered."""
+    """The registry of the metric."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> PoolMetrics:
-    """A metric that watches nothing yet."""
+    """A metric that does not watch any pool yet."""
     metrics = PoolMetrics()
     registry.register(metrics)
     return metrics
 
 
-def figures(registry: CollectorRegistry) -> dict[str, float | None]:
-    """Connections by what they do."""
+def counts(registry: CollectorRegistry) -> dict[str, float | None]:
+    """The numbers of connections by state."""
     return {
         state: registry.get_sample_value("database_pool_connections", {"state": state})
         for state in ("in_use", "idle")
@@ -42,21 +42,21 @@ def queue() -> QueuePool:
 def test_connections_are_counted_as_they_are_now(
     registry: CollectorRegistry, metrics: PoolMetrics
 ) -> None:
-    """Over all pools, and without anybody counting meanwhile."""
+    """The metric adds up all pools, and reads them only when it is scraped."""
     first, second = queue(), queue()
     metrics.watch(first)
     metrics.watch(second)
-    before = figures(registry)
+    before = counts(registry)
     connections = [first.connect(), first.connect(), second.connect()]
-    taken = figures(registry)
+    taken = counts(registry)
     connections[0].close()
-    given_back = figures(registry)
+    given_back = counts(registry)
     for connection in connections[1:]:
         connection.close()
     for pool in (first, second):
         pool.dispose()
 
-    assert [before, taken, given_back, figures(registry)] == [
+    assert [before, taken, given_back, counts(registry)] == [
         {"in_use": 0, "idle": 0},
         {"in_use": 3, "idle": 0},
         {"in_use": 2, "idle": 1},
@@ -67,11 +67,11 @@ def test_connections_are_counted_as_they_are_now(
 def test_a_pool_is_forgotten_with_its_engine(
     registry: CollectorRegistry, metrics: PoolMetrics
 ) -> None:
-    """An application that ends takes its figures with it."""
+    """When an application ends, its connections are no longer shown."""
     pool = queue()
     metrics.watch(pool)
     pool.connect().close()
-    assert figures(registry) == {"in_use": 0, "idle": 1}
+    assert counts(registry) == {"in_use": 0, "idle": 1}
 
     pool.dispose()
     del pool
@@ -80,29 +80,29 @@ def test_a_pool_is_forgotten_with_its_engine(
     assert not metrics._pools
 
 
-def test_a_pool_that_keeps_nothing_has_nothing_to_show(
+def test_a_pool_that_keeps_no_connections_shows_none(
     registry: CollectorRegistry, metrics: PoolMetrics
 ) -> None:
-    """Watching it is no error."""
+    """Watching such a pool is not an error."""
     metrics.watch(create_engine("sqlite://", poolclass=NullPool).pool)
 
-    assert figures(registry) == {"in_use": 0, "idle": 0}
+    assert counts(registry) == {"in_use": 0, "idle": 0}
 
 
 def test_a_pool_is_counted_once(registry: CollectorRegistry, metrics: PoolMetrics) -> None:
-    """However often it is watched."""
+    """Watching it again changes nothing."""
     pool = queue()
     metrics.watch(pool)
     metrics.watch(pool)
     connection = pool.connect()
 
-    assert figures(registry) == {"in_use": 1, "idle": 0}
+    assert counts(registry) == {"in_use": 1, "idle": 0}
     connection.close()
     pool.dispose()
 
 
 @pytest.mark.usefixtures("metrics")
-def test_another_metric_of_its_name_is_refused(registry: CollectorRegistry) -> None:
-    """Its name is known before there is a figure."""
+def test_another_metric_with_its_name_is_refused(registry: CollectorRegistry) -> None:
+    """The name is reserved before there is a value."""
     with pytest.raises(ValueError, match="database_pool_connections"):
         registry.register(PoolMetrics())

@@ -29,7 +29,7 @@ PROMETHEUS_3 = (
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """One gauge at 1."""
+    """A registry with one gauge, whose value is 1."""
     registry = CollectorRegistry()
     Gauge("up", "Whether it is up.", registry=registry).set(1)
     return registry
@@ -45,8 +45,8 @@ def test_prometheus_text_is_the_default(registry: CollectorRegistry, accept: str
 
 
 @pytest.mark.parametrize("accept", [PROMETHEUS_2, PROMETHEUS_3])
-def test_openmetrics_text_goes_to_who_asks_for_it(registry: CollectorRegistry, accept: str) -> None:
-    """A Prometheus server of today gets OpenMetrics text."""
+def test_openmetrics_text_is_sent_on_request(registry: CollectorRegistry, accept: str) -> None:
+    """Current Prometheus servers ask for OpenMetrics text."""
     exposition = render(registry, accept=accept)
 
     assert exposition.headers["Content-Type"].startswith(
@@ -67,17 +67,15 @@ def test_openmetrics_text_goes_to_who_asks_for_it(registry: CollectorRegistry, a
         "\x00\xff",
     ],
 )
-def test_a_version_that_does_not_exist_is_passed_over(
-    registry: CollectorRegistry, accept: str
-) -> None:
-    """Nonsense neither fails nor comes back in the answer."""
+def test_a_version_that_does_not_exist_is_ignored(registry: CollectorRegistry, accept: str) -> None:
+    """An invalid version neither causes an error nor is repeated in the answer."""
     exposition = render(registry, accept=accept)
 
     assert exposition.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
-def test_gzip_is_used_where_it_is_understood(registry: CollectorRegistry) -> None:
-    """Prometheus asks for it; who does not gets plain text."""
+def test_gzip_is_used_if_the_client_accepts_it(registry: CollectorRegistry) -> None:
+    """Prometheus accepts it; other clients get uncompressed text."""
     plain = render(registry)
     compressed = render(registry, accept_encoding="br, gzip")
 
@@ -86,16 +84,16 @@ def test_gzip_is_used_where_it_is_understood(registry: CollectorRegistry) -> Non
     assert gzip.decompress(compressed.body) == plain.body
 
 
-def test_no_cache_keeps_the_figures(registry: CollectorRegistry) -> None:
-    """The headers keep proxies from storing it, or from mixing its forms up."""
+def test_metrics_are_not_cached(registry: CollectorRegistry) -> None:
+    """The headers keep proxies from storing the text and from confusing its formats."""
     headers = render(registry).headers
 
     assert headers["Cache-Control"] == "no-store"
     assert headers["Vary"] == "Accept, Accept-Encoding"
 
 
-async def test_a_single_process_shows_its_own_figures() -> None:
-    """Breakers, requests, the process and the interpreter are all in it."""
+async def test_a_single_process_shows_its_own_metrics() -> None:
+    """They cover breakers, requests, the process and the interpreter."""
     breaker = CircuitBreaker("shown_by_a_single_process")
 
     exposition = await expose()
@@ -109,7 +107,7 @@ async def test_a_single_process_shows_its_own_figures() -> None:
 
 @pytest.mark.parametrize("name", ['"', "\\", "\n", 'a\\"b\n', "ä", "plain", "\x00"])
 def test_promtool_accepts_the_text(name: str) -> None:
-    """Prometheus' own checker finds no fault with any of our families."""
+    """The checker of Prometheus finds no problem in any of our metrics."""
     promtool = program("promtool")
     breakers = CircuitBreakerRegistry()
     breaker = CircuitBreaker(name, registry=breakers)
@@ -131,7 +129,7 @@ def test_promtool_accepts_the_text(name: str) -> None:
 
 
 def test_the_library_s_own_metrics_are_shown_too() -> None:
-    """A counter and a histogram that somebody adds need nothing from us."""
+    """A counter and a histogram defined elsewhere appear without further code."""
     registry = CollectorRegistry()
     Counter("orders_total", "Orders.", registry=registry).inc()
     Histogram("order_seconds", "Seconds.", registry=registry).observe(0.2)
@@ -141,8 +139,8 @@ def test_the_library_s_own_metrics_are_shown_too() -> None:
     assert {"orders", "order_seconds"} <= {family.name for family in families}
 
 
-async def test_a_text_is_rendered_once_for_all_who_ask() -> None:
-    """Once for each format, and the headers that clients send do not make new ones."""
+async def test_a_text_is_rendered_once_for_simultaneous_requests() -> None:
+    """It is rendered once per format, whatever other headers clients send."""
     expositions = Expositions(kept_seconds=60.0)
 
     texts = [await expositions.get(accept=f"x/{number}") for number in range(20)]

@@ -16,13 +16,13 @@ ROUTE = "/api/v1/exchange-rates/{currency}"
 
 @pytest.fixture
 def requests() -> RequestMetrics:
-    """Figures of no request yet."""
+    """The metrics before the first request."""
     return RequestMetrics()
 
 
 @pytest.fixture
 def registry(requests: RequestMetrics) -> CollectorRegistry:
-    """A registry of its own that shows them."""
+    """A separate registry that exports these metrics."""
     registry = CollectorRegistry(auto_describe=True)
     registry.register(requests)
     return registry
@@ -36,7 +36,7 @@ def request(
     status: int = 200,
     seconds: float = 0.0,
 ) -> None:
-    """Let one request come and go."""
+    """Start and finish one request."""
     requests.started()
     requests.finished(method, route, status, seconds)
 
@@ -44,7 +44,7 @@ def request(
 def test_requests_are_counted_by_method_route_and_status(
     requests: RequestMetrics, registry: CollectorRegistry
 ) -> None:
-    """Each combination is a series of its own."""
+    """Each combination has its own series."""
     request(requests)
     request(requests)
     request(requests, status=503)
@@ -63,7 +63,7 @@ def test_requests_are_counted_by_method_route_and_status(
 def test_a_request_is_in_flight_until_it_is_finished(
     requests: RequestMetrics, registry: CollectorRegistry
 ) -> None:
-    """The gauge counts what has started and not ended."""
+    """The gauge counts requests that have started and not yet finished."""
     requests.started()
     requests.started()
     requests.finished("GET", ROUTE, 200, 0.1)
@@ -74,7 +74,7 @@ def test_a_request_is_in_flight_until_it_is_finished(
 def test_durations_are_added_up_over_all_statuses(
     requests: RequestMetrics, registry: CollectorRegistry
 ) -> None:
-    """The histogram tells routes apart, not outcomes: a bucket holds what took at most its end."""
+    """The histogram distinguishes methods and routes, but not statuses."""
     request(requests, seconds=0.25)
     request(requests, seconds=0.5, status=503)
     request(requests, seconds=60.0)
@@ -91,10 +91,10 @@ def test_durations_are_added_up_over_all_statuses(
 
 
 @pytest.mark.parametrize("seconds", DURATION_BOUNDS_SECONDS)
-def test_the_end_of_a_bucket_belongs_to_it(
+def test_the_bound_of_a_bucket_belongs_to_it(
     requests: RequestMetrics, registry: CollectorRegistry, seconds: float
 ) -> None:
-    """Prometheus' `le` means less or equal."""
+    """In Prometheus, `le` means less than or equal."""
     request(requests, seconds=seconds)
 
     labels = {"method": "GET", "route": ROUTE, "le": str(seconds)}
@@ -104,7 +104,7 @@ def test_the_end_of_a_bucket_belongs_to_it(
 def test_unknown_methods_share_one_label(
     requests: RequestMetrics, registry: CollectorRegistry
 ) -> None:
-    """A client cannot make series by inventing methods."""
+    """A client cannot create series by inventing methods."""
     for number in range(100):
         request(requests, method=f"BREW{number}", status=405)
 
@@ -115,7 +115,7 @@ def test_unknown_methods_share_one_label(
 
 
 def test_routes_beyond_the_limit_share_one_label() -> None:
-    """No request goes uncounted, and the known ones keep their labels."""
+    """Every request is counted, and known routes keep their labels."""
     requests = RequestMetrics(max_series=2)
     registry = CollectorRegistry()
     registry.register(requests)
@@ -131,7 +131,7 @@ def test_routes_beyond_the_limit_share_one_label() -> None:
 
 
 def test_both_text_formats_are_valid(requests: RequestMetrics, registry: CollectorRegistry) -> None:
-    """What is rendered can be parsed, histogram included."""
+    """The rendered text can be parsed, including the histogram."""
     request(requests, route='/odd/"{path}"')
 
     prometheus = parse_prometheus(generate_latest(registry).decode())

@@ -1,4 +1,4 @@
-"""Reports of circuit breakers that are not ours."""
+"""Reports about circuit breakers of other libraries."""
 
 import logging
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from example_service.infra.resilience import CircuitSnapshot, CircuitState
 
 @pytest.fixture
 def tracked(monkeypatch: pytest.MonkeyPatch) -> TrackedCircuits:
-    """The circuits that the four functions report to, with nothing reported yet."""
+    """The circuits that the four functions report on, without any report yet."""
     circuits = TrackedCircuits()
     monkeypatch.setattr(tracking, "tracked_circuits", circuits)
     return circuits
 
 
-def test_reports_become_the_figures_of_their_circuit(tracked: TrackedCircuits) -> None:
-    """The four documented functions fill one snapshot for each name."""
+def test_reports_become_the_metrics_of_their_circuit(tracked: TrackedCircuits) -> None:
+    """The four documented functions fill one snapshot per name."""
     track_circuit_breaker_success("legacy")
     track_circuit_breaker_failure("legacy")
     track_circuit_breaker_failure("legacy")
@@ -57,8 +57,8 @@ def test_reports_become_the_figures_of_their_circuit(tracked: TrackedCircuits) -
     ]
 
 
-def test_a_state_alone_counts_no_change(tracked: TrackedCircuits) -> None:
-    """Showing a state is not a transition."""
+def test_reporting_a_state_does_not_count_as_a_change(tracked: TrackedCircuits) -> None:
+    """A state by itself is not a transition."""
     update_circuit_breaker_state("legacy", "open")
     update_circuit_breaker_state("legacy", "closed")
 
@@ -68,7 +68,7 @@ def test_a_state_alone_counts_no_change(tracked: TrackedCircuits) -> None:
 
 
 def test_reports_are_exported_beside_our_own_breakers(tracked: TrackedCircuits) -> None:
-    """The default sources of the collector include what is reported here."""
+    """The default sources of the collector include the reports."""
     registry = CollectorRegistry()
     registry.register(CircuitBreakerCollector(tracked))
     track_circuit_breaker_failure("legacy")
@@ -88,7 +88,7 @@ def test_reports_are_exported_beside_our_own_breakers(tracked: TrackedCircuits) 
 def test_an_unknown_state_is_refused_with_the_known_ones(
     tracked: TrackedCircuits, report: Callable[[], None], parameter: str
 ) -> None:
-    """The error names the parameter and what it may be, and nothing is counted."""
+    """The error names the parameter and its valid values, and nothing is counted."""
     with pytest.raises(
         ValueError,
         match=f"^{parameter} must be one of 'closed', 'open', 'half_open', not 'ajar'$",
@@ -99,8 +99,8 @@ def test_an_unknown_state_is_refused_with_the_known_ones(
 
 
 @pytest.mark.parametrize("name", ["", None, 7])
-def test_a_name_must_be_a_text(tracked: TrackedCircuits, name: str) -> None:
-    """A circuit without a name cannot be told apart from others."""
+def test_a_name_must_be_a_non_empty_string(tracked: TrackedCircuits, name: str) -> None:
+    """A circuit without a name cannot be distinguished from others."""
     with pytest.raises(ValueError, match="name must be a text that is not empty"):
         track_circuit_breaker_failure(name)
 
@@ -108,7 +108,7 @@ def test_a_name_must_be_a_text(tracked: TrackedCircuits, name: str) -> None:
 
 
 def test_names_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Names made from requests cannot fill the memory; the loss is said once."""
+    """Names taken from requests cannot fill the memory, and one warning is logged."""
     circuits = TrackedCircuits(max_names=2)
 
     with caplog.at_level(logging.WARNING):
@@ -120,7 +120,7 @@ def test_names_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_reports_from_threads_are_all_counted() -> None:
-    """No report is lost, whoever makes it."""
+    """No report of any thread is lost."""
     circuits = TrackedCircuits()
 
     def report(_: int) -> None:

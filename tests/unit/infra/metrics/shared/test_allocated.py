@@ -1,4 +1,4 @@
-"""Files of metrics whose space is allocated before it is used: a full disk costs metrics alone."""
+"""Metrics files are allocated before use, so a full disk costs only metrics."""
 
 import logging
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ PAGE_BYTES = 4096
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """Have this process get an error where a file would grow further, as on a full disk."""
+    """Make writes beyond this size fail in this process, as on a full disk."""
     former = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
     try:
@@ -29,18 +29,18 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 
 def hole_bytes(path: Path) -> int:
-    """How much of a file has no space on the disk yet."""
+    """The number of bytes of a file for which the disk has no space allocated."""
     status = path.stat()
     return max(0, status.st_size - status.st_blocks * 512)
 
 
 def numbers(path: Path) -> dict[str, float]:
-    """What other processes read in a file."""
+    """The values that other processes read from a file."""
     return {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(str(path))}  # type: ignore[no-untyped-call]
 
 
-def test_no_page_of_a_file_is_without_space(tmp_path: Path) -> None:
-    """Neither of a new file nor of one that grew: the first write to such a page could be fatal."""
+def test_every_page_of_a_file_is_allocated(tmp_path: Path) -> None:
+    """This applies to new and to grown files: writing to an unallocated page could be fatal."""
     file = AllocatedDict(str(tmp_path / "counter_1.db"))
     try:
         new = (tmp_path / "counter_1.db").stat().st_size
@@ -54,10 +54,10 @@ def test_no_page_of_a_file_is_without_space(tmp_path: Path) -> None:
     assert hole_bytes(tmp_path / "counter_1.db") == 0
 
 
-def test_numbers_without_space_are_left_out_until_there_is_some(
+def test_new_values_are_omitted_while_the_disk_is_full(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One warning tells of it, and the others stay as they are."""
+    """One warning is logged, and existing values are still updated."""
     caplog.set_level(logging.WARNING)
     path = tmp_path / "counter_1.db"
     file = SpareDict(str(path))
@@ -79,8 +79,8 @@ def test_numbers_without_space_are_left_out_until_there_is_some(
     assert len(caplog.records) == 1
 
 
-def test_a_file_that_finds_no_space_at_all_is_made_later(tmp_path: Path) -> None:
-    """Neither the metric nor a request that counts in it fails, and nothing is left on the disk."""
+def test_a_file_that_cannot_be_created_is_created_later(tmp_path: Path) -> None:
+    """Neither the metric nor a request fails, and no incomplete file is left behind."""
     path = tmp_path / "counter_1.db"
     file = SpareDict(str(path))
     with no_file_larger_than(PAGE_BYTES):
@@ -95,7 +95,7 @@ def test_a_file_that_finds_no_space_at_all_is_made_later(tmp_path: Path) -> None
 
 
 def test_the_library_s_own_metrics_use_such_files() -> None:
-    """Also those of other packages, whose counters an application increments in its requests."""
+    """This includes counters of other packages, which requests may increment."""
     library: Any = values
 
     assert library.MmapedDict is SpareDict

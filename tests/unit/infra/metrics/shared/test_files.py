@@ -1,4 +1,4 @@
-"""The workers' files, while they live and when they have ended."""
+"""The workers' files, while the workers run and after they have ended."""
 
 import threading
 from collections.abc import Callable
@@ -15,13 +15,13 @@ Processes = Callable[[int], FakeProcess]
 Total = Callable[..., float | None]
 
 
-def test_a_file_that_has_just_been_made_is_passed_over(
+def test_a_file_that_was_just_created_is_skipped(
     process: Processes, directory: Path, total: Total
 ) -> None:
-    """A worker that starts at this very moment does not spoil the scrape."""
+    """A worker that is just starting does not break the scrape."""
     one = process(1)
     one.breakers.show(failures=1)
-    one.figures.copy()
+    one.shared.copy()
     (directory / "counter_2.db").touch()
 
     assert total("circuit_breaker_failures_total", name="payment") == 1
@@ -30,13 +30,13 @@ def test_a_file_that_has_just_been_made_is_passed_over(
 def test_an_ended_worker_has_nothing_in_flight(
     process: Processes, directory: Path, total: Total
 ) -> None:
-    """What was open or running in a worker that died counts no longer."""
+    """Open circuits and running calls of a dead worker no longer count."""
     dead, living = process(1), process(2)
     dead.breakers.show(in_flight=2, state=CircuitState.OPEN)
     living.breakers.show(in_flight=3)
     for each in (dead, living):
         each.requests.started()
-        each.figures.copy()
+        each.shared.copy()
 
     put_away(directory, 1)
 
@@ -48,17 +48,17 @@ def test_an_ended_worker_has_nothing_in_flight(
 def test_counters_of_ended_workers_stay_in_the_sums(
     process: Processes, directory: Path, total: Total
 ) -> None:
-    """No figure goes down because a worker was replaced, be it by one of the same process id."""
+    """No total decreases when a worker is replaced, even by one with the same process id."""
     for pid in (1, 2, 1, 3):
         each = process(pid)
         each.breakers.show(failures=2)
         each.request(seconds=0.5)
-        each.figures.copy()
+        each.shared.copy()
         put_away(directory, pid)
     living = process(4)
     living.breakers.show(failures=1)
     living.request(seconds=0.25)
-    living.figures.copy()
+    living.shared.copy()
 
     labels = {"method": "GET", "route": "/"}
     duration = "http_request_duration_seconds"
@@ -70,12 +70,12 @@ def test_counters_of_ended_workers_stay_in_the_sums(
 
 
 def test_ended_workers_leave_one_file_of_each_kind(process: Processes, directory: Path) -> None:
-    """A service whose workers die for weeks does not get slower to scrape."""
+    """Scrapes do not get slower when workers keep dying for weeks."""
     for pid in range(1, 6):
         each = process(pid)
         each.breakers.show(failures=1)
         each.request()
-        each.figures.copy()
+        each.shared.copy()
         put_away(directory, pid)
 
     assert sorted(path.name for path in directory.glob("*.db")) == [
@@ -84,8 +84,8 @@ def test_ended_workers_leave_one_file_of_each_kind(process: Processes, directory
     ]
 
 
-def test_a_worker_that_left_nothing_is_no_trouble(directory: Path) -> None:
-    """It may have died before it wrote a figure, or while it made its file."""
+def test_a_worker_that_left_no_complete_file_causes_no_error(directory: Path) -> None:
+    """It may have died before it wrote a value, or while it created its file."""
     (directory / "counter_1.db").touch()
 
     put_away(directory, 1)
@@ -93,14 +93,14 @@ def test_a_worker_that_left_nothing_is_no_trouble(directory: Path) -> None:
     assert [one for one in SharedFiles(directory).collect() if one.samples] == []
 
 
-def test_nobody_reads_while_counters_move(
+def test_a_scrape_waits_while_counters_are_moved(
     process: Processes, directory: Path, total: Total, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scrape in the middle would see counters twice; it waits for the end."""
+    """In the middle of the move, a scrape would count them twice."""
     for pid in (1, 2):
         each = process(pid)
         each.breakers.show(failures=1)
-        each.figures.copy()
+        each.shared.copy()
     put_away(directory, 1)
     seen: list[float | None] = []
     reading = threading.Thread(
@@ -123,7 +123,7 @@ def test_nobody_reads_while_counters_move(
 
 
 def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
-    """What they point to is no metrics of a worker; clearing removes the link alone."""
+    """Their targets are not metrics of a worker, and clearing removes only the link."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"not metrics")
     directory = tmp_path / "metrics"

@@ -1,4 +1,4 @@
-"""The mode of a process, and the directory of those that share their metrics."""
+"""Whether a process shares its metrics, and the directory of those that do."""
 
 import asyncio
 import os
@@ -20,16 +20,16 @@ from example_service.infra.metrics.shared.multiprocess import (
     this_worker,
 )
 
-NEVER_A_PID = 4_194_305  # One more than Linux ever gives.
+NEVER_A_PID = 4_194_305  # One more than the highest process id of Linux.
 
 
 def names_in(directory: Path) -> list[str]:
-    """Names of the files that there are."""
+    """The names of the files in the directory."""
     return [path.name for path in directory.iterdir()]
 
 
 def run(program: str, **environment: str) -> list[str]:
-    """Run a Python program in a process of its own; the lines that it prints."""
+    """Run a Python program in a process of its own, and return the lines that it prints."""
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env={"PATH": os.environ["PATH"], **environment},
@@ -41,21 +41,23 @@ def run(program: str, **environment: str) -> list[str]:
 
 
 async def test_a_single_process_has_nothing_to_share() -> None:
-    """Without the directory no task runs for it."""
+    """Without the directory, no task is started."""
     async with shared_metrics():
         assert this_worker() is None
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-def test_without_a_directory_a_worker_s_end_needs_no_care(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A supervisor may report every worker, shared metrics or not."""
+def test_without_a_directory_a_dead_worker_needs_no_clean_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A supervisor may report every dead worker, whether metrics are shared or not."""
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
 
     mark_worker_dead(NEVER_A_PID)
 
 
 def test_a_dead_worker_s_report_is_removed(directory: Path) -> None:
-    """A worker that is known to be dead is no silent one."""
+    """A worker that is known to be dead does not count as silent."""
     report_path(directory, NEVER_A_PID).touch()
 
     mark_worker_dead(NEVER_A_PID)
@@ -66,7 +68,7 @@ def test_a_dead_worker_s_report_is_removed(directory: Path) -> None:
 def test_a_file_that_cannot_be_read_does_not_stop_the_supervisor(
     directory: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever a worker left behind, it is logged, and no later scrape stumbles over it."""
+    """The damaged file is logged, and later scrapes ignore it."""
     (directory / f"counter_{NEVER_A_PID}.db").write_bytes(b"no metrics")
 
     mark_worker_dead(NEVER_A_PID)
@@ -75,10 +77,10 @@ def test_a_file_that_cannot_be_read_does_not_stop_the_supervisor(
     assert list(SharedFiles(directory).collect()) == []
 
 
-def test_a_directory_that_was_given_is_made_and_emptied(
+def test_a_configured_directory_is_created_and_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Figures of an earlier run do not count again; what is not ours stays."""
+    """Metrics of an earlier run do not count again, and other files are kept."""
     given = tmp_path / "not" / "there"
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(given))
     assert prepare_multiprocess_directory() == given
@@ -94,7 +96,7 @@ def test_a_directory_that_was_given_is_made_and_emptied(
 def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever starts the workers learns which variable to change, and why."""
+    """The error tells the operator which variable to change, and why."""
     (tmp_path / "file").touch()
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "file" / "below"))
 
@@ -110,7 +112,7 @@ def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
 def test_a_directory_of_its_own_lasts_as_long_as_the_process(
     environment: dict[str, str],
 ) -> None:
-    """It is new, private, found by the processes started from then on, and gone at the end."""
+    """It is new, private, known to processes started later, and removed at the end."""
     program = """
 import subprocess, sys
 from example_service.infra.metrics.shared.multiprocess import prepare_multiprocess_directory
@@ -133,8 +135,8 @@ subprocess.run([sys.executable, "-c", worker], check=True)
         assert names_in(Path(parent)) == []
 
 
-def test_a_variable_set_to_nothing_makes_no_worker() -> None:
-    """Nothing is written to the current directory, as the library would."""
+def test_an_empty_variable_does_not_make_the_process_a_worker() -> None:
+    """The library alone would write into the current directory."""
     program = """
 from example_service.infra.metrics.shared.multiprocess import this_worker
 print(this_worker())
@@ -147,7 +149,7 @@ print(this_worker())
 def test_a_directory_that_others_can_change_is_a_fault_of_the_settings(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in it would be read, and removed, in the name of this user."""
+    """Otherwise this user would read and remove files that others put there."""
     directory = tmp_path / "metrics"
     directory.mkdir()
     kept = directory / "counter_1.db"

@@ -1,4 +1,4 @@
-"""What a worker does for and with the others while its application runs."""
+"""How a worker shares its metrics while its application runs."""
 
 import asyncio
 import threading
@@ -16,42 +16,42 @@ Total = Callable[..., float | None]
 FAILURES = "circuit_breaker_failures_total"
 
 
-async def test_figures_are_there_from_the_start(
+async def test_metrics_are_shared_from_the_start(
     process: Processes, directory: Path, total: Total
 ) -> None:
-    """A worker that was never asked shows zeros, not nothing."""
+    """A worker without requests shows zeros instead of nothing."""
     one = process(1)
     one.breakers.show()
 
-    async with Worker(directory, one.figures).sharing():
+    async with Worker(directory, one.shared).sharing():
         assert total(FAILURES, name="payment") == 0
 
 
-async def test_figures_are_copied_from_time_to_time(
+async def test_metrics_are_copied_regularly(
     process: Processes, directory: Path, total: Total, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that is killed has left behind what it counted until shortly before."""
+    """A killed worker loses only what it counted since the last copy."""
     one = process(1)
-    copy = one.figures.try_copy
+    copy = one.shared.try_copy
     copied = asyncio.Event()
 
     def copy_and_tell() -> None:
         copy()
         copied.set()
 
-    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
+    async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
         one.breakers.show(failures=1)
-        monkeypatch.setattr(one.figures, "try_copy", copy_and_tell)
+        monkeypatch.setattr(one.shared, "try_copy", copy_and_tell)
         async with asyncio.timeout(5):
             await copied.wait()
 
         assert total(FAILURES, name="payment") == 1
 
 
-async def test_many_figures_are_copied_beside_the_event_loop(
+async def test_many_metrics_are_copied_outside_the_event_loop(
     process: Processes, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With thousands of breakers a copy takes longer than a request should wait."""
+    """With thousands of breakers, a copy takes longer than a request should wait."""
     one = process(1)
     copied = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -61,19 +61,19 @@ async def test_many_figures_are_copied_beside_the_event_loop(
         threads.append(threading.current_thread())
         loop.call_soon_threadsafe(copied.set)
 
-    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
-        monkeypatch.setattr(one.figures, "try_copy", note)
+    async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
+        monkeypatch.setattr(one.shared, "try_copy", note)
         async with asyncio.timeout(5):
             await copied.wait()
         assert threading.main_thread() not in threads
 
 
-async def test_figures_are_copied_at_the_end(
+async def test_metrics_are_copied_at_the_end(
     process: Processes, directory: Path, total: Total
 ) -> None:
-    """An orderly end loses no count, and leaves nothing open, in flight or running."""
+    """An orderly end loses no count, and leaves no circuit open and no call in flight."""
     one = process(1)
-    async with Worker(directory, one.figures).sharing():
+    async with Worker(directory, one.shared).sharing():
         one.breakers.show(failures=1, state=CircuitState.OPEN, in_flight=1)
 
     assert total(FAILURES, name="payment") == 1
@@ -85,13 +85,13 @@ async def test_figures_are_copied_at_the_end(
 async def test_a_worker_that_gathers_copies_its_own_metrics_first(
     process: Processes, directory: Path
 ) -> None:
-    """The others count with what they copied last, at most a second ago."""
+    """The other workers count with their last copy, which is at most a second old."""
     one, other = process(1), process(2)
-    busy = Worker(directory, one.figures, copy_interval_seconds=60.0)
-    asked = Worker(directory, other.figures, copy_interval_seconds=60.0)
+    busy = Worker(directory, one.shared, copy_interval_seconds=60.0)
+    asked = Worker(directory, other.shared, copy_interval_seconds=60.0)
     async with busy.sharing(), asked.sharing():
         one.breakers.show(failures=1)
-        one.figures.copy()
+        one.shared.copy()
         one.breakers.show(failures=2)
         other.breakers.show(failures=4)
 
@@ -106,7 +106,7 @@ async def test_copying_goes_on_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where no thread could be started, say; the log has one line."""
+    """It may be impossible to start a thread, for example; the log has one line."""
     one = process(1)
     copied = asyncio.Event()
     failures = 3
@@ -119,7 +119,7 @@ async def test_copying_goes_on_after_an_unexpected_error(
         copied.set()
 
     monkeypatch.setattr(asyncio, "to_thread", fail_at_first)
-    async with Worker(directory, one.figures, copy_interval_seconds=0.0).sharing():
+    async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
         async with asyncio.timeout(5):
             await copied.wait()
 
