@@ -195,8 +195,8 @@ async def test_a_flood_of_names_is_capped(
     store = DirectoryStore(tmp_path)
     async with taking_part(store, registry) as member:
         breakers = [
-            CircuitBreaker(f"user-{number}", recovery_timeout=0.01, registry=registry)
-            for number in range(6)
+            CircuitBreaker(f"user-{number}", recovery_timeout=seconds, registry=registry)
+            for number, seconds in enumerate([60.0] * 5 + [0.01])
         ]
         for breaker in breakers:
             fail(breaker)
