@@ -1,4 +1,4 @@
-"""What routes may ask for."""
+"""The dependencies that routes may use."""
 
 import inspect
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ from tests.application import Serve
 
 @pytest.fixture
 def _no_shop() -> Iterator[None]:
-    """Let the breaker of this test be made in it."""
+    """Remove the breaker and its settings after the test."""
     yield
     circuit_breaker_registry.configure({})
     circuit_breaker_registry.unregister("shop")
 
 
 @pytest.mark.usefixtures("_no_shop")
-async def test_a_breaker_is_made_once_with_its_settings() -> None:
-    """Settings win over what the code says, and the code over the defaults."""
+async def test_a_breaker_is_created_once_with_its_settings() -> None:
+    """Settings take precedence over arguments in code, and those over the defaults."""
     circuit_breaker_registry.configure({"shop": {"failure_threshold": 2}})
     get_breaker = circuit_breaker("shop", failure_threshold=7, recovery_timeout=9.0)
     breaker = await get_breaker()
@@ -42,18 +42,18 @@ async def test_a_breaker_is_made_once_with_its_settings() -> None:
     assert await circuit_breaker("shop")() is breaker
 
 
-async def test_a_breaker_that_a_route_requests_is_there_from_the_start(serve: Serve) -> None:
-    """Before its first call, health and metrics show it: of routes, routers and dependencies."""
+async def test_the_breaker_of_a_route_exists_from_the_start(serve: Serve) -> None:
+    """Health and metrics show breakers of routes, routers and dependencies before any call."""
     routed, shared, nested = (circuit_breaker(f"start-{one}") for one in ("a", "b", "c"))
 
     async def guarded(_: Annotated[CircuitBreaker, Depends(nested)]) -> None:
-        """Depend on a breaker, as a route's client may."""
+        """Depend on a breaker, as the client of a route may."""
 
     router = APIRouter(prefix="/shop", dependencies=[Depends(shared)])
 
     @router.get("/stock", dependencies=[Depends(guarded)])
     async def stock(_: Annotated[CircuitBreaker, Depends(routed)]) -> None:
-        """Be a route that is never called."""
+        """A route that is never called."""
 
     app = create_app(Settings(environment="test"))
     app.include_router(router)
@@ -68,12 +68,12 @@ async def test_a_breaker_that_a_route_requests_is_there_from_the_start(serve: Se
 
 
 def test_no_dependency_needs_a_thread() -> None:
-    """FastAPI runs what is no coroutine function in a thread."""
+    """FastAPI would run a dependency in a thread if it were not a coroutine function."""
     assert inspect.iscoroutinefunction(circuit_breaker("shop"))
 
 
 def test_the_breaker_of_the_guide_is_a_dependency_without_parameters() -> None:
-    """`get_payment_breaker` needs no request, so it can be awaited anywhere."""
+    """`get_payment_breaker` can be awaited anywhere, because it needs no request."""
     assert inspect.iscoroutinefunction(get_payment_breaker)
     assert not inspect.signature(get_payment_breaker).parameters
 
@@ -102,8 +102,8 @@ async def test_routes_get_what_the_application_opened() -> None:
     assert seen == [settings, services.http_client, services.database, services.all_workers]
 
 
-async def test_before_the_start_a_route_that_needs_a_service_is_a_problem() -> None:
-    """The client is asked to go to another instance, instead of meeting an internal error."""
+async def test_a_route_that_needs_a_service_before_the_start_gets_a_problem() -> None:
+    """The client gets a 503 and can try another instance, instead of an internal error."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/seen")

@@ -1,4 +1,4 @@
-"""Templates of routes, as labels."""
+"""Route templates as labels."""
 
 import asyncio
 from typing import Any
@@ -77,13 +77,13 @@ def routed(app: FastAPI, path: str, method: str = "GET") -> Scope:
     ],
 )
 def test_the_template_has_every_prefix(app: FastAPI, path: str, template: str) -> None:
-    """A router that is included twice has two templates, told apart by the path."""
+    """A router that is included twice has two templates, distinguished by the path."""
     table = RouteTable(app.routes)
     assert [table.template(routed(app, path)) for _ in range(2)] == [template, template]
 
 
-def test_both_inclusions_are_told_apart_by_one_table(app: FastAPI) -> None:
-    """The endpoint is the same, so that what was found for one path must not stick."""
+def test_one_table_distinguishes_both_inclusions(app: FastAPI) -> None:
+    """Both have the same endpoint, so the result for one path must not be reused for the other."""
     table = RouteTable(app.routes)
     paths = ("/api/v1/mid/inner/1/items/2", "/api/v2/inner/1/items/2") * 2
     templates = [table.template(routed(app, path)) for path in paths]
@@ -91,12 +91,12 @@ def test_both_inclusions_are_told_apart_by_one_table(app: FastAPI) -> None:
 
 
 def test_a_wrong_method_keeps_the_template(app: FastAPI) -> None:
-    """A 405 belongs to the route that it was meant for."""
+    """A 405 is counted for the route with that path."""
     assert RouteTable(app.routes).template(routed(app, "/plain", "DELETE")) == "/plain"
 
 
-def test_routes_may_come_later(app: FastAPI) -> None:
-    """The table is not older than the request."""
+def test_routes_may_be_added_later(app: FastAPI) -> None:
+    """The table follows the routes of the application."""
     table = RouteTable(app.routes)
     table.template(routed(app, "/plain"))
     app.get("/late/{x}")(_item)
@@ -104,7 +104,7 @@ def test_routes_may_come_later(app: FastAPI) -> None:
 
 
 def test_an_endpoint_need_not_be_hashable(app: FastAPI) -> None:
-    """What is mounted may be any application."""
+    """Any application can be mounted."""
 
     class Unhashable:
         __hash__ = None  # type: ignore[assignment]
@@ -117,8 +117,8 @@ def test_an_endpoint_need_not_be_hashable(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize("path", ["/1/deeper", "/nowhere/at/all", ""])
-def test_a_mounted_application_is_labelled_by_its_mount(app: FastAPI, path: str) -> None:
-    """Also where it is mounted twice, and where it finds nothing."""
+def test_a_mounted_application_is_labelled_with_its_mount_path(app: FastAPI, path: str) -> None:
+    """This applies to an application mounted twice, and to paths that it does not know."""
 
     async def endpoint(_: object) -> PlainTextResponse:
         return PlainTextResponse("here")
@@ -132,7 +132,7 @@ def test_a_mounted_application_is_labelled_by_its_mount(app: FastAPI, path: str)
 
 
 def test_all_methods_of_a_path_are_allowed(app: FastAPI) -> None:
-    """They may belong to different routes, of included routers too."""
+    """They may belong to different routes, including those of included routers."""
     assert allowed_methods(routed(app, "/api/v2/inner/1/items/2", "PUT")) == [
         "GET",
         "HEAD",

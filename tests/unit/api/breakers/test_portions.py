@@ -1,4 +1,4 @@
-"""Large models are written and read entry by entry, with the result of a single call."""
+"""Large models are serialized and parsed entry by entry, with the same result as in one call."""
 
 import pytest
 from pydantic import BaseModel
@@ -7,14 +7,14 @@ from example_service.api.breakers.portions import dumped, parsed
 
 
 class Entry(BaseModel):
-    """One of many."""
+    """One entry of many."""
 
     count: int
     note: str | None = None
 
 
 class Whole(BaseModel):
-    """Something with many of them."""
+    """A model with many entries."""
 
     before: list[int]
     entries: dict[str, Entry]
@@ -29,8 +29,8 @@ WHOLE = Whole(
 
 
 @pytest.mark.parametrize("whole", [WHOLE, Whole(before=[], entries={})])
-def test_the_text_is_what_a_single_call_writes(whole: Whole) -> None:
-    """Members keep their order, and what is unset is left out."""
+def test_the_text_is_the_same_as_from_a_single_call(whole: Whole) -> None:
+    """Members keep their order, and unset ones are omitted."""
     text = dumped(whole, "entries")
 
     assert Whole.model_validate_json(text) == whole
@@ -39,7 +39,7 @@ def test_the_text_is_what_a_single_call_writes(whole: Whole) -> None:
 
 
 def test_no_call_writes_more_than_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call keeps the interpreter until it is done, and the event loop waits for it."""
+    """A call blocks the event loop until it is done, so it must be short."""
     written: list[Entry] = []
 
     def write(entry: Entry, **_: bool) -> str:
@@ -53,8 +53,8 @@ def test_no_call_writes_more_than_one_entry(monkeypatch: pytest.MonkeyPatch) -> 
     assert written == list(WHOLE.entries.values())
 
 
-def test_what_was_written_is_read_again() -> None:
-    """The other workers read what one has written."""
+def test_the_written_text_can_be_read_again() -> None:
+    """Workers read each other's reports."""
     assert parsed(dumped(WHOLE, "entries"), Whole, "entries", Entry) == WHOLE
 
 
@@ -62,7 +62,7 @@ def test_what_was_written_is_read_again() -> None:
     "text",
     ["", "[]", "{}", '{"before": [], "entries": []}', '{"before": [], "entries": {"a": {}}}'],
 )
-def test_what_is_no_such_model_is_an_error(text: str) -> None:
-    """A file that another program has damaged, or another version has written."""
+def test_invalid_text_is_an_error(text: str) -> None:
+    """The file may have been damaged, or written by another version."""
     with pytest.raises(ValueError):  # noqa: PT011 - that of JSON or of pydantic
         parsed(text, Whole, "entries", Entry)

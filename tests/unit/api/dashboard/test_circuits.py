@@ -1,4 +1,4 @@
-"""What the page is sent of one circuit."""
+"""What the dashboard shows of one circuit."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ OPEN = Record(version=1, is_open=True, opener="web-1-4711")
     [(OPEN, ("fleet", "web-1-4711")), (Record(version=2), ("own", None))],
     ids=["of the fleet", "its own"],
 )
-def test_an_open_circuit_shows_whose_verdict_it_is(
+def test_an_open_circuit_shows_whether_the_fleet_opened_it(
     record: Record, shown: tuple[str, str | None]
 ) -> None:
-    """And which process opened it for all."""
+    """It also shows which process opened it for all."""
     circuit_breaker_registry.get_or_create("payment").follow(CircuitState.OPEN, "5 failures", 30.0)
     assert _verdict({"payment": record}) == shown
 
 
-def test_a_process_that_is_alone_shows_no_verdict() -> None:
-    """There is nobody whose it could be."""
+def test_a_process_outside_a_fleet_shows_no_verdict() -> None:
+    """There is no fleet that could have opened the circuit."""
     circuit_breaker_registry.get_or_create("payment").follow(CircuitState.OPEN, "5 failures", 30.0)
     assert _verdict(None) == (None, None)
 

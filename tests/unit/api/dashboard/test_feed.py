@@ -1,4 +1,4 @@
-"""The task behind all pages of the dashboard."""
+"""The task that feeds all open pages of the dashboard."""
 
 import asyncio
 import contextlib
@@ -27,25 +27,25 @@ LIMIT_SECONDS = 5.0
 
 
 class CountingWorkers(AllWorkers):
-    """This process as the only worker, with a count of the reports."""
+    """This process as the only worker, with a count of its reports."""
 
     reports = 0
 
     async def report(self) -> Any:
-        """Report, and count it."""
+        """Create a report, and count it."""
         self.reports += 1
         return await super().report()
 
 
 @pytest.fixture
 def workers() -> CountingWorkers:
-    """This process alone."""
+    """This process as the only worker."""
     return CountingWorkers(Fleet(None, Reports(None, pid=1)))
 
 
 @pytest.fixture
 async def feed(workers: CountingWorkers) -> AsyncIterator[Feed]:
-    """A feed that runs."""
+    """A running feed."""
     feed = Feed(Settings(environment="test"), workers)
     async with feed.running():
         yield feed
@@ -59,21 +59,21 @@ async def following(pages: AsyncIterator[str]) -> dict[str, Any]:
 
 
 async def change(pages: AsyncIterator[str]) -> dict[str, Any]:
-    """The next message that has a circuit."""
+    """The next message with a change of a circuit."""
     while not (message := await following(pages))["circuits"]:
         pass
     return message
 
 
 def break_down(breaker: CircuitBreaker) -> None:
-    """Let calls fail until the circuit opens."""
+    """Make failing calls until the circuit opens."""
     while breaker.is_closed:
         with pytest.raises(ZeroDivisionError):
             breaker.call_sync(lambda: 1 // 0)
 
 
-async def test_a_page_is_first_sent_everything_and_then_what_changes(feed: Feed) -> None:
-    """Circuits that do nothing are sent once."""
+async def test_a_page_first_receives_everything_and_then_the_changes(feed: Feed) -> None:
+    """Idle circuits are sent only once."""
     idle = circuit_breaker_registry.get_or_create("idle")
     busy = circuit_breaker_registry.get_or_create("busy")
     await change(feed.messages())
@@ -93,7 +93,7 @@ async def test_a_page_is_first_sent_everything_and_then_what_changes(feed: Feed)
 
 @pytest.mark.alone
 async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> None:
-    """With its transition, and not only at the next second."""
+    """The message has the transition, and does not wait for the next second."""
     breaker = circuit_breaker_registry.get_or_create("payment")
     pages = feed.messages()
     await following(pages)
@@ -110,8 +110,8 @@ async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> 
 
 
 @pytest.mark.alone
-async def test_the_end_of_a_wait_is_sent_when_it_comes(feed: Feed) -> None:
-    """Without any call that would notice it."""
+async def test_the_end_of_a_wait_is_sent_in_time(feed: Feed) -> None:
+    """This needs no call that would notice the end."""
     breaker = circuit_breaker_registry.get_or_create("payment", recovery_timeout=0.3)
     pages = feed.messages()
     await following(pages)
@@ -124,8 +124,8 @@ async def test_the_end_of_a_wait_is_sent_when_it_comes(feed: Feed) -> None:
     assert asyncio.get_running_loop().time() - started < 0.6
 
 
-async def test_a_circuit_is_sent_with_what_it_decides_by(feed: Feed) -> None:
-    """Where it has the rule on the share of failures: its window, and from where on it opens."""
+async def test_a_circuit_is_sent_with_its_failure_rate(feed: Feed) -> None:
+    """If it has a failure-rate rule, the message has its window and its threshold."""
     rule = FailureRate(threshold=0.5, window_calls=10, minimum_calls=4)
     breaker = circuit_breaker_registry.get_or_create("payment", failure_rate=rule)
     circuit_breaker_registry.get_or_create("database")
@@ -144,7 +144,7 @@ async def test_a_circuit_is_sent_with_what_it_decides_by(feed: Feed) -> None:
 
 
 async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:
-    """Also for a name that no breaker bears now."""
+    """This includes modes of names that no breaker has at the moment."""
     pages = feed.messages()
     await following(pages)
     circuit_breaker_registry.set_mode("absent", Mode.DISABLED, "a false alarm", 60)
@@ -157,8 +157,8 @@ async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:
     circuit_breaker_registry._modes.clear()
 
 
-async def test_all_pages_share_one_look(feed: Feed, workers: CountingWorkers) -> None:
-    """A hundred pages make no more reports than one, and get the same text."""
+async def test_all_pages_share_one_report(feed: Feed, workers: CountingWorkers) -> None:
+    """A hundred pages cause no more reports than one, and receive the same text."""
     pages = [feed.messages() for _ in range(100)]
     await asyncio.gather(*(following(one) for one in pages))
     reports = workers.reports
@@ -170,8 +170,8 @@ async def test_all_pages_share_one_look(feed: Feed, workers: CountingWorkers) ->
     assert feed.pages == 100
 
 
-async def test_a_slow_page_gets_the_newest_and_nothing_waits_for_it(feed: Feed) -> None:
-    """What it has missed is in its next message, however many others were sent meanwhile."""
+async def test_a_slow_page_receives_the_latest_state_and_delays_nothing(feed: Feed) -> None:
+    """Its next message contains all changes that it has missed."""
     breaker = circuit_breaker_registry.get_or_create("payment")
     slow, quick = feed.messages(), feed.messages()
     await following(slow)
@@ -185,8 +185,8 @@ async def test_a_slow_page_gets_the_newest_and_nothing_waits_for_it(feed: Feed) 
     assert sum(calls[1] for calls in message["circuits"][0]["calls"]) == 3
 
 
-async def test_a_page_that_goes_is_forgotten(feed: Feed) -> None:
-    """Without pages nothing is put together any more."""
+async def test_a_closed_page_is_forgotten(feed: Feed) -> None:
+    """Without open pages, no more messages are created."""
     pages = feed.messages()
     await following(pages)
     assert feed.pages == 1
@@ -197,7 +197,7 @@ async def test_a_page_that_goes_is_forgotten(feed: Feed) -> None:
 
 
 async def test_streams_end_when_the_service_drains(feed: Feed) -> None:
-    """An open page must not hold up the end of the service."""
+    """An open page must not delay the shutdown of the service."""
     pages = feed.messages()
     await following(pages)
     begin_draining()
@@ -211,10 +211,10 @@ async def test_streams_end_when_the_service_drains(feed: Feed) -> None:
 
 
 @pytest.mark.parametrize("broken", [(AllWorkers, "report"), (History, "add")], ids=str)
-async def test_a_look_that_fails_is_logged_and_the_next_one_shown(
+async def test_a_failed_report_is_logged_and_the_next_one_is_shown(
     broken: tuple[type, str], feed: Feed, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """The dashboard goes on after an error of its own."""
+    """The dashboard continues after an internal error."""
     pages = feed.messages()
     await following(pages)
 

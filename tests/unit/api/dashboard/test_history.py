@@ -1,4 +1,4 @@
-"""What is remembered of the last five minutes."""
+"""The history of the last five minutes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ START = epoch(AT.format(0))
 
 
 def metrics(succeeded: int = 0, failed: int = 0, refused: int = 0) -> BreakerMetrics:
-    """What a breaker shows that has counted these calls."""
+    """The metrics of a breaker that has counted these calls."""
     return BreakerMetrics(
         state=CircuitState.CLOSED,
         failure_count=0,
@@ -30,7 +30,7 @@ def metrics(succeeded: int = 0, failed: int = 0, refused: int = 0) -> BreakerMet
 
 
 def change(second: float, before: str, after: str, wait: float | None = None) -> Transition:
-    """A change of state that a worker reports."""
+    """A transition reported by a worker."""
     return Transition(
         at=AT.format(second),
         worker=1,
@@ -45,33 +45,33 @@ def change(second: float, before: str, after: str, wait: float | None = None) ->
 
 
 class Reports:
-    """Reports of one circuit, one after the other."""
+    """Consecutive reports of one circuit."""
 
     def __init__(self) -> None:
         self.history = History()
         self.transitions: list[Transition] = []
 
     def add(self, second: float, look: str = "closed", **given: Any) -> None:
-        """Add the report of a second: the look, and the totals so far."""
+        """Add the report for a second: the state, and the totals so far."""
         workers = given.pop("workers", [1])
         breakers = {"payment": (look, metrics(**given))}
         self.history.add(breakers, self.transitions, workers, START + second)
 
     @property
     def calls(self) -> list[list[int]]:
-        """The buckets, with their beginnings counted from the start."""
+        """The buckets, with their start times relative to the first report."""
         buckets = self.history.circuits["payment"].buckets
         return [[int(start - START), *calls] for start, *calls in buckets]
 
 
 @pytest.fixture
 def reports() -> Reports:
-    """No report so far."""
+    """A history without any report."""
     return Reports()
 
 
 def test_calls_are_counted_in_buckets_of_five_seconds(reports: Reports) -> None:
-    """Each has what was added to the totals meanwhile; without calls there is none."""
+    """Each bucket has the increase of the totals; without calls there is no bucket."""
     reports.add(0, succeeded=100, failed=7)
     reports.add(1, succeeded=103, failed=7)
     reports.add(4, succeeded=105, failed=8)
@@ -82,7 +82,7 @@ def test_calls_are_counted_in_buckets_of_five_seconds(reports: Reports) -> None:
 
 
 def test_calls_after_a_reset_are_counted(reports: Reports) -> None:
-    """A reset takes the totals back to zero, so all that they then have is new."""
+    """A reset sets the totals to zero, so everything in them afterwards is new."""
     reports.add(0, succeeded=100)
     reports.add(1, succeeded=2)
 
@@ -90,8 +90,8 @@ def test_calls_after_a_reset_are_counted(reports: Reports) -> None:
 
 
 @pytest.mark.parametrize("workers", [[], [1, 2]])
-def test_other_workers_make_no_calls(reports: Reports, workers: list[int]) -> None:
-    """Sums over other workers than before say nothing about the calls in between."""
+def test_a_change_of_workers_does_not_count_as_calls(reports: Reports, workers: list[int]) -> None:
+    """Totals of different sets of workers cannot be compared."""
     reports.add(0, succeeded=100, workers=[1])
     reports.add(1, succeeded=900, workers=workers)
     reports.add(2, succeeded=901, workers=workers)
@@ -99,8 +99,8 @@ def test_other_workers_make_no_calls(reports: Reports, workers: list[int]) -> No
     assert reports.calls == ([] if not workers else [[0, 1, 0, 0]])
 
 
-def test_a_breaker_that_is_new_has_made_its_calls_now(reports: Reports) -> None:
-    """Unless everything is new: then nothing is known of when they happened."""
+def test_the_calls_of_a_new_breaker_count_as_current(reports: Reports) -> None:
+    """In the very first report, by contrast, the time of the calls is unknown."""
     reports.history.add({}, [], [1], START)
     reports.add(1, succeeded=3)
 
@@ -108,7 +108,7 @@ def test_a_breaker_that_is_new_has_made_its_calls_now(reports: Reports) -> None:
 
 
 def test_five_minutes_are_kept(reports: Reports) -> None:
-    """However long it runs, and a circuit that is gone is forgotten after that time."""
+    """Older buckets are dropped, and a circuit that is gone is forgotten after that time."""
     for second in range(0, 3 * WINDOW_SECONDS, BUCKET_SECONDS):
         reports.add(second, succeeded=second)
     assert len(reports.calls) == WINDOW_SECONDS // BUCKET_SECONDS + 1
@@ -118,7 +118,7 @@ def test_five_minutes_are_kept(reports: Reports) -> None:
 
 
 def test_an_outage_begins_when_the_circuit_leaves_its_closed_state(reports: Reports) -> None:
-    """Failed attempts to recover belong to it: calls spared and waits add up until it closes."""
+    """Failed probes belong to the outage: refusals and waits add up until the circuit closes."""
     reports.add(0)
     reports.transitions = [change(0.5, "closed", "open", 5)]
     reports.add(1, "open", refused=3)
@@ -143,8 +143,8 @@ def test_an_outage_begins_when_the_circuit_leaves_its_closed_state(reports: Repo
     assert (circuit.since, circuit.spared, list(circuit.waits)) == (START + 17, 0, [])
 
 
-def test_changes_of_single_workers_are_not_those_of_the_service(reports: Reports) -> None:
-    """With several workers the states come from the reports, which have the worst."""
+def test_transitions_of_single_workers_are_not_shown_for_the_service(reports: Reports) -> None:
+    """With several workers, the reports decide, which contain the worst state."""
     reports.add(0, workers=[1, 2])
     reports.transitions = [change(0.4, "half_open", "closed"), change(0.2, "closed", "open", 5)]
     reports.add(1, "open", workers=[1, 2])
@@ -153,8 +153,8 @@ def test_changes_of_single_workers_are_not_those_of_the_service(reports: Reports
     assert [(at - START, look) for at, look in stays] == [(0, "closed"), (1, "open")]
 
 
-def test_several_workers_show_the_wait_that_goes_on(reports: Reports) -> None:
-    """From the first report on in which the circuit is open; each worker waits a little less."""
+def test_several_workers_show_the_longest_current_wait(reports: Reports) -> None:
+    """It is shown from the first open report on; the waits of workers differ slightly."""
     reports.add(0, workers=[1, 2])
     reports.transitions = [
         change(0.62, "closed", "open", wait=29.97),
@@ -169,8 +169,8 @@ def test_several_workers_show_the_wait_that_goes_on(reports: Reports) -> None:
     assert list(reports.history.circuits["payment"].waits) == [60.0]
 
 
-def test_an_end_stays_the_same_while_it_comes_closer(reports: Reports) -> None:
-    """The seconds left are never exact; each difference would be sent to every page."""
+def test_the_end_of_a_wait_does_not_jitter(reports: Reports) -> None:
+    """The remaining seconds are inexact, and every difference would be sent to every page."""
     reports.add(0)
     circuit = reports.history.circuits["payment"]
 

@@ -17,12 +17,12 @@ from example_service.api.problems.catalogue import (
 
 
 def problem_type(slug: str, status: int = 400) -> ProblemType:
-    """A problem type that says nothing in particular."""
+    """A problem type with placeholder texts."""
     return ProblemType(slug, status, "Title", "Meaning.", "Cause.", "Remedy.")
 
 
 def test_every_type_explains_itself() -> None:
-    """Each has all its texts, as whole sentences, and is found by its slug."""
+    """Each type has all its texts as full sentences, and can be found by its slug."""
     types = defined_problem_types()
     assert len(types) >= 15
     assert [each.slug for each in types] == sorted(each.slug for each in types)
@@ -37,42 +37,42 @@ def test_every_type_explains_itself() -> None:
 
 @pytest.fixture
 def _catalogue_of_this_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other tests find the catalogue without what is defined here."""
+    """Remove the types defined here after each test."""
     monkeypatch.setattr(catalogue, "_defined", dict(catalogue._defined))
 
 
 @pytest.mark.usefixtures("_catalogue_of_this_test")
 def test_a_type_can_be_defined_by_a_domain() -> None:
-    """Defining gives the type back; defining the same again, as on a second import, is harmless."""
+    """Defining returns the type; defining it again, as a second import does, is harmless."""
     mine = problem_type("of-a-test")
     assert define(mine) is mine
     assert find_problem_type("of-a-test") is mine
     define(problem_type("of-a-test"))
 
 
-def test_a_slug_means_one_thing() -> None:
+def test_a_slug_belongs_to_one_type() -> None:
     """Two types cannot share a slug."""
     with pytest.raises(ValueError, match="'not-found' is already defined"):
         define(problem_type(NOT_FOUND.slug))
 
 
 @pytest.mark.parametrize("slug", ["", "Upper", "a b", "a/b", "-a", "a-", "a--b", "ä", "http-404"])
-def test_a_slug_has_a_form(slug: str) -> None:
-    """It is part of a URI, and must not look like one of the plain statuses."""
+def test_a_slug_has_a_fixed_format(slug: str) -> None:
+    """A slug is part of a URI, and must not look like that of a plain status."""
     with pytest.raises(ValueError, match="slug"):
         define(problem_type(slug))
 
 
 @pytest.mark.parametrize("status", [0, 200, 399, 600])
 def test_a_problem_is_an_error(status: int) -> None:
-    """Other statuses are no problems."""
+    """All other statuses are refused."""
     with pytest.raises(ValueError, match="between 400 and 599"):
         define(problem_type("of-another-test", status))
 
 
 @pytest.mark.parametrize("status", range(400, 600))
 def test_every_status_has_a_type(status: int) -> None:
-    """Registered or not, it can be shown and looked up."""
+    """Registered or not, every status can be shown and looked up."""
     plain = plain_status(status)
     assert plain.status == status
     assert plain.title
@@ -81,7 +81,7 @@ def test_every_status_has_a_type(status: int) -> None:
 
 
 @pytest.mark.parametrize("slug", ["nothing", "http-200", "http-600", "http-", "", "OVERLOADED"])
-def test_unknown_slugs_are_unknown(slug: str) -> None:
-    """Nothing is made up for them."""
+def test_unknown_slugs_are_not_found(slug: str) -> None:
+    """No type is invented for them."""
     assert find_problem_type(slug) is None
     assert find_problem_type(OVERLOADED.slug) is OVERLOADED

@@ -1,4 +1,4 @@
-"""Describing what is wrong with input without repeating it."""
+"""Descriptions of invalid input, which do not repeat the input."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -26,19 +26,19 @@ SECRET = "hunter2"
 
 
 class Colour(Enum):
-    """Some values."""
+    """An enumeration."""
 
     RED = "red"
 
 
 class Cat(BaseModel):
-    """One of two kinds."""
+    """A model of the first kind."""
 
     kind: Literal["cat"]
 
 
 class Dog(BaseModel):
-    """The other."""
+    """A model of the second kind."""
 
     kind: Literal["dog"]
 
@@ -56,7 +56,7 @@ def _invents(value: object) -> object:
 
 
 def errors_of(annotation: Any, value: object) -> list[dict[str, Any]]:
-    """How the errors of a value are described."""
+    """The descriptions of the errors of a value."""
     with pytest.raises(ValidationError) as raised:
         TypeAdapter(annotation).validate_python(value)
     return described(raised.value.errors())
@@ -100,23 +100,23 @@ def errors_of(annotation: Any, value: object) -> list[dict[str, Any]]:
         (Annotated[str, AfterValidator(_invents)], SECRET, "Value is not acceptable"),
     ],
 )
-def test_a_message_says_what_the_model_asks_for(
+def test_a_message_says_what_the_model_requires(
     annotation: object, value: object, message: str
 ) -> None:
-    """Bounds, patterns and choices are told; what came from the input is left out."""
+    """It contains limits, patterns and choices, but nothing from the input."""
     (error,) = errors_of(annotation, value)
     assert error["message"] == message
     assert SECRET not in str(error)
 
 
-def test_names_made_up_by_the_client_are_cut() -> None:
-    """The location may hold its keys, but not any number of characters of them."""
+def test_long_keys_of_the_client_are_shortened() -> None:
+    """The location contains at most 64 characters of each key."""
     (error,) = errors_of(dict[str, int], {"k" * 1000: "x"})
     assert error["location"] == ["k" * 64]
 
 
-def test_deep_locations_are_cut() -> None:
-    """Nor any number of keys."""
+def test_deep_locations_are_shortened() -> None:
+    """The location contains at most ten keys."""
     annotation: Any = int
     value: Any = "x"
     for _ in range(30):
@@ -126,8 +126,8 @@ def test_deep_locations_are_cut() -> None:
 
 
 @given(st.text(min_size=4, alphabet=st.characters(min_codepoint=0x2600, max_codepoint=0x27FF)))
-def test_no_text_comes_back(secret: str) -> None:
-    """Whatever is sent in place of whatever is wanted, it is in no description."""
+def test_no_text_of_the_input_is_repeated(secret: str) -> None:
+    """No description contains the input, whatever type was expected."""
     for annotation in (int, UUID, datetime, HttpUrl, Literal["a"], bool, Decimal, list[int]):
         assert secret not in str(errors_of(annotation, secret))
     for validator in (_repeats, _asserts, _invents):

@@ -1,4 +1,4 @@
-"""The access line, put together by hand where that is safe."""
+"""The access line, which is formatted by hand if that is safe."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def access_log(**log: Any) -> AccessLog:
 
 
 def write(log: AccessLog, **different: Any) -> None:
-    """Write a line as the middleware does."""
+    """Write a line in the way the middleware does."""
     identity = ("mine", TRACEPARENT, ())
     token = context.identity.set(identity)
     fields = {
@@ -42,10 +42,10 @@ def write(log: AccessLog, **different: Any) -> None:
 
 
 @pytest.mark.parametrize("client", ["192.0.2.1", "::1", None])
-def test_the_line_is_the_one_that_structlog_would_write(
+def test_the_line_equals_that_of_structlog(
     client: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Same members, same order, same values: readers of the log cannot tell the ways apart."""
+    """It has the same members and values in the same order."""
     log = access_log()
     write(log, client=client)
     with structlog.contextvars.bound_contextvars(bound=1):
@@ -57,8 +57,8 @@ def test_the_line_is_the_one_that_structlog_would_write(
     assert by_hand == by_structlog
 
 
-def test_the_caller_is_where_every_line_has_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Behind the ids, by hand as by structlog, whatever a token says of its name."""
+def test_the_caller_is_in_its_usual_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """It follows the ids, formatted by hand or by structlog, and any name is escaped."""
     log = access_log()
     token = context.caller.set('a "shop"')
     write(log)
@@ -74,7 +74,7 @@ def test_the_caller_is_where_every_line_has_it(capsys: pytest.CaptureFixture[str
 
 @given(method=st.text(), route=st.text(), client=st.text())
 def test_any_text_is_escaped(method: str, route: str, client: str) -> None:
-    """One line, ASCII, valid JSON, and the same text again when it is read."""
+    """The result is one line of valid ASCII JSON, which parses to the same text."""
     log = access_log()
     written: list[str] = []
     log._write_finished = written.append
@@ -90,20 +90,20 @@ def test_any_text_is_escaped(method: str, route: str, client: str) -> None:
 def test_durations_are_numbers_in_microseconds(
     seconds: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However short or long."""
+    """This applies to very short and very long durations as well."""
     write(access_log(), duration_seconds=seconds)
     assert json.loads(capsys.readouterr().out)["duration_seconds"] == round(seconds, 6)
 
 
 def test_people_get_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """On a console: method, path, status and milliseconds, without ids."""
+    """On a console, it has the method, path, status and milliseconds, without ids."""
     write(access_log(format="console"))
     line = capsys.readouterr().out
     assert re.fullmatch(r"\S+ \[info     \] GET /items/7 200 12\.3 ms\n", line)
 
 
-def test_a_path_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    """Control characters and line breaks are escaped, so that one request is one line."""
+def test_a_path_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters and line breaks are escaped, so each request is one line."""
     write(access_log(format="console"), method="\x1b[31m", path="/items/\n7")
     assert "\\x1b[31m /items/\\n7 200" in capsys.readouterr().out
 
@@ -112,10 +112,10 @@ def test_a_path_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     "route", ["/dashboard", "/dashboard/events", "/dashboard/{name}", "/sandbox/traffic"]
 )
-def test_the_dashboard_makes_no_noise(
+def test_requests_of_the_dashboard_are_not_logged(
     form: str, route: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its own requests are written only where they were refused or failed."""
+    """They are logged only if they were refused or failed."""
     log = access_log(format=form)
     for status in (200, 304, 499):
         write(log, route=route, status=status)
@@ -134,6 +134,6 @@ def test_the_dashboard_makes_no_noise(
         ({"level": "WARNING"}, False),
     ],
 )
-def test_it_is_on_where_it_is_wanted_and_would_be_seen(log: dict[str, Any], is_on: bool) -> None:
-    """Its own setting and the level both decide."""
+def test_it_is_on_if_configured_and_visible(log: dict[str, Any], is_on: bool) -> None:
+    """Both its own setting and the log level must allow it."""
     assert access_log(**log).is_on is is_on

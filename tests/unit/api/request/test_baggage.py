@@ -1,4 +1,4 @@
-"""The baggage of a request goes along with the calls that are made for it, by setting."""
+"""If configured, calls that are made for a request pass its baggage on."""
 
 import httpx
 import pytest
@@ -14,7 +14,7 @@ ELSEWHERE = "https://elsewhere.test/"
 
 
 async def headers_of_call(*given: str, propagate: bool) -> httpx.Headers:
-    """What a call is sent with that is made for a request with these values of `baggage`."""
+    """The headers of a call made for a request with these values of `baggage`."""
     http = HTTPSettings(propagate_baggage=propagate, cors_origins=["https://app.test"])
     app = create_app(Settings(environment="test", http=http))
 
@@ -31,21 +31,21 @@ async def headers_of_call(*given: str, propagate: bool) -> httpx.Headers:
     return route.calls.last.request.headers
 
 
-async def test_baggage_goes_along_where_the_setting_says_so() -> None:
-    """Several headers of that name make up one list."""
+async def test_baggage_is_passed_on_if_configured() -> None:
+    """Several headers with that name form one list."""
     headers = await headers_of_call("tenant=blue", "flag=1;ttl=2", propagate=True)
 
     assert headers["baggage"] == "tenant=blue,flag=1;ttl=2"
 
 
-async def test_baggage_stays_where_it_is_otherwise() -> None:
-    """It may say who somebody is, which is no business of every third party."""
+async def test_baggage_is_not_passed_on_by_default() -> None:
+    """It may identify a user, which third parties need not know."""
     assert "baggage" not in await headers_of_call("tenant=blue", propagate=False)
 
 
 @pytest.mark.parametrize("propagate", [True, False])
-async def test_pages_of_other_origins_may_send_it_where_it_is_used(propagate: bool) -> None:
-    """Otherwise the browser would not send such a request at all."""
+async def test_pages_of_other_origins_may_send_it_if_it_is_used(propagate: bool) -> None:
+    """Otherwise, the browser would not send such a request at all."""
     http = HTTPSettings(propagate_baggage=propagate, cors_origins=["https://app.test"])
     transport = httpx.ASGITransport(create_app(Settings(environment="test", http=http)))
     preflight = {
@@ -70,8 +70,8 @@ async def test_pages_of_other_origins_may_send_it_where_it_is_used(propagate: bo
         b"a=" + b"x" * (LONGEST_BYTES - 2),
     ],
 )
-def test_what_is_baggage_is_passed_on(value: bytes) -> None:
-    """As it came, but for the space between members."""
+def test_valid_baggage_is_passed_on(value: bytes) -> None:
+    """It is unchanged, except for whitespace between members."""
     members = [member.strip() for member in value.split(b",")]
     assert usable([value]) == b",".join(members).decode()
 
@@ -93,6 +93,6 @@ def test_what_is_baggage_is_passed_on(value: bytes) -> None:
         b"a=" + b"x" * (LONGEST_BYTES - 1),
     ],
 )
-def test_what_is_not_is_dropped_as_a_whole(value: bytes) -> None:
-    """Nothing that another parser could take for a second header goes along."""
+def test_invalid_baggage_is_dropped_completely(value: bytes) -> None:
+    """A value that another parser could read as a second header is not passed on."""
     assert usable([value]) is None

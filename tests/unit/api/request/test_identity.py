@@ -1,4 +1,4 @@
-"""Ids of requests and traces; how callers see them is tested with the middleware."""
+"""Ids of requests and traces; the tests of the middleware show how callers see them."""
 
 import os
 import random
@@ -9,7 +9,7 @@ from example_service.api.request.identity import continued_state, identify, new_
 
 
 def test_an_identity_is_ready_for_use() -> None:
-    """The headers say what the strings say."""
+    """The headers contain the same values as the strings."""
     request_id, traceparent, headers = new_identity()
     assert headers == (
         (b"x-request-id", request_id.encode()),
@@ -17,8 +17,8 @@ def test_an_identity_is_ready_for_use() -> None:
     )
 
 
-def test_a_seed_elsewhere_does_not_make_ids_repeat() -> None:
-    """Workers that seed Python's random numbers alike still have ids of their own."""
+def test_seeding_random_numbers_does_not_make_ids_repeat() -> None:
+    """Workers that use the same seed still generate different ids."""
     ids = set()
     for _ in range(300):
         random.seed(1)
@@ -28,8 +28,8 @@ def test_a_seed_elsewhere_does_not_make_ids_repeat() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
-def test_a_forked_process_makes_other_ids() -> None:
-    """Neither the ids made ahead nor the generator's state are shared with the parent."""
+def test_a_forked_process_generates_different_ids() -> None:
+    """It shares neither prepared ids nor the state of the generator with its parent."""
     new_identity()
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
@@ -63,10 +63,10 @@ TRACEPARENT = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ],
 )
 def test_the_state_of_a_trace_is_passed_on(given: list[bytes], state: str | None) -> None:
-    """As one list; one that is too long or no list is dropped."""
+    """It is passed on as one list; an invalid or overlong list is dropped."""
     assert continued_state(given, TRACEPARENT, identify(None, TRACEPARENT)) == state
 
 
 def test_the_state_of_a_trace_that_is_not_continued_is_dropped() -> None:
-    """It says nothing of the new trace."""
+    """It does not apply to the new trace."""
     assert continued_state([b"a=1"], b"nonsense", identify(None, b"nonsense")) is None

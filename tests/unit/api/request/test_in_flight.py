@@ -11,18 +11,18 @@ from example_service.infra.resilience.testing import FakeClock
 
 
 class FakeLoop:
-    """An event loop of which only the timers work, and only when they are told to."""
+    """An event loop that only has timers, with a clock that only the test moves."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.timers: list[tuple[float, Callable[[], None]]] = []
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
-        """Keep a timer."""
+        """Store a timer."""
         self.timers.append((self.clock.now + delay, callback))
 
     def pass_seconds(self, seconds: float) -> None:
-        """Let time pass, and the timers go off in between."""
+        """Let time pass, and run the timers that become due."""
         end = self.clock.now + seconds
         while self.timers and min(self.timers)[0] <= end:
             due = self.timers.pop(self.timers.index(min(self.timers)))
@@ -32,7 +32,7 @@ class FakeLoop:
 
 
 class FakeRequest:
-    """A request that notes when it expires."""
+    """A request that records when it expires."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.started_at = clock.now
@@ -42,14 +42,14 @@ class FakeRequest:
         self._clock = clock
 
     def expire(self) -> None:
-        """Note the time."""
+        """Record the time."""
         self.expired = True
         self.expired_at.append(self._clock.now)
 
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time."""
+    """The clock of the event loop."""
     return FakeClock(0.0)
 
 
@@ -63,7 +63,7 @@ def loop(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> FakeLoop:
 
 @pytest.fixture
 def in_flight(clock: FakeClock) -> InFlight:
-    """Requests that may take ten seconds."""
+    """Requests with a time limit of ten seconds."""
     return InFlight(10.0, clock=clock)
 
 
@@ -79,7 +79,7 @@ def begin(in_flight: InFlight, loop: Any, clock: FakeClock) -> FakeRequest:
 def test_each_request_expires_at_its_own_time(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock
 ) -> None:
-    """However many there are, one timer waits, and none is late."""
+    """A single timer serves all requests, and none expires late."""
     requests = []
     for _ in range(5):
         requests.append(begin(in_flight, loop, clock))
@@ -92,7 +92,7 @@ def test_each_request_expires_at_its_own_time(
 def test_a_request_that_ended_does_not_expire(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock
 ) -> None:
-    """Only those that are still there when their time is over."""
+    """A request expires only if it is still running at its time limit."""
     ended, lasting = (begin(in_flight, loop, clock) for _ in range(2))
     del in_flight[ended]
     loop.pass_seconds(100)
@@ -102,15 +102,17 @@ def test_a_request_that_ended_does_not_expire(
 def test_a_request_whose_answer_began_does_not_expire(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock
 ) -> None:
-    """Nor does it keep younger ones from it."""
+    """It does not keep later requests from expiring either."""
     streaming, younger = begin(in_flight, loop, clock), begin(in_flight, loop, clock)
     streaming.began = True
     loop.pass_seconds(100)
     assert (streaming.expired_at, younger.expired_at) == ([], [10])
 
 
-def test_no_timer_runs_for_nobody(in_flight: InFlight, loop: FakeLoop, clock: FakeClock) -> None:
-    """An idle service is not woken up; the next request starts the timer again."""
+def test_no_timer_runs_without_requests(
+    in_flight: InFlight, loop: FakeLoop, clock: FakeClock
+) -> None:
+    """An idle service does not wake up, and the next request starts the timer again."""
     del in_flight[begin(in_flight, loop, clock)]
     loop.pass_seconds(10)
     assert (loop.timers, in_flight.watching_loop) == ([], None)
@@ -122,7 +124,7 @@ def test_no_timer_runs_for_nobody(in_flight: InFlight, loop: FakeLoop, clock: Fa
 def test_a_new_event_loop_gets_a_timer_of_its_own(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An application may be served in one loop after another, as tests do."""
+    """An application may be served in several loops in turn, as tests do."""
     del in_flight[begin(in_flight, loop, clock)]
     other = FakeLoop(clock)
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: other)
@@ -134,7 +136,7 @@ def test_a_new_event_loop_gets_a_timer_of_its_own(
 def test_a_request_that_cleans_up_expires_once(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock
 ) -> None:
-    """However many others expire while it is still among those in flight."""
+    """Others may expire while it is still in flight."""
     requests = [begin(in_flight, loop, clock)]
     loop.pass_seconds(1)
     requests.append(begin(in_flight, loop, clock))
@@ -144,10 +146,10 @@ def test_a_request_that_cleans_up_expires_once(
     assert [len(request.expired_at) for request in requests] == [1, 1]
 
 
-def test_the_oldest_can_be_ended_before_its_time(
+def test_the_oldest_request_can_be_ended_early(
     in_flight: InFlight, loop: FakeLoop, clock: FakeClock
 ) -> None:
-    """One after the other, as they came."""
+    """The requests end in the order in which they arrived."""
     first, second = (begin(in_flight, loop, clock) for _ in range(2))
 
     in_flight.expire_oldest()

@@ -1,17 +1,17 @@
-"""The headers that say what browsers and caches may not do."""
+"""The headers that restrict browsers and caches."""
 
 from example_service.api.request.protection import protected
 
 
 def names_and_policy(*headers: tuple[bytes, bytes]) -> tuple[list[bytes], bytes]:
-    """The names of a response's headers in the end, and its one policy."""
+    """The names of the final headers of a response, and its single policy."""
     complete = protected(list(headers))
     (policy,) = [value for name, value in complete if name == b"content-security-policy"]
     return sorted(name for name, _ in complete), policy
 
 
 def test_data_may_do_nothing() -> None:
-    """Neither load nor run anything, nor be framed."""
+    """A data response may not load, run or be framed by anything."""
     names, policy = names_and_policy((b"content-type", b"application/json"))
 
     assert names == [
@@ -25,7 +25,7 @@ def test_data_may_do_nothing() -> None:
 
 
 def test_a_page_may_load_what_it_needs() -> None:
-    """Unless it says itself what that is; nothing may frame it."""
+    """A page with its own policy keeps it, and no page may be framed."""
     _, policy = names_and_policy((b"content-type", b"text/html; charset=utf-8"))
 
     assert b"default-src" not in policy
@@ -33,7 +33,7 @@ def test_a_page_may_load_what_it_needs() -> None:
 
 
 def test_a_response_keeps_its_own_headers() -> None:
-    """Each of them is there once."""
+    """Each header appears once."""
     names, policy = names_and_policy(
         (b"content-security-policy", b"default-src 'self'"),
         (b"x-content-type-options", b"nosniff"),

@@ -1,4 +1,4 @@
-"""What is believed of what proxies say."""
+"""Which headers of proxies are trusted."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ async def seen(
     trusted: tuple[str, ...] = ("10.0.0.0/8",),
     root_path: str = "",
 ) -> dict[str, Any]:
-    """What the application sees of a request."""
+    """The scope of a request, as the application sees it."""
     scopes: list[Scope] = []
 
     async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -43,15 +43,15 @@ async def seen(
 
 @pytest.mark.parametrize("peer", [PROXY, f"::ffff:{PROXY}", f"::FFFF:{PROXY}", "::ffff:a01:203"])
 async def test_a_trusted_proxy_names_the_client(peer: str) -> None:
-    """Also where the socket shows it as an IPv6 address."""
+    """This includes a proxy whose address the socket reports as IPv6."""
     scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-proto", "https"), peer=peer)
 
     assert (scope["client"][0], scope["scheme"]) == ("192.0.2.9", "https")
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.1", "::ffff:192.0.2.1", None])
-async def test_another_peer_is_not_believed(peer: str | None) -> None:
-    """Whatever it says, it is the client; an IPv4 client has an IPv4 address."""
+async def test_any_other_peer_is_not_trusted(peer: str | None) -> None:
+    """Its headers are ignored, and an IPv4 peer has an IPv4 address."""
     scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-prefix", "/shop"), peer=peer)
 
     assert scope["client"] is None or scope["client"][0] == "192.0.2.1"
@@ -60,7 +60,7 @@ async def test_another_peer_is_not_believed(peer: str | None) -> None:
 
 
 async def test_a_client_behind_the_proxy_has_a_plain_address() -> None:
-    """The proxy may have a socket for both kinds of addresses, too."""
+    """The proxy may have a dual-stack socket, which reports mapped addresses."""
     scope = await seen(("x-forwarded-for", "::ffff:192.0.2.9"))
 
     assert scope["client"][0] == "192.0.2.9"
@@ -87,7 +87,7 @@ async def test_a_client_behind_the_proxy_has_a_plain_address() -> None:
     ],
 )
 async def test_a_prefix_is_part_of_the_path(given: str | None, root_path: str, prefix: str) -> None:
-    """The proxy has removed it; what is no plain path is not used."""
+    """The proxy has removed it; a value that is not a plain path is ignored."""
     headers = [] if given is None else [("x-forwarded-prefix", given)]
 
     scope = await seen(*headers, root_path=root_path)
@@ -97,8 +97,8 @@ async def test_a_prefix_is_part_of_the_path(given: str | None, root_path: str, p
     assert scope["raw_path"] == scope["path"].encode()
 
 
-async def test_two_prefixes_are_none() -> None:
-    """Nothing says which of them counts."""
+async def test_two_prefixes_count_as_none() -> None:
+    """It is unknown which of them is right."""
     scope = await seen(("x-forwarded-prefix", "/a"), ("x-forwarded-prefix", "/b"))
 
     assert scope["path"] == "/api/v1"

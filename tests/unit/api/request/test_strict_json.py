@@ -1,4 +1,4 @@
-"""What JSON a body may be."""
+"""Which JSON is accepted in a body."""
 
 import contextlib
 import json
@@ -23,8 +23,8 @@ from example_service.api.request.strict_json import MOST_VALUES, parse_json
         [0] * MOST_VALUES,
     ],
 )
-def test_plain_json_is_what_it_was(value: Any) -> None:
-    """With escapes and without."""
+def test_ordinary_json_is_parsed_unchanged(value: Any) -> None:
+    """It may contain escapes."""
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(json.dumps(value, ensure_ascii=False).encode()) == value
 
@@ -47,15 +47,15 @@ def test_plain_json_is_what_it_was(value: Any) -> None:
         b"{" + b",".join(b'"%d":0' % number for number in range(MOST_VALUES + 1)) + b"}",
     ],
 )
-def test_json_that_is_read_in_different_ways_is_refused(body: bytes) -> None:
-    """Or that is more than any model can use."""
+def test_ambiguous_json_is_refused(body: bytes) -> None:
+    """JSON with more values than any model can use is refused as well."""
     with pytest.raises(JSONError):
         parse_json(body)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xef\xbb\xbf{}", b"{'a': 1}", b'{"a": 1,}', b"01"])
-def test_what_is_no_json_is_refused(body: bytes) -> None:
-    """A byte order mark is no part of it."""
+def test_invalid_json_is_refused(body: bytes) -> None:
+    """A byte order mark is not valid JSON either."""
     with pytest.raises(json.JSONDecodeError):
         parse_json(body)
 
@@ -72,7 +72,7 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
     ],
 )
 def test_no_body_takes_long(body: bytes) -> None:
-    """Whatever is in it: the event loop serves others meanwhile."""
+    """Parsing blocks the event loop, so every body must be parsed quickly."""
     start = time.thread_time()
 
     with contextlib.suppress(ValueError, RecursionError):

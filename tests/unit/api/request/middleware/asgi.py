@@ -1,4 +1,4 @@
-"""An application behind the middleware, reached by ASGI messages as a server would."""
+"""An application behind the middleware, called through ASGI messages like by a server."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ LEAVES = b"the client leaves"
 
 
 class RecordingMetrics(RequestMetrics):
-    """Keeps what it is told."""
+    """Records the requests that are reported to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,18 +33,18 @@ class RecordingMetrics(RequestMetrics):
         self.durations: list[float] = []
 
     def started(self) -> None:
-        """Count a request."""
+        """Count a request that starts."""
         self.in_flight += 1
 
     def finished(self, method: str, route: str, status: int, duration_seconds: float) -> None:
-        """Keep a request."""
+        """Record a finished request."""
         self.in_flight -= 1
         self.finished_requests.append((method, route, status))
         self.durations.append(duration_seconds)
 
 
 class Service:
-    """An application with the pass around it, and a server's end to send requests by."""
+    """An application with the middleware around it, and a method to send requests like a server."""
 
     def __init__(self, *, settings: Settings | None = None, **limits: float) -> None:
         settings = settings or Settings(environment="test", limits=LimitSettings(**limits))
@@ -71,7 +71,7 @@ class Service:
         body: Iterable[bytes] = (b"",),
         http_version: str = "1.1",
     ) -> "Answer":
-        """Send a request; without a body it never ends, and `LEAVES` is the client's end."""
+        """Send a request; an empty `body` never ends, and `LEAVES` disconnects the client."""
         answer = Answer()
         chunks = list(body)
 
@@ -98,29 +98,29 @@ class Answer:
 
     @property
     def status(self) -> int:
-        """The status."""
+        """The status code."""
         status: int = self.messages[0]["status"]
         return status
 
     @property
     def body(self) -> bytes:
-        """All bytes that came."""
+        """All bytes of the body."""
         return b"".join(message.get("body", b"") for message in self.messages[1:])
 
     @property
     def problem(self) -> str:
-        """The slug of the problem that it is."""
+        """The slug of the problem in this answer."""
         assert self.header(b"content-type") == b"application/problem+json"
         slug: str = json.loads(self.body)["type"].removeprefix("/problems/")
         return slug
 
     @property
     def is_complete(self) -> bool:
-        """Whether the end of the body was announced."""
+        """Whether the end of the body was sent."""
         return not self.messages[-1].get("more_body", False)
 
     def header(self, name: bytes) -> bytes:
-        """The one value of a header."""
+        """The single value of a header."""
         (value,) = [v for n, v in self.messages[0]["headers"] if n == name]
         return bytes(value)
 

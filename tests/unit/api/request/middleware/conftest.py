@@ -8,7 +8,7 @@ from tests.unit.api.request.middleware.asgi import Service
 
 @pytest.fixture
 def service() -> Service:
-    """A service with a route that tells what it knows of the request."""
+    """A service with a route that returns what it knows about the request."""
     service = Service()
 
     @service.app.get("/known")

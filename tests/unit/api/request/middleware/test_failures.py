@@ -1,4 +1,4 @@
-"""Errors and cancellations of the application."""
+"""Errors and cancellations in the application."""
 
 import asyncio
 import json
@@ -14,12 +14,12 @@ from tests.unit.api.request.middleware.asgi import Service, logged
 
 
 class TestFailures:
-    """Whatever the application does, there is one answer, one line and one figure."""
+    """Whatever the application does, there is one answer, one log line and one count."""
 
-    async def test_a_failure_after_the_answer_began_ends_the_connection(
+    async def test_a_failure_after_the_start_of_the_answer_ends_the_connection(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """No second answer is sent, the first is not ended, and it counts as failed."""
+        """No second answer is sent, the first stays incomplete, and it counts as failed."""
 
         async def chunks() -> AsyncIterator[bytes]:
             yield b"half"
@@ -39,10 +39,10 @@ class TestFailures:
         assert error["answer_had_begun"] is True
         assert access["status"] == 500
 
-    async def test_a_failure_after_the_answer_ended_is_logged(
+    async def test_a_failure_after_the_end_of_the_answer_is_logged(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """The client has its answer; the log has the fault."""
+        """The client has its answer, and the error appears in the log."""
 
         @service.app.get("/background")
         async def background(tasks: BackgroundTasks) -> None:
@@ -58,7 +58,7 @@ class TestFailures:
         assert "LookupError" in error["exception"]
 
     async def test_a_cancelled_request_stays_cancelled(self, service: Service) -> None:
-        """Who ends the task, a server that stops, is not held up; the request counts as closed."""
+        """A server that stops is not delayed, and the request counts as closed."""
         entered = asyncio.Event()
 
         @service.app.get("/waits")
@@ -74,10 +74,10 @@ class TestFailures:
         assert service.metrics.finished_requests == [("GET", "/waits", 499)]
         assert service.metrics.in_flight == 0
 
-    async def test_a_request_that_awaits_what_was_cancelled_gets_a_problem(
+    async def test_a_request_that_awaits_a_cancelled_task_gets_a_problem(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Its own task is not, so its client waits for an answer."""
+        """Its own task was not cancelled, so the client still waits for an answer."""
 
         @service.app.get("/awaits")
         async def awaits() -> None:
@@ -93,8 +93,8 @@ class TestFailures:
         error, _ = logged(capsys)
         assert "CancelledError" in error["exception"]
 
-    async def test_a_plain_text_error_in_pieces_is_put_together(self, service: Service) -> None:
-        """The detail is the whole text of a refusal, however it was sent."""
+    async def test_a_plain_text_error_in_pieces_is_joined(self, service: Service) -> None:
+        """The detail of the problem is the whole text."""
 
         async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
             headers = [(b"Content-Type", b"text/plain"), (b"Content-Length", b"9"), (b"x-a", b"b")]
@@ -109,7 +109,7 @@ class TestFailures:
         assert answer.header(b"x-a") == b"b"
         assert int(answer.header(b"content-length")) == len(answer.body)
 
-    async def test_plain_text_that_is_no_error_is_left_alone(self, service: Service) -> None:
+    async def test_plain_text_that_is_not_an_error_is_unchanged(self, service: Service) -> None:
         """Only errors are turned into problems."""
         service.app.add_route("/text", lambda _: PlainTextResponse("fine", 203))
         answer = await service.request("/text")

@@ -10,7 +10,7 @@ from tests.unit.api.request.middleware.asgi import Headers, Service
 
 
 class TestRequestId:
-    """`X-Request-ID` is taken over if it is sane."""
+    """A valid `X-Request-ID` is adopted."""
 
     @pytest.mark.parametrize(
         "given",
@@ -23,8 +23,8 @@ class TestRequestId:
             b"x" * 128,
         ],
     )
-    async def test_a_sane_id_is_taken_over(self, service: Service, given: bytes) -> None:
-        """The caller finds its own id in the answer, and code finds it in the context."""
+    async def test_a_valid_id_is_adopted(self, service: Service, given: bytes) -> None:
+        """The caller's own id is in the answer, and code finds it in the context."""
         answer = await service.request("/known", headers=[(b"x-request-id", given)])
         assert answer.header(b"x-request-id") == given
         assert json.loads(answer.body)[0] == given.decode()
@@ -49,14 +49,14 @@ class TestRequestId:
             [(b"x-request-id", b"one"), (b"x-request-id", b"one"), (b"x-request-id", b"one")],
         ],
     )
-    async def test_another_id_is_replaced(self, service: Service, headers: Headers) -> None:
-        """What is too long, unsafe or ambiguous is not used, and a new id takes its place."""
+    async def test_an_invalid_id_is_replaced(self, service: Service, headers: Headers) -> None:
+        """An id that is too long, unsafe or ambiguous is replaced by a new one."""
         answer = await service.request("/known", headers=headers)
         made = answer.header(b"x-request-id").decode()
         assert len(made) == 32
         assert int(made, 16)
 
-    async def test_made_ids_differ(self, service: Service) -> None:
+    async def test_generated_ids_are_unique(self, service: Service) -> None:
         """No two requests get the same id, trace or span."""
         answers = [await service.request("/known") for _ in range(500)]
         traces = [answer.header(b"traceparent").split(b"-") for answer in answers]
@@ -64,14 +64,14 @@ class TestRequestId:
         assert len({trace[1] for trace in traces}) == 500
         assert len({trace[2] for trace in traces}) == 500
 
-    async def test_the_context_is_put_back(self, service: Service) -> None:
-        """After the request nothing of it is left in the context of the caller."""
+    async def test_the_context_is_restored(self, service: Service) -> None:
+        """After the request, the context of the caller contains none of its values."""
         await service.request("/known", headers=[(b"x-request-id", b"mine")])
         assert context.request_id() is None
         assert context.traceparent() is None
 
     async def test_threads_know_the_request(self, service: Service) -> None:
-        """A plain function, which runs in a thread, sees the same ids."""
+        """A plain function, which FastAPI runs in a thread, sees the same ids."""
 
         @service.app.get("/thread")
         def thread() -> str | None:
@@ -83,7 +83,7 @@ class TestRequestId:
 
 
 class TestTraceContext:
-    """`traceparent` is read and written as W3C Trace Context has it."""
+    """`traceparent` is read and written as W3C Trace Context specifies."""
 
     TRACE = b"4bf92f3577b34da6a3ce929d0e0e4736"
     SPAN = b"00f067aa0ba902b7"
@@ -103,7 +103,7 @@ class TestTraceContext:
     async def test_a_valid_trace_is_continued(
         self, service: Service, given: bytes, flags: bytes
     ) -> None:
-        """The trace goes on with a span of our own, in version 00, and only known flags."""
+        """The trace continues with a new span, in version 00, and with known flags only."""
         answer = await service.request(
             "/known", headers=[(b"traceparent", given % (self.TRACE, self.SPAN))]
         )
@@ -142,20 +142,20 @@ class TestTraceContext:
         ],
     )
     async def test_an_invalid_trace_is_replaced(self, service: Service, given: bytes) -> None:
-        """A new trace begins that says nothing of being sampled."""
+        """A new trace begins, without the flag that says it is sampled."""
         answer = await service.request("/known", headers=[(b"traceparent", given)])
         version, trace, span, flags = answer.header(b"traceparent").split(b"-")
         assert (version, flags) == (b"00", b"00")
         assert trace.lower() != self.TRACE
         assert (len(trace), len(span)) == (32, 16)
 
-    async def test_two_traces_are_none(self, service: Service) -> None:
-        """A header that comes twice cannot be trusted, even where both say the same."""
+    async def test_two_headers_count_as_none(self, service: Service) -> None:
+        """A header that appears twice cannot be trusted, even if both values are equal."""
         given = b"00-%b-%b-01" % (self.TRACE, self.SPAN)
         answer = await service.request("/known", headers=[(b"traceparent", given)] * 2)
         assert answer.header(b"traceparent").split(b"-")[1] != self.TRACE
 
-    async def test_a_trace_is_continued_beside_a_made_id(self, service: Service) -> None:
+    async def test_a_trace_is_continued_with_a_generated_id(self, service: Service) -> None:
         """Either header works without the other."""
         given = b"00-%b-%b-01" % (self.TRACE, self.SPAN)
         answer = await service.request("/known", headers=[(b"traceparent", given)])

@@ -16,7 +16,7 @@ class TestBodyLimit:
 
     @pytest.fixture
     def service(self) -> Service:
-        """A service that takes ten bytes."""
+        """A service that accepts ten bytes."""
         service = Service(max_body_bytes=10)
 
         @service.app.post("/body")
@@ -31,7 +31,7 @@ class TestBodyLimit:
 
     @pytest.mark.parametrize("length", [b"10", b"010"])
     async def test_the_limit_itself_is_allowed(self, service: Service, length: bytes) -> None:
-        """Ten bytes are not more than ten."""
+        """A body of exactly ten bytes is accepted."""
         answer = await service.request(
             "/body", method="POST", headers=[(b"content-length", length)], body=[b"x" * 10]
         )
@@ -48,10 +48,10 @@ class TestBodyLimit:
             [(b"content-length", b"11"), (b"content-length", b"1")],
         ],
     )
-    async def test_a_declared_length_above_it_is_refused(
+    async def test_a_declared_length_above_the_limit_is_refused(
         self, service: Service, headers: Headers
     ) -> None:
-        """Nothing of the body is read."""
+        """The body is not read."""
         answer = await service.request("/body", method="POST", headers=headers, body=())
         assert (answer.status, answer.problem) == (413, "body-too-large")
         assert answer.header(b"connection") == b"close"
@@ -67,10 +67,10 @@ class TestBodyLimit:
             ([], "2"),
         ],
     )
-    async def test_more_bytes_than_that_are_refused(
+    async def test_more_bytes_than_the_limit_are_refused(
         self, service: Service, path: str, headers: Headers, http_version: str
     ) -> None:
-        """Where the declared length is missing, false or nonsense, the bytes are counted."""
+        """If the declared length is missing, wrong or invalid, the bytes are counted."""
         answer = await service.request(
             path,
             method="POST",
@@ -80,8 +80,8 @@ class TestBodyLimit:
         )
         assert (answer.status, answer.problem) == (413, "body-too-large")
 
-    async def test_an_application_that_knows_no_handlers_is_limited(self, service: Service) -> None:
-        """The limit is the service's own, and holds for whatever is mounted."""
+    async def test_a_mounted_application_is_limited(self, service: Service) -> None:
+        """The limit belongs to the service, and applies to every mounted application."""
 
         async def drain(_scope: Scope, receive: Receive, _send: Send) -> None:
             while (await receive())["more_body"]:
@@ -95,11 +95,11 @@ class TestBodyLimit:
 
 
 class TestUnfinishedRequests:
-    """A request whose body has not arrived does not count as one in flight."""
+    """A request does not count as in flight before its body has arrived."""
 
     @pytest.fixture
     def service(self) -> Service:
-        """A service that works on two requests at once."""
+        """A service that handles two requests at a time."""
         service = Service(max_concurrent_requests=2)
 
         @service.app.post("/body")
@@ -108,8 +108,8 @@ class TestUnfinishedRequests:
 
         return service
 
-    async def test_bodies_that_do_not_come_take_no_slot(self, service: Service) -> None:
-        """Others are served meanwhile, with a body and without."""
+    async def test_missing_bodies_take_no_slot(self, service: Service) -> None:
+        """Other requests are served in the meantime, with and without a body."""
         length = [(b"content-length", b"5")]
         unfinished = [
             asyncio.create_task(service.request("/body", method="POST", headers=length, body=()))
@@ -125,10 +125,10 @@ class TestUnfinishedRequests:
         assert not other.done()
         other.cancel()
 
-    async def test_a_client_that_leaves_before_its_body_is_there_is_logged_once(
+    async def test_a_client_that_disconnects_before_its_body_has_arrived_is_logged_once(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """As 499, without an answer and without an error."""
+        """It is logged with status 499, without an answer and without an error."""
         answer = await service.request(
             "/body", method="POST", headers=[(b"content-length", b"5")], body=[b"x", LEAVES]
         )
@@ -138,8 +138,8 @@ class TestUnfinishedRequests:
         (line,) = logged(capsys)
         assert line["status"] == 499
 
-    async def test_a_large_body_begins_before_its_end(self) -> None:
-        """Where the service takes bodies that are larger than what is kept."""
+    async def test_a_large_body_reaches_the_application_before_its_end(self) -> None:
+        """This happens if bodies may be larger than what the middleware buffers."""
         service = Service(max_body_bytes=1_000_000)
         pieces = [b"x" * 50_000] * 4
 
@@ -158,7 +158,7 @@ class TestConcurrencyLimit:
     """`LIMITS__MAX_CONCURRENT_REQUESTS`."""
 
     async def test_one_request_too_many_is_refused_at_once(self) -> None:
-        """It may come back after a second; health and metrics are answered at any load."""
+        """The client may retry after a second; health and metrics are served at any load."""
         service = Service(max_concurrent_requests=2)
         entered, released = asyncio.Semaphore(0), asyncio.Event()
 

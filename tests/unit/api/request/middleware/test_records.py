@@ -1,4 +1,4 @@
-"""What is counted and logged for a request."""
+"""Metrics and log lines of a request."""
 
 import pytest
 import structlog
@@ -17,7 +17,7 @@ class TestRecords:
     async def test_a_request_is_counted_and_logged(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Figures and line agree."""
+        """The metrics and the log line agree."""
         answer = await service.request("/known", headers=[(b"x-request-id", b"mine")])
         assert service.metrics.finished_requests == [("GET", "/known", 200)]
         assert service.metrics.in_flight == 0
@@ -36,10 +36,10 @@ class TestRecords:
             "client": "192.0.2.1",
         }
 
-    async def test_what_routes_bind_is_on_the_line(
+    async def test_fields_that_routes_bind_are_on_the_line(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Context bound while serving reaches the access line, escaped."""
+        """Fields bound to the context while serving appear on the access line, escaped."""
 
         @service.app.get("/bound")
         async def bound() -> None:
@@ -53,7 +53,7 @@ class TestRecords:
     async def test_no_input_reaches_the_line_unescaped(
         self, service: Service, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """A path is not logged at all, and a method that a server let through is escaped."""
+        """A path is never logged, and an unusual method is escaped."""
         await service.request('/x"\n{"event":"forged"}', method='GE"T\n')
         (line,) = logged(capsys)
         assert (line["method"], line["route"]) == ('GE"T\n', "unmatched")
@@ -62,7 +62,7 @@ class TestRecords:
     async def test_the_line_can_be_switched_off(
         self, log: LogSettings, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """By its own setting, and by a level above its own."""
+        """A setting of its own switches it off, and so does a higher log level."""
         service = Service(settings=Settings(environment="test", log=log))
         await service.request("/nowhere")
         assert logged(capsys) == []
@@ -71,7 +71,7 @@ class TestRecords:
     async def test_the_duration_ends_with_the_answer(
         self, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is done in the background afterwards does not count as answering."""
+        """Background tasks that run afterwards do not count."""
         clock = FakeClock()
         monkeypatch.setattr("example_service.api.request.exchange.perf_counter", clock)
 
@@ -87,7 +87,7 @@ class TestRecords:
         assert service.metrics.durations == [2]
 
     async def test_other_protocols_pass_through(self, service: Service) -> None:
-        """The lifespan is no request."""
+        """The lifespan protocol is not a request."""
         messages: list[Message] = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
         sent: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What the middleware refuses by a request's head, HEAD requests, and mounted applications."""
+"""Refusals based on a request's head, HEAD requests, and mounted applications."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ from tests.unit.api.request.middleware.asgi import LEAVES, Headers, Service
 
 
 class TestHeads:
-    """What a request's head may be."""
+    """Request heads, and requests with the method HEAD."""
 
     @pytest.mark.parametrize(
         ("headers", "path", "status"),
@@ -28,10 +28,10 @@ class TestHeads:
             ([], "/known?" + "a&" * LONGEST_QUERY, 414),
         ],
     )
-    async def test_what_is_not_supported_is_refused(
+    async def test_unsupported_requests_are_refused(
         self, service: Service, headers: Headers, path: str, status: int
     ) -> None:
-        """Before anything of it is read."""
+        """They are refused before their bodies are read."""
         answer = await service.request(path, headers=headers)
         assert answer.status == status
         if status != 200:
@@ -39,14 +39,14 @@ class TestHeads:
             assert answer.header(b"connection") == b"close"
 
     async def test_head_is_answered_wherever_get_is(self, service: Service) -> None:
-        """With the headers of GET and without its body; metrics and log name the method."""
+        """The answer has the headers of GET and no body; metrics and log show the method."""
         get, head = [await service.request("/known", method=method) for method in ("GET", "HEAD")]
         assert (head.status, head.body, head.is_complete) == (200, b"", True)
         assert head.header(b"content-length") == get.header(b"content-length")
         assert service.metrics.finished_requests[1] == ("HEAD", "/known", 200)
 
     async def test_head_of_a_stream_ends(self, service: Service) -> None:
-        """The stream itself may have no end: the server says that its client has left."""
+        """The stream itself may be endless, but its server reports a disconnected client."""
         ended = asyncio.Event()
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -67,16 +67,16 @@ class TestHeads:
         assert ended.is_set()
 
     async def test_head_of_an_error_is_an_error(self, service: Service) -> None:
-        """Without its body, whatever it would be."""
+        """The answer has the status of the error, and no body."""
         answer = await service.request("/nowhere", method="HEAD")
         assert (answer.status, answer.body) == (404, b"")
 
 
 class TestMountedApplications:
-    """Applications below the service."""
+    """Applications mounted below the service."""
 
-    async def test_they_are_labelled_by_their_mount(self, service: Service) -> None:
-        """What a mounted application makes of a path is its own affair."""
+    async def test_they_are_labelled_with_their_mount_path(self, service: Service) -> None:
+        """The routes within a mounted application are unknown to the service."""
 
         async def endpoint(_: Request) -> PlainTextResponse:
             return PlainTextResponse("here")

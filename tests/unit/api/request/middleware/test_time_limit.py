@@ -17,13 +17,13 @@ class TestTimeLimit:
 
     @pytest.fixture
     def service(self) -> Service:
-        """A service without patience."""
+        """A service with very short time limits."""
         return Service(request_timeout_seconds=0.001, receive_timeout_seconds=0.001)
 
-    async def test_an_answer_that_does_not_begin_in_time_is_given_up(
+    async def test_an_answer_that_does_not_begin_in_time_is_abandoned(
         self, service: Service
     ) -> None:
-        """The work is cancelled, cleans up, and the client learns that the outcome is open."""
+        """The work is cancelled and cleans up; the client learns that the outcome is unknown."""
         cleaned_up = False
 
         @service.app.get("/waits")
@@ -42,8 +42,8 @@ class TestTimeLimit:
         assert task is not None
         assert task.cancelling() == 0
 
-    async def test_a_thread_does_not_hold_the_answer_up(self, service: Service) -> None:
-        """What runs in a thread cannot be stopped, but its client does not wait for it."""
+    async def test_a_thread_does_not_delay_the_answer(self, service: Service) -> None:
+        """A thread cannot be stopped, but the client does not have to wait for it."""
         released = threading.Event()
 
         @service.app.get("/thread")
@@ -56,8 +56,8 @@ class TestTimeLimit:
             released.set()
         assert (answer.status, answer.problem) == (504, "request-timeout")
 
-    async def test_a_body_that_does_not_come_is_the_clients_fault(self, service: Service) -> None:
-        """The client is told that it was too slow, and the connection is given up."""
+    async def test_a_missing_body_is_the_clients_fault(self, service: Service) -> None:
+        """The answer is 408, and the connection is closed."""
 
         @service.app.post("/body")
         async def body(request: Request) -> int:
@@ -72,7 +72,7 @@ class TestTimeLimit:
     async def test_an_answer_that_has_begun_takes_as_long_as_it_needs(
         self, service: Service
     ) -> None:
-        """A stream is not cut, however long after the limit it ends."""
+        """A stream is not cut off, however long it takes."""
         long_after_the_limit = asyncio.Event()
         asyncio.get_running_loop().call_later(0.02, long_after_the_limit.set)
 
@@ -89,7 +89,7 @@ class TestTimeLimit:
         assert (answer.status, answer.body, answer.is_complete) == (200, b"xy", True)
 
     async def test_another_cancellation_at_the_same_time_wins(self, service: Service) -> None:
-        """A server that stops is obeyed, even if the time was over as well."""
+        """A server that stops takes precedence, even if the time limit has passed as well."""
         task: asyncio.Task[Answer] | None = None
 
         @service.app.get("/waits")
@@ -105,10 +105,10 @@ class TestTimeLimit:
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    async def test_an_error_in_the_cleaning_up_does_not_change_the_answer(
+    async def test_an_error_during_clean_up_does_not_change_the_answer(
         self, service: Service
     ) -> None:
-        """The request was late first, whatever went wrong then."""
+        """The timeout came first, whatever failed afterwards."""
 
         @service.app.get("/waits")
         async def waits() -> None:
@@ -120,8 +120,8 @@ class TestTimeLimit:
         answer = await service.request("/waits")
         assert (answer.status, answer.problem) == (504, "request-timeout")
 
-    async def test_requests_that_are_late_together_are_cancelled_once(self) -> None:
-        """Each of them cleans up to its end, and gets a problem."""
+    async def test_requests_that_are_late_at_the_same_time_are_cancelled_once(self) -> None:
+        """Each of them finishes its clean-up, and gets a problem."""
         service = Service(request_timeout_seconds=0.01)
         cleaned_up = 0
 
@@ -145,7 +145,7 @@ class TestTimeLimit:
         assert cleaned_up == 8
 
     async def test_the_end_of_the_drain_gives_a_problem(self, service: Service) -> None:
-        """The server cancels what has not finished; its client learns that the outcome is open."""
+        """The server cancels unfinished requests; the client learns that the outcome is unknown."""
         service = Service()
         entered = asyncio.Event()
 
@@ -167,7 +167,7 @@ class TestTimeLimit:
         assert service.metrics.finished_requests == [("GET", "/waits", 504)]
 
     async def test_an_error_during_the_drain_is_an_error(self, service: Service) -> None:
-        """Only what was cancelled has timed out."""
+        """Only a cancelled request counts as timed out."""
 
         @service.app.get("/fails")
         async def fails() -> None:
