@@ -1,8 +1,8 @@
-"""Every test here has an application of its own."""
+"""Each test here has its own application."""
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def _own_breakers(no_breakers_of_other_tests: None) -> None:
-    """Let no application meet the breakers of another one."""
+    """Keep the breakers of one application out of the next."""

@@ -1,4 +1,4 @@
-"""Payments of several callers: what each sees, and what its idempotency keys mean."""
+"""Payments of several callers: which of them a caller sees, and whose keys are whose."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,7 +26,7 @@ Start = Callable[..., Awaitable[httpx.AsyncClient]]
 
 @pytest.fixture
 def start(settings: Settings, serve: Serve) -> Start:
-    """Starts the application, with the keys of two callers or with none, and calls as one."""
+    """Start the application with the keys of two callers or none, as one of them."""
 
     async def start(caller: str | None) -> httpx.AsyncClient:
         provider = PaymentProviderSettings(base_url=PROVIDER_URL)
@@ -42,7 +42,7 @@ def start(settings: Settings, serve: Serve) -> Start:
 
 
 async def pay(client: httpx.AsyncClient, key: str = "k", **changes: Any) -> httpx.Response:
-    """Send an order with a key, to a provider that is well."""
+    """Send an order with a key to a healthy provider."""
     with respx.mock(base_url=PROVIDER_URL, assert_all_called=False) as provider:
         provider.post("/v1/charges").mock(side_effect=charge_of)
         return await client.post(
@@ -51,13 +51,13 @@ async def pay(client: httpx.AsyncClient, key: str = "k", **changes: Any) -> http
 
 
 async def ids(client: httpx.AsyncClient) -> list[str]:
-    """The payments that a caller sees, from the newest to the oldest."""
+    """The payments that a caller sees, newest first."""
     page = (await client.get(PAYMENTS)).json()
     return [payment["id"] for payment in page["items"]]
 
 
 async def test_a_key_belongs_to_its_caller(start: Start) -> None:
-    """Two callers that use the same key have two payments, whatever they ask for."""
+    """If two callers use the same key, each gets its own payment."""
     shop, market = await start("shop"), await start("market")
 
     first, other = await pay(shop), await pay(market, amount=99)
@@ -69,7 +69,7 @@ async def test_a_key_belongs_to_its_caller(start: Start) -> None:
 
 
 async def test_a_payment_does_not_exist_for_another_caller(start: Start) -> None:
-    """It is neither read nor listed, and is no place to go on from."""
+    """It can be neither read nor listed, nor used as a cursor."""
     shop, market = await start("shop"), await start("market")
     mine, foreign = (await pay(shop)).json()["id"], (await pay(market)).json()["id"]
 
@@ -82,7 +82,7 @@ async def test_a_payment_does_not_exist_for_another_caller(start: Start) -> None
 
 
 async def test_an_order_from_before_there_were_keys_is_not_paid_twice(start: Start) -> None:
-    """Repeated with a key of the API, it is the same payment, from now on its caller's."""
+    """Repeated with an API key, it stays one payment, which then belongs to the caller."""
     nobody = await start(None)
     before = (await pay(nobody)).json()
 
@@ -97,7 +97,7 @@ async def test_an_order_from_before_there_were_keys_is_not_paid_twice(start: Sta
 
 
 async def test_another_order_with_the_key_of_nobody_is_a_new_payment(start: Start) -> None:
-    """The same key was a coincidence, and what is nobody's stays so."""
+    """The keys match by coincidence, and the old payment still has no caller."""
     before = (await pay(await start(None))).json()
     shop = await start("shop")
 
@@ -112,7 +112,7 @@ async def test_another_order_with_the_key_of_nobody_is_a_new_payment(start: Star
 async def test_payments_of_nobody_can_be_given_to_a_caller(
     start: Start, settings: Settings
 ) -> None:
-    """The statement of the page does it."""
+    """The statement in docs/payments.md assigns them."""
     before = (await pay(await start(None))).json()
     page = (ROOT / "docs" / "payments.md").read_text(encoding="utf-8")
     _, _, rest = page.partition("statement `UPDATE ")

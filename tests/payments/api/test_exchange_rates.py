@@ -1,4 +1,4 @@
-"""Exchange rates through the whole application, in front of a provider that is faked."""
+"""Exchange rates through the whole application with a fake provider."""
 
 from collections.abc import Iterator
 
@@ -23,13 +23,13 @@ EUROS = "/api/v1/exchange-rates/EUR"
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time of the breaker."""
+    """The breaker's clock."""
     return FakeClock()
 
 
 @pytest.fixture(autouse=True)
 def breaker(clock: FakeClock) -> Iterator[CircuitBreaker]:
-    """The breaker that the application finds, on a clock that the test moves."""
+    """The breaker that the application finds, with a clock that the test controls."""
     if "payment" in circuit_breaker_registry:
         circuit_breaker_registry.unregister("payment")
     yield circuit_breaker_registry.get_or_create(
@@ -53,15 +53,15 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
 
 @pytest.fixture
 def provider() -> Iterator[respx.Route]:
-    """The provider's answer to the question for euros; it knows them until told otherwise."""
+    """The provider's response about euros; a rate unless a test changes it."""
     with respx.mock(base_url=PROVIDER_URL, assert_all_called=False) as mock:
         yield mock.get("/v1/rates/EUR").respond(json=EURO)
 
 
 async def problem(client: httpx.AsyncClient, path: str = EUROS) -> tuple[int, str]:
-    """Status and slug of the problem with which the service answers, free of the provider's words.
+    """Return status and slug of the problem response, which must not repeat the provider's words.
 
-    Every fake answer says "secret", which must reach nobody.
+    Every fake response contains "secret", which must reach no client.
     """
     response = await client.get(path)
     assert response.headers["Content-Type"] == "application/problem+json"
@@ -74,7 +74,7 @@ async def problem(client: httpx.AsyncClient, path: str = EUROS) -> tuple[int, st
 async def test_the_rate_is_answered_as_the_provider_has_it(
     client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
-    """The digits arrive as text, exactly; the provider is told whose request it serves."""
+    """The digits stay exact as text, and the provider gets the IDs of the request."""
     response = await client.get(EUROS, headers={"X-Request-ID": "mine"})
     assert (response.status_code, response.json()) == (200, EURO)
     sent = provider.calls.last.request.headers
@@ -86,7 +86,7 @@ async def test_the_rate_is_answered_as_the_provider_has_it(
 async def test_what_is_no_currency_code_does_not_reach_the_provider(
     currency: str, client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
-    """Refused as input, or as an address that does not exist."""
+    """It is refused as invalid input, or its path does not exist."""
     status, _ = await problem(client, f"/api/v1/exchange-rates/{currency}")
     assert status in {404, 422}
     assert not provider.called
@@ -113,7 +113,7 @@ async def test_each_fault_of_the_provider_is_its_own_problem(
     client: httpx.AsyncClient,
     provider: respx.Route,
 ) -> None:
-    """The client learns what it can do about it, and none of the provider's words."""
+    """The client learns what to do, and sees none of the provider's words."""
     provider.mock(side_effect=[answer])
     assert await problem(client) == expected
 
@@ -121,7 +121,7 @@ async def test_each_fault_of_the_provider_is_its_own_problem(
 async def test_a_busy_service_says_when_to_come_back(
     client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
-    """Connections are free again soon."""
+    """Connections to the provider are free again soon."""
     provider.mock(side_effect=httpx.PoolTimeout)
     assert (await client.get(EUROS)).headers["Retry-After"] == "1"
 
@@ -134,7 +134,7 @@ async def test_an_answer_out_of_place_is_logged_with_its_status(
     provider: respx.Route,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Wrong credentials would otherwise be invisible to whoever runs the service."""
+    """Otherwise an operator would not notice wrong credentials."""
     provider.respond(status, json={})
     await client.get(EUROS)
     warnings = [record for record in caplog.records if "problems.answers" in record.name]
@@ -144,7 +144,7 @@ async def test_an_answer_out_of_place_is_logged_with_its_status(
 async def test_the_circuit_opens_and_closes_again(
     client: httpx.AsyncClient, provider: respx.Route, clock: FakeClock
 ) -> None:
-    """Five failures open it, nothing is sent while it is open, two probes close it."""
+    """Five failures open it, an open circuit sends nothing, and two probes close it."""
     provider.respond(503)
     for _ in range(5):
         assert await problem(client) == (502, "provider-unavailable")
@@ -165,7 +165,7 @@ async def test_the_circuit_opens_and_closes_again(
 async def test_unknown_currencies_never_open_the_circuit(
     client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
-    """A curious client cannot take the service away from the others."""
+    """One client's mistakes must not take the service away from others."""
     provider.respond(404, json=UNKNOWN)
     for _ in range(10):
         assert await problem(client) == (404, "unknown-currency")
@@ -174,7 +174,7 @@ async def test_unknown_currencies_never_open_the_circuit(
 
 
 async def test_without_a_provider_the_route_says_so() -> None:
-    """An application that was told of none runs, and answers with a problem."""
+    """The application starts without one, and the route responds with a problem."""
     app = create_app(Settings(environment="test"))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
@@ -183,7 +183,7 @@ async def test_without_a_provider_the_route_says_so() -> None:
 
 
 async def test_openapi_lists_the_problems_of_the_route(client: httpx.AsyncClient) -> None:
-    """Every status that a client may meet is documented with the right media type."""
+    """Every status that a client may get is documented with its media type."""
     operation = (await client.get("/openapi.json")).json()["paths"][
         "/api/v1/exchange-rates/{currency}"
     ]["get"]
@@ -192,7 +192,7 @@ async def test_openapi_lists_the_problems_of_the_route(client: httpx.AsyncClient
 
 
 async def test_each_problem_of_the_route_is_explained(client: httpx.AsyncClient) -> None:
-    """The `type` of each leads to its meaning."""
+    """The `type` of each problem leads to a page that explains it."""
     for slug in (
         "provider-unavailable",
         "provider-timeout",
@@ -204,5 +204,5 @@ async def test_each_problem_of_the_route_is_explained(client: httpx.AsyncClient)
 
 
 async def test_problems_of_the_domain_have_pages(client: httpx.AsyncClient) -> None:
-    """They are explained like those of the service."""
+    """They are explained like the service's own problems."""
     assert (await client.get("/problems/unknown-currency")).status_code == 200

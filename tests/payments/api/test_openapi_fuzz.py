@@ -1,6 +1,6 @@
-"""Whatever a client makes of the OpenAPI document, the answer is one that the document has.
+"""Whatever a client makes of the OpenAPI document, the response is a documented one.
 
-The whole application runs in this process. Behind it are the control of a sandbox, and a provider
+The whole application runs in this process, in front of the controls of a sandbox and a provider
 that charges, declines, refuses and fails.
 """
 
@@ -44,25 +44,25 @@ KEY = "Idempotency-Key"
 EXAMPLE_KEY = "order-2026-0815"
 ORDERING = "POST /api/v1/payments"
 
-# All checks are on. What is said here is where they expect more than a document can promise.
+# All checks are enabled, except where they expect more than a document can promise.
 CONFIG: dict[str, Any] = {
     "auth": {"openapi": {"administration": {"bearer": TOKEN}}},
     "generation": {"deterministic": True, "max-examples": 20, "database": "none"},
     "checks": {
-        # These are documented where they come. A 500 is documented too, and never right.
+        # These are documented where they can occur. A 500 is documented, too, but is never right.
         "not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "502", "503", "504"]},
-        # A payment can be declined, however valid the order.
+        # A payment can be declined even if the order is valid.
         "positive_data_acceptance": {
             "expected-statuses": ["2xx", "401", "402", "404", "409", "502", "503"]
         },
     },
-    # Of what may follow what, only the links of the document count.
+    # Only the links in the document decide which operation may follow which.
     "phases": {"stateful": {"inference": {"algorithms": []}}},
     "dictionaries": {"breakers": {"values": [BREAKER]}},
     "parameters": {"path.name": {"dictionary": "breakers", "probability": 0.7}},
     "operations": [
         {
-            # Which parameter goes with which mode is said in words only.
+            # Only the description says which parameter belongs to which mode.
             "include-operation-id": "set_sandbox_mode",
             "checks": {"positive_data_acceptance": {"enabled": False}},
         }
@@ -74,7 +74,7 @@ AnyCase: TypeAlias = schemathesis.Case[Any]
 
 
 def charge(request: httpx.Request) -> httpx.Response:
-    """What the provider makes of a charge; the amount decides."""
+    """The provider's response to a charge, which depends on the amount."""
     order = json.loads(request.content)
     key = request.headers[KEY]
     ended = {"idempotency_key": key, "reason": "the amount decides"}
@@ -90,7 +90,7 @@ def charge(request: httpx.Request) -> httpx.Response:
 
 
 def rate(_request: httpx.Request, currency: str) -> httpx.Response:
-    """What the provider has for a currency; its first letter decides."""
+    """The provider's response for a currency, which depends on its first letter."""
     match currency[0]:
         case "A":
             return httpx.Response(404, json={"currency": currency, "error": "unknown"})
@@ -102,7 +102,7 @@ def rate(_request: httpx.Request, currency: str) -> httpx.Response:
 
 
 class NoDoor:
-    """A sandbox whose provider nobody calls needs none."""
+    """A stand-in for the sandbox's listener, which no client needs here."""
 
     async def open(self) -> None:
         """Change nothing."""
@@ -113,7 +113,7 @@ class NoDoor:
 
 @pytest.fixture
 def _others() -> Iterator[None]:
-    """What the service calls."""
+    """The parts that the service calls."""
     control = create_control(Ledger(), Switch(), NoDoor())
     with respx.mock(assert_all_called=False) as router:
         router.post(f"{PROVIDER_URL}/v1/charges").mock(side_effect=charge)
@@ -124,22 +124,22 @@ def _others() -> Iterator[None]:
 
 @pytest.fixture
 def api(_others: None) -> Iterator[BaseSchema]:
-    """The document of the running service with every router that it has."""
+    """The OpenAPI document of the running service with all its routers."""
     settings = Settings(
         environment="development",
         log=LogSettings(access=False),
         admin=AdminSettings(token=SecretStr(TOKEN)),
-        # A busy machine is not to look like a failing part.
+        # A busy machine must not look like a failing part.
         database=DatabaseSettings(pool_timeout_seconds=30, connect_timeout_seconds=30),
         payment_provider=PaymentProviderSettings(base_url=PROVIDER_URL, timeout_seconds=30),
         payments=PaymentSettings(worker=False),
         sandbox=SandboxSettings(control_url=CONTROL_URL),
-        # An open circuit would hide from the provider, and the provider from the test.
+        # An open circuit would keep the test from reaching the provider.
         circuit_breakers={"payment": CircuitBreakerSettings(failure_threshold=1_000_000)},
     )
     asyncio.run(upgrade(settings))
     app = create_app(settings)
-    # The administration has a breaker of its own to play with, for the same reason.
+    # For the same reason, the administration has its own breaker.
     circuit_breaker_registry.get_or_create(BREAKER)
     config = SchemathesisConfig.from_dict(CONFIG)
     api = schemathesis.openapi.from_asgi("/openapi.json", app, config=config)
@@ -147,7 +147,7 @@ def api(_others: None) -> Iterator[BaseSchema]:
     numbers = itertools.count()
 
     def map_case(_context: object, case: AnyCase) -> AnyCase:
-        """Make each order a new one; those with the key of the document's example would clash."""
+        """Give each order its own key; orders with the key of the example would clash."""
         if case.headers.get(KEY) == EXAMPLE_KEY:
             case.headers[KEY] = f"order-{next(numbers)}"
         return case
@@ -159,9 +159,9 @@ def api(_others: None) -> Iterator[BaseSchema]:
 
 
 def is_unambiguous(_context: object, case: AnyCase) -> bool:
-    """Leave out what JSON Schema and pydantic, or two editions of Unicode, see differently.
+    """Skip what JSON Schema and pydantic, or two versions of Unicode, judge differently.
 
-    To JSON Schema 1.0 is an integer, and the generator takes unassigned characters for assigned.
+    For JSON Schema, 1.0 is an integer, and the generator also uses unassigned characters.
     """
     if not isinstance(case.body, dict):
         return True
@@ -172,7 +172,7 @@ def is_unambiguous(_context: object, case: AnyCase) -> bool:
 
 
 def faults_of(recorder: ScenarioRecorder) -> Iterator[str]:
-    """What the checks found, each with a command that repeats it."""
+    """The findings of the checks, each with a command that reproduces it."""
     for check in itertools.chain.from_iterable(recorder.checks.values()):
         if check.failure_info is not None:
             failure = check.failure_info.failure
@@ -181,7 +181,7 @@ def faults_of(recorder: ScenarioRecorder) -> Iterator[str]:
 
 
 def follow(api: BaseSchema) -> list[tuple[StepInput, StepOutput]]:
-    """Go where the links lead, and tell each step: what was sent, and what came back."""
+    """Follow the links, and return each step: what was sent and what came back."""
     steps: list[tuple[StepInput, StepOutput]] = []
     machine = api.as_state_machine()
     take = machine.step
@@ -194,7 +194,7 @@ def follow(api: BaseSchema) -> list[tuple[StepInput, StepOutput]]:
     machine.step = step  # type: ignore[method-assign]
     machine.run(
         settings=settings(
-            # To shrink would be to repeat, and ids and times are never the same again.
+            # Shrinking repeats steps, but IDs and times would differ each time.
             phases=[Phase.generate],
             max_examples=20,
             stateful_step_count=8,
@@ -208,7 +208,7 @@ def follow(api: BaseSchema) -> list[tuple[StepInput, StepOutput]]:
 
 
 def test_every_answer_is_documented(api: BaseSchema) -> None:
-    """Status, media type, headers and body, for good input and bad; and all operations succeed."""
+    """Status, media type, headers and body fit for any input, and each operation succeeds."""
     api.config.phases.update(phases=["examples", "coverage", "fuzzing"])
     statuses: dict[str, set[int]] = {}
     faults: set[str] = set()
@@ -230,8 +230,8 @@ def test_every_answer_is_documented(api: BaseSchema) -> None:
 
 
 def test_the_link_of_an_accepted_order_leads_to_its_payment(api: BaseSchema) -> None:
-    """Whether it is paid or pending, the link reads what was accepted."""
-    # Where there are others to begin with, the machine does not begin with an operation that pays.
+    """The link reads the accepted payment, whether it is paid or pending."""
+    # If other operations could come first, the machine would not start with an order.
     api = api.exclude(operation_id="list_payments")
     accepted: dict[str, StepOutput] = {}
     read_after = set()
@@ -246,7 +246,7 @@ def test_the_link_of_an_accepted_order_leads_to_its_payment(api: BaseSchema) -> 
 
 
 def test_the_link_of_a_page_leads_to_the_next(api: BaseSchema) -> None:
-    """To other payments, all of them older."""
+    """The next page has other payments, all of them older."""
     order = api["/api/v1/payments"]["post"]
     for number in range(30):
         ordered = order.Case(
@@ -258,7 +258,7 @@ def test_the_link_of_a_page_leads_to_the_next(api: BaseSchema) -> None:
     followed = 0
     for sent, output in follow(api.exclude(operation_id="create_payment")):
         pages[output.case.id] = output
-        # The link gives the cursor; the limit beside it may be made up, and refused.
+        # The link sets only the cursor; the limit may be made up and refused.
         if sent.transition is not None and sent.is_applied and output.response.status_code != 422:
             before = pages[sent.transition.parent_id].response.json()["items"]
             after = output.response.json()["items"]

@@ -1,4 +1,4 @@
-"""What clients should not send to the payment API, and some odd things that they may."""
+"""Input that the payment API refuses, and odd input that it accepts."""
 
 import json
 from collections.abc import AsyncIterator
@@ -25,13 +25,13 @@ NOWHERE = "00000000-0000-4000-8000-000000000000"
 
 @pytest.fixture
 async def api() -> AsyncIterator[PaymentAPI]:
-    """The payment API, with nothing stored."""
+    """The payment API with an empty database."""
     async with running_payment_api() as api:
         yield api
 
 
 def refusal(response: httpx.Response, *statuses: int) -> dict[str, Any]:
-    """The body of an answer, which is a problem with one of the statuses."""
+    """Check that a response is a problem with one of the statuses, and return its body."""
     assert response.status_code in statuses, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.text.isascii()
@@ -43,7 +43,7 @@ def refusal(response: httpx.Response, *statuses: int) -> dict[str, Any]:
 
 
 async def test_a_bad_body_is_refused_and_nothing_is_stored(api: PaymentAPI) -> None:
-    """Whatever is wrong with it: values, types, encoding, syntax or nesting."""
+    """This covers values, types, encoding, syntax and nesting."""
     for name, body in REFUSED_BODIES.items():
         problem = refusal(await api.order(body, b"key"), 400, 413, 422)
         assert len(json.dumps(problem)) < 1_000, name
@@ -61,7 +61,7 @@ async def test_a_bad_key_is_refused_and_nothing_is_stored(api: PaymentAPI) -> No
 
 @pytest.mark.parametrize("keys", [(b"one", b"two"), (b"one", b"one"), (b"one", b""), (b"a",) * 9])
 async def test_two_keys_are_refused(api: PaymentAPI, keys: tuple[bytes, ...]) -> None:
-    """Nobody can tell which of them the order was sent with before, so not even twice the same."""
+    """It would be unclear which key counts, so even two equal ones are refused."""
     problem = refusal(await api.order(GOOD_ORDER, *keys), 422)
     assert problem["errors"] == [
         {
@@ -84,7 +84,7 @@ async def test_two_keys_are_refused(api: PaymentAPI, keys: tuple[bytes, ...]) ->
     ],
 )
 async def test_nothing_of_what_was_sent_comes_back(api: PaymentAPI, order: object) -> None:
-    """Neither values nor names, of the body, the key, the path and the query."""
+    """Names and values of the body, key, path and query are never repeated."""
     body = json.dumps(order).encode()
     answers = [
         await api.order(body, f"{MARK} {MARK}".encode()),
@@ -116,7 +116,7 @@ async def test_nothing_of_what_was_sent_comes_back(api: PaymentAPI, order: objec
 async def test_an_order_that_is_not_declared_as_json_is_refused(
     api: PaymentAPI, content_type: bytes | None
 ) -> None:
-    """A form on another site can send text, but cannot order a payment with it."""
+    """A form on another site can only send text, so it cannot order a payment."""
     refusal(await api.order(GOOD_ORDER, b"key", content_type=content_type), 422)
     assert await api.stored() == {}
 
@@ -125,20 +125,20 @@ async def test_an_order_that_is_not_declared_as_json_is_refused(
 async def test_an_order_in_another_encoding_than_utf8_is_refused(
     api: PaymentAPI, encoding: str
 ) -> None:
-    """JSON that is exchanged is UTF-8, without a byte order mark (RFC 8259, section 8.1)."""
+    """JSON must be UTF-8 without a byte order mark (RFC 8259, section 8.1)."""
     refusal(await api.order(json.dumps(GOOD_ORDER).encode(encoding), b"key"), 400)
     assert await api.stored() == {}
 
 
 async def test_an_order_that_names_a_member_twice_is_refused(api: PaymentAPI) -> None:
-    """Whoever else reads it might take the other amount for the one that is paid."""
+    """Another reader might take the other amount for the one that is paid."""
     body = b'{"amount": 1, "currency": "EUR", "customer_id": "a", "amount": 7}'
     refusal(await api.order(body, b"key"), 400)
     assert (await api.stored(), api.charged) == ({}, [])
 
 
 async def test_an_order_at_the_limits_is_stored_as_it_was_sent(api: PaymentAPI) -> None:
-    """Every character that a key may have, and the longest and largest of everything."""
+    """This covers every character of a key, and the longest and largest values."""
     keys = ["".join(map(chr, range(0x21, 0x7F))), "k" * 255, "'", '"', "\\0", "a,b", "%00", "null"]
     orders = [
         {"amount": 1, "currency": "JPY", "customer_id": "0"},
@@ -182,12 +182,12 @@ HEADER_BYTES = st.binary(min_size=1, max_size=40) | st.from_regex(rb"[!-~]{1,255
 async def test_an_order_is_stored_exactly_as_sent_or_not_at_all(
     api: PaymentAPI, order: dict[str, Any], key: bytes
 ) -> None:
-    """For any members and any bytes as the key; what is refused leaves nothing behind."""
+    """Whatever the members and the key are, a refused order leaves nothing behind."""
     before = await api.stored()
     response = await api.order(order, key)
     after = await api.stored()
     if response.status_code == 201:
-        # As text, in which True is not 1; the members may have come in any order.
+        # Compared as text, in which True is not 1; members may come in any order.
         stored = json.dumps(after.pop(key.decode("ascii")), sort_keys=True)
         assert stored == json.dumps(order, sort_keys=True)
         before.pop(key.decode("ascii"), None)
@@ -199,7 +199,7 @@ async def test_an_order_is_stored_exactly_as_sent_or_not_at_all(
 
 
 async def test_a_payment_has_one_address(api: PaymentAPI) -> None:
-    """In the standard's form, capitals or not; whatever else a UUID may look like is refused."""
+    """Only the standard form of a UUID is accepted, in upper or lower case."""
     payment_id: str = (await api.order(GOOD_ORDER, b"key")).json()["id"]
     for same in (payment_id, payment_id.upper(), payment_id.replace("-", "%2d")):
         assert (await api.client.get(f"{PATH}/{same}")).json()["id"] == payment_id
@@ -227,7 +227,7 @@ async def test_a_payment_has_one_address(api: PaymentAPI) -> None:
 
 @pytest.mark.parametrize("path", [f"{PATH}/{NOWHERE}", f"{PATH}?cursor={NOWHERE}"])
 async def test_an_id_of_no_payment_is_unknown(api: PaymentAPI, path: str) -> None:
-    """As an address, and as the end of a page."""
+    """This applies to the path and to the cursor."""
     response = await api.client.get(path)
     assert (response.status_code, response.json()["type"]) == (404, "/problems/unknown-payment")
 
@@ -249,6 +249,6 @@ async def test_a_bad_limit_is_refused(api: PaymentAPI, limit: str) -> None:
     "query", ["%00=%00", "a" * 5_000, "&" * 2_000, "%", "=", "limit[]=1", "%ff"]
 )
 async def test_parameters_that_nobody_knows_are_ignored(api: PaymentAPI, query: str) -> None:
-    """So that what others add to addresses on the way does no harm."""
+    """Parameters that others add to a URL on the way do no harm."""
     response = await api.client.get(f"{PATH}?{query}")
     assert (response.status_code, response.json()["items"]) == (200, [])

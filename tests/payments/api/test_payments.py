@@ -1,4 +1,4 @@
-"""Payments through the whole application, with a provider that is faked, on both databases."""
+"""Payments through the whole application with a fake provider, on both databases."""
 
 import json
 import re
@@ -42,14 +42,14 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
 
 
 def charge_of(request: httpx.Request) -> httpx.Response:
-    """What a provider that is well answers to a charge."""
+    """The response of a healthy provider to a charge."""
     key = request.headers["Idempotency-Key"]
     charge = {"id": f"ch_{key}", "idempotency_key": key, "status": "succeeded"}
     return httpx.Response(201, json={**charge, **json.loads(request.content)})
 
 
 def ending(status: int, word: str) -> Callable[[httpx.Request], httpx.Response]:
-    """What a provider answers that will never charge."""
+    """The response of a provider that will never make a charge."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         key = request.headers["Idempotency-Key"]
@@ -61,14 +61,14 @@ def ending(status: int, word: str) -> Callable[[httpx.Request], httpx.Response]:
 
 @pytest.fixture
 def provider() -> Iterator[respx.Route]:
-    """Charges at the provider, which is well until told otherwise."""
+    """The provider's charges, healthy unless a test changes it."""
     with respx.mock(base_url=PROVIDER_URL, assert_all_called=False) as mock:
         yield mock.post("/v1/charges").mock(side_effect=charge_of)
 
 
 @pytest.fixture
 def pay(client: httpx.AsyncClient, provider: respx.Route) -> Pay:
-    """Sends an order with a key."""
+    """Send an order with a key."""
     assert provider is not None
 
     async def pay(key: str = "k", **changes: Any) -> httpx.Response:
@@ -80,7 +80,7 @@ def pay(client: httpx.AsyncClient, provider: respx.Route) -> Pay:
 
 
 def problem(response: httpx.Response) -> tuple[int, str]:
-    """Status and slug of a problem, free of the provider's and the client's words."""
+    """Return status and slug of a problem that repeats no words of provider or client."""
     assert response.headers["Content-Type"] == "application/problem+json"
     assert "secret" not in response.text
     body = response.json()
@@ -92,7 +92,7 @@ class TestOrders:
     """`POST /api/v1/payments`."""
 
     async def test_an_order_is_paid(self, pay: Pay, provider: respx.Route) -> None:
-        """The answer is the payment and where it is; the provider got order and key."""
+        """The response is the payment with its location; the provider got the order and key."""
         response = await pay()
 
         report = response.json()
@@ -127,7 +127,7 @@ class TestOrders:
     async def test_an_order_stays_pending_while_the_provider_fails(
         self, answer: httpx.Response | Exception, pay: Pay, provider: respx.Route
     ) -> None:
-        """It is accepted, and the client is told where to look and when."""
+        """It is accepted, and the client learns where and when to look again."""
         provider.mock(side_effect=[answer])
         response = await pay()
 
@@ -144,7 +144,7 @@ class TestOrders:
     async def test_an_order_stays_pending_while_the_circuit_is_open(
         self, pay: Pay, provider: respx.Route
     ) -> None:
-        """The provider is left alone, and the client gets no error."""
+        """The provider gets no request, and the client gets no error."""
         with opened(payment_breaker()):
             response = await pay()
 
@@ -155,7 +155,7 @@ class TestOrders:
     async def test_a_decline_is_a_problem(
         self, pay: Pay, client: httpx.AsyncClient, provider: respx.Route
     ) -> None:
-        """It names the payment, which can be looked at; it is no failure of the provider."""
+        """It names the payment, which can be read, and is no failure of the provider."""
         provider.mock(side_effect=ending(402, "declined"))
         response = await pay()
 
@@ -169,7 +169,7 @@ class TestOrders:
     async def test_an_order_that_the_provider_refuses_is_a_problem(
         self, pay: Pay, provider: respx.Route
     ) -> None:
-        """It will never be paid, and nobody tries again."""
+        """It will never be paid, and there is no further attempt."""
         provider.mock(side_effect=ending(422, "refused"))
         response = await pay()
 
@@ -180,7 +180,7 @@ class TestOrders:
     async def test_the_same_order_with_its_key_is_answered_alike(
         self, status: int, pay: Pay, provider: respx.Route
     ) -> None:
-        """And not paid again."""
+        """It is not paid a second time."""
         if status == 202:
             provider.respond(503)
         elif status != 201:
@@ -198,7 +198,7 @@ class TestOrders:
     async def test_another_order_with_a_used_key_is_a_problem(
         self, pay: Pay, provider: respx.Route
     ) -> None:
-        """It does not tell what the first was."""
+        """The problem does not reveal the first order."""
         await pay(customer_id="secret")
         response = await pay(amount=1)
 
@@ -224,7 +224,7 @@ class TestOrders:
     async def test_an_invalid_order_is_refused(
         self, change: dict[str, Any], loc: list[str], pay: Pay, provider: respx.Route
     ) -> None:
-        """Each fault is named by its place, without what was sent; nothing is stored."""
+        """Each error has its location but not the value, and nothing is stored."""
         response = await pay(**change)
 
         assert problem(response) == (422, "validation-failed")
@@ -238,7 +238,7 @@ class TestOrders:
     async def test_an_order_needs_a_key(
         self, key: str | bytes | None, client: httpx.AsyncClient, provider: respx.Route
     ) -> None:
-        """1 to 255 visible ASCII characters."""
+        """A key is 1 to 255 visible ASCII characters."""
         headers: Any = {} if key is None else {b"Idempotency-Key": key}
         response = await client.post(PAYMENTS, json=ORDER, headers=headers)
 
@@ -246,13 +246,13 @@ class TestOrders:
         assert not provider.called
 
     async def test_the_longest_key_is_accepted(self, pay: Pay) -> None:
-        """The limit itself belongs to it."""
+        """The limit is inclusive."""
         assert (await pay(key="~" * 255)).status_code == 201
 
     async def test_a_body_that_is_no_json_is_a_problem(
         self, client: httpx.AsyncClient, provider: respx.Route
     ) -> None:
-        """Nothing of it comes back."""
+        """Nothing of the body is repeated."""
         headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
         response = await client.post(PAYMENTS, content=b'{"secret', headers=headers)
 
@@ -262,7 +262,7 @@ class TestOrders:
     async def test_a_charge_id_that_cannot_be_stored_leaves_the_payment_pending(
         self, pay: Pay, provider: respx.Route
     ) -> None:
-        """It is no usable answer; the next one may be."""
+        """Such a response is unusable, but the next one may be valid."""
         answers = iter(["ch\0", "c" * 256])
 
         def charge(request: httpx.Request) -> httpx.Response:
@@ -276,11 +276,11 @@ class TestOrders:
 
 
 class TestWordsOfNewerVersions:
-    """What a newer version has written, or a later one before a rollback."""
+    """Words that a newer version stored, for example before a rollback."""
 
     @pytest.fixture
     async def payment_id(self, pay: Pay, settings: Settings) -> str:
-        """A payment of which this version understands nothing."""
+        """A payment with a status that this version does not know."""
         payment_id: str = (await pay()).json()["id"]
         async with open_database(settings) as database, database.transaction() as session:
             change = "UPDATE payments SET status = 'refunded', charge_id = NULL"
@@ -290,7 +290,7 @@ class TestWordsOfNewerVersions:
     async def test_they_are_shown_as_they_are(
         self, payment_id: str, client: httpx.AsyncClient
     ) -> None:
-        """Alone and in the list."""
+        """This applies to a single payment and to the list."""
         one = await client.get(f"{PAYMENTS}/{payment_id}")
         (listed,) = (await client.get(PAYMENTS)).json()["items"]
 
@@ -298,7 +298,7 @@ class TestWordsOfNewerVersions:
         assert listed == one.json()
 
     async def test_a_repeated_order_gets_its_payment(self, payment_id: str, pay: Pay) -> None:
-        """It is accepted, and this version cannot say more."""
+        """It is accepted with 202, because this version cannot say more."""
         response = await pay()
 
         assert (response.status_code, response.json()["status"]) == (202, "refunded")
@@ -307,7 +307,7 @@ class TestWordsOfNewerVersions:
     async def test_an_unknown_reason_is_that_of_a_failure(
         self, pay: Pay, settings: Settings
     ) -> None:
-        """The problem names it."""
+        """The response is the problem of any failed payment."""
         await pay()
         async with open_database(settings) as database, database.transaction() as session:
             change = """
@@ -325,18 +325,18 @@ class TestOnePayment:
     """`GET /api/v1/payments/{payment_id}`."""
 
     async def test_a_payment_is_shown_as_it_is(self, pay: Pay, client: httpx.AsyncClient) -> None:
-        """Like the answer to its order."""
+        """It looks like the response to its order."""
         report = (await pay()).json()
         response = await client.get(f"{PAYMENTS}/{report['id']}")
 
         assert (response.status_code, response.json()) == (200, report)
 
     async def test_an_unknown_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
-        """So that it is not mistaken for an address that does not exist."""
+        """Its type tells it from a path that does not exist."""
         assert problem(await client.get(f"{PAYMENTS}/{uuid4()}")) == (404, "unknown-payment")
 
     async def test_what_is_no_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
-        """The database is not asked."""
+        """The database is not queried."""
         assert problem(await client.get(f"{PAYMENTS}/payment-7")) == (422, "validation-failed")
 
 
@@ -344,7 +344,7 @@ class TestPages:
     """`GET /api/v1/payments`."""
 
     async def test_payments_come_page_by_page(self, pay: Pay, client: httpx.AsyncClient) -> None:
-        """From the newest to the oldest, each once, though new ones arrive meanwhile."""
+        """They come newest first and once each, even if new ones arrive meanwhile."""
         ids = [(await pay(key=f"k{number}")).json()["id"] for number in range(5)]
         pages: list[list[str]] = []
         cursor: dict[str, str] = {}
@@ -360,7 +360,7 @@ class TestPages:
     async def test_a_page_that_ends_with_the_last_payment_is_the_last(
         self, pay: Pay, client: httpx.AsyncClient
     ) -> None:
-        """There is no empty page at the end."""
+        """There is no empty last page."""
         for key in ("a", "b"):
             await pay(key=key)
         page = (await client.get(PAYMENTS, params={"limit": 2})).json()
@@ -370,7 +370,7 @@ class TestPages:
     async def test_twenty_payments_are_on_a_page_unless_said_otherwise(
         self, pay: Pay, client: httpx.AsyncClient
     ) -> None:
-        """All states are among them."""
+        """Payments in all states are listed."""
         for number in range(21):
             await pay(key=f"k{number}")
 
@@ -378,11 +378,11 @@ class TestPages:
         assert len((await client.get(PAYMENTS, params={"limit": 100})).json()["items"]) == 21
 
     async def test_no_payments_are_an_empty_page(self, client: httpx.AsyncClient) -> None:
-        """And no error."""
+        """An empty list is not an error."""
         assert (await client.get(PAYMENTS)).json() == {"items": [], "next_cursor": None}
 
     async def test_an_unknown_cursor_is_a_problem(self, client: httpx.AsyncClient) -> None:
-        """It tells that the cursor is meant."""
+        """The problem names the cursor."""
         response = await client.get(PAYMENTS, params={"cursor": str(uuid4())})
 
         assert problem(response) == (404, "unknown-payment")
@@ -394,7 +394,7 @@ class TestPages:
     async def test_invalid_parameters_are_a_problem(
         self, query: dict[str, str], client: httpx.AsyncClient
     ) -> None:
-        """The database is not asked."""
+        """The database is not queried."""
         response = await client.get(PAYMENTS, params=query)
 
         assert problem(response) == (422, "validation-failed")
@@ -402,17 +402,17 @@ class TestPages:
 
 
 class TestWithoutProvider:
-    """A service that nobody has told of a provider."""
+    """A service without a configured provider."""
 
     @pytest.fixture
     def app(self, settings: Settings) -> FastAPI:
-        """The application without one."""
+        """The application without a provider."""
         return create_app(settings)
 
     async def test_orders_are_refused_and_payments_are_shown(
         self, client: httpx.AsyncClient
     ) -> None:
-        """What cannot be charged is not accepted."""
+        """An order that cannot be charged is not accepted."""
         headers = {"Idempotency-Key": "k"}
         response = await client.post(PAYMENTS, json=ORDER, headers=headers)
 
@@ -421,15 +421,15 @@ class TestWithoutProvider:
 
 
 class TestDatabaseOutages:
-    """The database does not serve."""
+    """The database does not respond."""
 
     @pytest.fixture
     def clock(self) -> FakeClock:
-        """The time of the database's breaker."""
+        """The clock of the database's breaker."""
         return FakeClock()
 
     async def ask_everything(self, client: httpx.AsyncClient, pay: Pay) -> list[httpx.Response]:
-        """The answers of all three operations."""
+        """The responses of all three operations."""
         return [
             await pay(),
             await client.get(PAYMENTS),
@@ -439,7 +439,7 @@ class TestDatabaseOutages:
     async def test_an_open_circuit_is_a_problem(
         self, client: httpx.AsyncClient, pay: Pay, provider: respx.Route, clock: FakeClock
     ) -> None:
-        """It names the breaker and says when to come back; the provider hears nothing."""
+        """It names the breaker and the wait, and the provider gets no request."""
         with opened(database_breaker(), retry_after=4.2, clock=clock):
             responses = await self.ask_everything(client, pay)
 
@@ -451,7 +451,7 @@ class TestDatabaseOutages:
     async def test_a_database_that_fails_is_a_problem_until_the_circuit_opens(
         self, app: FastAPI, client: httpx.AsyncClient, pay: Pay, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The client is told to repeat the order with its key; the first three are asked."""
+        """The client is asked to repeat the order with its key."""
 
         def refuse(*_: object, **__: object) -> None:
             raise ConnectionRefusedError("secret")
@@ -474,7 +474,7 @@ class TestDatabaseOutages:
 async def test_the_worker_of_the_application_finishes_what_is_pending(
     settings: Settings, provider: respx.Route
 ) -> None:
-    """Without anybody asking for the payment again."""
+    """No client has to ask for the payment again."""
     answers = iter([httpx.Response(503)])
     provider.mock(side_effect=lambda request: next(answers, None) or charge_of(request))
     changes = {

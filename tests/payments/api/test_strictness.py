@@ -17,7 +17,7 @@ def app() -> FastAPI:
 
 @pytest.fixture
 async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
-    """A client of it."""
+    """A client of the service."""
     return await serve(app)
 
 
@@ -25,7 +25,7 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
 async def test_numbers_in_queries_are_plain_digits(
     number: str, app: FastAPI, client: httpx.AsyncClient
 ) -> None:
-    """In every operation that the document names."""
+    """This applies to every operation in the OpenAPI document."""
     asked = 0
     for path, operations in app.openapi()["paths"].items():
         for parameter in operations.get("get", {}).get("parameters", []):
@@ -37,7 +37,7 @@ async def test_numbers_in_queries_are_plain_digits(
 
 
 async def test_a_member_that_is_there_twice_is_refused(client: httpx.AsyncClient) -> None:
-    """The problem says why; of two amounts none is charged."""
+    """The problem says why, and neither of two amounts is charged."""
     response = await client.post(
         "/api/v1/payments",
         content=b'{"amount": 1, "currency": "EUR", "customer_id": "c", "amount": 1000000}',
