@@ -1,6 +1,7 @@
 """A directory as the store, for the workers of one machine.
 
-    circuits         version, epoch and all records, as JSON; replaced under the lock
+    circuits         epoch, counter and number of records, as JSON, and a line for each record;
+                     replaced under the lock
     circuits.lock    the lock
     member.NAME      written at each beat of a member
 
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from example_service.infra.fleet.record import Record, record_from_json
@@ -30,10 +31,19 @@ T = TypeVar("T")
 
 
 class _Kept(NamedTuple):
-    """A record, and when it expires."""
+    """A record, when it expires, and its line in the file."""
 
     record: Record
     ends: int
+    line: str
+
+
+class _Header(NamedTuple):
+    """The first line of the file."""
+
+    epoch: str
+    counter: int
+    records: int
 
 
 class _Contents(NamedTuple):
@@ -63,6 +73,8 @@ class DirectoryStore:
         self._directory = directory
         self._file = directory / FILE
         self._lock = directory / f"{FILE}.lock"
+        # Of thousands of lines, few differ from those that were read before.
+        self._parsed: dict[str, tuple[str, _Kept]] = {}
 
     @property
     def address(self) -> str:
@@ -127,10 +139,11 @@ class DirectoryStore:
 
     def _beat(self, member: str, known: int) -> Beat:
         replace_file(self._member_file(member), str(_now()))
-        contents = self._load()
-        if contents.counter < known:
+        with self._file.open() as file:
+            header = self._header(file.readline())
+        if header.counter < known:
             self._write((), known)
-        return Beat(_now(), contents.epoch, contents.counter, self._members())
+        return Beat(_now(), header.epoch, header.counter, self._members())
 
     def _members(self) -> int:
         since = _now() - 1000 * SILENT_SECONDS
@@ -144,34 +157,47 @@ class DirectoryStore:
             for name, expected, record, kept in changes:
                 if contents.record(name).version == expected:
                     counter += 1
-                    contents.kept[name] = _Kept(record.with_version(counter), now + kept)
+                    contents.kept[name] = _kept(name, record.with_version(counter), now + kept)
                     accepted.add(name)
             if counter != contents.counter:
                 self._save(contents._replace(counter=counter))
         current = {change.name: contents.record(change.name) for change in changes}
         return Written(now, frozenset(accepted), current)
 
-    def _load(self) -> "_Contents":
-        text = self._file.read_text()
-        now = _now()
-        try:
-            stored: dict[str, Any] = json.loads(text)
-            kept = {
-                name: _Kept(record_from_json(version, body), ends)
-                for name, (version, ends, body) in stored["records"].items()
-                if now < ends
-            }
-            return _Contents(str(stored["epoch"]), int(stored["counter"]), kept)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _DamagedFileError(f"{self._file} is damaged") from error
+    def _load(self) -> _Contents:
+        first, *lines = self._file.read_text().splitlines() or [""]
+        header, now, parsed = self._header(first), _now(), {}
+        if len(lines) != header.records:
+            raise self._damaged()
+        kept = {}
+        for line in lines:
+            parsed[line] = name, one = self._parsed.get(line) or self._parse(line)
+            if now < one.ends:
+                kept[name] = one
+        self._parsed = parsed
+        return _Contents(header.epoch, header.counter, kept)
 
-    def _save(self, contents: "_Contents") -> None:
-        stored = {
-            name: [record.version, ends, record.to_json()]
-            for name, (record, ends) in contents.kept.items()
-        }
-        whole = {"epoch": contents.epoch, "counter": contents.counter, "records": stored}
-        replace_file(self._file, json.dumps(whole, separators=(",", ":")))
+    def _header(self, line: str) -> _Header:
+        try:
+            epoch, counter, records = json.loads(line)
+            return _Header(str(epoch), int(counter), int(records))
+        except (ValueError, TypeError) as error:
+            raise self._damaged() from error
+
+    def _parse(self, line: str) -> tuple[str, _Kept]:
+        try:
+            name, version, ends, body = line.split("\t")
+            return json.loads(name), _Kept(record_from_json(int(version), body), int(ends), line)
+        except ValueError as error:
+            raise self._damaged() from error
+
+    def _damaged(self) -> _DamagedFileError:
+        return _DamagedFileError(f"{self._file} is damaged")
+
+    def _save(self, contents: _Contents) -> None:
+        header = _Header(contents.epoch, contents.counter, len(contents.kept))
+        lines = [json.dumps(header), *(one.line for one in contents.kept.values())]
+        replace_file(self._file, "\n".join(lines))
 
     def _member_file(self, member: str) -> Path:
         return self._directory / f"member.{quote(member, safe='')}"
@@ -193,6 +219,12 @@ def _beaten_at(path: Path) -> float:
         return int(path.read_text())
     except (OSError, ValueError):
         return 0
+
+
+def _kept(name: str, record: Record, ends: int) -> _Kept:
+    # JSON has neither tabs nor ends of lines.
+    line = "\t".join((json.dumps(name), str(record.version), str(ends), record.to_json()))
+    return _Kept(record, ends, line)
 
 
 def _now() -> int:

@@ -133,9 +133,7 @@ class Record:
 
     def to_json(self) -> str:
         """As text, without the version and without what is as in an empty record."""
-        shown = asdict(self)
-        del shown["version"]
-        kept = {key: value for key, value in shown.items() if value != _EMPTY[key]}
+        kept = {key: getattr(self, key) for key in _EMPTY if getattr(self, key) != _EMPTY[key]}
         return json.dumps(kept, separators=(",", ":"))
 
 

@@ -65,6 +65,8 @@ class RedisStore:
             name: self._client.register_script(_script(name)) for name in ("beat", "read")
         }
         self._one_at_a_time = asyncio.Lock()
+        # Of thousands of lines, few differ from those that were read before.
+        self._parsed: dict[str, tuple[str, Record]] = {}
 
     @property
     def address(self) -> str:
@@ -90,8 +92,8 @@ class RedisStore:
         now, epoch, counter, found = await self._run(
             "read", [self._state, self._circuits], [f"{self._prefix}:circuit:"]
         )
-        pairs = zip(found[::2], found[1::2], strict=True)
-        records = {unquote(name): _record(stored) for name, stored in pairs}
+        # Thousands of them would keep the event loop from calls.
+        records = await asyncio.to_thread(self._parse, found.splitlines())
         return Snapshot(int(now), epoch, int(counter), records)
 
     async def write(self, changes: Sequence[Change], known: int) -> Written:
@@ -139,6 +141,10 @@ class RedisStore:
             await self._within(self._client.zrem(self._members, member))
         with contextlib.suppress(StoreError):
             await self._within(self._client.aclose())
+
+    def _parse(self, lines: list[str]) -> dict[str, Record]:
+        self._parsed = {line: self._parsed.get(line) or _named_record(line) for line in lines}
+        return dict(self._parsed.values())
 
     def _arguments(self, change: Change, known: int) -> list[Any]:
         name = quote(change.name, safe="")
@@ -195,6 +201,11 @@ def redis_store(settings: RedisSettings) -> RedisStore | None:
 @cache
 def _script(name: str) -> str:
     return files(__package__).joinpath("lua", f"{name}.lua").read_text()
+
+
+def _named_record(line: str) -> tuple[str, Record]:
+    name, _, stored = line.partition(" ")
+    return unquote(name), _record(stored)
 
 
 def _record(stored: str) -> Record:

@@ -4,7 +4,9 @@
 -- KEYS[2]  sorted set: the keys of the records by when they expire, in milliseconds
 -- ARGV[1]  what the keys of records begin with
 --
--- Replies  {clock in milliseconds, epoch, counter, {name, version and record, name, ...}}
+-- Replies  {clock in milliseconds, epoch, counter, a line of name, version and record for each}
+--
+-- The records are one text, because a client takes a second to read thousands of replies.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'counter')
@@ -13,8 +15,7 @@ local records = {}
 for _, name in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
   local record = redis.call('GET', ARGV[1] .. name)
   if record then
-    records[#records + 1] = name
-    records[#records + 1] = record
+    records[#records + 1] = name .. ' ' .. record
   end
 end
-return {now, state[1] or '', state[2] or '0', records}
+return {now, state[1] or '', state[2] or '0', table.concat(records, '\n')}
