@@ -7,9 +7,10 @@ virtual time with the service's own members.
 
 import asyncio
 import contextlib
+import gc
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -32,7 +33,7 @@ from tests.unit.infra.fleet.virtual_loop import run_virtually
 from tests.valkey import ValkeyServer, running_valkey
 
 MEMBERS = 4
-CIRCUITS = 1_000
+CIRCUITS = 10_000
 PROCESSES = 1_000
 OPENINGS = 60
 IDLE_SECONDS = 5.0
@@ -55,6 +56,7 @@ async def run(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
     with running_valkey() as valkey:
         yield await _calls(valkey, plan, HANG_SECONDS / 10 if quick else HANG_SECONDS)
         yield await _verdicts(valkey, quick=quick)
+        yield await _flood(valkey, 100 if quick else CIRCUITS)
     processes = 20 if quick else PROCESSES
     # Its own event loop, in which time is virtual.
     yield await asyncio.to_thread(run_virtually, _outage(processes))
@@ -231,7 +233,6 @@ async def _verdicts(valkey: ValkeyServer, *, quick: bool) -> Table:
         f"server. A verdict and the reset after it are {spent[0]:.0f} commands and {spent[1]:,.0f} "
         f"bytes for all {MEMBERS} together."
     )
-    table.note += await _flood(valkey, client, 100 if quick else CIRCUITS)
     client.close()
     return table
 
@@ -278,27 +279,80 @@ def _sent(client: "redis.Redis") -> tuple[float, float]:
     return float(info["total_commands_processed"]), float(moved)
 
 
-async def _flood(valkey: ValkeyServer, client: "redis.Redis", circuits: int) -> str:
+async def _flood(valkey: ValkeyServer, circuits: int) -> Table:
     """All circuits of one process open at once, and another process follows."""
-    memory = client.info("memory")["used_memory"]
-    async with _fleet([_store(valkey, "flood") for _ in range(2)]) as fleet:
-        breakers = [
-            [
-                CircuitBreaker(f"{number}", recovery_timeout=3600.0, registry=registry)
-                for number in range(circuits)
-            ]
-            for _, registry in fleet
-        ]
-        began = time.perf_counter()
-        for breaker in breakers[0]:
-            _fail(breaker)
-        await _until(lambda: all(breaker.is_open for breaker in breakers[1]))
-        seconds = time.perf_counter() - began
-        kilobytes = (client.info("memory")["used_memory"] - memory) / 1024
-    return (
-        f" When {circuits:,} circuits open at once, another process has followed all of them after "
-        f"{seconds:.1f} s, and the store needs {kilobytes / 1024:.1f} MB."
+    table = Table(
+        f"{circuits:,} circuits open at once",
+        ["", "another process has followed", "a read", "longest turn of the event loop"],
     )
+    client = redis.Redis.from_url(valkey.url)
+    empty = client.info("memory")["used_memory"]
+    with tempfile.TemporaryDirectory() as folder, _uncollected():
+        for name, stores in (
+            ("Valkey", [_store(valkey, "flood") for _ in range(2)]),
+            ("a directory", [DirectoryStore(Path(folder)) for _ in range(2)]),
+        ):
+            async with _fleet(stores) as fleet:
+                followed, read, block = await _open_all(fleet, stores[1], circuits)
+            row = [f"{followed:.1f} s", f"{1000 * read:.0f} ms", f"{1000 * block:.0f} ms"]
+            table.rows.append([f"over {name}", *row])
+            reached = exactly(1000 * block)
+            table.figures[f"over {name}, ms"] = {"longest turn": reached}
+            table.verdicts.append(
+                Verdict(f"milliseconds of the longest turn, over {name}", reached, Target(50))
+            )
+    megabytes = (client.info("memory")["used_memory"] - empty) / 1024**2
+    client.close()
+    table.note = (
+        f"Valkey needs {megabytes:.1f} MB for them. "
+        "A turn is what the event loop does before it looks at requests again, in processor time. "
+        "Both processes share one event loop here. Garbage is not collected meanwhile."
+    )
+    return table
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def _open_all(
+    fleet: list[tuple[Member, CircuitBreakerRegistry]], store: Store, circuits: int
+) -> tuple[float, float, float]:
+    breakers = [
+        [
+            CircuitBreaker(f"{number}", recovery_timeout=3600.0, registry=registry)
+            for number in range(circuits)
+        ]
+        for _, registry in fleet
+    ]
+    blocks = list[float]()
+    watching = asyncio.create_task(_watch(blocks))
+    began = time.perf_counter()
+    for breaker in breakers[0]:
+        _fail(breaker)
+        await asyncio.sleep(0)
+    for breaker in breakers[1]:
+        await _until(lambda breaker=breaker: breaker.is_open)  # type: ignore[misc]
+    followed = time.perf_counter() - began
+    began = time.perf_counter()
+    await store.read()
+    read = time.perf_counter() - began
+    watching.cancel()
+    return followed, read, max(blocks)
+
+
+async def _watch(blocks: list[float]) -> None:
+    """Note how much processor time each turn of the event loop takes."""
+    while True:
+        began = time.thread_time()
+        await asyncio.sleep(0.005)
+        blocks.append(time.thread_time() - began)
 
 
 async def _outage(processes: int) -> Table:

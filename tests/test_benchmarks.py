@@ -133,7 +133,10 @@ def test_a_fleet_is_measured_beside_rivals_that_share_their_state(tmp_path: Path
     printed = tables(run.stdout)
     calls = printed["A closed call whose circuit is shared"]
     assert {"example_service, alone", "example_service, in a fleet, its store hangs"} <= set(calls)
-    assert "the others follow, over a directory" in printed["One of 4 processes opens"]
+    follow = printed["One of 4 processes opens"]
+    assert "the others follow, over a directory" in follow
+    assert "the others follow, over Valkey, as services that refuse requests" in follow
+    assert {"over Valkey", "over a directory"} <= set(printed["100 circuits open at once"])
     assert "most leases at once" in printed["An outage of 20 processes, simulated"]
 
 

@@ -139,7 +139,7 @@ class DirectoryStore:
 
     def _beat(self, member: str, known: int) -> Beat:
         replace_file(self._member_file(member), str(_now()))
-        with self._file.open() as file:
+        with self._file.open(errors="replace") as file:
             header = self._header(file.readline())
         if header.counter < known:
             self._write((), known)
@@ -165,7 +165,7 @@ class DirectoryStore:
         return Written(now, frozenset(accepted), current)
 
     def _load(self) -> _Contents:
-        first, *lines = self._file.read_text().splitlines() or [""]
+        first, *lines = self._file.read_text(errors="replace").splitlines() or [""]
         header, now, parsed = self._header(first), _now(), {}
         if len(lines) != header.records:
             raise self._damaged()

@@ -189,14 +189,27 @@ async def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"epoch": "e", "counter": 1, "records": {"a": [1, 9e99, "{"]}}', "[]"]
+    "contents",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\x00\xfe",
+        b'["e", 1, 1]',
+        b'["e", 1, 0]\n"a"\t1\t9\t{}',
+        b'["e", 1, 1]\n"a"\t1\t9\t{"reason',
+        b'["e", 1, 1]\n"a"\t1\t9\t{"leases":[1]}',
+        b'["e", 1, 1]\n"a"\t1\tsoon\t{}',
+    ],
 )
-async def test_a_damaged_file_is_an_error_until_it_is_replaced(tmp_path: Path, text: str) -> None:
+async def test_a_damaged_file_is_an_error_until_it_is_replaced(
+    tmp_path: Path, contents: bytes
+) -> None:
     """The next process that connects replaces it, and starts a new epoch."""
     store = DirectoryStore(tmp_path)
     await store.connect()
     epoch = (await store.read()).epoch
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / FILE).write_bytes(contents)
     with pytest.raises(StoreError, match="is damaged"):
         await store.read()
     with pytest.raises(StoreError, match="is damaged"):
