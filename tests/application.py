@@ -1,4 +1,4 @@
-"""The whole application, and a client that reaches it without a socket."""
+"""The whole application, with a client that calls it without a socket."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,7 +23,7 @@ def _drop_breakers() -> None:
 
 @pytest.fixture
 def no_breakers_of_other_tests() -> Iterator[None]:
-    """Let every application create its breakers again, with its own settings."""
+    """Let each application create its breakers with its own settings."""
     _drop_breakers()
     yield
     circuit_breaker_registry.configure({})
@@ -32,7 +32,7 @@ def no_breakers_of_other_tests() -> Iterator[None]:
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start an application and give a client for it; both end with the test."""
+    """Start an application and return a client for it; both end with the test."""
     async with AsyncExitStack() as stack:
 
         async def start(app: FastAPI) -> httpx.AsyncClient:
@@ -47,7 +47,7 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 def log_lines(capsys: pytest.CaptureFixture[str]) -> LogLines:
-    """Read the lines of JSON that were logged since the last time."""
+    """Read the JSON lines that were logged since the last call."""
 
     def read() -> list[dict[str, Any]]:
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -1,4 +1,4 @@
-"""A real Chromium for tests of pages, which is kept off the internet."""
+"""A real Chromium without internet access, for tests of pages."""
 
 import shutil
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Error, Page, sync_playwright
 
 from tests.real_parts import HOW_TO_INSTALL, missing
 
-# The first is for root in a container.
+# The first option is required for root in a container.
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -36,10 +36,10 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def without_complaints(page: Page) -> Iterator[list[str]]:
-    """Fail the test if the page has an error, or the browser refuses something in it.
+    """Fail the test if the page reports an error, or the browser blocks something in it.
 
     Yields:
-        The complaints so far, for tests that expect some and remove them.
+        The errors so far; a test that expects some removes them.
     """
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))

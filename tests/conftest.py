@@ -1,4 +1,4 @@
-"""What applies to every test."""
+"""Fixtures and hooks for every test."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ pytest_plugins = [
 
 
 def pytest_report_header() -> list[str]:
-    """Say first how long all tests take, and what this machine lacks."""
+    """Print how long all tests take, and what this machine lacks."""
     duration = "about 8 minutes for all tests on two processors, 2 for `make test-fast`"
     return [f"duration: {duration}", *missing_programs()]
 
@@ -33,7 +33,7 @@ _CONFIGURED_LOGGERS = ("root", "example_service", *CHATTY_LOGGERS, *SERVER_LOGGE
 
 @pytest.fixture(autouse=True)
 def _former_logging() -> Iterator[None]:
-    """Let no configuration of logging, which is process-wide, outlive its test."""
+    """Restore the configuration of logging, which belongs to the process, after each test."""
     loggers = [logging.getLogger(name) for name in _CONFIGURED_LOGGERS]
     former = [(one, one.level, one.propagate, one.handlers[:]) for one in loggers]
     yield
@@ -46,9 +46,9 @@ def _former_logging() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Run three processes on two processors, because tests with servers mostly wait.
+    """Run three processes on two processors, because tests with servers spend their time waiting.
 
-    One on each is enough for the tests without servers, which keep it busy.
+    Tests without servers keep a processor busy, so one process for each is enough.
     """
     processors = yield
     return processors if "not integration" in config.option.markexpr else processors * 3 // 2
@@ -56,12 +56,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Keep the developer's variables and `.env` from deciding the outcome of a test."""
+    """Keep the developer's variables and `.env` from affecting the tests."""
     groups = group_names(Settings)
     for name in os.environ:
         group, delimiter, _ = name.lower().partition(DELIMITER)
         if group in groups if delimiter else group in Settings.model_fields:
             monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
-    # No test may touch the developer's database.
+    # No test may use the developer's database.
     monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/database.sqlite3")

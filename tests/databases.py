@@ -1,7 +1,7 @@
-"""The databases of tests: a file of SQLite or a real PostgreSQL, and as new for each test.
+"""The databases of tests: an SQLite file or a real PostgreSQL, in a clean state for each test.
 
-A test that asks for `empty_database`, `settings` or `database` runs on both. The half that is for
-PostgreSQL is an integration test, as it needs a server.
+A test that uses `empty_database`, `settings` or `database` runs on both. The run on PostgreSQL is
+an integration test, because it needs a server.
 """
 
 import asyncio
@@ -26,21 +26,21 @@ from tests.postgres import PostgresServer, running_postgres
 BACKENDS = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)]
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
-"""When the tests of the database take place."""
+"""The time at which the tests of the database take place."""
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after noon."""
+    """The time this many seconds after noon."""
     return NOON + timedelta(seconds=seconds)
 
 
 def settings_for(url: str) -> Settings:
-    """The settings of a test with the database at this address."""
+    """Settings for a test with the database at this URL."""
     return Settings(environment="test", database_url=SecretStr(url))
 
 
 class PostgresDatabases:
-    """Databases in one server.
+    """Databases on one PostgreSQL server.
 
     Args:
         server: The server.
@@ -53,16 +53,16 @@ class PostgresDatabases:
 
     @contextmanager
     def empty(self) -> Iterator[str]:
-        """The address of a new database, which is dropped in the end."""
+        """The URL of a new database, which is dropped at the end of the block."""
         name = f"test_{next(self._numbers)}"
         self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
         yield self._url(name)
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def migrated(self) -> str:
-        """The address of a database with the newest schema, and nothing in its tables.
+        """The URL of a database with the current schema and empty tables.
 
-        It is the same each time, as making one takes longer than most tests.
+        Every call returns the same database, because creating one takes longer than most tests.
         """
         if self._migrated is None:
             self._execute("CREATE DATABASE migrated TEMPLATE template0")
@@ -70,7 +70,7 @@ class PostgresDatabases:
             asyncio.run(upgrade(settings_for(self._migrated)))
             return self._migrated
         self._execute(
-            # Whoever the test before has left there may hold locks.
+            # Connections that an earlier test left open may hold locks.
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
             " WHERE datname = 'migrated'"
         )
@@ -96,17 +96,17 @@ class PostgresDatabases:
 
 
 class SQLiteDatabases:
-    """Makes files of SQLite: copies of one that was migrated once.
+    """Creates SQLite files as copies of one that was migrated once.
 
     Args:
-        folder: Where that one is kept.
+        folder: The folder for the original.
     """
 
     def __init__(self, folder: Path) -> None:
         self._template = folder / "migrated.sqlite3"
 
     def migrated(self, path: Path) -> str:
-        """The address of a new file with the newest schema."""
+        """The URL of a new file with the current schema."""
         if not self._template.exists():
             asyncio.run(upgrade(settings_for(f"sqlite:///{self._template}")))
         shutil.copy(self._template, path)
@@ -115,32 +115,32 @@ class SQLiteDatabases:
 
 @pytest.fixture(scope="session")
 def postgres_databases() -> Iterator[PostgresDatabases]:
-    """Databases in the one PostgreSQL of the session; a test may let that crash."""
+    """Databases on the PostgreSQL server of the session, which a test may crash."""
     with running_postgres() as server:
         yield PostgresDatabases(server)
 
 
 @pytest.fixture(scope="session")
 def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SQLiteDatabases:
-    """Files of SQLite."""
+    """SQLite files."""
     return SQLiteDatabases(tmp_path_factory.mktemp("databases"))
 
 
 @pytest.fixture
 def sqlite_settings(sqlite_databases: SQLiteDatabases, tmp_path: Path) -> Settings:
-    """The settings of a test with a migrated file of SQLite."""
+    """Settings for a test with a migrated SQLite file."""
     return settings_for(sqlite_databases.migrated(tmp_path / "migrated.sqlite3"))
 
 
 @pytest.fixture
 def postgres_settings(postgres_databases: PostgresDatabases) -> Settings:
-    """The settings of a test with a migrated database of PostgreSQL."""
+    """Settings for a test with a migrated PostgreSQL database."""
     return settings_for(postgres_databases.migrated())
 
 
 @pytest.fixture(params=BACKENDS)
 def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
-    """The settings of a test whose database nobody has migrated."""
+    """Settings for a test with a database that has not been migrated."""
     if request.param == "sqlite":
         yield settings_for(f"sqlite:///{tmp_path}/empty.sqlite3")
         return
@@ -151,7 +151,7 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[S
 
 @pytest.fixture(params=BACKENDS)
 def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of a test with a migrated database; whoever reads settings finds it, too."""
+    """Settings for a test with a migrated database, which the environment names as well."""
     found: Settings = request.getfixturevalue(
         "sqlite_settings" if request.param == "sqlite" else "postgres_settings"
     )
@@ -161,9 +161,9 @@ def settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 async def threads_of_sqlite() -> AsyncIterator[None]:
-    """Wait for the threads of connections that failed or were cancelled, in the end.
+    """After the test, wait for the threads of connections that failed or were cancelled.
 
-    The driver does not, and such a thread must find its event loop open.
+    The driver does not wait for them, and such a thread needs an open event loop.
     """
     yield
     for thread in threading.enumerate():
@@ -173,6 +173,6 @@ async def threads_of_sqlite() -> AsyncIterator[None]:
 
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
-    """A migrated database, as the application holds it."""
+    """A migrated database, as the application uses it."""
     async with open_database(settings) as database:
         yield database

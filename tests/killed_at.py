@@ -1,4 +1,4 @@
-"""Work that is killed in the middle."""
+"""Cancel work at a chosen step."""
 
 import asyncio
 from collections.abc import Coroutine, Generator
@@ -10,11 +10,11 @@ T = TypeVar("T")
 
 
 async def killed_at(step: int, work: Coroutine[Any, Any, T]) -> T:
-    """Do some work, and have the task cancelled at its await of this number, if there are so many.
+    """Run a coroutine, and cancel its task at the given await, if it has that many.
 
     Args:
-        step: 0 for the first await that does not end at once.
-        work: What is done.
+        step: The number of the await, counting from 0 those that do not end at once.
+        work: The coroutine.
     """
     return await _killed_at(step, work)
 

@@ -1,4 +1,4 @@
-"""A real nginx in front of the service, with the configuration that the documentation has."""
+"""A real nginx in front of the service, with the configuration from the documentation."""
 
 import re
 import shutil
@@ -14,17 +14,17 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def blocks_of(page: str) -> list[str]:
-    """The blocks of configuration of nginx on a page of the documentation."""
+    """The nginx configuration blocks of a page of the documentation."""
     return re.findall(r"```nginx\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 @contextmanager
 def running_nginx(folder: Path, service_port: int) -> Iterator[str]:
-    """Hand out the URL of an nginx that is configured as `security.md` and `deployment.md` have it.
+    """Run an nginx that is configured as in `security.md` and `deployment.md`, and yield its URL.
 
     Args:
-        folder: An empty one.
-        service_port: Where the service listens, on 127.0.0.1.
+        folder: An empty folder.
+        service_port: The port of the service on 127.0.0.1.
     """
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
@@ -32,7 +32,7 @@ def running_nginx(folder: Path, service_port: int) -> Iterator[str]:
     port = lasting_port()
     (http,) = blocks_of("security.md")
     (below_a_path,) = blocks_of("deployment.md")
-    # TLS needs a certificate, which this machine has not.
+    # TLS needs a certificate, which this machine does not have.
     http = http.replace("listen 443 ssl;", f"listen 127.0.0.1:{port};\n{below_a_path}")
     http = http.replace("127.0.0.1:8000", f"127.0.0.1:{service_port}")
     paths = "".join(
@@ -44,7 +44,7 @@ def running_nginx(folder: Path, service_port: int) -> Iterator[str]:
         f"pid {folder}/pid;\nerror_log {folder}/errors;\nevents {{}}\n"
         f"http {{\naccess_log off;\n{paths}{http}\n}}\n"
     )
-    # As root, its workers would run as another user, who may not enter the folder.
+    # If nginx ran as root, its workers would be another user without access to the folder.
     command = [program, "-c", str(configuration), "-g", "daemon off; master_process off;"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:

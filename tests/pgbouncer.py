@@ -22,13 +22,13 @@ def running_pgbouncer(
     server_connections: int = 2,
     certificate: Path | None = None,
 ) -> Iterator[int]:
-    """Hand out the port of a PgBouncer, configured as Debian ships it but for its mode.
+    """Run a PgBouncer with Debian's configuration, except for its mode, and yield its port.
 
     Args:
-        server: The server behind it.
+        server: The PostgreSQL server behind it.
         mode: `session` or `transaction`.
-        server_connections: How many connections to the server clients share.
-        certificate: A file with a key and a certificate; with it, clients must encrypt.
+        server_connections: The number of connections to the server that clients share.
+        certificate: A file with a key and a certificate; if given, clients must use TLS.
     """
     pgbouncer = program("pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))

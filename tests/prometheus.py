@@ -29,12 +29,12 @@ _SHORTER = 30
 
 
 def read_yaml(path: Path) -> Any:
-    """What is in a file."""
+    """The content of a YAML file."""
     return YAML(typ="safe").load(path)
 
 
 def sped_up(rules: str) -> str:
-    """The rules, in which minutes take seconds."""
+    """The alert rules, with minutes replaced by seconds."""
 
     def seconds(found: re.Match[str], divisor: int) -> str:
         return f"{max(1, int(found['number']) * _UNITS[found['unit']] // divisor)}s"
@@ -45,11 +45,11 @@ def sped_up(rules: str) -> str:
 
 
 class Receiver:
-    """Where Alertmanager sends its messages.
+    """A server that receives the messages of Alertmanager.
 
     Attributes:
-        alerts: Every alert of every message, in their order.
-        url: Its address.
+        alerts: Every alert of every message, in order.
+        url: Its URL.
     """
 
     def __init__(self) -> None:
@@ -58,20 +58,20 @@ class Receiver:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                """Keep the alerts of a message."""
+                """Store the alerts of a message."""
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.alerts += loads(body)["alerts"]
                 self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Write nothing."""
+                """Log nothing."""
 
         self._server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
 
     def received(self, status: str, alert: str) -> list[dict[str, str]]:
-        """The labels of what was sent under this status and name."""
+        """The labels of the received alerts with this status and name."""
         return [
             one["labels"]
             for one in self.alerts
@@ -95,17 +95,17 @@ class Prometheus:
     """A running Prometheus.
 
     Args:
-        url: Its address.
+        url: Its URL.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples of an expression now.
+        """The current samples of an expression.
 
         Raises:
-            AssertionError: If Prometheus does not understand it.
+            AssertionError: If the expression is invalid.
         """
         answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
         assert answer["status"] == "success", (expression, answer)
@@ -117,12 +117,12 @@ class Prometheus:
 def running_prometheus(
     folder: Path, target: str, alertmanager: str = "127.0.0.1:9"
 ) -> Iterator[Prometheus]:
-    """Scrape a service every second, with the project's rules, until the end of the block.
+    """Run a Prometheus with the project's rules, which scrapes a service every second.
 
     Args:
         folder: For its data.
-        target: Host and port of the service.
-        alertmanager: Host and port of the Alertmanager.
+        target: The host and port of the service.
+        alertmanager: The host and port of the Alertmanager.
     """
     configuration = read_yaml(MONITORING / "prometheus.yml")
     configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -143,7 +143,7 @@ def running_prometheus(
 
 @contextmanager
 def running_alertmanager(folder: Path, receiver: Receiver) -> Iterator[str]:
-    """Send alerts at once until the end of the block; its host and port."""
+    """Run an Alertmanager that sends alerts at once, and yield its host and port."""
     configuration = read_yaml(MONITORING / "alertmanager.yml")
     configuration["route"] |= {"group_wait": "100ms", "group_interval": "1s"}
     configuration["receivers"][0]["webhook_configs"] = [{"url": receiver.url}]

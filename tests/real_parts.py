@@ -1,4 +1,4 @@
-"""The real parts that some tests need: which of them this machine lacks, and what that means."""
+"""The programs that some tests need, and how tests behave if one of them is missing."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import pytest
 
-# Each program that tests start and that is not in the environment, and how to get it.
+# The programs that tests start and that are not in the environment, with how to install them.
 HOW_TO_INSTALL = {
     "chromium": "`apt-get install chromium`, or `.venv/bin/playwright install chromium`",
     "openssl": "`apt-get install openssl`",
@@ -16,15 +16,15 @@ HOW_TO_INSTALL = {
     "prometheus-alertmanager": "`apt-get install prometheus-alertmanager`",
     "promtool": "`apt-get install prometheus`",
 }
-# Servers may be where only administrators look for programs.
+# Servers may be installed outside a user's PATH.
 _MORE_FOLDERS = "/usr/sbin"
 
 
 def missing(why: str) -> NoReturn:
-    """Skip the test with one line; under CI, where nothing may be skipped, fail it.
+    """Skip the test with one line; in CI, where no test may be skipped, fail it.
 
     Args:
-        why: What is missing and how to get it.
+        why: What is missing, and how to install it.
     """
     if os.environ.get("CI"):
         pytest.fail(why)
@@ -32,12 +32,12 @@ def missing(why: str) -> NoReturn:
 
 
 def program(name: str) -> str:
-    """The path of a program; without it the test is skipped, or fails under CI."""
+    """The path of a program; without it, the test is skipped, or fails in CI."""
     return _path_of(name) or missing(_how_to_install(name))
 
 
 def missing_programs() -> Iterator[str]:
-    """One line for each program that this machine lacks: its name, and how to install it."""
+    """One line for each program that is missing: its name, and how to install it."""
     return (_how_to_install(name) for name in HOW_TO_INSTALL if _path_of(name) is None)
 
 

@@ -24,18 +24,18 @@ START_SECONDS = 90.0
 """How long several workers may take to start on a busy machine."""
 
 
-def wait_until(holds: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
-    """Ask again and again until the answer is yes."""
+def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait until a condition is met."""
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
 
 
 class Service:
-    """`example-service serve` in a process of its own, on a free port, away from any `.env`.
+    """`example-service serve` in a separate process, on a free port, without any `.env`.
 
-    Unless told of another database it has a file of SQLite, whose schema is up to date.
+    Unless DATABASE_URL is given, it uses an SQLite file with the current schema.
     """
 
     def __init__(self, directory: Path, **variables: str) -> None:
@@ -64,7 +64,7 @@ class Service:
 
     @property
     def url(self) -> str:
-        """Where it serves, as it says itself."""
+        """The URL that the service has printed."""
         wait_until(
             lambda: "Stop with Ctrl+C" in self.text or self.process.poll() is not None,
             START_SECONDS,
@@ -75,16 +75,16 @@ class Service:
 
     @property
     def text(self) -> str:
-        """What it has written to standard output."""
+        """The text that it has written to standard output."""
         return self.output.read_text()
 
     @property
     def errors(self) -> str:
-        """What it has written to standard error."""
+        """The text that it has written to standard error."""
         return self._errors.read_text()
 
     def status(self) -> int:
-        """Its exit status, once it has ended."""
+        """Its exit status; wait until it has ended."""
         return self.process.wait(DEADLINE_SECONDS)
 
     def workers(self) -> list[int]:
@@ -93,19 +93,19 @@ class Service:
 
 
 def kill(service: Service) -> None:
-    """Kill what is left of a service, its workers and its sandbox."""
+    """Kill the remaining processes of a service, its workers and its sandbox."""
     if service.process.poll() is None:
         os.killpg(service.process.pid, signal.SIGKILL)
         service.process.wait()
 
 
 def is_ready(url: str) -> bool:
-    """Whether a new connection is told that the service is ready."""
+    """Whether the service reports on a new connection that it is ready."""
     return httpx.get(f"{url}/health/ready").status_code == 200
 
 
 def refuses_connections(url: str) -> bool:
-    """Whether nobody listens there."""
+    """Whether nothing listens on its port."""
     try:
         httpx.get(f"{url}/health/live")
     except httpx.TransportError:
@@ -115,7 +115,7 @@ def refuses_connections(url: str) -> bool:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
-    """Start services; whatever is left of them after the test is killed."""
+    """Start services; processes that still run after the test are killed."""
     services: list[Service] = []
 
     def start_service(**variables: str) -> Service:

@@ -1,4 +1,4 @@
-"""What takes longer than most tests and is therefore done once in a process."""
+"""Slow work that is done only once per process."""
 
 import gc
 import ssl
@@ -10,9 +10,9 @@ import pytest
 
 
 def pytest_collection_finish() -> None:
-    """Exempt what collecting has created from garbage collection.
+    """Exempt the objects created during collection from garbage collection.
 
-    Many tests collect garbage to prove that something is freed. Visiting the objects of all modules
+    Many tests collect garbage to prove that an object is freed. Visiting the objects of all modules
     and tests would take most of their time.
     """
     gc.collect()
@@ -21,10 +21,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _garbage_of_a_file() -> Iterator[None]:
-    """Free what the tests of a file leave in cycles.
+    """Free the reference cycles that the tests of a file leave behind.
 
-    The test kit resets every breaker that exists, before and after each test. Without this there
-    would be thousands.
+    The test kit resets all existing breakers before and after each test, and without this there
+    would be thousands of them.
     """
     yield
     gc.collect()
@@ -32,7 +32,7 @@ def _garbage_of_a_file() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _certificates_read_once() -> Iterator[None]:
-    """Share one TLS context among HTTP clients; each would parse the same certificates again."""
+    """Share one TLS context among HTTP clients, so the certificates are parsed only once."""
     create = ssl.create_default_context
     shared = create(cafile=certifi.where())
 

@@ -1,4 +1,4 @@
-"""A way to a real server that can fall silent."""
+"""A TCP proxy that can stop forwarding."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ _PIECE_BYTES = 65536
 
 
 class TCPProxy:
-    """Hands bytes on between its clients and a server, as long as it is not silent.
+    """Forwards bytes between clients and a server, unless it is silent.
 
-    Silent, it accepts connections and takes what is sent, and nothing ever comes back.
+    A silent proxy accepts connections and reads what clients send, but forwards nothing.
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
@@ -24,7 +24,7 @@ class TCPProxy:
         self._pumps: set[asyncio.Task[None]] = set()
 
     def fall_silent(self, *, requests: bool = True, replies: bool = True) -> None:
-        """Hand on nothing from now on, over connections that there are neither.
+        """Stop forwarding, over existing connections as well.
 
         Args:
             requests: Hold back what clients send.
@@ -41,17 +41,17 @@ class TCPProxy:
         self._replies.set()
 
     def fail_over(self) -> None:
-        """Leave the connections that there are silent for good; those that come later speak."""
+        """Keep the existing connections silent forever, and forward those opened later."""
         self.fall_silent()
         self._requests, self._replies = _open_way(), _open_way()
 
     def lead_to(self, port: int) -> None:
-        """Connect to another server from now on; the connections that there are stay."""
+        """Connect new clients to another server; existing connections stay."""
         self._to_port = port
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator["TCPProxy"]:
-        """Listen; at the end, cut every connection."""
+        """Listen until the end of the block, then cut every connection."""
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
@@ -88,7 +88,7 @@ class TCPProxy:
 
 
 class ProxyThread:
-    """A proxy in a thread of its own, for tests that are not asynchronous.
+    """A proxy in a separate thread, for synchronous tests.
 
     Attributes:
         port: Where it listens, on 127.0.0.1.
@@ -100,7 +100,7 @@ class ProxyThread:
         self._loop = loop
 
     def fall_silent(self) -> None:
-        """Hand on nothing from now on."""
+        """Stop forwarding."""
         self._loop.call_soon_threadsafe(self._proxy.fall_silent)
 
     def speak(self) -> None:
@@ -110,7 +110,7 @@ class ProxyThread:
 
 @contextmanager
 def proxy_thread(to_port: int) -> Iterator[ProxyThread]:
-    """A proxy until the end of the block."""
+    """Run a proxy until the end of the block."""
     started, ended = threading.Event(), asyncio.Event()
     threads: list[ProxyThread] = []
 

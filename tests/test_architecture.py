@@ -23,18 +23,18 @@ TOP: Final = [*ABOVE_THE_DOMAINS, *DOMAINS, *BELOW_THE_DOMAINS]
 
 @pytest.fixture(scope="module")
 def graph() -> grimp.ImportGraph:
-    """The real imports of every module."""
+    """The actual imports of every module."""
     return grimp.build_graph(PACKAGE, cache_dir=None)
 
 
 def modules_of(graph: grimp.ImportGraph, name: str) -> set[str]:
-    """A package or module, and what is in it."""
+    """A package or module, with everything inside it."""
     return {f"{PACKAGE}.{name}"} | graph.find_descendants(f"{PACKAGE}.{name}")
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_only_the_two_lists_of_domains_know_a_domain(graph: grimp.ImportGraph, domain: str) -> None:
-    """So it can be deleted with its folder and these lines."""
+    """A domain can be deleted by removing its folder and these lines."""
     inside = modules_of(graph, domain)
     importers = {
         importer
@@ -47,7 +47,7 @@ def test_only_the_two_lists_of_domains_know_a_domain(graph: grimp.ImportGraph, d
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_a_domain_knows_nothing_above_it(graph: grimp.ImportGraph, domain: str) -> None:
-    """It is put into the service, and does not reach for it."""
+    """The service receives its domains; a domain does not import the service."""
     above = {module for name in ABOVE_THE_DOMAINS for module in modules_of(graph, name)}
     imported = {
         module
@@ -59,7 +59,7 @@ def test_a_domain_knows_nothing_above_it(graph: grimp.ImportGraph, domain: str) 
 
 
 def test_the_tree_shows_every_package_and_module() -> None:
-    """None is left out; a package's own file and dated migrations go without saying."""
+    """Only `__init__.py` files and dated migrations may be missing from the tree."""
     [tree] = [block for block in blocks_of(ARCHITECTURE) if block.role == "tree"]
     package = ROOT / PACKAGE
     modules = {path for path in package.rglob("*.py") if path.stem.isidentifier()}
@@ -88,7 +88,7 @@ def tree_paths(text: str) -> list[Path]:
 
 
 def test_the_drawing_shows_the_imports(graph: grimp.ImportGraph) -> None:
-    """Between the packages at the top, and between those inside `api`, `infra` and `core`."""
+    """It shows those between top-level packages, and those within `api`, `infra` and `core`."""
     drawn = [block.text for block in blocks_of(ARCHITECTURE) if block.role == "imports"]
     inside = [
         drawing(graph, [f"{parent}.{child}" for child in children(graph, parent)])
@@ -100,12 +100,12 @@ def test_the_drawing_shows_the_imports(graph: grimp.ImportGraph) -> None:
 
 
 def children(graph: grimp.ImportGraph, parent: str) -> list[str]:
-    """What is directly in a package, by name."""
+    """The names of the direct members of a package."""
     return sorted(child.rpartition(".")[2] for child in graph.find_children(f"{PACKAGE}.{parent}"))
 
 
 def drawing(graph: grimp.ImportGraph, names: list[str]) -> str:
-    """One line for each package or module that imports others of the list."""
+    """One line for each package or module that imports others from the list."""
     owners = {module: name for name in names for module in modules_of(graph, name)}
     imports: dict[str, set[str]] = {name: set() for name in names}
     for module, name in owners.items():

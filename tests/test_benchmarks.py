@@ -1,4 +1,4 @@
-"""The benchmarks run and print what they promise; nothing here looks at how fast anything is."""
+"""The benchmarks run and print complete tables; no test here checks a speed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ RIVALS = {
     "fluxgate": "fluxgate",
 }
 
-# Stands in for the load generator: asks once and prints a rate in wrk's words.
+# Replaces the load generator: sends one request and prints a rate in the format of wrk.
 FAKE_WRK = f"""#!{sys.executable}
 import sys, urllib.request
 with urllib.request.urlopen(sys.argv[-1], timeout=30) as response:
@@ -39,7 +39,7 @@ print("Requests/sec:   1234.50")
 
 
 def benchmark(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run the benchmarks as a user does, quickly, with the programs in a folder alone."""
+    """Run the benchmarks quickly from the command line, with only this folder on PATH."""
     return subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", *arguments],
         cwd=ROOT,
@@ -51,7 +51,7 @@ def benchmark(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def tables(printed: str) -> dict[str, list[str]]:
-    """The names in the first column of each table, by its title."""
+    """The names in the first column of each table, by the table's title."""
     found: dict[str, list[str]] = {}
     for block in re.split(r"^### ", printed, flags=re.MULTILINE)[1:]:
         title, _, body = block.partition("\n")
@@ -62,7 +62,7 @@ def tables(printed: str) -> dict[str, list[str]]:
 
 @pytest.mark.integration
 def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: Path) -> None:
-    """Each group about breakers prints a table with everybody who can take part in it."""
+    """Each group about breakers prints a table with every library that supports it."""
     results = tmp_path / "results.json"
     run = benchmark("scrape", "calls", "making", "--json", str(results), path=tmp_path)
 
@@ -97,7 +97,7 @@ def test_every_installed_rival_is_measured_beside_ours_and_the_floor(tmp_path: P
 
 @pytest.mark.integration
 def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) -> None:
-    """Every rule has a row and a target, and its figures name each library that has the rule."""
+    """Every rule has a row and a target, and is measured for each library that has it."""
     results = tmp_path / "results.json"
     run = benchmark("rules", "--json", str(results), path=tmp_path)
 
@@ -114,7 +114,7 @@ def test_each_rule_is_measured_beside_the_rivals_that_have_it(tmp_path: Path) ->
 
 @pytest.mark.integration
 def test_a_request_through_the_breakers_transport_is_timed(tmp_path: Path) -> None:
-    """The transport is timed beside the one it wraps, with a body of bytes and with a stream."""
+    """It is timed beside the transport that it wraps, with bytes and with a stream as body."""
     run = benchmark("httpx", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
@@ -126,7 +126,7 @@ def test_a_request_through_the_breakers_transport_is_timed(tmp_path: Path) -> No
 
 @pytest.mark.integration
 def test_a_fleet_is_measured_beside_rivals_that_share_their_state(tmp_path: Path) -> None:
-    """What a call costs, how fast the others follow, and what a large fleet does."""
+    """Tables show the cost of a call, how fast others follow, and how a large fleet behaves."""
     run = benchmark("fleet", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
@@ -155,7 +155,7 @@ def test_workers_are_loaded_through_uvicorn(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
-    """Without wrk, the line that says so says how to get it, and nothing fails."""
+    """Without wrk, one line says how to install it, and nothing fails."""
     run = benchmark("load", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
@@ -164,8 +164,8 @@ def test_a_missing_load_generator_costs_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_everybody_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
-    """Ours is open after three calls that were slow, and the rivals stand beside it."""
+def test_every_library_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
+    """Ours opens after three slow calls, and each rival has a row as well."""
     run = benchmark("hanging", path=tmp_path)
 
     assert (run.returncode, run.stderr) == (0, "")
@@ -178,7 +178,7 @@ def test_everybody_calls_a_dependency_that_hangs(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: Path) -> None:
-    """Refusals, probes and the clients of a circuit that never opens have a row each."""
+    """Refusals, probes and clients without a circuit have a row each."""
     results = tmp_path / "results.json"
     run = benchmark("outage", "--json", str(results), path=tmp_path)
 
@@ -198,15 +198,15 @@ def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: P
 
 @pytest.mark.integration
 def test_an_unknown_group_is_refused(tmp_path: Path) -> None:
-    """A misspelt group is an error that lists those there are."""
+    """A misspelt group is an error that lists the existing ones."""
     run = benchmark("rule", path=tmp_path)
 
     assert run.returncode == 2
     assert "scrape, calls, rules, making, httpx, http, load, hanging, outage" in run.stderr
 
 
-def test_a_target_is_kept_up_to_its_bound() -> None:
-    """The bound counts as met unless it is strict, and a stretch is told apart."""
+def test_a_target_is_met_up_to_its_bound() -> None:
+    """The bound itself counts as met unless it is strict, and stretch targets are marked."""
     at_most = Target(1.3, stretch=1.0)
     judged = [at_most.judge(figure) for figure in (1.0, 1.3, 1.31)]
 
@@ -215,8 +215,8 @@ def test_a_target_is_kept_up_to_its_bound() -> None:
     assert [Target(0.7, at_least=True).is_met(figure) for figure in (0.7, 0.69)] == [True, False]
 
 
-def test_ratios_are_taken_round_by_round() -> None:
-    """A round that was slow for everybody changes no ratio."""
+def test_ratios_are_calculated_per_round() -> None:
+    """A round that was slow for all entrants does not change the ratio."""
     samples = Samples({"ours": [10.0, 1_000.0, 20.0], "theirs": [20.0, 2_000.0, 40.0]})
 
     assert samples.ratio("ours", "theirs") == Quartiles(0.5, 0.5, 0.5)
@@ -224,7 +224,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 
 async def test_every_entrant_runs_in_every_round() -> None:
-    """Each round yields one figure for each entrant, and what a slice left is cleared away."""
+    """Each round gives one sample per entrant, and leftovers of a slice are removed."""
     calls: list[str] = []
 
     async def run(count: int) -> None:
@@ -237,7 +237,7 @@ async def test_every_entrant_runs_in_every_round() -> None:
 
 
 def test_tables_replace_the_former_ones_on_the_page(tmp_path: Path) -> None:
-    """A page keeps its words and gets the new tables of the groups that ran."""
+    """The page keeps its text, and gets new tables for the groups that ran."""
     page = tmp_path / "page.md"
     page.write_text(
         "Words.\n\n<!-- http: begin -->\nold\n<!-- http: end -->\n"

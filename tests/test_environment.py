@@ -1,4 +1,4 @@
-"""The environment: when and how `scripts/environment.py` builds it."""
+"""When and how `scripts/environment.py` builds the environment."""
 
 import base64
 import hashlib
@@ -22,10 +22,10 @@ SCRIPTS = ("scripts/find-python.sh", "scripts/environment.py")
 
 
 class Workshop:
-    """A project whose installers are recorded instead of run."""
+    """A project that records its installers instead of running them."""
 
     def __init__(self, folder: Path) -> None:
-        """Lay out the three files that an environment is built from."""
+        """Write the three files from which an environment is built."""
         (folder / "pyproject.toml").write_text("[project]\n")
         (folder / ".python-version").write_text("3.13\n")
         (folder / "dev.lock").write_text("one==1\n")
@@ -34,7 +34,7 @@ class Workshop:
         self.failing = ""
 
     def run(self, command: list[str]) -> None:
-        """Take note of a command, and leave behind what it would; or fail."""
+        """Record a command, and create what it would create; or fail."""
         step = self.name_of(command)
         self.steps.append(step)
         if step == self.failing:
@@ -44,14 +44,14 @@ class Workshop:
             self.environment.python.symlink_to(sys.executable)
 
     def name_of(self, command: list[str]) -> str:
-        """What a command is for, in few words."""
+        """A short name for a command."""
         if "venv" in command:
             return "create without pip" if "--without-pip" in command else "create"
         installer = "uv" if Path(command[0]).name == "uv" else "pip"
         return f"{installer} {'project' if '--editable' in command else 'packages'}"
 
     def ensure(self) -> list[str]:
-        """Bring the environment up to date; return the steps it took."""
+        """Bring the environment up to date, and return the steps that were needed."""
         self.steps.clear()
         builder.ensure(self.environment)
         return list(self.steps)
@@ -70,15 +70,13 @@ COMPLETE = ["create", "pip packages", "pip project"]
 
 
 def test_built_environment_is_left_alone(workshop: Workshop) -> None:
-    """The first call builds, the second finds everything as it was."""
+    """The first call builds the environment, and the second finds it up to date."""
     assert workshop.ensure() == COMPLETE
     assert workshop.ensure() == []
 
 
-def test_a_build_says_how_much_there_is_to_do(
-    workshop: Workshop, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line before it starts: which environment, from what, how many packages, how long."""
+def test_a_build_announces_its_size(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line at the start names the environment, its lock, its packages and the duration."""
     pins = "".join(f"package-{number}==1.0 \\\n" for number in range(30))
     workshop.environment.lock.write_text(pins)
 
@@ -93,7 +91,7 @@ def test_a_build_says_how_much_there_is_to_do(
 def test_a_terminal_shows_the_progress(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each package that pip takes in hand replaces the one before; other lines stay hidden."""
+    """Each package that pip handles replaces the one before, and other lines are hidden."""
     lines = "Collecting one==1.0\nDownloading one\nCollecting two==2.0\nInstalling collected: both"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
@@ -104,7 +102,7 @@ def test_a_terminal_shows_the_progress(
 
 
 def test_touched_files_build_nothing(workshop: Workshop) -> None:
-    """Contents count, not times: a fresh checkout of the same lock builds nothing."""
+    """Contents matter, not times: a fresh checkout of the same lock builds nothing."""
     workshop.ensure()
     os.utime(workshop.environment.lock, (2e9, 2e9))
 
@@ -112,8 +110,10 @@ def test_touched_files_build_nothing(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("name", ["dev.lock", ".python-version"])
-def test_changed_lock_or_preferred_python_builds_anew(workshop: Workshop, name: str) -> None:
-    """Nothing of the old environment remains when the lock or the preferred Python changes."""
+def test_changed_lock_or_preferred_python_rebuilds_everything(
+    workshop: Workshop, name: str
+) -> None:
+    """Nothing remains of the old environment."""
     workshop.ensure()
     lingering = workshop.environment.directory / "lingering"
     lingering.touch()
@@ -124,7 +124,7 @@ def test_changed_lock_or_preferred_python_builds_anew(workshop: Workshop, name: 
 
 
 def test_changed_project_file_installs_only_the_project(workshop: Workshop) -> None:
-    """A new pyproject.toml needs no package again, and so no network."""
+    """A changed pyproject.toml reinstalls no package, so it needs no network."""
     workshop.ensure()
     (workshop.environment.project / "pyproject.toml").write_text('[project]\nname = "other"\n')
 
@@ -133,7 +133,7 @@ def test_changed_project_file_installs_only_the_project(workshop: Workshop) -> N
 
 
 def test_lock_without_the_build_backend_installs_packages_alone(workshop: Workshop) -> None:
-    """What only serves or tests from the project's folder needs nothing to build it with."""
+    """An environment that runs the project from its folder does not need to build it."""
     metadata = '[build-system]\nrequires = ["backend>=1"]\n'
     (workshop.environment.project / "pyproject.toml").write_text(metadata)
 
@@ -143,8 +143,8 @@ def test_lock_without_the_build_backend_installs_packages_alone(workshop: Worksh
     assert workshop.ensure() == COMPLETE
 
 
-def test_moved_environment_is_built_anew(workshop: Workshop, tmp_path: Path) -> None:
-    """An environment copied along with its folder would run the code of the old folder."""
+def test_moved_environment_is_rebuilt(workshop: Workshop, tmp_path: Path) -> None:
+    """An environment that was copied with its folder would run the code of the old folder."""
     workshop.ensure()
     copy = tmp_path / "copy"
     shutil.copytree(workshop.environment.project, copy, symlinks=True)
@@ -153,8 +153,8 @@ def test_moved_environment_is_built_anew(workshop: Workshop, tmp_path: Path) -> 
     assert workshop.ensure() == COMPLETE
 
 
-def test_environment_whose_python_is_gone_is_built_anew(workshop: Workshop) -> None:
-    """An upgraded or removed system Python leaves a dangling link behind."""
+def test_environment_whose_python_is_gone_is_rebuilt(workshop: Workshop) -> None:
+    """Upgrading or removing the system's Python leaves a dangling link behind."""
     workshop.ensure()
     workshop.environment.python.unlink()
     workshop.environment.python.symlink_to("nowhere")
@@ -170,10 +170,10 @@ def test_environment_whose_python_is_gone_is_built_anew(workshop: Workshop) -> N
         ("pip project", ["pip project"]),
     ],
 )
-def test_unfinished_build_is_repaired_by_the_next_call(
+def test_unfinished_build_is_completed_by_the_next_call(
     workshop: Workshop, failing: str, repair: list[str]
 ) -> None:
-    """Wherever a build stops, the next one goes on from what has been completed."""
+    """Wherever a build stops, the next call continues from the completed steps."""
     workshop.failing = failing
     with pytest.raises(subprocess.CalledProcessError):
         workshop.ensure()
@@ -184,7 +184,7 @@ def test_unfinished_build_is_repaired_by_the_next_call(
 
 
 def test_unfinished_rebuild_does_not_pass_for_the_old_environment(workshop: Workshop) -> None:
-    """A lock that changed back after a failed rebuild still finds a half-built environment."""
+    """A failed rebuild leaves an incomplete environment, even if the lock is changed back."""
     workshop.ensure()
     old = workshop.environment.lock.read_bytes()
     workshop.environment.lock.write_text("two==2\n")
@@ -197,8 +197,8 @@ def test_unfinished_rebuild_does_not_pass_for_the_old_environment(workshop: Work
     assert workshop.ensure() == COMPLETE
 
 
-def test_uv_installs_where_it_runs(workshop: Workshop) -> None:
-    """A working uv on PATH does both installs."""
+def test_uv_installs_if_it_works(workshop: Workshop) -> None:
+    """A working uv on PATH performs both installations."""
     write_script(workshop.environment.project / "bin/uv", "exit 0")
 
     assert workshop.ensure() == ["create", "uv packages", "uv project"]
@@ -207,15 +207,15 @@ def test_uv_installs_where_it_runs(workshop: Workshop) -> None:
 def test_python_without_ensurepip_gets_an_environment_from_uv(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Debian's Python without its venv package makes an environment that only uv fills."""
+    """Debian's Python without its venv package creates an environment that only uv can fill."""
     write_script(workshop.environment.project / "bin/uv", "exit 0")
     monkeypatch.setitem(sys.modules, "ensurepip", None)
 
     assert workshop.ensure() == ["create without pip", "uv packages", "uv project"]
 
 
-def test_uv_that_does_not_run_is_ignored(workshop: Workshop) -> None:
-    """A shim of uv that fails is no uv."""
+def test_uv_that_fails_is_ignored(workshop: Workshop) -> None:
+    """A shim of uv that does not run counts as no uv."""
     write_script(workshop.environment.project / "bin/uv", "exit 127")
 
     assert workshop.ensure() == COMPLETE
@@ -224,7 +224,7 @@ def test_uv_that_does_not_run_is_ignored(workshop: Workshop) -> None:
 def test_pip_takes_over_where_uv_cannot_install(
     workshop: Workshop, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mirror or certificate that only pip knows is not lost because uv is installed."""
+    """A mirror or certificate that only pip knows is used although uv is installed."""
     write_script(workshop.environment.project / "bin/uv", "exit 0")
     workshop.failing = "uv packages"
 
@@ -237,7 +237,7 @@ def test_pip_takes_over_where_uv_cannot_install(
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A small project of its own, in a folder with a space, and a folder of wheels beside it."""
+    """A small project in a folder with a space in its name, beside a folder of wheels."""
     folder = tmp_path / "a project"
     for name in SCRIPTS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +254,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def write_wheel(folder: Path, name: str, version: str) -> Path:
-    """Write the smallest wheel that pip and uv install: one module of that name."""
+    """Write the smallest wheel that pip and uv can install: one module with this name."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     files = {
@@ -274,7 +274,7 @@ def write_wheel(folder: Path, name: str, version: str) -> Path:
     return wheel
 
 
-# A build backend that makes the project's folder importable and needs nothing installed.
+# This build backend makes the project's folder importable without installing anything.
 BACKEND = """
 import os
 import zipfile
@@ -295,7 +295,7 @@ build_wheel = build_editable
 
 
 def build(project: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Build the project's environment with pip, offline but for what the variables allow."""
+    """Build the project's environment with pip, offline except for what the variables allow."""
     return subprocess.run(
         [sys.executable, "scripts/environment.py", ".venv", "dev.lock"],
         cwd=project,
@@ -307,8 +307,8 @@ def build(project: Path, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.integration
-def test_environment_is_built_by_pip_and_stays(project: Path) -> None:
-    """Failing first, built next, untouched offline: with pip's own settings, and ours alone."""
+def test_environment_is_built_by_pip_and_kept(project: Path) -> None:
+    """The build fails first, then succeeds with pip's settings, and is later left alone offline."""
     wheels = {"PIP_FIND_LINKS": str(project.parent / "wheels")}
     elsewhere = project / "elsewhere"
     misleading = {
@@ -340,7 +340,7 @@ def test_environment_is_built_by_pip_and_stays(project: Path) -> None:
 
 @pytest.mark.integration
 def test_package_that_differs_from_its_hash_is_refused(project: Path) -> None:
-    """A wheel that was exchanged after the lock was written is not installed."""
+    """A wheel that was replaced after the lock was written is not installed."""
     wheel = project.parent / "wheels" / "locked-1.0-py3-none-any.whl"
     wheel.write_bytes(wheel.read_bytes() + b"exchanged")
 

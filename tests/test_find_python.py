@@ -1,4 +1,4 @@
-"""Which Python is found: `scripts/find-python.sh`."""
+"""Which Python `scripts/find-python.sh` finds."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from tests.shell_scripts import write_script
 
 
 class FakeMachine:
-    """A machine that has only the programs a test puts on its PATH."""
+    """A machine with only those programs that a test puts on its PATH."""
 
     def __init__(self, folder: Path) -> None:
-        """Start with nothing but the project, which prefers Python 3.13."""
+        """Start with only the project, which prefers Python 3.13."""
         self.folder = folder
         self.path = [folder / "bin"]
         for name in ["project/scripts", "home", "bin"]:
@@ -25,11 +25,11 @@ class FakeMachine:
         (folder / "project/.python-version").write_text("3.13\n")
 
     def add_python(self, name: str, version: str, *, missing: str = "") -> Path:
-        """Put a Python of that version there, "3.13t" without the global interpreter lock.
+        """Add a Python of this version; "3.13t" is free-threaded.
 
         Args:
-            name: Where to put it.
-            version: What it says.
+            name: Its path within the machine.
+            version: The version that it reports.
             missing: A module that it lacks.
         """
         pretend = (
@@ -44,7 +44,7 @@ class FakeMachine:
         return write_script(self.folder / name, f'{interpreter} -I -c "{pretend}" "$@"')
 
     def find(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Search for a Python with nothing but this machine's programs."""
+        """Search for a Python, with only this machine's programs."""
         return subprocess.run(
             [self.folder / "project/scripts/find-python.sh", *arguments],
             env={"PATH": ":".join(map(str, self.path)), "HOME": str(self.folder / "home")},
@@ -55,7 +55,7 @@ class FakeMachine:
         )
 
     def found(self, *arguments: str) -> str:
-        """The Python that was found, as a name within this machine."""
+        """The path of the Python that was found, within this machine."""
         result = self.find(*arguments)
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout.strip().removeprefix(f"{self.folder}/")
@@ -68,7 +68,7 @@ def machine(tmp_path: Path) -> FakeMachine:
 
 
 def test_preferred_python_is_chosen(machine: FakeMachine) -> None:
-    """The version in .python-version wins over every other one."""
+    """The version in .python-version takes precedence over all others."""
     for name, version in {"python3": "3.12", "python3.12": "3.12", "python3.13": "3.13"}.items():
         machine.add_python(f"bin/{name}", version)
 
@@ -76,7 +76,7 @@ def test_preferred_python_is_chosen(machine: FakeMachine) -> None:
 
 
 def test_python_version_file_decides(machine: FakeMachine) -> None:
-    """A project that prefers another version gets it, also when the file lacks its last newline."""
+    """A project that prefers another version gets it, even without a newline in the file."""
     machine.add_python("bin/python3.13", "3.13")
     machine.add_python("bin/python3.12", "3.12")
     (machine.folder / "project/.python-version").write_text("3.12")
@@ -85,7 +85,7 @@ def test_python_version_file_decides(machine: FakeMachine) -> None:
 
 
 def test_failing_shim_is_skipped(machine: FakeMachine) -> None:
-    """A program of the right name that does not run is passed over."""
+    """A program with the right name that does not run is skipped."""
     write_script(machine.folder / "bin/python3.13", 'echo "command not found" >&2; exit 127')
     machine.add_python("bin/python3.12", "3.12")
 
@@ -93,7 +93,7 @@ def test_failing_shim_is_skipped(machine: FakeMachine) -> None:
 
 
 def test_python_behind_a_failing_shim_is_found(machine: FakeMachine) -> None:
-    """A later folder of PATH counts when the program in an earlier one fails."""
+    """A later folder of PATH is searched if the program in an earlier one fails."""
     machine.path.insert(0, machine.folder / "shims")
     write_script(machine.folder / "shims/python3.13", "exit 127")
     machine.add_python("bin/python3.13", "3.13")
@@ -102,7 +102,7 @@ def test_python_behind_a_failing_shim_is_found(machine: FakeMachine) -> None:
 
 
 def test_python_in_pyenvs_folder_is_found(machine: FakeMachine) -> None:
-    """What pyenv has installed is used although its shim refuses."""
+    """A Python that pyenv has installed is used even if its shim refuses to run."""
     write_script(machine.folder / "bin/python3.13", "exit 127")
     machine.add_python("bin/python3.12", "3.12")
     machine.add_python("home/.pyenv/versions/3.13.5/bin/python", "3.13")
@@ -111,7 +111,7 @@ def test_python_in_pyenvs_folder_is_found(machine: FakeMachine) -> None:
 
 
 def test_program_that_lies_about_its_version_is_skipped(machine: FakeMachine) -> None:
-    """The version is asked of the interpreter, not read from its name."""
+    """The interpreter itself is asked for its version; its name is not trusted."""
     machine.add_python("bin/python3.13", "3.10")
     machine.add_python("bin/python3", "3.11")
 
@@ -120,14 +120,14 @@ def test_program_that_lies_about_its_version_is_skipped(machine: FakeMachine) ->
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.14"])
 def test_any_supported_python_will_do(machine: FakeMachine, version: str) -> None:
-    """A plain `python3` is accepted from 3.11 on."""
+    """A plain `python3` is accepted if it is 3.11 or newer."""
     machine.add_python("bin/python3", version)
 
     assert machine.found() == "bin/python3"
 
 
 def test_too_old_python_is_refused_in_one_line(machine: FakeMachine) -> None:
-    """With only a Python 3.10 the user reads what is needed and how to get it."""
+    """With only Python 3.10, the line says what is needed and how to install it."""
     machine.add_python("bin/python3", "3.10")
 
     result = machine.find()
@@ -138,8 +138,8 @@ def test_too_old_python_is_refused_in_one_line(machine: FakeMachine) -> None:
     assert "apt install python3" in result.stderr
 
 
-def test_required_version_admits_no_other(machine: FakeMachine) -> None:
-    """When one version is asked for, another one is not offered instead."""
+def test_a_required_version_is_not_replaced_by_another(machine: FakeMachine) -> None:
+    """If a certain version is requested, no other version is returned."""
     machine.add_python("bin/python3.13", "3.13")
     machine.add_python("bin/python3.12", "3.12")
 
@@ -147,8 +147,8 @@ def test_required_version_admits_no_other(machine: FakeMachine) -> None:
     assert machine.find("3.11").returncode == 1
 
 
-def test_free_threaded_python_is_another_version(machine: FakeMachine) -> None:
-    """`3.13t` is found where pyenv keeps it, and is not taken for a 3.13."""
+def test_free_threaded_python_is_a_separate_version(machine: FakeMachine) -> None:
+    """`3.13t` is found in pyenv's folder, and does not count as a 3.13."""
     machine.add_python("home/.pyenv/versions/3.13.5t/bin/python", "3.13t")
     machine.add_python("bin/python3.12", "3.12")
 
@@ -158,7 +158,7 @@ def test_free_threaded_python_is_another_version(machine: FakeMachine) -> None:
 
 
 def test_python_without_venv_is_named(machine: FakeMachine) -> None:
-    """Debian's Python without its venv package is refused with the name of that package."""
+    """Debian's Python without its venv package is refused, and the error names that package."""
     machine.add_python("bin/python3", "3.12", missing="ensurepip")
 
     result = machine.find()
@@ -168,23 +168,23 @@ def test_python_without_venv_is_named(machine: FakeMachine) -> None:
 
 
 def test_uv_makes_up_for_a_python_without_venv(machine: FakeMachine) -> None:
-    """Where uv installs, pip is not needed in the environment."""
+    """If uv installs the packages, the environment does not need pip."""
     machine.add_python("bin/python3", "3.12", missing="ensurepip")
     write_script(machine.folder / "bin/uv", 'test "$1" = --version')
 
     assert machine.found() == "bin/python3"
 
 
-def test_python_that_uv_keeps_is_found(machine: FakeMachine) -> None:
-    """A machine whose only Python was installed by uv will do."""
+def test_python_installed_by_uv_is_found(machine: FakeMachine) -> None:
+    """It is enough if uv has installed the only Python of the machine."""
     kept = machine.add_python("kept-by-uv/python", "3.13")
     write_script(machine.folder / "bin/uv", f'test "$1" = --version || echo "{kept}"')
 
     assert machine.found() == "kept-by-uv/python"
 
 
-def test_activated_environment_is_seen_through() -> None:
-    """From inside an environment the Python it was made from is found, not the environment's."""
+def test_activated_environment_is_not_used() -> None:
+    """In an activated environment, the Python from which it was created is found."""
     found = subprocess.run(
         [ROOT / "scripts/find-python.sh", f"{sys.version_info.major}.{sys.version_info.minor}"],
         env=os.environ | {"PATH": str(Path(sys.executable).parent), "VIRTUAL_ENV": sys.prefix},

@@ -1,4 +1,4 @@
-"""The gate, the Pythons it gets, and the workflows that run it."""
+"""The gate, the Python versions that it installs, and the workflows that run it."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.project import ROOT, make, run
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the gate where make takes note of its targets, and every Python is there but 3.11."""
+    """Run the gate with a fake make that prints its targets, and every Python except 3.11."""
     for name, text in {
         "scripts/find-python.sh": 'test "${1:-}" != 3.11',
         ".venv/bin/python": "echo 3.13.5",
@@ -48,7 +48,7 @@ def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
     gate: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """All steps are run, the missing Python is named, and pytest's own line is the last one."""
+    """All steps run, the missing Python is named, and the last line is that of pytest."""
     closing = "==== 12 passed, 1 skipped in 3.45s ===="
 
     ended = gate(closing=closing)
@@ -62,10 +62,10 @@ def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
 
 
 @pytest.mark.parametrize("failing", ["lint", "test-3.14", "coverage", "test"])
-def test_a_failing_step_fails_the_gate_and_stops_no_other(
+def test_a_failing_step_fails_the_gate_but_does_not_stop_the_others(
     gate: Callable[..., subprocess.CompletedProcess[str]], failing: str
 ) -> None:
-    """The steps after it are run all the same, and the summary says which one it was."""
+    """The steps after it still run, and the summary says which step failed."""
     ended = gate(failing, closing="==== 1 failed, 2 passed in 3.45s ====")
 
     verdicts = re.findall(r"(?m) \d+ s  (.*)$", ended.stdout.partition("--- summary")[2])
@@ -74,10 +74,10 @@ def test_a_failing_step_fails_the_gate_and_stops_no_other(
     assert sorted(verdicts) == ["FAILED (1)"] + 9 * ["passed"]
 
 
-def test_nothing_is_tried_without_an_environment(
+def test_no_step_runs_without_an_environment(
     gate: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """Where the environment cannot be built, no other step says anything about the change."""
+    """If the environment cannot be built, the results of other steps would be meaningless."""
     ended = gate("environment")
 
     assert ended.returncode == 1
@@ -85,8 +85,8 @@ def test_nothing_is_tried_without_an_environment(
 
 
 @pytest.mark.parametrize("version", ["3.14", "3.13t"])
-def test_a_python_that_cannot_be_had_costs_one_line(tmp_path: Path, version: str) -> None:
-    """Without apt-get the gate reads why in one line, and no half-made Python remains in use."""
+def test_a_python_that_cannot_be_installed_costs_one_line(tmp_path: Path, version: str) -> None:
+    """Without apt-get, one line says why, and no incomplete Python is left behind."""
     for program in ("bash", "flock", "mkdir", "head"):
         found = shutil.which(program)
         assert found is not None
@@ -99,8 +99,8 @@ def test_a_python_that_cannot_be_had_costs_one_line(tmp_path: Path, version: str
     assert not (tmp_path / "python/complete").exists()
 
 
-def test_a_python_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    """A second run of the gate finds what the first one has got, without any network."""
+def test_an_installed_python_is_left_alone(tmp_path: Path) -> None:
+    """A second run of the gate finds the Python of the first one, without network access."""
     (tmp_path / "complete").touch()
 
     got = run("bash", ".ci/get-python.sh", "3.14", str(tmp_path))
@@ -117,7 +117,7 @@ def workflow_steps() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def test_actions_are_pinned_by_digest() -> None:
-    """A tag can be moved to other code, a digest cannot; the tag stands beside it."""
+    """A tag can be moved to other code, and a digest cannot; a comment shows the tag."""
     lines = [
         line.partition("uses: ")[2]
         for path in (ROOT / ".github/workflows").glob("*.yml")
@@ -131,7 +131,7 @@ def test_actions_are_pinned_by_digest() -> None:
 
 
 def test_the_workflow_runs_the_gate_with_its_pythons() -> None:
-    """All that the gate runs on is set up before it, with the project's own one as the default."""
+    """The workflow installs every Python of the gate, with the project's own as the default."""
     steps = [step for path, step in workflow_steps() if path.name == "ci.yml"]
     [setup] = [step["with"] for step in steps if "setup-python" in step.get("uses", "")]
     versions = setup["python-version"]
@@ -145,7 +145,7 @@ def test_the_workflow_runs_the_gate_with_its_pythons() -> None:
 
 
 def test_hooks_and_workflows_call_targets_that_exist() -> None:
-    """What runs outside of a checkout's terminal runs the same commands as in it."""
+    """Hooks and workflows run the same commands as developers do."""
     hooks = YAML(typ="safe").load(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
     runs = [hook["entry"] for hook in hooks] + [step.get("run", "") for _, step in workflow_steps()]
     targets = re.findall(r"(?m)^make ([a-z-]+)", "\n".join(runs))

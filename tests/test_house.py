@@ -1,4 +1,4 @@
-"""The house around the code: import contracts, papers and files."""
+"""The rules of the project: import contracts, changelog and files."""
 
 import re
 import shutil
@@ -12,13 +12,13 @@ from packaging.specifiers import SpecifierSet
 import example_service
 from tests.project import PYPROJECT, ROOT, run
 
-# Written in two halves, so that this file does not mention what it looks for.
+# These are written in two halves, so that this file does not match itself.
 MACHINE_PATHS = "|".join(["/ro" + "ot/", "/ho" + "me/", "/Us" + r"ers/\w", r"[A-Z]:\\Us" + "ers"])
 INDEX_HOSTS = "|".join(["pypi" + r"\.org", "python" + "hosted", "index" + "-url"])
 
 
 def files_of_the_project() -> list[Path]:
-    """Every text file that is committed or would be by `git add --all`."""
+    """Every text file that is committed, or would be with `git add --all`."""
     listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     assert listing.returncode == 0, listing.stderr
     return [path for name in listing.stdout.split("\0") if (path := ROOT / name).is_file()]
@@ -28,13 +28,13 @@ def files_of_the_project() -> list[Path]:
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Check the import contracts of the package in a folder."""
+    """Check the import contracts of the package in this folder."""
     command = "from importlinter.cli import lint_imports_command as check; check()"
     return run(sys.executable, "-c", command, "--no-logo", "--no-cache", cwd=folder)
 
 
 def test_import_contracts_are_kept() -> None:
-    """Imports point one way, and the breaker's heart stays free of frameworks."""
+    """Imports go in one direction, and the core of the breaker imports no framework."""
     checked = lint_imports(ROOT)
 
     assert checked.returncode == 0, checked.stdout
@@ -55,8 +55,8 @@ def test_import_contracts_are_kept() -> None:
         ("api", "import example_service.main"),
     ],
 )
-def test_a_stray_import_breaks_a_contract(tmp_path: Path, package: str, stray: str) -> None:
-    """One import against the direction is noticed, and named."""
+def test_a_forbidden_import_breaks_a_contract(tmp_path: Path, package: str, stray: str) -> None:
+    """An import in the wrong direction is reported by name."""
     shutil.copytree(
         ROOT / "example_service",
         tmp_path / "example_service",
@@ -71,11 +71,11 @@ def test_a_stray_import_breaks_a_contract(tmp_path: Path, package: str, stray: s
     assert f"example_service.{package.replace('/', '.')}.stray" in checked.stdout
 
 
-# --- papers
+# --- files
 
 
 def test_no_file_mentions_a_machine_or_a_package_index() -> None:
-    """The project depends on no one's folders and on no particular index."""
+    """The project does not depend on anyone's folders, nor on a particular index."""
     forbidden = re.compile(f"{MACHINE_PATHS}|{INDEX_HOSTS}")
 
     mentions = [
@@ -103,29 +103,29 @@ def test_no_file_mentions_a_machine_or_a_package_index() -> None:
         (".python-version", False),
     ],
 )
-def test_git_ignores_what_is_made_and_keeps_what_is_written(name: str, ignored: bool) -> None:
-    """Secrets, environments and data stay out of the repository; templates and locks stay in."""
+def test_git_ignores_generated_files_and_secrets(name: str, ignored: bool) -> None:
+    """Secrets, environments and data are ignored; templates and locks are committed."""
     asked = run("git", "check-ignore", "--quiet", "--no-index", name)
 
     assert asked.returncode == (0 if ignored else 1)
 
 
 def test_preferred_python_is_supported() -> None:
-    """The version in .python-version is one that the project declares it runs on."""
+    """The project declares support for the version in .python-version."""
     preferred = (ROOT / ".python-version").read_text().strip()
 
     assert SpecifierSet(PYPROJECT["project"]["requires-python"]).contains(preferred)
 
 
-def test_changelog_starts_with_the_present_version() -> None:
-    """The newest entry is about the version that the package reports."""
+def test_changelog_starts_with_the_current_version() -> None:
+    """The newest entry is for the version that the package reports."""
     headings = re.findall(r"(?m)^## (\S+)", (ROOT / "CHANGELOG.md").read_text())
 
     assert headings[0] == example_service.__version__
 
 
-def test_changelog_sections_come_in_their_order() -> None:
-    """Each version tells what may hurt first, and uses no other sections."""
+def test_changelog_sections_are_in_order() -> None:
+    """Each version lists breaking changes first, and uses no other sections."""
     order = ["Security", "Removed", "Deprecated", "Added", "Changed", "Fixed"]
 
     for entry in (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1:]:

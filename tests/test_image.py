@@ -1,6 +1,6 @@
-"""What is shipped: Dockerfile, .dockerignore and compose file agree with the project.
+"""The Dockerfile, .dockerignore and compose file agree with the project.
 
-That the image can be built, and does what it should, is seen in tests/integration/test_image.py.
+tests/integration/test_image.py builds the image and runs it.
 """
 
 import re
@@ -23,7 +23,7 @@ LOOKS_SECRET = re.compile("PASSWORD|TOKEN|SECRET|KEY")
 
 
 def instructions(name: str) -> list[str]:
-    """The arguments of every instruction of that name in the Dockerfile."""
+    """The arguments of every instruction with this name in the Dockerfile."""
     return re.findall(rf"^{name} +(.+?) *$", DOCKERFILE, re.MULTILINE)
 
 
@@ -31,7 +31,7 @@ def instructions(name: str) -> list[str]:
 
 
 def test_image_has_the_preferred_python() -> None:
-    """What is shipped runs on the Python on which every test runs."""
+    """The image runs on the same version of Python as the tests."""
     preferred = (ROOT / ".python-version").read_text().strip()
 
     assert [image for image in instructions("FROM") if not image.startswith("base")] == [
@@ -40,20 +40,20 @@ def test_image_has_the_preferred_python() -> None:
 
 
 def test_image_runs_as_a_user_known_by_number() -> None:
-    """An orchestrator that refuses root cannot tell who a name is."""
+    """An orchestrator that refuses root cannot resolve a user name."""
     [user] = instructions("USER")
 
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
 
 
 def test_signals_reach_the_service() -> None:
-    """No shell, which would keep them to itself, stands before the program."""
+    """The program is not started through a shell, which would not pass them on."""
     assert instructions("ENTRYPOINT") == ['["python", "-m", "example_service"]']
     assert instructions("CMD") == ['["serve"]']
 
 
 def test_image_installs_nothing_without_a_hash() -> None:
-    """All that is fetched is in the lock of the runtime, and is installed as it was built."""
+    """Every download is in the runtime lock, and is installed as a wheel."""
     [installation] = re.findall(r"\bpip\b[^&\n]+\binstall\b[^&\n]+", DOCKERFILE)
 
     assert "--require-hashes" in installation
@@ -61,8 +61,8 @@ def test_image_installs_nothing_without_a_hash() -> None:
     assert installation.split()[-2:] == ["--requirement", "/requirements.lock"]
 
 
-def test_build_is_given_nothing_but_what_it_copies() -> None:
-    """Secrets, data, environments and history stay away from the builder, whatever their names."""
+def test_build_context_contains_only_what_is_copied() -> None:
+    """Secrets, data, environments and history do not reach the builder, whatever their names."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     copied = {argument.split()[0] for argument in instructions("COPY(?! --from)")}
@@ -77,12 +77,12 @@ def test_build_is_given_nothing_but_what_it_copies() -> None:
 
 
 def interpolations(text: str) -> list[tuple[str, str]]:
-    """The variables that a text asks for, each with what stands for it when it is not set."""
+    """The variables in a text, with the defaults for unset ones."""
     return re.findall(r"\$\{(\w+)([^}]*)\}", text)
 
 
 def test_compose_sets_only_settings_that_exist() -> None:
-    """A renamed setting is renamed here, too, and none that the image needs set is left out."""
+    """Renamed settings are noticed, and so are missing settings that the image requires."""
     given = SERVICES["service"]["environment"]
 
     assert given.keys() <= VARIABLES.keys()
@@ -90,8 +90,8 @@ def test_compose_sets_only_settings_that_exist() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_compose_holds_no_secret_and_no_default_for_one(service: str) -> None:
-    """Each secret comes from outside, and where one is needed and not given nothing starts."""
+def test_compose_contains_no_secret_and_no_default_for_one(service: str) -> None:
+    """Secrets come from outside, and nothing starts if a required one is missing."""
     for name, value in SERVICES[service].get("environment", {}).items():
         is_secret = VARIABLES[name].is_secret if name in VARIABLES else LOOKS_SECRET.search(name)
         needed = [asked for asked, _ in interpolations(value or "")]
@@ -101,7 +101,7 @@ def test_compose_holds_no_secret_and_no_default_for_one(service: str) -> None:
 
 
 def test_compose_runs_the_migration_before_the_service() -> None:
-    """One image does both; the service waits for the end of the one, and for the database."""
+    """Both use the same image; the service waits for the migration and for the database."""
     migrate, service = SERVICES["migrate"], SERVICES["service"]
 
     assert migrate["image"] == service["image"]
@@ -117,7 +117,7 @@ def test_compose_runs_the_migration_before_the_service() -> None:
 
 @pytest.mark.parametrize("name", ["migrate", "service"])
 def test_compose_gives_the_image_no_more_rights_than_it_needs(name: str) -> None:
-    """Nothing can be written but temporary files, and nothing be gained."""
+    """Only temporary files can be written, and no privileges can be gained."""
     service = SERVICES[name]
 
     assert service["read_only"] is True
@@ -126,8 +126,8 @@ def test_compose_gives_the_image_no_more_rights_than_it_needs(name: str) -> None
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_compose_lets_a_stop_take_as_long_as_it_may() -> None:
-    """The service is not killed while it drains: several workers may take the longest."""
+def test_compose_allows_enough_time_to_stop() -> None:
+    """The service is not killed while it drains, which takes longest with several workers."""
     shutdown = Settings(environment="production").shutdown
     longest = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
 
@@ -135,7 +135,7 @@ def test_compose_lets_a_stop_take_as_long_as_it_may() -> None:
 
 
 def test_compose_publishes_nothing_beyond_this_machine() -> None:
-    """Whoever wants the service on other interfaces says so."""
+    """An operator who wants other interfaces has to configure them."""
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
 
     assert published

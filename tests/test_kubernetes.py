@@ -1,4 +1,4 @@
-"""The manifests for Kubernetes: valid, and in agreement with the image and the service."""
+"""The Kubernetes manifests are valid, and agree with the image and the service."""
 
 import re
 from pathlib import Path
@@ -14,12 +14,12 @@ from example_service.main import create_app
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "deploy" / "kubernetes"
 KUBERNETES_VERSION = "1.37"
-# What the schemas of Kubernetes itself do not know: kustomize's own file, and an operator's kind.
+# Kubernetes has no schemas for kustomize's own file and for the kinds of an operator.
 OF_OTHERS = {"kustomization.yaml", "service-monitor.yaml"}
 
 
 def manifest(name: str) -> dict[str, Any]:
-    """One file of the base, which has one object."""
+    """A file of the base, which contains one object."""
     loaded: dict[str, Any] = YAML(typ="safe").load(BASE / name)
     return loaded
 
@@ -33,12 +33,12 @@ PODS = {"service": DEPLOYMENT["spec"]["template"], "migration": MIGRATION["spec"
     "name", sorted(path.name for path in BASE.glob("*.yaml") if path.name not in OF_OTHERS)
 )
 def test_manifest_is_valid(name: str) -> None:
-    """Each object has the fields that its kind has, and no others."""
+    """Each object has only fields that its kind defines."""
     kubernetes_validate.validate(manifest(name), KUBERNETES_VERSION, strict=True)
 
 
-def test_a_misspelt_field_is_noticed() -> None:
-    """The check is as strict as an API server that refuses unknown fields."""
+def test_a_misspelt_field_is_an_error() -> None:
+    """The check refuses unknown fields, as a strict API server does."""
     misspelt = manifest("disruption-budget.yaml")
     misspelt["spec"]["maxUnavailible"] = 1
 
@@ -47,14 +47,14 @@ def test_a_misspelt_field_is_noticed() -> None:
 
 
 def test_kustomization_lists_every_manifest() -> None:
-    """No file is forgotten, and none is named that is not there."""
+    """No file is missing from the list, and every listed file exists."""
     listed = manifest("kustomization.yaml")["resources"]
 
     assert sorted([*listed, "kustomization.yaml"]) == sorted(one.name for one in BASE.iterdir())
 
 
 def test_an_overlay_can_name_the_image() -> None:
-    """The base leaves the image's name to the overlay, which could not replace it twice."""
+    """The base leaves the name of the image to the overlay, which could not replace it twice."""
     [service] = PODS["service"]["spec"]["containers"]
     [migrate] = PODS["migration"]["spec"]["containers"]
 
@@ -63,7 +63,7 @@ def test_an_overlay_can_name_the_image() -> None:
 
 
 def test_selectors_find_the_pods_of_the_service() -> None:
-    """Service, budget, spreading, monitor and deployment select the same pods, no migrations."""
+    """All selectors match the pods of the deployment, and none matches a migration."""
     labels = PODS["service"]["metadata"]["labels"]
     selectors = [
         DEPLOYMENT["spec"]["selector"]["matchLabels"],
@@ -81,7 +81,7 @@ def test_selectors_find_the_pods_of_the_service() -> None:
 
 
 def test_monitor_finds_the_service() -> None:
-    """The operator selects the Service by its labels, and scrapes a port and a path that exist."""
+    """The operator selects the Service by its labels; the scraped port and path exist."""
     kustomization, service = manifest("kustomization.yaml"), manifest("service.yaml")
     labels = service["metadata"]["labels"] | kustomization["labels"][0]["pairs"]
     monitor = manifest("service-monitor.yaml")["spec"]
@@ -93,7 +93,7 @@ def test_monitor_finds_the_service() -> None:
 
 
 def test_autoscaler_scales_the_deployment() -> None:
-    """It names the deployment, which has no number of replicas for it to fight with."""
+    """It names the deployment, which sets no number of replicas that would conflict."""
     target = manifest("autoscaler.yaml")["spec"]["scaleTargetRef"]
 
     assert target == {
@@ -112,8 +112,8 @@ def test_autoscaler_scales_the_deployment() -> None:
         ("readinessProbe", "/health/ready"),
     ],
 )
-def test_probes_ask_what_the_service_answers(probe: str, path: str) -> None:
-    """Each of the three has its own path, on the port that the image listens on."""
+def test_probes_use_paths_that_the_service_has(probe: str, path: str) -> None:
+    """Each of the three has its own path, on the port of the image."""
     [container] = PODS["service"]["spec"]["containers"]
     [exposed] = re.findall(r"(?m)^EXPOSE (\d+)$", (ROOT / "Dockerfile").read_text())
 
@@ -124,7 +124,7 @@ def test_probes_ask_what_the_service_answers(probe: str, path: str) -> None:
 
 @pytest.fixture
 def settings_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """What the service reads in a pod, where the secret has a database and the key of a caller."""
+    """The settings in a pod whose secret has a database URL and the key of a caller."""
     [generated] = manifest("kustomization.yaml")["configMapGenerator"]
     variables = dict(line.split("=", 1) for line in generated["literals"])
     for name, value in variables.items():
@@ -138,13 +138,13 @@ def settings_of_a_pod(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settin
 
 
 def test_production_accepts_the_settings_of_a_pod(settings_of_a_pod: Settings) -> None:
-    """The values of the base, and a secret in a file, are all that production asks for."""
+    """The values of the base and a secret in a file are enough for production."""
     assert settings_of_a_pod.environment == "production"
     assert "db.internal" in settings_of_a_pod.database_url.get_secret_value()
 
 
-def test_pods_are_given_the_time_to_drain(settings_of_a_pod: Settings) -> None:
-    """They are killed only when drain and grace are over, with ten seconds to clean up."""
+def test_pods_have_enough_time_to_drain(settings_of_a_pod: Settings) -> None:
+    """They are killed after the drain, the grace period and ten seconds of clean-up."""
     shutdown = settings_of_a_pod.shutdown
 
     given = PODS["service"]["spec"]["terminationGracePeriodSeconds"]
@@ -153,8 +153,8 @@ def test_pods_are_given_the_time_to_drain(settings_of_a_pod: Settings) -> None:
 
 
 @pytest.mark.parametrize("pod", PODS.values(), ids=list(PODS))
-def test_pods_run_as_the_image_means_it(pod: dict[str, Any]) -> None:
-    """Without rights, with the image's user, on a root that nothing is written to but /tmp."""
+def test_pods_run_as_the_image_intends(pod: dict[str, Any]) -> None:
+    """They have no privileges, use the image's user, and can write only to /tmp."""
     [container] = pod["spec"]["containers"]
     security = pod["spec"]["securityContext"]
     user = f"{security['runAsUser']}:{security['runAsGroup']}"
@@ -171,8 +171,8 @@ def test_pods_run_as_the_image_means_it(pod: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("pod", PODS.values(), ids=list(PODS))
-def test_secrets_come_by_reference(pod: dict[str, Any]) -> None:
-    """The secret is mounted where the service looks for it, and no value of one is in a file."""
+def test_secrets_are_referenced(pod: dict[str, Any]) -> None:
+    """The secret is mounted where the service expects it, and no manifest contains its value."""
     [generated] = manifest("kustomization.yaml")["configMapGenerator"]
     variables = dict(line.split("=", 1) for line in generated["literals"])
     [container] = pod["spec"]["containers"]

@@ -12,7 +12,7 @@ from tests.project import ROOT
 
 @pytest.fixture
 def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for the programs that are run as checks, in the place of the environment's."""
+    """A folder of fake checks, which replace the programs of the environment."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(lint, "CHECKS", ("slow --strict", "quick", "missing"))
     for name, text in {
@@ -28,7 +28,7 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_check_runs_before_the_findings_are_listed(
     checks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One failing check hides no other, and the findings of all that failed come last."""
+    """A failing check does not hide others, and all findings are listed at the end."""
     status = lint.main()
 
     verdicts, *findings = capsys.readouterr().out.split("\n--- ")
@@ -48,7 +48,7 @@ def test_every_check_runs_before_the_findings_are_listed(
 def test_checks_that_find_nothing_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a finding the status is 0, and each check takes one line."""
+    """Without findings, the exit status is 0, and each check prints one line."""
     monkeypatch.setattr(lint, "CHECKS", ("quick",))
 
     status = lint.main()
@@ -61,7 +61,7 @@ def test_checks_that_find_nothing_pass(
 def test_a_check_names_files_by_patterns(
     checks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A pattern stands for the project's files that match it, another word for itself."""
+    """A pattern is replaced by the matching files of the project; other words stay as they are."""
     (checks / "echo").write_text('#!/bin/sh\necho "$@"; exit 1\n')
     (checks / "echo").chmod(0o755)
     monkeypatch.setattr(lint, "CHECKS", ("echo --strict README* .github/workflows/c*.yml",))

@@ -18,7 +18,7 @@ LOCKS = [
 
 
 def pins(lock: str) -> dict[str, set[str]]:
-    """The versions that a lock pins, by normalised package name."""
+    """The pinned versions of a lock, by normalized package name."""
     pinned: dict[str, set[str]] = defaultdict(set)
     for line in (ROOT / lock).read_text().splitlines():
         if found := re.match(r"([\w.-]+)(?:\[[^]]*\])?==([^\s;\\]+)", line):
@@ -27,7 +27,7 @@ def pins(lock: str) -> dict[str, set[str]]:
 
 
 def requirements(group: str | None) -> list[Requirement]:
-    """What pyproject.toml asks for: the runtime, and a dependency group with all it includes."""
+    """The requirements of the runtime and of a dependency group, with the groups it includes."""
     lines = list(PYPROJECT["project"]["dependencies"]) if group is None else []
     for entry in PYPROJECT["dependency-groups"][group] if group else []:
         if isinstance(entry, str):
@@ -47,7 +47,7 @@ def requirements(group: str | None) -> list[Requirement]:
     ],
 )
 def test_lock_pins_every_requirement(lock: str, group: str | None) -> None:
-    """Each requirement of pyproject.toml is pinned by a version that satisfies it."""
+    """Each requirement in pyproject.toml is pinned to a version that satisfies it."""
     pinned = pins(lock)
 
     unmet = [
@@ -62,7 +62,7 @@ def test_lock_pins_every_requirement(lock: str, group: str | None) -> None:
 
 @pytest.mark.parametrize("lock", ["requirements-dev.lock", "requirements-bench.lock"])
 def test_lock_pins_the_build_backend(lock: str) -> None:
-    """The project is installed without build isolation, so its backend must be in the lock."""
+    """The project is installed without build isolation, so the lock must contain its backend."""
     names = [Requirement(line).name for line in PYPROJECT["build-system"]["requires"]]
 
     assert set(map(canonicalize_name, names)) <= pins(lock).keys()
@@ -76,8 +76,8 @@ def test_lock_pins_the_build_backend(lock: str) -> None:
         ("requirements-breaker.lock", "requirements-dev.lock"),
     ],
 )
-def test_locks_agree_about_what_they_share(smaller: str, larger: str) -> None:
-    """Tests and benchmarks run on the versions that are shipped, on every Python the same."""
+def test_locks_agree_about_shared_packages(smaller: str, larger: str) -> None:
+    """Tests and benchmarks use the versions of the image, on every Python."""
     pinned, others = pins(smaller), pins(larger)
 
     assert {name: others.get(name) for name in pinned} == pinned
@@ -85,7 +85,7 @@ def test_locks_agree_about_what_they_share(smaller: str, larger: str) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_is_hashed_and_free_of_addresses(lock: str) -> None:
-    """Every entry is an exact pin with its hashes: no address, no option, no local path."""
+    """Every entry is an exact pin with hashes, without an address, option or local path."""
     text = re.sub(r"(?m)^ *#.*\n", "", (ROOT / lock).read_text())
     entries = text.replace("\\\n", " ").splitlines()
     entry = re.compile(r"[\w.-]+(\[[^]]*\])?==\S+( ; [^\\]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")

@@ -1,4 +1,4 @@
-"""What the targets of the Makefile start, and what the tests begin with."""
+"""The commands of the Makefile, and the header of a test run."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ BREAKER_ALONE = (
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Path:
-    """A folder with our Makefile whose environment is ready and whose Python tells its call."""
+    """A folder with our Makefile, and a fake Python that prints its arguments."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name, text in {
         "scripts/find-python.sh": 'echo "$PWD/true"',
@@ -64,7 +64,7 @@ def stage(tmp_path: Path) -> Path:
 def test_make_starts_the_program_from_any_directory(
     stage: Path, target: str, programs: list[str]
 ) -> None:
-    """`make -C` runs the commands in the project's folder, with the environment's Python."""
+    """`make -C` runs commands in the project's folder, with the Python of the environment."""
     made = make("-C", str(stage), target, cwd=Path("/"))
 
     assert (made.returncode, made.stderr) == (0, "")
@@ -72,8 +72,8 @@ def test_make_starts_the_program_from_any_directory(
     assert started == [f"{stage}: {program}" for program in programs]
 
 
-def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:
-    """HOST and PORT reach the service from the shell and from make's command line."""
+def test_make_passes_host_and_port_to_the_service(stage: Path) -> None:
+    """HOST and PORT can be set in the shell or on the command line of make."""
     made = make("run", "PORT=9999", cwd=stage, HOST="0.0.0.0")  # noqa: S104
 
     assert {"PORT=9999", "HOST=0.0.0.0"} <= set(made.stdout.splitlines())
@@ -87,8 +87,8 @@ def test_make_hands_host_and_port_to_the_service(stage: Path) -> None:
         ("-p no:xdist -x", "-p no:xdist -x"),
     ],
 )
-def test_make_hands_arguments_to_pytest(stage: Path, arguments: str, options: str) -> None:
-    """ARGS selects tests, and can switch the parallel run off."""
+def test_make_passes_arguments_to_pytest(stage: Path, arguments: str, options: str) -> None:
+    """ARGS can select tests, and disable parallel runs."""
     made = make("test", f"ARGS={arguments}", cwd=stage)
 
     assert made.stdout.splitlines()[0] == f"{stage}: -m pytest {options}"
@@ -101,10 +101,10 @@ def test_make_hands_arguments_to_pytest(stage: Path, arguments: str, options: st
         ("rename", {"NAME": "order desk"}),
     ],
 )
-def test_make_hands_a_name_to_the_script(
+def test_make_passes_a_name_to_the_script(
     stage: Path, target: str, arguments: dict[str, str]
 ) -> None:
-    """Whatever is in it arrives as it was written, and the environment's variables do not count."""
+    """The name arrives unchanged, and environment variables do not replace it."""
     (stage / "true").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
 
     made = make(
@@ -119,7 +119,7 @@ def test_make_hands_a_name_to_the_script(
 
 
 def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
-    """Variables that choose another environment do not reach the program."""
+    """Variables that point to another environment do not reach the program."""
     foreign = dict.fromkeys(["PYTHONHOME", "PYTHONPATH", "UV_PYTHON", "VIRTUAL_ENV"], "/foreign")
 
     made = make("test", cwd=stage, **foreign, ARGS="foreign")
@@ -129,7 +129,7 @@ def test_make_ignores_an_activated_foreign_environment(stage: Path) -> None:
 
 
 def test_make_starts_nothing_without_its_environment(stage: Path) -> None:
-    """When no Python is found the reason is shown and the command fails."""
+    """If no Python is found, the reason is shown and the command fails."""
     finder = stage / "scripts" / "find-python.sh"
     finder.write_text('#!/bin/sh\necho "no Python here" >&2\nexit 1\n')
 
@@ -141,14 +141,14 @@ def test_make_starts_nothing_without_its_environment(stage: Path) -> None:
 
 
 def test_make_help_lists_the_commands() -> None:
-    """`make` alone names every command that a newcomer needs."""
+    """`make` without a target lists every command that a newcomer needs."""
     listed = [line.split()[0] for line in make(cwd=ROOT).stdout.splitlines()]
 
     assert {"run", "test", "test-fast", "lint", "format", "bench"} <= set(listed)
 
 
 def test_makefile_recipes_are_thin() -> None:
-    """A target is a few lines, such as one for each check; what needs more lives in a script."""
+    """A target has only a few lines; anything longer is a script."""
     recipes = re.findall(r"^\S+:.*\n((?:\t.*\n)*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert max(recipe.count("\n") for recipe in recipes) <= 6
@@ -158,18 +158,18 @@ def test_makefile_recipes_are_thin() -> None:
     "name", [".ci/run", *(f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.*"))]
 )
 def test_scripts_can_be_started(name: str) -> None:
-    """Scripts are executable and say what runs them."""
+    """Scripts are executable and start with a shebang."""
     assert os.access(ROOT / name, os.X_OK)
     assert (ROOT / name).read_text().startswith("#!")
 
 
-# --- the start of the tests
+# --- the header of a test run
 
 
 def test_the_tests_begin_with_their_duration_and_what_is_missing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On a machine without promtool and Chromium, pytest first says so, and how to get them."""
+    """Without promtool and Chromium, the header says how to install them."""
     monkeypatch.setenv("PATH", "/nowhere")
 
     header = "\n".join(pytest_report_header())
@@ -183,8 +183,8 @@ def test_the_tests_begin_with_their_duration_and_what_is_missing(
     ("marks", "workers"),
     [(FAST, 4), ("not image and not alone", 6), ("", 6)],
 )
-def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
-    """Only the tests without servers are as many at a time as there are processors."""
+def test_waiting_tests_share_a_processor(marks: str, workers: int) -> None:
+    """Only tests without servers run with exactly one process per processor."""
     config: Any = SimpleNamespace(option=SimpleNamespace(markexpr=marks))
 
     hook = pytest_xdist_auto_num_workers(config)
@@ -196,7 +196,7 @@ def test_tests_that_wait_share_a_processor(marks: str, workers: int) -> None:
 
 
 def test_processes_of_one_run_take_different_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that comes back finds its port free, although other tests run meanwhile."""
+    """A server that restarts finds its port free, even while other tests run."""
     ports = []
     for process in ("gw0", "gw1", "gw19"):
         monkeypatch.setenv("PYTEST_XDIST_WORKER", process)

@@ -1,4 +1,4 @@
-"""What is public: the names that code outside of a package may rely on."""
+"""The public names that code outside a package may rely on."""
 
 import importlib
 import pkgutil
@@ -14,8 +14,8 @@ from example_service.infra import metrics, resilience
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "circuit-breaker.md"
 
 
-def test_resilience_exports_all_that_it_gathers() -> None:
-    """Nothing that the package takes from its modules is forgotten in `__all__`, or too much."""
+def test_resilience_exports_everything_that_it_imports() -> None:
+    """`__all__` contains exactly the names that the package imports from its modules."""
     gathered = [
         name
         for name, value in vars(resilience).items()
@@ -27,15 +27,15 @@ def test_resilience_exports_all_that_it_gathers() -> None:
 
 @pytest.mark.parametrize("package", [resilience, metrics], ids=lambda package: package.__name__)
 def test_public_names_are_importable_with_a_star(package: ModuleType) -> None:
-    """Every listed name is there, once."""
+    """Every listed name exists, and is listed once."""
     assert len(package.__all__) == len(set(package.__all__))
     for name in package.__all__:
         assert hasattr(package, name)
 
 
 @pytest.mark.parametrize("name", resilience.__all__)
-def test_reference_tells_of_every_public_name(name: str) -> None:
-    """The page about the breaker mentions whatever can be imported."""
+def test_reference_mentions_every_public_name(name: str) -> None:
+    """The page about the breaker mentions every name that can be imported."""
     assert re.search(rf"`[^`]*\b{name}\b[^`]*`", REFERENCE.read_text(encoding="utf-8"))
 
 
@@ -55,14 +55,14 @@ def test_reference_tells_of_every_public_name(name: str) -> None:
         ("main", "create_app"),
     ],
 )
-def test_documented_place_holds_the_name(module: str, name: str) -> None:
-    """Names that the pages import from a module stay there."""
+def test_documented_modules_have_the_names(module: str, name: str) -> None:
+    """The pages import these names from these modules."""
     assert callable(getattr(importlib.import_module(f"example_service.{module}"), name))
 
 
 def test_every_module_can_be_imported() -> None:
-    """Importing a module does nothing that needs settings, a network or a running service."""
+    """Importing a module needs no settings, no network and no running service."""
     for module in pkgutil.walk_packages(example_service.__path__, "example_service."):
-        # The first is run by Python, the second by alembic.
+        # Python runs the first one, and Alembic the second.
         if not module.name.endswith(("__main__", "migrations.env")):
             importlib.import_module(module.name)

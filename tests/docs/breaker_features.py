@@ -1,4 +1,4 @@
-"""The features in `docs/comparison.md`: each uses one of a library, and says what came out."""
+"""The features in `docs/comparison.md`: each function uses one and returns the outcome."""
 
 import asyncio
 import inspect
@@ -131,7 +131,7 @@ async def one_call(library: Library) -> str:
 
 
 async def probes(library: Library) -> str:
-    """How many of ten concurrent callers a circuit lets through that has just become half-open."""
+    """How many of ten concurrent callers a newly half-open circuit admits."""
     breaker, running = library.make(1, SHORT_SECONDS), 0
     if library is PYBREAKER:
         return "one" if not runs_in_two_threads(library) else "all"
@@ -154,7 +154,7 @@ async def probes(library: Library) -> str:
 
 
 def runs_in_two_threads(library: Library) -> bool:
-    """Whether a second thread's call runs while a first one is running."""
+    """Whether a call of a second thread can run during a call of the first."""
     breaker, second_runs = library.make(2, LONG_SECONDS), threading.Event()
 
     def notice() -> None:
@@ -184,12 +184,12 @@ async def successes_to_close(library: Library) -> str:
     await half_open(library, breaker, failures=2)
     library.decorate(breaker)(lambda: None)()
     library.fail(breaker)
-    # One failure opens a half-open circuit, and not a closed one.
+    # One failure opens the circuit if it is still half-open, but not if it is closed.
     return "`success_threshold`" if library.is_open(breaker) else "one"
 
 
 async def share_of_failures(library: Library) -> str:
-    """Every second call fails, of a hundred."""
+    """Whether a circuit opens when every second of a hundred calls fails."""
     breaker = library.make(2, LONG_SECONDS)
     if library is OURS:
         rule = FailureRate(threshold=0.5, window_calls=20)
@@ -202,7 +202,7 @@ async def share_of_failures(library: Library) -> str:
 
 
 async def hanging(library: Library) -> str:
-    """A call that does not end opens a circuit of one failure."""
+    """Whether a call that hangs can open a circuit with a threshold of one failure."""
     breaker = library.make(1, LONG_SECONDS)
     if library is OURS:
         breaker = CircuitBreaker(
@@ -227,7 +227,7 @@ async def hanging(library: Library) -> str:
 
 
 def meaning(library: Library, error: BaseException) -> str:
-    """What an exception between two failures is for a circuit that two in a row open."""
+    """How an exception between two failures counts, if two failures in a row open the circuit."""
     breaker = library.make(1, LONG_SECONDS)
     library.fail(breaker, error)
     if library.is_open(breaker):
@@ -249,7 +249,7 @@ async def excluded(library: Library) -> str:
 
 
 async def opening_call(library: Library) -> str:
-    """What the call raises whose failure opens the circuit."""
+    """The exception raised by the call that opens the circuit."""
     if library is PYBREAKER:
         breaker = library.parameters(1, LONG_SECONDS, throw_new_error_on_trip=False)
         assert isinstance(library.fail(breaker), DependencyError)
@@ -260,7 +260,7 @@ async def opening_call(library: Library) -> str:
 
 
 async def growing_wait(library: Library) -> str:
-    """Whether a failed recovery makes the next wait longer."""
+    """Whether a failed probe makes the next wait longer."""
     breaker = library.make(1, SHORT_SECONDS)
     await half_open(library, breaker)
     library.fail(breaker)
@@ -269,7 +269,7 @@ async def growing_wait(library: Library) -> str:
 
 
 async def time_to_wait(library: Library) -> str:
-    """The seconds until the next attempt, with a refusal, in two time zones."""
+    """Whether a refusal gives the seconds until the next attempt, in two time zones."""
     ways: dict[str, Callable[[Any, Any], float]] = {
         "error.retry_after": lambda _breaker, error: error.retry_after,
         "error.time_remaining": lambda _breaker, error: error.time_remaining.total_seconds(),
@@ -314,7 +314,7 @@ async def fallback(library: Library) -> str:
 
 
 async def failed_result(library: Library) -> str:
-    """A returned value that is a failure."""
+    """A return value that counts as a failure."""
     if "is_failed_result" not in inspect.signature(library.parameters).parameters:
         return "no"
     breaker = library.parameters(
@@ -325,7 +325,7 @@ async def failed_result(library: Library) -> str:
 
 
 async def announced_wait(library: Library) -> str:
-    """A failure that says for how long to stop, as `Retry-After` does."""
+    """A failure that says how long to wait, as `Retry-After` does."""
     if "open_for" not in inspect.signature(library.parameters).parameters:
         return "no"
     breaker = library.parameters("compared", open_for=lambda _error: 90.0)
@@ -335,7 +335,7 @@ async def announced_wait(library: Library) -> str:
 
 
 async def counts_in_redis(library: Library) -> str:
-    """A store with which several processes have one count."""
+    """A store through which several processes share one count."""
     package = import_module(library.parameters.__module__.split(".", 1)[0])
     storage = find_spec(f"{package.__name__}.storage") if hasattr(package, "__path__") else None
     if storage:
@@ -347,7 +347,7 @@ async def counts_in_redis(library: Library) -> str:
 
 
 async def clock(library: Library) -> str:
-    """A clock that a test moves."""
+    """A clock that a test can move."""
     return "`clock`" if "clock" in inspect.signature(library.parameters).parameters else "no"
 
 
@@ -366,8 +366,8 @@ async def by_hand(library: Library) -> str:
 
 
 async def prometheus(library: Library) -> str:
-    """Metrics of a breaker without code of one's own."""
-    assert metrics.__name__  # importing them is all that it takes here
+    """Metrics of a breaker without any further code."""
+    assert metrics.__name__  # Here, importing them is enough.
     breaker = library.make(1, LONG_SECONDS)
     if library is OURS:
         breaker = CircuitBreaker("compared_by_prometheus", failure_threshold=1)
@@ -378,7 +378,7 @@ async def prometheus(library: Library) -> str:
 
 
 async def typed(library: Library) -> str:
-    """Type hints that type checkers use."""
+    """Type hints for type checkers."""
     package = find_spec(library.parameters.__module__.split(".", 1)[0])
     assert package
     folders = map(Path, package.submodule_search_locations or [])

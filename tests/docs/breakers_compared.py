@@ -1,4 +1,4 @@
-"""The breakers of `docs/comparison.md`, each behind the same few functions."""
+"""The breakers of `docs/comparison.md`, each with the same small set of functions."""
 
 import os
 import time
@@ -32,18 +32,18 @@ class WrongRequestError(Exception):
 
 @dataclass(frozen=True)
 class Library:
-    """How one library is used.
+    """How a library is used.
 
     Attributes:
-        name: Its column.
-        refusal: What it raises instead of a call.
-        make: A breaker, from the failures that open it and the seconds that it stays open.
+        name: The name of its column.
+        refusal: The exception that it raises instead of making a call.
+        make: Creates a breaker from its number of failures and its seconds of waiting.
         decorate: Its decorator for synchronous functions.
         decorate_async: Its decorator for asynchronous functions.
-        block: Its block for synchronous code; None for none.
-        async_block: Its block for asynchronous code; None for none.
-        call: Its call of a function that is not decorated; None for none.
-        wait: Lets the seconds pass.
+        block: Its block for synchronous code, or None.
+        async_block: Its block for asynchronous code, or None.
+        call: Its way to call an undecorated function, or None.
+        wait: Lets this many seconds pass.
         parameters: The class or function whose parameters configure it.
     """
 
@@ -81,7 +81,7 @@ class Library:
 
 
 class _Purgatory:
-    """A factory of each kind with one breaker."""
+    """A synchronous and an asynchronous factory with one breaker each."""
 
     def __init__(self, failures: int, seconds: float) -> None:
         options: dict[str, Any] = {"exclude": [WrongRequestError]}
@@ -167,7 +167,7 @@ LIBRARIES = (OURS, PYBREAKER, CIRCUITBREAKER, AIOBREAKER, PURGATORY)
 
 
 async def half_open(library: Library, breaker: Any, failures: int = 1) -> None:
-    """Open a breaker for synchronous and asynchronous calls, and let its wait pass."""
+    """Open a breaker for synchronous and asynchronous calls, and let its wait end."""
 
     async def failing() -> None:
         raise DependencyError
@@ -181,36 +181,36 @@ async def half_open(library: Library, breaker: Any, failures: int = 1) -> None:
 
 
 class Listener:
-    """Notices failures, by the names under which the libraries report them."""
+    """Records failures, under the method names of all libraries."""
 
     def __init__(self) -> None:
         self.heard = False
 
     def __call__(self, *_event: Any) -> None:
-        """Something happened (purgatory)."""
+        """Called for every event (purgatory)."""
         self.heard = True
 
     def on_failure(self, _event: Any) -> None:
-        """A call failed (here)."""
+        """Called when a call failed (this project)."""
         self.heard = True
 
     def failure(self, *_event: Any) -> None:
-        """A call failed (pybreaker, aiobreaker)."""
+        """Called when a call failed (pybreaker, aiobreaker)."""
         self.heard = True
 
     def before_call(self, *_event: Any) -> None:
-        """A call begins."""
+        """Called before a call."""
 
     def success(self, *_event: Any) -> None:
-        """A call succeeded."""
+        """Called when a call succeeded."""
 
     def state_change(self, *_event: Any) -> None:
-        """The circuit has changed its state."""
+        """Called when the circuit has changed its state."""
 
 
 @contextmanager
 def local_time(zone: str) -> Iterator[None]:
-    """Have another time zone in a block."""
+    """Use another time zone within the block."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = zone
     time.tzset()
@@ -224,6 +224,6 @@ def local_time(zone: str) -> Iterator[None]:
 
 
 def failing_items() -> Iterator[int]:
-    """Yield an item, and fail."""
+    """Yield an item, then fail."""
     yield 1
     raise DependencyError

@@ -1,6 +1,6 @@
-"""What holds for every test of the pages."""
+"""Configuration for every test of the pages."""
 
 import pytest
 
-# So that a page that tells no longer what is true fails with both texts side by side.
+# If a page is out of date, the failure shows both texts side by side.
 pytest.register_assert_rewrite("tests.docs.walk")

@@ -1,4 +1,4 @@
-"""As much of curl as the pages use, for machines without it: `python curl.py -s -i URL`."""
+"""The part of curl that the pages use, for machines without it: `python curl.py -s -i URL`."""
 
 import argparse
 import sys
@@ -9,10 +9,10 @@ import httpx
 
 
 def install(folder: Path) -> Path:
-    """Make a program `curl` that runs this file.
+    """Create a program `curl` that runs this file.
 
     Returns:
-        The folder to put on the path.
+        The folder to add to PATH.
     """
     programs = folder / "programs"
     programs.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What to write into the docs, for the failure of a test that compares them with the code."""
+"""How to correct the docs, for tests that compare them with the code."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ Row = Sequence[str]
 
 
 def corrections(expected: Sequence[Row], documented: Sequence[Row], table: str) -> list[str]:
-    """The rows to add to a table and to take out of it; none where it is right.
+    """The rows to add to and to remove from a table; none if it is correct.
 
     Args:
-        expected: The first cells of each row, as the code has them.
-        documented: The same, as the docs have them.
+        expected: The first cells of each row, according to the code.
+        documented: The first cells of each row in the docs.
         table: The marker of the table.
     """
     code, docs = Counter(map(tuple, expected)), Counter(map(tuple, documented))

@@ -1,19 +1,19 @@
-"""The project's Markdown pages, as their tests see them: code blocks and tables.
+"""The project's Markdown pages: their code blocks and tables.
 
-The role of a code block decides what executes it:
+The role of a code block decides how it is executed:
 
-- `program`: Python, complete in itself. A `text` block right below shows what it prints.
-- `commands`: what a reader types into a shell. A `text`, `json` or `http` block right below shows
+- `program`: a complete Python program. A `text` block directly below shows its output.
+- `commands`: shell commands. A `text`, `json` or `http` block directly below shows
   the answer.
-- `containers`: commands that call `docker`. They run in the long form of the gate, where one is.
-- `output`: a block below that shows an answer.
+- `containers`: commands that call `docker`. They run if the machine has Docker.
+- `output`: a block that shows the answer to the block above it.
 - `tree`: a `text` block that draws folders and files.
-- `statements`: SQL that people run on the database of payments.
-- `file`: a whole file, whose first line names it in a comment; for a copy of the project.
-- `edit`: what a file of the project loses and gets, whose first line names it; for a copy, too.
-- `diagram`: states and transitions, in Mermaid's language.
-- `signature`: of a public name. `test_api_reference.py` compares it with the code.
-- `proxy`: the configuration of a proxy in front. Its limits are compared with the service's.
+- `statements`: SQL for operators to run on the database of payments.
+- `file`: a complete file for a copy of the project; a comment in its first line has the name.
+- `edit`: removed and added lines of a file, whose name is in the first line; also for a copy.
+- `diagram`: states and transitions in Mermaid syntax.
+- `signature`: that of a public name. `test_api_reference.py` compares it with the code.
+- `proxy`: the configuration of a reverse proxy. Its limits are compared with the service's.
 """
 
 import re
@@ -42,15 +42,15 @@ _fenced_blocks = RawFencedCodeBlockLexer(
 
 @dataclass
 class Block:
-    """One fenced code block.
+    """A fenced code block.
 
     Attributes:
-        page: The file that it is in.
-        line: Line of its opening fence, from 1.
-        language: What stands behind the fence; empty where nothing does.
-        text: What is in it.
-        role: What it is for, as listed above; None where nothing fits.
-        output: The block right below that shows its answer, if there is one.
+        page: The file that contains it.
+        line: The line of its opening fence, counting from 1.
+        language: The language after the fence; empty if there is none.
+        text: Its content.
+        role: One of the roles listed above, or None.
+        output: The block directly below that shows its answer, or None.
     """
 
     page: Path
@@ -83,7 +83,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def blocks(role: str) -> list[Block]:
-    """Every code block of that role."""
+    """Every code block with this role."""
     return [block for page in MARKDOWN_FILES for block in blocks_of(page) if block.role == role]
 
 
@@ -112,7 +112,7 @@ def _role(language: str, text: str, above: Block | None) -> str | None:
 def table_rows(page: Path, marker: str) -> list[list[str]]:
     """The cells of the table between `<!-- marker -->` and the next `<!-- end -->`.
 
-    Backquotes are taken off cells that are nothing but code; the head is left out.
+    Cells that consist of code alone lose their backquotes, and the header row is omitted.
     """
     _, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {marker} -->\n")
     table, end, _ = rest.partition("<!-- end -->")
@@ -122,13 +122,13 @@ def table_rows(page: Path, marker: str) -> list[list[str]]:
 
 
 def plain(cell: str) -> str:
-    """A cell without the backquotes of one that is nothing but code."""
+    """A cell, without its backquotes if it consists of code alone."""
     code = re.fullmatch(r"`([^`]*)`", cell.strip())
     return code[1] if code else cell.strip()
 
 
 def broken_links(page: Path) -> list[str]:
-    """The relative links of a page to what is not there: files, and headings in them."""
+    """The relative links of a page to files or headings that do not exist."""
     broken = []
     text = page.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
@@ -139,6 +139,6 @@ def broken_links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The fragments by which GitHub knows the headings of a page."""
+    """The fragments that GitHub generates for the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {anchor_of(heading) for heading in headings}

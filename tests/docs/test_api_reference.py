@@ -1,7 +1,7 @@
-"""`docs/api.md` is what `make reference` writes.
+"""`docs/api.md` equals the output of `make reference`.
 
-The examples on that page come from docstrings; `test_examples.py` runs them as it does the programs
-of every other page.
+The examples on that page come from docstrings; `test_examples.py` runs them like the programs on
+every other page.
 """
 
 from types import ModuleType
@@ -14,7 +14,7 @@ from scripts import reference
 
 
 def test_reference_is_current() -> None:
-    """It shows the signatures and docstrings that the code has now."""
+    """It shows the current signatures and docstrings."""
     is_current = reference.PAGE.read_text(encoding="utf-8") == reference.page()
 
     assert is_current, "docs/api.md is not current; run `make reference` and commit the page"
@@ -22,7 +22,7 @@ def test_reference_is_current() -> None:
 
 @pytest.mark.parametrize("module", [resilience, testing], ids=lambda module: module.__name__)
 def test_every_exported_name_has_an_entry(module: ModuleType) -> None:
-    """None is left out, and none is only a heading."""
+    """No name is missing, and each has more than a heading."""
     page = reference.PAGE.read_text(encoding="utf-8")
     section = page.partition(f"\n## `{module.__name__}`\n")[2]
 

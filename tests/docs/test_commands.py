@@ -1,4 +1,4 @@
-"""Every command in the pages works, and answers as the page says."""
+"""Every command on the pages works, with the answer shown there."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ PAGES_WITH_COMMANDS = [
 
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
 def test_commands_of_a_page_answer_as_shown(page: Path, tmp_path: Path) -> None:
-    """A reader who types every command of the page, in order, sees what the page shows."""
+    """A reader who types all commands of the page in order sees the answers that it shows."""
     with Walk(tmp_path) as walk:
         for block in blocks_of(page):
             if block.role == "commands":
@@ -41,7 +41,7 @@ def test_commands_of_a_page_answer_as_shown(page: Path, tmp_path: Path) -> None:
 
 
 def test_the_tour_works_for_a_reader_who_takes_their_time(tmp_path: Path) -> None:
-    """Between two commands there are seconds of reading, and nothing has changed meanwhile."""
+    """The answers stay the same if the reader spends seconds between two commands."""
     with Walk(tmp_path, reading_seconds=4.0) as walk:
         for block in blocks_of(README):
             if block.role == "commands" and ADDRESS in block.text:
@@ -50,7 +50,7 @@ def test_the_tour_works_for_a_reader_who_takes_their_time(tmp_path: Path) -> Non
 
 
 def test_refusals_of_the_service_take_milliseconds(tmp_path: Path) -> None:
-    """While the provider hangs, callers wait five times for it, and then no more."""
+    """While the provider hangs, five calls wait for it, and later ones are refused at once."""
     with Walk(tmp_path) as walk:
         walk.start(PAYMENT_PROVIDER__TIMEOUT_SECONDS="0.2")
         with httpx.Client(base_url=walk.url, trust_env=False) as client:
@@ -69,7 +69,7 @@ def test_refusals_of_the_service_take_milliseconds(tmp_path: Path) -> None:
 
 @pytest.fixture
 def _built_by_make() -> None:
-    """Skip where make would first build the environment that runs these very tests anew."""
+    """Skip the test if make would rebuild the environment in which it runs."""
     environment = Environment(ROOT, ROOT / ".venv", ROOT / "requirements-dev.lock")
     if environment.recorded() != environment.fingerprints():
         missing("the environment is not the one that make builds; run `make test`")
@@ -77,8 +77,8 @@ def _built_by_make() -> None:
 
 @pytest.mark.usefixtures("_built_by_make")
 def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
-    """The first command of the README starts the service, and Ctrl+C in its terminal ends it."""
-    # The first time this takes longer than a start.
+    """The first command of the README starts the service, and Ctrl+C stops it."""
+    # The first time, this takes longer than an ordinary start.
     subprocess.run(["make", "-C", str(ROOT), "environment-run"], check=True, capture_output=True)
     log = tmp_path / "service.log"
     with log.open("wb") as output:
@@ -105,7 +105,7 @@ def test_make_run_serves_until_interrupted(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_built_by_make")
 def test_make_test_runs_the_tests() -> None:
-    """The second command of the README runs pytest on what it is asked for."""
+    """The second command of the README runs pytest with the given arguments."""
     make = subprocess.run(
         ["make", "-C", str(ROOT), "test", "ARGS=tests/test_public_names.py"],
         timeout=COMMAND_SECONDS,
@@ -118,8 +118,8 @@ def test_make_test_runs_the_tests() -> None:
     assert " passed in " in make.stdout
 
 
-def test_stand_in_for_curl_answers_like_curl(tmp_path: Path) -> None:
-    """The pages' commands are checked as well where a machine has no curl."""
+def test_replacement_for_curl_answers_like_curl(tmp_path: Path) -> None:
+    """With it, the commands of the pages can be tested on machines without curl."""
     programs = [str(curl.install(tmp_path) / "curl"), *filter(None, [shutil.which("curl")])]
     rate = f"-s {ADDRESS}/api/v1/exchange-rates/EUR"
     invalid = f"-s -o /dev/null -w '%{{http_code}}\\n' -X PUT -d '{{}}' {ADDRESS}/sandbox/mode"

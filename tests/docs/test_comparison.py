@@ -1,4 +1,4 @@
-"""Each cell of `docs/comparison.md` is what a library does when the feature is used."""
+"""Each cell of `docs/comparison.md` shows what a library really does."""
 
 import inspect
 from importlib.metadata import version
@@ -14,20 +14,20 @@ RIVALS = LIBRARIES[1:]
 
 
 def test_every_row_of_the_table_has_a_test() -> None:
-    """So has every column."""
+    """Every column has one as well."""
     assert [row[0] for row in table_rows(PAGE, "behaviour")] == list(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS)
 async def test_libraries_do_what_the_row_says(row: str) -> None:
-    """Each cell is what came out of using the feature."""
+    """Each cell is the outcome of using the feature."""
     [documented] = [cells[1:] for cells in table_rows(PAGE, "behaviour") if cells[0] == row]
 
     assert documented == [plain(await ROWS[row](library)) for library in LIBRARIES]
 
 
-def test_parameters_are_all_that_a_library_has() -> None:
-    """What is in none of the lists cannot be configured."""
+def test_all_parameters_of_a_library_are_listed() -> None:
+    """Anything that is not in the list cannot be configured."""
     expected = [
         [
             library.name,
@@ -39,8 +39,8 @@ def test_parameters_are_all_that_a_library_has() -> None:
     assert table_rows(PAGE, "parameters compared") == expected
 
 
-def test_versions_are_those_that_are_installed() -> None:
-    """The page names the release that was tried."""
+def test_versions_are_the_installed_ones() -> None:
+    """The page names the release that was tested."""
     text = " ".join(PAGE.read_text(encoding="utf-8").split())
 
     for library in RIVALS:

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of the main entry points run as they stand."""
+"""The examples in the docstrings of the main entry points run unchanged."""
 
 import inspect
 import re
@@ -25,7 +25,7 @@ ENTRY_POINTS = (
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS, ids=lambda one: one.__qualname__)
 def test_docstring_has_an_example_that_runs(entry_point: Callable[..., Any]) -> None:
-    """Each has an example, which runs when it is copied."""
+    """Each docstring has an example that can be copied and run."""
     examples = re.findall(r"```python\n(.*?)```", inspect.getdoc(entry_point) or "", re.DOTALL)
 
     assert examples

@@ -1,4 +1,4 @@
-"""Every Python program in the pages runs, and prints what the page says."""
+"""Every Python program on the pages runs, and prints what the page shows."""
 
 import asyncio
 import inspect
@@ -15,7 +15,7 @@ from tests.docs.pages import MARKDOWN_FILES, Block, blocks, blocks_of
 
 @pytest.mark.parametrize("program", blocks("program"), ids=str)
 def test_program_prints_what_is_shown(program: Block, capsys: pytest.CaptureFixture[str]) -> None:
-    """A reader who copies the block and runs it sees the output below it, or none where none is."""
+    """A reader who copies and runs the block sees the output below it, or no output."""
     above = "\n" * program.line
     namespace: dict[str, Any] = {"__name__": "__main__"}
 
@@ -29,7 +29,7 @@ def test_program_prints_what_is_shown(program: Block, capsys: pytest.CaptureFixt
 
 @contextmanager
 def unconfigured_logging() -> Iterator[None]:
-    """Have logging as it is in a new process, also after other tests have configured it."""
+    """Reset logging to the state of a new process."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers[:] = []
@@ -42,7 +42,7 @@ def unconfigured_logging() -> Iterator[None]:
 
 
 def run_tests(namespace: dict[str, Any]) -> None:
-    """Run the test functions that a program has defined, as pytest would."""
+    """Run the test functions of a program like pytest does."""
     for name, function in namespace.items():
         if name.startswith("test_"):
             result = function()
@@ -52,7 +52,7 @@ def run_tests(namespace: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("page", MARKDOWN_FILES, ids=lambda page: page.name)
 def test_every_code_block_is_executed(page: Path) -> None:
-    """No block is in a language, or at a place, where no test looks at it."""
+    """Every block has a language and a place that some test covers."""
     overlooked = [(str(block), block.language) for block in blocks_of(page) if block.role is None]
 
     assert overlooked == []

@@ -1,10 +1,10 @@
-"""A test of the docs that fails says which line is missing, and where it belongs."""
+"""A failing test of the docs says which line is missing, and where it belongs."""
 
 from tests.docs.hints import corrections
 
 
-def test_a_row_that_is_missing_is_shown_as_it_has_to_be_written() -> None:
-    """It can be copied into the page, but for its meaning."""
+def test_a_missing_row_is_shown_as_it_must_be_written() -> None:
+    """It can be copied into the page; only the meaning has to be added."""
     code = [["PORT", "8000"], ["WAREHOUSE__BASE_URL", "http://127.0.0.1:9"]]
 
     [added] = corrections(code, [["PORT", "8000"]], "settings")
@@ -14,8 +14,8 @@ def test_a_row_that_is_missing_is_shown_as_it_has_to_be_written() -> None:
     assert line == "| `WAREHOUSE__BASE_URL` | `http://127.0.0.1:9` | what it means |"
 
 
-def test_a_row_that_is_wrong_is_one_to_add_and_one_to_delete() -> None:
-    """So is one that is there twice."""
+def test_a_wrong_row_is_one_to_add_and_one_to_delete() -> None:
+    """So is a duplicate row."""
     added, deleted = corrections(
         [["/problems/sold", "404"]], [["/problems/sold", "410"]], "problems"
     )
@@ -27,6 +27,6 @@ def test_a_row_that_is_wrong_is_one_to_add_and_one_to_delete() -> None:
     assert len(corrections([["PORT"]], [["PORT"], ["PORT"]], "settings")) == 1
 
 
-def test_nothing_is_said_of_docs_that_are_right() -> None:
-    """In whatever order their rows are."""
+def test_correct_docs_cause_no_message() -> None:
+    """The order of the rows does not matter."""
     assert corrections([["a"], ["b"]], [["b"], ["a"]], "settings") == []

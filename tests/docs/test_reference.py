@@ -1,4 +1,4 @@
-"""Tables, trees, diagrams and links of the pages say what the code says."""
+"""Tables, trees, diagrams and links of the pages agree with the code."""
 
 import inspect
 import re
@@ -38,7 +38,7 @@ OWN_METRICS = ("circuit_breaker_", "http_request", "database_pool", "payments_",
 
 
 def test_parameters_have_the_documented_defaults() -> None:
-    """The table lists the parameters of the constructor in their order, each with its default."""
+    """The table lists the parameters of the constructor in order, with their defaults."""
     signature = inspect.signature(CircuitBreaker)
     written = {
         inspect.Parameter.empty: "required",
@@ -59,7 +59,7 @@ def test_parameters_have_the_documented_defaults() -> None:
     ("value_class", "marker"), [(Backoff, "backoff"), (FailureRate, "failure rate")]
 )
 def test_value_objects_have_the_documented_defaults(value_class: type, marker: str) -> None:
-    """The same holds for the objects that some parameters take."""
+    """The same applies to the objects that some parameters accept."""
     expected = [
         [name, repr(parameter.default)]
         for name, parameter in inspect.signature(value_class).parameters.items()
@@ -69,7 +69,7 @@ def test_value_objects_have_the_documented_defaults(value_class: type, marker: s
 
 
 async def test_metrics_have_the_documented_keys_and_types() -> None:
-    """The table lists the dictionary's keys in their order, with the types of their values."""
+    """The table lists the keys of the dictionary in order, with the types of their values."""
     breaker = CircuitBreaker("documented", failure_threshold=1, registry=None)
     with pytest.raises(ZeroDivisionError):
         await breaker.call(lambda: 1 // 0)
@@ -83,8 +83,8 @@ async def test_metrics_have_the_documented_keys_and_types() -> None:
         assert type(shown[key]).__name__ == re.findall(r"\w+", types)[0]
 
 
-def test_diagram_shows_the_changes_of_state_that_happen() -> None:
-    """A breaker that is driven through all that can happen goes the ways that are drawn."""
+def test_diagram_shows_the_transitions_that_happen() -> None:
+    """A breaker that goes through all possible events makes exactly these transitions."""
     [diagram] = [block for block in blocks("diagram") if block.page == BREAKER]
     drawn = set(re.findall(r"^ *(\w+) --> (\w+):", diagram.text, re.MULTILINE))
     clock, listener = FakeClock(), RecordingListener()
@@ -113,13 +113,13 @@ def test_diagram_shows_the_changes_of_state_that_happen() -> None:
 
 
 def documented_anywhere(marker: str) -> list[list[str]]:
-    """The first two cells of each row: a table of the service, and one of each of its domains."""
+    """The first two cells of each row of a table of the service and of those of its domains."""
     pages = [page for page in MARKDOWN_FILES if f"<!-- {marker} -->" in page.read_text("utf-8")]
     return sorted(row[:2] for page in pages for row in table_rows(page, marker))
 
 
-def test_proxy_has_limits_that_go_with_those_of_the_service() -> None:
-    """It keeps idle connections for less time, and refuses the same bodies as the service."""
+def test_limits_of_the_proxy_match_those_of_the_service() -> None:
+    """The proxy closes idle connections earlier, and refuses the same bodies as the service."""
     [proxy] = [one for one in blocks("proxy") if "upstream" in one.text]
     settings = Settings(environment="test")
     [idle_seconds] = re.findall(r"keepalive_timeout (\d+)s;", proxy.text)
@@ -130,14 +130,14 @@ def test_proxy_has_limits_that_go_with_those_of_the_service() -> None:
 
 
 def test_settings_have_the_documented_defaults() -> None:
-    """The tables list every variable once, with its default."""
+    """The tables list every variable exactly once, with its default."""
     expected = [[one.name, one.default_text] for one in variables(Settings, ["<NAME>"])]
 
     assert corrections(expected, documented_anywhere("settings"), "settings") == []
 
 
 def test_problems_are_documented_with_their_status() -> None:
-    """The tables list the whole catalogue."""
+    """The tables list the complete catalogue."""
     create_app(Settings(environment="development"))
     expected = [
         [f"/problems/{one.slug}", str(one.status)] for one in catalogue.defined_problem_types()
@@ -147,14 +147,14 @@ def test_problems_are_documented_with_their_status() -> None:
 
 
 class Membership:
-    """A process that takes part in a fleet."""
+    """A process that is a member of a fleet."""
 
     is_connected = True
     members = 2
 
 
 def test_exported_metrics_are_documented_with_type_and_labels() -> None:
-    """The tables list what `/metrics` shows of the service itself, and nothing else."""
+    """The tables list exactly the service's own metrics in `/metrics`."""
     metrics.request_metrics.started()
     metrics.request_metrics.finished("GET", "/documented", 200, 0.001)
     metrics.fleet_metrics.watch(Membership())
@@ -183,7 +183,7 @@ def test_exported_metrics_are_documented_with_type_and_labels() -> None:
 
 
 def test_operations_are_documented() -> None:
-    """The pages name every path of the API, whichever settings bring it along."""
+    """The pages name every path of the API, including those that a setting enables."""
     admin = AdminSettings(token=SecretStr("documented-operations-7"))
     app = create_app(Settings(environment="development", admin=admin))
     pages = "".join(page.read_text(encoding="utf-8") for page in MARKDOWN_FILES)
@@ -199,8 +199,8 @@ def test_operations_are_documented() -> None:
 
 
 @pytest.mark.parametrize("tree", blocks("tree"), ids=str)
-def test_tree_shows_what_is_there(tree: Block) -> None:
-    """Each line of a tree is a file, or a folder if it ends in a slash."""
+def test_tree_shows_existing_files(tree: Block) -> None:
+    """Each line of a tree is a file, or a folder if it ends with a slash."""
     root, *lines = tree.text.splitlines()
     folders = [ROOT / root]
     for line in lines:
@@ -212,7 +212,7 @@ def test_tree_shows_what_is_there(tree: Block) -> None:
 
 
 def test_readme_shows_every_package() -> None:
-    """The tree in the README leaves no package out."""
+    """No package is missing from the tree in the README."""
     [tree] = [block for block in blocks("tree") if block.page == README]
     packages = [path.parent for path in (ROOT / "example_service").glob("*/__init__.py")]
 
@@ -225,7 +225,7 @@ def test_readme_shows_every_package() -> None:
 
 
 def test_architecture_shows_every_module_of_the_breaker() -> None:
-    """Its tree leaves none out, nor any top-level module and package of the service."""
+    """Its tree also shows every top-level module and package of the service."""
     [tree] = [block for block in blocks("tree") if block.page == ARCHITECTURE]
     package = ROOT / "example_service"
     modules = [*package.glob("*.py"), *(package / "infra" / "resilience").glob("*.py")]
@@ -235,7 +235,7 @@ def test_architecture_shows_every_module_of_the_breaker() -> None:
 
 
 def test_readme_lists_every_page() -> None:
-    """Whoever has read it knows which pages there are."""
+    """A reader of the README learns about all pages."""
     text = README.read_text(encoding="utf-8")
     _, _, where_to_read_on = text.partition("## Where to read on\n")
     listed = where_to_read_on.partition("\n## ")[0]
@@ -254,8 +254,8 @@ def test_readme_lists_every_page() -> None:
     assert missing == []
 
 
-def test_every_decision_is_in_their_list_with_its_number_and_title() -> None:
-    """In order, and under the same words as on its own page; a deleted one leaves a gap."""
+def test_every_decision_is_listed_with_its_number_and_title() -> None:
+    """They are in order, with the titles of their pages; a deleted decision leaves a gap."""
     folder = ROOT / "docs" / "decisions"
     listed = re.findall(
         r"^(\d+)\. \[(.+)\]\((.+)\)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE
@@ -271,8 +271,8 @@ def test_every_decision_is_in_their_list_with_its_number_and_title() -> None:
     assert len({number for number, _, _ in pages}) == len(pages)
 
 
-def test_import_direction_is_that_of_the_contract() -> None:
-    """The layers in the text are in the order that is checked, which tells some more apart."""
+def test_import_direction_matches_the_contract() -> None:
+    """The layers in the text are in the order of the contract, which has more layers."""
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contract = configuration["tool"]["importlinter"]["contracts"][0]
     checked = re.findall(r"example_service\.(\w+)", " ".join(contract["layers"]))
@@ -283,6 +283,6 @@ def test_import_direction_is_that_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("page", MARKDOWN_FILES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    """Each relative link is to a file that exists, and to a heading that is in it."""
+def test_links_between_pages_work(page: Path) -> None:
+    """Each relative link leads to an existing file, and to a heading that it contains."""
     assert broken_links(page) == []

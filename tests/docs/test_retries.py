@@ -1,4 +1,4 @@
-"""The rules that the page about retries gives keep what it says of them."""
+"""The rules on the page about retries behave as the page says."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +17,7 @@ Rule = Callable[[Exception], bool | float]
 
 @pytest.fixture(autouse=True)
 def _no_log_lines_of_stamina() -> Iterator[None]:
-    """Keep the page's programs from deciding how stamina logs in other tests."""
+    """Keep the programs of the page from changing how stamina logs in other tests."""
     before = stamina.instrumentation.get_on_retry_hooks()
     stamina.instrumentation.set_on_retry_hooks([])
     yield
@@ -32,7 +32,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def breaker(clock: FakeClock) -> CircuitBreaker:
-    """A breaker that opens with the third failure, for thirty seconds."""
+    """A breaker that opens for thirty seconds after three failures."""
     return CircuitBreaker(
         "retried",
         failure_threshold=3,
@@ -46,18 +46,18 @@ def breaker(clock: FakeClock) -> CircuitBreaker:
 
 @pytest.fixture
 def in_a_request() -> Rule:
-    """The rule of the page for calls that somebody waits for."""
+    """The page's rule for calls with a waiting user."""
     return rule_of_the_page("worth_retrying")
 
 
 @pytest.fixture
 def in_a_job() -> Rule:
-    """The rule of the page for calls that nobody waits for."""
+    """The page's rule for calls without a waiting user."""
     return rule_of_the_page("when_to_retry")
 
 
 def rule_of_the_page(name: str) -> Rule:
-    """A function as the page has it."""
+    """A function defined on the page."""
     for block in blocks_of(ROOT / "docs" / "retries.md"):
         if block.language == "python" and f"def {name}(" in block.text:
             namespace: dict[str, Any] = {"__name__": "page"}
@@ -68,16 +68,16 @@ def rule_of_the_page(name: str) -> Rule:
 
 
 class NoConnectionError(httpx.ConnectError, ConnectionError):
-    """An outage by both rules: an error of httpx and one of the operating system."""
+    """An outage according to both rules: an error of httpx and of the operating system."""
 
 
 def connection_errors(count: int) -> list[Exception]:
-    """So many of them."""
+    """This many connection errors."""
     return [NoConnectionError("no connection") for _ in range(count)]
 
 
 def record_waits(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[float]:
-    """The seconds that are slept from now on, which pass on the clock alone."""
+    """Record the seconds of each sleep from now on; they pass only on the fake clock."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -89,14 +89,14 @@ def record_waits(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> list[floa
 
 
 class Dependency:
-    """Fails with what it is given, one error for each call, and then works."""
+    """Raises the given errors, one per call, and then succeeds."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.calls = 0
 
     async def __call__(self) -> str:
-        """Be called."""
+        """Handle a call."""
         self.calls += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -106,13 +106,13 @@ class Dependency:
 def retried(
     rule: Rule, breaker: CircuitBreaker, dependency: Dependency, **limits: Any
 ) -> Callable[[], Awaitable[str]]:
-    """The breaker inside, the retry outside, as the page has them."""
+    """A call with the breaker inside and the retry outside, as on the page."""
     return stamina.retry(on=rule, **limits)(breaker.protected(dependency.__call__))
 
 
 @pytest.mark.parametrize("rule", ["worth_retrying", "when_to_retry"])
 async def test_each_attempt_counts_once(rule: str, breaker: CircuitBreaker) -> None:
-    """Two attempts that fail and one that works are two failures and one success."""
+    """Two failed attempts and a successful one count as two failures and one success."""
     dependency = Dependency(*connection_errors(2))
     call = retried(rule_of_the_page(rule), breaker, dependency, attempts=5)
     with stamina.set_testing(True, attempts=5):
@@ -123,7 +123,7 @@ async def test_each_attempt_counts_once(rule: str, breaker: CircuitBreaker) -> N
 
 
 async def test_open_circuit_is_never_retried(in_a_request: Rule, breaker: CircuitBreaker) -> None:
-    """The attempt that is refused is the last, and the refusal reaches the caller."""
+    """A refused attempt is the last one, and the refusal reaches the caller."""
     dependency = Dependency(*connection_errors(10))
     call = retried(in_a_request, breaker, dependency, attempts=10)
     with stamina.set_testing(True, attempts=10):
@@ -136,7 +136,7 @@ async def test_open_circuit_is_never_retried(in_a_request: Rule, breaker: Circui
 
 
 async def test_answers_are_never_retried(in_a_request: Rule, breaker: CircuitBreaker) -> None:
-    """An error that is no outage is not worth a second attempt."""
+    """An error that is not an outage is not worth a second attempt."""
     dependency = Dependency(ValueError("wrong currency"))
     call = retried(in_a_request, breaker, dependency, attempts=10)
     with stamina.set_testing(True, attempts=10), pytest.raises(ValueError, match="wrong"):
@@ -148,7 +148,7 @@ async def test_answers_are_never_retried(in_a_request: Rule, breaker: CircuitBre
 async def test_job_waits_for_retry_after(
     in_a_job: Rule, breaker: CircuitBreaker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It asks an open circuit once, sleeps for exactly what was announced, and is the probe."""
+    """It tries an open circuit once, sleeps exactly the announced time, and becomes the probe."""
     waits = record_waits(monkeypatch, clock)
     dependency = Dependency(*connection_errors(4))
     call = retried(
@@ -157,7 +157,7 @@ async def test_job_waits_for_retry_after(
 
     assert await call() == "works"
 
-    # The fourth failure is the first probe, after which the circuit stays open for longer.
+    # The fourth failure is the first probe, after which the circuit stays open longer.
     assert [wait for wait in waits if wait] == [30.0, 60.0]
     assert dependency.calls == 5
     assert breaker.total_rejections == 2
@@ -167,7 +167,7 @@ async def test_job_waits_for_retry_after(
 async def test_job_does_not_spin_while_others_probe(
     in_a_job: Rule, breaker: CircuitBreaker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A half-open circuit whose probes are taken announces 0.0 seconds; the job waits a little."""
+    """When all probes are taken, a refusal announces 0.0 seconds; the job waits a little."""
     waits = record_waits(monkeypatch, clock)
     call = retried(in_a_job, breaker, Dependency(), attempts=5, timeout=None)
     with half_opened(breaker):
@@ -178,10 +178,10 @@ async def test_job_does_not_spin_while_others_probe(
     assert waits == [0.1] * 4
 
 
-async def test_job_gives_up_where_no_end_is_known(
+async def test_job_gives_up_if_no_end_is_known(
     in_a_job: Rule, breaker: CircuitBreaker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A circuit that was forced open by hand announces nothing to wait for."""
+    """A circuit that was forced open does not announce when it will close."""
     waits = record_waits(monkeypatch, clock)
     breaker.force_open("maintenance")
     with pytest.raises(CircuitOpenError):
@@ -191,10 +191,10 @@ async def test_job_gives_up_where_no_end_is_known(
     assert breaker.total_rejections == 1
 
 
-async def test_timeout_cuts_no_wait_short(
+async def test_timeout_does_not_shorten_a_wait(
     in_a_job: Rule, breaker: CircuitBreaker, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the page warns: stamina looks at its `timeout` after an attempt, not before a wait."""
+    """As the page warns, stamina checks its `timeout` after an attempt, not before a wait."""
     waits = record_waits(monkeypatch, clock)
     dependency = Dependency(*connection_errors(3))
     call = retried(in_a_job, breaker, dependency, timeout=5.0, wait_initial=0, wait_jitter=0)

@@ -1,4 +1,4 @@
-"""The tutorial, followed literally in a copy of the project."""
+"""The tutorial works when it is followed literally in a copy of the project."""
 
 import re
 import shutil
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.integration
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 
 
-def test_a_reader_who_does_what_the_tutorial_says_has_a_dependency(tmp_path: Path) -> None:
-    """Files, changes, commands and the test in it work in this order, and answer as shown."""
+def test_a_reader_who_follows_the_tutorial_adds_a_dependency(tmp_path: Path) -> None:
+    """Its files, edits, commands and test work in this order, with the answers shown."""
     project, folder = tmp_path / "project", tmp_path / "folder"
     folder.mkdir()
     copy_of_the_project(project)
@@ -34,8 +34,8 @@ def test_a_reader_who_does_what_the_tutorial_says_has_a_dependency(tmp_path: Pat
         walk.stop()
 
 
-def test_alert_of_the_tutorial_uses_metrics_that_there_are() -> None:
-    """Its rules are YAML, and each metric is one that the service documents."""
+def test_alert_of_the_tutorial_uses_existing_metrics() -> None:
+    """Its rules are valid YAML, and the service documents each metric."""
     [file] = [block for block in blocks_of(TUTORIAL) if block.language == "yaml"]
     [group] = YAML(typ="safe").load(file.text)["groups"]
     metrics = {name for rule in group["rules"] for name in re.findall(r"\w+_total", rule["expr"])}
@@ -46,7 +46,7 @@ def test_alert_of_the_tutorial_uses_metrics_that_there_are() -> None:
 
 
 def copy_of_the_project(target: Path) -> None:
-    """Copy what git would clone, so that the tutorial changes nothing here."""
+    """Copy what git would clone, so that the tutorial does not change this project."""
     listing = subprocess.check_output(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True
     )
@@ -57,14 +57,14 @@ def copy_of_the_project(target: Path) -> None:
 
 
 def write(block: Block, project: Path) -> None:
-    """Write a file that a block shows, under the name in its first line."""
+    """Write the file in a block, with the name from its first line."""
     name = block.text.split("\n", 1)[0].removeprefix("# ")
     (project / name).parent.mkdir(parents=True, exist_ok=True)
     (project / name).write_text(block.text)
 
 
 def change(block: Block, project: Path) -> None:
-    """Take the lines with a minus out of a file, and put those with a plus in their place."""
+    """Replace the lines with a minus in a file by those with a plus."""
     first, *lines = block.text.splitlines()
     path = project / first.removeprefix("--- ")
     before = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))

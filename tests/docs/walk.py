@@ -1,15 +1,14 @@
-"""Does with a page what its reader does: start the service, type the commands, look at the answers.
+"""Follow a page like a reader: start the service, type the commands, compare the answers.
 
 The service is a real process on a free port; commands run in a real shell, in a folder where they
-can do no harm to the project. What differs from the page:
+cannot harm the project. Differences from the page:
 
-- the service's address, which replaces http://127.0.0.1:8000 in commands and is put back into
-  answers;
-- `make` with any other target than `run` only shows what it would do; tests beside this run some
-  of them in full;
-- where the machine has no curl, `curl.py` answers to that name.
+- the service's URL replaces http://127.0.0.1:8000 in commands, and is replaced back in answers;
+- `make` with a target other than `run` only shows what it would do; other tests run some of these
+  targets in full;
+- if the machine has no curl, `curl.py` takes its place.
 
-An answer must equal what the page shows, but for what differs each time: see `comparable`.
+An answer must equal the one on the page, except for values that differ each time: see `comparable`.
 """
 
 import json
@@ -49,19 +48,19 @@ _VOLATILE_HEADERS = {"content-length", "date", "retry-after"}
 
 
 class Walk:
-    """One reader's way through a page. Use it as a context manager: it stops what it starts.
+    """A reader's way through a page. Use it as a context manager: it stops what it starts.
 
     Args:
-        folder: An empty folder for what the commands write.
-        reading_seconds: How long the reader takes between two blocks of commands.
-        project: The project; a copy where the page changes it.
+        folder: An empty folder for files that the commands write.
+        reading_seconds: The seconds that the reader spends between two blocks of commands.
+        project: The project; a copy if the page changes it.
     """
 
     def __init__(self, folder: Path, *, reading_seconds: float = 0.0, project: Path = ROOT) -> None:
         self._folder = folder
         self._project = project
         self._reading_seconds = reading_seconds
-        # The pages name programs and recordings as seen from the project's folder.
+        # The pages name programs and recordings relative to the project's folder.
         for environment in (".venv", ".venv-run"):
             (folder / environment).symlink_to(sys.prefix)
         (folder / "docs").symlink_to(project / "docs")
@@ -79,11 +78,11 @@ class Walk:
 
     @property
     def service_log(self) -> str:
-        """Everything that the service has printed since it was started."""
+        """Everything that the service has printed since its start."""
         return self._log.read_text()
 
     def follow(self, block: Block) -> None:
-        """Do what a block of commands says, and compare the answer with the block below it."""
+        """Run a block of commands, and compare the answer with the block below it."""
         time.sleep(self._reading_seconds)
         commands = block.text
         if start := _STARTS_SERVICE.search(commands):
@@ -98,7 +97,7 @@ class Walk:
             assert comparable(answer, language) == comparable(block.output.text, language)
 
     def start(self, options: list[str] | None = None, **settings: str) -> None:
-        """Do what `make run` does, and wait until the service says that it is ready."""
+        """Start the service like `make run`, and wait until it reports that it is ready."""
         self.run(".venv/bin/python -m example_service migrate")
         with self._log.open("wb") as log:
             self._service = subprocess.Popen(
@@ -111,14 +110,14 @@ class Walk:
         self.url = ready_url(self._log, self._service)
 
     def stop(self) -> None:
-        """Press Ctrl+C, and see the service end in good order."""
+        """Press Ctrl+C, and check that the service ends cleanly."""
         if self._service is not None:
             self._service.send_signal(signal.SIGINT)
             assert self._service.wait(STOP_SECONDS) == 0, self.service_log
             self._service = None
 
     def run(self, commands: str) -> str:
-        """Run commands in a shell, stopping at the first that fails; what they print."""
+        """Run commands in a shell until one fails, and return their output."""
         make_shows = f'make() {{ command make -C "{self._project}" --dry-run "$@" >&2; }}\n'
         done = subprocess.run(
             ["sh", "-e", "-c", make_shows + commands.replace(ADDRESS, self.url)],
@@ -133,7 +132,7 @@ class Walk:
         return done.stdout.replace(self.url, ADDRESS) if self.url else done.stdout
 
     def _environment(self) -> dict[str, str]:
-        """The variables of this process, with our programs first on the path."""
+        """The variables of this process, with our programs first on PATH."""
         programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
         if shutil.which("curl") is None:
             programs.insert(0, str(curl.install(self._folder)))
@@ -141,7 +140,7 @@ class Walk:
 
 
 def ready_url(log: Path, service: subprocess.Popen[bytes]) -> str:
-    """Wait for the service to say where it is, and return that."""
+    """Wait until the service prints its URL, and return it."""
     deadline = time.monotonic() + START_SECONDS
     while (ready := _READY.search(log.read_text())) is None:
         assert service.poll() is None, log.read_text()
@@ -151,18 +150,18 @@ def ready_url(log: Path, service: subprocess.Popen[bytes]) -> str:
 
 
 def _variables(commands: str, in_front: str) -> dict[str, str]:
-    """The settings that are exported before the service is started, or written in front of it."""
+    """The settings that are exported before the service starts, or written before the command."""
     exported = re.findall(r"^export (.+)$", commands, re.MULTILINE)
     words = shlex.split(" ".join([*exported, in_front]))
     return dict(word.split("=", 1) for word in words)
 
 
 def comparable(answer: str, language: str) -> object:
-    """Bring an answer into a form in which equal means that the page tells the truth.
+    """Normalize an answer so that it can be compared with the page.
 
-    Times, ids, trace contexts and numbers with three or more decimals count as what they are, not
-    by their value. JSON is compared without regard to its layout. Of an HTTP answer the order of
-    the headers does not matter, and those that tell a moment or a length count by their names.
+    For times, ids, trace contexts and numbers with three or more decimals, only the kind matters,
+    not the value. The layout of JSON does not matter, nor does the order of HTTP headers. For
+    headers with a time or a length, only the name matters.
     """
     if language == "http":
         return comparable_answer(answer)
@@ -174,7 +173,7 @@ def comparable(answer: str, language: str) -> object:
 
 
 def comparable_answer(answer: str) -> tuple[str, list[str], object]:
-    """The status line, the headers and the JSON body of an HTTP answer, as `comparable` has it."""
+    """The status line, headers and JSON body of an HTTP answer, normalized by `comparable`."""
     head, _, body = answer.replace("\r\n", "\n").partition("\n\n")
     status, *headers = head.splitlines()
     return status, sorted(map(_comparable_header, headers)), comparable(body, "json")

@@ -1,4 +1,4 @@
-"""A small template to make projects from."""
+"""A small template from which projects are created."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ class Project:
     """A git repository in a folder."""
 
     def __init__(self, root: Path) -> None:
-        """Look at the repository in that folder, which may come into being later."""
+        """Use the repository in this folder, which need not exist yet."""
         self.root = root
 
     def write(self, texts: dict[str, str]) -> None:
@@ -22,22 +22,22 @@ class Project:
             path.write_text(text)
 
     def read(self, name: str) -> str:
-        """What is in a file."""
+        """The content of a file."""
         return (self.root / name).read_text()
 
     def git(self, *arguments: str) -> str:
-        """Run git in it, as a committer."""
+        """Run git in the repository, with a committer's name."""
         committer = ("-c", "user.name=Committer", "-c", "user.email=committer@example.com")
         return git(self.root, *committer, *arguments)
 
     def commit(self, subject: str) -> str:
-        """Commit everything; the hash of the commit."""
+        """Commit everything, and return the hash of the commit."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", subject)
         return self.git("rev-parse", "HEAD").strip()
 
     def files(self) -> set[str]:
-        """The names of the files that git knows."""
+        """The names of the files that git tracks."""
         return set(self.git("ls-files").splitlines())
 
 

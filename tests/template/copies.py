@@ -1,4 +1,4 @@
-"""Copies of the project that tests change and then check, with this project's environment."""
+"""Copies of the project that tests change and check, using this project's environment."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ PROGRAMS = Path(sys.executable).parent
 
 
 def copy_project(folder: Path) -> None:
-    """Copy what is committed, or would be by `git add --all`, into a repository of its own."""
+    """Copy what is committed, or would be with `git add --all`, into a new repository."""
     folder.mkdir()
     names = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, names.split("\0")):
@@ -25,7 +25,7 @@ def copy_project(folder: Path) -> None:
 
 
 def run_in(folder: Path, program: str, *arguments: str) -> None:
-    """Run a program of this environment in a copy, and require that it succeeds."""
+    """Run a program of this environment in a copy; it must succeed."""
     done = subprocess.run(
         [PROGRAMS / program, *arguments],
         cwd=folder,

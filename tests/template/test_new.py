@@ -1,4 +1,4 @@
-"""`make new`: a project of one's own beside the template."""
+"""`make new` creates a project beside the template."""
 
 import json
 import re
@@ -13,15 +13,15 @@ from tests.template.conftest import Project
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Project:
-    """The project that is made, in a folder that does not exist yet."""
+    """The new project, in a folder that does not exist yet."""
     return Project(tmp_path / "made" / "orders")
 
 
 @pytest.mark.parametrize("history", ["", "drop"])
-def test_new_project_begins_without_history(
+def test_new_project_starts_without_history(
     template: Project, orders: Project, history: str
 ) -> None:
-    """It has the new name, and everything waits for its first commit."""
+    """It has the new name, and all files are staged for the first commit."""
     said = new_project("orders", str(orders.root), history, template.root)
 
     assert f"cd {orders.root}\n" in said
@@ -32,7 +32,7 @@ def test_new_project_begins_without_history(
 
 
 def test_new_project_can_keep_the_history(template: Project, orders: Project) -> None:
-    """Then the rename is the first change on top of the template's commits."""
+    """In this case, the rename is the first change on top of the template's commits."""
     new_project("orders", str(orders.root), "keep", template.root)
 
     assert orders.git("rev-parse", "HEAD") == template.git("rev-parse", "HEAD")
@@ -42,7 +42,7 @@ def test_new_project_can_keep_the_history(template: Project, orders: Project) ->
 
 @pytest.mark.parametrize("history", ["keep", "drop"])
 def test_new_project_knows_its_template(template: Project, orders: Project, history: str) -> None:
-    """The remote `template` is where the template itself came from, and its commit is recorded."""
+    """The remote `template` is the template's own origin, and the commit is recorded."""
     commit = template.git("rev-parse", "HEAD").strip()
     template.git("remote", "add", "origin", "https://git.example.com/template")
 
@@ -56,7 +56,7 @@ def test_new_project_knows_its_template(template: Project, orders: Project, hist
 
 
 def test_new_leaves_the_template_alone(template: Project, orders: Project) -> None:
-    """Neither its files nor its repository change."""
+    """It changes neither the files nor the repository of the template."""
     new_project("orders", str(orders.root), "keep", template.root)
 
     assert template.git("status", "--porcelain") == ""
@@ -65,7 +65,7 @@ def test_new_leaves_the_template_alone(template: Project, orders: Project) -> No
 
 
 def test_an_empty_folder_is_used(template: Project, orders: Project) -> None:
-    """Somebody may have made it already."""
+    """The folder may already exist if it is empty."""
     orders.root.mkdir(parents=True)
 
     new_project("orders", str(orders.root), "", template.root)
@@ -87,10 +87,10 @@ def test_an_empty_folder_is_used(template: Project, orders: Project) -> None:
         (("orders", "../orders", "no"), "HISTORY=no is neither keep nor drop"),
     ],
 )
-def test_what_cannot_be_done_is_refused(
+def test_impossible_requests_are_refused(
     template: Project, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, str, str], why: str
 ) -> None:
-    """One line says what is wrong, and no folder is left behind."""
+    """One line says what is wrong, and no folder is created."""
     full = template.root.parent / "full"
     full.mkdir()
     (full / "file").write_text("mine")
@@ -104,7 +104,7 @@ def test_what_cannot_be_done_is_refused(
 
 
 def test_changes_in_the_template_are_refused(template: Project, orders: Project) -> None:
-    """The project would be made without them."""
+    """The new project would not contain them."""
     template.write({"notes.txt": "mine"})
 
     with pytest.raises(RefusedError, match="Commit or stash your changes first"):

@@ -1,4 +1,4 @@
-"""The lists of the parts fit the project as it is: what they name is there."""
+"""The lists of removable parts match the project: what they name exists."""
 
 import pytest
 
@@ -19,8 +19,8 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_what_goes_with_a_part_is_there(part: Part) -> None:
-    """Files, folders, sections and definitions, each under the name that the list has."""
+def test_everything_that_a_part_deletes_exists(part: Part) -> None:
+    """Each file, folder, section and definition has the name that the list gives."""
     missing = [path for path in part.delete if not (ROOT / path).exists()]
     for name, piece in part.pieces:
         text = (ROOT / name).read_text("utf-8")
@@ -31,7 +31,7 @@ def test_what_goes_with_a_part_is_there(part: Part) -> None:
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_changes_of_other_files_fit(part: Part) -> None:
-    """The lines of each change are in its file, and once, so that it is clear what changes."""
+    """The lines of each change occur exactly once in its file, so the change is unambiguous."""
     texts = {edit.file: (ROOT / edit.file).read_text("utf-8") for edit in part.edits}
     unfit = [str(edit) for edit in part.edits if texts[edit.file].count(edit.before()) != 1]
 
@@ -39,13 +39,13 @@ def test_changes_of_other_files_fit(part: Part) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_parts_that_go_first_are_parts(part: Part) -> None:
-    """A part may need others to be gone, and those need none in turn."""
+def test_parts_that_must_go_first_need_no_others(part: Part) -> None:
+    """A part may require that others are removed first, but those must require none."""
     assert all(PARTS[first].first == () for first in part.first)
 
 
 def test_the_page_shows_what_each_part_costs() -> None:
-    """In lines of code, of tests and of anything else, within a quarter and fifty lines."""
+    """It shows lines of code, tests and other files, accurate to a quarter plus fifty lines."""
     rows = {name: cells for name, *cells in table_rows(ROOT / "docs" / "clone.md", "parts")}
 
     assert list(rows) == list(PARTS)

@@ -1,4 +1,4 @@
-"""The forms of a name, and the names that are refused."""
+"""The forms of a project's name, and the names that are refused."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
     "text", ["order-desk", "order_desk", "order desk", "Order Desk", "ORDER-DESK", " order-desk "]
 )
 def test_a_name_can_be_written_in_any_form(text: str) -> None:
-    """Hyphens, underscores, spaces and capitals make no difference."""
+    """Hyphens, underscores, spaces and capital letters make no difference."""
     name = parse_name(text, ROOT)
 
     assert (name.package, name.distribution, name.title) == (
@@ -30,8 +30,8 @@ def test_a_name_can_be_written_in_any_form(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["orders", "order2", "a", "warehouse-order-archives"])
-def test_words_and_digits_are_a_name(text: str) -> None:
-    """One word is enough, and so is one letter."""
+def test_words_and_digits_form_a_name(text: str) -> None:
+    """A single word or a single letter is enough."""
     assert parse_name(text, ROOT).distribution == text
     assert len("warehouse_order_archives") == LONGEST
 
@@ -43,8 +43,8 @@ def test_words_and_digits_are_a_name(text: str) -> None:
         *("bestellübersicht", "OrderDesk", "orders/desk", "../orders", "orders.desk", "or'ders"),
     ],
 )
-def test_what_is_no_name_is_refused(text: str) -> None:
-    """The message repeats what was given, and shows how it could be."""
+def test_an_invalid_name_is_refused(text: str) -> None:
+    """The message repeats the input, and shows a valid name."""
     with pytest.raises(RefusedError, match=r"is not a name.*NAME=order-desk") as refused:
         parse_name(text, ROOT)
 
@@ -70,7 +70,7 @@ def test_what_is_no_name_is_refused(text: str) -> None:
     ],
 )
 def test_a_name_that_is_taken_is_refused(text: str, owner: str) -> None:
-    """An import of the package would find the other one, or the other way round."""
+    """Otherwise one of the two packages would hide the other."""
     with pytest.raises(RefusedError, match=f"is taken: .* is {owner}"):
         parse_name(text, ROOT)
 
@@ -83,7 +83,7 @@ def test_a_name_that_is_too_long_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["ledger_client", "ledger_client.py"])
 def test_what_an_environment_can_import_is_taken(tmp_path: Path, name: str) -> None:
-    """Also a package or module that was installed by another name."""
+    """This includes a package that was installed under a different name."""
     path = tmp_path / ".venv" / "lib" / "python3.13" / "site-packages" / name
     path.mkdir(parents=True)
 
@@ -104,21 +104,21 @@ def test_what_an_environment_can_import_is_taken(tmp_path: Path, name: str) -> N
     ],
 )
 def test_each_form_is_replaced_by_the_same_form(found: str, put_in_its_place: str) -> None:
-    """What is not the name stays as it is."""
+    """Text other than the name does not change."""
     old, new = Name(("paper", "mill")), Name(("order", "desk"))
 
     assert old.replaced_by(new, found.encode()).decode() == put_in_its_place
 
 
 def test_the_new_name_may_contain_the_old_one() -> None:
-    """Each place is replaced once."""
+    """Each occurrence is replaced once."""
     old, new = Name(("paper", "mill")), Name(("my", "paper", "mill"))
 
     assert old.replaced_by(new, b"paper-mill") == b"my-paper-mill"
 
 
 def test_a_name_of_one_word_cannot_be_replaced(tmp_path: Path) -> None:
-    """It may be a word of the text, so the message says where to choose another name."""
+    """It could be an ordinary word, so the message says where to choose another name."""
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "orders"\n')
 
     with pytest.raises(RefusedError, match=r"called orders.*Go back to a commit before"):

@@ -1,4 +1,4 @@
-"""A copy of this project without one of its parts, or without all of them, is whole."""
+"""A copy of this project works without any of its parts, and without all of them."""
 
 import re
 from pathlib import Path
@@ -30,12 +30,12 @@ CHOSEN = [
         "tests/api/test_application.py",
     ),
 ]
-"""The contracts, what the pages say of the code, and the whole application."""
+"""Tests of the contracts, of the pages and of the whole application."""
 FAST = "not integration and not alone and not bake and not image"
 
 
 def removal(factory: pytest.TempPathFactory, names: str) -> tuple[Path, list[Part]]:
-    """A copy without parts, formatted as `make without` does it; and what was removed."""
+    """A copy without some parts, formatted as `make without` does; and the removed parts."""
     folder = factory.mktemp("without") / "copy"
     copy_project(folder)
     parts = chosen_parts(names, PARTS, folder)
@@ -51,18 +51,18 @@ def removal(factory: pytest.TempPathFactory, names: str) -> tuple[Path, list[Par
 def removed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, list[Part]]:
-    """A copy without one part, and without those that have to go before it."""
+    """A copy without one part and without those that must be removed before it."""
     return removal(tmp_path_factory, " ".join((*PARTS[request.param].first, request.param)))
 
 
 @pytest.fixture(scope="module")
 def without_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy without all of them."""
+    """A copy without any of the parts."""
     return removal(tmp_path_factory, ALL)[0]
 
 
-def test_nothing_names_what_has_gone(removed: tuple[Path, list[Part]]) -> None:
-    """No import, no path and no link; the changelog may, and the lists of the parts."""
+def test_removed_files_are_not_mentioned(removed: tuple[Path, list[Part]]) -> None:
+    """No import, path or link names them, except in the changelog and in the lists of parts."""
     folder, parts = removed
     gone = [path for part in parts for path in part.delete]
     modules = [path.removesuffix(".py").replace("/", ".") for path in gone]
@@ -82,8 +82,8 @@ def test_nothing_names_what_has_gone(removed: tuple[Path, list[Part]]) -> None:
     assert found == []
 
 
-def test_what_is_left_fits_together(removed: tuple[Path, list[Part]]) -> None:
-    """Style, imports, the application, and the links of the pages."""
+def test_the_rest_fits_together(removed: tuple[Path, list[Part]]) -> None:
+    """Style, imports, the application and the links between pages are intact."""
     folder, _ = removed
     run_in(folder, "ruff", "check", "--quiet")
     run_in(
@@ -93,13 +93,13 @@ def test_what_is_left_fits_together(removed: tuple[Path, list[Part]]) -> None:
     assert [link for page in pages for link in broken_links(page)] == []
 
 
-def test_without_any_part_the_pages_are_right(without_all: Path) -> None:
-    """Contracts, trees, drawings and tables; what is checked is strict, so nothing is forgotten."""
+def test_without_any_part_the_pages_are_correct(without_all: Path) -> None:
+    """Contracts, trees, drawings and tables match strictly, so nothing can be forgotten."""
     run_in(without_all, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHOSEN)
 
 
 @pytest.mark.removal
-def test_what_is_left_passes_its_tests(removed: tuple[Path, list[Part]]) -> None:
-    """All of the fast ones."""
+def test_the_rest_passes_its_tests(removed: tuple[Path, list[Part]]) -> None:
+    """All remaining fast tests pass."""
     folder, _ = removed
     run_in(folder, "python", "-m", "pytest", "-q", "-m", FAST)

@@ -1,4 +1,4 @@
-"""`make rename`: in place, undone by git alone."""
+"""`make rename` works in place, and git alone can undo it."""
 
 import json
 import tomllib
@@ -11,7 +11,7 @@ from tests.template.conftest import Project
 
 
 def test_rename_leaves_no_trace_of_the_old_name(template: Project) -> None:
-    """Contents, file names, folders and hidden files have the new name, and pictures are kept."""
+    """Contents, files, folders and hidden files have the new name; pictures do not change."""
     picture = (template.root / "picture.png").read_bytes()
 
     said = rename_project("order desk", template.root)
@@ -26,7 +26,7 @@ def test_rename_leaves_no_trace_of_the_old_name(template: Project) -> None:
 
 
 def test_rename_formats_and_stages_everything(template: Project) -> None:
-    """`git commit` is all that is left to do, and the formatter has run with the new name."""
+    """Only `git commit` is left to do, and the formatter has run with the new name."""
     rename_project("orders", template.root)
 
     assert not [line for line in template.git("status", "--short").splitlines() if line[1] != " "]
@@ -35,7 +35,7 @@ def test_rename_formats_and_stages_everything(template: Project) -> None:
 
 @pytest.mark.parametrize(("name", "ignored"), [("orders", "[A1]"), ("order-archive", "[E501 A1]")])
 def test_a_longer_name_may_have_longer_lines(template: Project, name: str, ignored: str) -> None:
-    """No formatter breaks comments, so the check of their length makes way for the name."""
+    """No formatter wraps comments, so the limit for their length grows with the name."""
     ignore = 'ignore = [\n    "A1",\n]\n'
     template.write({"pyproject.toml": f"{template.read('pyproject.toml')}[tool]\n{ignore}"})
     template.commit("Ignore a rule")
@@ -47,7 +47,7 @@ def test_a_longer_name_may_have_longer_lines(template: Project, name: str, ignor
 
 
 def test_rename_records_the_commit_of_the_template(template: Project) -> None:
-    """So later changes of the template can be told from the project's own."""
+    """Later changes of the template can then be distinguished from the project's own."""
     commit = template.git("rev-parse", "HEAD").strip()
 
     rename_project("orders", template.root)
@@ -55,8 +55,8 @@ def test_rename_records_the_commit_of_the_template(template: Project) -> None:
     assert json.loads(template.read(".template.json")) == {"commit": commit}
 
 
-def test_a_formatter_that_fails_is_named(template: Project) -> None:
-    """The project has its new name then, and the message says what is missing."""
+def test_a_formatter_that_fails_is_reported(template: Project) -> None:
+    """The project already has its new name, and the message says what is left to do."""
     template.write({"Makefile": "format:\n\t@false\n"})
     template.commit("Break the formatter")
 
@@ -67,7 +67,7 @@ def test_a_formatter_that_fails_is_named(template: Project) -> None:
 
 
 def test_git_alone_undoes_a_rename(template: Project) -> None:
-    """One command, and the files are those of before."""
+    """One command restores all files."""
     before = template.files()
     template.write({"paper_mill/__pycache__/main.pyc": "compiled"})
 
@@ -81,7 +81,7 @@ def test_git_alone_undoes_a_rename(template: Project) -> None:
 
 @pytest.mark.parametrize("name", ["", "class", "fastapi!", "paper-mill", "json", "it's; exit 0 #"])
 def test_a_refused_name_changes_nothing(template: Project, name: str) -> None:
-    """One line says why, and make fails."""
+    """One line gives the reason, and make fails."""
     with pytest.raises(RefusedError, match=f"^NAME={name!r} is "):
         rename_project(name, template.root)
 
@@ -90,7 +90,7 @@ def test_a_refused_name_changes_nothing(template: Project, name: str) -> None:
 
 @pytest.mark.parametrize("file", ["paper_mill/main.py", "notes.txt"])
 def test_a_dirty_tree_is_refused(template: Project, file: str) -> None:
-    """Neither a changed file nor a new one may be mixed up with the rename."""
+    """Changed and new files must not be mixed with the rename."""
     template.write({file: "mine\n"})
 
     with pytest.raises(RefusedError, match="Commit or stash your changes first") as refused:
@@ -101,7 +101,7 @@ def test_a_dirty_tree_is_refused(template: Project, file: str) -> None:
 
 
 def test_a_folder_without_git_is_refused(template: Project) -> None:
-    """A downloaded archive has to become a repository first, and the message says how."""
+    """A downloaded archive must become a repository first, and the message says how."""
     (template.root / ".git").rename(template.root.parent / "history")
 
     with pytest.raises(RefusedError, match="git init && git add --all && git commit"):
@@ -111,7 +111,7 @@ def test_a_folder_without_git_is_refused(template: Project) -> None:
 
 
 def test_a_project_with_a_name_of_one_word_is_not_renamed_again(template: Project) -> None:
-    """That word may be anywhere in the text; the message says what to do."""
+    """The word may occur anywhere in the text, and the message says what to do instead."""
     rename_project("orders", template.root)
     template.commit("Rename")
 
@@ -120,7 +120,7 @@ def test_a_project_with_a_name_of_one_word_is_not_renamed_again(template: Projec
 
 
 def test_a_project_with_a_name_of_two_words_can_be_renamed_again(template: Project) -> None:
-    """It still knows the commit of the template that it was made from."""
+    """It keeps the commit of the template from which it was created."""
     commit = template.git("rev-parse", "HEAD").strip()
     rename_project("order-desk", template.root)
     template.commit("Rename")

@@ -1,4 +1,4 @@
-"""A renamed copy of this project is whole: nothing has the old name, and everything works."""
+"""A renamed copy of this project works, and the old name occurs nowhere."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif((ROOT / RECORD).exists(), reason="this project has been renamed"),
 ]
 NAME = Name(("warehouse", "order", "archives"))
-# Those that know the name by which something is imported, installed, called, logged or deployed.
+# The tests that depend on a name used to import, install, call, log or deploy something.
 CHOSEN = [
     *("tests/test_public_names.py", "tests/test_architecture.py", "tests/test_kubernetes.py"),
     *("tests/test_image.py", "tests/docs/test_reference.py", "tests/docs/test_docstrings.py"),
@@ -29,7 +29,7 @@ TOUR = "tests/docs/test_commands.py::test_commands_of_a_page_answer_as_shown[REA
 
 @pytest.fixture(scope="module")
 def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy with the longest name that is allowed, formatted as `make rename` does it."""
+    """A copy with the longest possible name, formatted as `make rename` does."""
     folder = tmp_path_factory.mktemp("renamed") / "copy"
     copy_project(folder)
     rename(folder, NAME, "0" * 40)
@@ -39,8 +39,8 @@ def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_no_trace_of_the_old_name_is_left(renamed: Path) -> None:
-    """Not in a file, hidden or not, nor broken over two lines, nor in the name of a file."""
+def test_no_trace_of_the_old_name_remains(renamed: Path) -> None:
+    """It is in no file or file name, including hidden files and names split over two lines."""
     words = present_name(ROOT).words
     trace = re.compile(r"[-_\W]*".join(words).encode(), re.IGNORECASE)
     names = git(renamed, "ls-files", "-z").split("\0")[:-1]
@@ -57,10 +57,10 @@ def test_renamed_project_passes_every_check_of_its_sources(renamed: Path) -> Non
 
 
 def test_renamed_project_passes_its_tests(renamed: Path) -> None:
-    """Those of its fast tests that the name matters to."""
+    """These are the fast tests for which the name matters."""
     run_in(renamed, "python", "-m", "pytest", "-q", "-m", "not integration", *CHOSEN)
 
 
-def test_renamed_project_takes_its_tour(renamed: Path) -> None:
-    """Its README's commands start the service, and are answered as the page shows."""
+def test_the_tour_works_in_a_renamed_project(renamed: Path) -> None:
+    """The commands of its README start the service, with the answers shown on the page."""
     run_in(renamed, "python", "-m", "pytest", "-q", TOUR)

@@ -1,4 +1,4 @@
-"""`make update`: later changes of the template in a project that has another name."""
+"""`make update` brings later changes of the template into a project with another name."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ LINES = "".join(f"LINE_{number} = {number}\n" for number in range(20))
 
 @pytest.fixture
 def growing(template: Project) -> Project:
-    """A template with the scripts that rename it, and with a module that will change."""
+    """A template with the scripts that rename it, and with a module that changes later."""
     shutil.copytree(
         ROOT / "scripts" / "template",
         template.root / "scripts" / "template",
@@ -30,7 +30,7 @@ def growing(template: Project) -> Project:
 
 @pytest.fixture
 def orders(growing: Project, tmp_path: Path) -> Project:
-    """A project that was made from it, without its history, and that has changes of its own."""
+    """A project created from it, without its history and with changes of its own."""
     project = Project(tmp_path / "orders")
     new_project("orders", str(project.root), "drop", growing.root)
     project.commit("Start orders")
@@ -41,15 +41,17 @@ def orders(growing: Project, tmp_path: Path) -> Project:
 
 
 def release(growing: Project) -> str:
-    """Change the template: a line, a new file that names it, and a deleted one."""
+    """Change the template: edit a line, add a file with its name, and delete another."""
     text = growing.read("paper_mill/rules.py").replace("LINE_3 = 3", "LINE_3 = 'PaperMill'")
     growing.write({"paper_mill/rules.py": text, "paper_mill/later.py": "LATER = 'paper_mill'\n"})
     (growing.root / ".hidden" / "paper-mill.conf").unlink()
     return growing.commit("Change the rules")
 
 
-def test_changes_of_both_are_in_the_project(growing: Project, orders: Project) -> None:
-    """New files arrive with the project's name, deleted ones go, and nothing of its own is lost."""
+def test_the_project_has_its_own_changes_and_those_of_the_template(
+    growing: Project, orders: Project
+) -> None:
+    """New files have the project's name, deleted ones are gone, and no own change is lost."""
     commit = release(growing)
 
     said = update(orders.root)
@@ -65,8 +67,8 @@ def test_changes_of_both_are_in_the_project(growing: Project, orders: Project) -
     assert not [name for name in orders.files() if "mill" in name]
 
 
-def test_the_next_update_begins_where_the_last_one_ended(growing: Project, orders: Project) -> None:
-    """Each change arrives once; without a new one there is nothing to do."""
+def test_the_next_update_starts_where_the_last_one_ended(growing: Project, orders: Project) -> None:
+    """Each change arrives once, and without new changes there is nothing to do."""
     release(growing)
     update(orders.root)
     orders.commit("Update")
@@ -82,8 +84,8 @@ def test_the_next_update_begins_where_the_last_one_ended(growing: Project, order
     ]
 
 
-def test_a_line_that_both_have_changed_is_a_conflict(growing: Project, orders: Project) -> None:
-    """The file is named, and has both forms between git's markers; all else is staged."""
+def test_a_line_that_both_changed_is_a_conflict(growing: Project, orders: Project) -> None:
+    """The message names the file, which has conflict markers; all other files are staged."""
     text = growing.read("paper_mill/rules.py").replace("LINE_15 = 15", "LINE_15 = 'theirs'")
     growing.write({"paper_mill/rules.py": text, "paper_mill/later.py": "LATER = 1\n"})
     growing.commit("Change the same line")
@@ -96,7 +98,7 @@ def test_a_line_that_both_have_changed_is_a_conflict(growing: Project, orders: P
 
 
 def test_git_alone_undoes_an_update(growing: Project, orders: Project) -> None:
-    """Also in the middle of a conflict, and no branch or worktree is left behind."""
+    """This works during a conflict as well, and no branch or worktree is left behind."""
     release(growing)
     before = orders.files()
 
@@ -112,7 +114,7 @@ def test_git_alone_undoes_an_update(growing: Project, orders: Project) -> None:
 def test_a_project_that_does_not_know_its_template_is_refused(
     growing: Project, orders: Project
 ) -> None:
-    """The message says what is missing."""
+    """The message says what to add."""
     orders.git("remote", "remove", "template")
     with pytest.raises(RefusedError, match="git remote add template ADDRESS"):
         update(orders.root)
@@ -121,7 +123,7 @@ def test_a_project_that_does_not_know_its_template_is_refused(
 
 
 def test_changes_in_the_project_are_refused(orders: Project) -> None:
-    """An undo would lose them."""
+    """Undoing the update would lose them."""
     orders.write({"notes.txt": "mine"})
 
     with pytest.raises(RefusedError, match="Commit or stash your changes first"):

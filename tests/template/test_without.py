@@ -1,4 +1,4 @@
-"""`make without`: what is removed, what changes with it, and what is refused."""
+"""`make without`: what it removes, changes and refuses."""
 
 import pytest
 
@@ -59,7 +59,7 @@ For glue.
 
 @pytest.fixture
 def mill(template: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project of wood, paint and glue; the wood needs the paint, and has a line in common."""
+    """A project with wood, paint and glue; paint needs wood, and they share a line."""
     template.write(
         {
             "paper_mill/main.py": MAIN,
@@ -91,7 +91,7 @@ def mill(template: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     return template
 
 
-def test_files_of_a_part_go_with_the_folders_that_are_empty_then(mill: Project) -> None:
+def test_files_of_a_part_are_deleted_with_folders_that_become_empty(mill: Project) -> None:
     """They are staged as deleted, and nothing is committed."""
     before = mill.git("rev-parse", "HEAD")
 
@@ -104,8 +104,8 @@ def test_files_of_a_part_go_with_the_folders_that_are_empty_then(mill: Project) 
     assert mill.read("formatted.txt") == "formatted\n"
 
 
-def test_other_files_lose_the_lines_and_definitions_of_a_part(mill: Project) -> None:
-    """With decorators and comments, and also where another part has taken lines around them."""
+def test_lines_and_definitions_of_a_part_are_removed_from_other_files(mill: Project) -> None:
+    """Decorators and comments go as well, even if another part has removed lines nearby."""
     without("wood,paint", mill.root)
 
     main = mill.read("paper_mill/main.py")
@@ -116,8 +116,8 @@ def test_other_files_lose_the_lines_and_definitions_of_a_part(mill: Project) -> 
     assert mill.read("colours.txt") == "blue\n"
 
 
-def test_pages_lose_what_they_say_of_it(mill: Project) -> None:
-    """Sections, items that begin with a link to a page of it, other links, trees, drawings."""
+def test_mentions_of_a_part_are_removed_from_pages(mill: Project) -> None:
+    """These are sections, list items with a link to its page, other links, trees and drawings."""
     without("paint wood", mill.root)
 
     page = mill.read("docs/page.md")
@@ -130,7 +130,7 @@ def test_pages_lose_what_they_say_of_it(mill: Project) -> None:
 
 
 def test_a_part_can_be_removed_later(mill: Project) -> None:
-    """What the first removal has changed is no obstacle."""
+    """The changes of the first removal do not prevent the second."""
     without("paint", mill.root)
     mill.commit("Remove the paint")
 
@@ -138,8 +138,8 @@ def test_a_part_can_be_removed_later(mill: Project) -> None:
     assert mill.read("colours.txt") == "blue\n"
 
 
-def test_a_change_that_does_not_fit_is_left_to_be_made_by_hand(mill: Project) -> None:
-    """Everything else is done, and the change is shown."""
+def test_a_change_that_does_not_fit_must_be_made_by_hand(mill: Project) -> None:
+    """Everything else is done, and the message shows the change."""
     mill.write({"paper_mill/main.py": MAIN.replace("[glue, saw]", "[saw, glue]")})
     mill.commit("Saw first")
 
@@ -158,16 +158,16 @@ def test_a_change_that_does_not_fit_is_left_to_be_made_by_hand(mill: Project) ->
         ("wood", 'PART=wood is needed by paint. Remove both: make without PART="paint wood"'),
     ],
 )
-def test_what_cannot_be_removed_is_refused(mill: Project, names: str, refusal: str) -> None:
-    """One line says why, and nothing is changed."""
+def test_parts_that_cannot_be_removed_are_refused(mill: Project, names: str, refusal: str) -> None:
+    """One line gives the reason, and nothing changes."""
     with pytest.raises(RefusedError, match="^" + refusal.replace("(", "\\(")):
         without(names, mill.root)
 
     assert mill.git("status", "--porcelain") == ""
 
 
-def test_a_part_that_has_gone_is_refused(mill: Project) -> None:
-    """Its name may be a mistake for another one."""
+def test_a_part_that_was_removed_already_is_refused(mill: Project) -> None:
+    """The operator may have meant another part."""
     without("paint", mill.root)
     mill.commit("Remove the paint")
 
@@ -175,8 +175,8 @@ def test_a_part_that_has_gone_is_refused(mill: Project) -> None:
         without("paint", mill.root)
 
 
-def test_changes_that_git_could_not_bring_back_are_refused(mill: Project) -> None:
-    """As with the other commands that change the project."""
+def test_uncommitted_changes_are_refused(mill: Project) -> None:
+    """Git could not restore them if the removal were undone."""
     mill.write({"notes.txt": "mine"})
 
     with pytest.raises(RefusedError, match="Commit or stash your changes first"):
@@ -186,7 +186,7 @@ def test_changes_that_git_could_not_bring_back_are_refused(mill: Project) -> Non
 
 
 def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> None:
-    """Of code, of tests, and of anything else; those that have gone are not in the list."""
+    """The list shows lines of code, tests and other files, and omits removed parts."""
     rows = {line.split()[0]: line.split()[1:4] for line in without("", mill.root).splitlines()}
 
     assert rows == {

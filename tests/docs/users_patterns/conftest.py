@@ -1,4 +1,4 @@
-"""The clock and the network of these tests."""
+"""The clock and the fake network of these tests."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from tests.docs.users_patterns.outage import WAREHOUSE
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time that breakers under test go by."""
+    """The clock of the breakers under test."""
     return FakeClock()
 
 
 @pytest.fixture
 def warehouse() -> Iterator[respx.MockRouter]:
-    """A network in which only the warehouse can be reached."""
+    """A network that has only the warehouse."""
     with respx.mock(base_url=WAREHOUSE, assert_all_called=False) as router:
         yield router

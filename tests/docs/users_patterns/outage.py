@@ -10,7 +10,7 @@ WAREHOUSE = "https://warehouse.test"
 
 
 async def trip(breaker: CircuitBreaker) -> None:
-    """Fail as often as it takes to open the circuit."""
+    """Fail until the circuit opens."""
 
     async def fail() -> None:
         raise ConnectionError

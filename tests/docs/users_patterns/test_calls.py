@@ -1,8 +1,8 @@
-"""A breaker around calls of an API and of a database, as services use it.
+"""A breaker around calls to an API and to a database, as services use it.
 
-The files of this folder show the ways in which services use breakers, each as a whole: the
-breaker, its client, its outage. `docs/patterns.md` shows the same ones to readers. What the
-breaker does in detail is tested with its modules.
+The files in this folder show complete patterns of how services use breakers: the breaker, its
+client, and an outage. `docs/patterns.md` shows the same patterns to readers. The tests of the
+modules cover the details.
 """
 
 from collections.abc import AsyncIterator
@@ -28,13 +28,13 @@ from example_service.infra.resilience import (
 from example_service.infra.resilience.testing import FakeClock
 from tests.docs.users_patterns.outage import WAREHOUSE
 
-# --- an API of somebody else
+# --- an external API
 
 
-async def test_outage_of_an_api_is_cut_off_and_over_by_itself(
+async def test_circuit_opens_in_an_outage_of_an_api_and_closes_by_itself(
     warehouse: respx.MockRouter, clock: FakeClock
 ) -> None:
-    """Errors of the transport and of the server open the circuit, and probes close it again."""
+    """Transport errors and server errors open the circuit, and probes close it again."""
     breaker = CircuitBreaker("stock", expected_exception=httpx.HTTPError, clock=clock)
 
     @breaker.protected
@@ -60,8 +60,8 @@ async def test_outage_of_an_api_is_cut_off_and_over_by_itself(
     assert breaker.is_closed
 
 
-async def test_answer_that_is_not_raised_counts_as_failure(warehouse: respx.MockRouter) -> None:
-    """A client that hands responses on unread may say by the response what has failed."""
+async def test_response_can_count_as_failure(warehouse: respx.MockRouter) -> None:
+    """A client that returns responses without raising can declare which of them are failures."""
 
     def is_overload(response: httpx.Response) -> bool:
         return response.status_code in {429, 503}
@@ -77,7 +77,7 @@ async def test_answer_that_is_not_raised_counts_as_failure(warehouse: respx.Mock
 
 
 async def test_only_lasting_faults_of_the_dependency_count(warehouse: respx.MockRouter) -> None:
-    """What the caller did wrong passes through and leaves the circuit alone."""
+    """Errors of the caller are passed on, and do not affect the circuit."""
 
     class OverloadedError(Exception):
         pass
@@ -113,7 +113,7 @@ async def test_only_lasting_faults_of_the_dependency_count(warehouse: respx.Mock
 
 
 async def test_predicate_narrows_what_counts(warehouse: respx.MockRouter) -> None:
-    """Of one exception type some occurrences count and others do not."""
+    """Some exceptions of a type count, and others do not."""
 
     def is_server_fault(error: Exception) -> bool:
         return not (isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error)
@@ -135,11 +135,11 @@ async def test_predicate_narrows_what_counts(warehouse: respx.MockRouter) -> Non
 
 
 class Base(DeclarativeBase):
-    """Tables of these tests."""
+    """The tables of these tests."""
 
 
 class Article(Base):
-    """Something on a shelf."""
+    """An article on a shelf."""
 
     __tablename__ = "articles"
 
@@ -164,8 +164,8 @@ async def drop_tables(connection: AsyncConnection) -> None:
     await connection.run_sync(Base.metadata.drop_all)
 
 
-async def test_broken_database_is_not_asked_again(engine: AsyncEngine) -> None:
-    """After three failed statements no session is bothered until the wait is over."""
+async def test_broken_database_is_not_queried_again(engine: AsyncEngine) -> None:
+    """After three failed statements, no query is made until the wait is over."""
     breaker = CircuitBreaker("database", failure_threshold=3, recovery_timeout=30.0)
     sessions = async_sessionmaker(engine)
 

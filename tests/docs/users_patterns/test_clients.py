@@ -1,4 +1,4 @@
-"""Clients of other services that guard their calls, and what they do while the circuit is open."""
+"""Clients of other services with guarded calls, and their fallbacks while a circuit is open."""
 
 import contextlib
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from tests.docs.users_patterns.outage import WAREHOUSE, trip
 
 
 class StockClient:
-    """Guards every call by one breaker of its own."""
+    """A client that guards all its calls with one breaker."""
 
     def __init__(self, http: httpx.AsyncClient, clock: FakeClock) -> None:
-        """Make the breaker once, for as long as the client lives."""
+        """Create the breaker once for the lifetime of the client."""
         self.breaker = CircuitBreaker("stock", clock=clock)
         self._http = http
 
     async def units(self, article: str) -> int:
-        """Units on the shelf, guarded by a function made for this one call."""
+        """The units on the shelf; the guarded function is created for this call."""
 
         @self.breaker.protected
         async def ask() -> int:
@@ -39,14 +39,14 @@ class StockClient:
         return await ask()
 
     def health_check(self) -> dict[str, Any]:
-        """What a health page shows of this client."""
+        """The entry of this client on a health page."""
         return self.breaker.get_metrics()
 
 
-async def test_client_class_guards_its_calls_and_tells_its_health(
+async def test_client_class_guards_its_calls_and_reports_its_health(
     warehouse: respx.MockRouter, clock: FakeClock
 ) -> None:
-    """A breaker in the instance remembers between calls whose guarded function is made anew."""
+    """The breaker keeps its state although each call creates a new guarded function."""
     route = warehouse.get("/stock/lamp").respond(json={"units": 3})
     async with httpx.AsyncClient(base_url=WAREHOUSE) as http:
         client = StockClient(http, clock)
@@ -77,10 +77,10 @@ async def test_client_class_guards_its_calls_and_tells_its_health(
 
 
 class LedgerClient:
-    """Reads tolerate more than writes do."""
+    """A client whose reads tolerate more failures than its writes."""
 
     def __init__(self) -> None:
-        """Make a breaker for each kind of operation."""
+        """Create a breaker for each kind of operation."""
         self.reads = CircuitBreaker("ledger_read", failure_threshold=10, recovery_timeout=30.0)
         self.writes = CircuitBreaker("ledger_write", failure_threshold=3)
 
@@ -100,7 +100,7 @@ class LedgerClient:
 
 
 async def test_reads_go_on_while_writes_are_cut_off() -> None:
-    """Two breakers in front of one dependency open apart from each other."""
+    """Two breakers in front of one dependency open independently."""
     client = LedgerClient()
     for cents in (1, 2, 3):
         with pytest.raises(ConnectionError, match=str(cents)):
@@ -117,12 +117,12 @@ async def test_reads_go_on_while_writes_are_cut_off() -> None:
 
 
 async def unused() -> str:
-    """Stand for a dependency that must not be called."""
+    """A dependency that must not be called."""
     raise AssertionError
 
 
 async def from_memory(breaker: CircuitBreaker) -> str:
-    """Show what was known before."""
+    """Return the last known value."""
     remembered = {"rate": "0.92"}
     try:
         return await breaker.call(unused)
@@ -131,7 +131,7 @@ async def from_memory(breaker: CircuitBreaker) -> str:
 
 
 async def from_a_backup(breaker: CircuitBreaker) -> str:
-    """Ask somebody else."""
+    """Ask another service."""
 
     async def backup() -> str:
         return "0.93"
@@ -143,7 +143,7 @@ async def from_a_backup(breaker: CircuitBreaker) -> str:
 
 
 async def without_it(breaker: CircuitBreaker) -> str:
-    """Do with less."""
+    """Return a reduced result."""
     greeting = "Hello"
     with contextlib.suppress(CircuitOpenError):
         greeting = f"{greeting} {await breaker.call(unused)}"
@@ -151,7 +151,7 @@ async def without_it(breaker: CircuitBreaker) -> str:
 
 
 async def put_off(breaker: CircuitBreaker) -> str:
-    """Do it later."""
+    """Queue the call for later."""
     queue: list[str] = []
     try:
         await breaker.call(unused)
@@ -167,15 +167,15 @@ async def put_off(breaker: CircuitBreaker) -> str:
 async def test_fallback_takes_over_while_the_circuit_is_open(
     fallback: Callable[[CircuitBreaker], Any], expected: str
 ) -> None:
-    """A refusal is told apart from a failure, so that each has its own answer."""
+    """Refusals differ from failures, so each can have its own answer."""
     breaker = CircuitBreaker("rates")
     await trip(breaker)
 
     assert await fallback(breaker) == expected
 
 
-async def test_refusal_can_be_turned_into_the_services_own_words() -> None:
-    """The HTTP exception takes over what the refusal knows."""
+async def test_refusal_can_be_turned_into_an_error_of_the_service() -> None:
+    """The HTTP exception includes the details of the refusal."""
     breaker = CircuitBreaker("rates", clock=FakeClock())
     await trip(breaker)
 

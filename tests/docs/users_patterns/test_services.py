@@ -1,4 +1,4 @@
-"""Many breakers in one service: made, watched, injected, tested and migrated to."""
+"""Many breakers in one service: create, monitor, inject, test and migrate to them."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.docs.users_patterns.outage import trip
 
 
 class ResilienceConfig(Protocol):
-    """What a team may decide for each dependency."""
+    """The parameters that a team can set for each dependency."""
 
     failure_threshold: int
     recovery_timeout: float
@@ -31,14 +31,14 @@ class ResilienceConfig(Protocol):
 
 @dataclass
 class StrictConfig:
-    """A config of some settings module."""
+    """A config from a settings module."""
 
     failure_threshold: int = 2
     recovery_timeout: float = 120.0
 
 
-def test_factory_gives_every_service_breakers_of_one_kind() -> None:
-    """A function of the team's own fixes what all have in common and takes the rest."""
+def test_factory_creates_similar_breakers_for_every_service() -> None:
+    """A team's own function fixes the common parameters and accepts the others."""
 
     def breaker_for(service: str, config: ResilienceConfig) -> CircuitBreaker:
         return CircuitBreaker(
@@ -55,7 +55,7 @@ def test_factory_gives_every_service_breakers_of_one_kind() -> None:
 
 
 async def test_registry_finds_shows_and_resets_breakers() -> None:
-    """One object answers for all breakers there are."""
+    """One object gives access to all existing breakers."""
     registry = CircuitBreakerRegistry()
     mail = CircuitBreaker("mail", registry=None)
     registry.register(mail)
@@ -72,7 +72,7 @@ async def test_registry_finds_shows_and_resets_breakers() -> None:
 
 
 async def test_operator_resets_one_breaker_by_name() -> None:
-    """Closing by hand forgets the outage, and the next call goes through at once."""
+    """A reset forgets the outage, and the next call is made at once."""
     registry = CircuitBreakerRegistry()
     breaker = registry.get_or_create("search")
     await trip(breaker)
@@ -91,7 +91,7 @@ async def test_operator_resets_one_breaker_by_name() -> None:
 
 
 async def test_monitor_alerts_about_open_circuits_and_high_failure_rates() -> None:
-    """One look at the metrics is enough to decide whom to wake."""
+    """The metrics of one moment are enough to decide whether to alert."""
     breakers = [CircuitBreaker("mail"), CircuitBreaker("search"), CircuitBreaker("maps")]
     await trip(breakers[0])
     await breakers[1].call(lambda: None)
@@ -111,7 +111,7 @@ async def test_monitor_alerts_about_open_circuits_and_high_failure_rates() -> No
 
 
 async def test_metrics_can_be_shown_and_stored() -> None:
-    """Every value is plain, the time of the last failure has its zone, the rate is a share."""
+    """Every value is a plain type, times have a zone, and the rate is between 0 and 1."""
     breaker = CircuitBreaker("mail")
     before = datetime.now(UTC)
     await trip(breaker)
@@ -126,12 +126,12 @@ async def test_metrics_can_be_shown_and_stored() -> None:
 
 
 def client_of(app: FastAPI) -> httpx.AsyncClient:
-    """Speak to an application without a network."""
+    """A client for an application, without a network."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service.test")
 
 
 async def test_health_page_is_degraded_while_any_circuit_is_open() -> None:
-    """The page lists breakers by whatever key the service likes."""
+    """The page can list breakers under keys of the service's choice."""
     app = FastAPI()
     mail, search = CircuitBreaker("mail"), CircuitBreaker("search")
 
@@ -151,7 +151,7 @@ async def test_health_page_is_degraded_while_any_circuit_is_open() -> None:
 
 
 async def test_breaker_is_injected_into_a_route() -> None:
-    """A dependency hands the same breaker to every request, and tests put another in its place."""
+    """A dependency gives every request the same breaker, and tests can replace it."""
     app = FastAPI()
     breaker = CircuitBreaker("search")
 
@@ -178,7 +178,7 @@ async def test_breaker_is_injected_into_a_route() -> None:
 
 
 async def test_state_and_time_of_failure_can_be_set() -> None:
-    """A test need not wait: it says that the circuit opened a while ago, and looks again."""
+    """Instead of waiting, a test can set a time in the past at which the circuit opened."""
     breaker = CircuitBreaker("search", recovery_timeout=1.0)
     breaker._state = CircuitState.OPEN
     assert breaker.is_open
@@ -191,7 +191,7 @@ async def test_state_and_time_of_failure_can_be_set() -> None:
 
 
 async def test_reset_gives_each_test_a_fresh_breaker() -> None:
-    """A breaker of module level carries nothing over from one test to the next."""
+    """A module-level breaker carries no state from one test to the next."""
     breaker = CircuitBreaker("search", failure_threshold=3)
     fresh = breaker.get_metrics()
     await trip(breaker)
@@ -205,7 +205,7 @@ async def test_reset_gives_each_test_a_fresh_breaker() -> None:
 
 
 def test_defaults_are_the_documented_ones() -> None:
-    """A name is all that a breaker needs."""
+    """A breaker needs only a name."""
     breaker = CircuitBreaker("search")
 
     assert (breaker.failure_threshold, breaker.recovery_timeout) == (5, 60.0)
@@ -214,18 +214,18 @@ def test_defaults_are_the_documented_ones() -> None:
 
 
 def test_name_may_be_given_as_keyword() -> None:
-    """Code that spells every parameter out works, too."""
+    """Code that names every parameter works as well."""
     assert CircuitBreaker(name="search", failure_threshold=5).name == "search"
 
 
 def test_name_is_required() -> None:
-    """Without a name neither a log line nor a metric could be told apart."""
+    """Without a name, log lines and metrics could not be distinguished."""
     with pytest.raises(TypeError, match="name"):
         CircuitBreaker(failure_threshold=2)  # type: ignore[call-arg]
 
 
 async def test_fewer_successes_close_sooner(clock: FakeClock) -> None:
-    """A circuit that stays half-open for long is told to be content with less."""
+    """A circuit that stays half-open for too long can be configured to need fewer successes."""
 
     async def probes_until_closed(success_threshold: int) -> int:
         breaker = CircuitBreaker("search", success_threshold=success_threshold, clock=clock)
