@@ -1,4 +1,4 @@
-"""Several processes of the service in front of one provider that counts."""
+"""Several processes of the service in front of one provider that counts calls."""
 
 import json
 import os
@@ -33,13 +33,13 @@ SETTINGS = {
 
 
 class CountingProvider:
-    """A payment provider that fails, hangs or answers, and counts what reaches it.
+    """A payment provider that fails, hangs or responds, and counts its calls.
 
     Attributes:
-        is_failing: Whether it answers 500.
-        seconds: How long it takes to answer.
-        calls: How many calls have reached it.
-        url: Where it is.
+        is_failing: Whether it responds with 500.
+        seconds: The time until it responds.
+        calls: The number of calls that have reached it.
+        url: Its URL.
     """
 
     def __init__(self) -> None:
@@ -90,11 +90,11 @@ class CountingProvider:
 
 
 class Process:
-    """One process of the service, or one set of workers.
+    """One process of the service, or one supervisor with its workers.
 
     Args:
-        folder: Where it runs.
-        provider: Its dependency.
+        folder: Its working directory.
+        provider: The provider that it calls.
         variables: Further settings.
     """
 
@@ -107,7 +107,7 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        """Start it, again if it has ended."""
+        """Start the process, also after it has ended."""
         self.service = Service(self._folder, **self._variables)
 
     def wait(self) -> None:
@@ -121,7 +121,7 @@ class Process:
         self._client = httpx.Client(base_url=self.url, timeout=5.0)
 
     def heal(self) -> None:
-        """Have it run, with a new connection, and begin to count what it logs."""
+        """Resume the process, open a new connection, and start counting log lines."""
         if self.service.process.poll() is None:
             self.signal(signal.SIGCONT)
         else:
@@ -132,11 +132,11 @@ class Process:
         self._log_begins = len(self.service.text)
 
     def ask(self) -> int:
-        """Ask for a rate over one connection that is kept; the status of the answer."""
+        """Request a rate over one open connection, and return the status of the response."""
         return self._client.get(RATES).status_code
 
     def health(self) -> dict[str, Any]:
-        """The health of the breakers."""
+        """The response of the breakers' health endpoint."""
         body: dict[str, Any] = self._client.get("/health/circuit-breakers").json()
         return body
 
@@ -145,17 +145,17 @@ class Process:
         return str(self.health()["breakers"]["payment"]["state"])
 
     def connected(self) -> bool:
-        """What the metric says about the fleet."""
+        """The metric that says whether the process is connected to the fleet."""
         return "circuit_breaker_fleet_connected 1.0" in self._client.get("/metrics").text
 
     def order(self, what: str, **body: object) -> httpx.Response:
-        """Do something to the payment breaker as an operator."""
+        """Change the payment breaker as an operator."""
         headers = {"Authorization": f"Bearer {TOKEN}"}
         path = f"{self.url}/admin/circuit-breakers/payment/{what}"
         return httpx.post(path, headers=headers, json=body or None)
 
     def warnings(self, text: str) -> int:
-        """How many lines of the log have a text, since it was healed."""
+        """The number of log lines with this text since the last `heal`."""
         return self.service.text[self._log_begins :].count(text)
 
     def signal(self, number: signal.Signals) -> None:
@@ -163,7 +163,7 @@ class Process:
         os.kill(self.service.process.pid, number)
 
     def close(self) -> None:
-        """End it, however it is."""
+        """Kill the process in any state."""
         self._client.close()
         if self.service.process.poll() is None:
             os.killpg(self.service.process.pid, signal.SIGCONT)
@@ -174,7 +174,7 @@ class Process:
 def processes(
     directory: Path, provider: CountingProvider, each: Sequence[Mapping[str, str]]
 ) -> Iterator[list[Process]]:
-    """A process of the service for each set of variables, in front of the provider."""
+    """Run a process for each set of variables in front of the provider."""
     with ExitStack() as stack:
         started = []
         for number, variables in enumerate(each):
@@ -187,7 +187,7 @@ def processes(
 
 
 def heal(fleet: list[Process], provider: CountingProvider) -> None:
-    """Have all processes run, and their circuits closed, as if none had ever failed."""
+    """Resume all processes and close their circuits, as if none had ever failed."""
     provider.is_failing, provider.seconds = False, 0.0
     for process in fleet:
         process.heal()
@@ -197,7 +197,7 @@ def heal(fleet: list[Process], provider: CountingProvider) -> None:
 
 
 def trip(process: Process, provider: CountingProvider) -> None:
-    """Open the circuit by failures in one process, over one connection."""
+    """Open the circuit by failures in one process over one connection."""
     provider.is_failing = True
     while process.ask() != httpx.codes.SERVICE_UNAVAILABLE:
         pass

@@ -1,4 +1,4 @@
-"""What the tests of payments with real processes share."""
+"""Fixtures of payment tests with real processes."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.payments.integration.held_provider import HeldProvider
 
 @pytest.fixture
 def provider() -> Iterator[HeldProvider]:
-    """A provider that holds its answer back until the test lets it go."""
+    """A provider that holds its response back until the test releases it."""
     with HeldProvider.running() as provider:
         yield provider

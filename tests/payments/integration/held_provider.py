@@ -1,4 +1,4 @@
-"""A payment provider that answers only when it is allowed to."""
+"""A payment provider that responds only when it is allowed to."""
 
 import contextlib
 import threading
@@ -10,11 +10,11 @@ from tests.service_process import DEADLINE_SECONDS
 
 
 class HeldProvider:
-    """A payment provider that answers only when it is allowed to.
+    """A payment provider that responds only when it is allowed to.
 
     Attributes:
         asked: Set when a request has arrived.
-        may_answer: Set by the test to let requests be answered.
+        may_answer: Set by the test to release the responses.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class HeldProvider:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator["HeldProvider"]:
-        """Let one serve until the end of the block."""
+        """Serve until the end of the block."""
         provider = cls()
         thread = threading.Thread(target=provider.server.serve_forever, args=(0.01,))
         thread.start()

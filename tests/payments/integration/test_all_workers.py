@@ -1,4 +1,4 @@
-"""Breakers of a service of several worker processes, watched and administered as one."""
+"""Breakers in several workers of a service, watched and administered as one."""
 
 import os
 import signal
@@ -32,34 +32,34 @@ class World:
         self.url = service.url
 
     def answers(self, path: str, times: int = 40) -> list[httpx.Response]:
-        """Ask over new connections, several at once, so that every worker answers some."""
+        """Send requests over new connections, several at once, so that all workers get some."""
         with ThreadPoolExecutor(8) as threads:
             return list(threads.map(lambda _: httpx.get(self.url + path), range(times)))
 
     def statuses(self) -> Counter[int]:
-        """How many requests for a rate end with which status."""
+        """The number of requests for a rate by status."""
         return Counter(one.status_code for one in self.answers(RATES))
 
     def health(self) -> dict[str, Any]:
-        """What the service tells of its breakers."""
+        """The response of the breakers' health endpoint."""
         body: dict[str, Any] = httpx.get(f"{self.url}/health/circuit-breakers").json()
         return body
 
     def failures(self) -> set[int]:
-        """How many failures of the payment breaker the workers report."""
+        """The number of failures of the payment breaker that the workers report."""
         answers = [one.json() for one in self.answers("/health/circuit-breakers", 10)]
         return {one["breakers"]["payment"]["total_failures"] for one in answers}
 
     def reported(self) -> set[str]:
-        """How the workers say that the circuits are."""
+        """The states of the circuits that the workers report."""
         return {one.json()["status"] for one in self.answers("/health/circuit-breakers")}
 
     def workers(self) -> set[int]:
-        """The workers whose circuits are in the health answer."""
+        """The workers whose circuits are in the health response."""
         return set(self.health()["workers"])
 
     def order(self, what: str, **body: object) -> httpx.Response:
-        """Do something to the payment breaker."""
+        """Change the payment breaker as an operator."""
         path = f"{self.url}/admin/circuit-breakers/payment/{what}"
         headers = {"Authorization": f"Bearer {TOKEN}"}
         return httpx.post(path, headers=headers, json=body or None)
@@ -82,7 +82,7 @@ def world() -> Iterator[World]:
 
 
 def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) -> None:
-    """Maintenance is over when somebody says so, not when a worker is replaced."""
+    """Maintenance ends when an operator says so, not when a worker is replaced."""
     before = world.workers()
     assert len(before) == WORKERS
 
@@ -103,13 +103,13 @@ def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) 
 
 
 def test_any_worker_answers_for_all(world: World) -> None:
-    """With the sums, and with the changes of all."""
+    """The response has sums and the state changes of all workers."""
     httpx.put(f"{world.url}/sandbox/mode", json={"mode": "failing"})
     failed = 0
     while httpx.get(world.url + RATES).status_code == 502:
         failed += 1
 
-    # What the others have counted is up to a second old.
+    # The counts of the other workers are up to a second old.
     wait_until(lambda: world.failures() == {failed})
     wait_until(lambda: world.reported() == {"degraded"})
     changes = world.health()["transitions"]
@@ -118,7 +118,7 @@ def test_any_worker_answers_for_all(world: World) -> None:
 
 
 def test_a_worker_that_hangs_is_named(world: World) -> None:
-    """No order counts as carried out by it; it obeys as soon as it runs again."""
+    """It counts as missing from each order, and obeys as soon as it runs again."""
     hanging = world.workers().pop()
     os.kill(hanging, signal.SIGSTOP)
     try:

@@ -1,4 +1,4 @@
-"""What a real PostgreSQL refuses for now: clients see 503 and come back, or nothing at all."""
+"""Temporary refusals of a real PostgreSQL: clients get a 503 or do not notice."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -40,14 +40,14 @@ async def api(
 
 @pytest.fixture
 async def database(postgres_settings: Settings) -> AsyncIterator[Database]:
-    """The database alone, without the API."""
+    """The database without the API."""
     async with open_database(postgres_settings) as database:
         yield database
 
 
 @asynccontextmanager
 async def administrator(settings: Settings) -> AsyncIterator[asyncpg.Connection]:
-    """A connection that is not the service's."""
+    """A connection outside the service."""
     connection = await asyncpg.connect(settings.database_url.get_secret_value())
     try:
         yield connection
@@ -57,7 +57,7 @@ async def administrator(settings: Settings) -> AsyncIterator[asyncpg.Connection]
 
 @asynccontextmanager
 async def refusing_inserts(settings: Settings, state: str, times: int) -> AsyncIterator[None]:
-    """Have the server refuse that many inserts into `payments` with a SQLSTATE."""
+    """Let the server refuse that many inserts into `payments` with an SQLSTATE."""
     async with administrator(settings) as connection:
         await connection.execute(
             f"""
@@ -106,7 +106,7 @@ async def test_a_conflict_that_is_gone_is_not_seen(
 
 
 async def test_a_bug_is_no_outage(database: Database) -> None:
-    """A statement that never can work is an error of the service, and is raised as it is."""
+    """A statement that can never work is an error of the service and raised unchanged."""
     with pytest.raises(Exception, match="syntax error"):
         await database.run(lambda session: session.execute(text("SELEC 1")))
 
@@ -114,7 +114,7 @@ async def test_a_bug_is_no_outage(database: Database) -> None:
 async def test_a_migration_under_a_running_instance_is_not_seen(
     api: PaymentAPI, postgres_settings: Settings
 ) -> None:
-    """Plans that were prepared before it are made again."""
+    """Prepared statements from before the migration are prepared again."""
     placed = await api.order(GOOD_ORDER, b"key-1")
     address = f"{PATH}/{placed.json()['id']}"
     assert (await api.client.get(address)).status_code == 200
@@ -134,7 +134,7 @@ async def test_a_migration_under_a_running_instance_is_not_seen(
 async def test_another_default_isolation_level_changes_nothing(
     api: PaymentAPI, postgres_settings: Settings
 ) -> None:
-    """Two orders with one key at once are one payment, as at the usual level."""
+    """Two simultaneous orders with one key are one payment, as at the usual level."""
     name = postgres_settings.database_url.get_secret_value().rpartition("/")[2]
     async with administrator(postgres_settings) as connection:
         await connection.execute(
@@ -154,7 +154,7 @@ async def test_another_default_isolation_level_changes_nothing(
 async def test_a_transaction_that_the_server_has_ended_means_unavailable(
     database: Database,
 ) -> None:
-    """A process that was stopped in the middle of one finds its connection gone."""
+    """A process that was suspended within a transaction finds its connection closed."""
 
     async def sleep_inside(session: AsyncSession) -> None:
         await session.execute(text("SET idle_in_transaction_session_timeout = 20"))
@@ -168,7 +168,7 @@ async def test_a_transaction_that_the_server_has_ended_means_unavailable(
 async def test_a_schema_that_is_not_there_means_unavailable(
     empty_database: Settings,
 ) -> None:
-    """Until the migrations are applied, clients are asked to come back."""
+    """Clients are asked to come back until the migrations have run."""
     async with open_database(empty_database) as database:
         with pytest.raises(DatabaseUnavailableError, match=r"no such table|does not exist"):
             await database.run(lambda session: session.execute(text("SELECT id FROM payments")))
@@ -179,8 +179,8 @@ class Failover:
 
     Args:
         proxy: The address.
-        first: The primary in the beginning.
-        second: The one that takes its place.
+        first: The primary at the beginning.
+        second: The server that replaces it.
     """
 
     def __init__(self, proxy: TCPProxy, first: PostgresServer, second: PostgresServer) -> None:
@@ -190,27 +190,27 @@ class Failover:
         self.settings = settings_for(first.url_at(proxy.port))
 
     async def demote(self) -> None:
-        """Make the first server read-only; the connections to it live on."""
+        """Make the first server read-only; its connections stay open."""
         connection = await asyncpg.connect(self._first.url)
         await connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await connection.execute("SELECT pg_reload_conf()")
         await connection.close()
 
     def promote(self) -> None:
-        """Lead new connections to the second server."""
+        """Route new connections to the second server."""
         self._proxy.lead_to(self._second.port)
 
 
 @pytest.fixture(scope="module")
 def second_server() -> Iterator[PostgresServer]:
-    """The server that is promoted."""
+    """The server to be promoted."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 async def failover(second_server: PostgresServer) -> AsyncIterator[Failover]:
-    """A fresh primary, whose place the second server can take."""
+    """A new primary that the second server can replace."""
     with running_postgres() as first:
         for server in (first, second_server):
             await upgrade(settings_for(server.url))
@@ -219,7 +219,7 @@ async def failover(second_server: PostgresServer) -> AsyncIterator[Failover]:
 
 
 async def hold_connections(database: Database, count: int) -> None:
-    """Have that many idle connections in the pool."""
+    """Leave that many idle connections in the pool."""
     async with AsyncExitStack() as stack:
         for _ in range(count):
             session = await stack.enter_async_context(database.transaction())
@@ -227,14 +227,14 @@ async def hold_connections(database: Database, count: int) -> None:
 
 
 async def write(session: AsyncSession) -> None:
-    """Write anything."""
+    """Write something."""
     await session.execute(text("UPDATE alembic_version SET version_num = version_num"))
 
 
 async def test_after_a_failover_the_next_transaction_finds_the_primary(
     failover: Failover,
 ) -> None:
-    """Not one fails, though every connection leads to a server that has become read-only."""
+    """None fails, even though all connections lead to a server that is now read-only."""
     async with open_database(failover.settings) as database:
         await hold_connections(database, 5)
         await failover.demote()
@@ -246,14 +246,14 @@ async def test_after_a_failover_the_next_transaction_finds_the_primary(
 
 
 async def test_a_failover_in_the_middle_of_a_transaction_is_not_seen(failover: Failover) -> None:
-    """Its first statement that writes is refused, and a new transaction finds the primary."""
+    """Its first write is refused, and a new transaction finds the primary."""
     attempts = 0
 
     async def demoted_meanwhile(session: AsyncSession) -> None:
         nonlocal attempts
         attempts += 1
         if attempts == 1:
-            # What a standby does to every transaction.
+            # A standby does this to every transaction.
             await session.execute(text("SET TRANSACTION READ ONLY"))
             failover.promote()
         await write(session)
@@ -266,7 +266,7 @@ async def test_a_failover_in_the_middle_of_a_transaction_is_not_seen(failover: F
 
 
 async def which_server(session: AsyncSession) -> int:
-    """The port of the server that is asked."""
+    """The port of the server that answers."""
     port = await session.scalar(text("SHOW port"))
     return int(port or 0)
 
@@ -274,7 +274,7 @@ async def which_server(session: AsyncSession) -> int:
 async def test_a_primary_that_stays_read_only_opens_the_circuit_and_is_not_ready(
     failover: Failover,
 ) -> None:
-    """Reads go on, readiness says what is wrong, and clients that write are refused quickly."""
+    """Reads continue, readiness gives the reason, and writes are refused quickly."""
     async with open_database(failover.settings) as database:
         await failover.demote()
         readiness = Readiness([Check("database", lambda: schema_fault(database))])

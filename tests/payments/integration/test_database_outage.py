@@ -1,4 +1,4 @@
-"""The whole service while its database is silent, dead, gone or locked, and afterwards."""
+"""The whole service while its database is silent, dead, shut down or locked, and after."""
 
 import asyncio
 import re
@@ -36,8 +36,8 @@ LIMITS = {
     "DATABASE__STATEMENT_TIMEOUT_SECONDS": "2",
 }
 LONGEST_REQUEST_SECONDS = 1.0 + max(2 * 1.0, 2.0 + 1.0)
-"""A request waits for a connection, and then either for an old one to answer and a new one to be
-made, or for a statement, which the client gives a second more than the server."""
+"""A request waits for a connection from the pool. Then it waits for an old connection to respond
+and for a new one to be made, or for a statement, which has a second more than on the server."""
 READINESS_SECONDS = 2.0
 READINESS_KEPT_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
@@ -58,7 +58,7 @@ LEFT_BEHIND = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, and when it came."""
+    """One response and its time."""
 
     path: str
     response: httpx.Response
@@ -67,60 +67,60 @@ class Answer:
 
     @property
     def kind(self) -> str:
-        """The status, or what the problem is called."""
+        """The status, or the slug of the problem."""
         if self.response.is_error:
             return str(self.response.json()["type"]).rpartition("/")[2]
         return str(self.response.status_code)
 
 
 class Outage(Protocol):
-    """Something that happens to a database, and ends."""
+    """An outage of a database with its end."""
 
     def begin(self, postgres: PostgresServer, proxy: TCPProxy) -> None:
-        """Let it happen."""
+        """Begin the outage."""
 
     def end(self, postgres: PostgresServer, proxy: TCPProxy) -> None:
-        """Let it be over."""
+        """End the outage."""
 
 
 class Silence:
-    """Connections are accepted, and nothing is answered."""
+    """Connections are accepted, but nothing is answered."""
 
     def begin(self, _: PostgresServer, proxy: TCPProxy) -> None:
-        """Let it happen."""
+        """Begin the outage."""
         proxy.fall_silent()
 
     def end(self, _: PostgresServer, proxy: TCPProxy) -> None:
-        """Let it be over."""
+        """End the outage."""
         proxy.speak()
 
 
 class Crash:
-    """The server dies, and connections are refused until it is back."""
+    """The server dies and refuses connections until it is restarted."""
 
     def begin(self, postgres: PostgresServer, _: TCPProxy) -> None:
-        """Let it happen."""
+        """Begin the outage."""
         postgres.crash()
 
     def end(self, postgres: PostgresServer, _: TCPProxy) -> None:
-        """Let it be over."""
+        """End the outage."""
         postgres.start()
 
 
 class Shutdown(Crash):
-    """The server is shut down by its administrator, and tells its clients."""
+    """An administrator shuts the server down, which notifies its clients."""
 
     def begin(self, postgres: PostgresServer, _: TCPProxy) -> None:
-        """Let it happen."""
+        """Begin the outage."""
         postgres.stop()
 
 
 class World:
-    """The service, its database and what its clients have seen.
+    """The service, its database and the responses that its clients got.
 
     Args:
         service: The process.
-        client: Speaks to it.
+        client: Sends requests to it.
     """
 
     def __init__(self, service: Service, client: httpx.AsyncClient) -> None:
@@ -129,11 +129,11 @@ class World:
         self.answers: list[Answer] = []
 
     async def get(self, path: str) -> Answer:
-        """Ask for something."""
+        """Send a GET request."""
         return await self._ask(path, self.client.get(path))
 
     async def pay(self) -> Answer:
-        """Order a payment of its own."""
+        """Order a new payment."""
         order = {"amount": 100, "currency": "EUR", "customer_id": "customer-1"}
         headers = {"Idempotency-Key": str(uuid4())}
         path = "/api/v1/payments"
@@ -148,7 +148,7 @@ class World:
 
     @asynccontextmanager
     async def under_load(self, payment: str) -> AsyncIterator[None]:
-        """Have clients come again and again until the end of the block, and observers look on."""
+        """Let clients and monitoring send requests repeatedly until the end of the block."""
         asks: list[Callable[[], Awaitable[Answer]]] = [
             *[self.pay] * (CLIENTS // 2),
             *[partial(self.get, payment)] * (CLIENTS // 2),
@@ -168,20 +168,20 @@ class World:
             over.set()
 
     async def until_answers_are(self, *kinds: str, path: str = "/api/v1/payments") -> None:
-        """Wait until the last answers of a path are of these kinds."""
+        """Wait until the last responses for a path are of these kinds."""
         async with asyncio.timeout(DEADLINE_SECONDS):
-            # The load goes on meanwhile.
+            # The load continues meanwhile.
             while {one.kind for one in self.of(path)[-2 * CLIENTS :]} - set(kinds):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     def of(self, path: str, since: float = 0.0, until: float = float("inf")) -> list[Answer]:
-        """The answers of paths that begin so, to what was asked in this span."""
+        """The responses to requests for a path prefix that were sent in this span."""
         return [
             one for one in self.answers if one.path.startswith(path) and since <= one.began < until
         ]
 
     async def metric(self, name: str) -> float:
-        """The sum of a metric's figures over labels and workers."""
+        """The sum of a metric over labels and workers."""
         lines = (await self.client.get("/metrics")).text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
@@ -204,7 +204,7 @@ async def postgres(server: PostgresServer) -> PostgresServer:
 
 @pytest.fixture
 async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
-    """The way to it that the service takes."""
+    """The proxy between the service and the server."""
     async with TCPProxy(postgres.port).listening() as proxy:
         yield proxy
 
@@ -213,7 +213,7 @@ async def proxy(postgres: PostgresServer) -> AsyncIterator[TCPProxy]:
 async def start(
     tmp_path: Path, postgres: PostgresServer, proxy: TCPProxy
 ) -> AsyncIterator[Callable[..., Awaitable[World]]]:
-    """Start the service with its database; in the end, kill what is left of it."""
+    """Start the service with its database, and kill it after the test."""
     services: list[Service] = []
     clients: list[httpx.AsyncClient] = []
 
@@ -222,7 +222,7 @@ async def start(
         claims = {"PAYMENTS__CLAIM_SECONDS": "5", "PAYMENTS__POLL_SECONDS": "0.2"}
         service = Service(tmp_path, DATABASE_URL=url, **LIMITS, **claims, **variables)
         services.append(service)
-        # The proxy must go on meanwhile, for workers that start look at their database.
+        # The proxy must run meanwhile, because starting workers query their database.
         base_url = await asyncio.to_thread(lambda: service.url)
         client = httpx.AsyncClient(base_url=base_url, timeout=DEADLINE_SECONDS, trust_env=False)
         clients.append(client)
@@ -239,7 +239,7 @@ StartService = Callable[..., Awaitable[World]]
 
 
 async def connections(postgres: PostgresServer, state: str = "%") -> int:
-    """How many connections of the service the server knows of."""
+    """The number of the service's connections on the server."""
     connection = await asyncpg.connect(postgres.url)
     try:
         return int(
@@ -254,12 +254,12 @@ async def connections(postgres: PostgresServer, state: str = "%") -> int:
 
 
 async def no_transaction_is_open(postgres: PostgresServer) -> bool:
-    """Whether the service has ended what it began."""
+    """Whether the service has ended all its transactions."""
     return await connections(postgres, "%transaction%") == 0
 
 
 async def pending_payment(world: World) -> str:
-    """Where a payment is that the provider has failed to charge, and could charge now."""
+    """The path of a payment that was not charged, but could be charged now."""
     await world.client.put("/sandbox/mode", json={"mode": "failing"})
     answer = await world.pay()
     await world.client.put("/sandbox/mode", json={"mode": "healthy"})
@@ -273,14 +273,14 @@ async def finished(world: World, payment: str) -> bool:
     return answer.kind == "200" and answer.response.json()["status"] == "succeeded"
 
 
-async def eventually(holds: Callable[[], Awaitable[Any]]) -> None:
-    """Ask again and again until the answer is yes."""
+async def eventually(is_true: Callable[[], Awaitable[Any]]) -> None:
+    """Wait until a condition is true."""
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await holds():  # noqa: ASYNC110 - nothing tells of it by itself
+        while not await is_true():  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0.1)
 
 
-# What probes see: one that is on its way when the database comes back succeeds.
+# The results of probes; one that runs when the database comes back succeeds.
 PROBED = ("database-unavailable", "200", "201", "202")
 
 
@@ -292,7 +292,7 @@ PROBED = ("database-unavailable", "200", "201", "202")
 async def test_requests_fail_fast_and_the_service_recovers_by_itself(
     outage: Outage, workers: int, postgres: PostgresServer, proxy: TCPProxy, start: StartService
 ) -> None:
-    """Nobody waits for long, what needs no database goes on, and nothing is left behind."""
+    """No client waits long, other routes work, and nothing is left behind."""
     world = await start(WORKERS=str(workers), PAYMENTS__RETRY_SECONDS="4")
     paid = (await world.pay()).response.headers["Location"]
     pending = await pending_payment(world)
@@ -310,11 +310,11 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
         await eventually(partial(finished, world, pending))
         await world.until_answers_are("200", path="/health/ready")
 
-    # Nobody waits for longer than the limits of each step allow.
+    # No request takes longer than the limits of its steps.
     longest = max(world.of("/"), key=lambda one: one.seconds)
     assert longest.seconds < LONGEST_REQUEST_SECONDS + BUSY_MACHINE_SECONDS, longest
 
-    # While the circuit is open, all are refused but the probes: one in each worker at a time.
+    # An open circuit refuses all requests except probes, one at a time in each worker.
     during = world.of("/api/v1/payments", opened, ended)
     refused = [one for one in during if one.kind == "circuit-breaker-open"]
     probes = workers * (1 + (ended - opened) // PROBE_EVERY_SECONDS)
@@ -328,7 +328,7 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
     seconds = sorted(one.seconds for one in refused)
     assert seconds[len(seconds) // 2] < 0.5
 
-    # Whoever watches the service is served all the time, and told the truth.
+    # Monitoring is always answered, and correctly.
     for path in ("/health/live", "/metrics", "/health/circuit-breakers"):
         assert {one.kind for one in world.of(path)} == {"200"}
         assert max(one.seconds for one in world.of(path)) < BUSY_MACHINE_SECONDS
@@ -337,7 +337,7 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
     known = world.of("/health/ready", opened + READINESS_KEPT_SECONDS, ended)
     assert {one.kind for one in known} == {"not-ready"}
     assert (ready[0].kind, ready[-1].kind) == ("200", "200")
-    # A second worker follows the first within a moment.
+    # A second worker follows the first almost at once.
     shown = [
         one.response.json()
         for one in world.of("/health/circuit-breakers", opened + READINESS_KEPT_SECONDS, ended)
@@ -346,13 +346,13 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
     assert "open" in {one["breakers"]["database"]["state"] for one in shown}
     assert {one.kind for one in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
 
-    # It comes back by itself, soon after the database.
+    # The service recovers by itself soon after the database.
     assert recovered - ended < 2 * PROBE_EVERY_SECONDS + BUSY_MACHINE_SECONDS
     assert opened - began < LONGEST_REQUEST_SECONDS + BUSY_MACHINE_SECONDS
     for payment in [pending, *accepted_later(world)]:
         await eventually(partial(finished, world, payment))
 
-    # No connection is lost, and the logs tell of nothing that was forgotten.
+    # No connection is lost, and the logs have no task or connection that was never closed.
     await eventually(partial(no_connection_in_use, world))
     await eventually(partial(no_transaction_is_open, postgres))
     assert await connections(postgres) <= POOL_SIZE * workers
@@ -362,7 +362,7 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
 
 
 def accepted_later(world: World) -> list[str]:
-    """Where the payments are that were accepted and not finished at once."""
+    """The paths of payments that were accepted and not finished at once."""
     answers = world.of("/api/v1/payments")
     return [one.response.headers["Location"] for one in answers if one.kind == "202"]
 
@@ -373,7 +373,7 @@ async def no_connection_in_use(world: World) -> bool:
 
 
 def assert_nothing_left_behind(service: Service) -> None:
-    """See that the logs tell of no exception, task or connection that nobody took care of."""
+    """Check that the logs have no unhandled exception, task or connection."""
     assert service.errors == ""
     assert [line for line in service.text.splitlines() if LEFT_BEHIND.search(line)] == []
 
@@ -381,7 +381,7 @@ def assert_nothing_left_behind(service: Service) -> None:
 async def test_statements_that_wait_for_a_lock_are_ended(
     postgres: PostgresServer, start: StartService
 ) -> None:
-    """The server ends them in their time, the circuit opens, and the connections are kept."""
+    """The server cancels them in time, the circuit opens, and connections stay open."""
     world = await start()
     paid = (await world.pay()).response.headers["Location"]
     locking = await asyncpg.connect(postgres.url)
@@ -411,7 +411,7 @@ async def test_statements_that_wait_for_a_lock_are_ended(
 async def test_a_service_that_starts_before_its_database_waits_for_it(
     postgres: PostgresServer, start: StartService
 ) -> None:
-    """It serves what it can, is not ready, and becomes so without a restart."""
+    """It serves what it can, is not ready, and becomes ready without a restart."""
     postgres.stop()
     world = await start()
     assert (await world.get("/health/live")).kind == "200"
@@ -428,7 +428,7 @@ async def test_a_service_that_starts_before_its_database_waits_for_it(
 
 
 async def is_ready(world: World) -> bool:
-    """Whether the service wants requests."""
+    """Whether the service is ready."""
     return (await world.get("/health/ready")).kind == "200"
 
 
@@ -437,7 +437,7 @@ async def is_ready(world: World) -> bool:
 async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
     is_busy: bool, workers: int, proxy: TCPProxy, start: StartService
 ) -> None:
-    """Neither idle connections nor those that hang, nor the payments' worker, hold it up."""
+    """Neither idle nor hanging connections nor the payment worker delay it."""
     world = await start(WORKERS=str(workers))
     payments = await asyncio.gather(*(world.pay() for _ in range(2 * POOL_SIZE)))
     location = payments[0].response.headers["Location"]
@@ -449,7 +449,7 @@ async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
     world.service.process.send_signal(signal.SIGTERM)
     status = await asyncio.to_thread(world.service.status)
 
-    # The worker has four seconds to stop; requests in flight end by their own limits.
+    # The worker has four seconds to stop; requests in flight end at their own limits.
     assert time.monotonic() - told < LONGEST_REQUEST_SECONDS + 4.0 + BUSY_MACHINE_SECONDS
     assert status == 0
     assert_nothing_left_behind(world.service)
@@ -460,7 +460,7 @@ async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
 async def test_a_migration_of_a_silent_database_ends(
     tmp_path: Path, postgres: PostgresServer, proxy: TCPProxy
 ) -> None:
-    """It waits as long as connecting may take, and says so in one line."""
+    """It ends after the connect timeout and reports that in one line."""
     proxy.fall_silent()
     started = time.monotonic()
     migrating = await asyncio.create_subprocess_exec(

@@ -33,7 +33,7 @@ def in_background() -> Iterator[ThreadPoolExecutor]:
 def held_request(
     service: Service, provider: HeldProvider, executor: ThreadPoolExecutor
 ) -> Future[httpx.Response]:
-    """A request that has reached the provider, and stays there."""
+    """A request that has reached the provider and stays there."""
     url = service.url
     request = executor.submit(httpx.get, url + RATES, timeout=DEADLINE_SECONDS)
     assert provider.asked.wait(DEADLINE_SECONDS)
@@ -44,7 +44,7 @@ def held_request(
 def test_development_needs_nothing_and_ends_with_status_0(
     number: signal.Signals, start: Callable[..., Service]
 ) -> None:
-    """Without a setting, the sandbox stands in for the provider, and ends with the service."""
+    """Without settings, the sandbox is the provider, and it ends with the service."""
     service = start()
     url = service.url
 
@@ -64,7 +64,7 @@ def test_development_needs_nothing_and_ends_with_status_0(
 def test_a_signal_drains_the_service(
     start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
 ) -> None:
-    """Ready answers 503 first, then the socket closes, and the request in flight is answered."""
+    """Readiness turns 503, then the socket closes, and the request in flight is answered."""
     service = start(
         PAYMENT_PROVIDER__BASE_URL=provider.url,
         PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
@@ -90,7 +90,7 @@ def test_a_signal_drains_the_service(
 def test_the_second_signal_stops_at_once(
     start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
 ) -> None:
-    """Nobody has to wait for the drain or for requests in flight."""
+    """It ends the wait for the drain and for requests in flight."""
     service = start(
         PAYMENT_PROVIDER__BASE_URL=provider.url,
         PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
@@ -101,7 +101,7 @@ def test_the_second_signal_stops_at_once(
 
     service.process.send_signal(signal.SIGTERM)
     wait_until(lambda: not is_ready(url))
-    # The same signal, so soon, would be taken for the first once more.
+    # The same signal within this time would count as a repetition of the first.
     service.process.send_signal(signal.SIGINT)
 
     assert service.status() == 128 + signal.SIGINT
@@ -112,7 +112,7 @@ def test_the_second_signal_stops_at_once(
 def test_the_grace_time_has_an_end(
     start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
 ) -> None:
-    """A request that does not finish in time is cut, and the end is still an orderly one."""
+    """A request that takes too long is cut off, and the service still stops cleanly."""
     service = start(
         PAYMENT_PROVIDER__BASE_URL=provider.url,
         PAYMENT_PROVIDER__TIMEOUT_SECONDS="60",
@@ -130,7 +130,7 @@ def test_the_grace_time_has_an_end(
 def test_an_interrupt_from_the_terminal_lets_workers_finish(
     start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
 ) -> None:
-    """Ctrl+C reaches every process of the group; for the workers, only the parent's word counts."""
+    """Ctrl+C reaches every process of the group, but workers only follow their parent."""
     service = start(
         WORKERS="2",
         PAYMENT_PROVIDER__BASE_URL=provider.url,
@@ -152,7 +152,7 @@ def test_an_interrupt_from_the_terminal_lets_workers_finish(
 def test_the_second_signal_kills_the_workers(
     start: Callable[..., Service], provider: HeldProvider, in_background: ThreadPoolExecutor
 ) -> None:
-    """The exit status says that the end was not an orderly one."""
+    """The exit status says that the stop was not clean."""
     service = start(
         WORKERS="2",
         PAYMENT_PROVIDER__BASE_URL=provider.url,

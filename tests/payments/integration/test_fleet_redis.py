@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 COUNT = 4
 STORE_SECONDS = 2.0
-"""How long the store has to reply; longer than a busy machine delays it."""
+"""The timeout of the store, which is longer than the delays of a busy machine."""
 
 UNREACHABLE = "The fleet cannot be reached"
 BACK = "The fleet is back"
@@ -37,27 +37,27 @@ HOUR = 3600.0
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:
-    """The store."""
+    """The fleet's store."""
     with running_valkey() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[CountingProvider]:
-    """The dependency."""
+    """The provider that all processes call."""
     with CountingProvider().running() as provider:
         yield provider
 
 
 def variables(port: int) -> dict[str, str]:
-    """The settings of a process that takes part."""
+    """The settings of a process in the fleet."""
     url = f"redis://127.0.0.1:{port}/0"
     return {"REDIS__URL": url, "REDIS__TIMEOUT_SECONDS": str(STORE_SECONDS)}
 
 
 @pytest.fixture(scope="module")
 def proxy(valkey: ValkeyServer) -> Iterator[ProxyThread]:
-    """What is between the last process and the store."""
+    """The proxy between the last process and the store."""
     with proxy_thread(valkey.port) as proxy:
         yield proxy
 
@@ -69,7 +69,7 @@ def started(
     proxy: ProxyThread,
     provider: CountingProvider,
 ) -> Iterator[list[Process]]:
-    """Four processes, started once for all tests; the last is on a host with a wrong clock."""
+    """Four processes for all tests; the last is on a host with a wrong clock."""
     library = faketime_library()
     clock = {} if library is None else wrong_clock(library, HOUR)
     each = [variables(valkey.port) for _ in range(COUNT - 1)]
@@ -82,14 +82,14 @@ def started(
 def fleet(
     started: list[Process], valkey: ValkeyServer, provider: CountingProvider
 ) -> list[Process]:
-    """The processes, on an empty store, with all circuits closed."""
+    """The processes with an empty store and all circuits closed."""
     _restart_empty(valkey)
     heal(started, provider)
     return started
 
 
 def ask_all(fleet: list[Process], seconds: float, until: Callable[[], bool]) -> list[int]:
-    """Have all processes ask again and again; the statuses of the answers."""
+    """Let all processes send calls repeatedly, and return the statuses."""
     end = time.monotonic() + seconds
     statuses: list[int] = []
     with ThreadPoolExecutor(len(fleet)) as threads:
@@ -100,12 +100,12 @@ def ask_all(fleet: list[Process], seconds: float, until: Callable[[], bool]) -> 
 
 
 def never() -> bool:
-    """For a loop that ends with its time."""
+    """A condition for a loop that ends by its timeout."""
     return False
 
 
 def test_the_fleet_is_one_circuit(fleet: list[Process], provider: CountingProvider) -> None:
-    """It opens in all, sends two probes in total, and closes in all."""
+    """It opens in all processes, sends two probes in total, and closes in all."""
     trip(fleet[0], provider)
     wait_until(lambda: all(process.state() == "open" for process in fleet[1:]))
     assert provider.calls == 3
@@ -116,19 +116,19 @@ def test_the_fleet_is_one_circuit(fleet: list[Process], provider: CountingProvid
     before = provider.calls
     ask_all(fleet, 30, lambda: fleet[0].state() == "closed")
     wait_until(lambda: all(process.state() == "closed" for process in fleet[1:]))
-    # Two probes, and the calls of the last round, in which the circuit closed.
+    # Two probes, plus the calls of the last round, in which the circuit closed.
     assert 2 <= provider.calls - before <= 2 + COUNT
 
 
 def test_a_failing_dependency_sees_the_probes_of_one_process(
     fleet: list[Process], provider: CountingProvider
 ) -> None:
-    """After 1, 2 and 4 seconds, whatever the number of processes."""
+    """It gets one after 1, 2 and 4 seconds, whatever the number of processes."""
     trip(fleet[0], provider)
     wait_until(lambda: all(process.state() == "open" for process in fleet[1:]))
     before = provider.calls
     statuses = ask_all(fleet, 4.0, never)
-    # The backoff is random within a tenth.
+    # The backoff is random within 10 %.
     assert provider.calls - before <= 3
     assert statuses.count(502) == provider.calls - before
 
@@ -136,7 +136,7 @@ def test_a_failing_dependency_sees_the_probes_of_one_process(
 def test_an_order_survives_the_process_that_took_it(
     fleet: list[Process], tmp_path: Path, valkey: ValkeyServer, provider: CountingProvider
 ) -> None:
-    """All others obey, and so does a process that starts later."""
+    """All other processes obey, and so does one that starts later."""
     assert fleet[0].order("force-open", reason="maintenance").status_code == 200
     fleet[0].signal(signal.SIGKILL)
     wait_until(lambda: all(process.ask() == 503 for process in fleet[1:]))
@@ -157,7 +157,7 @@ def test_an_order_survives_the_process_that_took_it(
 def test_the_lease_of_a_prober_that_is_gone_expires(
     fleet: list[Process], provider: CountingProvider, number: signal.Signals
 ) -> None:
-    """Another process probes after its deadline, two seconds later."""
+    """Another process probes after the lease's deadline, two seconds later."""
     trip(fleet[0], provider)
     provider.is_failing = False
     provider.seconds = 15.0
@@ -232,12 +232,12 @@ def test_without_the_store_each_process_is_a_local_breaker(
     break_it: Callable[[ValkeyServer], None],
     repair_it: Callable[[ValkeyServer], None],
 ) -> None:
-    """No call waits or fails because of it; one warning, one metric; then they are one again."""
+    """No call waits or fails, there is one warning, and the fleet reunites later."""
     assert [process.ask() for process in fleet] == [200] * COUNT
     break_it(valkey)
     began = time.monotonic()
     assert [process.ask() for process in fleet] == [200] * COUNT
-    # Each call that waited for the store would take its whole timeout.
+    # A call that waited for the store would take the whole timeout.
     assert time.monotonic() - began < COUNT * STORE_SECONDS
     wait_until(lambda: not any(process.connected() for process in fleet))
     trip(fleet[0], provider)
@@ -258,7 +258,7 @@ def test_without_the_store_each_process_is_a_local_breaker(
 def test_a_store_that_restarts_empty_learns_the_verdict_again(
     fleet: list[Process], valkey: ValkeyServer
 ) -> None:
-    """What operators ordered applies as before, also in a process that starts then."""
+    """Modes set by operators still apply, even in a process that starts after that."""
     assert fleet[0].order("force-open", reason="maintenance").status_code == 200
     wait_until(lambda: all(process.ask() == 503 for process in fleet))
     _restart_empty(valkey)
@@ -270,7 +270,7 @@ def test_a_store_that_restarts_empty_learns_the_verdict_again(
 def test_a_process_that_is_cut_off_is_on_its_own(
     fleet: list[Process], proxy: ProxyThread, provider: CountingProvider
 ) -> None:
-    """It opens nobody else's circuit, and obeys what it has missed when it is back."""
+    """It opens no other circuit, and obeys what it missed when it is back."""
     *others, lone = fleet
     proxy.fall_silent()
     try:
@@ -292,7 +292,7 @@ def test_a_process_that_is_cut_off_is_on_its_own(
 def test_the_clock_of_a_host_does_not_matter(
     fleet: list[Process], provider: CountingProvider
 ) -> None:
-    """One that is an hour ahead opens and follows for as long as the others."""
+    """A process an hour ahead opens and follows for as long as the others."""
     if faketime_library() is None:
         missing("libfaketime is not installed")
     *others, ahead = fleet
@@ -322,7 +322,7 @@ def _wait_seconds(process: Process) -> float:
 def test_an_order_without_the_store_applies_to_one_process(
     fleet: list[Process], valkey: ValkeyServer
 ) -> None:
-    """And the operator learns that it does."""
+    """The response tells the operator so."""
     valkey.kill()
     wait_until(lambda: not any(process.connected() for process in fleet))
     response = fleet[0].order("force-open", reason="maintenance")

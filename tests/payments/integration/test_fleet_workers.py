@@ -1,4 +1,4 @@
-"""Four workers of one machine as one circuit, over the directory that they share."""
+"""Four workers on one machine as one circuit, over the directory that they share."""
 
 import os
 import signal
@@ -31,14 +31,14 @@ BACK = "The fleet is back"
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[CountingProvider]:
-    """The dependency."""
+    """The provider that all workers call."""
     with CountingProvider().running() as provider:
         yield provider
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the service runs."""
+    """The working directory of the service."""
     return tmp_path_factory.mktemp("fleet")
 
 
@@ -59,19 +59,19 @@ def service(started: Process, provider: CountingProvider) -> Process:
 
 @pytest.fixture
 def shared(folder: Path) -> Path:
-    """The directory in which the workers meet."""
+    """The directory that the workers share."""
     (found,) = (folder / "0").glob("example-service-*")
     return found
 
 
 def statuses(service: Process, count: int = 60) -> set[int]:
-    """What new connections, which all workers accept, get."""
+    """The statuses of requests over new connections, which all workers accept."""
     with ThreadPoolExecutor(12) as threads:
         return set(threads.map(lambda _: httpx.get(service.url + RATES).status_code, range(count)))
 
 
 def all_follow(service: Process) -> bool:
-    """Whether the last change of every worker was to open its circuit."""
+    """Whether the last state change of every worker opened its circuit."""
     last: dict[int, str] = {}
     for change in service.health()["transitions"]:
         last.setdefault(change["worker"], change["to_state"])
@@ -81,7 +81,7 @@ def all_follow(service: Process) -> bool:
 def test_when_one_worker_opens_the_others_follow(
     service: Process, provider: CountingProvider
 ) -> None:
-    """Three failures are all that reach the dependency."""
+    """Only three failures reach the dependency."""
     trip(service, provider)
     wait_until(lambda: all_follow(service))
     assert provider.calls == 3
@@ -90,7 +90,7 @@ def test_when_one_worker_opens_the_others_follow(
 def test_all_workers_together_send_the_probes_of_one(
     service: Process, provider: CountingProvider
 ) -> None:
-    """One after 1, 2 and 4 seconds while it fails; two successes close all circuits."""
+    """One probe after 1, 2 and 4 seconds; two successes close all circuits."""
     trip(service, provider)
     wait_until(lambda: all_follow(service))
     before, end = provider.calls, time.monotonic() + 4.0
@@ -104,7 +104,7 @@ def test_all_workers_together_send_the_probes_of_one(
 
 
 def test_an_order_survives_the_worker_that_took_it(service: Process) -> None:
-    """All others obey, and so does the worker that takes its place."""
+    """All other workers obey, and so does the replacement."""
     before = set(service.health()["workers"])
     response = service.order("force-open", reason="maintenance")
     assert (response.status_code, set(response.json()["workers"])) == (200, before)
@@ -127,7 +127,7 @@ def _has_only_new_workers(service: Process, before: set[int]) -> bool:
 def test_a_worker_that_hangs_delays_recovery_by_its_lease_only(
     service: Process, provider: CountingProvider
 ) -> None:
-    """The others recover, and a worker that runs again follows them."""
+    """The others recover, and the worker follows them when it runs again."""
     trip(service, provider)
     provider.is_failing = False
     hanging = service.health()["workers"][0]
@@ -140,7 +140,7 @@ def test_a_worker_that_hangs_delays_recovery_by_its_lease_only(
 
 
 def _some_answer(service: Process) -> int | None:
-    """The answer of a worker that runs; None if the connection went to the one that hangs."""
+    """The response of a running worker, or None if the connection went to the hanging one."""
     try:
         return httpx.get(service.url + RATES, timeout=0.3).status_code
     except httpx.HTTPError:
@@ -154,7 +154,7 @@ def _damage(shared: Path) -> None:
 def test_a_damaged_file_is_replaced(
     service: Process, provider: CountingProvider, shared: Path
 ) -> None:
-    """By the first worker that sees it; all are one circuit again."""
+    """The first worker that sees it replaces it, and all are one circuit again."""
     _damage(shared)
     wait_until(lambda: 0 < service.warnings(UNREACHABLE) == service.warnings(BACK))
     assert (shared / FILE).read_text()[-1] == "}"
@@ -164,7 +164,7 @@ def test_a_damaged_file_is_replaced(
 
 
 def _states(service: Process, count: int = 40) -> set[str]:
-    """What workers that see no reports of others say about their circuit."""
+    """The states that workers without the others' reports show for their own circuits."""
     url = f"{service.url}/health/circuit-breakers"
     with ThreadPoolExecutor(12) as threads:
         answers = threads.map(lambda _: httpx.get(url).json(), range(count))
@@ -174,12 +174,12 @@ def _states(service: Process, count: int = 40) -> set[str]:
 def test_without_the_directory_each_worker_is_a_local_breaker(
     service: Process, provider: CountingProvider, shared: Path
 ) -> None:
-    """No call waits or fails because of it, and the service ends as it should."""
+    """No call waits or fails, and the service stops cleanly."""
     shared.rename(shared.with_name("gone"))
     assert statuses(service) == {200}
     wait_until(lambda: service.warnings(UNREACHABLE) == WORKERS)
     trip(service, provider)
-    # The others are closed: each would have to fail by itself.
+    # The others stay closed, because each circuit opens only by its own failures.
     wait_until(lambda: len(states := _states(service)) > 1 and "closed" in states)
     shared.with_name("gone").rename(shared)
     wait_until(lambda: service.warnings(BACK) == WORKERS)

@@ -1,4 +1,4 @@
-"""Metrics of a service of several worker processes, each of which counts for itself."""
+"""Metrics of a service with several workers, each of which has its own counts."""
 
 import json
 import os
@@ -28,8 +28,8 @@ class Service:
     """A running service of two workers, whose payment provider refuses every connection.
 
     Args:
-        url: Where it serves.
-        files: Where its workers share their metrics.
+        url: The URL of the service.
+        files: The directory of the workers' shared metrics.
     """
 
     def __init__(self, url: str, files: Path) -> None:
@@ -37,7 +37,7 @@ class Service:
         self.files = files
 
     def answer(self, path: str, times: int) -> list[httpx.Response]:
-        """Ask so often, each time over a new connection, several at once."""
+        """Send that many requests, each over a new connection and several at once."""
         with ThreadPoolExecutor(6) as threads:
             return list(threads.map(lambda _: httpx.get(self.url + path), range(times)))
 
@@ -46,7 +46,7 @@ class Service:
         return {int(path.suffix.removeprefix(".")) for path in self.files.glob("report.*")}
 
     def requests_by_worker(self) -> dict[int, float]:
-        """How many requests for rates each living worker has counted."""
+        """The number of requests for rates that each living worker has counted."""
         return {pid: _rates_counted(self.files / f"counter_{pid}.db") for pid in self.pids()}
 
     def scrapes(self, requests: int) -> list["Scrape"]:
@@ -57,12 +57,12 @@ class Service:
             totals = {one.total("http_requests_total", route=ROUTE) for one in scrapes}
             if totals == {requests}:
                 return scrapes
-            # What the other worker has counted is up to a second old.
+            # The counts of the other worker are up to a second old.
             assert time.monotonic() < deadline, totals
 
 
 class Scrape:
-    """What one worker showed.
+    """The metrics that one worker returned.
 
     Args:
         text: The exposition.
@@ -74,7 +74,7 @@ class Scrape:
         ]
 
     def total(self, sample_name: str, /, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """The sum of a metric's samples with these labels."""
         return sum(
             sample.value
             for sample in self._samples
@@ -92,14 +92,14 @@ def _rates_counted(file: Path) -> float:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory whose path leaves room for the name of a socket, which pytest's may not."""
+    """A directory with a path short enough for sockets, unlike that of pytest."""
     with tempfile.TemporaryDirectory() as path:
         yield Path(path)
 
 
 @pytest.fixture
 def service(short_path: Path) -> Iterator[Service]:
-    """The service as `serve` starts it, with nothing about metrics configured."""
+    """The service as `serve` starts it without settings for metrics."""
     environment = {
         "ENVIRONMENT": "test",
         "LOG__FORMAT": "json",
@@ -119,7 +119,7 @@ def service(short_path: Path) -> Iterator[Service]:
             yield Service(url, files)
         finally:
             process.terminate()
-            # Its output is read to the end, or a full pipe would keep it from ending.
+            # Its output is read to the end, because a full pipe would keep it from exiting.
             process.communicate(timeout=PATIENCE_SECONDS)
     assert not files.exists()
 
@@ -135,14 +135,14 @@ def _url_of(log: IO[bytes]) -> str:
 def _wait_for_replacement(service: Service, killed: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while killed in service.pids() or len(service.pids()) < 2:
-        assert time.monotonic() < deadline, "no worker took the place of the killed one"
+        assert time.monotonic() < deadline, "no worker replaced the killed one"
         time.sleep(0.05)
 
 
 def test_whichever_worker_answers_shows_the_sums_of_all(service: Service) -> None:
-    """Thirty requests are thirty in every scrape, soon, and after a worker was replaced."""
+    """Thirty requests are thirty in every scrape, even after a worker was replaced."""
     answers: list[httpx.Response] = []
-    # Until both workers have answered some, or nothing would be added up.
+    # Until both workers have answered some; otherwise nothing would be added up.
     while not answers or not all(service.requests_by_worker().values()):
         assert len(answers) < 300, "all requests went to one worker"
         answers += service.answer("/api/v1/exchange-rates/EUR", 30)

@@ -1,4 +1,4 @@
-"""Bad input on real databases, and over a real socket what no HTTP library would send."""
+"""Bad input on real databases, and over a socket what no HTTP library would send."""
 
 import http.client
 import json
@@ -35,18 +35,18 @@ CHUNKED = b"Transfer-Encoding: chunked"
 
 
 def request(line: bytes, *headers: bytes, body: bytes = b"") -> bytes:
-    """The bytes of a request that wants the connection closed after its answer."""
+    """The bytes of a request that asks to close the connection."""
     lines = (line, b"Host: service.test", b"Connection: close", *headers, b"", body)
     return b"\r\n".join(lines)
 
 
 def ordering(*headers: bytes, body: bytes = SECRET_ORDER) -> bytes:
-    """The bytes of an order with an announced length."""
+    """The bytes of an order with a declared length."""
     return request(LINE, TYPE, b"Content-Length: %d" % len(body), *headers, body=body)
 
 
 def ordering_at_length(length: bytes) -> bytes:
-    """The bytes of an order with a length of which nothing can be made."""
+    """The bytes of an order with an invalid length."""
     return request(LINE, TYPE, KEY, b"Content-Length: " + length, body=SECRET_ORDER)
 
 
@@ -129,7 +129,7 @@ async def api(
 
 
 async def test_no_bad_input_reaches_the_database(api: PaymentAPI) -> None:
-    """PostgreSQL refuses NUL and what is too long or large, SQLite takes anything."""
+    """PostgreSQL would refuse NUL and long or large values; SQLite accepts anything."""
     answers = [await api.order(body, b"key") for body in REFUSED_BODIES.values()]
     answers += [await api.order(GOOD_ORDER, key) for key in REFUSED_KEYS.values()]
     answers += [await api.client.get(f"{PATH}/{odd}") for odd in ("%00", "a%00", "%ed%a0%80")]
@@ -139,7 +139,7 @@ async def test_no_bad_input_reaches_the_database(api: PaymentAPI) -> None:
 
 
 async def test_the_limits_of_input_are_within_those_of_the_database(api: PaymentAPI) -> None:
-    """What is accepted is stored as it was sent, up to the longest key and the largest amount."""
+    """Accepted values are stored as sent, up to the longest key and the largest amount."""
     largest = {"amount": 99_999_999, "currency": "EUR", "customer_id": "z" * 64}
     sent = dict.fromkeys(("k" * 255, "';DROP/**/TABLE/**/payments;--"), largest)
     for key in sent:
@@ -149,7 +149,7 @@ async def test_the_limits_of_input_are_within_those_of_the_database(api: Payment
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    """The service as a process, with its sandbox."""
+    """The service as a process with its sandbox."""
     service = Service(tmp_path)
     yield service
     os.killpg(service.process.pid, signal.SIGKILL)
@@ -157,7 +157,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def answer_to(sent: bytes, url: str) -> tuple[int, str, bytes]:
-    """Send bytes as they are; give status, media type and body of the answer."""
+    """Send raw bytes, and return status, media type and body of the response."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname, address.port), DEADLINE_SECONDS) as connection:
         connection.sendall(sent)
@@ -167,7 +167,7 @@ def answer_to(sent: bytes, url: str) -> tuple[int, str, bytes]:
 
 
 def test_whatever_bytes_come_the_answer_is_a_problem(service: Service) -> None:
-    """It repeats nothing, nothing is stored, and the service goes on as before."""
+    """It repeats nothing, nothing is stored, and the service keeps working."""
     url = service.url
     for name, sent in REFUSED_REQUESTS.items():
         status, media_type, body = answer_to(sent, url)
@@ -183,7 +183,7 @@ def test_whatever_bytes_come_the_answer_is_a_problem(service: Service) -> None:
 
 
 def test_an_order_in_chunks_is_an_order(service: Service) -> None:
-    """However its chunks are decorated, it is the same one."""
+    """However its chunks are decorated, it is the same order."""
     size = b"%x" % len(ORDER)
     plain = size + b"\r\n" + ORDER + b"\r\n0\r\n\r\n"
     extended = size + b';a="b"\r\n' + ORDER + b"\r\n0\r\n\r\n"

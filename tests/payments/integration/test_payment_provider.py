@@ -1,4 +1,4 @@
-"""The provider client against the sandbox: real sockets, real faults."""
+"""The provider client with the sandbox: real sockets, real faults."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def addresses() -> Iterator[dict[str, str]]:
-    """Where the sandbox listens."""
+    """The addresses of the sandbox."""
     command = [sys.executable, "-m", "example_service.sandbox", "--seed", "1"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         yield json.loads(cast("IO[bytes]", process.stdout).readline())
@@ -40,7 +40,7 @@ def addresses() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """The service's own client, patient with a machine that is busy."""
+    """The service's own client with timeouts that suit a busy machine."""
     async with create_http_client(timeout_seconds=20.0, connect_timeout_seconds=20.0) as client:
         yield client
 
@@ -48,7 +48,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 def provider_at(
     addresses: dict[str, str], client: httpx.AsyncClient, *, timeout_seconds: float = 20.0
 ) -> PaymentProvider:
-    """A provider behind a breaker that is too patient to get in the way."""
+    """A provider behind a breaker with thresholds too high to interfere."""
     breaker = CircuitBreaker(
         "patient",
         failure_threshold=10_000,
@@ -77,7 +77,7 @@ async def turn(client: httpx.AsyncClient, addresses: dict[str, str], mode: str) 
 async def test_each_mode_is_an_outage(
     mode: str, expected: type[ProviderError], addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """Whatever way the provider fails, it counts; once it heals, the next call succeeds."""
+    """Each kind of failure counts, and once the provider heals, the next call succeeds."""
     provider = provider_at(addresses, client, timeout_seconds=0.2)
     await turn(client, addresses, mode)
     for _ in range(8):
@@ -90,7 +90,7 @@ async def test_each_mode_is_an_outage(
 async def test_garbled_answers_are_told_from_lost_ones(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """A whole body without sense is an invalid answer, half a body is no answer."""
+    """A whole body without sense is an invalid response, half a body is none."""
     provider = provider_at(addresses, client)
     await turn(client, addresses, "garbled")
     met = set()
@@ -104,7 +104,7 @@ async def test_garbled_answers_are_told_from_lost_ones(
 async def test_an_unknown_currency_is_told_from_an_outage(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """The sandbox's 404 is an answer."""
+    """The sandbox's 404 counts as a response."""
     await turn(client, addresses, "healthy")
     with pytest.raises(UnknownCurrencyError):
         await provider_at(addresses, client).exchange_rate("XXX")
@@ -113,7 +113,7 @@ async def test_an_unknown_currency_is_told_from_an_outage(
 async def test_the_sandbox_keeps_the_contract(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """A cancelled key is never charged, a charged one is never cancelled, all else is final."""
+    """A cancelled key is never charged, a charged one never cancelled, and all is final."""
     provider, late, early = provider_at(addresses, client), uuid4(), uuid4()
     await turn(client, addresses, "healthy")
 
@@ -137,7 +137,7 @@ async def test_the_sandbox_keeps_the_contract(
 async def test_nothing_that_answers_instead_is_believed(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """Pages, JSON of a gateway and answers about other keys are no answers."""
+    """A gateway's pages or JSON, and responses about other keys, do not count."""
     provider = provider_at(addresses, client)
     await turn(client, addresses, "intercepted")
     for method in (provider.charge, provider.cancel, provider.find_charge):
@@ -152,7 +152,7 @@ async def test_nothing_that_answers_instead_is_believed(
 async def test_a_charge_that_is_late_is_made_after_the_time_limit(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """Until then nothing is known of it."""
+    """The provider does not know it until then."""
     provider, payment_id = provider_at(addresses, client, timeout_seconds=0.2), uuid4()
     late = {"mode": "late", "latency_seconds": 600}
     control = f"{addresses['control']}/sandbox"
@@ -170,7 +170,7 @@ async def test_a_charge_that_is_late_is_made_after_the_time_limit(
 async def test_connections_lost_to_a_hanging_provider_are_free_again(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """More calls than there are connections, timed out and cancelled: the pool survives both."""
+    """More calls than connections time out or are cancelled, and the pool survives."""
     provider = provider_at(addresses, client, timeout_seconds=0.5)
     await turn(client, addresses, "hanging")
     calls = [asyncio.create_task(provider.exchange_rate("EUR")) for _ in range(150)]
@@ -192,7 +192,7 @@ async def test_connections_lost_to_a_hanging_provider_are_free_again(
 async def test_an_open_circuit_refuses_without_a_connection(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
-    """With a hanging provider the caller that comes after the fifth failure does not wait."""
+    """With a hanging provider, callers after the fifth failure do not wait."""
     breaker = CircuitBreaker("strict", expected_exception=ProviderUnavailableError, registry=None)
     provider = PaymentProvider(client, addresses["provider"], breaker, timeout_seconds=0.1)
     await turn(client, addresses, "hanging")

@@ -1,4 +1,4 @@
-"""Several replicas of the service on one PostgreSQL, which share the pending payments."""
+"""Several replicas of the service on one PostgreSQL, which share pending payments."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ SUCCESSES = re.compile(r'\ncircuit_breaker_successes_total\{name="payment"\} (\S
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    """The one provider of all replicas."""
+    """The common provider of all replicas."""
     with running_sandbox(1, tmp_path) as sandbox:
         yield sandbox
 
@@ -34,7 +34,7 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 def replicas(
     postgres_settings: Settings, sandbox: Sandbox, tmp_path: Path
 ) -> Iterator[list[Service]]:
-    """Three processes of the service, in a hurry."""
+    """Three processes of the service with short waits."""
     services = []
     for number in range(3):
         folder = tmp_path / str(number)
@@ -60,7 +60,7 @@ def replicas(
 
 
 async def order(client: httpx.AsyncClient, urls: list[str]) -> list[str]:
-    """Order many payments, a few at once, from all replicas in turn; their ids."""
+    """Order many payments, a few at once, from all replicas in turn, and return their IDs."""
     few = asyncio.Semaphore(10)
 
     async def post(number: int) -> str:
@@ -77,7 +77,7 @@ async def order(client: httpx.AsyncClient, urls: list[str]) -> list[str]:
 
 
 async def statuses(database: Database) -> Counter[PaymentStatus]:
-    """How many payments there are of each status."""
+    """The number of payments by status."""
     query = select(Payment.status, func.count().label("payments")).group_by(Payment.status)
     async with database.transaction() as session:
         rows = (await session.execute(query)).all()
@@ -85,14 +85,14 @@ async def statuses(database: Database) -> Counter[PaymentStatus]:
 
 
 async def finished(database: Database, number: int) -> None:
-    """Wait until so many payments have succeeded."""
+    """Wait until that many payments have succeeded."""
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (await statuses(database))[PaymentStatus.SUCCEEDED] < number:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
 async def successes(client: httpx.AsyncClient, url: str) -> float:
-    """How many answers of the provider a replica has got."""
+    """The number of successful calls of a replica to the provider."""
     found = SUCCESSES.search((await client.get(f"{url}/metrics")).text)
     assert found is not None
     return float(found[1])
@@ -101,7 +101,7 @@ async def successes(client: httpx.AsyncClient, url: str) -> float:
 async def test_replicas_share_the_work_and_charge_each_payment_once(
     replicas: list[Service], sandbox: Sandbox, postgres_settings: Settings
 ) -> None:
-    """One of them is killed in the middle, and the others finish what it had taken up."""
+    """One is killed while it works, and the others finish the payments it had claimed."""
     urls = [service.url for service in replicas]
     async with (
         open_database(postgres_settings) as database,

@@ -1,4 +1,4 @@
-"""The database behind a real PgBouncer, in each of its modes."""
+"""The database behind a real PgBouncer in each of its modes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -28,8 +28,8 @@ CLIENTS = 10
 def pooled(
     request: pytest.FixtureRequest, postgres_databases: PostgresDatabases
 ) -> Iterator[Settings]:
-    """The settings of a service whose database nobody has migrated, behind a pooler."""
-    # In the mode of sessions, each connection of the service has one of the server to itself.
+    """The settings of a service whose database has no schema yet, behind a pooler."""
+    # In session mode, each connection of the service has its own server connection.
     count = SERVER_CONNECTIONS if request.param == "transaction" else CLIENTS
     server = postgres_databases.server
     with (
@@ -42,9 +42,9 @@ def pooled(
 
 @pytest.fixture
 async def database(pooled: Settings) -> AsyncIterator[Database]:
-    """The database behind the pooler, with its schema."""
+    """The database behind the pooler with its schema."""
     await upgrade(pooled)
-    # A hundred transactions wait for a few connections, on a machine that may be busy.
+    # A hundred transactions wait for a few connections on a possibly busy machine.
     circuit_breaker_registry.configure({"database": {"slow_call_duration": None}})
     patient = pooled.database.model_copy(update={"pool_timeout_seconds": 60.0})
     async with open_database(pooled.model_copy(update={"database": patient})) as database:
@@ -52,7 +52,7 @@ async def database(pooled: Settings) -> AsyncIterator[Database]:
 
 
 async def test_several_migrations_at_once_are_one(pooled: Settings) -> None:
-    """The lock among them is one that a pooler keeps."""
+    """Their lock also works through a pooler."""
     await asyncio.gather(*(upgrade(pooled) for _ in range(3)))
 
     async with open_database(pooled) as database:
@@ -60,7 +60,7 @@ async def test_several_migrations_at_once_are_one(pooled: Settings) -> None:
 
 
 async def test_many_transactions_at_once_work(database: Database) -> None:
-    """Statements that were prepared are neither missing nor mixed up."""
+    """Prepared statements are neither missing nor mixed up."""
 
     async def pay(number: int) -> str:
         payment_id, key = uuid4(), f"key-{number}"
@@ -78,7 +78,7 @@ async def test_many_transactions_at_once_work(database: Database) -> None:
 
 
 async def test_limits_are_in_effect_in_each_transaction(database: Database) -> None:
-    """The pooler takes no parameters at the start, so each transaction sets its own."""
+    """Each transaction sets them, because a pooler accepts no startup parameters."""
 
     async def limits(session: AsyncSession) -> list[str | None]:
         names = ("statement_timeout", "idle_in_transaction_session_timeout")
@@ -88,7 +88,7 @@ async def test_limits_are_in_effect_in_each_transaction(database: Database) -> N
 
 
 async def test_without_the_setting_the_error_names_it(pooled: Settings) -> None:
-    """A pooler that refuses what the service asks for at the start is no riddle."""
+    """If the pooler refuses the startup parameters, the error names the setting."""
     url = pooled.database_url.get_secret_value().partition("?")[0]
     async with open_database(settings_for(url)) as database:
         with pytest.raises(DatabaseUnavailableError, match="DATABASE__POOLER=true"):

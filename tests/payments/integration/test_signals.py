@@ -27,7 +27,7 @@ signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """Where a service keeps its temporary files."""
+    """The directory for the service's temporary files."""
     directory = tmp_path / "temporary"
     directory.mkdir()
     return directory
@@ -48,7 +48,7 @@ def by_systemd(pid: int) -> None:
 
 
 def by_timeout(pid: int) -> None:
-    """Signal the service, and then every process of it, as `timeout` does."""
+    """Signal the service and then all its processes, as `timeout` does."""
     os.kill(pid, signal.SIGTERM)
     os.killpg(pid, signal.SIGTERM)
 
@@ -75,7 +75,7 @@ def test_a_signal_to_the_whole_group_loses_no_request(
 
 
 def test_the_sandbox_outlives_the_requests_that_need_it(start: Callable[..., Service]) -> None:
-    """In development, systemd's signal reaches the provider, too."""
+    """In development, systemd's signal also reaches the sandbox."""
     service = start(WORKERS="2")
     url = service.url
     httpx.put(f"{url}/sandbox/mode", json={"mode": "slow"}).raise_for_status()
@@ -92,7 +92,7 @@ def test_the_sandbox_outlives_the_requests_that_need_it(start: Callable[..., Ser
 def test_a_worker_that_does_not_respond_is_replaced(
     fault: signal.Signals, start: Callable[..., Service], tmp_path: Path
 ) -> None:
-    """Whether it is stopped or its event loop is blocked, another one takes its place."""
+    """This covers a stopped worker and one with a blocked event loop."""
     (tmp_path / "sitecustomize.py").write_text(BLOCK_AT_SIGNAL)
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
     service = start(WORKERS="2", PYTHONPATH=paths)
@@ -110,7 +110,7 @@ def test_a_worker_that_does_not_respond_is_replaced(
 def test_stopping_does_not_wait_for_a_worker_that_is_stopped(
     start: Callable[..., Service],
 ) -> None:
-    """It is killed after a few seconds, and the exit status says so."""
+    """The worker is killed after a few seconds, and the exit status says so."""
     service = start(WORKERS="2")
     assert service.url
     os.kill(service.workers()[0], signal.SIGSTOP)
@@ -124,12 +124,12 @@ def test_stopping_does_not_wait_for_a_worker_that_is_stopped(
 def test_the_end_of_another_worker_is_noted_beside_one_that_is_stopped(
     start: Callable[..., Service], temporary: Path
 ) -> None:
-    """Whatever the stopped one has locked, the supervisor does not wait for it."""
+    """The supervisor does not wait for locks of the stopped worker."""
     service = start(WORKERS="2", TMPDIR=str(temporary))
     url = service.url
     killed = service.workers()[0]
     (directory,) = temporary.glob("example-service-*")
-    # What a worker has locked that is stopped while it reads the metrics.
+    # The lock of a worker that is stopped while it reads the metrics.
     with locked(directory / "lock", exclusive=False):
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: len(service.workers()) == 3)
@@ -140,7 +140,7 @@ def test_the_end_of_another_worker_is_noted_beside_one_that_is_stopped(
 def test_the_directory_of_a_killed_service_is_removed_by_the_next_one(
     start: Callable[..., Service], temporary: Path
 ) -> None:
-    """And not the one of a service that still runs."""
+    """The directory of a service that still runs is kept."""
     killed = start(WORKERS="2", TMPDIR=str(temporary))
     assert killed.url
     (left_over,) = temporary.glob("example-service-*")
