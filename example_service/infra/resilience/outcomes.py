@@ -92,7 +92,7 @@ class Judge(NamedTuple):
         if isinstance(error, BaseExceptionGroup) and not self._expects(BaseExceptionGroup):
             outcomes = {self.outcome(one) for one in error.exceptions}
             return Outcome.FAILURE if Outcome.FAILURE in outcomes else Outcome.NEUTRAL
-        if isinstance(error, _END_OF_ITERATION):
+        if isinstance(error, _END_OF_ITERATION) or _wraps_end_of_iteration(error):
             return Outcome.SUCCESS
         if isinstance(error, CancelledError) or not isinstance(error, Exception):
             return Outcome.NEUTRAL
@@ -137,6 +137,11 @@ class Judge(NamedTuple):
 
 
 DEFAULT_JUDGE = Judge()
+
+
+def _wraps_end_of_iteration(error: BaseException) -> bool:
+    """Whether Python made a RuntimeError of it, because a coroutine or generator raised it."""
+    return type(error) is RuntimeError and isinstance(error.__cause__, _END_OF_ITERATION)
 
 
 def _is_refusal(error: BaseException) -> bool:

@@ -64,6 +64,25 @@ def test_exceptions_are_judged_alike_in_every_form(
     assert counts(breaker) == expected
 
 
+async def test_the_end_of_an_iteration_is_a_success_where_python_wraps_it() -> None:
+    """A coroutine and a generator cannot raise it: Python makes a RuntimeError of it."""
+    breaker = make_breaker(expected_exception=Exception)
+
+    @breaker.protected
+    async def first(items: list[int]) -> int:
+        return next(iter(items))
+
+    @breaker.protected
+    def firsts(items: list[int]) -> Iterator[int]:
+        yield next(iter(items))
+
+    with pytest.raises(RuntimeError, match="coroutine raised StopIteration"):
+        await first([])
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        list(firsts([]))
+    assert counts(breaker) == (0, 2, 0)
+
+
 def test_a_refusal_behind_another_exception_is_neutral() -> None:
     """A client that wraps it with `raise ... from` has called nothing either."""
     breaker = make_breaker(expected_exception=Exception)
