@@ -22,6 +22,8 @@ from typing import Any
 
 from example_service.infra.resilience.rules.phases import STALE, HalfOpen, Permit, Phase, TimedCall
 
+# A key in the dictionary of an exception. As an attribute it would meet the `__getattr__` of those
+# that pass it on to something else, and the `__setattr__` of frozen ones.
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
 _LONGEST_CHAIN = 10
@@ -80,13 +82,9 @@ def count_once(error: BaseException, breaker: object) -> bool:
         object that is raised again, as mocks do, is a failure of its own.
     """
     traceback = error.__traceback__
-    marks: _Marks | None = getattr(error, _MARK, None)
+    marks: _Marks | None = error.__dict__.get(_MARK)
     if marks is None:
-        marks = _Marks()
-        try:  # noqa: SIM105 - `suppress` takes longer than everything else here.
-            setattr(error, _MARK, marks)
-        except (AttributeError, TypeError):
-            pass  # An exception that refuses attributes may count twice.
+        marks = error.__dict__[_MARK] = _Marks()
     elif _was_passed_on(traceback, marks.get(id(breaker))):
         return False
     marks[id(breaker)] = traceback
@@ -197,5 +195,5 @@ def _translates_counted(error: BaseException, breaker: object, links: int = _LON
 
 def _is_counted(error: BaseException, breaker: object) -> bool:
     """Whether a breaker has counted an exception, which was only passed on since."""
-    marks: _Marks | None = getattr(error, _MARK, None)
+    marks: _Marks | None = error.__dict__.get(_MARK)
     return marks is not None and _was_passed_on(error.__traceback__, marks.get(id(breaker)))

@@ -12,7 +12,8 @@ from collections.abc import (
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from unittest.mock import AsyncMock
+from dataclasses import dataclass
+from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
@@ -230,6 +231,55 @@ async def test_a_nested_failure_is_counted_once(
     with pytest.raises(DownError):
         await call()
     assert breaker.is_open
+    assert breaker.in_flight == 0
+
+
+@dataclass(frozen=True)
+class FrozenError(DownError):
+    """An exception whose attributes cannot be set."""
+
+    code: int = 503
+
+
+class DelegatingError(DownError):
+    """An exception that passes attributes on, here to what has every attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.response = MagicMock()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.response, name)
+
+
+class BrokenError(DownError):
+    """An exception that fails to pass attributes on."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+class SlottedError(DownError):
+    """An exception with slots."""
+
+    __slots__ = ("code",)
+
+
+@pytest.mark.parametrize("kind", [FrozenError, DelegatingError, BrokenError, SlottedError])
+def test_any_exception_is_counted_once_and_raised_as_it_is(kind: type[DownError]) -> None:
+    """Whatever its class does with attributes."""
+    breaker = make_breaker()
+    error = kind()
+
+    @breaker.protected
+    def fail() -> None:
+        raise error
+
+    for calls in range(1, 3):
+        with pytest.raises(kind) as caught, breaker:
+            fail()
+        assert caught.value is error
+        assert breaker.total_failures == calls
     assert breaker.in_flight == 0
 
 
