@@ -258,10 +258,12 @@ class CircuitBreaker(MonitoredGuard):
                 result = await result
             elif continuation(result.__class__) is not None:
                 if not is_awaitable(result):
-                    return follow(self, permit, result)
+                    followed, permit = permit, None
+                    return follow(self, followed, result)
                 result = await result
         except BaseException as error:
-            self._settle_call(permit, func, error)
+            if permit is not None:
+                self._settle_call(permit, func, error)
             raise
         if permit.quiet:
             next(machine.successes)

@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import Enum
 from types import CoroutineType, GeneratorType
 from typing import Any
@@ -22,6 +23,20 @@ class Continuation(Enum):
     FUTURE = "running in a future"
     AWAITABLE = "waiting to be awaited"
     STREAM = "yielding items"
+    BLOCK = "waiting to be entered"
+
+
+@contextmanager
+def _block() -> Iterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _async_block() -> AsyncIterator[None]:
+    yield
+
+
+_BLOCKS = (type(_block()), type(_async_block()))
 
 
 # Cached, because asking takes longer than everything else after a call; bounded, because classes
@@ -36,6 +51,8 @@ def continuation(kind: type) -> Continuation | None:
 
         if issubclass(kind, asyncio.Future | concurrent.futures.Future):
             return Continuation.FUTURE
+    if issubclass(kind, _BLOCKS):
+        return Continuation.BLOCK
     if issubclass(kind, Awaitable):
         return Continuation.AWAITABLE
     if issubclass(kind, Generator | AsyncGenerator):
@@ -53,12 +70,21 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
 
     Returns:
         What the caller gets instead of `result`.
+
+    Raises:
+        TypeError: It is a context manager made from a generator, whose block cannot be guarded.
     """
-    if continuation(result.__class__) is Continuation.FUTURE:
+    going_on = continuation(result.__class__)
+    if going_on is Continuation.FUTURE:
         leave_call(permit)
         _settle_when_done(guard, permit, result)
         return result
     guard.release(permit)
+    if going_on is Continuation.BLOCK:
+        raise TypeError(
+            f"the block of {result.func!r} cannot be guarded from outside: "
+            "put the decorator of the breaker below @contextmanager or @asynccontextmanager"
+        )
     if is_awaitable(result):
         return _await(guard, result)
     if isinstance(result, AsyncGenerator):

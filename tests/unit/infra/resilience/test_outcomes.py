@@ -3,7 +3,7 @@
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -316,6 +316,28 @@ class TestReturnedObject:
         given = breaker.protected(plain(items))()
         assert [item async for item in given] == [1]
         assert counts(breaker) == (0, 1, 0)
+
+    @pytest.mark.parametrize("manager", [contextmanager, asynccontextmanager])
+    async def test_a_context_manager_made_from_a_generator_is_refused_by_name(
+        self, manager: Callable[[Any], Callable[[], Any]]
+    ) -> None:
+        """Its block would run unguarded. The error names the right order, and is neutral."""
+        breaker = make_breaker(expected_exception=Exception)
+
+        async def async_session() -> AsyncGenerator[None]:
+            yield
+
+        def session() -> Iterator[None]:
+            yield
+
+        made = manager(session if manager is contextmanager else async_session)
+        with pytest.raises(TypeError, match=r"session.* below @contextmanager"):
+            breaker.protected(made)()
+        with pytest.raises(TypeError, match=r"session.* below @contextmanager"):
+            await breaker.call(made)
+        with pytest.raises(TypeError, match=r"session.* below @contextmanager"):
+            breaker.call_sync(made)
+        assert counts(breaker) == (0, 0, 0)
 
     async def test_a_coroutine_instead_of_a_function_is_refused_by_name(self) -> None:
         """The error names the right form, and is neutral."""
