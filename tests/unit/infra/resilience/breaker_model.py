@@ -1,11 +1,11 @@
-"""A second breaker, written from the text of the rules alone: slow, plain, and for one thread.
+"""A second breaker, written only from the text of the rules: slow, simple, single-threaded.
 
-It has admissions, the ends of calls, looks, `reset` and the modes, and shares nothing with the real
-one. Tests hold the real one against it.
+It has admissions, the ends of calls, looks, `reset` and the modes, and shares no code with the real
+breaker. Tests compare the two.
 
-Whatever time brings (a call that becomes overdue, a mode that ends, an open wait that is over) is a
-*moment*. A look lets all moments up to now act, the earliest first; of those that fall together, in
-the order in which they are named here.
+Every effect of time (a call that becomes overdue, a mode that ends, an open wait that ends) is a
+*moment*. A look applies all moments up to now, the earliest first, and simultaneous ones in the
+order in which they are listed here.
 """
 
 import functools
@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What a listener hears: what happened, then its details.
+# An event of a listener: what happened, then its details.
 Heard: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class ModelParameters:
-    """What a breaker is made with.
+    """The parameters of a breaker.
 
     Attributes:
-        percent: Share of failures that opens, in whole percent; None for no such rule.
-        window_calls: How many results the share is taken of.
-        minimum_calls: How many results there must be.
+        percent: The failure rate that opens the circuit, in whole percent; None for no such rule.
+        window_calls: The number of results in the window.
+        minimum_calls: The minimum number of results for the rule to apply.
     """
 
     failure_threshold: int = 2
@@ -46,7 +46,7 @@ class ModelParameters:
 
 @dataclass(eq=False)
 class ModelCall:
-    """One admitted call; `generation` is None where only shadow mode let it through."""
+    """An admitted call; `generation` is None if only shadow mode admitted it."""
 
     generation: int | None
     started: float
@@ -55,7 +55,7 @@ class ModelCall:
 
 @dataclass
 class ModelMode:
-    """A mode set by hand."""
+    """A mode that an operator has set."""
 
     name: str
     until: float
@@ -64,7 +64,7 @@ class ModelMode:
 
 @dataclass
 class Model:
-    """What a breaker must show, and in `story` what its listener must have heard."""
+    """What a breaker must show; `story` has the events that its listener must have received."""
 
     parameters: ModelParameters = field(default_factory=ModelParameters)
     now: float = 0.0
@@ -83,10 +83,10 @@ class Model:
     window: deque[bool] = field(default_factory=deque)
     story: list[Heard] = field(default_factory=list)
 
-    # What happens to a breaker.
+    # Actions on a breaker.
 
     def look(self) -> None:
-        """Let every moment that has come act."""
+        """Apply every moment up to now."""
         while True:
             moments: list[tuple[float, Callable[[], None]]] = []
             for call in self.calls:
@@ -119,7 +119,7 @@ class Model:
         return call
 
     def end(self, call: ModelCall, outcome: str) -> None:
-        """Account for the end of a call: success, failure or neutral."""
+        """Record the end of a call: success, failure or neutral."""
         self.look()
         self.calls.remove(call)
         if call.overdue or outcome == "neutral":
@@ -137,7 +137,7 @@ class Model:
                 self._fail(self.now, "a probe failed")
 
     def reset(self) -> None:
-        """Close, and forget all but the calls in flight, which become stale."""
+        """Close the circuit and forget everything; calls in flight become late."""
         self.look()
         self.mode = None
         self._close()
@@ -145,19 +145,19 @@ class Model:
         self.totals.clear()
 
     def force_open(self, seconds: float | None) -> None:
-        """Refuse everything."""
+        """Refuse every call."""
         self.look()
         self.mode = ModelMode("forced_open", self._after(seconds))
         self._open(self.now, seconds, "forced open by hand")
 
     def disable(self, seconds: float | None) -> None:
-        """Let everything through."""
+        """Admit every call."""
         self.look()
         self.mode = ModelMode("disabled", self._after(seconds))
         self._close()
 
     def shadow(self, seconds: float | None) -> None:
-        """Decide, and let everything through; another mode that held before is over."""
+        """Apply the rules but admit every call; any other mode ends."""
         self.look()
         would_have_rejected = 0
         if self.mode is not None and self.mode.name == "shadow":
@@ -166,7 +166,7 @@ class Model:
             self._close()
         self.mode = ModelMode("shadow", self._after(seconds), would_have_rejected)
 
-    # What it shows.
+    # What a breaker shows.
 
     def retry_after(self) -> float | None:
         """Seconds until a call may be admitted."""
@@ -175,12 +175,12 @@ class Model:
         return None if self.open_until == math.inf else self.open_until - self.now
 
     def reason(self) -> str:
-        """Words that must be in the reason."""
+        """Words that the reason must contain."""
         forced = self.mode is not None and self.mode.name == "forced_open"
         return "forced open by hand" if forced else self.opened_because
 
     def transitions(self) -> list[Heard]:
-        """The part of the story that is about states."""
+        """The events that are transitions."""
         return [one for one in self.story if one[0] == "changed"]
 
     # The rules.

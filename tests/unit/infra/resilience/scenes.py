@@ -1,4 +1,4 @@
-"""Breakers brought into a state, and the forms of calling them, for the tests beside."""
+"""Breakers in a given state, and all forms of calls, for the tests in this folder."""
 
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -12,15 +12,15 @@ RECOVERY_TIMEOUT = 60.0
 
 
 class DownError(Exception):
-    """What a dependency raises when it is down."""
+    """The error of a dependency that is down."""
 
 
 class BadRequestError(Exception):
-    """What a dependency raises when it works and the caller is wrong."""
+    """The error of a working dependency for an invalid request."""
 
 
 def make_breaker(clock: FakeClock | None = None, **parameters: Any) -> CircuitBreaker:
-    """A closed breaker out of every registry, for which only `DownError` is a failure."""
+    """A closed breaker outside any registry, for which only `DownError` is a failure."""
     given = {"expected_exception": DownError, "registry": None, **parameters}
     return CircuitBreaker("scene", clock=clock or FakeClock(), **given)
 
@@ -39,7 +39,7 @@ def fail(breaker: CircuitBreaker, times: int = 1) -> None:
 
 
 def opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
-    """A breaker that has just opened after failures in a row."""
+    """A breaker that has just opened because of failures in a row."""
     breaker = make_breaker(clock, **parameters)
     fail(breaker, breaker.failure_threshold)
     assert breaker.is_open
@@ -47,7 +47,7 @@ def opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
 
 
 def half_opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
-    """A breaker whose first open wait is just over; no probe has run yet."""
+    """A breaker whose first open wait has just ended; no probe has run yet."""
     breaker = opened(clock, **parameters)
     clock.advance(breaker.recovery_timeout)
     assert breaker.is_half_open
@@ -55,7 +55,7 @@ def half_opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
 
 
 class RunningCall:
-    """A guarded call that runs, in a context of its own as in a task, until the test ends it.
+    """A guarded call that runs in its own context, as in a task, until the test ends it.
 
     Args:
         breaker: The breaker that must admit it.
@@ -66,15 +66,15 @@ class RunningCall:
         copy_context().run(self._stack.enter_context, breaker)
 
     def succeed(self) -> None:
-        """End it well."""
+        """End the call with success."""
         self._stack.__exit__(None, None, None)
 
     def fail(self) -> None:
-        """End it badly."""
+        """End the call with a failure."""
         self.end_with(DownError())
 
     def end_with(self, error: BaseException) -> None:
-        """End it with an exception, which the breaker must not swallow."""
+        """End the call with an exception, which the breaker must not swallow."""
         assert not self._stack.__exit__(type(error), error, None)
 
 
@@ -109,7 +109,7 @@ async def _in_exit_stack(breaker: CircuitBreaker, work: Callable[[], Awaitable[A
         return await work()
 
 
-# Each makes one guarded call of a coroutine function.
+# Each form makes one guarded call of a coroutine function.
 FORMS: dict[str, Callable[[CircuitBreaker, Callable[[], Awaitable[Any]]], Awaitable[Any]]] = {
     "@breaker": _decorated,
     "@breaker.protected": _protected,
@@ -131,7 +131,7 @@ def _plain_in_exit_stack(breaker: CircuitBreaker, work: Work) -> Any:
         return work()
 
 
-# Each makes one guarded call of a plain function.
+# Each form makes one guarded call of a plain function.
 PLAIN_FORMS: dict[str, Callable[[CircuitBreaker, Work], Any]] = {
     "@breaker": lambda breaker, work: breaker(work)(),
     "@breaker.protected": lambda breaker, work: breaker.protected(work)(),

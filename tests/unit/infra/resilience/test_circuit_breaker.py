@@ -1,4 +1,4 @@
-"""The breaker's face: what it is made with, what it shows, and `reset`."""
+"""The breaker's interface: its parameters, its metrics, and `reset`."""
 
 import json
 import time
@@ -62,13 +62,13 @@ BAD_VALUES: list[tuple[str, Any, type[Exception]]] = [
 
 
 class TestConstruction:
-    """What is accepted and what is not."""
+    """Valid and invalid parameters."""
 
     @pytest.mark.parametrize(("parameter", "value", "error"), BAD_VALUES)
     def test_a_bad_value_is_refused_by_name(
         self, parameter: str, value: Any, error: type[Exception]
     ) -> None:
-        """The error names the parameter, and nothing is left in the registry."""
+        """The error names the parameter, and no breaker is registered."""
         registry = CircuitBreakerRegistry()
         given: dict[str, Any] = {"name": "scene", "registry": registry, parameter: value}
         with pytest.raises(error, match=parameter):
@@ -76,17 +76,17 @@ class TestConstruction:
         assert len(registry) == 0
 
     def test_an_unknown_parameter_is_refused(self) -> None:
-        """A misspelt name does not go unnoticed."""
+        """A misspelt name is an error."""
         with pytest.raises(TypeError, match="treshold"):
             CircuitBreaker("scene", failure_treshold=3)  # type: ignore[call-arg]
 
     def test_only_the_name_is_positional(self) -> None:
-        """Numbers without a name would be misread."""
+        """Numbers without a name would be easy to confuse."""
         with pytest.raises(TypeError):
             CircuitBreaker("scene", 3)  # type: ignore[call-arg]
 
     def test_every_default_is_the_documented_one(self) -> None:
-        """A breaker with a name alone."""
+        """A breaker with only a name has the documented defaults."""
         breaker = CircuitBreaker("scene", registry=None)
         assert breaker.name == "scene"
         assert breaker.failure_threshold == 5
@@ -104,7 +104,7 @@ class TestConstruction:
         assert breaker.clock is time.monotonic
 
     def test_every_parameter_can_be_read_back(self) -> None:
-        """As it was given."""
+        """Each property returns the given value."""
         told, clock = RecordingListener(), FakeClock()
         given: dict[str, Any] = {
             "failure_threshold": 1,
@@ -126,7 +126,7 @@ class TestConstruction:
         assert {one: getattr(breaker, one) for one in given} == given
 
     def test_parameters_cannot_be_changed(self) -> None:
-        """They are properties without a setter."""
+        """They are read-only properties."""
         breaker = make_breaker()
         with pytest.raises(AttributeError):
             breaker.failure_threshold = 3  # type: ignore[misc]
@@ -134,13 +134,13 @@ class TestConstruction:
             breaker.retries = 3  # type: ignore[attr-defined]
 
     def test_listeners_may_come_from_any_iterable(self) -> None:
-        """A generator will do."""
+        """A generator is accepted."""
         told = [RecordingListener(), RecordingListener()]
         breaker = make_breaker(listeners=iter(told))
         assert breaker.listeners == tuple(told)
 
     def test_its_representation_tells_name_and_state(self) -> None:
-        """For the debugger's sake; looking at it changes nothing."""
+        """It is meant for debugging, and reading it changes nothing."""
         clock = FakeClock()
         breaker = opened(clock)
         clock.advance(60.0)
@@ -153,7 +153,7 @@ class TestMetrics:
     """`get_metrics()` and the properties that go with it."""
 
     def test_a_new_breaker_has_counted_nothing(self) -> None:
-        """Exactly the documented keys, each with its value."""
+        """It has exactly the documented keys, each with its initial value."""
         assert make_breaker().get_metrics() == {
             "state": "closed",
             "failure_count": 0,
@@ -169,7 +169,7 @@ class TestMetrics:
         }
 
     def test_everything_shows_in_half_open_state(self) -> None:
-        """With `reason`, which is there only while not closed."""
+        """This includes `reason`, which exists only while the circuit is not closed."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=2)
         succeed(breaker, 6)
@@ -199,7 +199,7 @@ class TestMetrics:
 
     @pytest.mark.parametrize("state", ["closed", "open", "half_open", "mode"])
     def test_json_can_hold_it(self, state: str) -> None:
-        """In every state, with standard JSON only, and with plain types only."""
+        """In every state, the metrics are plain types and valid standard JSON."""
         clock = FakeClock()
         breaker = half_opened(clock) if state == "half_open" else opened(clock)
         if state == "closed":
@@ -211,7 +211,7 @@ class TestMetrics:
         assert type(metrics["state"]) is str
 
     def test_the_properties_say_the_same(self) -> None:
-        """Totals and calls in flight."""
+        """This applies to totals and calls in flight."""
         breaker = opened(FakeClock(), failure_threshold=3)
         with pytest.raises(Exception, match="is open"):
             succeed(breaker)
@@ -223,7 +223,7 @@ class TestMetrics:
         assert breaker.state is CircuitState.OPEN
 
     def test_states_are_strings(self) -> None:
-        """They compare, format and serialise as their values."""
+        """They compare, format and serialize as their values."""
         assert [str(one) for one in CircuitState] == ["closed", "open", "half_open"]
         assert json.dumps(CircuitState.HALF_OPEN) == '"half_open"'
 
@@ -233,7 +233,7 @@ class TestReset:
 
     @pytest.mark.parametrize("state", ["closed", "open", "half_open"])
     async def test_it_closes_and_forgets(self, state: str) -> None:
-        """What it shows afterwards is what a new breaker shows."""
+        """Afterwards the breaker shows the same as a new one."""
         clock = FakeClock()
         breaker = half_opened(clock) if state == "half_open" else opened(clock)
         if state == "closed":
@@ -243,7 +243,7 @@ class TestReset:
         assert breaker.get_metrics() == make_breaker().get_metrics()
 
     async def test_calls_in_flight_become_stale(self) -> None:
-        """They count in the totals and do nothing else."""
+        """They count in the totals and have no other effect."""
         breaker = make_breaker(failure_threshold=1)
         late = RunningCall(breaker)
         await breaker.reset()
@@ -255,7 +255,7 @@ class TestReset:
         assert breaker.in_flight == 0
 
     async def test_a_probe_in_flight_does_not_close_the_next_recovery(self) -> None:
-        """Nor does it take one of its places."""
+        """It does not take one of its places either."""
         clock = FakeClock()
         breaker = half_opened(clock, half_open_max_calls=1, success_threshold=1)
         late = RunningCall(breaker)
@@ -269,7 +269,7 @@ class TestReset:
         assert breaker.is_closed
 
     async def test_it_forgets_the_backoff(self) -> None:
-        """The next outage starts with the first wait."""
+        """The next outage starts with the shortest wait."""
         breaker = half_opened(FakeClock(), failure_threshold=1)
         fail(breaker)
         assert breaker.get_metrics()["retry_after"] == 120.0
@@ -278,7 +278,7 @@ class TestReset:
         assert breaker.get_metrics()["retry_after"] == 60.0
 
     async def test_it_is_told_as_a_change_only_where_it_is_one(self) -> None:
-        """A reset of a closed circuit is no news."""
+        """Resetting a closed circuit reports no transition."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told], failure_threshold=1)
         await breaker.reset()
@@ -288,7 +288,7 @@ class TestReset:
         assert [getattr(one, "reason", None) for one in told.events][-1] == "reset by hand"
 
     async def test_what_was_due_before_it_has_happened_before_it(self) -> None:
-        """A call that became overdue before the reset is forgotten with the other failures."""
+        """A call that became overdue before the reset is forgotten like other failures."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=10.0)
         RunningCall(breaker)

@@ -20,7 +20,7 @@ from tests.unit.infra.resilience.scenes import (
 
 @pytest.mark.parametrize("form", FORMS)
 class TestEveryFormForCoroutines:
-    """What each way to call a coroutine function has in common."""
+    """Behaviour of all ways to call a coroutine function."""
 
     async def test_the_result_comes_back(self, form: str) -> None:
         """A guarded call returns what the function returns."""
@@ -34,7 +34,7 @@ class TestEveryFormForCoroutines:
         assert breaker.in_flight == 0
 
     async def test_failures_in_a_row_open(self, form: str) -> None:
-        """The threshold's failure raises its own exception, and the next call is not made."""
+        """The last failure raises its own exception, and the next call is not made."""
         calls = 0
 
         async def work() -> None:
@@ -53,7 +53,7 @@ class TestEveryFormForCoroutines:
         assert calls == 3
 
     async def test_a_hundred_overlapping_calls_settle_their_own(self, form: str) -> None:
-        """Whatever the order in which calls end, each counts once."""
+        """Each call counts once, in whatever order the calls end."""
         go_on = asyncio.Event()
 
         async def work() -> None:
@@ -71,7 +71,7 @@ class TestEveryFormForCoroutines:
 
 @pytest.mark.parametrize("form", PLAIN_FORMS)
 class TestEveryFormForPlainFunctions:
-    """What each way to call a plain function has in common."""
+    """Behaviour of all ways to call a plain function."""
 
     def test_the_result_comes_back(self, form: str) -> None:
         """A guarded call returns what the function returns."""
@@ -81,7 +81,7 @@ class TestEveryFormForPlainFunctions:
         assert breaker.in_flight == 0
 
     def test_failures_in_a_row_open(self, form: str) -> None:
-        """The threshold's failure raises its own exception, and the next call is not made."""
+        """The last failure raises its own exception, and the next call is not made."""
         calls = 0
 
         def work() -> None:
@@ -101,10 +101,10 @@ class TestEveryFormForPlainFunctions:
 
 
 class TestFailuresInARow:
-    """Only an unbroken row of failures opens."""
+    """Only uninterrupted failures in a row open the circuit."""
 
     def test_a_success_starts_the_row_anew(self) -> None:
-        """Four failures, a success and four failures leave a threshold of five closed."""
+        """With a threshold of five, four failures, a success and four failures do not open."""
         breaker = make_breaker()
         fail(breaker, 4)
         succeed(breaker)
@@ -116,7 +116,7 @@ class TestFailuresInARow:
         assert breaker.is_open
 
     def test_a_threshold_of_one_opens_with_the_first_failure(self) -> None:
-        """There is no row to wait for."""
+        """One failure is enough."""
         breaker = make_breaker(failure_threshold=1)
         fail(breaker)
         assert breaker.is_open
@@ -131,7 +131,7 @@ class TestFailuresInARow:
         assert breaker.is_open
 
     def test_time_does_not_interrupt_the_row(self) -> None:
-        """The row has no window."""
+        """Failures in a row may be any time apart."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=2)
         fail(breaker)
@@ -140,7 +140,7 @@ class TestFailuresInARow:
         assert breaker.is_open
 
     def test_opening_tells_the_wait_the_count_and_why(self) -> None:
-        """One event carries what somebody on call wants to know first."""
+        """One event has everything that an operator on call needs first."""
         told = RecordingListener()
         breaker = make_breaker(failure_threshold=2, recovery_timeout=7.0, listeners=[told])
         fail(breaker, 2)
@@ -152,13 +152,13 @@ class TestFailuresInARow:
 
 
 class TestWhatCountsAsFailure:
-    """The types, and the two predicates."""
+    """The exception types and the two predicates."""
 
     def test_subclasses_and_tuples_count(self) -> None:
-        """`expected_exception` works as in an except clause."""
+        """`expected_exception` works like an except clause."""
 
         class HostDownError(DownError):
-            """A kind of the expected type."""
+            """A subclass of the expected type."""
 
         breaker = make_breaker(failure_threshold=2, expected_exception=(ConnectionError, DownError))
         with pytest.raises(HostDownError), breaker:
@@ -168,7 +168,7 @@ class TestWhatCountsAsFailure:
         assert breaker.is_open
 
     def test_is_failure_narrows_the_types(self) -> None:
-        """An exception that it waves through is neutral; those of other types it never sees."""
+        """An exception that it rejects is neutral, and it never sees other types."""
         asked: list[Exception] = []
 
         def is_outage(error: Exception) -> bool:
@@ -195,7 +195,7 @@ class TestWhatCountsAsFailure:
         ids=["call_sync", "protected"],
     )
     def test_a_failed_result_counts_and_is_returned(self, call: Callable[[object], object]) -> None:
-        """A response that was not raised may be a failure all the same."""
+        """A returned response may be a failure as well."""
         breaker = make_breaker(failure_threshold=1, is_failed_result=lambda one: one >= 500)
         assert call(breaker) == 503
         assert breaker.is_open
@@ -204,7 +204,7 @@ class TestWhatCountsAsFailure:
 
     @pytest.mark.parametrize("form", ["@breaker", "@breaker.protected", "call"])
     async def test_a_failed_result_of_a_coroutine_counts_and_is_returned(self, form: str) -> None:
-        """So may one that was awaited."""
+        """An awaited response may be one, too."""
 
         async def work() -> int:
             return 503
@@ -214,7 +214,7 @@ class TestWhatCountsAsFailure:
         assert breaker.is_open
 
     def test_a_result_that_is_fine_is_a_success(self) -> None:
-        """The predicate decides both ways."""
+        """The predicate also decides what is a success."""
         breaker = make_breaker(failure_threshold=1, is_failed_result=lambda one: one >= 500)
         assert breaker.call_sync(lambda: 200) == 200
         assert breaker.total_successes == 1
@@ -223,7 +223,7 @@ class TestWhatCountsAsFailure:
     def test_a_predicate_that_raises_gives_the_permit_back(
         self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its own error reaches the caller, and the call counts as neither."""
+        """The predicate's error reaches the caller, and the call is neutral."""
         monkeypatch.setattr(
             "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled
         )

@@ -1,4 +1,4 @@
-"""The decorator under rules that need the clock, the result or a listener."""
+"""The decorator with rules that need the clock, the result or a listener."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,12 +16,12 @@ Caller = Callable[[CircuitBreaker, Step], Any]
 
 
 def _function(breaker: CircuitBreaker, step: Step) -> Any:
-    """Call a plain function that takes the step."""
+    """Call a plain function that performs the step."""
     return breaker.protected(step)()
 
 
 def _coroutine(breaker: CircuitBreaker, step: Step) -> Any:
-    """Await a coroutine function that takes the step."""
+    """Await a coroutine function that performs the step."""
 
     @breaker.protected
     async def work() -> Any:
@@ -51,7 +51,7 @@ def _totals(breaker: CircuitBreaker) -> tuple[int, int, int]:
 @FORMS
 @RULES
 def test_a_success_is_counted_once(call: Caller, rules: dict[str, Any]) -> None:
-    """And the call is no longer in flight."""
+    """Afterwards the call is no longer in flight."""
     breaker = make_breaker(FakeClock(), **rules)
 
     assert call(breaker, lambda: "good") == "good"
@@ -62,7 +62,7 @@ def test_a_success_is_counted_once(call: Caller, rules: dict[str, Any]) -> None:
 @FORMS
 @RULES
 def test_an_error_is_counted_once_and_raised(call: Caller, rules: dict[str, Any]) -> None:
-    """Whatever the rules say about results and durations."""
+    """Rules about results and durations do not change this."""
     breaker = make_breaker(FakeClock(), **rules)
 
     def fail() -> None:
@@ -77,7 +77,7 @@ def test_an_error_is_counted_once_and_raised(call: Caller, rules: dict[str, Any]
 @FORMS
 @pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
 def test_a_failed_result_is_returned_and_counted(call: Caller, rules: dict[str, Any]) -> None:
-    """The caller gets what the function returned."""
+    """The caller receives the function's result."""
     breaker = make_breaker(FakeClock(), is_failed_result=lambda one: one == "bad", **rules)
 
     assert call(breaker, lambda: "bad") == "bad"
@@ -88,7 +88,7 @@ def test_a_failed_result_is_returned_and_counted(call: Caller, rules: dict[str, 
 @FORMS
 @pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
 def test_a_predicate_that_raises_counts_nothing(call: Caller, rules: dict[str, Any]) -> None:
-    """It is a bug of this side."""
+    """It is a bug in the caller's code, not a failure of the dependency."""
 
     def confused(_: object) -> bool:
         raise ZeroDivisionError
@@ -103,7 +103,7 @@ def test_a_predicate_that_raises_counts_nothing(call: Caller, rules: dict[str, A
 
 @FORMS
 def test_a_call_that_takes_too_long_counts_as_a_failure(call: Caller) -> None:
-    """Even though it returns in the end."""
+    """It counts as a failure even if it returns eventually."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
 
@@ -114,7 +114,7 @@ def test_a_call_that_takes_too_long_counts_as_a_failure(call: Caller) -> None:
 
 @FORMS
 def test_listeners_hear_how_long_a_success_took(call: Caller) -> None:
-    """In seconds, by the breaker's clock."""
+    """The duration is in seconds on the breaker's clock."""
     clock, listener = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, listeners=[listener])
 
@@ -126,7 +126,7 @@ def test_listeners_hear_how_long_a_success_took(call: Caller) -> None:
 @FORMS
 @RULES
 def test_an_open_circuit_refuses_and_a_probe_closes_it(call: Caller, rules: dict[str, Any]) -> None:
-    """The state decides first, whatever the rules."""
+    """The state decides before any of the rules."""
     clock = FakeClock()
     breaker = make_breaker(clock, success_threshold=1, recovery_timeout=10.0, **rules)
     breaker.force_open("maintenance", 10.0)
@@ -141,7 +141,7 @@ def test_an_open_circuit_refuses_and_a_probe_closes_it(call: Caller, rules: dict
 
 @RULES
 def test_what_a_plain_function_returns_is_followed(rules: dict[str, Any]) -> None:
-    """A coroutine when it is awaited, a future when it is done."""
+    """A returned coroutine counts when it was awaited, and a future when it is done."""
     breaker = make_breaker(FakeClock(), **rules)
 
     async def work() -> str:

@@ -1,4 +1,4 @@
-"""`CircuitOpenError`: what a refused caller gets."""
+"""`CircuitOpenError`, which a refused caller receives."""
 
 import copy
 import pickle
@@ -85,7 +85,7 @@ def test_it_carries_its_facts_also_into_another_process(state: str, how: str) ->
 
 @pytest.mark.parametrize("how", COPIES)
 def test_it_works_with_a_message_alone(how: str) -> None:
-    """As any exception; there is no breaker to tell about."""
+    """It works like any other exception, without details of a breaker."""
     error = COPIES[how](CircuitOpenError("closed for today"))
     assert str(error) == "closed for today"
     assert repr(error) == "CircuitOpenError('closed for today')"
@@ -96,11 +96,11 @@ def test_it_works_with_a_message_alone(how: str) -> None:
 
 
 def test_it_works_without_anything() -> None:
-    """`raise CircuitOpenError` is legal."""
+    """`raise CircuitOpenError` is valid."""
     assert str(CircuitOpenError()) == ""
     assert CircuitOpenError().breaker_name is None
 
 
 def test_it_is_a_plain_exception() -> None:
-    """Neither a connection error nor one of any framework."""
+    """It is neither a connection error nor an error of a framework."""
     assert CircuitOpenError.__mro__[1] is Exception

@@ -1,4 +1,4 @@
-"""A gate between OPEN and HALF_OPEN, and following the decisions of other processes."""
+"""A gate between OPEN and HALF_OPEN, and breakers that follow other processes."""
 
 import pytest
 
@@ -13,12 +13,12 @@ from example_service.infra.resilience.testing import FakeClock
 
 
 class FakeGate:
-    """A gate that a test opens.
+    """A gate that the test opens.
 
     Attributes:
-        rights: Probes that may start.
-        asked: How often a refused call has asked.
-        outcomes: What was reported of probes.
+        rights: The number of probes that may start.
+        asked: How often refused calls have asked for a probe.
+        outcomes: The reported outcomes of probes.
     """
 
     def __init__(self) -> None:
@@ -75,19 +75,19 @@ def breaker(clock: FakeClock, gate: FakeGate) -> CircuitBreaker:
 
 
 def fail(breaker: CircuitBreaker) -> None:
-    """One call that fails."""
+    """Make a call that fails."""
     with pytest.raises(ZeroDivisionError):
         breaker.call_sync(lambda: 1 / 0)
 
 
 def refused(breaker: CircuitBreaker) -> None:
-    """One call that is refused."""
+    """Make a call that is refused."""
     with pytest.raises(CircuitOpenError):
         breaker.call_sync(str)
 
 
 def test_a_closed_circuit_never_asks(breaker: CircuitBreaker, gate: FakeGate) -> None:
-    """Its calls cost what they cost without a gate."""
+    """Its calls cost the same as without a gate."""
     breaker.call_sync(str)
     fail(breaker)
     assert (gate.asked, gate.outcomes) == (0, [])
@@ -96,7 +96,7 @@ def test_a_closed_circuit_never_asks(breaker: CircuitBreaker, gate: FakeGate) ->
 def test_the_circuit_stays_open_until_the_gate_opens(
     breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
 ) -> None:
-    """However long its wait has been over; a refused call asks, one during the wait does not."""
+    """After the wait, each refused call asks for a probe; during the wait, none does."""
     fail(breaker)
     clock.advance(9.0)
     refused(breaker)
@@ -115,7 +115,7 @@ def test_the_circuit_stays_open_until_the_gate_opens(
 def test_each_probe_takes_a_right(
     breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
 ) -> None:
-    """Without one the call is refused, and asks."""
+    """Without a right, the call is refused and asks for one."""
     fail(breaker)
     clock.advance(10.0)
     gate.rights = 1
@@ -131,7 +131,7 @@ def test_each_probe_takes_a_right(
 def test_a_probe_without_a_verdict_is_reported(
     breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
 ) -> None:
-    """So that its right can be used by another."""
+    """Another probe can then use its right."""
     fail(breaker)
     clock.advance(10.0)
     gate.rights = 1
@@ -143,7 +143,7 @@ def test_a_probe_without_a_verdict_is_reported(
 def test_a_late_outcome_is_not_reported(
     breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
 ) -> None:
-    """Its right was void when the circuit was opened again."""
+    """Its right became void when the circuit opened again."""
     fail(breaker)
     clock.advance(10.0)
     gate.rights = 2
@@ -167,7 +167,7 @@ def test_in_shadow_mode_a_call_asks_and_runs(
 
 
 def test_it_opens_with_the_others(breaker: CircuitBreaker, clock: FakeClock) -> None:
-    """For as long as they do, with their reason, and their backoff."""
+    """It uses the wait, the reason and the backoff of the others."""
     breaker.follow(CircuitState.OPEN, "5 failures in a row (opened by web-1)", 7.0, 2)
     with pytest.raises(CircuitOpenError) as refusal:
         breaker.call_sync(str)
@@ -181,7 +181,7 @@ def test_it_opens_with_the_others(breaker: CircuitBreaker, clock: FakeClock) -> 
 
 
 def test_the_reason_of_the_others_is_not_mixed_with_its_own_failures() -> None:
-    """They did not open the circuit."""
+    """Its own failures did not open the circuit."""
     breaker = CircuitBreaker("shop", failure_threshold=2, registry=None)
     fail(breaker)
     breaker.follow(CircuitState.OPEN, "5 failures in a row; last failures: OSError", 7.0)
@@ -189,7 +189,7 @@ def test_the_reason_of_the_others_is_not_mixed_with_its_own_failures() -> None:
 
 
 def test_the_one_that_opened_keeps_its_reason() -> None:
-    """Also when the others confirm that it is open."""
+    """It keeps its reason even when the others confirm the opening."""
     breaker = CircuitBreaker("shop", failure_threshold=1, registry=None)
     fail(breaker)
     reason = breaker.get_metrics()["reason"]
@@ -198,7 +198,7 @@ def test_the_one_that_opened_keeps_its_reason() -> None:
 
 
 def test_it_starts_open_with_the_others() -> None:
-    """As if it had followed before, so that no change is counted and no listener is notified."""
+    """This is not a transition: none is counted, and no listener is notified."""
     heard: list[StateChanged] = []
 
     class Listener:
@@ -217,7 +217,7 @@ def test_it_starts_open_with_the_others() -> None:
 
 
 def test_it_closes_with_the_others(breaker: CircuitBreaker) -> None:
-    """With their reason for the listeners."""
+    """Listeners receive the reason of the others."""
     heard: list[StateChanged] = []
 
     class Listener:
@@ -232,7 +232,7 @@ def test_it_closes_with_the_others(breaker: CircuitBreaker) -> None:
 
 
 def test_a_closed_circuit_that_is_to_close_keeps_its_count() -> None:
-    """It has nothing to do."""
+    """Nothing changes."""
     breaker = CircuitBreaker("shop", failure_threshold=2, registry=None)
     fail(breaker)
     breaker.follow(CircuitState.CLOSED, "2 probes succeeded in the fleet")
@@ -242,7 +242,7 @@ def test_a_closed_circuit_that_is_to_close_keeps_its_count() -> None:
 
 @pytest.mark.parametrize("mode", ["force_open", "disable"])
 def test_what_an_operator_has_set_wins(mode: str) -> None:
-    """Whatever the others decide."""
+    """An operator's mode takes precedence over decisions of the others."""
     breaker = CircuitBreaker("shop", registry=None)
     getattr(breaker, mode)("maintenance")
     before = breaker.state

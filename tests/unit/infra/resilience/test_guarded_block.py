@@ -1,4 +1,4 @@
-"""`async with breaker` and `with breaker`: each exit settles its own admission."""
+"""`async with breaker` and `with breaker`: each exit ends its own admission."""
 
 import contextlib
 import gc
@@ -23,7 +23,7 @@ from tests.unit.infra.resilience.scenes import (
 
 
 def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
-    """A breaker that admits one probe, whose success closes it."""
+    """A breaker that admits one probe, whose success closes the circuit."""
     breaker = CircuitBreaker(
         "block",
         failure_threshold=1,
@@ -41,7 +41,7 @@ def half_open_breaker(clock: FakeClock) -> CircuitBreaker:
 
 
 class DelegatingBlock:
-    """A context manager of a user's own that calls the breaker's methods by name."""
+    """A user's context manager that calls the breaker's methods by name."""
 
     def __init__(self, breaker: CircuitBreaker) -> None:
         self.breaker = breaker
@@ -72,7 +72,7 @@ class DelegatingBlock:
 
 
 class OverridingBreaker(CircuitBreaker):
-    """A subclass that adds something to the exit."""
+    """A subclass that extends the exit."""
 
     __slots__ = ()
 
@@ -86,10 +86,10 @@ class OverridingBreaker(CircuitBreaker):
 
 
 class TestMethodsCalledByName:
-    """Enter and exit called as ordinary methods, without a `with` statement looking them up."""
+    """Enter and exit called as ordinary methods, not by a `with` statement."""
 
     async def test_a_probe_entered_by_name_is_admitted_and_closes_the_circuit(self) -> None:
-        """A wrapper around the block recovers like the block itself."""
+        """A circuit recovers through a wrapper around the block as well."""
         breaker = half_open_breaker(FakeClock())
         async with DelegatingBlock(breaker):
             assert breaker.in_flight == 1
@@ -97,7 +97,7 @@ class TestMethodsCalledByName:
         assert breaker.in_flight == 0
 
     def test_a_plain_probe_entered_by_name_is_admitted_and_closes_the_circuit(self) -> None:
-        """So does a wrapper around the plain block."""
+        """The same applies to a wrapper around the plain block."""
         breaker = half_open_breaker(FakeClock())
         with DelegatingBlock(breaker):
             pass
@@ -105,7 +105,7 @@ class TestMethodsCalledByName:
         assert breaker.in_flight == 0
 
     async def test_a_block_entered_by_name_may_end_after_the_circuit_opened(self) -> None:
-        """Its own exception passes through, and counts in the totals alone."""
+        """Its own exception is passed on, and counts only in the totals."""
         breaker = CircuitBreaker("block", failure_threshold=1, registry=None)
 
         async def block() -> None:
@@ -120,7 +120,7 @@ class TestMethodsCalledByName:
         assert breaker.in_flight == 0
 
     async def test_a_block_entered_by_name_is_counted_under_a_mode(self) -> None:
-        """Where every admission is asked for."""
+        """A mode has to be asked about every admission."""
         breaker = CircuitBreaker("block", registry=None)
         breaker.disable("false alarm")
         async with DelegatingBlock(breaker):
@@ -131,7 +131,7 @@ class TestMethodsCalledByName:
         assert breaker.in_flight == 0
 
     async def test_a_subclass_may_override_the_exit(self) -> None:
-        """The probe that a subclass admits is given back through its own exit."""
+        """A probe admitted by a subclass ends through the subclass's exit."""
         clock = FakeClock()
         breaker = OverridingBreaker(
             "block",
@@ -162,7 +162,7 @@ class TestMethodsCalledByName:
 
 @contextlib.asynccontextmanager
 async def entered_and_left_by_name(breaker: CircuitBreaker) -> AsyncIterator[None]:
-    """As a generator does."""
+    """Call the methods like a generator does."""
     await breaker.__aenter__()
     try:
         yield
@@ -174,7 +174,7 @@ async def entered_and_left_by_name(breaker: CircuitBreaker) -> AsyncIterator[Non
 
 @contextlib.asynccontextmanager
 async def pushed_on_a_stack(breaker: CircuitBreaker) -> AsyncIterator[None]:
-    """As `contextlib` documents it."""
+    """Push the exit like the documentation of `contextlib` does."""
     async with contextlib.AsyncExitStack() as stack:
         await breaker.__aenter__()
         stack.push_async_exit(breaker)
@@ -182,7 +182,7 @@ async def pushed_on_a_stack(breaker: CircuitBreaker) -> AsyncIterator[None]:
 
 
 def itself(breaker: CircuitBreaker) -> CircuitBreaker:
-    """The breaker; what is special is its class."""
+    """The breaker itself, for classes with special methods."""
     return breaker
 
 
@@ -195,7 +195,7 @@ WAYS: list[tuple[type[CircuitBreaker], Callable[[CircuitBreaker], Any]]] = [
 
 
 class TestLookUpsForLeaving:
-    """An exit that is looked up to be called, or merely looked at, prepares no entry."""
+    """Looking up an exit, to call or to inspect it, must not prepare an entry."""
 
     @pytest.mark.parametrize(("kind", "block"), WAYS)
     @pytest.mark.parametrize("slow_call_duration", [None, 10.0])
@@ -205,7 +205,7 @@ class TestLookUpsForLeaving:
         block: Callable[[CircuitBreaker], Any],
         slow_call_duration: float | None,
     ) -> None:
-        """The circuit closes after as many as it asks for."""
+        """The circuit closes after `success_threshold` probes."""
         clock = FakeClock()
         breaker = kind(
             "block",
@@ -231,7 +231,7 @@ class TestLookUpsForLeaving:
     async def test_no_call_that_has_ended_is_taken_for_a_slow_one(
         self, kind: type[CircuitBreaker], block: Callable[[CircuitBreaker], Any]
     ) -> None:
-        """However long ago."""
+        """This holds however much time has passed since its end."""
         clock = FakeClock()
         breaker = kind("block", slow_call_duration=10.0, clock=clock, registry=None)
         for _ in range(12):
@@ -242,7 +242,7 @@ class TestLookUpsForLeaving:
         assert (breaker.total_successes, breaker.total_failures) == (12, 0)
 
     async def test_a_mere_look_at_the_exit_costs_no_probe(self) -> None:
-        """As `hasattr` and `inspect.getmembers` take."""
+        """`hasattr` and `inspect.getmembers` look it up without calling it."""
         clock = FakeClock()
         breaker = opened(clock, success_threshold=1, half_open_max_calls=1)
         clock.advance(60.0)
@@ -255,7 +255,7 @@ class TestLookUpsForLeaving:
     async def test_looking_at_every_member_between_two_blocks_changes_nothing(
         self, is_open: bool
     ) -> None:
-        """After a refused block, before a probe, inside it and after it."""
+        """This applies after a refused block, and before, during and after a probe."""
         clock = FakeClock()
         breaker = opened(clock, success_threshold=2, half_open_max_calls=1)
         if is_open:
@@ -278,7 +278,7 @@ class TestResultPredicate:
     """A block has no result."""
 
     async def test_a_block_never_asks_is_failed_result(self) -> None:
-        """A predicate made for responses is not handed a None that nobody returned."""
+        """A predicate for responses must not receive a None that no function returned."""
         asked: list[object] = []
 
         def is_failed(result: object) -> bool:
@@ -297,7 +297,7 @@ class TestResultPredicate:
 def test_another_block_between_look_up_and_enter_does_no_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A finalizer or signal handler may use a breaker while another block is being entered."""
+    """A finalizer or signal handler may enter a block while another is being entered."""
     for gil_enabled in (True, False):
         monkeypatch.setattr(
             "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled
@@ -314,10 +314,10 @@ def test_another_block_between_look_up_and_enter_does_no_harm(
 
 
 class TestStateChangesBetweenLookUpAndEnter:
-    """Another thread opens the circuit, or its wait ends, after the exit was looked up."""
+    """The state changes after the exit was looked up and before the block is entered."""
 
     def test_a_block_that_becomes_a_probe_closes_the_circuit(self) -> None:
-        """Its exit was looked up while the circuit was still closed."""
+        """Its exit was looked up when the circuit was still closed."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=1, success_threshold=1)
         leave = breaker.__exit__
@@ -329,7 +329,7 @@ class TestStateChangesBetweenLookUpAndEnter:
         assert breaker.in_flight == 0
 
     def test_a_call_of_the_earlier_period_leaves_that_probe_alone(self) -> None:
-        """Its exit is that of the same closed period, but it runs in another context."""
+        """The call has an exit of the same closed period, but runs in another context."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=1, success_threshold=1)
         earlier = RunningCall(breaker)
@@ -345,7 +345,7 @@ class TestStateChangesBetweenLookUpAndEnter:
 
     @pytest.mark.parametrize("looked_up", ["closed", "open"])
     def test_a_call_after_the_probe_is_counted(self, looked_up: str) -> None:
-        """It is no part of a probe that has ended, however many probes run beside it."""
+        """It is not part of a probe that has ended, whatever other probes are running."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=1, success_threshold=9)
         if looked_up == "open":
@@ -378,7 +378,7 @@ def _raise_down() -> None:
 
 
 async def test_a_probe_that_is_the_first_look_after_the_wait_settles_its_own_admission() -> None:
-    """After a reset its failure is late, and does not count against the new stay in CLOSED."""
+    """After a reset, its failure is late and does not count in the new period in CLOSED."""
     clock = FakeClock()
     breaker = CircuitBreaker(
         "block", failure_threshold=1, recovery_timeout=10.0, clock=clock, registry=None
@@ -394,7 +394,7 @@ async def test_a_probe_that_is_the_first_look_after_the_wait_settles_its_own_adm
 
 
 def test_a_breaker_that_is_gone_when_its_block_ends_does_no_harm() -> None:
-    """The block has nobody to report to."""
+    """The block no longer has a breaker to report to."""
     breakers = [half_open_breaker(FakeClock())]
     with contextlib.ExitStack() as stack:
         leave = breakers[0].__exit__
@@ -405,7 +405,7 @@ def test_a_breaker_that_is_gone_when_its_block_ends_does_no_harm() -> None:
 
 
 def test_an_exit_looked_up_for_one_breaker_does_not_end_the_block_of_another() -> None:
-    """Two breakers whose exits are looked up before either is entered."""
+    """The exits of both breakers are looked up before either is entered."""
     clock = FakeClock()
     first, second = half_open_breaker(clock), half_open_breaker(clock)
     leave_first = first.__exit__
@@ -419,7 +419,7 @@ def test_an_exit_looked_up_for_one_breaker_does_not_end_the_block_of_another() -
 
 
 def test_an_exit_without_an_enter_changes_no_state() -> None:
-    """In no state; what it counts as is a success of nobody."""
+    """This applies to every state, and no call is in flight afterwards."""
     for state in CircuitState:
         breaker = CircuitBreaker("block", success_threshold=1, registry=None)
         breaker._state = state
@@ -429,7 +429,7 @@ def test_an_exit_without_an_enter_changes_no_state() -> None:
 
 
 def test_a_block_refused_counts_as_a_rejection() -> None:
-    """A full half-open circuit refuses a block as it refuses a call."""
+    """A half-open circuit without a free place refuses a block like a call."""
     breaker = half_open_breaker(FakeClock())
     RunningCall(breaker)
     with pytest.raises(CircuitOpenError), breaker:

@@ -1,4 +1,4 @@
-"""What a decorator returns: a function of the same kind, each of whose calls is guarded."""
+"""The decorator returns a function of the same kind whose calls are all guarded."""
 
 import asyncio
 import functools
@@ -51,10 +51,10 @@ KINDS: dict[str, tuple[Callable[..., Any], Callable[[object], bool]]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryKind:
-    """What the four kinds of functions have in common."""
+    """Behaviour of all four kinds of functions."""
 
     def test_kind_signature_and_metadata_are_kept(self, kind: str) -> None:
-        """Frameworks that look at a function see the one that was guarded."""
+        """Frameworks that inspect the function see the original."""
         func, is_of_kind = KINDS[kind]
         guarded = make_breaker().protected(func)
         assert is_of_kind(guarded)
@@ -69,11 +69,11 @@ class TestEveryKind:
         assert guarded.__wrapped__ is func  # type: ignore[attr-defined]
 
     def test_methods_are_bound(self, kind: str) -> None:
-        """A decorated method gets its object."""
+        """A decorated method receives its object."""
         seen: list[object] = []
 
         class Client:
-            """Has a guarded method."""
+            """A client with a guarded method."""
 
             breaker = make_breaker()
 
@@ -109,7 +109,7 @@ class TestEveryKind:
         assert seen == [client]
 
     def test_wrong_arguments_give_the_permit_back(self, kind: str) -> None:
-        """A call that fails before the first line of the function has ended all the same."""
+        """A call that fails before the first line of the function ends like any other."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1)
         for _ in range(2):
             with pytest.raises(TypeError):
@@ -122,7 +122,7 @@ async def _awaited(awaitable: Awaitable[Any]) -> Any:
 
 
 async def _drained(result: Any) -> list[Any]:
-    """All items of a stream of either kind, or the result of a call."""
+    """All items of a sync or async stream, or the result of a call."""
     if inspect.isasyncgen(result):
         return [item async for item in result]
     if inspect.isgenerator(result):
@@ -140,7 +140,7 @@ class TestOtherCallables:
         assert await guarded(second="y") == "yy"
 
     async def test_objects_with_an_async_call_are_awaited(self) -> None:
-        """What `__call__` is decides."""
+        """The kind of `__call__` decides."""
 
         class Client:
             """Called to make a request."""
@@ -156,7 +156,7 @@ class TestOtherCallables:
 
     @pytest.mark.parametrize("given", [None, 5, "call_api"])
     def test_what_cannot_be_called_is_refused(self, given: Any) -> None:
-        """A slip of the pen is found when the decorator is applied."""
+        """The mistake is found when the decorator is applied."""
         with pytest.raises(TypeError, match="only functions can be guarded"):
             make_breaker().protected(given)
 
@@ -166,7 +166,7 @@ class TestOtherCallables:
             make_breaker().protected(cast("Any", property(_plain_function)))
 
     def test_a_coroutine_is_refused_with_the_right_form(self) -> None:
-        """The function was called too early."""
+        """The function must be passed without calling it."""
         with pytest.raises(TypeError, match="without calling it"):
             make_breaker().protected(cast("Any", _coroutine_function(1)))
 
@@ -181,7 +181,7 @@ class TestOtherCallables:
         assert breaker.total_successes == 3
 
     def test_call_sync_passes_arguments_on(self) -> None:
-        """Positional and keyword arguments, `func` among them."""
+        """It passes positional and keyword arguments, including one called `func`."""
         breaker = make_breaker()
         assert breaker.call_sync(dict, func=1, self=2) == {"func": 1, "self": 2}
 
@@ -198,10 +198,10 @@ def _itself(future: Any) -> Any:
 
 @pytest.mark.parametrize("how", PLAIN_CALLS)
 class TestFutures:
-    """A plain function may return what will have an outcome."""
+    """A plain function may return a future, which has an outcome later."""
 
     async def test_the_outcome_of_the_future_counts(self, how: str) -> None:
-        """When it is there, and not when the function returns."""
+        """It counts when the future is done, not when the function returns."""
         breaker = make_breaker(failure_threshold=1)
         futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
         for future in futures:
@@ -217,7 +217,7 @@ class TestFutures:
         assert breaker.is_open
 
     def test_work_in_an_executor_counts_when_it_is_done(self, how: str) -> None:
-        """Its futures are of another kind, and end in another thread."""
+        """Futures of an executor are of another class, and end in another thread."""
         breaker = make_breaker(failure_threshold=1)
 
         def work() -> None:
@@ -229,26 +229,26 @@ class TestFutures:
         assert breaker.is_open
 
     def test_a_mock_is_no_future(self, how: str) -> None:
-        """It has every attribute that is asked for, and would never be done."""
+        """A mock has every attribute, and would never be done."""
         breaker = make_breaker()
         PLAIN_CALLS[how](breaker, MagicMock())
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
     async def test_what_has_callbacks_of_its_own_is_no_future(self, how: str) -> None:
-        """Such as the calls of gRPC, which have no result to ask for."""
+        """An example are calls of gRPC, which have no `result` method."""
 
         class Call:
-            """Can be awaited, and says when it is done."""
+            """An object with `add_done_callback`, but without `result`."""
 
             def add_done_callback(self, _: object) -> None:
-                """Would call back with something that is no future."""
+                """Accept a callback that would not receive a future."""
 
         breaker = make_breaker()
         PLAIN_CALLS[how](breaker, Call)
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
     async def test_a_probe_holds_its_place_until_the_future_is_done(self, how: str) -> None:
-        """And a result may be a failed one."""
+        """The result of the future may be a failure, too."""
         breaker = half_opened(
             FakeClock(), half_open_max_calls=1, is_failed_result=lambda result: result == "bad"
         )

@@ -1,4 +1,4 @@
-"""Generators that are guarded while they run, asynchronous ones and plain ones."""
+"""Asynchronous and plain generators, which are guarded while they run."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ from tests.unit.infra.resilience.scenes import (
 
 
 class Source:
-    """The stream of a dependency, of both kinds, that notes how it is treated."""
+    """A stream of a dependency, in both kinds, which records how it is used."""
 
     def __init__(self, items: int = 3, *, error: Exception | None = None) -> None:
         self.items = items
@@ -28,7 +28,7 @@ class Source:
         self.notes: list[object] = []
 
     async def stream(self) -> AsyncGenerator[int, str]:
-        """Yield the items, then fail if told to."""
+        """Yield the items, then fail if requested."""
         try:
             for item in range(self.items):
                 try:
@@ -41,7 +41,7 @@ class Source:
             self.notes.append("closed")
 
     def plain_stream(self) -> Generator[int, str, str]:
-        """Yield the items, then fail if told to."""
+        """Yield the items, then fail if requested."""
         try:
             for item in range(self.items):
                 try:
@@ -56,10 +56,10 @@ class Source:
 
 
 class TestAsyncGenerators:
-    """The outcome of a stream is known at its end."""
+    """The outcome of a stream is known when it ends."""
 
     async def test_a_stream_read_to_its_end_is_a_success(self) -> None:
-        """It holds its permit until then."""
+        """It keeps its permit until then."""
         breaker = make_breaker()
         seen = []
         async for item in breaker.protected(Source().stream)():
@@ -71,7 +71,7 @@ class TestAsyncGenerators:
         assert breaker.in_flight == 0
 
     async def test_a_failure_in_the_middle_is_a_failure(self) -> None:
-        """That its first items came does not make it a success."""
+        """It is a failure even though its first items arrived."""
         breaker = make_breaker(failure_threshold=1)
         stream = breaker.protected(Source(error=DownError("half-way")).stream)()
         assert [await anext(stream), await anext(stream), await anext(stream)] == [0, 1, 2]
@@ -81,7 +81,7 @@ class TestAsyncGenerators:
         assert breaker.total_successes == 0
 
     async def test_closing_it_after_an_item_is_a_success_and_closes_the_source(self) -> None:
-        """The dependency answered, and the client has read enough."""
+        """The dependency answered, and the client needs no further items."""
         breaker = half_opened(FakeClock())
         source = Source()
         stream = breaker.protected(source.stream)()
@@ -93,7 +93,7 @@ class TestAsyncGenerators:
         assert breaker.total_successes == 1
 
     async def test_closing_one_with_a_task_group_after_an_item_is_a_success(self) -> None:
-        """The group wraps what Python throws in to close the stream."""
+        """The group wraps the exception with which Python closes the stream."""
 
         async def stream() -> AsyncGenerator[None, None]:
             async with asyncio.TaskGroup():
@@ -119,7 +119,7 @@ class TestAsyncGenerators:
         assert (breaker.total_failures, breaker.total_successes) == (0, 1)
 
     async def test_cancellation_while_it_waits_is_neutral(self) -> None:
-        """As that of any call."""
+        """Cancelling a stream is neutral, like cancelling any other call."""
         breaker = make_breaker()
 
         @breaker.protected
@@ -134,7 +134,7 @@ class TestAsyncGenerators:
         assert breaker.total_failures == 0
 
     async def test_a_stream_nobody_reads_asks_for_nothing(self) -> None:
-        """The permit is taken with the first item."""
+        """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().stream)()
         assert breaker.total_rejections == 0
@@ -143,7 +143,7 @@ class TestAsyncGenerators:
         assert breaker.total_rejections == 1
 
     async def test_sent_values_and_thrown_exceptions_reach_the_source(self) -> None:
-        """The guard is transparent in both directions."""
+        """The guard passes both through."""
         breaker = make_breaker()
         source = Source()
         stream = breaker.protected(source.stream)()
@@ -159,7 +159,7 @@ class TestAsyncGenerators:
     async def test_an_exception_that_the_consumer_throws_is_neutral_when_it_comes_back(
         self,
     ) -> None:
-        """It is the consumer's own: FastAPI throws the error of an endpoint into a dependency."""
+        """It is the consumer's error: FastAPI throws errors of endpoints into dependencies."""
         breaker = make_breaker(failure_threshold=1)
         stream = breaker.protected(Source().stream)()
         await anext(stream)
@@ -176,7 +176,7 @@ class TestAsyncGenerators:
     async def test_what_is_thrown_in_and_comes_back_wrapped_is_neutral(
         self, thrown: Exception, raised: type[Exception]
     ) -> None:
-        """Python wraps the end of an iteration, and a task group wraps every error."""
+        """Python wraps the end of an iteration, and task groups wrap every error."""
 
         async def stream() -> AsyncGenerator[None, None]:
             async with asyncio.TaskGroup() if raised is ExceptionGroup else nullcontext():
@@ -190,7 +190,7 @@ class TestAsyncGenerators:
         assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
 
     async def test_probes_of_a_recovery_hold_their_places(self) -> None:
-        """A stream that is being read is a call in progress."""
+        """A stream that is being read is a running call."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
         stream = breaker.protected(Source().stream)()
         await anext(stream)
@@ -200,7 +200,7 @@ class TestAsyncGenerators:
         assert breaker.is_closed
 
     async def test_a_late_end_of_a_stream_changes_nothing(self) -> None:
-        """The circuit has opened since the stream began."""
+        """The circuit has opened since the start of the stream."""
         breaker = make_breaker(failure_threshold=1)
         stream = breaker.protected(Source().stream)()
         await anext(stream)
@@ -211,10 +211,10 @@ class TestAsyncGenerators:
 
 
 class TestGenerators:
-    """The same for plain streams."""
+    """Plain streams behave in the same way."""
 
     def test_a_stream_read_to_its_end_is_a_success_and_returns_its_result(self) -> None:
-        """`yield from` gives what the generator returned."""
+        """`yield from` returns the result of the generator."""
         breaker = make_breaker()
 
         def consumer() -> Generator[int, str, str]:
@@ -230,7 +230,7 @@ class TestGenerators:
         assert breaker.in_flight == 0
 
     def test_a_failure_in_the_middle_is_a_failure(self) -> None:
-        """That its first items came does not make it a success."""
+        """It is a failure even though its first items arrived."""
         breaker = make_breaker(failure_threshold=1)
         stream = breaker.protected(Source(error=DownError("half-way")).plain_stream)()
         assert [next(stream), next(stream), next(stream)] == [0, 1, 2]
@@ -240,7 +240,7 @@ class TestGenerators:
 
     @pytest.mark.parametrize("how", ["closed", "dropped"])
     def test_ending_it_after_an_item_is_a_success_and_closes_the_source(self, how: str) -> None:
-        """The dependency answered, and the client has read enough."""
+        """The dependency answered, and the client needs no further items."""
         breaker = half_opened(FakeClock())
         source = Source()
         stream = breaker.protected(source.plain_stream)()
@@ -256,7 +256,7 @@ class TestGenerators:
         assert breaker.total_successes == 1
 
     def test_sent_values_and_thrown_exceptions_reach_the_source(self) -> None:
-        """The guard is transparent in both directions."""
+        """The guard passes both through."""
         breaker = make_breaker()
         source = Source()
         stream = breaker.protected(source.plain_stream)()
@@ -269,7 +269,7 @@ class TestGenerators:
         assert breaker.total_successes == 1
 
     def test_a_stream_nobody_reads_asks_for_nothing(self) -> None:
-        """The permit is taken with the first item."""
+        """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().plain_stream)()
         assert breaker.total_rejections == 0

@@ -1,4 +1,4 @@
-"""HALF_OPEN: a few probes decide, and none can wedge the circuit."""
+"""HALF_OPEN: a few probes decide, and none can block the circuit forever."""
 
 import asyncio
 
@@ -18,11 +18,11 @@ from tests.unit.infra.resilience.scenes import (
 
 
 class TestLimit:
-    """No more than `half_open_max_calls` at once."""
+    """At most `half_open_max_calls` probes run at a time."""
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     def test_it_is_exact_and_the_excess_is_refused_at_once(self, limit: int) -> None:
-        """The refusal says that the circuit is merely full."""
+        """The refusal says that all places for probes are taken."""
         breaker = half_opened(FakeClock(), half_open_max_calls=limit)
         probes = [RunningCall(breaker) for _ in range(limit)]
         for _ in range(3):
@@ -39,7 +39,7 @@ class TestLimit:
     async def test_of_fifty_callers_at_recovery_only_so_many_reach_the_dependency(
         self, form: str
     ) -> None:
-        """However they call, and all in one step of the event loop."""
+        """This applies to every form of call, even in a single step of the event loop."""
         clock = FakeClock()
         breaker = opened(clock, half_open_max_calls=3)
         clock.advance(60.0)
@@ -62,7 +62,7 @@ class TestLimit:
         assert breaker.is_closed
 
     async def test_a_success_threshold_above_the_limit_is_reached_in_turns(self) -> None:
-        """The limit is of calls at once, not of calls in all."""
+        """The limit applies to simultaneous calls, not to their total number."""
         breaker = half_opened(FakeClock(), half_open_max_calls=2, success_threshold=5)
         for done in range(5):
             assert breaker.is_half_open
@@ -71,7 +71,7 @@ class TestLimit:
         assert breaker.is_closed
 
     def test_probes_of_the_last_cycle_take_no_place_in_this_one(self) -> None:
-        """Nor does their end free a place that they do not hold."""
+        """When they end, they do not free a place either."""
         clock = FakeClock()
         breaker = half_opened(clock, half_open_max_calls=2)
         old, failing = RunningCall(breaker), RunningCall(breaker)
@@ -86,10 +86,10 @@ class TestLimit:
 
 
 class TestDecision:
-    """What probes decide."""
+    """How probes decide."""
 
     def test_enough_successes_close(self) -> None:
-        """And the closing is told with the number of calls rejected since the opening."""
+        """The event has the number of calls refused since the opening."""
         clock, told = FakeClock(), RecordingListener()
         breaker = opened(clock, success_threshold=2, listeners=[told])
         for _ in range(4):
@@ -105,7 +105,7 @@ class TestDecision:
         assert last.reason == "2 probes succeeded"
 
     def test_any_failure_reopens_at_once(self) -> None:
-        """A success before it does not help."""
+        """An earlier success does not prevent this."""
         breaker = half_opened(FakeClock(), success_threshold=3)
         succeed(breaker, 2)
         fail(breaker)
@@ -113,7 +113,7 @@ class TestDecision:
         assert breaker.get_metrics()["reason"] == "a probe failed; last failures: DownError"
 
     def test_successes_are_counted_anew_in_each_cycle(self) -> None:
-        """What was reached before a failed recovery is forgotten."""
+        """Successes from before a failed recovery no longer count."""
         clock = FakeClock()
         breaker = half_opened(clock, success_threshold=2)
         succeed(breaker)
@@ -126,7 +126,7 @@ class TestDecision:
 
     @pytest.mark.parametrize("ends_well", [True, False])
     def test_a_call_from_before_the_opening_decides_nothing(self, ends_well: bool) -> None:
-        """Neither a late success nor a late failure is a probe's."""
+        """A late success or failure does not count as that of a probe."""
         clock = FakeClock()
         breaker = half_opened(clock, failure_threshold=1, success_threshold=1)
         succeed(breaker)
@@ -143,7 +143,7 @@ class TestDecision:
         assert breaker.total_successes == (2 if ends_well else 1)
 
     def test_a_neutral_probe_makes_room_for_another(self) -> None:
-        """It decides nothing and stays in nobody's way."""
+        """It decides nothing, and frees its place."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1)
         for _ in range(10):
             RunningCall(breaker).end_with(BadRequestError())
@@ -153,10 +153,10 @@ class TestDecision:
 
 
 class TestHangingProbe:
-    """A probe that does not end counts as one failure at its deadline."""
+    """A probe that hangs counts as one failure at its deadline."""
 
     def test_a_hung_probe_does_not_keep_a_healthy_dependency_out(self) -> None:
-        """One probe that never ends delays recovery by one wait instead of for days."""
+        """A probe that never ends delays recovery by one wait only."""
         clock = FakeClock()
         breaker = half_opened(clock, half_open_max_calls=1, success_threshold=1)
         hung = RunningCall(breaker)
@@ -174,7 +174,7 @@ class TestHangingProbe:
         assert breaker.get_metrics()["failure_count"] == 0
 
     def test_it_reopens_as_of_its_deadline_with_backoff(self) -> None:
-        """The wait counts from the deadline, not from the look that found it passed."""
+        """The wait starts at the deadline, not when the deadline is noticed."""
         clock, told = FakeClock(), RecordingListener()
         breaker = half_opened(clock, probe_timeout=5.0, recovery_timeout=60.0, listeners=[told])
         hung = RunningCall(breaker)
@@ -191,7 +191,7 @@ class TestHangingProbe:
         assert breaker.in_flight == 0
 
     def test_it_may_be_half_open_again_by_the_time_somebody_looks(self) -> None:
-        """Deadline and wait may both be long past; the first look finds the truth."""
+        """The deadline and the wait may both have passed; the first look applies both."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0)
         RunningCall(breaker)
@@ -200,7 +200,7 @@ class TestHangingProbe:
         assert breaker.get_metrics()["opened_count"] == 2
 
     def test_one_success_in_time_does_not_save_a_hung_one(self) -> None:
-        """The deadline of each probe counts by itself."""
+        """Each probe has its own deadline."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0, success_threshold=2)
         RunningCall(breaker)
@@ -210,7 +210,7 @@ class TestHangingProbe:
         assert breaker.is_open
 
     def test_a_probe_that_ends_just_in_time_counts_as_it_ended(self) -> None:
-        """A deadline is not reached before it is reached."""
+        """A call that ends just before its deadline is not overdue."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0, success_threshold=1)
         probe = RunningCall(breaker)
@@ -219,7 +219,7 @@ class TestHangingProbe:
         assert breaker.is_closed
 
     def test_the_end_of_an_overdue_probe_is_itself_a_look(self) -> None:
-        """Nobody looked before: its own success comes too late and closes nothing."""
+        """Without an earlier look, its own success still comes too late to close the circuit."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0, success_threshold=1)
         probe = RunningCall(breaker)
@@ -230,7 +230,7 @@ class TestHangingProbe:
         assert breaker.total_failures == 6
 
     def test_an_overdue_probe_that_is_cancelled_stays_counted_once(self) -> None:
-        """An outer timeout after the deadline changes nothing any more."""
+        """An outer timeout after the deadline has no further effect."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0)
         probe = RunningCall(breaker)
@@ -241,7 +241,7 @@ class TestHangingProbe:
         assert breaker.in_flight == 0
 
     def test_without_a_limit_of_its_own_it_has_the_recovery_timeout(self) -> None:
-        """There is always a limit."""
+        """A probe always has a time limit."""
         clock = FakeClock()
         breaker = half_opened(clock, recovery_timeout=60.0)
         assert breaker.probe_timeout == 60.0

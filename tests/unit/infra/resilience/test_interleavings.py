@@ -1,8 +1,8 @@
-"""Two threads on one breaker, one of them stopped at each line in turn while the other acts.
+"""Two threads share a breaker; one is stopped at each line in turn while the other acts.
 
-Thread A performs an operation. At its n-th line inside the package it is stopped, thread B performs
-another operation as far as A's locks let it, and A goes on; for every n there is. Whatever came
-out must be explained by some order of the admissions and ends of both, as the model has them.
+Thread A performs an operation. It is stopped at its n-th line inside the package, thread B performs
+another operation as far as A's locks allow, and A continues. This is repeated for every n. The
+model must explain each outcome by some order of the admissions and ends of both threads.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ RECOVERY_TIMEOUT = 10.0
 
 
 class WatchedLock:
-    """A re-entrant lock that says when a thread is about to wait for it.
+    """A re-entrant lock that reports when a thread is about to wait for it.
 
     Args:
         waiting: Called by the thread that is about to wait.
@@ -52,7 +52,7 @@ class WatchedLock:
             self._lock.acquire()
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -63,11 +63,11 @@ class WatchedLock:
 
 
 class DownError(Exception):
-    """Counts as a failure."""
+    """An error that counts as a failure."""
 
 
 class Rig:
-    """A breaker of one failure below, or at, a threshold, with everything needed to watch it."""
+    """A breaker in a prepared state, with everything needed to observe it."""
 
     def __init__(self, prepare: str, **rules: Any) -> None:
         self.clock = FakeClock(now=0.0)
@@ -95,7 +95,7 @@ class Rig:
                 OPERATIONS[step](self)
 
     def work(self, *, fail: bool) -> None:
-        """What the breaker guards."""
+        """The guarded function."""
         self.running += 1
         self.most_at_once = max(self.most_at_once, self.running)
         self.running -= 1
@@ -103,7 +103,7 @@ class Rig:
             raise DownError
 
     def seen(self) -> tuple[object, ...]:
-        """What there is to compare with the model."""
+        """The values to compare with the model."""
         metrics = self.breaker.get_metrics()
         snapshot = self.registry.snapshots()[0]
         return (
@@ -118,7 +118,7 @@ class Rig:
         )
 
     def in_flight_of_one_call(self) -> int:
-        """Calls in flight while there is one: a lost admission shows here."""
+        """The number of calls in flight during one call, which reveals a lost admission."""
         _reset(self)
         with self.breaker:
             return self.breaker.in_flight
@@ -154,7 +154,7 @@ OPERATIONS: dict[str, Callable[[Rig], object]] = {
     "reset": _reset,
 }
 
-# Enough with the rules that make it take steps of its own; see the test.
+# These operations are enough with the rules that need extra steps; see the test.
 TIMED: dict[str, Callable[[Rig], object]] = {
     "decorated success": lambda rig: _decorated(rig, fail=False)
 }
@@ -168,14 +168,14 @@ PREPARATIONS = {
     "half-open, one success from closing": ["failure", "failure", "wait", "success"],
 }
 
-# Those in which one call at once is the limit from start to end; success may close the others.
+# Here the limit is one call at a time throughout; in the others, a success may close the circuit.
 PROBING = {"open, its wait over", "half-open"}
 
 Step: TypeAlias = Callable[[Model, dict[str, Any]], None]
 
 
 def _steps(who: str, operation: str) -> list[Step]:
-    """The atomic steps of an operation, on the model; `who` keeps its call apart."""
+    """The atomic steps of an operation on the model; `who` identifies its call."""
     if operation in {"look", "scrape"}:
         return [lambda model, _: model.look()]
     if operation == "reset":
@@ -204,7 +204,7 @@ def _modelled(prepare: str) -> Model:
 
 
 def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
-    """What may come out: each order of A's and B's steps that keeps A's and B's own order."""
+    """The possible outcomes: all interleavings of A's steps and B's steps."""
     steps = [("A", one) for one in _steps("A", a)] + [("B", one) for one in _steps("B", b)]
     outcomes: set[tuple[object, ...]] = set()
     for order in itertools.permutations(range(len(steps))):
@@ -237,7 +237,7 @@ def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
 
 @dataclass
 class Stopped:
-    """One run: A stopped at a line, B acting there."""
+    """A run in which A is stopped at a line while B acts."""
 
     rig: Rig
     a: Callable[[Rig], object]
@@ -246,7 +246,7 @@ class Stopped:
     line: str = ""
 
     def run(self) -> bool:
-        """Perform both; whether A had so many lines."""
+        """Run both operations, and return whether A has that many lines."""
         self._lines = 0
         self.errors: list[BaseException] = []
         self._others: list[threading.Thread] = []
@@ -316,14 +316,14 @@ def _check(prepare: str, a: str, others: Iterable[str], **rules: Any) -> None:
     assert not unexplained, "\n".join(unexplained)
 
 
-# Those that tell the most: what counts without the lock, and what ends a phase under its feet.
+# The most revealing operations: those that count without the lock, and one that ends the period.
 TELLING = ("success", "failure", "reset")
 
 
 @pytest.mark.parametrize("prepare", PREPARATIONS)
 @pytest.mark.parametrize("a", ["success", "failure", "failing block", "reset"])
 def test_whatever_line_a_thread_is_stopped_at_nothing_is_lost(prepare: str, a: str) -> None:
-    """Wherever one thread is stopped for another, every count is explained by some order."""
+    """Wherever a thread is stopped, some order of the steps explains every count."""
     _check(prepare, a, TELLING)
 
 
@@ -331,14 +331,14 @@ def test_whatever_line_a_thread_is_stopped_at_nothing_is_lost(prepare: str, a: s
 def test_whatever_line_a_free_thread_is_stopped_at_nothing_is_lost(
     prepare: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is where nothing is atomic but what the lock makes so."""
+    """The same applies if nothing is atomic except under the lock."""
     monkeypatch.setattr(lockfree, "GIL_ENABLED", False)
     _check(prepare, "failing block", ["failure", "reset"])
 
 
 @pytest.mark.parametrize("prepare", ["closed", "closed, one failure from opening"])
 def test_whatever_line_a_timed_call_is_stopped_at_nothing_is_lost(prepare: str) -> None:
-    """So it is for a call that takes the quiet steps itself, with every rule that needs them."""
+    """The same applies to a decorated call with every rule that needs extra steps."""
     rules = {
         "slow_call_duration": 1e6,
         "failure_rate": FailureRate(window_seconds=1e6, minimum_calls=1_000),
@@ -352,5 +352,5 @@ def test_whatever_line_a_timed_call_is_stopped_at_nothing_is_lost(prepare: str) 
 @pytest.mark.parametrize("prepare", PREPARATIONS)
 @pytest.mark.parametrize("a", OPERATIONS)
 def test_whatever_two_threads_do_nothing_is_lost(prepare: str, a: str) -> None:
-    """So it is for every pair of operations."""
+    """The same applies to every pair of operations."""
     _check(prepare, a, [one for one in OPERATIONS if one not in TELLING])

@@ -1,4 +1,4 @@
-"""Listeners are told what happens, outside the lock, and can do no harm."""
+"""Listeners are notified outside the lock, and cannot harm the breaker."""
 
 import logging
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.unit.infra.resilience.scenes import DownError, RunningCall, fail, mak
 
 @dataclass
 class BrokenHook:
-    """A callable that raises; as a dataclass with equality it has no hash."""
+    """A callable that raises; it is not hashable, because it is a dataclass with equality."""
 
     calls: int = 0
 
@@ -31,14 +31,14 @@ class BrokenHook:
 
 
 class ListenerOfHooks:
-    """A listener whose hook is an attribute."""
+    """A listener with an attribute as its hook."""
 
     def __init__(self, hook: BrokenHook) -> None:
         self.on_success = hook
 
 
 def test_a_hook_without_a_hash_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """What kind of callable a hook is makes no difference to the guarded call."""
+    """A hook may be any kind of callable without affecting the guarded call."""
     hook = BrokenHook()
     breaker = CircuitBreaker("told", listeners=[ListenerOfHooks(hook)], registry=None)
     with caplog.at_level(logging.ERROR, logger="example_service.infra.resilience"):
@@ -51,7 +51,7 @@ def test_a_hook_without_a_hash_that_raises_harms_nobody(caplog: pytest.LogCaptur
 
 
 class BrokenListener:
-    """Raises at whatever it hears."""
+    """Raises at every event."""
 
     def __init__(self) -> None:
         self.heard = 0
@@ -78,7 +78,7 @@ class BrokenListener:
 
 
 def test_one_that_raises_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """The circuit works, the others hear everything, and each broken hook is logged once."""
+    """The circuit works, the others receive all events, and each broken hook is logged once."""
     broken, told = BrokenListener(), RecordingListener()
     clock = FakeClock()
     breaker = make_breaker(clock, failure_threshold=2, listeners=[broken, told])
@@ -95,7 +95,7 @@ def test_one_that_raises_keeps_nothing_from_the_others(caplog: pytest.LogCapture
 
 
 def test_events_tell_what_happened_in_order() -> None:
-    """The whole list, with durations where calls are timed."""
+    """The list is complete, with durations if calls are timed."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, failure_threshold=1, success_threshold=1, listeners=[told])
     first = RunningCall(breaker)
@@ -127,7 +127,7 @@ def test_events_tell_what_happened_in_order() -> None:
 
 
 def test_a_failed_result_has_no_error_type() -> None:
-    """Nothing was raised."""
+    """A failed result raises nothing."""
     told = RecordingListener()
     breaker = make_breaker(listeners=[told], is_failed_result=bool)
     breaker.call_sync(lambda: 503)
@@ -135,7 +135,7 @@ def test_a_failed_result_has_no_error_type() -> None:
 
 
 def test_events_are_frozen() -> None:
-    """No listener can change what the next one hears."""
+    """A listener cannot change the event for the next one."""
     event = CallSucceeded("scene", 1.0)
     with pytest.raises(AttributeError):
         event.breaker_name = "other"  # type: ignore[misc]
@@ -143,13 +143,13 @@ def test_events_are_frozen() -> None:
 
 @pytest.mark.parametrize("method", ["call_sync", "reset", "state", "force_open", "get_metrics"])
 def test_a_listener_may_call_the_breaker(method: str) -> None:
-    """Also with what causes further events."""
+    """It may even do what causes further events."""
 
     class Meddler:
-        """Does something to the breaker that has just opened."""
+        """Changes the breaker that has just opened."""
 
         def on_state_change(self, event: StateChanged, /) -> None:
-            """Meddle once."""
+            """Change the breaker once."""
             if event.to_state is not CircuitState.OPEN or heard:
                 return
             heard.append(event)
@@ -172,18 +172,18 @@ def test_a_listener_may_call_the_breaker(method: str) -> None:
 
 
 class OneHook:
-    """Hears of changes of state only."""
+    """Receives only transitions."""
 
     def __init__(self) -> None:
         self.heard: list[StateChanged] = []
 
     def on_state_change(self, event: StateChanged, /) -> None:
-        """Keep it."""
+        """Record the event."""
         self.heard.append(event)
 
 
 def test_one_hook_is_enough() -> None:
-    """What a listener does not have is not called."""
+    """Hooks that a listener does not have are not called."""
     one = OneHook()
     breaker = make_breaker(failure_threshold=1, listeners=[one])
     succeed(breaker)
@@ -194,10 +194,10 @@ def test_one_hook_is_enough() -> None:
 
 
 def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
-    """Nobody would ever hear what it has to say."""
+    """Its coroutine would never run."""
 
     class Waiting:
-        """Has one hook, of the wrong kind."""
+        """Has one hook, which is a coroutine function."""
 
         async def on_failure(self, event: object) -> None:
             """Never awaited."""
@@ -207,13 +207,13 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
 
 
 def test_exceptions_that_are_no_exceptions_pass_through_a_listener() -> None:
-    """A keyboard interrupt is nobody's to swallow."""
+    """A keyboard interrupt must not be swallowed."""
 
     class Interrupting:
-        """Interrupted while it hears."""
+        """Is interrupted during an event."""
 
         def on_failure(self, event: CallFailed, /) -> None:
-            """Be interrupted."""
+            """Raise a keyboard interrupt."""
             raise KeyboardInterrupt(event)
 
     breaker = make_breaker(listeners=[Interrupting()])

@@ -1,4 +1,4 @@
-"""What a breaker keeps: counts, names and times, and nothing that grows."""
+"""A breaker stores only counts, names and times, and its memory does not grow."""
 
 import asyncio
 import contextlib
@@ -20,17 +20,17 @@ from tests.unit.infra.resilience.scenes import FORMS, DownError, make_breaker, o
 
 
 class Payload:
-    """Something large that a guarded function works on."""
+    """A large object that a guarded function uses."""
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> None:
-    """Neither of a failure, nor of a cancellation, nor of a refusal."""
+    """This applies to failures, cancellations and refusals."""
     kept: list[weakref.ref[object]] = []
     breaker = make_breaker(failure_threshold=3)
 
     class OwnError(DownError):
-        """Can be referred to weakly."""
+        """An exception that supports weak references."""
 
     async def attempt(*, cancel: bool) -> None:
         payload = Payload()
@@ -56,7 +56,7 @@ async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> No
 
 @pytest.mark.parametrize("gil_enabled", [True, False])
 def test_rejections_leave_nothing(gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred thousand refused calls take no byte more than a thousand."""
+    """A hundred thousand refused calls use no more memory than a thousand."""
     monkeypatch.setattr("example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled)
     breaker = opened(FakeClock())
 
@@ -81,7 +81,7 @@ def test_rejections_leave_nothing(gil_enabled: bool, monkeypatch: pytest.MonkeyP
 
 
 def test_raising_one_refusal_again_and_again_grows_nothing() -> None:
-    """Each is an exception of its own, without context or cause."""
+    """Each refusal is a new exception, without context or cause."""
     breaker = opened(FakeClock())
     caught = []
     for _ in range(3):
@@ -93,7 +93,7 @@ def test_raising_one_refusal_again_and_again_grows_nothing() -> None:
 
 
 def test_short_lived_breakers_leave_nothing() -> None:
-    """Ten thousand of one name, each used once, as in a client made for each request."""
+    """Ten thousand breakers with one name are each used once, like by a client per request."""
     registry = CircuitBreakerRegistry()
 
     def use(times: int) -> None:
@@ -121,7 +121,7 @@ def test_short_lived_breakers_leave_nothing() -> None:
 
 
 def test_blocks_leave_nothing_behind() -> None:
-    """However many threads have looked up an exit, one prepared block a thread is all there is."""
+    """There is at most one prepared block per thread, however many exits are looked up."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=10.0)
     before = len(prepared_blocks)
@@ -134,7 +134,7 @@ def test_blocks_leave_nothing_behind() -> None:
 
 
 def test_a_breaker_is_small() -> None:
-    """About a kilobyte, as long as nothing has failed, and referred to by its user alone."""
+    """It uses about a kilobyte if nothing has failed, and only its user refers to it."""
     many = [make_breaker() for _ in range(10)]
     gc.collect()
     tracemalloc.start()
@@ -147,7 +147,7 @@ def test_a_breaker_is_small() -> None:
 
 
 def test_an_unused_breaker_is_freed_at_once() -> None:
-    """It is part of no reference cycle, so no garbage collection has to find it."""
+    """It is not part of a reference cycle, so it needs no garbage collection."""
     gc.collect()
     gc.disable()
     try:
@@ -163,7 +163,7 @@ def test_an_unused_breaker_is_freed_at_once() -> None:
 
 
 def test_names_of_errors_are_bounded() -> None:
-    """A reason holds few names, and of each no more than can be read."""
+    """A reason contains only a few names, each of readable length."""
     breaker = make_breaker(failure_threshold=50, expected_exception=Exception)
     for number in range(50):
         error = type(f"Error{number}" + "x" * 500, (Exception,), {})

@@ -1,4 +1,4 @@
-"""`force_open`, `disable` and `shadow`: what somebody sets by hand, over the rules."""
+"""`force_open`, `disable` and `shadow`: modes that an operator sets over the rules."""
 
 import logging
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from tests.unit.infra.resilience.scenes import (
 LOGGER = "example_service.infra.resilience"
 MODES = {"force_open": "forced_open", "disable": "disabled", "shadow": "shadow"}
 
-# Breakers in each state, made of a clock.
+# Functions that create a breaker in each state, with a given clock.
 STATES: dict[str, Callable[[FakeClock], CircuitBreaker]] = {
     "closed": make_breaker,
     "open": opened,
@@ -37,7 +37,7 @@ STATES: dict[str, Callable[[FakeClock], CircuitBreaker]] = {
 
 @pytest.mark.parametrize("method", MODES)
 class TestEveryMode:
-    """What the three have in common."""
+    """Behaviour of all three modes."""
 
     @pytest.mark.parametrize(
         ("arguments", "parameter", "error"),
@@ -63,7 +63,7 @@ class TestEveryMode:
         assert "mode" not in breaker.get_metrics()
 
     def test_metrics_show_mode_reason_and_end(self, method: str) -> None:
-        """`ends_in` counts down, and is None without an end."""
+        """`ends_in` counts down, and is None for a mode without an end."""
         clock = FakeClock()
         breaker = make_breaker(clock)
         getattr(breaker, method)("maintenance")
@@ -79,7 +79,7 @@ class TestEveryMode:
         assert breaker.get_metrics()["mode"] == expected | {"ends_in": 20.0}
 
     def test_it_ends_on_time_at_the_first_look(self, method: str) -> None:
-        """No timer is needed."""
+        """This needs no timer."""
         clock = FakeClock()
         breaker = make_breaker(clock)
         getattr(breaker, method)("maintenance", 30.0)
@@ -90,7 +90,7 @@ class TestEveryMode:
 
     @pytest.mark.parametrize("state", STATES)
     async def test_reset_ends_it(self, method: str, state: str) -> None:
-        """Whatever state it was set in."""
+        """This applies in every state."""
         breaker = STATES[state](FakeClock())
         getattr(breaker, method)("maintenance")
         await breaker.reset()
@@ -99,7 +99,7 @@ class TestEveryMode:
         assert breaker.is_open
 
     def test_it_writes_one_line(self, method: str, caplog: pytest.LogCaptureFixture) -> None:
-        """A warning that says what, why and for how long, as text and as fields."""
+        """The warning says what, why and for how long, as text and in fields."""
         breaker = make_breaker()
         with caplog.at_level(logging.DEBUG, logger=LOGGER):
             getattr(breaker, method)("maintenance", 30.0)
@@ -120,7 +120,7 @@ class TestEveryMode:
         }
 
     def test_monitoring_sees_it(self, method: str) -> None:
-        """The registry's snapshot carries the mode while it holds."""
+        """The registry's snapshot has the mode while it is in effect."""
         clock, registry = FakeClock(), CircuitBreakerRegistry()
         breaker = make_breaker(clock, registry=registry)
         assert registry.snapshots()[0].mode is None
@@ -130,7 +130,7 @@ class TestEveryMode:
         assert registry.snapshots()[0].mode is None
 
     def test_a_later_mode_takes_the_place_of_the_one_before(self, method: str) -> None:
-        """There is one at a time, and the last word counts."""
+        """Only one mode is in effect at a time: the last one."""
         for other in MODES:
             breaker = make_breaker()
             getattr(breaker, other)("first")
@@ -142,7 +142,7 @@ class TestEveryMode:
 
     @pytest.mark.parametrize("state", STATES)
     def test_totals_go_on(self, method: str, state: str) -> None:
-        """What was counted before stays counted, in the breaker and in monitoring."""
+        """Earlier counts remain, in the breaker and in monitoring."""
         clock, registry = FakeClock(), CircuitBreakerRegistry()
         breaker = STATES[state](clock)
         registry.register(breaker)
@@ -152,11 +152,11 @@ class TestEveryMode:
 
 
 class TestForcedOpen:
-    """Nothing is called."""
+    """No call is made."""
 
     @pytest.mark.parametrize("state", STATES)
     def test_every_call_is_refused(self, state: str) -> None:
-        """For good, and with the reason of whoever did it."""
+        """Calls are refused without end, with the operator's reason."""
         clock = FakeClock()
         breaker = STATES[state](clock)
         breaker.force_open("provider's maintenance")
@@ -173,7 +173,7 @@ class TestForcedOpen:
         assert metrics["reason"] == "forced open by hand: provider's maintenance"
 
     def test_with_an_end_it_says_when_and_is_half_open_then(self) -> None:
-        """The dependency has to prove that it is back."""
+        """The dependency has to prove that it works again."""
         clock = FakeClock()
         breaker = make_breaker(clock, success_threshold=1)
         breaker.force_open("maintenance", 30.0)
@@ -187,7 +187,7 @@ class TestForcedOpen:
         assert breaker.is_closed
 
     def test_calls_in_flight_become_stale(self) -> None:
-        """A probe that succeeds does not close what was opened by hand."""
+        """A successful probe does not close a circuit that an operator opened."""
         breaker = half_opened(FakeClock(), success_threshold=1)
         probe = RunningCall(breaker)
         breaker.force_open("maintenance")
@@ -197,7 +197,7 @@ class TestForcedOpen:
         assert breaker.in_flight == 0
 
     def test_the_change_is_told(self) -> None:
-        """As an opening; one of an open circuit is no change."""
+        """It is reported as an opening, unless the circuit was open already."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told])
         breaker.force_open("maintenance", 30.0)
@@ -208,7 +208,7 @@ class TestForcedOpen:
         assert change.reason == "forced open by hand: maintenance"
 
     def test_without_an_end_no_wait_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Neither to listeners nor in the log: infinity is no number of seconds."""
+        """Neither listeners nor the log get a wait, because infinity is not a number of seconds."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told])
         with caplog.at_level(logging.DEBUG, logger=LOGGER):
@@ -219,7 +219,7 @@ class TestForcedOpen:
         assert any("not before a reset" in one.getMessage() for one in caplog.records)
 
     def test_each_refusal_is_told_and_summed_up(self, caplog: pytest.LogCaptureFixture) -> None:
-        """As those of a circuit that opened by itself."""
+        """Refusals are handled like those of a circuit that opened by itself."""
         clock, told = FakeClock(), RecordingListener()
         breaker = make_breaker(clock, listeners=[told])
         breaker.force_open("maintenance")
@@ -235,11 +235,11 @@ class TestForcedOpen:
 
 
 class TestDisabled:
-    """Everything passes."""
+    """Every call is admitted."""
 
     @pytest.mark.parametrize("state", STATES)
     def test_nothing_opens(self, state: str) -> None:
-        """By no rule, however much fails; outcomes still count."""
+        """No rule opens the circuit, whatever fails; outcomes still count."""
         breaker = STATES[state](FakeClock())
         before = breaker.total_failures
         breaker.disable("false alarm")
@@ -251,7 +251,7 @@ class TestDisabled:
         assert breaker.total_rejections == 0
 
     def test_neither_share_nor_slow_calls_open(self) -> None:
-        """The other two rules are off as well."""
+        """The other two rules are disabled as well."""
         clock = FakeClock()
         breaker = make_breaker(
             clock,
@@ -269,7 +269,7 @@ class TestDisabled:
         assert breaker.in_flight == 0
 
     def test_at_its_end_the_rules_hold_again_from_scratch(self) -> None:
-        """What failed meanwhile opens nothing; calls in flight are stale."""
+        """Failures during the mode do not count, and calls in flight are late."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=2)
         breaker.disable("false alarm", 30.0)
@@ -284,7 +284,7 @@ class TestDisabled:
         assert breaker.is_open
 
     def test_disabling_an_open_circuit_closes_it(self) -> None:
-        """And is told as such."""
+        """It is reported as a closing."""
         told = RecordingListener()
         breaker = opened(FakeClock(), listeners=[told])
         breaker.disable("false alarm")
@@ -293,10 +293,10 @@ class TestDisabled:
 
 
 class TestShadow:
-    """It decides and reports, and rejects nothing."""
+    """It applies the rules and reports decisions, but refuses nothing."""
 
     def test_what_would_be_rejected_runs_and_is_counted(self) -> None:
-        """State and metrics show what the rules decide."""
+        """The state and the metrics show the decisions of the rules."""
         breaker = make_breaker(failure_threshold=2)
         breaker.shadow("trying it out")
         fail(breaker, 2)
@@ -310,7 +310,7 @@ class TestShadow:
         assert metrics["mode"]["would_have_rejected"] == 3
 
     def test_outcomes_of_such_calls_change_nothing(self) -> None:
-        """They were none of the circuit's business: neither probes nor failures in a row."""
+        """They count neither as probes nor as failures in a row."""
         clock = FakeClock()
         breaker = opened(clock, half_open_max_calls=1, success_threshold=1)
         breaker.shadow("trying it out")
@@ -328,7 +328,7 @@ class TestShadow:
         assert breaker.in_flight == 0
 
     def test_monitoring_sees_the_count(self) -> None:
-        """As long as the mode holds."""
+        """Monitoring shows it while the mode is in effect."""
         registry = CircuitBreakerRegistry()
         breaker = make_breaker(failure_threshold=1, registry=registry)
         breaker.shadow("trying it out")
@@ -338,7 +338,7 @@ class TestShadow:
         assert registry.snapshots()[0].rejections == 0
 
     def test_set_while_open_it_leaves_the_circuit_open(self) -> None:
-        """The outage goes on; only rejecting ends."""
+        """The outage continues; only the refusals end."""
         breaker = opened(FakeClock())
         with pytest.raises(CircuitOpenError):
             succeed(breaker)
@@ -347,7 +347,7 @@ class TestShadow:
         succeed(breaker)
 
     def test_set_once_more_it_goes_on(self) -> None:
-        """Longer, or for another reason, the same decisions are watched."""
+        """Setting it again, for longer or for another reason, keeps the state and the count."""
         clock = FakeClock()
         breaker = opened(clock)
         breaker.shadow("trying it out", 10.0)
@@ -365,7 +365,7 @@ class TestShadow:
         }
 
     def test_set_once_more_it_keeps_a_row_of_failures(self) -> None:
-        """A call in flight stays part of it, too."""
+        """A call in flight can still contribute to it."""
         breaker = make_breaker(failure_threshold=3)
         breaker.shadow("trying it out")
         fail(breaker)
@@ -376,7 +376,7 @@ class TestShadow:
         assert breaker.is_open
 
     def test_at_its_end_the_circuit_rejects_what_it_decides_to(self) -> None:
-        """An open circuit refuses from then on."""
+        """From then on, an open circuit refuses calls."""
         clock = FakeClock()
         breaker = opened(clock)
         breaker.shadow("trying it out", 30.0)
@@ -386,7 +386,7 @@ class TestShadow:
             succeed(breaker)
 
     def test_at_its_end_a_closed_circuit_works_as_usual(self) -> None:
-        """With a fresh row of failures."""
+        """It starts to count failures in a row from zero."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=2)
         breaker.shadow("trying it out", 30.0)
@@ -398,7 +398,7 @@ class TestShadow:
         assert breaker.is_open
 
     def test_what_was_due_before_its_end_has_happened_before_it(self) -> None:
-        """A call that became overdue under the mode has opened the circuit under the mode."""
+        """A call that became overdue during the mode has opened the circuit during the mode."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=1, slow_call_duration=10.0)
         breaker.shadow("trying it out", 20.0)
@@ -407,7 +407,7 @@ class TestShadow:
         assert breaker.is_open
 
     def test_a_call_that_it_lets_through_can_be_slow(self) -> None:
-        """The totals count it, though the state does not."""
+        """It counts in the totals, but does not affect the state."""
         clock = FakeClock()
         breaker = opened(clock, slow_call_duration=10.0)
         breaker.shadow("trying it out")

@@ -1,4 +1,4 @@
-"""One call that passes the same breaker twice is one call."""
+"""A call that passes the same breaker twice counts once."""
 
 import asyncio
 import pickle
@@ -23,7 +23,7 @@ from tests.unit.infra.resilience.scenes import DownError, half_opened, make_brea
 
 
 class TranslatedError(DownError):
-    """What a client makes of an error of its dependency."""
+    """The error into which a client translates that of its dependency."""
 
 
 async def down() -> None:
@@ -54,7 +54,7 @@ def nested_functions(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
 
 
 def raised_again(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """The error is caught and raised again in between, by name and through a helper."""
+    """The error is caught and raised again in between, directly and through a helper."""
     guarded = breaker.protected(down)
 
     def hand_on(error: Exception) -> None:
@@ -71,7 +71,7 @@ def raised_again(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
 
 
 def translated(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """The error becomes another one in between."""
+    """The error is translated in between."""
     guarded = breaker.protected(down)
 
     @breaker.protected
@@ -85,7 +85,7 @@ def translated(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
 
 
 def translated_silently(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """The error becomes another one in between, which does not name it."""
+    """The error is translated in between without naming it as the cause."""
     guarded = breaker.protected(down)
 
     @breaker.protected
@@ -99,7 +99,7 @@ def translated_silently(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]
 
 
 def translated_twice(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """A library translates the error of its driver, and its caller that of the library."""
+    """A library translates the driver's error, and the caller that of the library."""
     guarded = breaker.protected(down)
 
     async def library() -> None:
@@ -130,7 +130,7 @@ def in_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
 
 
 def in_another_thread(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """The inner call runs in an executor, whose future raises its error again."""
+    """The inner call runs in an executor, and its future raises the error again."""
 
     def raise_down() -> None:
         raise DownError
@@ -185,7 +185,7 @@ def collected(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
 
 
 def collected_from_a_task(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]]:
-    """The error of a task that was waited for is raised by a helper."""
+    """A helper raises the error of an awaited task."""
     guarded = breaker.protected(down)
 
     def check(task: asyncio.Task[None]) -> None:
@@ -220,7 +220,7 @@ NESTED = [
 async def test_a_nested_failure_is_counted_once(
     nest: Callable[[CircuitBreaker], Callable[[], Awaitable[None]]],
 ) -> None:
-    """Five calls open, however many guards of the breaker each one passes."""
+    """Five calls open the circuit, however many guards each one passes."""
     breaker = make_breaker(failure_threshold=5)
     call = nest(breaker)
     for _ in range(4):
@@ -284,7 +284,7 @@ def test_any_exception_is_counted_once_and_raised_as_it_is(kind: type[DownError]
 
 
 async def test_one_exception_object_raised_by_many_calls_counts_for_each() -> None:
-    """Mocks raise the same object at every call."""
+    """A mock raises the same object at every call."""
     breaker = make_breaker(failure_threshold=5)
     error = DownError("the same object")
 
@@ -300,7 +300,7 @@ async def test_one_exception_object_raised_by_many_calls_counts_for_each() -> No
 
 
 async def test_one_exception_object_raised_by_calls_at_once_counts_for_each() -> None:
-    """Also where the tasks of the calls are waited for together."""
+    """This includes tasks that are awaited together."""
     breaker = make_breaker(failure_threshold=9)
     mock = AsyncMock(side_effect=DownError("the same object"))
     calls = [breaker.call(mock) for _ in range(5)]
@@ -309,7 +309,7 @@ async def test_one_exception_object_raised_by_calls_at_once_counts_for_each() ->
 
 
 def test_one_exception_object_raised_by_several_functions_counts_for_each() -> None:
-    """Calls that follow each other are several calls, whatever they raise."""
+    """Consecutive calls count separately, whatever they raise."""
     breaker = make_breaker(failure_threshold=9)
     error = DownError("the same object")
 
@@ -326,7 +326,7 @@ def test_one_exception_object_raised_by_several_functions_counts_for_each() -> N
 
 
 async def test_failures_with_one_cause_count_for_each_call() -> None:
-    """A client that is broken for good names what broke it at each call."""
+    """A client that is permanently broken names the same cause at each call."""
     breaker = make_breaker(failure_threshold=9)
     (cause,) = await asyncio.gather(breaker.protected(down)(), return_exceptions=True)
     assert isinstance(cause, DownError)
@@ -342,7 +342,7 @@ async def test_failures_with_one_cause_count_for_each_call() -> None:
 
 
 def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each() -> None:
-    """Also where the frame that raises it is the one that has caught it before."""
+    """This applies even if the frame that raises it has caught it before."""
     breaker = make_breaker(failure_threshold=3)
     error = DownError("the same object")
     for _ in range(3):
@@ -352,7 +352,7 @@ def test_one_exception_object_raised_in_many_blocks_of_one_frame_counts_for_each
 
 
 def test_one_exception_object_raised_by_one_future_counts_for_each_call() -> None:
-    """A future that was finished elsewhere raises its exception whenever it is asked."""
+    """A finished future raises the same exception each time it is read."""
     breaker = make_breaker(failure_threshold=10)
     future: Future[None] = Future()
     future.set_exception(DownError())
@@ -363,7 +363,7 @@ def test_one_exception_object_raised_by_one_future_counts_for_each_call() -> Non
 
 
 async def test_one_exception_object_raised_through_a_context_manager_counts_for_each() -> None:
-    """A context manager resets the traceback, also of an error that mocks raise again."""
+    """A context manager resets the traceback, even that of an error that a mock raises again."""
     breaker = make_breaker(failure_threshold=9)
     call = in_a_context_manager(breaker)
     error = DownError()
@@ -390,7 +390,7 @@ async def test_one_exception_object_raised_through_a_context_manager_counts_for_
 
 
 async def test_a_group_of_counted_failures_is_not_one_more() -> None:
-    """Each call of a task group has counted; the block around them has nothing to add."""
+    """Each call of the task group has been counted, so the block around them adds nothing."""
     breaker = make_breaker(failure_threshold=9)
     guarded = breaker.protected(down)
     with pytest.RaisesGroup(DownError, DownError):
@@ -408,7 +408,7 @@ async def test_a_group_of_counted_failures_is_not_one_more() -> None:
 
 @pytest.mark.parametrize("neutral", [KeyError(), asyncio.CancelledError()])
 async def test_what_is_neutral_beside_counted_failures_adds_nothing(neutral: BaseException) -> None:
-    """Only a failure that was not counted yet is one more."""
+    """The block adds a failure only if the group has one that was not counted."""
     breaker = make_breaker(failure_threshold=9, expected_exception=DownError)
     with suppress(BaseExceptionGroup), breaker:
         try:
@@ -421,7 +421,7 @@ async def test_what_is_neutral_beside_counted_failures_adds_nothing(neutral: Bas
 
 
 async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
-    """A stream and the calls that it makes need one place, at each of its items."""
+    """A stream and the calls that it makes need a single place, at each of its items."""
     breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
 
     @breaker.protected
@@ -445,7 +445,7 @@ async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
 
 
 async def test_the_consumer_of_a_stream_is_no_part_of_its_probe() -> None:
-    """What it calls between two items needs a place of its own."""
+    """Its calls between two items need their own place."""
 
     def numbers() -> Generator[int, None, None]:
         yield from range(2)
@@ -471,7 +471,7 @@ async def test_the_consumer_of_a_stream_is_no_part_of_its_probe() -> None:
 
 
 async def test_a_retry_inside_the_handler_is_a_call_of_its_own() -> None:
-    """Its exception has the first one as context, and is another failure."""
+    """Its exception has the first one as its context, but is a separate failure."""
     breaker = make_breaker(failure_threshold=5)
     guarded = breaker.protected(down)
 
@@ -487,7 +487,7 @@ async def test_a_retry_inside_the_handler_is_a_call_of_its_own() -> None:
 
 
 def test_two_breakers_each_count_one_failure() -> None:
-    """What one has counted is news to the other."""
+    """Counting by one breaker does not affect the other."""
     outer, inner = make_breaker(failure_threshold=5), make_breaker(failure_threshold=5)
     with pytest.raises(DownError), outer, inner, outer:
         raise DownError
@@ -495,7 +495,7 @@ def test_two_breakers_each_count_one_failure() -> None:
 
 
 def test_a_counted_exception_can_be_pickled() -> None:
-    """The mark of the count does not keep it from crossing processes."""
+    """Marking it as counted does not prevent passing it to another process."""
     breaker = make_breaker()
     with pytest.raises(DownError) as caught, breaker:
         raise DownError("kept")
@@ -503,7 +503,7 @@ def test_a_counted_exception_can_be_pickled() -> None:
 
 
 async def test_a_nested_probe_counts_once() -> None:
-    """Two calls close."""
+    """Two calls close the circuit."""
     breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
 
     @breaker.protected
@@ -519,7 +519,7 @@ async def test_a_nested_probe_counts_once() -> None:
 
 
 async def test_a_nested_probe_that_fails_opens_the_circuit_again() -> None:
-    """The outcome of the probe is the outcome of the whole call."""
+    """The outcome of the whole call is that of the probe."""
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
     with pytest.raises(DownError):
         await nested_functions(breaker)()
@@ -528,7 +528,7 @@ async def test_a_nested_probe_that_fails_opens_the_circuit_again() -> None:
 
 
 async def test_callers_beside_a_probe_are_refused() -> None:
-    """Only what runs inside the probe is part of it."""
+    """Only calls inside the probe are part of it."""
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
     is_probing, may_end = asyncio.Event(), asyncio.Event()
 
@@ -546,7 +546,7 @@ async def test_callers_beside_a_probe_are_refused() -> None:
 
 
 async def test_calls_that_refuse_each_other_recover() -> None:
-    """Two concurrent callers whose methods share a breaker do not fail each other's probes."""
+    """Two concurrent callers with the same breaker do not fail each other's probes."""
     clock = FakeClock()
     breaker = half_opened(clock)
 
@@ -565,7 +565,7 @@ async def test_calls_that_refuse_each_other_recover() -> None:
 
 
 def test_a_future_that_outlives_its_call_leaves_the_next_call_alone() -> None:
-    """The probe goes on in the future, not in the context that started it."""
+    """The probe continues in the future, not in the context that started it."""
     import concurrent.futures  # noqa: PLC0415
 
     breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)

@@ -1,4 +1,4 @@
-"""An outcome that says nothing about the dependency changes nothing, and gives its permit back."""
+"""A neutral outcome, which says nothing about the dependency, only returns its permit."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ STATES: dict[str, Callable[[], CircuitBreaker]] = {
 
 
 def assert_untouched(breaker: CircuitBreaker, state: str) -> None:
-    """The state is as it was, nothing was counted, and every permit is back."""
+    """The state is unchanged, nothing was counted, and all permits have been returned."""
     metrics = breaker.get_metrics()
     assert metrics["state"] == state.replace("-", "_")
     assert metrics["total_successes"] == 0
@@ -38,7 +38,7 @@ def assert_untouched(breaker: CircuitBreaker, state: str) -> None:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("form", FORMS)
 class TestCoroutines:
-    """In every form, closed and half-open."""
+    """Every form of call of a coroutine function, closed and half-open."""
 
     @pytest.mark.parametrize(
         "error", [BadRequestError("mine"), KeyboardInterrupt("mine"), SystemExit("mine")]
@@ -46,7 +46,7 @@ class TestCoroutines:
     async def test_other_exceptions_pass_through(
         self, form: str, state: str, error: BaseException
     ) -> None:
-        """The very exception that was raised reaches the caller."""
+        """The caller receives the same exception object."""
 
         async def work() -> None:
             raise error
@@ -58,7 +58,7 @@ class TestCoroutines:
         assert_untouched(breaker, state)
 
     async def test_a_cancelled_task(self, form: str, state: str) -> None:
-        """A client that hangs up says nothing about the dependency."""
+        """A client that disconnects says nothing about the dependency."""
         breaker = STATES[state]()
         task = asyncio.ensure_future(FORMS[form](breaker, asyncio.Event().wait))
         await asyncio.sleep(0)
@@ -69,7 +69,7 @@ class TestCoroutines:
         assert_untouched(breaker, state)
 
     async def test_an_outer_timeout(self, form: str, state: str) -> None:
-        """Its cancellation passes through, and becomes a TimeoutError outside."""
+        """Its cancellation is passed on, and becomes a TimeoutError outside."""
         breaker = STATES[state]()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
@@ -77,7 +77,7 @@ class TestCoroutines:
         assert_untouched(breaker, state)
 
     async def test_an_abandoned_call(self, form: str, state: str) -> None:
-        """A coroutine that is dropped half-way has ended, though nobody awaited its end."""
+        """A coroutine that is dropped half-way has ended without being awaited."""
         breaker = STATES[state]()
         coroutine: Any = FORMS[form](breaker, asyncio.Event().wait)
         coroutine.send(None)
@@ -93,7 +93,7 @@ class TestCoroutines:
 def test_other_exceptions_of_plain_functions_pass_through(
     form: str, state: str, error: BaseException
 ) -> None:
-    """The very exception that was raised reaches the caller."""
+    """The caller receives the same exception object."""
 
     def work() -> None:
         raise error
@@ -106,7 +106,7 @@ def test_other_exceptions_of_plain_functions_pass_through(
 
 
 async def test_an_inner_timeout_is_a_failure() -> None:
-    """A TimeoutError that the guarded function itself raises is an answer about the dependency."""
+    """A TimeoutError raised by the guarded function does say something about the dependency."""
 
     async def work() -> None:
         async with asyncio.timeout(0):
@@ -120,10 +120,10 @@ async def test_an_inner_timeout_is_a_failure() -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 class TestPlainFunctionThatReturnsACoroutine:
-    """As a plain decorator around a coroutine function makes them."""
+    """A plain decorator around a coroutine function creates such functions."""
 
     async def test_a_task_cancelled_before_its_first_step_gives_its_permit_back(self) -> None:
-        """Cancellation is neutral, however early it comes."""
+        """Cancellation is neutral, even before the first step."""
         breaker = make_breaker()
 
         async def work() -> None:
@@ -142,7 +142,7 @@ class TestPlainFunctionThatReturnsACoroutine:
         assert breaker.in_flight == 0
 
     def test_a_coroutine_that_is_never_awaited_gives_its_permit_back(self) -> None:
-        """Whoever drops the coroutine has abandoned the call."""
+        """Dropping the coroutine abandons the call."""
         breaker = make_breaker()
 
         async def work() -> None:
@@ -157,7 +157,7 @@ class TestPlainFunctionThatReturnsACoroutine:
         assert breaker.in_flight == 0
 
     async def test_its_outcome_is_that_of_the_coroutine(self) -> None:
-        """The coroutine is guarded from its start to its end, and may be refused at its start."""
+        """The coroutine is guarded from start to end, and may be refused when it starts."""
         breaker = make_breaker(failure_threshold=1)
         calls = 0
 

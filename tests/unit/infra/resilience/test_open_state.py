@@ -1,4 +1,4 @@
-"""OPEN: nothing is called until the wait is over."""
+"""OPEN: no call is made until the wait is over."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ from tests.unit.infra.resilience.scenes import (
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_no_coroutine_runs(form: str) -> None:
-    """A refused coroutine function is not even called."""
+    """A refused coroutine function is never called."""
 
     async def work() -> None:
         pytest.fail("ran while open")
@@ -35,7 +35,7 @@ async def test_no_coroutine_runs(form: str) -> None:
 
 @pytest.mark.parametrize("form", PLAIN_FORMS)
 def test_no_plain_function_runs(form: str) -> None:
-    """Nor is a plain function."""
+    """A refused plain function is never called either."""
     breaker = opened(FakeClock())
     with pytest.raises(CircuitOpenError):
         PLAIN_FORMS[form](breaker, lambda: pytest.fail("ran while open"))
@@ -43,7 +43,7 @@ def test_no_plain_function_runs(form: str) -> None:
 
 
 def test_the_refusal_says_when_to_come_back() -> None:
-    """The error counts down to the moment in which a probe may be admitted."""
+    """The error gives the seconds until a probe may be admitted."""
     clock = FakeClock()
     breaker = opened(clock, recovery_timeout=60.0)
     for passed, left in ((0.0, 60.0), (0.5, 59.5), (59.0, 0.5)):
@@ -58,7 +58,7 @@ def test_the_refusal_says_when_to_come_back() -> None:
 
 
 def test_the_reason_tells_of_this_outage_alone() -> None:
-    """What failed before the last recovery has nothing to do with it."""
+    """Failures from before the last recovery are not mentioned."""
     clock = FakeClock()
     breaker = half_opened(clock, success_threshold=1, expected_exception=Exception)
     succeed(breaker)
@@ -69,7 +69,7 @@ def test_the_reason_tells_of_this_outage_alone() -> None:
 
 
 def test_the_reason_of_a_circuit_forced_open_is_that_of_whoever_did_it() -> None:
-    """Failures that came before did not open it, and do not explain it when the mode is over."""
+    """Earlier failures did not open it, so they are not the reason after the mode either."""
     clock = FakeClock()
     breaker = make_breaker(clock)
     fail(breaker)
@@ -80,7 +80,7 @@ def test_the_reason_of_a_circuit_forced_open_is_that_of_whoever_did_it() -> None
 
 
 def test_the_wait_ends_exactly_on_time() -> None:
-    """At the announced moment, and not before, the circuit is half-open."""
+    """The circuit becomes half-open exactly at the announced time."""
     clock = FakeClock()
     breaker = opened(clock, recovery_timeout=60.0)
     clock.advance(59.0)
@@ -90,7 +90,7 @@ def test_the_wait_ends_exactly_on_time() -> None:
 
 
 def test_looks_after_the_wait_yield_one_transition() -> None:
-    """Whoever looks, and however often, the change is told once, and no permit is used."""
+    """However often it is read, the transition is reported once, and no permit is used."""
     clock, told = FakeClock(), RecordingListener()
     breaker = opened(clock, listeners=[told], half_open_max_calls=1)
     told.events.clear()
@@ -105,7 +105,7 @@ def test_looks_after_the_wait_yield_one_transition() -> None:
 
 
 def test_a_look_during_the_wait_tells_nothing() -> None:
-    """Reading changes nothing as long as nothing is due."""
+    """Reading changes nothing unless something is due."""
     told = RecordingListener()
     breaker = opened(FakeClock(), listeners=[told])
     told.events.clear()
@@ -118,7 +118,7 @@ def test_a_look_during_the_wait_tells_nothing() -> None:
 
 @pytest.mark.parametrize("end", ["success", "failure"])
 def test_late_outcomes_change_neither_state_nor_opening_time(end: str) -> None:
-    """Calls from before the outage end into the totals alone."""
+    """Calls from before the outage count only in the totals."""
     clock = FakeClock()
     breaker = make_breaker(clock, failure_threshold=1, recovery_timeout=60.0)
     late, last = RunningCall(breaker), RunningCall(breaker)
@@ -137,7 +137,7 @@ def test_late_outcomes_change_neither_state_nor_opening_time(end: str) -> None:
 
 
 def test_simultaneous_failures_open_once() -> None:
-    """Of a hundred calls that fail together, those after the threshold's change nothing."""
+    """When a hundred calls fail together, failures beyond the threshold change nothing."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, failure_threshold=5, listeners=[told])
     calls = [RunningCall(breaker) for _ in range(100)]
@@ -153,7 +153,7 @@ class TestWaits:
     """How long the circuit stays open."""
 
     def test_they_grow_with_each_failed_recovery_up_to_the_limit(self) -> None:
-        """By default twice as long each time, and never more than five times the first."""
+        """By default, a wait is twice as long as the last, and at most five times the first."""
         clock = FakeClock()
         breaker = opened(clock, recovery_timeout=60.0)
         waits = []
@@ -164,7 +164,7 @@ class TestWaits:
         assert waits == [60.0, 120.0, 240.0, 300.0, 300.0, 300.0]
 
     def test_a_full_recovery_forgets_the_growth(self) -> None:
-        """The outage after the next success starts with the first wait."""
+        """After a recovery, the next outage starts with the shortest wait."""
         clock = FakeClock()
         breaker = half_opened(clock, failure_threshold=1, success_threshold=1)
         RunningCall(breaker).fail()
@@ -175,7 +175,7 @@ class TestWaits:
         assert breaker.get_metrics()["retry_after"] == 60.0
 
     def test_the_announced_wait_is_the_one_used(self) -> None:
-        """With jitter too, a caller that comes back when it was told to is a probe."""
+        """Even with jitter, a caller that comes back at the announced time becomes a probe."""
         clock = FakeClock(now=0.0)
         breaker = opened(clock, backoff=Backoff(jitter=1.0, seed=7))
         for _ in range(20):
@@ -197,7 +197,7 @@ class TestWaits:
         assert breaker.get_metrics()["opened_count"] == 3001
 
     def test_the_wall_clock_plays_no_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Setting the clock of the machine neither shortens nor lengthens a wait."""
+        """Changing the system clock neither shortens nor lengthens a wait."""
         clock = FakeClock()
         breaker = opened(clock)
         monkeypatch.setattr("time.time", lambda: 0.0)
@@ -209,7 +209,7 @@ class TestWaits:
 
 
 def test_the_whole_story_of_an_outage() -> None:
-    """Closed, open, half-open, open for longer, half-open, closed: told in this order."""
+    """Events report closed, open, half-open, open for longer, half-open, closed in order."""
     clock, told = FakeClock(), RecordingListener()
     breaker = opened(clock, failure_threshold=2, listeners=[told])
     with pytest.raises(CircuitOpenError):

@@ -1,4 +1,4 @@
-"""What counts: success, failure or neutral, in every form."""
+"""What counts as success, failure or neutral, in every form of call."""
 
 import asyncio
 import concurrent.futures
@@ -56,7 +56,7 @@ def raising(error: BaseException) -> Callable[[], Any]:
 def test_exceptions_are_judged_alike_in_every_form(
     form: str, error: BaseException, expected: tuple[int, int, int]
 ) -> None:
-    """A refusal, cancellation and control flow are no failures; a group is judged by its leaves."""
+    """Refusals, cancellations and control flow are no failures; the leaves of groups decide."""
     breaker = make_breaker(expected_exception=Exception)
     with pytest.raises(type(error)) as caught:
         PLAIN_FORMS[form](breaker, raising(error))
@@ -84,7 +84,7 @@ async def test_the_end_of_an_iteration_is_a_success_where_python_wraps_it() -> N
 
 
 def test_a_refusal_behind_another_exception_is_neutral() -> None:
-    """A client that wraps it with `raise ... from` has called nothing either."""
+    """A client that wraps a refusal with `raise ... from` has made no call either."""
     breaker = make_breaker(expected_exception=Exception)
 
     def call() -> None:
@@ -99,7 +99,7 @@ def test_a_refusal_behind_another_exception_is_neutral() -> None:
 
 
 def test_a_fallback_that_fails_after_a_refusal_is_a_failure() -> None:
-    """Something was called then."""
+    """In that case, a call was made."""
     breaker = make_breaker(expected_exception=Exception)
 
     def call() -> None:
@@ -114,7 +114,7 @@ def test_a_fallback_that_fails_after_a_refusal_is_a_failure() -> None:
 
 
 def test_a_refusal_counts_where_it_is_expected_by_name() -> None:
-    """Whoever lists the type wants it."""
+    """Listing the type explicitly makes it count."""
     breaker = make_breaker(expected_exception=(DownError, CircuitOpenError))
     with pytest.raises(CircuitOpenError):
         breaker.call_sync(raising(CircuitOpenError("of another breaker")))
@@ -122,7 +122,7 @@ def test_a_refusal_counts_where_it_is_expected_by_name() -> None:
 
 
 def test_a_refusal_is_no_answer_of_a_healthy_dependency() -> None:
-    """An `is_success` that accepts all but some exceptions accepts it without meaning it."""
+    """An `is_success` that accepts almost any exception does not mean refusals."""
     breaker = make_breaker(
         expected_exception=Exception, is_success=lambda error: not isinstance(error, DownError)
     )
@@ -132,7 +132,7 @@ def test_a_refusal_is_no_answer_of_a_healthy_dependency() -> None:
 
 
 class TestIsSuccess:
-    """Exceptions that are answers."""
+    """Exceptions that count as answers of the dependency."""
 
     @staticmethod
     def _breaker(**parameters: Any) -> CircuitBreaker:
@@ -143,7 +143,7 @@ class TestIsSuccess:
         )
 
     def test_it_ends_a_row_of_failures(self) -> None:
-        """As any success does."""
+        """It ends failures in a row like any success."""
         breaker = self._breaker(failure_threshold=3)
         fail(breaker, 2)
         with pytest.raises(BadRequestError), breaker:
@@ -153,7 +153,7 @@ class TestIsSuccess:
         assert breaker.is_closed
 
     def test_it_closes_a_half_open_circuit(self) -> None:
-        """The dependency answers again."""
+        """The answer shows that the dependency works again."""
         clock = FakeClock()
         breaker = self._breaker(success_threshold=1, failure_threshold=1, clock=clock)
         fail(breaker)
@@ -163,7 +163,7 @@ class TestIsSuccess:
         assert breaker.is_closed
 
     def test_one_that_raises_makes_the_call_neutral(self) -> None:
-        """And its exception propagates."""
+        """The exception of the predicate reaches the caller."""
         breaker = make_breaker(expected_exception=Exception, is_success=lambda _: 1 // 0 == 0)
         with pytest.raises(ZeroDivisionError), breaker:
             raise DownError
@@ -171,10 +171,10 @@ class TestIsSuccess:
 
 
 class TestOpenFor:
-    """A failure that says when to come back."""
+    """A failure that says how long to wait."""
 
     def test_one_failure_opens_at_once_for_that_long(self) -> None:
-        """Whatever the threshold is."""
+        """The threshold does not matter."""
         clock = FakeClock()
         breaker = make_breaker(clock, open_for=lambda error: error.args[0])
         with pytest.raises(DownError), breaker:
@@ -190,7 +190,7 @@ class TestOpenFor:
 
     @pytest.mark.parametrize("answer", [None, 0.0, -1.0, float("nan")])
     def test_an_answer_that_is_no_wait_leaves_the_rules_alone(self, answer: float | None) -> None:
-        """The failure is one of several."""
+        """It counts as an ordinary failure."""
         breaker = make_breaker(failure_threshold=2, open_for=lambda _: answer)
         fail(breaker)
         assert breaker.is_closed
@@ -199,7 +199,7 @@ class TestOpenFor:
 
     @pytest.mark.parametrize("answer", ["30", timedelta(seconds=30), [30]])
     def test_an_answer_that_is_no_number_is_refused_by_name(self, answer: Any) -> None:
-        """The header of a response is a text until it is converted."""
+        """The header of a response is a string until it is converted."""
         breaker = make_breaker(open_for=lambda _: answer)
         with pytest.raises(TypeError, match="open_for must return seconds or None"), breaker:
             raise DownError
@@ -207,19 +207,19 @@ class TestOpenFor:
 
     @pytest.mark.parametrize("answer", [1e9, float("inf"), pytest.param(10**400, id="huge")])
     def test_no_wait_is_longer_than_a_day(self, answer: float) -> None:
-        """However long the dependency asks for."""
+        """Longer waits of the dependency are shortened to this."""
         breaker = make_breaker(open_for=lambda _: answer)
         fail(breaker)
         assert breaker.get_metrics()["retry_after"] == 86_400.0
 
     def test_a_failed_result_can_ask_for_a_wait_too(self) -> None:
-        """It is what the function is called with."""
+        """The function receives the result."""
         breaker = make_breaker(is_failed_result=lambda _: True, open_for=lambda result: result)
         assert breaker.call_sync(lambda: 12.0) == 12.0
         assert breaker.get_metrics()["retry_after"] == 12.0
 
     def test_of_a_group_the_longest_wait_of_its_failures_counts(self) -> None:
-        """What is neutral in it asks for nothing."""
+        """Neutral exceptions in the group are ignored."""
         breaker = make_breaker(
             expected_exception=DownError,
             open_for=lambda error: error.args[0] if error.args else None,
@@ -230,7 +230,7 @@ class TestOpenFor:
         assert breaker.get_metrics()["retry_after"] == 7.0
 
     def test_a_disabled_circuit_stays_closed(self) -> None:
-        """An operator's decision is above it."""
+        """An operator's decision takes precedence."""
         breaker = make_breaker(open_for=lambda _: 5.0)
         breaker.disable("on purpose")
         fail(breaker)
@@ -243,7 +243,7 @@ def plain(func: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Awaitable:
-    """An awaitable that is neither a coroutine nor a future, as those of Cython or grpc."""
+    """An awaitable that is neither a coroutine nor a future, like those of Cython or gRPC."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -261,7 +261,7 @@ class TestReturnedObject:
 
     @pytest.mark.parametrize("form", ["protected", "call"])
     async def test_any_awaitable_is_awaited_under_the_guard(self, form: str) -> None:
-        """Its end is the end of the call."""
+        """The call ends when the awaitable does."""
         breaker = make_breaker()
         for error, expected in ((None, (0, 1, 0)), (DownError(), (1, 1, 0))):
             make = partial(Awaitable, error)
@@ -272,7 +272,7 @@ class TestReturnedObject:
 
     @pytest.mark.parametrize("form", ["protected", "call", "call_sync"])
     async def test_a_future_that_is_done_is_settled_at_once(self, form: str) -> None:
-        """A loop over finished futures opens the circuit."""
+        """Calls that return finished, failed futures in a loop open the circuit."""
         breaker = make_breaker(failure_threshold=3)
         future: concurrent.futures.Future[None] = concurrent.futures.Future()
         future.set_exception(DownError())
@@ -307,7 +307,7 @@ class TestReturnedObject:
         assert breaker.is_open
 
     async def test_an_async_generator_behind_a_plain_decorator_is_guarded_too(self) -> None:
-        """Until its end."""
+        """It is guarded until its end."""
         breaker = make_breaker()
 
         async def items() -> AsyncGenerator[int]:
@@ -340,7 +340,7 @@ class TestReturnedObject:
         assert counts(breaker) == (0, 0, 0)
 
     async def test_a_coroutine_instead_of_a_function_is_refused_by_name(self) -> None:
-        """The error names the right form, and is neutral."""
+        """The error shows the correct form, and is neutral."""
         breaker = make_breaker(expected_exception=Exception)
 
         async def work() -> None: ...
@@ -352,7 +352,7 @@ class TestReturnedObject:
         assert counts(breaker) == (0, 0, 0)
 
     async def test_static_and_class_methods_can_be_guarded(self) -> None:
-        """In either order of the decorators."""
+        """The decorators may be in either order."""
         breaker = make_breaker()
 
         class Client:
@@ -372,7 +372,7 @@ class TestReturnedObject:
 
 
 class TestProbeTimeout:
-    """How long a probe may take by default."""
+    """The default time limit of a probe."""
 
     def test_a_healthy_slow_call_recovers(self) -> None:
         """A short `recovery_timeout` does not limit a probe."""
@@ -384,7 +384,7 @@ class TestProbeTimeout:
         assert breaker.probe_timeout == 60.0
 
     def test_the_reason_names_the_parameter_to_raise(self) -> None:
-        """An operator knows what to change."""
+        """It tells the operator what to change."""
         clock = FakeClock()
         breaker = half_opened(clock, recovery_timeout=100.0)
         breaker.acquire()

@@ -1,4 +1,4 @@
-"""Parameters of a breaker from two sources."""
+"""Parameters of a breaker from code and from settings."""
 
 from typing import Any
 
@@ -44,12 +44,12 @@ CODE = FailureRate(threshold=0.3, window_seconds=60.0, minimum_calls=10)
 def test_fields_that_are_configured_win_over_the_code(
     defaults: dict[str, Any], configured: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """The other fields of a rule stay as the code has them."""
+    """The other fields of a rule keep the values from the code."""
     assert combined(defaults, configured) == expected
 
 
 def test_a_registry_combines_them() -> None:
-    """A breaker that is created there has the rule of both."""
+    """A breaker created by the registry has a rule combined from both."""
     registry = CircuitBreakerRegistry()
     registry.configure({"shop": {"failure_rate": {"threshold": 0.2}, "failure_threshold": 7}})
 
@@ -60,6 +60,6 @@ def test_a_registry_combines_them() -> None:
 
 
 def test_fields_that_contradict_each_other_are_refused() -> None:
-    """The message names them, wherever each came from."""
+    """The message names both fields, whatever their sources."""
     with pytest.raises(ValueError, match="minimum_calls must be at most window_calls"):
         combined({"failure_rate": FailureRate()}, {"failure_rate": {"minimum_calls": 101}})

@@ -1,4 +1,4 @@
-"""A breaker entered while its own thread decides, and after a fork."""
+"""A breaker that is entered again by the thread that is just deciding, and after a fork."""
 
 import os
 import sys
@@ -16,10 +16,10 @@ from tests.unit.infra.resilience.scenes import DownError, fail, make_breaker, op
 
 
 def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
-    """Run `work`, and `act` at its n-th line inside the package, as a finalizer may run there.
+    """Run `work`, and run `act` at its n-th line inside the package, like a finalizer could.
 
     Returns:
-        Whether there was such a line.
+        Whether `work` has that many lines.
     """
     lines = 0
 
@@ -44,7 +44,7 @@ def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) ->
 
 
 def call(breaker: CircuitBreaker, error: type[Exception] | None = None) -> None:
-    """One guarded call."""
+    """Make one guarded call."""
     with suppress(DownError, CircuitOpenError), breaker:
         if error is not None:
             raise error
@@ -63,7 +63,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 def test_a_call_that_enters_at_any_line_of_another_loses_nothing(
     start: str, error: type[Exception] | None, parameters: str
 ) -> None:
-    """No error, nothing left in flight, and every call is either counted or refused."""
+    """There is no error, nothing stays in flight, and every call is counted or refused."""
     number = 0
     while True:
         number += 1
@@ -78,7 +78,7 @@ def test_a_call_that_enters_at_any_line_of_another_loses_nothing(
         there_was = interrupt(lambda: call(breaker, error), number, lambda: call(breaker))  # noqa: B023
         assert breaker.in_flight == 0, number
         counted = sum(_counts(breaker)) - before
-        # What enters under a probe is part of it.
+        # A call that starts inside a probe is part of it.
         assert counted == 1 + there_was or (counted == 1 and start == "half-open"), number
         if not there_was:
             break
@@ -91,7 +91,7 @@ def _counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
-    """Even if another thread of the parent held the lock during the fork."""
+    """This applies even if another thread of the parent held the lock during the fork."""
     breaker = make_breaker(failure_threshold=3)
     opened_one = opened(FakeClock())
     breaker.acquire()

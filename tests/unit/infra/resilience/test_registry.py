@@ -1,4 +1,4 @@
-"""The registry: the breakers there are, by name."""
+"""The registry: all existing breakers by name."""
 
 import gc
 from collections.abc import Callable
@@ -19,17 +19,17 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 
 
 class TestWatching:
-    """Every breaker shows up by itself, and is gone with its last user."""
+    """Every breaker is listed automatically, and is gone with its last user."""
 
     def test_a_breaker_is_in_the_registry_of_the_process_unless_told_otherwise(self) -> None:
-        """Without a line of code."""
+        """This needs no code."""
         breaker = CircuitBreaker("registry test: visible")
         assert circuit_breaker_registry.get(breaker.name) is breaker
         hidden = CircuitBreaker("registry test: hidden", registry=None)
         assert hidden.name not in circuit_breaker_registry
 
     def test_it_is_held_weakly(self) -> None:
-        """Nothing is left when nobody uses it any more."""
+        """A breaker that is no longer used is freed."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("brief", registry=registry)
         assert "brief" in registry
@@ -43,7 +43,7 @@ class TestWatching:
         assert registry.snapshots() == []
 
     def test_iteration_and_length_are_of_breakers(self) -> None:
-        """Also where several have one name; names are what `in` asks for."""
+        """Several breakers may share a name; `in` checks for names."""
         registry = CircuitBreakerRegistry()
         made = [CircuitBreaker(name, registry=registry) for name in ("a", "b", "a")]
         assert len(registry) == 3
@@ -53,7 +53,7 @@ class TestWatching:
         assert 5 not in registry
 
     def test_breakers_may_come_and_go_during_iteration(self) -> None:
-        """It goes over those there were when it began."""
+        """It covers the breakers that existed when it began."""
         registry = CircuitBreakerRegistry()
         made = [CircuitBreaker(str(number), registry=registry) for number in range(10)]
         seen = 0
@@ -64,10 +64,10 @@ class TestWatching:
 
 
 class TestHolding:
-    """Registered by hand means held."""
+    """The registry keeps breakers that are registered explicitly."""
 
     def test_a_registered_breaker_is_held(self) -> None:
-        """Until it is unregistered."""
+        """It is kept until it is unregistered."""
         registry = CircuitBreakerRegistry()
         registry.register(CircuitBreaker("held", registry=registry))
         registry.register(make_breaker())
@@ -78,7 +78,7 @@ class TestHolding:
         assert {one.name for one in registry} == {"scene"}
 
     def test_registering_twice_changes_nothing(self) -> None:
-        """It is still one breaker."""
+        """It is still a single breaker."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("held", registry=registry)
         registry.register(breaker)
@@ -86,7 +86,7 @@ class TestHolding:
         assert len(registry) == 1
 
     def test_get_finds_the_registered_one_first_and_else_the_oldest(self) -> None:
-        """A breaker for a single request does not get into the way."""
+        """A breaker for a single request does not get in the way."""
         registry = CircuitBreakerRegistry()
         oldest, newest = (
             CircuitBreaker("x", registry=registry),
@@ -97,7 +97,7 @@ class TestHolding:
         assert registry.get("x") is newest
 
     def test_unregistering_what_is_not_there_is_an_error(self) -> None:
-        """The message names those that there are."""
+        """The message lists the existing names."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("known", registry=registry)
         with pytest.raises(KeyError, match=r"no circuit breaker named 'unknown'; known: known"):
@@ -105,7 +105,7 @@ class TestHolding:
         assert breaker.name in registry
 
     def test_an_unregistered_breaker_works_on_unseen(self) -> None:
-        """Whoever holds it may go on using it."""
+        """Code that has a reference can keep using it."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("x", registry=registry, failure_threshold=1)
         registry.unregister("x")
@@ -115,7 +115,7 @@ class TestHolding:
         assert registry.snapshots() == []
 
     def test_unregistering_where_it_was_made_leaves_it_where_it_was_registered(self) -> None:
-        """A breaker may be in two registries; the later one keeps its changes of state."""
+        """A breaker may be in two registries; the later one records its transitions."""
         first, second = CircuitBreakerRegistry(), CircuitBreakerRegistry()
         breaker = CircuitBreaker("x", registry=first)
         second.register(breaker)
@@ -129,10 +129,10 @@ class TestHolding:
 
 
 class TestGet:
-    """Looking up by name."""
+    """Looking up breakers by name."""
 
     def test_the_error_for_an_unknown_name_names_living_breakers_only(self) -> None:
-        """A name whose last breaker is gone is no longer known."""
+        """A name is forgotten with its last breaker."""
         registry = CircuitBreakerRegistry()
         kept = CircuitBreaker("kept", registry=registry)
         gone = CircuitBreaker("gone", registry=registry)
@@ -143,16 +143,16 @@ class TestGet:
         assert kept.name in registry
 
     def test_an_empty_registry_says_so(self) -> None:
-        """Rather than leave a blank."""
+        """The message does not end with an empty list."""
         with pytest.raises(KeyError, match="known: none"):
             CircuitBreakerRegistry().get("x")
 
 
 class TestGetOrCreate:
-    """Breakers made by name, with settings applied."""
+    """Breakers created by name, with settings applied."""
 
     def test_it_makes_one_and_holds_it(self) -> None:
-        """The second time it is the same, whatever the defaults."""
+        """The second call returns the same one, whatever the defaults."""
         registry = CircuitBreakerRegistry()
         first = id(registry.get_or_create("payment", failure_threshold=3))
         gc.collect()
@@ -162,7 +162,7 @@ class TestGetOrCreate:
         assert list(registry) == [again]
 
     def test_it_takes_a_living_one(self) -> None:
-        """And holds it from then on."""
+        """The registry keeps it from then on."""
         registry = CircuitBreakerRegistry()
         living = CircuitBreaker("payment", registry=registry)
         assert registry.get_or_create("payment") is living
@@ -172,7 +172,7 @@ class TestGetOrCreate:
 
     @pytest.mark.parametrize("name", ["payment-api", "Payment API", "payment_api", "PAYMENT.API"])
     def test_settings_win_over_defaults(self, name: str) -> None:
-        """Under every spelling of a name that an environment variable cannot have."""
+        """Names with characters that environment variables cannot have are matched as well."""
         registry = CircuitBreakerRegistry()
         registry.configure({"PAYMENT_API": {"failure_threshold": 9, "recovery_timeout": 1.5}})
         breaker = registry.get_or_create(name, failure_threshold=3, success_threshold=4)
@@ -182,7 +182,7 @@ class TestGetOrCreate:
         assert breaker.success_threshold == 4
 
     def test_settings_are_of_one_name(self) -> None:
-        """Others keep their defaults, and the last `configure` counts."""
+        """Other names keep their defaults, and the last `configure` applies."""
         registry = CircuitBreakerRegistry()
         registry.configure({"a": {"failure_threshold": 9}})
         registry.configure({"b": {"failure_threshold": 8}})
@@ -196,7 +196,7 @@ class TestGetOrCreate:
     def test_bad_parameters_are_errors(
         self, parameters: dict[str, Any], error: type[Exception]
     ) -> None:
-        """As at the constructor, and nothing is left behind."""
+        """The errors are those of the constructor, and no breaker is left behind."""
         registry = CircuitBreakerRegistry()
         with pytest.raises(error):
             registry.get_or_create("x", **parameters)
@@ -206,7 +206,7 @@ class TestGetOrCreate:
         assert len(registry) == 0
 
     def test_configured_listeners_come_besides_the_breaker_s_own(self) -> None:
-        """So an observer of all breakers takes none from any of them."""
+        """A listener for all breakers does not replace the listeners of a breaker."""
         registry = CircuitBreakerRegistry()
         every, own = RecordingListener(), RecordingListener()
         registry.configure({}, listeners=[every])
@@ -219,16 +219,16 @@ class TestGetOrCreate:
 
     @pytest.mark.parametrize("name", [None, 3])
     def test_a_name_that_is_none_is_an_error(self, name: Any) -> None:
-        """Of the kind that the constructor raises."""
+        """The error is the same as that of the constructor."""
         with pytest.raises(TypeError, match=r"^name must be a string"):
             CircuitBreakerRegistry().get_or_create(name)
 
     def test_a_breaker_freed_while_it_is_looked_up_is_made_anew(self) -> None:
-        """It never fails because another thread let go of the last reference."""
+        """The lookup does not fail if another thread drops the last reference."""
         holder: list[CircuitBreaker] = []
 
         class Registry(CircuitBreakerRegistry):
-            """Loses its breaker at the worst moment."""
+            """A registry that loses its breaker at the worst moment."""
 
             def __contains__(self, name: object) -> bool:
                 found = super().__contains__(name)
@@ -252,7 +252,7 @@ class TestGetOrCreate:
 def test_a_breaker_may_be_freed_at_any_moment(
     use: Callable[[CircuitBreakerRegistry], object],
 ) -> None:
-    """A garbage collection inside the registry's own work does no harm."""
+    """A garbage collection during an operation of the registry does no harm."""
     registry = CircuitBreakerRegistry()
     thresholds = gc.get_threshold()
     gc.set_threshold(1)

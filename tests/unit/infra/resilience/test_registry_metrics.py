@@ -1,4 +1,4 @@
-"""What the registry shows of its breakers."""
+"""Metrics of all breakers in a registry."""
 
 import gc
 from typing import Any
@@ -21,17 +21,17 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 
 
 class TestMonitoring:
-    """What health checks and metrics read."""
+    """The data for health checks and metrics."""
 
     def test_one_breaker_is_shown_as_it_is(self) -> None:
-        """The same dictionary as its own."""
+        """The dictionary is the same as the breaker's own."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("x", registry=registry)
         succeed(breaker, 3)
         assert registry.get_all_metrics() == {"x": breaker.get_metrics()}
 
     def test_breakers_of_one_name_add_up(self) -> None:
-        """Counters are summed; of states and waits the worst is shown."""
+        """Counters are added up, and the worst state and wait are shown."""
         registry, clock = CircuitBreakerRegistry(), FakeClock()
         first = make_breaker(clock, registry=registry)
         second = make_breaker(clock, registry=registry, failure_threshold=2)
@@ -67,7 +67,7 @@ class TestMonitoring:
         )
 
     def test_several_idle_breakers_have_no_failure_rate(self) -> None:
-        """Nothing is divided by zero."""
+        """There is no division by zero."""
         registry = CircuitBreakerRegistry()
         both = [make_breaker(registry=registry) for _ in range(2)]
         metrics = registry.get_all_metrics()["scene"]
@@ -82,7 +82,7 @@ class TestMonitoring:
     def test_the_worst_state_is_shown(
         self, states: tuple[CircuitState, ...], worst: CircuitState
     ) -> None:
-        """Open before half-open before closed."""
+        """Open is worse than half-open, which is worse than closed."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry) for _ in states]
         for breaker, state in zip(breakers, states, strict=True):
@@ -92,7 +92,7 @@ class TestMonitoring:
 
     @pytest.mark.parametrize("set_on", [0, 1])
     def test_a_mode_of_any_of_them_is_shown(self, set_on: int) -> None:
-        """Somebody may have forgotten it."""
+        """An operator may have forgotten it."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(2)]
         fail(breakers[1 - set_on])
@@ -102,7 +102,7 @@ class TestMonitoring:
         assert metrics["mode"]["reason"] == "forgotten"
 
     def test_of_two_modes_that_of_the_worst_state_is_shown(self) -> None:
-        """It is the one that refuses calls."""
+        """This is the mode that refuses calls."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry) for _ in range(3)]
         breakers[0].disable("one")
@@ -112,7 +112,7 @@ class TestMonitoring:
 
     @pytest.mark.parametrize("waits", [(10.0, 100.0), (100.0, 10.0)])
     def test_the_longest_wait_is_shown(self, waits: tuple[float, ...]) -> None:
-        """Before it is over, not all of them admit calls."""
+        """Until then, not all of them admit calls."""
         registry = CircuitBreakerRegistry()
         kept = [
             opened(FakeClock(), registry=registry, recovery_timeout=seconds) for seconds in waits
@@ -122,7 +122,7 @@ class TestMonitoring:
         assert registry.get_all_metrics()["scene"]["retry_after"] is None
 
     def test_a_scrape_is_a_look(self) -> None:
-        """An open circuit whose wait is over is shown as half-open."""
+        """An open circuit whose wait has ended is shown as half-open."""
         registry, clock = CircuitBreakerRegistry(), FakeClock()
         breaker = make_breaker(clock, registry=registry, failure_threshold=1)
         fail(breaker)
@@ -132,7 +132,7 @@ class TestMonitoring:
         assert snapshot.state_changes == {(CLOSED, OPEN): 1, (OPEN, HALF_OPEN): 1}
 
     def test_what_freed_breakers_have_counted_outlives_their_name(self) -> None:
-        """Also where the name is taken out of the registry, and comes back."""
+        """This includes names that are unregistered and used again."""
         registry = CircuitBreakerRegistry()
         succeed(make_breaker(registry=registry), 100)
         gc.collect()
@@ -142,7 +142,7 @@ class TestMonitoring:
         assert [one.successes for one in registry.snapshots()] == [100]
 
     def test_what_shadow_mode_lets_through_adds_up(self) -> None:
-        """As every figure of several breakers of one name."""
+        """It adds up like all other counters of breakers with one name."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
         registry.set_mode("scene", Mode.SHADOW, "a look")
@@ -153,7 +153,7 @@ class TestMonitoring:
         assert (shown["name"], shown["would_have_rejected"]) == (Mode.SHADOW, 6)
 
     async def test_counters_of_monitoring_never_go_down(self) -> None:
-        """Neither with a reset nor with the end of a breaker."""
+        """Neither a reset nor the end of a breaker decreases them."""
         registry = CircuitBreakerRegistry()
         breaker = make_breaker(registry=registry, failure_threshold=1)
         fail(breaker)
@@ -170,7 +170,7 @@ class TestMonitoring:
             gc.collect()
 
     def test_a_breaker_freed_during_a_scrape_counts_in_it(self) -> None:
-        """Whenever another thread lets go of it: with the living, or with those that are gone."""
+        """It counts either as existing or as freed, whenever another thread drops it."""
         freed: list[CircuitBreaker] = []
 
         class FreeingRegistry(CircuitBreakerRegistry):
@@ -188,7 +188,7 @@ class TestMonitoring:
             assert snapshot.successes == 5
 
     async def test_reset_all_resets_every_breaker(self) -> None:
-        """Those of one name too."""
+        """This includes several breakers with one name."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
         for breaker in breakers:
@@ -197,7 +197,7 @@ class TestMonitoring:
         assert [one.is_closed for one in breakers] == [True] * 3
 
     def test_names_without_a_breaker_are_remembered_up_to_a_limit(self) -> None:
-        """Endlessly many names cannot fill the memory; the recent ones go on counting."""
+        """Unlimited names cannot fill the memory, and recent ones keep counting."""
         registry = CircuitBreakerRegistry()
         for number in range(REMEMBERED_NAMES + 50):
             succeed(CircuitBreaker(f"host {number}", registry=registry))

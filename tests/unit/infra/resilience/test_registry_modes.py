@@ -1,4 +1,4 @@
-"""Modes that are set for names in the registry."""
+"""Modes that are set for a name in the registry."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,11 +17,11 @@ from tests.unit.infra.resilience.scenes import succeed
 
 
 class TestModesOfNames:
-    """What is set on a name holds for every breaker that bears it, whenever it was made."""
+    """A mode of a name applies to every breaker with that name, whenever it was created."""
 
     @pytest.mark.parametrize("mode", list(Mode))
     def test_it_holds_for_those_that_there_are_and_those_made_later(self, mode: Mode) -> None:
-        """With one reason; other names are left alone."""
+        """They share one reason, and other names are not affected."""
         registry = CircuitBreakerRegistry()
         before = [
             CircuitBreaker("host", registry=registry),
@@ -38,7 +38,7 @@ class TestModesOfNames:
         assert registry.modes() == {"host": (mode, "maintenance", None)}
 
     def test_one_that_is_made_later_refuses_its_first_call(self) -> None:
-        """Nothing slips through in between."""
+        """No call is admitted before the mode applies."""
         registry = CircuitBreakerRegistry()
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         with pytest.raises(CircuitOpenError, match="host") as refused:
@@ -46,7 +46,7 @@ class TestModesOfNames:
         assert refused.value.reason == "forced open by hand: maintenance"
 
     def test_it_ends_for_all_at_the_same_time(self) -> None:
-        """Whoever is made later gets the rest of the time, and nothing after it."""
+        """Later breakers are in the mode for the remaining time only."""
         clock = FakeClock()
         registry = CircuitBreakerRegistry(clock=clock)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
@@ -60,7 +60,7 @@ class TestModesOfNames:
         assert CircuitBreaker("host", registry=registry, clock=clock).is_closed
 
     def test_the_last_one_holds(self) -> None:
-        """Also for those that are made after it."""
+        """It also applies to breakers that are created afterwards."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("host", registry=registry)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
@@ -70,7 +70,7 @@ class TestModesOfNames:
 
     @pytest.mark.parametrize("way", ["reset", "reset_all", "unregister"])
     async def test_it_ends_with(self, way: str) -> None:
-        """What is made afterwards is as if it had never been."""
+        """It does not affect breakers that are created afterwards."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("host", registry=registry)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
@@ -83,7 +83,7 @@ class TestModesOfNames:
         assert registry.modes() == {}
 
     async def test_a_reset_of_a_name_leaves_the_others_alone(self) -> None:
-        """All breakers of that name are closed, and no other."""
+        """It closes all breakers with that name, and no others."""
         registry = CircuitBreakerRegistry()
         one, two = (
             CircuitBreaker("one", registry=registry),
@@ -97,7 +97,7 @@ class TestModesOfNames:
         assert (one.is_closed, twin.is_closed, two.is_open) == (True, True, True)
 
     async def test_reset_all_ends_modes_of_names_that_nobody_bears(self) -> None:
-        """They would come back with the next breaker."""
+        """Otherwise they would apply again to the next breaker."""
         registry = CircuitBreakerRegistry()
         registry.set_mode("to come", Mode.FORCED_OPEN, "maintenance")
         await registry.reset_all()
@@ -117,7 +117,7 @@ class TestModesOfNames:
     def test_a_bad_value_is_refused_by_name(
         self, arguments: tuple[Any, ...], parameter: str, error: type[Exception]
     ) -> None:
-        """And nothing is set."""
+        """No mode is set."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("host", registry=registry)
         with pytest.raises(error, match=parameter):
@@ -126,7 +126,7 @@ class TestModesOfNames:
         assert "mode" not in breaker.get_metrics()
 
     def test_whoever_is_told_may_ask_the_registry(self) -> None:
-        """Listeners are called outside of its lock, and ask from other threads too."""
+        """Listeners are called outside the registry's lock, and may use other threads."""
         registry, asked = CircuitBreakerRegistry(), []
 
         class Asking:
@@ -141,7 +141,7 @@ class TestModesOfNames:
     def test_nobody_is_told_of_a_breaker_that_begins_in_a_mode(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Clients that are made for each request would drown what else happens."""
+        """Otherwise clients created for each request would flood the log."""
         registry, listener = CircuitBreakerRegistry(), RecordingListener()
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         for breaker in (
@@ -155,7 +155,7 @@ class TestModesOfNames:
         assert [one.state_changes for one in registry.snapshots()] == [{}]
 
     async def test_modes_that_have_ended_are_forgotten(self) -> None:
-        """They would cost each breaker that is made from then on."""
+        """Otherwise they would slow down the creation of every later breaker."""
         clock = FakeClock()
         registry = CircuitBreakerRegistry(clock=clock)
         for number in range(100):

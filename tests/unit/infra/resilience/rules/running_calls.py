@@ -1,4 +1,4 @@
-"""Calls of every form that a test drives by hand, and the listeners that hear of them."""
+"""Calls of every form that a test runs step by step, and listeners for them."""
 
 import asyncio
 import contextlib
@@ -20,46 +20,46 @@ FAILED_RESULT = "failed"
 
 
 class DownError(Exception):
-    """Counts as a failure."""
+    """An error that counts as a failure."""
 
 
 class MissingError(DownError):
-    """Of an expected type, but refused by `is_failure`."""
+    """An error of an expected type that `is_failure` rejects."""
 
 
 class BadRequestError(Exception):
-    """Outside the expected types."""
+    """An error outside the expected types."""
 
 
 # --- Listeners with all hooks, and with one: the breaker takes other ways without `on_success`. ---
 
 
 class TransitionListener:
-    """Hears of changes of state only."""
+    """Receives only transitions."""
 
     def __init__(self) -> None:
         self.story: list[Heard] = []
 
     def on_state_change(self, event: StateChanged, /) -> None:
-        """Keep from, to and wait."""
+        """Record both states and the wait."""
         self.story.append(
             ("changed", event.from_state.value, event.to_state.value, event.wait_seconds)
         )
 
 
 class StoryListener(TransitionListener):
-    """Hears of everything."""
+    """Receives all events."""
 
     def on_success(self, event: CallSucceeded, /) -> None:
-        """Keep how long it took."""
+        """Record the duration."""
         self.story.append(("succeeded", event.duration_seconds))
 
     def on_failure(self, event: CallFailed, /) -> None:
-        """Keep how long it took."""
+        """Record the duration."""
         self.story.append(("failed", event.duration_seconds))
 
     def on_rejection(self, event: CallRejected, /) -> None:
-        """Keep state and wait."""
+        """Record the state and the wait."""
         self.story.append(("rejected", event.state.value, event.retry_after))
 
 
@@ -67,22 +67,22 @@ class StoryListener(TransitionListener):
 
 
 class Pause:
-    """Awaited once by a guarded function; the test sends in what happens next."""
+    """Awaited once by a guarded function; the test sends the outcome into it."""
 
     def __await__(self) -> Generator[None, str, str]:
-        """Give control to the test."""
+        """Return control to the test."""
         return (yield)
 
 
 @dataclass
 class Bench:
-    """The breaker and the functions that it guards."""
+    """A breaker and the functions that it guards."""
 
     breaker: CircuitBreaker
     started: int = 0
 
     async def work(self) -> str:
-        """Run until told how to end."""
+        """Run until the test decides the outcome."""
         self.started += 1
         return await Pause()
 
@@ -91,7 +91,7 @@ class Bench:
         return self.work()
 
     async def stream(self) -> AsyncGenerator[str]:
-        """An async generator of one item."""
+        """An async generator with one item."""
         yield await self.work()
 
     async def block(self) -> str:
@@ -117,7 +117,7 @@ class Bench:
             return await self.work()
 
     def start(self, form: str) -> "InContext":
-        """A coroutine that makes one guarded call in the given form."""
+        """A coroutine that makes a guarded call in the given form."""
         guard = self.breaker.protected
         starts: dict[str, Callable[[], Any]] = {
             "decorator": guard(self.work),
@@ -141,7 +141,7 @@ class Bench:
         return "".join([item async for item in stream])
 
 
-# Those whose results nobody judges.
+# Forms whose results are not evaluated.
 UNJUDGED = ("stream", "async with", "with", "async exit stack", "exit stack")
 FORMS = ("decorator", "decorated plain function", "call", "call of a plain function", *UNJUDGED)
 MODE_REASON = "the test says so"
@@ -159,10 +159,10 @@ ENDS: dict[str, tuple[str, type[BaseException] | None]] = {
 
 
 class InContext:
-    """A coroutine that runs in a context of its own, as in a task.
+    """A coroutine that runs in its own context, as in a task.
 
     Args:
-        coroutine: The coroutine, which each step takes further.
+        coroutine: The coroutine, which advances with each step.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, str]) -> None:
@@ -170,11 +170,11 @@ class InContext:
         self._context = copy_context()
 
     def send(self, value: Any) -> None:
-        """Take it on to its next suspension."""
+        """Advance it to its next suspension."""
         self._context.run(self._coroutine.send, value)
 
     def throw(self, error: BaseException) -> None:
-        """Raise an exception where it is suspended."""
+        """Raise an exception at the point where it is suspended."""
         self._context.run(self._coroutine.throw, error)
 
     def close(self) -> None:

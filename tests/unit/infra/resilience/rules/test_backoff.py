@@ -1,4 +1,4 @@
-"""`Backoff`: how long a circuit stays open when recovery fails again and again."""
+"""`Backoff`: how long a circuit stays open when recovery keeps failing."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def test_a_bad_value_is_refused_by_name(parameter: str, value: Any, error: type[
 
 
 def test_it_is_frozen_and_equal_by_value() -> None:
-    """A value object, that several breakers may share."""
+    """Several breakers may share one object."""
     assert Backoff(jitter=0.2, seed=7) == Backoff(jitter=0.2, seed=7)
     with pytest.raises(AttributeError):
         Backoff().jitter = 0.2  # type: ignore[misc]
@@ -43,14 +43,14 @@ def test_it_is_frozen_and_equal_by_value() -> None:
     ],
 )
 def test_waits_grow_up_to_the_limit(backoff: Backoff, waits: list[float]) -> None:
-    """`recovery_timeout * multiplier**reopenings`, and never more than `max_timeout`."""
+    """A wait is `recovery_timeout * multiplier**reopenings`, but at most `max_timeout`."""
     assert [backoff.wait_seconds(60.0, one, one + 1) for one in range(5)] == waits
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.5, 2.0, 2, 1e300])
 @pytest.mark.parametrize("recovery_timeout", [5e-324, 60.0, 60, 1.7e308])
 def test_every_wait_is_finite_and_above_zero(multiplier: float, recovery_timeout: float) -> None:
-    """However often recovery fails, and however extreme the numbers."""
+    """This applies to any number of failed recoveries and to extreme parameters."""
     backoff = Backoff(multiplier=multiplier)
     for reopenings in (0, 1, 10, 1000, 5000):
         wait = backoff.wait_seconds(recovery_timeout, reopenings, reopenings + 1)
@@ -58,14 +58,14 @@ def test_every_wait_is_finite_and_above_zero(multiplier: float, recovery_timeout
 
 
 class TestJitter:
-    """A random share by which a wait is shortened."""
+    """Jitter shortens a wait by a random share."""
 
     @pytest.mark.parametrize("seed", [None, 7])
     @pytest.mark.parametrize("jitter", [0.2, 1.0])
     def test_waits_stay_within_their_bounds_and_differ(
         self, jitter: float, seed: int | None
     ) -> None:
-        """Never longer than without it, and spread over the whole share."""
+        """Waits are never longer than without jitter, and spread over the whole range."""
         backoff = Backoff(multiplier=1.0, jitter=jitter, seed=seed)
         waits = [backoff.wait_seconds(60.0, 0, opening) for opening in range(1, 1001)]
         low = 60.0 * (1.0 - jitter)
@@ -74,7 +74,7 @@ class TestJitter:
         assert len(set(waits)) > 990
 
     def test_equal_seeds_give_equal_waits(self) -> None:
-        """Opening for opening, in whatever order they are asked for."""
+        """Each opening has the same wait, in whatever order the waits are requested."""
         one, other = Backoff(jitter=0.5, seed=7), Backoff(jitter=0.5, seed=7)
         openings = range(1, 20)
         forwards = [one.wait_seconds(60.0, 0, opening) for opening in openings]
@@ -85,6 +85,6 @@ class TestJitter:
         ]
 
     def test_without_it_nothing_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The default is exact, and leaves everybody's random numbers alone."""
+        """By default waits are exact, and no random number is drawn."""
         monkeypatch.setattr("random.random", lambda: pytest.fail("drawn"))
         assert Backoff().wait_seconds(60.0, 0, 1) == 60.0

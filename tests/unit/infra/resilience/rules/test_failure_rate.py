@@ -1,4 +1,4 @@
-"""`FailureRate`: the share of failures in a window opens the circuit, beside the row of them."""
+"""`FailureRate`: the failure rate in a window opens the circuit, beside failures in a row."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from tests.unit.infra.resilience.scenes import (
 
 
 class TestConstruction:
-    """What is accepted and what is not."""
+    """Valid and invalid parameters."""
 
     @pytest.mark.parametrize(
         ("parameter", "value", "error"),
@@ -45,26 +45,26 @@ class TestConstruction:
             FailureRate(**{parameter: value})
 
     def test_two_windows_are_one_too_many(self) -> None:
-        """It would not be clear which counts."""
+        """It would be unclear which one applies."""
         with pytest.raises(ValueError, match="window_seconds or window_calls, not both"):
             FailureRate(window_seconds=30.0, window_calls=100)
 
     def test_without_a_window_it_has_one_of_a_hundred_calls(self) -> None:
-        """The documented defaults."""
+        """These are the documented defaults."""
         rate = FailureRate()
         assert (rate.threshold, rate.window_calls, rate.minimum_calls) == (0.5, 100, 20)
         assert rate.window_seconds is None
         assert FailureRate(window_seconds=30.0).window_calls is None
 
     def test_it_is_frozen_and_equal_by_value(self) -> None:
-        """A value object, that several breakers may share."""
+        """Several breakers may share one object."""
         assert FailureRate(threshold=0.2) == FailureRate(threshold=0.2)
         with pytest.raises(AttributeError):
             FailureRate().threshold = 0.2  # type: ignore[misc]
 
 
 class TestThreshold:
-    """When the share is too large."""
+    """When the failure rate is too high."""
 
     @pytest.mark.parametrize(
         ("percent", "calls"),
@@ -76,14 +76,14 @@ class TestThreshold:
         ],
     )
     def test_reaching_it_exactly_opens(self, percent: int, calls: int) -> None:
-        """Seven of a hundred are seven percent, however floats multiply."""
+        """Seven of a hundred are seven percent, despite rounding errors of floats."""
         rate = FailureRate(threshold=percent / 100, window_calls=calls, minimum_calls=calls)
         failures = percent * calls // 100
         assert rate.is_reached(failures, calls)
         assert not rate.is_reached(failures - 1, calls)
 
     def test_it_waits_for_the_minimum_of_calls(self) -> None:
-        """One failed call of one is no evidence."""
+        """A single failed call is not enough evidence."""
         breaker = make_breaker(
             failure_threshold=100,
             failure_rate=FailureRate(threshold=0.5, window_calls=10, minimum_calls=4),
@@ -97,7 +97,7 @@ class TestThreshold:
         )
 
     def test_a_success_may_complete_the_minimum(self) -> None:
-        """The share is judged with every result."""
+        """The rate is evaluated with every result."""
         breaker = make_breaker(
             failure_rate=FailureRate(threshold=0.5, window_calls=4, minimum_calls=4)
         )
@@ -110,7 +110,7 @@ class TestThreshold:
         assert breaker.total_successes == 2
 
     def test_neutral_outcomes_are_no_results(self) -> None:
-        """They neither dilute the share nor make up the minimum."""
+        """They neither lower the rate nor count towards the minimum."""
         breaker = make_breaker(
             failure_rate=FailureRate(threshold=1.0, window_calls=2, minimum_calls=2)
         )
@@ -122,7 +122,7 @@ class TestThreshold:
         assert breaker.is_open
 
     def test_the_row_of_failures_still_opens(self) -> None:
-        """Whichever rule is reached first."""
+        """The circuit opens with whichever rule is met first."""
         breaker = make_breaker(failure_threshold=3, failure_rate=FailureRate())
         succeed(breaker, 97)
         fail(breaker, 3)
@@ -131,10 +131,10 @@ class TestThreshold:
 
 
 class TestWindowOfCalls:
-    """The last so many results."""
+    """A window of the last results."""
 
     def test_the_oldest_result_leaves_with_each_new_one(self) -> None:
-        """Failures that have left do not count any more."""
+        """Failures that have left the window no longer count."""
         breaker = make_breaker(
             failure_threshold=100,
             failure_rate=FailureRate(threshold=0.75, window_calls=4, minimum_calls=4),
@@ -146,7 +146,7 @@ class TestWindowOfCalls:
         assert breaker.is_open
 
     def test_memory_is_bounded_by_the_window(self) -> None:
-        """Only failures in the window are stored, however many calls come."""
+        """Only failures in the window are stored, whatever the number of calls."""
         window = CallWindow(FailureRate(window_calls=1000))
         for number in range(5000):
             window.add(0.0, failed=number % 3 == 0)
@@ -154,7 +154,7 @@ class TestWindowOfCalls:
         assert window.counts(0.0) == (333, 1000)
 
     def test_successes_may_be_added_in_bulk(self) -> None:
-        """They fill the window and make old failures leave, as if they had come one by one."""
+        """They fill the window and displace old failures as if they had been added singly."""
         window = CallWindow(FailureRate(window_calls=10, minimum_calls=4))
         window.add(0.0, failed=True)
         window.add_successes(8)
@@ -164,10 +164,10 @@ class TestWindowOfCalls:
 
 
 class TestWindowOfTime:
-    """The results of the last so many seconds."""
+    """A window of the results of the last seconds."""
 
     def test_a_result_leaves_exactly_when_it_is_that_old(self) -> None:
-        """Just before it counts, at the edge it does not."""
+        """It counts just before the limit, but not at the limit."""
         window = TimeWindow(FailureRate(window_seconds=60.0))
         window.add(100.0, failed=True)
         window.add(130.0, failed=False)
@@ -176,7 +176,7 @@ class TestWindowOfTime:
         assert window.counts(190.0) == (0, 0)
 
     def test_only_recent_results_open(self) -> None:
-        """The same failures spread over more than the window do not."""
+        """The same failures do not open it if they are spread over more than the window."""
         clock = FakeClock()
         rate = FailureRate(threshold=0.5, window_seconds=60.0, minimum_calls=4)
         breaker = make_breaker(clock, failure_threshold=100, failure_rate=rate)
@@ -190,7 +190,7 @@ class TestWindowOfTime:
         assert "4 of the last 4 calls failed" in breaker.get_metrics()["reason"]
 
     def test_the_passing_of_time_alone_opens_nothing(self) -> None:
-        """Successes that leave make the share larger, but nothing has failed meanwhile."""
+        """The rate rises when successes leave, but no call has failed in the meantime."""
         clock = FakeClock()
         rate = FailureRate(threshold=0.5, window_seconds=60.0, minimum_calls=2)
         breaker = make_breaker(clock, failure_threshold=100, failure_rate=rate)
@@ -203,7 +203,7 @@ class TestWindowOfTime:
         assert breaker.is_open
 
     def test_memory_does_not_grow_with_traffic(self) -> None:
-        """Results close to one another are one moment."""
+        """Results that are close in time are stored together."""
         window = TimeWindow(FailureRate(window_seconds=60.0))
         for number in range(20_000):
             window.add(number / 100, failed=number % 2 == 0)
@@ -214,10 +214,10 @@ class TestWindowOfTime:
 
 
 class TestStays:
-    """A window belongs to one stay in CLOSED."""
+    """A window belongs to one period in CLOSED."""
 
     def test_a_recovery_starts_with_an_empty_window(self) -> None:
-        """The failures of the last outage open nothing."""
+        """The failures of the last outage no longer count."""
         clock = FakeClock()
         breaker = half_opened(
             clock,
@@ -234,7 +234,7 @@ class TestStays:
         assert breaker.is_open
 
     def test_probes_are_judged_one_by_one(self) -> None:
-        """The share plays no part in HALF_OPEN."""
+        """The failure rate does not apply in HALF_OPEN."""
         breaker = half_opened(
             FakeClock(),
             failure_threshold=1,
@@ -245,7 +245,7 @@ class TestStays:
         assert breaker.is_half_open
 
     def test_late_outcomes_are_no_results(self) -> None:
-        """They belong to a stay that is over."""
+        """They belong to a period that has ended."""
         clock = FakeClock()
         breaker = make_breaker(
             clock,
@@ -262,7 +262,7 @@ class TestStays:
         assert breaker.is_closed
 
     def test_overdue_calls_are_failures_of_their_moment(self) -> None:
-        """Slow calls and the share work together."""
+        """Slow calls count in the failure rate at their deadline."""
         clock = FakeClock()
         breaker = make_breaker(
             clock,

@@ -1,10 +1,9 @@
-"""Overlapping calls of every kind, held against a model of the rules written from their text alone.
+"""Overlapping calls of every kind, compared with a model written only from the text of the rules.
 
-The machine starts calls in every form, lets them overlap, ends them well, badly, neutrally, by
-cancellation and by abandoning them, resets the breaker, sets modes and lets whole seconds pass.
-After each step everything that the breaker shows must be what the model says. Time may also pass
-without anybody looking, so that the next call, or the next end of a call, finds several things
-overdue at once.
+The test starts calls in every form, lets them overlap, ends them with success, failure, a neutral
+outcome or cancellation, abandons them, resets the breaker, sets modes and lets whole seconds pass.
+After each step, everything that the breaker shows must match the model. Time may also pass without
+a look at the breaker, so that the next start or end of a call finds several moments due at once.
 """
 
 import contextlib
@@ -60,7 +59,7 @@ failure_rates = st.builds(
 
 @st.composite
 def parameters(draw: st.DrawFn) -> ModelParameters:
-    """Small numbers of everything, half of the rules switched off."""
+    """Small values for all parameters, with half of the rules disabled."""
     recovery_timeout = draw(seconds)
     percent, window_calls, minimum_calls = draw(st.just((None, 1, 1)) | failure_rates)
     return ModelParameters(
@@ -79,7 +78,7 @@ def parameters(draw: st.DrawFn) -> ModelParameters:
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    """Drives one breaker and its model through the same story."""
+    """Applies the same actions to a breaker and to its model."""
 
     @initialize(
         given=parameters(),
@@ -99,7 +98,7 @@ class BreakerMachine(RuleBasedStateMachine):
         gil_enabled: bool,
         begin_as: str,
     ) -> None:
-        """Make a breaker and its model with the same parameters."""
+        """Create a breaker and its model with the same parameters."""
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(lockfree, "GIL_ENABLED", gil_enabled)
         self.clock = FakeClock(now=0.0)
@@ -148,7 +147,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(form=st.sampled_from(FORMS))
     def begin(self, form: str) -> None:
-        """Start a call; it is refused, or runs until a later step ends it."""
+        """Start a call, which is either refused or runs until a later step ends it."""
         started = self.bench.started
         if form == "decorated plain function" and self.model.mode is not None:
             form = "call"
@@ -198,7 +197,7 @@ class BreakerMachine(RuleBasedStateMachine):
         ),
     )
     def call_plain(self, form: str, hows: list[str]) -> None:
-        """Make plain calls from start to end, one after another."""
+        """Make plain calls, one after another."""
         for how in hows:
             self._call_plain(form, how)
 
@@ -253,7 +252,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(passed=seconds, look=st.booleans())
     def advance(self, passed: float, look: bool) -> None:
-        """Let time pass, with or without anybody looking at once."""
+        """Let time pass, with or without a look at the breaker."""
         self.clock.advance(passed)
         self.model.now = self.clock.now
         self.looked = look
@@ -262,7 +261,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def everything_shown_is_as_the_model_says(self) -> None:
-        """Whatever can be read agrees with the model."""
+        """Every readable value agrees with the model."""
         if not self.looked:
             return
         model = self.model
@@ -300,7 +299,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def monitoring_has_seen_it_all(self) -> None:
-        """The listener and the registry's snapshot know the whole story."""
+        """The listener and the registry's snapshot have all events."""
         if not self.looked:
             return
         model = self.model
@@ -317,7 +316,7 @@ class BreakerMachine(RuleBasedStateMachine):
             assert self.listener.story == model.transitions()
 
     def _window_shown(self) -> dict[str, Any]:
-        """What the metrics show of the window; nothing without the rule."""
+        """The metrics of the window; empty without the rule."""
         given, window = self.model.parameters, self.model.window
         if given.percent is None:
             return {}
@@ -331,7 +330,7 @@ class BreakerMachine(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        """Abandon what still runs."""
+        """Abandon the calls that are still running."""
         for coroutine, _, _ in getattr(self, "running", ()):
             coroutine.close()
         if hasattr(self, "patch"):
