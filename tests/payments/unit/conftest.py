@@ -1,4 +1,4 @@
-"""What tests of payments share."""
+"""Fixtures of the unit tests of payments."""
 
 from collections.abc import AsyncIterator
 
@@ -17,13 +17,13 @@ from tests.payments.unit.fakes import FakeProvider, moments
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time of day of the database, in seconds; it is noon."""
+    """The database's clock in seconds, set to noon."""
     return FakeClock(NOON.timestamp())
 
 
 @pytest.fixture
 def provider() -> FakeProvider:
-    """A provider that is well until it is told otherwise."""
+    """A provider that is healthy unless a test changes it."""
     return FakeProvider()
 
 
@@ -37,12 +37,12 @@ def service(database: Database, provider: FakeProvider, clock: FakeClock) -> Pay
 
 @pytest.fixture
 async def other(settings: Settings) -> AsyncIterator[Database]:
-    """The same database, as another process holds it."""
+    """The same database as seen by another process."""
     async with open_database(settings) as other:
         yield other
 
 
 @pytest.fixture
 def breaker() -> CircuitBreaker:
-    """A payment breaker of its own for each test, with the counting of the real one."""
+    """A payment breaker for each test, which counts like the real one."""
     return payment_breaker(CircuitBreakerRegistry())

@@ -1,4 +1,4 @@
-"""A payment provider in memory, and payments to try it with."""
+"""A payment provider in memory, and payments for tests."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -38,15 +38,15 @@ ATTEMPTS = [
     InvalidProviderAnswerError("nonsense"),
     ChargeInProgressError(),
 ]
-"""What the provider may raise after it was asked."""
+"""Errors of calls that may have reached the provider."""
 NOT_ASKED = [CircuitOpenError("open"), NoFreeConnectionError("busy")]
-"""What the provider raises without having been asked."""
+"""Errors of calls that never reached the provider."""
 
 ORDER = PaymentOrder(amount=1250, currency="EUR", customer_id="customer-7")
 
 
 def pending_payment(**values: Any) -> Payment:
-    """A payment that was taken up at noon, for half a minute."""
+    """A payment that was claimed at noon for half a minute."""
     given = {
         "id": uuid4(),
         "caller": "",
@@ -61,7 +61,7 @@ def pending_payment(**values: Any) -> Payment:
 
 
 async def stored(database: Database, *payments: Payment) -> list[UUID]:
-    """Store payments as they are; their ids."""
+    """Store payments unchanged, and return their IDs."""
     ids = [payment.id for payment in payments]
     async with database.transaction() as session:
         session.add_all(payments)
@@ -69,7 +69,7 @@ async def stored(database: Database, *payments: Payment) -> list[UUID]:
 
 
 async def taken_up(database: Database, **values: Any) -> Claim:
-    """Store a pending payment that was taken up at noon."""
+    """Store a pending payment that was claimed at noon."""
     payment = pending_payment(**values)
     await stored(database, payment)
     assert payment.due_at is not None
@@ -77,7 +77,7 @@ async def taken_up(database: Database, **values: Any) -> Claim:
 
 
 def outcome(payment: Payment) -> tuple[object, ...]:
-    """What may change of a payment, but for when it is due."""
+    """The fields of a payment that may change, except the due time."""
     return (
         payment.status,
         payment.failure_reason,
@@ -88,12 +88,12 @@ def outcome(payment: Payment) -> tuple[object, ...]:
 
 
 def moments(clock: FakeClock) -> Moment:
-    """The clock of a database that a test moves."""
+    """The clock of a database, which a test controls."""
     return lambda seconds: literal(datetime.fromtimestamp(clock.now + seconds, UTC), UTCDateTime)
 
 
 async def found(database: Database, payment: Payment) -> Payment:
-    """A payment as whoever holds this database sees it now."""
+    """The present state of a payment in this database."""
     async with database.transaction() as session:
         there = await PaymentRepository(session).find(payment.id)
     assert there is not None
@@ -101,25 +101,25 @@ async def found(database: Database, payment: Payment) -> Payment:
 
 
 def answering(status: int, **content: Any) -> Answering:
-    """A provider that always gives the same answer."""
+    """A provider that always gives the same response."""
     return lambda _request: httpx.Response(status, **content)
 
 
 async def nothing() -> None:
-    """Let nothing happen."""
+    """Do nothing."""
 
 
 class FakeProvider(PaymentProvider):
-    """Charges each payment once, and fails as it is told.
+    """Charges each payment once, and fails as a test demands.
 
     Attributes:
-        calls: What it was asked, oldest first: the method and the payment's id.
+        calls: Its calls, oldest first: the method and the payment's ID.
         charged: How often money has moved, by payment.
         ended: Why a payment is never charged, by payment.
-        fault: Raised instead of an answer, where there is one.
-        charges_before_fault: Whether only the answer is lost, and the provider has acted.
-        refuses_with: Why it charges nothing that it has not charged yet.
-        meanwhile: Awaited before anything is done.
+        fault: The error to raise instead of an answer, or None.
+        charges_before_fault: Whether the provider acts before the fault, which loses its answer.
+        refuses_with: The reason to refuse every payment that is not yet charged.
+        meanwhile: Awaited before each call.
     """
 
     def __init__(self) -> None:
@@ -132,27 +132,27 @@ class FakeProvider(PaymentProvider):
         self.meanwhile: Meanwhile = nothing
 
     async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Charge, or repeat the answer of the first time."""
+        """Charge a payment, or repeat the first answer."""
         await self._called("charge", payment_id, order)
         if self.fault is None or self.charges_before_fault:
             self._move_money(payment_id)
         return self._outcome(payment_id)
 
     async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Never charge this, unless it was charged."""
+        """Never charge a payment, unless it was charged before."""
         await self._called("cancel", payment_id, order)
         if (self.fault is None or self.charges_before_fault) and not self.charged[payment_id]:
             self.ended.setdefault(payment_id, FailureReason.CANCELLED)
         return self._outcome(payment_id)
 
     async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
-        """Say what has become of a payment."""
+        """Return the outcome of a payment."""
         await self._called("find_charge", payment_id, order)
         known = self.charged[payment_id] or payment_id in self.ended
         return self._outcome(payment_id) if known or self.fault else None
 
     def arrive_late(self, payment_id: UUID) -> None:
-        """Let a charge arrive whose caller has left."""
+        """Let a charge arrive after its caller has left."""
         self._move_money(payment_id)
 
     async def _called(self, method: str, payment_id: UUID, order: PaymentOrder) -> None:

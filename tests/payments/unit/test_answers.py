@@ -1,4 +1,4 @@
-"""Answers about charges: which of them are the provider's own, and what they mean."""
+"""Responses about charges: which come from the provider, and what they mean."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -42,13 +42,13 @@ CHARGE = {
 
 @pytest.fixture(params=["charge", "find_charge", "cancel"])
 def method(request: pytest.FixtureRequest) -> str:
-    """One of the methods that are about a charge."""
+    """One of the methods about a charge."""
     return str(request.param)
 
 
 @pytest.fixture
 async def settle(breaker: CircuitBreaker) -> AsyncIterator[Callable[..., Any]]:
-    """A function that charges at, or finds a charge of, a provider that answers as told."""
+    """Call a method of a provider that responds as its argument says."""
     clients = []
 
     async def settle(method: str, answer: Answering) -> Any:
@@ -63,7 +63,7 @@ async def settle(breaker: CircuitBreaker) -> AsyncIterator[Callable[..., Any]]:
 
 
 async def test_a_charge_is_sent_with_the_payment_as_its_key(settle: Any) -> None:
-    """However often that is, the provider can tell that it is the same payment."""
+    """The provider can recognize repeated charges of the same payment."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -80,7 +80,7 @@ async def test_a_charge_is_sent_with_the_payment_as_its_key(settle: Any) -> None
 
 
 async def test_a_charge_is_looked_for_by_the_payment(settle: Any) -> None:
-    """Asking moves no money."""
+    """A lookup moves no money."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -94,7 +94,7 @@ async def test_a_charge_is_looked_for_by_the_payment(settle: Any) -> None:
 
 
 async def test_a_repeated_charge_may_be_answered_with_200(settle: Any) -> None:
-    """Members that nobody here uses may be there."""
+    """Additional members in the response are ignored."""
     answer = answering(200, json={**CHARGE, "created": "today"})
     assert await settle("charge", answer) == Charged("ch_1")
 
@@ -117,7 +117,7 @@ NEVER_CHARGED = {
 
 Row: TypeAlias = tuple[str, int, dict[str, Any], object]
 
-# Every answer of the contract: the method, the status, the body and what it means.
+# Every response in the contract: the method, the status, the body and its meaning.
 CONTRACT: list[Row] = [
     ("charge", 200, CHARGE, CHARGED),
     ("charge", 201, CHARGE, CHARGED),
@@ -143,7 +143,7 @@ STATUSES = [200, 201, 202, 204, 302, 400, 401, 402, 403, 404, 405, 409, 410, 418
 
 
 async def test_a_cancellation_names_the_payment(settle: Any) -> None:
-    """Its body is empty."""
+    """Its path has the key, and its body is empty."""
     requests: list[httpx.Request] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -165,7 +165,7 @@ async def test_a_cancellation_names_the_payment(settle: Any) -> None:
 async def test_an_answer_of_the_contract_is_understood(
     row: Row, content_type: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
-    """The provider lives, whatever it says; additional members are fine."""
+    """Each counts as a success of the provider, and additional members are ignored."""
     method, status, body, meaning = row
     content = json.dumps({**body, "created": "today"})
     answer = answering(status, content=content, headers={"Content-Type": content_type})
@@ -183,7 +183,7 @@ async def test_an_answer_of_the_contract_is_understood(
 async def test_no_other_answer_is_one(
     status: int, body: dict[str, Any], method: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
-    """A status and a body count only where the contract has them together."""
+    """A status and a body are only valid together, as in the contract."""
     if (method, status, body["status"]) in ROWS:
         return
     with pytest.raises(InvalidProviderAnswerError):
@@ -230,7 +230,7 @@ async def test_an_answer_of_something_else_is_no_answer(
     settle: Any,
     breaker: CircuitBreaker,
 ) -> None:
-    """A gateway's page, a gateway's JSON, an answer about another key: the circuit counts it."""
+    """A gateway's page or JSON, or a response about another key, is a failure."""
     method, status, body, _ = row
     with pytest.raises(InvalidProviderAnswerError) as caught:
         await settle(method, answering(status, **disguise(body)))
@@ -243,7 +243,7 @@ async def test_an_answer_of_something_else_is_no_answer(
 async def test_a_charge_that_is_declined_or_refused_has_a_reason(
     status: int, reason: dict[str, Any], settle: Any
 ) -> None:
-    """The contract says so."""
+    """The contract requires one."""
     word = "declined" if status == 402 else "refused"
     body = {"idempotency_key": KEY, "status": word, **reason}
     with pytest.raises(InvalidProviderAnswerError):
@@ -273,7 +273,7 @@ async def test_a_charge_that_is_declined_or_refused_has_a_reason(
 async def test_a_charge_for_something_else_or_without_a_usable_id_is_no_answer(
     change: dict[str, Any], method: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
-    """Nothing is taken for paid that was not ordered, or that the database could not store."""
+    """A payment is only paid if its order matches and its charge ID can be stored."""
     with pytest.raises(InvalidProviderAnswerError):
         await settle(method, answering(200, json={**CHARGE, **change}))
     assert breaker.total_failures == 1
@@ -283,7 +283,7 @@ async def test_a_charge_for_something_else_or_without_a_usable_id_is_no_answer(
 async def test_a_charge_id_that_is_no_text_is_no_answer(
     escape: str, method: str, settle: Any
 ) -> None:
-    """JSON can write half a character, which no database can store."""
+    """JSON can have a lone surrogate, which no database can store."""
     content = json.dumps(CHARGE).replace("ch_1", f"ch_{escape}")
     headers = {"Content-Type": "application/json"}
     with pytest.raises(InvalidProviderAnswerError):
@@ -294,7 +294,7 @@ async def test_a_charge_id_that_is_no_text_is_no_answer(
 async def test_every_charge_id_that_can_be_stored_is_usable(
     charge_id: str, settle: Any, database: Database
 ) -> None:
-    """However odd it is, the money has moved."""
+    """However odd the ID is, the money has moved."""
     charged = await settle("charge", answering(201, json={**CHARGE, "id": charge_id}))
     assert charged == Charged(charge_id)
     payment = pending_payment()
@@ -308,7 +308,7 @@ async def test_every_charge_id_that_can_be_stored_is_usable(
 async def test_charges_at_a_provider_that_cannot_serve_count_as_failures(
     status: int, method: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
-    """Whether it has charged is not known."""
+    """It is unknown whether the provider has charged."""
     with pytest.raises(ProviderUnavailableError):
         await settle(method, answering(status))
     assert breaker.total_failures == 1
@@ -317,7 +317,7 @@ async def test_charges_at_a_provider_that_cannot_serve_count_as_failures(
 async def test_no_charge_is_sent_while_the_circuit_is_open(
     method: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
-    """Nor is one looked for."""
+    """Lookups are refused, too."""
     breaker.force_open("maintenance")
     with pytest.raises(CircuitOpenError):
         await settle(method, lambda _: pytest.fail("the provider was asked"))

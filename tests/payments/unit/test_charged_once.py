@@ -1,6 +1,6 @@
-"""Whatever fails and whenever: every accepted payment is charged once, or failed and not charged.
+"""Whatever fails, an accepted payment is charged once, or has failed and is not charged.
 
-The machine lets orders come in and processes take payments up, on a real database. Calls to the
+The machine sends orders and lets processes claim payments, on a real database. Calls to the
 provider are held until a later step ends them: with an answer, with a failure, or with a charge
 whose answer is lost. Processes are killed at any of their awaits, the database goes away and comes
 back, and time passes. In the end everything is healed, and the books must balance.
@@ -49,12 +49,12 @@ SETTINGS = PaymentSettings(
     claim_seconds=30.0, retry_seconds=2.0, max_retry_seconds=8.0, give_up_seconds=60.0
 )
 CALL_SECONDS = 2.0
-"""After so long, a call to the provider is given up; the default of the settings."""
+"""The timeout of a call to the provider, as in the default settings."""
 
 PROCESSES = 2
 KEYS = ["a", "b", "c"]
 kills = st.none() | st.integers(0, 40)
-"""At which await a process is killed, if at all."""
+"""The await at which a process is killed, or None."""
 
 
 @dataclass(eq=False)
@@ -68,13 +68,13 @@ class Call:
 
 
 class HeldProvider(PaymentProvider):
-    """Ends each call as it is told, and keeps the books.
+    """Ends each call as the test says, and keeps the books.
 
     Attributes:
-        held: The calls that wait for their end, by the task that makes them.
+        held: The calls that wait for their end, by task.
         charged: How often money has moved, by payment.
         ended: Why a payment is never charged, by payment.
-        on_their_way: Charges that may arrive at any later time.
+        on_their_way: The charges that may still arrive at any time.
         heals: Whether calls are answered at once.
         moved: Set when a call arrives.
     """
@@ -173,7 +173,7 @@ class PaymentsMachine(RuleBasedStateMachine):
     async def _provider(self) -> HeldProvider:
         return HeldProvider(self.clock)
 
-    # --- what happens
+    # --- steps
 
     @rule(
         process=st.integers(0, PROCESSES - 1),
@@ -181,7 +181,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         killed=kills,
     )
     def pay(self, process: int, key: str, killed: int | None) -> None:
-        """An order comes in, and its process may be killed meanwhile."""
+        """An order arrives, and its process may be killed meanwhile."""
         self._start(self._pay(self.services[process], key), killed)
 
     @rule(
@@ -190,7 +190,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         killed=kills,
     )
     def take_up(self, process: int, limit: int, killed: int | None) -> None:
-        """A process looks for payments that are due, and may be killed meanwhile."""
+        """A process claims payments that are due, and may be killed meanwhile."""
         self._start(self._work(self.services[process], limit), killed)
 
     @precondition(lambda self: self.provider.held)
@@ -200,7 +200,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         database_is_gone=st.booleans(),
     )
     def end_call(self, which: int, end: str, database_is_gone: bool) -> None:
-        """The provider ends a call; the database may be gone when the outcome is to be stored."""
+        """The provider ends a call; the database may be down when the outcome is stored."""
         if database_is_gone:
             self.breaker.force_open("gone")
         calls = list(self.provider.held.values())
@@ -211,7 +211,7 @@ class PaymentsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.provider.held)
     @rule(which=st.integers(0, 9), arrived=st.booleans())
     def kill_caller(self, which: int, arrived: bool) -> None:
-        """A process is killed while it waits for the provider, which may have heard the call."""
+        """A process is killed while it waits for the provider, which may have got the call."""
         tasks = list(self.provider.held)
         task = tasks[which % len(tasks)]
         call = self.provider.held[task]
@@ -225,7 +225,7 @@ class PaymentsMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.provider.on_their_way)
     @rule(which=st.integers(0, 9))
     def arrive_late(self, which: int) -> None:
-        """A charge arrives at the provider, long after its caller has left."""
+        """A charge arrives at the provider long after its caller has left."""
         on_their_way = self.provider.on_their_way
         self.provider.record(on_their_way.pop(which % len(on_their_way)))
 
@@ -234,7 +234,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         end=st.sampled_from(["fail", "lose the answer"]),
     )
     def advance(self, seconds: float, end: str) -> None:
-        """Time passes; what waits for the provider gives up when its time is over."""
+        """Time passes, and calls to the provider end at their timeout."""
         until = self.clock.now + seconds
         while overdue := [one for one in self.provider.held.values() if one.deadline <= until]:
             call = min(overdue, key=lambda one: one.deadline)
@@ -243,11 +243,11 @@ class PaymentsMachine(RuleBasedStateMachine):
             self.run(self._settled())
         self.clock.now = until
 
-    # --- what must hold
+    # --- invariants
 
     @invariant()
     def nobody_is_charged_for_what_has_failed(self) -> None:
-        """Nor is a success told of that was none, and what was told stays true."""
+        """Every answer to a client is true and stays true."""
         payments = self._payments()
         for payment in payments.values():
             charged = self.provider.charged[payment.id]
@@ -260,12 +260,12 @@ class PaymentsMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_was_accepted_is_there(self) -> None:
-        """So is what was charged."""
+        """Accepted and charged payments are in the database."""
         charged = {payment_id for payment_id, times in self.provider.charged.items() if times}
         assert self.accepted | charged <= set(self._payments())
 
     def teardown(self) -> None:
-        """Heal everything: each payment is finished within a minute or two, and charged once."""
+        """Heal everything: each payment ends within a minute or two, charged at most once."""
         try:
             self._heal()
             for payment in self._payments().values():
@@ -278,7 +278,7 @@ class PaymentsMachine(RuleBasedStateMachine):
             self.loop.close()
             shutil.rmtree(self.folder)
 
-    # --- how it is done
+    # --- helpers
 
     def _heal(self) -> None:
         self.provider.heals = True
@@ -343,14 +343,14 @@ class PaymentsMachine(RuleBasedStateMachine):
 
 
 def test_every_accepted_payment_is_charged_once(sqlite_databases: SQLiteDatabases) -> None:
-    """Whatever fails, and whenever."""
+    """This is true whatever fails, and whenever."""
     PaymentsMachine.databases = sqlite_databases
     run_state_machine_as_test(
         PaymentsMachine,
         settings=settings(
             max_examples=30,
             stateful_step_count=25,
-            # Shrinking would take minutes, and a story of so few steps can be read as it is.
+            # Shrinking would take minutes, and a run of so few steps is readable as it is.
             phases=[Phase.generate],
             deadline=None,
             derandomize=True,

@@ -1,4 +1,4 @@
-"""Payments and a PostgreSQL that crashes and comes back."""
+"""Payments while PostgreSQL crashes and comes back."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ SETTINGS = PaymentSettings(poll_seconds=0.01)
 
 @pytest.fixture
 async def database(postgres_settings: Settings) -> AsyncIterator[Database]:
-    """The database, whose circuit is half-open soon after it has opened."""
+    """The database with a circuit that becomes half-open soon after it has opened."""
     circuit_breaker_registry.configure({"database": {"recovery_timeout": 0.05}})
     async with open_database(postgres_settings) as database:
         yield database
@@ -37,7 +37,7 @@ async def test_a_crash_between_the_charge_and_its_record_loses_nothing(
     clock: FakeClock,
     postgres_databases: PostgresDatabases,
 ) -> None:
-    """The payment is pending, and the next attempt records the charge without a second one."""
+    """The payment is pending, and the next attempt records the charge without another one."""
 
     async def crash() -> None:
         postgres_databases.server.crash()
@@ -67,10 +67,10 @@ async def test_the_worker_survives_a_crash(
     database: Database,
     postgres_databases: PostgresDatabases,
 ) -> None:
-    """It finishes what is pending as soon as the database is back.
+    """It finishes pending payments as soon as the database is back.
 
-    One payment, for of several at once the half-open circuit lets one be stored, and the others
-    wait for the end of their claim.
+    There is only one payment, because a half-open circuit would admit one of several, and the
+    others would wait until their claim expires.
     """
     due = [pending_payment(due_at=at(0))]
 

@@ -1,4 +1,4 @@
-"""What routes may ask of the payments domain."""
+"""The dependencies that the payments domain offers to routes."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from example_service.payments.settings import PaymentProviderSettings
 
 
 async def test_every_way_to_the_payment_breaker_leads_to_the_same_one() -> None:
-    """By its alias, by its name, and without a request."""
+    """The alias, the name and a call without a request give the same object."""
     provider = PaymentProviderSettings(base_url="https://provider.test")
     app: FastAPI = create_app(Settings(environment="test", payment_provider=provider))
     seen: list[object] = []
@@ -39,7 +39,7 @@ async def test_every_way_to_the_payment_breaker_leads_to_the_same_one() -> None:
 
 
 async def test_without_a_provider_a_route_that_asks_for_it_is_a_problem() -> None:
-    """The settings have to say where the provider is."""
+    """The problem says that the settings must name a provider."""
     app = create_app(Settings(environment="test"))
 
     @app.get("/provided")

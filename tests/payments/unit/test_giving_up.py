@@ -1,4 +1,4 @@
-"""Payments that are given up: what has failed was never charged, and never will be."""
+"""Payments that are given up: a failed payment was never charged and never will be."""
 
 from datetime import UTC, datetime
 
@@ -36,7 +36,7 @@ class TestGivingUp:
     """A payment that is a day old."""
 
     async def give_up(self, service: PaymentService, database: Database, clock: FakeClock) -> Claim:
-        """A payment that was not finished for a day, taken up."""
+        """Claim a payment that was not finished for a day."""
         claim = await taken_up(database, due_at=at(DAY), attempts=300)
         clock.advance(DAY)
         (taken,) = await service.take_up(1)
@@ -46,7 +46,7 @@ class TestGivingUp:
     async def test_a_moment_before_it_is_still_charged(
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
     ) -> None:
-        """The age is counted from when it was accepted."""
+        """The age is counted from the time of acceptance."""
         claim = await taken_up(database, due_at=at(DAY - 0.001))
         clock.advance(DAY - 0.001)
         (taken,) = await service.take_up(1)
@@ -57,7 +57,7 @@ class TestGivingUp:
     async def test_one_that_was_charged_has_succeeded(
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
     ) -> None:
-        """The provider cancels nothing that it has charged; only its answers were lost."""
+        """The provider never cancels a charge, and only its answers were lost."""
         claim = await self.give_up(service, database, clock)
         provider.charged[claim.payment.id] = 1
         payment = await service.work_on(claim)
@@ -73,7 +73,7 @@ class TestGivingUp:
         clock: FakeClock,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The provider promises that it will never be charged, and the end is logged."""
+        """The provider promises never to charge it, and the end is logged."""
         payment = await service.work_on(await self.give_up(service, database, clock))
 
         assert outcome(payment) == (FAILED, FailureReason.EXPIRED, None, 300, at(DAY))
@@ -85,7 +85,7 @@ class TestGivingUp:
     async def test_a_charge_that_arrives_after_the_end_charges_nothing(
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
     ) -> None:
-        """It was on its way for longer than every limit."""
+        """The charge was delayed beyond every limit."""
         payment = await service.work_on(await self.give_up(service, database, clock))
         provider.arrive_late(payment.id)
 
@@ -110,7 +110,7 @@ class TestGivingUp:
     async def test_a_key_that_others_have_cancelled_has_failed(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """It did not expire."""
+        """Its reason is not that it expired."""
 
         async def cancel() -> None:
             (_, payment_id) = provider.calls[-1]
@@ -130,7 +130,7 @@ class TestGivingUp:
         database: Database,
         clock: FakeClock,
     ) -> None:
-        """However old it is, it stays pending; then only the provider decides."""
+        """However old it is, a payment stays pending until the provider decides."""
         await taken_up(database, due_at=at(365 * DAY), attempts=300)
         clock.advance(365 * DAY)
         provider.fault = fault
@@ -152,7 +152,7 @@ class TestGivingUp:
         clock: FakeClock,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """People can see that a payment is old, and why it is still pending."""
+        """Operators can see that a payment is old, and why it is still pending."""
         provider.fault = ProviderTimeoutError("slow")
         payment = await service.work_on(await self.give_up(service, database, clock))
 
@@ -173,7 +173,7 @@ class TestProviderThatCannotCancel:
     def service(
         self, database: Database, provider: FakeProvider, clock: FakeClock
     ) -> PaymentService:
-        """A service with such a provider."""
+        """A service whose provider cannot cancel."""
         return PaymentService(
             database,
             provider,
@@ -184,7 +184,7 @@ class TestProviderThatCannotCancel:
 
     @pytest.fixture
     async def claim(self, service: PaymentService, database: Database, clock: FakeClock) -> Claim:
-        """A payment that is given up, taken up."""
+        """The claim of a payment that is to be given up."""
         await taken_up(database, due_at=at(DAY), attempts=300)
         clock.advance(DAY)
         (taken,) = await service.take_up(1)
@@ -197,7 +197,7 @@ class TestProviderThatCannotCancel:
         claim: Claim,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """A charge may still be on its way, so the payment has not failed; nobody asks again."""
+        """A charge may still arrive, so the payment is unresolved and never claimed again."""
         payment = await service.work_on(claim)
 
         assert outcome(payment) == (UNRESOLVED, None, None, 300, None)
@@ -219,7 +219,7 @@ class TestProviderThatCannotCancel:
     async def test_what_it_has_decided_has_failed(
         self, reason: FailureReason, service: PaymentService, provider: FakeProvider, claim: Claim
     ) -> None:
-        """That is final at every provider."""
+        """A decline or a refusal is final."""
         provider.ended[claim.payment.id] = reason
 
         assert outcome(await service.work_on(claim))[:2] == (FAILED, reason)
@@ -228,7 +228,7 @@ class TestProviderThatCannotCancel:
     async def test_without_an_answer_it_stays_pending(
         self, fault: Exception, service: PaymentService, provider: FakeProvider, claim: Claim
     ) -> None:
-        """Only the provider's own word makes it unresolved."""
+        """Only an answer of the provider makes it unresolved."""
         provider.fault = fault
 
         assert (await service.work_on(claim)).status is PENDING
@@ -247,7 +247,7 @@ class TestProviderThatCannotCancel:
         claim: Claim,
         clock: FakeClock,
     ) -> None:
-        """They find the payment, have it looked up again, or record that it never was charged."""
+        """They list payments, have one looked up again, or record that it was never charged."""
         payment = await service.work_on(claim)
         provider.charged[payment.id] = 1
         clock.now = datetime.now(UTC).timestamp() + 60.0
@@ -265,7 +265,7 @@ class TestProviderThatCannotCancel:
     async def test_a_charge_that_is_heard_of_later_counts(
         self, service: PaymentService, provider: FakeProvider, claim: Claim, clock: FakeClock
     ) -> None:
-        """An earlier process may still wait for its answer."""
+        """An earlier process may still wait for the answer to its charge."""
         slow = Claim(claim.payment, ends_at=clock.now + 1.0)
         unresolved = await service.work_on(claim)
         assert unresolved.status is UNRESOLVED

@@ -1,4 +1,4 @@
-"""The metrics of payments: what was tried, what is finished, and what waits."""
+"""The metrics of payments: attempts, finished payments and pending ones."""
 
 import asyncio
 from contextlib import suppress
@@ -31,7 +31,7 @@ DEADLINE_SECONDS: Final = 10.0
 
 
 class Scene:
-    """A service whose metrics are its own."""
+    """A service with its own metrics."""
 
     def __init__(self, database: Database, provider: FakeProvider, clock: FakeClock) -> None:
         self.registry = CollectorRegistry()
@@ -45,11 +45,11 @@ class Scene:
         )
 
     def value(self, name: str, **labels: str) -> float | None:
-        """A number as it would be scraped."""
+        """The value of a sample."""
         return self.registry.get_sample_value(f"payments_{name}", labels)
 
     def counted(self) -> dict[str, float]:
-        """What is not 0 of attempts and of payments that have ended."""
+        """The counters of attempts and finished payments that are not zero."""
         return {
             next(iter(sample.labels.values())): sample.value
             for family in self.registry.collect()
@@ -60,12 +60,12 @@ class Scene:
 
 @pytest.fixture
 def scene(database: Database, provider: FakeProvider, clock: FakeClock) -> Scene:
-    """Nothing has happened yet."""
+    """A service in which nothing has happened yet."""
     return Scene(database, provider, clock)
 
 
 def test_every_series_is_there_from_the_start(scene: Scene) -> None:
-    """So the first payment that fails is an increase."""
+    """The first failed payment then shows as an increase."""
     for outcome in ("succeeded", "failed", "unresolved"):
         assert scene.value("finished_total", outcome=outcome) == 0
     for result in ("answered", "failed"):
@@ -73,14 +73,14 @@ def test_every_series_is_there_from_the_start(scene: Scene) -> None:
 
 
 async def test_a_charge_is_an_attempt_that_was_answered(scene: Scene) -> None:
-    """And a payment that has succeeded."""
+    """It also counts as a payment that has succeeded."""
     await scene.service.pay(ORDER, "k")
 
     assert scene.counted() == {"answered": 1, "succeeded": 1}
 
 
 async def test_a_decline_is_answered_and_has_failed(scene: Scene, provider: FakeProvider) -> None:
-    """The attempt did what it should; the payment is over."""
+    """The attempt worked, and the payment is over."""
     provider.refuses_with = FailureReason.DECLINED
 
     await scene.service.pay(ORDER, "k")
@@ -92,7 +92,7 @@ async def test_a_decline_is_answered_and_has_failed(scene: Scene, provider: Fake
 async def test_an_attempt_without_an_answer_finishes_nothing(
     scene: Scene, provider: FakeProvider
 ) -> None:
-    """The payment is pending."""
+    """The payment stays pending."""
     provider.fault = ProviderUnavailableError("down")
 
     await scene.service.pay(ORDER, "k")
@@ -105,7 +105,7 @@ async def test_an_attempt_without_an_answer_finishes_nothing(
 async def test_a_provider_that_was_not_asked_is_no_attempt(
     fault: Exception, scene: Scene, provider: FakeProvider
 ) -> None:
-    """A refusal of the circuit is counted there."""
+    """The circuit counts its refusals itself."""
     provider.fault = fault
 
     await scene.service.pay(ORDER, "k")
@@ -116,7 +116,7 @@ async def test_a_provider_that_was_not_asked_is_no_attempt(
 async def test_a_payment_that_is_left_to_people_is_counted(
     scene: Scene, database: Database
 ) -> None:
-    """It waits for them, and not for the service."""
+    """It waits for an operator and not for the service."""
     await stored(database, pending_payment(created_at=at(-90_000), due_at=at(0)))
     [claim] = await scene.service.take_up(1)
 
@@ -128,7 +128,7 @@ async def test_a_payment_that_is_left_to_people_is_counted(
 async def test_a_payment_that_two_processes_finish_is_counted_once(
     scene: Scene, database: Database
 ) -> None:
-    """By the one that recorded it."""
+    """The process that recorded its end counts it."""
     claim = await taken_up(database)
 
     await scene.service.work_on(claim)
@@ -138,7 +138,7 @@ async def test_a_payment_that_two_processes_finish_is_counted_once(
 
 
 async def test_pending_payments_are_counted(scene: Scene, database: Database) -> None:
-    """The age is that of the oldest."""
+    """The age is that of the oldest payment."""
     await stored(database, pending_payment(created_at=at(-40)), pending_payment())
 
     await scene.watch.count()
@@ -154,7 +154,7 @@ async def test_the_age_grows_while_the_database_does_not_answer(
     clock: FakeClock,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An alert that waits for it is not silenced by a second fault."""
+    """A second fault must not silence an alert on the age."""
 
     async def unavailable(_: object) -> None:
         raise fault
@@ -173,7 +173,7 @@ async def test_the_age_grows_while_the_database_does_not_answer(
 async def test_nothing_grows_where_nothing_was_pending(
     scene: Scene, database: Database, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database that is away is another alert."""
+    """An unavailable database has its own alert."""
 
     async def unavailable(_: object) -> None:
         raise DatabaseUnavailableError("gone")
@@ -187,7 +187,7 @@ async def test_nothing_grows_where_nothing_was_pending(
 
 
 async def test_a_count_that_has_begun_ends_before_its_database_is_closed(scene: Scene) -> None:
-    """Cut off while it connects, it would leave its connection open."""
+    """If it were cut off while connecting, its connection would stay open."""
     async with scene.watch.running(every_seconds=60.0):
         await asyncio.sleep(0)
 
@@ -197,7 +197,7 @@ async def test_a_count_that_has_begun_ends_before_its_database_is_closed(scene: 
 async def test_counting_goes_on_after_an_unexpected_error(
     scene: Scene, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """Without the schema, say, the log has one line, however often it is missed."""
+    """A missing schema, for example, is logged once, however often it is missed."""
     failures = 3
     run = database.run
 

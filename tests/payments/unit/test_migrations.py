@@ -1,4 +1,4 @@
-"""Migrations: up and down on both databases, all or nothing, one at a time."""
+"""Migrations go up and down on both databases, completely or not at all, one at a time."""
 
 import asyncio
 import shutil
@@ -57,7 +57,7 @@ AddRevision = Callable[..., None]
 
 @pytest.fixture
 def settings(empty_database: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of a test with a migrated database of its own, whose schema it may change."""
+    """The settings of a test with its own migrated database, whose schema it may change."""
     monkeypatch.setenv("DATABASE_URL", empty_database.database_url.get_secret_value())
     asyncio.run(upgrade(empty_database))
     return empty_database
@@ -65,7 +65,7 @@ def settings(empty_database: Settings, monkeypatch: pytest.MonkeyPatch) -> Setti
 
 @pytest.fixture
 def postgres_settings(postgres_databases: PostgresDatabases) -> Iterator[Settings]:
-    """The same, of PostgreSQL."""
+    """The same settings for PostgreSQL."""
     with postgres_databases.empty() as url:
         asyncio.run(upgrade(settings_for(url)))
         yield settings_for(url)
@@ -73,7 +73,7 @@ def postgres_settings(postgres_databases: PostgresDatabases) -> Iterator[Setting
 
 @pytest.fixture
 def use_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
-    """Takes the migrations from the folders of another package, until the test has ended."""
+    """Read the migrations from the folders of another package until the test ends."""
 
     def forget() -> None:
         head_revisions.cache_clear()
@@ -89,7 +89,7 @@ def use_package(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], No
 
 @pytest.fixture
 def add_revision(tmp_path: Path, use_package: Callable[[Path], None]) -> AddRevision:
-    """Adds a migration to those of the service, as its next version may have it."""
+    """Add a migration to those of the service, as in its next version."""
 
     def add(then: str = "pass") -> None:
         folder = tmp_path / "100% package"
@@ -103,7 +103,7 @@ def add_revision(tmp_path: Path, use_package: Callable[[Path], None]) -> AddRevi
 
 
 async def with_connection(settings: Settings, use: Callable[[Connection], Any]) -> Any:
-    """What a function makes of a connection, whose work is committed."""
+    """Call a function with a connection, commit, and return its result."""
     engine = create_migration_engine(settings, statement_timeout_seconds=5.0)
     async with engine.begin() as connection:
         return await connection.run_sync(use)
@@ -115,7 +115,7 @@ async def run(settings: Settings, sql: str) -> None:
 
 
 async def tables(settings: Settings) -> list[str]:
-    """The names of the tables that there are, but for alembic's own."""
+    """The names of the tables except alembic's own."""
 
     def names(connection: Connection) -> list[str]:
         return sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
@@ -125,33 +125,33 @@ async def tables(settings: Settings) -> list[str]:
 
 
 async def fault(settings: Settings) -> str | None:
-    """What readiness would say of the schema."""
+    """What readiness says about the schema."""
     async with open_database(settings) as database:
         return await schema_fault(database)
 
 
 def alembic_config() -> Config:
-    """What `alembic.ini` says, for alembic's own commands."""
+    """The configuration in `alembic.ini` for alembic's own commands."""
     return Config(Path(__file__).parents[3] / "alembic.ini")
 
 
 class TestUpgrade:
-    """Applying what is missing."""
+    """Applying missing migrations."""
 
     async def test_an_empty_database_gets_every_table(self, empty_database: Settings) -> None:
-        """The revisions before and after are told."""
+        """The revisions before and after are returned."""
         assert await upgrade(empty_database) == (frozenset(), head_revisions())
 
         assert await tables(empty_database) == sorted(Base.metadata.tables)
 
     async def test_nothing_happens_where_nothing_is_missing(self, settings: Settings) -> None:
-        """It may be started at every deployment."""
+        """It can run at every deployment."""
         assert await upgrade(settings) == (head_revisions(), head_revisions())
 
     async def test_a_schema_that_is_behind_is_brought_forward(
         self, settings: Settings, add_revision: AddRevision
     ) -> None:
-        """What the newer version adds is there, and nothing else has changed."""
+        """The changes of the newer version are applied, and nothing else."""
         before = head_revisions()
         add_revision()
 
@@ -161,7 +161,7 @@ class TestUpgrade:
     async def test_a_migration_that_fails_leaves_nothing_behind(
         self, settings: Settings, add_revision: AddRevision
     ) -> None:
-        """Its changes of the schema are undone, so that it can be mended and started again."""
+        """Its changes are rolled back, so that it can be corrected and run again."""
         before = head_revisions()
         add_revision(then='op.execute("SELECT * FROM nowhere")')
 
@@ -175,7 +175,7 @@ class TestUpgrade:
     async def test_the_lock_is_given_back_after_a_failure(
         self, settings: Settings, add_revision: AddRevision
     ) -> None:
-        """The next one does not wait for somebody who is gone."""
+        """The next migration does not wait for it."""
         add_revision(then="raise ZeroDivisionError")
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
@@ -192,7 +192,7 @@ class TestUpgrade:
         ]
 
     async def test_a_database_of_a_newer_version_is_left_alone(self, settings: Settings) -> None:
-        """The text names the revision and says what to do; nothing is changed."""
+        """The message names the revision and what to do, and nothing is changed."""
         await run(settings, "UPDATE alembic_version SET version_num = 'f00'")
 
         with pytest.raises(MigrationError, match="revision f00, which this version") as caught:
@@ -204,12 +204,12 @@ class TestUpgrade:
 
 @pytest.mark.integration
 class TestLockOfPostgreSQL:
-    """Who waits for whom."""
+    """The lock between migrations."""
 
     async def test_whoever_waits_too_long_is_told(
         self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Somebody else holds the lock and does not end."""
+        """If another migration does not end, the error says so."""
         monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.01)
         engine = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         async with engine.connect() as holder:
@@ -222,7 +222,7 @@ class TestLockOfPostgreSQL:
     async def test_whoever_waits_holds_up_no_index_that_is_built_concurrently(
         self, postgres_settings: Settings, add_revision: AddRevision
     ) -> None:
-        """Such a migration waits for all transactions to end, of who waits for it, too."""
+        """Such a migration waits for all transactions, including those of waiting migrations."""
         add_revision(
             then="with op.get_context().autocommit_block():"
             ' op.execute("CREATE INDEX CONCURRENTLY ix_note ON payments (note)")'
@@ -234,7 +234,7 @@ class TestLockOfPostgreSQL:
         assert len({before for before, _ in outcomes}) == 2
 
     async def test_a_crash_gives_the_lock_back(self, postgres_settings: Settings) -> None:
-        """The lock belongs to a connection, and goes with it."""
+        """The lock belongs to a connection and ends with it."""
         engine = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         async with engine.connect() as holder:
             await holder.execute(text(f"SELECT pg_advisory_lock({migrations._LOCK})"))
@@ -247,7 +247,7 @@ class TestLockOfPostgreSQL:
 
 @pytest.mark.integration
 class TestTablesInUse:
-    """A migration does not stop the service behind a long report."""
+    """A migration does not block the service behind a long report."""
 
     async def test_a_table_in_use_is_waited_for_in_turns(
         self,
@@ -255,7 +255,7 @@ class TestTablesInUse:
         add_revision: AddRevision,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """While a report reads for seconds, nobody else waits for longer than the lock timeout."""
+        """Other queries wait no longer than the lock timeout while a report reads."""
         add_revision()
         monkeypatch.setattr(migrations, "LOCK_TIMEOUT_SECONDS", 0.2)
         monkeypatch.setattr(migrations, "LOCK_RETRY_SECONDS", 0.2)
@@ -295,14 +295,14 @@ class TestTablesInUse:
 
 
 class TestSchemaFault:
-    """What readiness says of the schema."""
+    """What readiness says about the schema."""
 
     async def test_the_newest_schema_will_do(self, settings: Settings) -> None:
         """Nothing is missing."""
         assert await fault(settings) is None
 
     async def test_an_empty_database_will_not_do(self, empty_database: Settings) -> None:
-        """The text says what to run; being asked creates nothing."""
+        """The message says what to run, and asking creates nothing."""
         assert await fault(empty_database) == (
             "the database has no schema; run `example-service migrate`"
         )
@@ -317,32 +317,32 @@ class TestSchemaFault:
         assert await fault(settings) == "the schema is behind; run `example-service migrate`"
 
     async def test_a_schema_that_is_ahead_will_do(self, settings: Settings) -> None:
-        """Old instances serve on until they have been replaced."""
+        """Old instances keep serving until they have been replaced."""
         await run(settings, "UPDATE alembic_version SET version_num = 'f00'")
 
         assert await fault(settings) is None
 
 
 class TestScripts:
-    """The migrations themselves, through alembic's own commands."""
+    """The migrations through alembic's own commands."""
 
     @pytest.mark.usefixtures("settings")
     def test_the_schema_is_what_the_models_say(self) -> None:
-        """`alembic check` finds nothing that a migration would have to change."""
+        """`alembic check` finds no missing migration."""
         command.check(alembic_config())
 
     @pytest.mark.usefixtures("settings")
     def test_a_difference_from_the_models_would_be_found(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without this, the check might compare nothing."""
+        """Otherwise the check might compare nothing."""
         monkeypatch.setattr(Payment.__table__.c.customer_id, "nullable", True)
 
         with pytest.raises(CommandError, match="New upgrade operations detected"):
             command.check(alembic_config())
 
     def test_every_migration_goes_down_and_up_again(self, settings: Settings) -> None:
-        """Down to nothing at all, and up to the same schema."""
+        """It goes down to an empty database and up to the same schema."""
         config = alembic_config()
         command.downgrade(config, "base")
         assert asyncio.run(tables(settings)) == []
@@ -351,7 +351,7 @@ class TestScripts:
         command.check(config)
 
     def test_every_constraint_has_a_name_of_the_convention(self, settings: Settings) -> None:
-        """On both databases the same, so that later migrations can name them."""
+        """Names are equal on both databases, so that later migrations can use them."""
 
         def names(connection: Connection) -> set[str | None]:
             inspector: Inspector = inspect(connection)
@@ -378,7 +378,7 @@ class TestScripts:
     def test_a_new_migration_outlives_our_code(
         self, add_revision: AddRevision, empty_database: Settings
     ) -> None:
-        """It is written with the library's types, in the house's style, and can be applied."""
+        """It uses the library's types and the project's style, and can be applied."""
         add_revision()
         config = alembic_config()
         versions = str(migrations._PACKAGE / "payments" / "migrations")
@@ -407,7 +407,7 @@ class TestScripts:
     async def test_what_belongs_to_others_is_left_alone(
         self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Tables of an extension and other schemas are none of autogenerate's business."""
+        """Autogenerate ignores tables of extensions and other schemas."""
         monkeypatch.setenv("DATABASE_URL", postgres_settings.database_url.get_secret_value())
         await run(postgres_settings, "CREATE TABLE spatial_ref_sys (srid integer PRIMARY KEY)")
         await run(postgres_settings, "CREATE INDEX ON spatial_ref_sys (srid)")
@@ -417,11 +417,11 @@ class TestScripts:
         await asyncio.to_thread(command.check, alembic_config())
 
     def test_each_domain_has_one_line_of_migrations(self) -> None:
-        """Two heads in one domain would leave it open which comes first."""
+        """With two heads in one domain, their order would be undefined."""
         assert len(head_revisions()) == len(domains_with_migrations())
         assert head_revisions() <= known_revisions()
 
     def test_sql_without_a_database_is_refused(self) -> None:
-        """Migrations may look at what is there."""
+        """Migrations may read the existing data."""
         with pytest.raises(SystemExit, match="leave --sql out"):
             command.upgrade(alembic_config(), "head", sql=True)

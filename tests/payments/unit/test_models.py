@@ -1,4 +1,4 @@
-"""What the payments domain accepts as an order, and what its table lets be stored."""
+"""The orders that the payments domain accepts, and the rows that its table accepts."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from tests.payments.unit.fakes import ORDER, pending_payment
     ids=str,
 )
 def test_an_order_within_the_limits_is_accepted(change: dict[str, Any]) -> None:
-    """The limits themselves belong to it, and the values stay as they are."""
+    """The limits are inclusive, and values are not changed."""
     given = ORDER.model_dump() | change
     assert PaymentOrder.model_validate(given).model_dump() == given
 
@@ -57,7 +57,7 @@ def test_an_order_within_the_limits_is_accepted(change: dict[str, Any]) -> None:
     ids=str,
 )
 def test_an_order_outside_the_limits_is_refused(change: dict[str, Any], error: str) -> None:
-    """With one error, which does not repeat what was given."""
+    """There is one error, which does not repeat the value."""
     with pytest.raises(ValidationError) as caught:
         PaymentOrder.model_validate(ORDER.model_dump() | change)
 
@@ -67,18 +67,18 @@ def test_an_order_outside_the_limits_is_refused(change: dict[str, Any], error: s
 
 @pytest.mark.parametrize("missing", ["amount", "currency", "customer_id"])
 def test_an_order_needs_all_of_its_members(missing: str) -> None:
-    """There are no defaults for money."""
+    """Money has no defaults."""
     with pytest.raises(ValidationError):
         PaymentOrder.model_validate(ORDER.model_dump(exclude={missing}))
 
 
 def test_a_payment_knows_its_order() -> None:
-    """As it was given."""
+    """The order is returned unchanged."""
     assert pending_payment().order == ORDER
 
 
 async def store(database: Database, payment: Payment) -> None:
-    """Add a payment in a transaction of its own."""
+    """Add a payment in its own transaction."""
     async with database.transaction() as session:
         session.add(payment)
 
@@ -100,7 +100,7 @@ SUCCEEDED = {"status": PaymentStatus.SUCCEEDED, "due_at": None, "finished_at": a
 async def test_a_payment_comes_back_as_it_was_stored(
     values: dict[str, Any], database: Database
 ) -> None:
-    """Whichever its state."""
+    """This covers every status."""
     payment = pending_payment(**values)
     columns = [column.key for column in Payment.__mapper__.column_attrs]
     given = {name: getattr(payment, name) for name in columns}
@@ -121,7 +121,7 @@ async def test_words_are_stored_as_text(database: Database) -> None:
 
 
 async def test_words_of_a_newer_version_are_read_as_they_are(database: Database) -> None:
-    """And are stored as they were; known ones are members of their enumeration."""
+    """They are stored unchanged; known words become members of their enumeration."""
     await store(database, pending_payment(**FAILED, failure_reason=FailureReason.EXPIRED))
     async with database.transaction() as session:
         await session.execute(text("UPDATE payments SET failure_reason = 'sanctioned'"))
@@ -154,19 +154,19 @@ async def test_words_of_a_newer_version_are_read_as_they_are(database: Database)
 async def test_a_payment_that_contradicts_itself_cannot_be_stored(
     values: dict[str, Any], constraint: str, database: Database
 ) -> None:
-    """The database refuses it, whoever writes."""
+    """The database refuses it, whatever the client."""
     with pytest.raises(IntegrityError, match=f"ck_payments_{constraint}"):
         await store(database, pending_payment(**values))
 
 
 async def test_one_key_is_one_payment(database: Database) -> None:
-    """A second one with it cannot be stored."""
+    """A second payment with the same key cannot be stored."""
     await store(database, pending_payment(idempotency_key="k"))
     with pytest.raises(IntegrityError, match="idempotency_key"):
         await store(database, pending_payment(idempotency_key="k"))
 
 
 async def test_a_moment_needs_a_time_zone(database: Database) -> None:
-    """Else nobody could tell when the payment is due."""
+    """Otherwise it would be unclear when the payment is due."""
     with pytest.raises(StatementError, match="time zone"):
         await store(database, pending_payment(due_at=NOON.replace(tzinfo=None)))

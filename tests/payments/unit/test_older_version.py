@@ -1,6 +1,6 @@
-"""Instances of the version before callers, beside this one and after a rollback."""
+"""Instances of the version without callers, beside this one and after a rollback."""
 
-# ruff: noqa: S608 - The statements are made of this file's own words.
+# ruff: noqa: S608 - The statements are made from constants of this file.
 import asyncio
 from typing import Any
 from uuid import uuid4
@@ -35,7 +35,7 @@ INSERT = text(
     bindparam("created_at", type_=UTCDateTime()),
     bindparam("due_at", type_=UTCDateTime()),
 )
-"""What that version stored an order with."""
+"""The statement with which that version stored an order."""
 
 FIND = text(f"SELECT {COLUMNS} FROM payments WHERE payments.idempotency_key = :key")
 NEWEST = text(
@@ -44,7 +44,7 @@ NEWEST = text(
 
 
 async def order_at_old(database: Database, key: str, order: PaymentOrder = ORDER) -> Any:
-    """Order with the statements of the older version. Returns the new row, None if it has one."""
+    """Order as the older version does. Returns the new row, or None if the key is used."""
     moments = {"created_at": NOON, "due_at": at(30.0)}
     values = {"id": uuid4(), "key": key, **order.model_dump(), **moments}
     async with database.transaction() as session:
@@ -54,7 +54,7 @@ async def order_at_old(database: Database, key: str, order: PaymentOrder = ORDER
 async def order_at_new(
     database: Database, key: str, caller: str = "", order: PaymentOrder = ORDER
 ) -> Payment | None:
-    """Order at this version. Returns the new payment, None if the caller has one."""
+    """Order as this version does. Returns the new payment, or None if the caller has one."""
     async with database.transaction() as session:
         payments = PaymentRepository(session)
         await payments.adopt(key, order, caller)
@@ -68,7 +68,7 @@ async def found(database: Database, key: str, caller: str) -> Payment | None:
 
 
 async def test_an_old_instance_stores_orders(database: Database) -> None:
-    """And this version finds them, by the same key."""
+    """This version finds them by the same key."""
     old = await order_at_old(database, "k")
 
     assert old is not None
@@ -80,7 +80,7 @@ async def test_an_old_instance_stores_orders(database: Database) -> None:
 
 @pytest.mark.parametrize("caller", ["", "shop"])
 async def test_an_old_instance_pays_no_order_again(database: Database, caller: str) -> None:
-    """It finds what this version has stored, also what it has stored for a caller."""
+    """It finds the orders that this version stored, with or without a caller."""
     stored = await order_at_new(database, "k", caller)
 
     assert stored is not None
@@ -93,7 +93,7 @@ async def test_an_old_instance_pays_no_order_again(database: Database, caller: s
 
 
 async def test_this_version_pays_no_order_of_an_old_instance_again(database: Database) -> None:
-    """It becomes the payment of the caller that repeats it."""
+    """The payment then belongs to the caller that repeats the order."""
     await order_at_old(database, "k")
 
     assert await order_at_new(database, "k", "shop") is None
@@ -103,7 +103,7 @@ async def test_this_version_pays_no_order_of_an_old_instance_again(database: Dat
 
 
 async def test_callers_may_use_a_key_that_an_old_instance_has(database: Database) -> None:
-    """Each has a payment of its own for it, and only one."""
+    """Each caller gets its own payment with that key, and only one."""
     await order_at_old(database, "k")
     orders = {"shop": OTHER_ORDER, "reports": OTHER_ORDER}
     for caller, order in orders.items():
@@ -119,7 +119,7 @@ async def test_callers_may_use_a_key_that_an_old_instance_has(database: Database
 async def test_an_order_is_not_paid_again_when_payments_of_others_are_deleted(
     database: Database,
 ) -> None:
-    """The caller whose key was free again would have two payments for it."""
+    """A key that becomes free again must not give a caller two payments."""
     await order_at_new(database, "k", "reports")
     await order_at_new(database, "k", "shop")
     async with database.transaction() as session:
@@ -131,7 +131,7 @@ async def test_an_order_is_not_paid_again_when_payments_of_others_are_deleted(
 async def test_a_caller_that_gets_the_payments_of_that_time_keeps_its_own(
     database: Database,
 ) -> None:
-    """The order that it has sent itself with a key is the one that it repeats."""
+    """A key that it used itself still refers to its own order."""
     await order_at_old(database, "k")
     await order_at_new(database, "k", "shop", OTHER_ORDER)
     async with database.transaction() as session:
@@ -145,7 +145,7 @@ async def test_a_caller_that_gets_the_payments_of_that_time_keeps_its_own(
 def test_the_schema_of_the_older_version_has_all_payments(
     empty_database: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There and back, none is lost, and the old statements work before and after."""
+    """Down and up again, none is lost, and the old statements work before and after."""
     monkeypatch.setenv("DATABASE_URL", empty_database.database_url.get_secret_value())
     config = Config(ROOT / "alembic.ini")
 

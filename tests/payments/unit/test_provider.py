@@ -1,4 +1,4 @@
-"""The border to the payment provider: answers and errors in, our words out."""
+"""The client of the payment provider: responses and errors in, our own types out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +31,7 @@ EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
 
 @pytest.fixture
 async def ask(breaker: CircuitBreaker) -> AsyncIterator[Callable[..., Any]]:
-    """A function that asks a provider which answers as its argument says."""
+    """Call a provider that responds as its argument says."""
     clients = []
 
     async def ask(answer: Answering, currency: str = "EUR") -> Any:
@@ -45,7 +45,7 @@ async def ask(breaker: CircuitBreaker) -> AsyncIterator[Callable[..., Any]]:
 
 
 def raising(error: type[httpx.TransportError]) -> Answering:
-    """A provider at whose call the HTTP library fails."""
+    """A provider whose calls fail with an error of the HTTP library."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         raise error("secret of the provider", request=request)
@@ -54,7 +54,7 @@ def raising(error: type[httpx.TransportError]) -> Answering:
 
 
 async def test_an_exchange_rate_is_read_exactly(breaker: CircuitBreaker) -> None:
-    """The rate keeps the digits that the provider sent; the base URL may end in a slash."""
+    """The rate keeps the provider's digits; the base URL may end in a slash."""
     with respx.mock(base_url=BASE_URL) as mock:
         route = mock.get("/v1/rates/EUR").respond(json=EURO)
         async with httpx.AsyncClient() as client:
@@ -64,8 +64,8 @@ async def test_an_exchange_rate_is_read_exactly(breaker: CircuitBreaker) -> None
     assert breaker.total_successes == 1
 
 
-# What becomes of each error of the HTTP library. None: it is a fault of this service that no
-# provider can cause, so it passes through as it is.
+# The translation of each error of the HTTP library. None means that no provider can cause it: it is
+# an error of this service and passes through unchanged.
 TRANSLATIONS: dict[type[httpx.TransportError], type[ProviderError] | None] = {
     httpx.ConnectTimeout: ProviderTimeoutError,
     httpx.ReadTimeout: ProviderTimeoutError,
@@ -83,13 +83,13 @@ TRANSLATIONS: dict[type[httpx.TransportError], type[ProviderError] | None] = {
 
 
 def leaves(error: type[Any]) -> set[type[Any]]:
-    """The most derived classes of httpx below an exception class of its own."""
+    """The most derived exception classes of httpx below a class."""
     derived = [one for one in error.__subclasses__() if one.__module__ == "httpx"]
     return set().union(*map(leaves, derived)) if derived else {error}
 
 
 def test_every_transport_error_of_httpx_is_considered() -> None:
-    """A release of httpx that adds an error makes this fail until somebody decides about it."""
+    """If a release of httpx adds an error, this fails until its meaning is decided."""
     assert leaves(httpx.TransportError) == set(TRANSLATIONS)
 
 
@@ -97,7 +97,7 @@ def test_every_transport_error_of_httpx_is_considered() -> None:
 async def test_errors_of_the_http_library_end_at_the_border(
     error: type[httpx.TransportError], ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """Each becomes ours with the original as its cause; only the provider's own faults count."""
+    """Each becomes ours with its cause; only the provider's faults count as failures."""
     expected = TRANSLATIONS[error] or error
     with pytest.raises(expected) as caught:
         await ask(raising(error))
@@ -113,7 +113,7 @@ async def test_errors_of_the_http_library_end_at_the_border(
 async def test_a_provider_that_cannot_serve_counts_as_failure(
     status: int, ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """Server errors and 429 say that the provider is down or drowning."""
+    """Server errors and 429 mean that the provider is down or overloaded."""
     with pytest.raises(ProviderUnavailableError) as caught:
         await ask(answering(status, text="secret of the provider"))
     assert str(status) in str(caught.value)
@@ -147,7 +147,7 @@ async def test_an_unknown_currency_is_an_answer_of_a_living_provider(
 async def test_a_404_that_is_not_the_provider_s_is_no_answer(
     content: dict[str, Any], ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """A gateway answers so for every path."""
+    """A gateway responds like this for every path."""
     with pytest.raises(InvalidProviderAnswerError) as caught:
         await ask(answering(404, **content), "XXX")
     assert "secret" not in str(caught.value)
@@ -156,7 +156,7 @@ async def test_a_404_that_is_not_the_provider_s_is_no_answer(
 
 @pytest.mark.parametrize("status", [400, 401, 403, 407, 422])
 async def test_a_rate_is_never_refused(status: int, ask: Any, breaker: CircuitBreaker) -> None:
-    """Such an answer comes from something else, or from a provider that is set up wrongly."""
+    """Such a response comes from another server or a misconfigured provider."""
     with pytest.raises(InvalidProviderAnswerError, match=str(status)):
         await ask(answering(status, json=EURO))
     assert breaker.total_failures == 1
@@ -188,7 +188,7 @@ async def test_a_rate_is_never_refused(status: int, ask: Any, breaker: CircuitBr
 async def test_a_broken_body_counts_as_failure(
     broken: dict[str, Any], ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """Whatever is not the exchange rate that was asked for is no answer."""
+    """Anything but the requested exchange rate is invalid."""
     with pytest.raises(InvalidProviderAnswerError) as caught:
         await ask(answering(200, **broken))
     assert "much" not in str(caught.value)
@@ -196,7 +196,7 @@ async def test_a_broken_body_counts_as_failure(
 
 
 async def test_a_compressed_answer_is_not_unpacked(ask: Any, breaker: CircuitBreaker) -> None:
-    """What was not asked for may be a bomb."""
+    """Compression was not requested, and the body might be a bomb."""
     body = EndlessBody(lambda: asyncio.sleep(0))
     with pytest.raises(InvalidProviderAnswerError):
         await ask(answering(200, headers={"Content-Encoding": "gzip"}, stream=body))
@@ -208,14 +208,14 @@ async def test_a_compressed_answer_is_not_unpacked(ask: Any, breaker: CircuitBre
 async def test_a_status_outside_the_contract_counts_as_failure(
     status: int, ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """A redirect, such as that to a maintenance page, is not followed and is no answer."""
+    """A redirect, for example to a maintenance page, is not followed."""
     with pytest.raises(InvalidProviderAnswerError):
         await ask(answering(status, headers={"Location": f"{BASE_URL}/v1/rates/EUR"}, json=EURO))
     assert breaker.total_failures == 1
 
 
 class EndlessBody(httpx.AsyncByteStream):
-    """A body that goes on until nobody reads it."""
+    """A body that continues until its reader stops."""
 
     def __init__(self, between: Callable[[], Any]) -> None:
         self.sent = 0
@@ -229,14 +229,14 @@ class EndlessBody(httpx.AsyncByteStream):
             await self._between()
 
     async def aclose(self) -> None:
-        """Remember it."""
+        """Record it."""
         self.closed = True
 
 
 async def test_a_body_without_end_is_read_up_to_the_limit(
     ask: Any, breaker: CircuitBreaker
 ) -> None:
-    """At 64 KiB the connection is given up, before memory is."""
+    """The connection is closed at 64 KiB, which protects the memory."""
     body = EndlessBody(lambda: asyncio.sleep(0))
     with pytest.raises(InvalidProviderAnswerError):
         await ask(answering(200, stream=body))
@@ -246,7 +246,7 @@ async def test_a_body_without_end_is_read_up_to_the_limit(
 
 
 async def test_a_body_that_drips_ends_with_the_time_of_the_call(breaker: CircuitBreaker) -> None:
-    """Each single read is quick enough, and still the whole call is bounded."""
+    """Each single read is fast enough, but the whole call has a timeout."""
     never = asyncio.Event()
     body = EndlessBody(never.wait)
     transport = httpx.MockTransport(answering(200, stream=body))
@@ -279,7 +279,7 @@ async def test_a_cancelled_call_counts_for_nothing(breaker: CircuitBreaker) -> N
 
 
 async def test_five_failures_open_the_circuit_and_two_successes_close_it() -> None:
-    """The whole story: no request leaves while open, and the provider's return is noticed."""
+    """An open circuit sends no request, and the provider's recovery is noticed."""
     clock = FakeClock()
     registry = CircuitBreakerRegistry()
     registry.configure({"payment": {"clock": clock}})
@@ -306,7 +306,7 @@ async def test_five_failures_open_the_circuit_and_two_successes_close_it() -> No
 
 
 def test_the_payment_breaker_is_one_for_the_process_and_takes_settings() -> None:
-    """Everybody who asks gets the same object, made with the configured parameters."""
+    """Each lookup returns the same object with the configured parameters."""
     registry = CircuitBreakerRegistry()
     registry.configure({"payment": {"failure_threshold": 3}})
     breaker = payment_breaker(registry)

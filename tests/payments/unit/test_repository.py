@@ -1,4 +1,4 @@
-"""Payments in the database: one for each key, one owner at a time, and final when finished."""
+"""Payments in the database: one for each key, one holder at a time, final once finished."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ DAY = 86_400.0
 async def within(
     database: Database, use: Callable[[PaymentRepository], Awaitable[T]], now: float = 0.0
 ) -> T:
-    """What a transaction of its own gives, so many seconds after noon."""
+    """Run a function in its own transaction, that many seconds after noon."""
     async with database.transaction() as session:
         moment = moments(FakeClock(at(now).timestamp()))
         return await use(PaymentRepository(session, moment))
@@ -37,19 +37,19 @@ async def within(
 async def settled(
     database: Database, use: Callable[[PaymentRepository], Awaitable[Settled]], now: float = 0.0
 ) -> Payment:
-    """A payment after a result was to be recorded, so many seconds after noon."""
+    """A payment after a result was recorded, that many seconds after noon."""
     return (await within(database, use, now)).payment
 
 
 async def add(
     payments: PaymentRepository, key: str = "k", order: PaymentOrder = ORDER
 ) -> Payment | None:
-    """Add a payment that is taken up for half a minute."""
+    """Add a payment with a claim of half a minute."""
     return await payments.add(uuid4(), key, order, 30.0)
 
 
 def outcome(payment: Payment) -> tuple[object, ...]:
-    """What may change of a payment."""
+    """The fields of a payment that may change."""
     return (
         payment.status,
         payment.failure_reason,
@@ -64,7 +64,7 @@ class TestAdd:
     """One payment for each key."""
 
     async def test_a_new_key_is_added(self, database: Database) -> None:
-        """It is found by its id and by its key, taken up by its creator."""
+        """The payment is found by its ID and its key, and its creator has claimed it."""
         payment_id = uuid4()
         added = await within(database, lambda all_: all_.add(payment_id, "k", ORDER, 30.0))
 
@@ -77,7 +77,7 @@ class TestAdd:
             assert outcome(payment)[:4] == (PaymentStatus.PENDING, None, None, 0)
 
     async def test_a_key_that_is_there_changes_nothing(self, database: Database) -> None:
-        """The first payment stays as it is."""
+        """The first payment stays unchanged."""
         first = await within(database, add)
         assert first is not None
         another = ORDER.model_copy(update={"amount": 1})
@@ -86,7 +86,7 @@ class TestAdd:
         assert (await found(database, first)).amount == ORDER.amount
 
     async def test_of_many_at_once_one_is_added(self, database: Database, other: Database) -> None:
-        """And all of them see that one at once, in the same transaction."""
+        """All others see it at once, in the same transaction."""
 
         async def add_and_find(payments: PaymentRepository) -> tuple[bool, UUID]:
             added = await add(payments)
@@ -102,7 +102,7 @@ class TestAdd:
         assert len({payment_id for _, payment_id in outcomes}) == 1
 
     async def test_a_key_is_free_again_after_a_rollback(self, database: Database) -> None:
-        """What was not committed was never there."""
+        """An uncommitted payment does not exist."""
         with pytest.raises(ZeroDivisionError):
             await within(database, add_and_fail)
 
@@ -110,14 +110,14 @@ class TestAdd:
         assert await within(database, add) is not None
 
     async def test_what_is_not_there_is_not_found(self, database: Database) -> None:
-        """None, and no error."""
+        """The result is None and not an error."""
         unknown = pending_payment()
         assert await within(database, lambda payments: payments.find(unknown.id)) is None
         assert await within(database, lambda payments: payments.find_by_key("k")) is None
 
 
 async def add_and_fail(payments: PaymentRepository) -> None:
-    """Add a payment in a transaction that does not end well."""
+    """Add a payment in a transaction that fails."""
     assert await add(payments)
     raise ZeroDivisionError
 
@@ -126,7 +126,7 @@ class TestNewest:
     """Pages from the newest to the oldest."""
 
     async def test_payments_come_newest_first(self, database: Database) -> None:
-        """Those of one moment are in the order of their ids, so that the order is complete."""
+        """Payments of the same time are ordered by ID, so that the order is total."""
         same = [UUID(int=number) for number in (3, 1, 2)]
         oldest, *middle = await stored(
             database,
@@ -140,7 +140,7 @@ class TestNewest:
         assert [payment.id for payment in payments] == [newest, *sorted(middle)[::-1], oldest]
 
     async def test_pages_do_not_move_when_payments_arrive(self, database: Database) -> None:
-        """Each payment of the beginning is on one page, and no new one."""
+        """Each payment that existed at the start is on one page, and no new one."""
         ids = await stored(database, *(pending_payment(created_at=at(n // 2)) for n in range(7)))
         seen: list[UUID] = []
         last: Payment | None = None
@@ -156,16 +156,16 @@ class TestNewest:
 
 
 async def claim(database: Database, limit: int = 10, now: float = 0.0) -> list[Payment]:
-    """Take up what is due so many seconds after noon, for half a minute."""
+    """Claim due payments that many seconds after noon, for half a minute."""
     claimed = await within(database, lambda all_: all_.claim_due(30.0, DAY, limit), now)
     return [payment for payment, _ in claimed]
 
 
 class TestClaim:
-    """Taking payments up."""
+    """Claiming payments."""
 
     async def test_what_is_due_is_taken_up(self, database: Database) -> None:
-        """What is due later, finished or taken up already is not."""
+        """Payments that are due later, finished or already claimed are skipped."""
         due = [pending_payment(due_at=moment) for moment in (at(-5), NOON)]
         finished = {"status": PaymentStatus.SUCCEEDED, "charge_id": "ch_1", "due_at": None}
         await stored(database, *due, pending_payment(due_at=at(0.001)), pending_payment(**finished))
@@ -178,7 +178,7 @@ class TestClaim:
         assert await claim(database) == []
 
     async def test_whether_something_is_due_can_be_asked(self, database: Database) -> None:
-        """As often as needed: what is due is not taken up by that."""
+        """Asking does not claim a payment."""
         await stored(database, pending_payment(due_at=at(5)))
         asked = [await within(database, lambda all_: all_.has_due(), now) for now in (4.9, 5, 5)]
 
@@ -187,7 +187,7 @@ class TestClaim:
         assert not await within(database, lambda all_: all_.has_due(), 5)
 
     async def test_those_that_have_waited_longest_come_first(self, database: Database) -> None:
-        """No more than the limit are taken."""
+        """No more payments than the limit are claimed."""
         ids = await stored(
             database, *(pending_payment(due_at=at(-wait)) for wait in (1, 5, 3, 4, 2))
         )
@@ -197,7 +197,7 @@ class TestClaim:
         assert batches == [{ids[1], ids[3]}, {ids[2], ids[4]}, {ids[0]}]
 
     async def test_a_claim_that_has_run_out_can_be_taken_over(self, database: Database) -> None:
-        """The payments of a process that was killed are not lost."""
+        """The payments of a killed process are not lost."""
         await stored(database, pending_payment(due_at=NOON))
         assert len(await claim(database)) == 1
 
@@ -206,7 +206,7 @@ class TestClaim:
         assert [payment.due_at for payment in again] == [at(60)]
 
     async def test_no_payment_is_taken_up_twice(self, database: Database, other: Database) -> None:
-        """Of several at once, each gets others, and together they get all."""
+        """Simultaneous claims get different payments, and together all of them."""
         ids = await stored(database, *(pending_payment(due_at=at(-n)) for n in range(20)))
 
         batches = await asyncio.gather(
@@ -223,7 +223,7 @@ class TestClaim:
     async def test_what_another_is_taking_up_is_skipped_without_waiting(
         self, postgres_settings: Settings
     ) -> None:
-        """Its transaction is still open, and a third finds nothing left."""
+        """While one transaction is open, another finds nothing left."""
         async with (
             open_database(postgres_settings) as one,
             open_database(postgres_settings) as other,
@@ -247,14 +247,14 @@ class TestClaim:
     async def test_the_database_says_which_payments_are_given_up(
         self, age: float, is_given_up: bool, database: Database
     ) -> None:
-        """By the age that they have on its clock."""
+        """Their age is measured by its clock."""
         await stored(database, pending_payment(due_at=NOON))
         claimed = await within(database, lambda all_: all_.claim_due(30.0, DAY, 10), age)
 
         assert [given_up for _, given_up in claimed] == [is_given_up]
 
     async def test_what_a_newer_version_has_due_is_left_to_it(self, database: Database) -> None:
-        """This version cannot know what is to be done with it."""
+        """This version cannot know what to do with it."""
         payment = pending_payment(due_at=NOON)
         await stored(database, payment)
         async with database.transaction() as session:
@@ -271,12 +271,12 @@ class TestClaim:
 
 
 class TestDatabaseClock:
-    """The real clock of the database, which no process's clock can move."""
+    """The real clock of the database, independent of the process's clock."""
 
     async def test_moments_are_those_of_the_database(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Within the statement; this process's idea of the time is not used."""
+        """Times are computed within the statement, not by this process."""
         monkeypatch.setattr("time.time", lambda: 0.0)
         async with database.transaction() as session:
             (now,) = (await session.execute(select(SecondsFromNow(0.0)))).one()
@@ -289,7 +289,7 @@ class TestDatabaseClock:
 
     @pytest.mark.parametrize("seconds", [0.0, 1e-5, -1e-5, 0.5, -0.5, 31_536_000.0, -31_536_000.0])
     async def test_every_distance_is_a_moment(self, seconds: float, database: Database) -> None:
-        """Tiny ones and years, before and after."""
+        """This covers tiny intervals and years, in the past and in the future."""
         async with database.transaction() as session:
             now, then = (
                 await session.execute(select(SecondsFromNow(0.0), SecondsFromNow(seconds)))
@@ -298,7 +298,7 @@ class TestDatabaseClock:
         assert abs((then - now).total_seconds() - seconds) < 0.002
 
     async def test_what_is_due_is_taken_up_by_it(self, database: Database) -> None:
-        """What it has just put down is not due, and what it has put down for no time is."""
+        """A payment put down for a while is not due; one put down for no time is."""
         async with database.transaction() as session:
             payment = await PaymentRepository(session).add(uuid4(), "k", ORDER, 60.0)
         assert payment is not None
@@ -324,10 +324,10 @@ class TestDatabaseClock:
 
 
 class TestSettling:
-    """Ending the work on a payment."""
+    """Recording the result of a claim."""
 
     async def taken_up(self, database: Database) -> tuple[Payment, Payment]:
-        """A payment as somebody took it up too long ago, and as another has it now."""
+        """A payment with its expired claim, and with the later claim of its present holder."""
         await stored(database, pending_payment(due_at=NOON))
         (earlier,) = await claim(database)
         (holder,) = await claim(database, now=31.0)
@@ -335,7 +335,7 @@ class TestSettling:
         return earlier, holder
 
     async def test_a_success_is_recorded(self, database: Database) -> None:
-        """It is final, and nobody's any more."""
+        """It is final, and the claim ends."""
         _, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
@@ -345,7 +345,7 @@ class TestSettling:
         assert outcome(await found(database, holder)) == expected
 
     async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
-        """The money has moved, whoever has the payment now."""
+        """The money has moved, whoever the present holder is."""
         earlier, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
@@ -354,7 +354,7 @@ class TestSettling:
         assert (await found(database, holder)).status is PaymentStatus.SUCCEEDED
 
     async def test_the_holder_records_a_failure(self, database: Database) -> None:
-        """With its reason."""
+        """The failure has a reason."""
         _, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
@@ -364,7 +364,7 @@ class TestSettling:
         assert outcome(await found(database, holder)) == expected
 
     async def test_nobody_else_records_a_failure(self, database: Database) -> None:
-        """The holder may be charging it at this moment."""
+        """The present holder may be charging it at this moment."""
         earlier, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
@@ -373,7 +373,7 @@ class TestSettling:
         assert outcome(await found(database, holder)) == outcome(holder)
 
     async def test_the_holder_puts_a_payment_down(self, database: Database) -> None:
-        """It is due again when it said."""
+        """It is due again at the given time."""
         _, holder = await self.taken_up(database)
 
         now = await within(database, lambda all_: all_.put_down(holder, 8.0, 3), 32.0)
@@ -392,7 +392,7 @@ class TestSettling:
         assert outcome(await found(database, holder)) == outcome(holder)
 
     async def test_the_holder_leaves_a_payment_unresolved(self, database: Database) -> None:
-        """Nobody takes it up any more, and it is not finished."""
+        """It is never claimed again, and it is not finished."""
         _, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.leave_unresolved(holder), 32.0)
@@ -410,7 +410,7 @@ class TestSettling:
         assert outcome(now) == outcome(await found(database, holder)) == outcome(holder)
 
     async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
-        """A charge may be heard of later; all else is up to people."""
+        """A charge may still be confirmed; operators decide the rest."""
         _, holder = await self.taken_up(database)
         unresolved = outcome(await settled(database, lambda all_: all_.leave_unresolved(holder)))
         failed = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
@@ -423,7 +423,7 @@ class TestSettling:
 
     @pytest.mark.parametrize("first", ["succeed", "fail"])
     async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
-        """Whatever comes later is answered with what it is."""
+        """Later results are ignored, and its present state is returned."""
         _, holder = await self.taken_up(database)
         settle: dict[str, Callable[[PaymentRepository], Awaitable[Settled]]] = {
             "succeed": lambda all_: all_.succeed(holder, "ch_1"),
@@ -445,20 +445,20 @@ class TestSettling:
         assert outcome(await found(database, holder)) == finished
 
     async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
-        """Nothing deletes payments, so this is a fault and no answer."""
+        """Payments are never deleted, so this is a bug and raises."""
         with pytest.raises(NoResultFound):
             await settled(database, lambda all_: all_.succeed(pending_payment(), "ch_1"))
 
 
 class TestBacklog:
-    """What is pending, for monitoring."""
+    """The pending payments as monitoring sees them."""
 
     async def test_nothing_is_pending_at_first(self, database: Database) -> None:
         """An empty table has no oldest payment."""
         assert await within(database, PaymentRepository.backlog) == (0, 0.0)
 
     async def test_only_pending_payments_count(self, database: Database) -> None:
-        """The oldest of them gives the age, by the clock of the database."""
+        """The age is that of the oldest, by the clock of the database."""
         finished = pending_payment(created_at=at(-300))
         others = [pending_payment(created_at=at(seconds)) for seconds in (-20, -10)]
         await stored(database, finished, *others)
@@ -467,7 +467,7 @@ class TestBacklog:
         assert await within(database, PaymentRepository.backlog, 5.0) == (2, 25.0)
 
     async def test_the_clock_of_the_server_gives_the_age(self, database: Database) -> None:
-        """Each kind of database computes it."""
+        """This uses the real clock of each kind of database."""
         async with database.transaction() as session:
             payments = PaymentRepository(session)
             await add(payments)

@@ -1,4 +1,4 @@
-"""Payments from order to charge: nothing is lost, and nothing is charged twice."""
+"""Payments from order to charge: none is lost, and none is charged twice."""
 
 import asyncio
 from typing import Any
@@ -42,7 +42,7 @@ def wait_of(payment: Payment) -> float:
 
 @pytest.fixture
 def no_jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
-    """Let nothing be spread; the bounds between which it would have been drawn."""
+    """Remove the jitter, and return the ranges from which it would have been drawn."""
     bounds = []
 
     def uniform(low: float, high: float) -> float:
@@ -54,12 +54,12 @@ def no_jitter(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
 
 
 class TestPay:
-    """An order that comes in."""
+    """A new order."""
 
     async def test_an_order_is_charged_at_once(
         self, service: PaymentService, provider: FakeProvider, other: Database
     ) -> None:
-        """The payment's id is the provider's idempotency key, and its charge is stored."""
+        """The payment's ID is the provider's idempotency key, and the charge ID is stored."""
         payment = await service.pay(ORDER, "k")
 
         expected = (SUCCEEDED, None, f"ch_{payment.id}", 0, NOON)
@@ -74,7 +74,7 @@ class TestPay:
         database: Database,
         other: Database,
     ) -> None:
-        """Others see it, taken up for half a minute, and no transaction is open meanwhile."""
+        """Other processes see it with a claim, and no transaction is open during the call."""
         seen: list[Any] = []
 
         async def look() -> None:
@@ -92,7 +92,7 @@ class TestPay:
     async def test_a_decline_is_final(
         self, service: PaymentService, provider: FakeProvider, other: Database
     ) -> None:
-        """Nothing was charged, and nobody tries again."""
+        """Nothing was charged, and there is no further attempt."""
         provider.refuses_with = FailureReason.DECLINED
         payment = await service.pay(ORDER, "k")
 
@@ -103,7 +103,7 @@ class TestPay:
     async def test_an_order_that_the_provider_never_accepts_fails(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """It would be refused tomorrow, too."""
+        """The provider would refuse it again later."""
         provider.refuses_with = FailureReason.REFUSED
         payment = await service.pay(ORDER, "k")
 
@@ -119,7 +119,7 @@ class TestPay:
         provider: FakeProvider,
         other: Database,
     ) -> None:
-        """Whether it has charged is not known, so the payment is due again soon."""
+        """It may or may not have charged, so the payment is due again soon."""
         provider.fault, provider.charges_before_fault = fault, charges
         payment = await service.pay(ORDER, "k")
 
@@ -142,7 +142,7 @@ class TestPay:
     async def test_an_open_database_circuit_accepts_nothing(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """Nobody is told that a payment was accepted, and the provider hears nothing."""
+        """The order is not accepted, and the provider gets no request."""
         database_breaker().force_open("maintenance")
         with pytest.raises(CircuitOpenError):
             await service.pay(ORDER, "k")
@@ -152,7 +152,7 @@ class TestPay:
     async def test_a_client_that_leaves_loses_nothing(
         self, service: PaymentService, provider: FakeProvider, clock: FakeClock, other: Database
     ) -> None:
-        """The payment stays taken up, and is due again after the claim."""
+        """The payment stays claimed and is due again after the claim."""
 
         async def hang_up() -> None:
             raise asyncio.CancelledError
@@ -169,14 +169,14 @@ class TestPay:
     async def test_a_bug_is_not_swallowed(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """What nobody foresaw is raised, and leaves the payment to be taken up again."""
+        """An unexpected error is raised, and the payment can be claimed again."""
         provider.fault = ZeroDivisionError()
         with pytest.raises(ZeroDivisionError):
             await service.pay(ORDER, "k")
 
 
 class TestRepeats:
-    """An order that comes again with its key."""
+    """An order repeated with its key."""
 
     @pytest.mark.parametrize(
         "make", ["succeeded", "declined", "pending"], ids=lambda word: f"first-{word}"
@@ -184,7 +184,7 @@ class TestRepeats:
     async def test_the_same_payment_comes_back(
         self, make: str, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """As it is, and the provider is not asked by the second call."""
+        """It is returned as it is, and the provider gets no second call."""
         provider.refuses_with = FailureReason.DECLINED if make == "declined" else None
         provider.fault = ProviderTimeoutError("slow") if make == "pending" else None
         first = await service.pay(ORDER, "k")
@@ -205,7 +205,7 @@ class TestRepeats:
     async def test_another_order_is_refused(
         self, change: dict[str, Any], service: PaymentService, provider: FakeProvider
     ) -> None:
-        """The first payment stays as it is, and the provider hears of no other."""
+        """The first payment stays unchanged, and the provider gets no other order."""
         first = await service.pay(ORDER, "k")
         with pytest.raises(IdempotencyKeyReusedError):
             await service.pay(ORDER.model_copy(update=change), "k")
@@ -216,7 +216,7 @@ class TestRepeats:
     async def test_of_many_at_once_one_is_charged(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """All of them are the same payment."""
+        """All of them get the same payment."""
         payments = await asyncio.gather(*(service.pay(ORDER, "k") for _ in range(10)))
 
         assert len({payment.id for payment in payments}) == 1
@@ -225,7 +225,7 @@ class TestRepeats:
     async def test_what_is_not_stored_is_not_charged(
         self, service: PaymentService, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The payment of the key may be deleted before it is looked at."""
+        """The payment of a key may be deleted before it is read."""
 
         async def gone(*_: object) -> None:
             return None
@@ -241,7 +241,7 @@ class TestRepeats:
     async def test_other_keys_are_other_payments(
         self, service: PaymentService, provider: FakeProvider
     ) -> None:
-        """Somebody may order the same thing twice; the case of a key counts."""
+        """A caller may order the same thing twice, and keys are case-sensitive."""
         payments = [await service.pay(ORDER, key) for key in ("k", "K", "k ")]
 
         assert len({payment.id for payment in payments}) == 3
@@ -258,7 +258,7 @@ class TestOutcomesThatCannotBeStored:
         clock: FakeClock,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The answer says pending, and the next attempt hears of the charge and stores it."""
+        """The response says pending, and the next attempt finds the charge and stores it."""
 
         async def lose_the_database() -> None:
             database_breaker().force_open("maintenance")
@@ -289,7 +289,7 @@ class TestOutcomesThatCannotBeStored:
         other: Database,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The payment is accepted, so its client is told of no error, and the log of no end."""
+        """The payment is accepted, so the client gets no error, and no end is logged."""
 
         async def lose_the_database() -> None:
             database_breaker().force_open("maintenance")
@@ -305,12 +305,12 @@ class TestOutcomesThatCannotBeStored:
 
 
 class TestTakeUp:
-    """Payments that are due."""
+    """Claiming due payments."""
 
     async def test_they_belong_to_whoever_takes_them_up(
         self, service: PaymentService, database: Database, clock: FakeClock
     ) -> None:
-        """For `PAYMENTS__CLAIM_SECONDS`, and up to the limit."""
+        """They are claimed for `PAYMENTS__CLAIM_SECONDS`, up to the limit."""
         for wait in (1, 2, 3):
             await taken_up(database, due_at=at(-wait))
 
@@ -333,7 +333,7 @@ class TestTakeUp:
         database: Database,
         clock: FakeClock,
     ) -> None:
-        """A process that was suspended for so long leaves the payment to others."""
+        """A process that was suspended for that long leaves the payment to others."""
         claim = await taken_up(database)
         clock.advance(late)
 
@@ -349,7 +349,7 @@ class TestTakeUp:
         database: Database,
         clock: FakeClock,
     ) -> None:
-        """Another has the payment by now: a charge is recorded, and all else is left to it."""
+        """Another process holds the payment, so only a charge is still recorded."""
         claim = await taken_up(database)
         payment = claim.payment
 
@@ -369,7 +369,7 @@ class TestTakeUp:
 
 
 class TestBackoff:
-    """How long a payment waits for its next attempt."""
+    """The wait of a payment until its next attempt."""
 
     async def test_waits_double_up_to_a_limit(
         self,
@@ -378,7 +378,7 @@ class TestBackoff:
         database: Database,
         no_jitter: list[tuple[float, float]],
     ) -> None:
-        """However many attempts there were."""
+        """The limit applies however many attempts there were."""
         provider.fault = ProviderUnavailableError("down")
         waits = []
         for attempts in (0, 1, 2, 3, 4, 5, 6, 7, 8, 30, 2_000_000):
@@ -392,7 +392,7 @@ class TestBackoff:
     async def test_waits_are_spread(
         self, service: PaymentService, provider: FakeProvider, database: Database
     ) -> None:
-        """What failed together does not come back together."""
+        """Payments that failed together are not retried together."""
         provider.fault = ProviderUnavailableError("down")
         waits = [wait_of(await service.work_on(await taken_up(database))) for _ in range(10)]
 
@@ -408,7 +408,7 @@ class TestBackoff:
         database: Database,
         no_jitter: list[tuple[float, float]],
     ) -> None:
-        """The provider was not asked, so the attempts are as many as before."""
+        """The provider got no call, so the attempt does not count."""
         provider.fault = fault
         now = await service.work_on(await taken_up(database, attempts=9))
 
@@ -421,7 +421,7 @@ class TestBackoff:
         database: Database,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The payment's id leads to the rest."""
+        """The payment's ID leads to the other data."""
         provider.fault = InvalidProviderAnswerError("too large")
         claim = await taken_up(database, attempts=2)
         await service.work_on(claim)
@@ -441,7 +441,7 @@ class TestBackoff:
 
 
 def test_steady_seconds_do_not_depend_on_the_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They pass, whatever the wall clock says."""
+    """They pass regularly, even if the wall clock jumps."""
     before = steady_seconds()
     monkeypatch.setattr("time.time", lambda: 0.0)
     assert 0.0 <= steady_seconds() - before < 10.0

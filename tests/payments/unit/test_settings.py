@@ -11,7 +11,7 @@ from example_service.payments.settings import PaymentProviderSettings, PaymentSe
 
 
 def settings_with(**changes: Any) -> Settings:
-    """Settings that are fit for production, but for the changes."""
+    """Settings that production accepts, with these changes."""
     fit: dict[str, Any] = {
         "environment": "production",
         "payment_provider": PaymentProviderSettings(base_url="https://api.payment-provider.com"),
@@ -25,7 +25,7 @@ def refused(settings: Settings) -> list[str]:
 
 
 def test_a_real_provider_is_all_that_production_needs() -> None:
-    """Everything else has a default that is safe there."""
+    """All other defaults are safe there."""
     assert refused(settings_with()) == []
 
 
@@ -52,7 +52,7 @@ def test_a_real_provider_is_all_that_production_needs() -> None:
     ],
 )
 def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
-    """No provider, one without encryption, and one that charges nobody are refused."""
+    """It must be given, use encryption, and be more than a sandbox."""
     settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
 
     (problem,) = settings.domain_problems()
@@ -66,21 +66,21 @@ def test_the_provider_must_be_real(base_url: str | None, reason: str) -> None:
     ["https://10.1.2.3:8443", "https://api.sandboxes-and-toys.com", "https://pay.com/sandbox-team"],
 )
 def test_addresses_that_merely_look_similar_pass(base_url: str) -> None:
-    """A private network, another word and a path are no sandbox."""
+    """A private network, a similar word and a path do not make a sandbox."""
     settings = settings_with(payment_provider=PaymentProviderSettings(base_url=base_url))
 
     assert refused(settings) == []
 
 
 def test_a_payment_is_held_for_longer_than_the_provider_may_take() -> None:
-    """Otherwise a second worker would ask while the first still waits for the answer."""
+    """Otherwise another worker would call while the first still waits."""
     settings = settings_with(payments=PaymentSettings(claim_seconds=3.0))
 
     assert refused(settings) == ["PAYMENTS__CLAIM_SECONDS"]
 
 
 def test_the_provider_must_be_given_up_before_the_request_is() -> None:
-    """Otherwise its hanging would look like the client's cancellation, and open no circuit."""
+    """Otherwise a hang would look like a cancelled request and open no circuit."""
     settings = settings_with(limits=LimitSettings(request_timeout_seconds=2.0))
 
     assert refused(settings) == ["PAYMENT_PROVIDER__TIMEOUT_SECONDS"]
@@ -89,7 +89,7 @@ def test_the_provider_must_be_given_up_before_the_request_is() -> None:
 def test_the_payment_breaker_recovers_quickly_in_development_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The demonstration does not take a minute, and nothing else is changed by it."""
+    """A demonstration does not take a minute, and nothing else changes."""
     monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "3")
 
     payment = load_settings().circuit_breakers["payment"]
@@ -100,14 +100,14 @@ def test_the_payment_breaker_recovers_quickly_in_development_only(
 
 
 def test_a_given_recovery_timeout_stays_in_development() -> None:
-    """The quick demonstration is a default."""
+    """The short timeout is only a default."""
     given = {"payment": CircuitBreakerSettings(recovery_timeout=30.0)}
 
     assert Settings(circuit_breakers=given).circuit_breakers == given
 
 
 def test_nothing_runs_by_itself_under_test_unless_told_to() -> None:
-    """What a test looks at does not change behind its back."""
+    """Background work must not change what a test checks."""
     given = PaymentSettings(worker=True, count_seconds=1.0)
 
     assert Settings().payments.worker

@@ -1,4 +1,4 @@
-"""Transactions: what is kept, what is undone, and which errors they end with."""
+"""Transactions: what they commit, what they roll back, and which errors they raise."""
 
 import asyncio
 import gc
@@ -47,24 +47,24 @@ def payment(**values: Any) -> Payment:
 
 
 def values_of(payment: Payment) -> dict[str, Any]:
-    """What a payment has in its columns."""
+    """The column values of a payment."""
     return {one.key: getattr(payment, one.key) for one in Payment.__mapper__.column_attrs}
 
 
 async def count(database: Database) -> int:
-    """How many payments there are, as another transaction sees it."""
+    """The number of payments that another transaction sees."""
     async with database.transaction() as session:
         return await session.scalar(select(func.count()).select_from(Payment)) or 0
 
 
 def impatient(settings: Settings, **limits: Any) -> Settings:
-    """The same settings with other limits for the database."""
+    """The same settings with other limits of the database."""
     return settings.model_copy(update={"database": DatabaseSettings(**limits)})
 
 
 @pytest.fixture
 def no_garbage_collection() -> Iterator[None]:
-    """Let nothing be closed for having been forgotten."""
+    """Turn off garbage collection, which would close forgotten connections."""
     gc.disable()
     yield
     gc.enable()
@@ -72,22 +72,22 @@ def no_garbage_collection() -> Iterator[None]:
 
 @pytest.fixture
 def registry() -> CircuitBreakerRegistry:
-    """A registry of a process that has asked for no breaker yet."""
+    """The registry of a process without breakers."""
     return CircuitBreakerRegistry()
 
 
 @pytest.fixture
 async def other(settings: Settings) -> AsyncIterator[Database]:
-    """The same database, as another process holds it."""
+    """The same database as seen by another process."""
     async with open_database(settings) as other:
         yield other
 
 
 class TestTransactions:
-    """What becomes of the work of a block."""
+    """What happens to the work of a block."""
 
     async def test_the_end_of_the_block_commits(self, database: Database, other: Database) -> None:
-        """What was added is there for everybody."""
+        """All other connections see what was added."""
         async with database.transaction() as session:
             session.add(payment())
 
@@ -97,7 +97,7 @@ class TestTransactions:
     async def test_an_exception_rolls_back_and_goes_on(
         self, error: type[BaseException], database: Database
     ) -> None:
-        """Nothing of the block stays, whatever has ended it; its connection is free again."""
+        """Nothing of the block remains, and its connection is free again."""
 
         async def work() -> None:
             async with database.transaction() as session:
@@ -111,7 +111,7 @@ class TestTransactions:
         assert await count(database) == 0
 
     async def test_a_cancelled_task_rolls_back(self, database: Database) -> None:
-        """A client that hangs up in the middle of a block leaves nothing behind."""
+        """A client that disconnects within a block leaves nothing behind."""
         begun, never = asyncio.Event(), asyncio.Event()
 
         async def work() -> None:
@@ -133,7 +133,7 @@ class TestTransactions:
     async def test_a_task_that_is_killed_leaves_no_lock_behind(
         self, settings: Settings, database: Database
     ) -> None:
-        """At whichever await that happens, others can write at once."""
+        """Whichever await is the last, other writers need not wait."""
         new = insert(Payment).returning(Payment.id)
 
         async def work() -> None:
@@ -157,7 +157,7 @@ class TestTransactions:
     async def test_a_task_that_waits_for_its_turn_can_be_cancelled(
         self, settings: Settings
     ) -> None:
-        """It takes no place in the pool with it."""
+        """It does not keep its place in the pool."""
         async with open_database(impatient(settings, pool_size=1)) as database:
             async with database.transaction() as session:
                 await session.execute(text("SELECT 1"))
@@ -170,7 +170,7 @@ class TestTransactions:
             assert await count(database) == 0
 
     async def test_what_was_loaded_can_be_read_after_the_block(self, database: Database) -> None:
-        """Answers are made after the commit, from the objects of the block."""
+        """Responses are built after the commit from objects of the block."""
         new = payment()
         async with database.transaction() as session:
             session.add(new)
@@ -178,7 +178,7 @@ class TestTransactions:
         assert (new.status, new.attempts, new.created_at) == (PaymentStatus.PENDING, 0, NOON)
 
     async def test_writers_follow_each_other(self, database: Database, other: Database) -> None:
-        """Many at once, of two processes, all come through: no writer is told of a lock."""
+        """Many writers in two processes all succeed, and none sees a locked database."""
 
         async def add(to: Database) -> None:
             async with to.transaction() as session:
@@ -191,17 +191,17 @@ class TestTransactions:
         assert await count(database) == 20
 
     async def test_no_connection_is_held_after_a_block(self, database: Database) -> None:
-        """All of them are back in the pool."""
+        """All connections are back in the pool."""
         await asyncio.gather(*(count(database) for _ in range(20)))
 
         assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
 class TestErrors:
-    """Which errors leave a transaction."""
+    """The errors that a transaction raises."""
 
     async def test_a_violated_constraint_passes_through(self, database: Database) -> None:
-        """It is an answer of a database that is well, and counts for nothing."""
+        """It comes from a healthy database and does not count as a failure."""
         with pytest.raises(IntegrityError, match="ck_payments_amount_is_positive"):
             async with database.transaction() as session:
                 session.add(payment(amount=0))
@@ -209,13 +209,13 @@ class TestErrors:
         assert database_breaker().total_failures == 0
 
     async def test_errors_of_the_block_pass_through(self, database: Database) -> None:
-        """What a caller raises is not the database's."""
+        """An exception of the caller is not the database's."""
         with pytest.raises(ZeroDivisionError):
             async with database.transaction():
                 raise ZeroDivisionError
 
     async def test_a_refused_connection_means_unavailable(self) -> None:
-        """Nobody listens there; three of these open the circuit, and then nobody is asked."""
+        """Three refused connections open the circuit, and then none is tried."""
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             port = unused.getsockname()[1]
@@ -234,14 +234,14 @@ class TestErrors:
     async def test_a_file_that_cannot_be_opened_means_unavailable(
         self, sqlite_settings: Settings
     ) -> None:
-        """A folder is no database."""
+        """A directory is not a database."""
         url = sqlite_settings.database_url.get_secret_value()
         async with open_database(settings_for(url.rpartition("/")[0])) as database:
             with pytest.raises(DatabaseUnavailableError, match=r"^unable to open database file$"):
                 await count(database)
 
     async def test_a_silent_server_means_unavailable(self) -> None:
-        """One that accepts connections and says nothing is given up after the time limit."""
+        """A server that accepts connections but stays silent is given up after the timeout."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             settings = settings_for(f"postgresql://nobody@127.0.0.1:{port}/nothing?sslmode=disable")
@@ -252,7 +252,7 @@ class TestErrors:
         assert isinstance(caught.value.__cause__, TimeoutError)
 
     async def test_an_empty_pool_means_unavailable(self, settings: Settings) -> None:
-        """It is our own affair, and no failure of the database."""
+        """It does not count as a failure of the database."""
         limits = {"pool_timeout_seconds": 0.01, "statement_timeout_seconds": 0.01}
         async with (
             open_database(impatient(settings, pool_size=1, **limits)) as database,
@@ -268,7 +268,7 @@ class TestErrors:
     async def test_another_writer_that_does_not_end_means_unavailable(
         self, sqlite_settings: Settings
     ) -> None:
-        """The file is locked, which opens no circuit; later it is free again."""
+        """The locked file opens no circuit and becomes free again."""
         limits = impatient(sqlite_settings, statement_timeout_seconds=0.01)
         async with open_database(sqlite_settings) as writer, open_database(limits) as database:
             async with writer.transaction() as session:
@@ -284,7 +284,7 @@ class TestErrors:
     async def test_a_statement_that_takes_too_long_means_unavailable(
         self, postgres_settings: Settings
     ) -> None:
-        """The server ends it, and it counts against the circuit."""
+        """The server cancels it, and it counts as a failure."""
         limits = impatient(postgres_settings, statement_timeout_seconds=0.05)
         async with open_database(limits) as database:
             with pytest.raises(DatabaseUnavailableError) as caught:
@@ -295,7 +295,7 @@ class TestErrors:
         assert database_breaker().total_failures == 1
 
     async def test_an_open_circuit_refuses_at_once(self, database: Database) -> None:
-        """Nothing is asked, and the error says when to come back."""
+        """No query is sent, and the error has the wait."""
         database_breaker().force_open("maintenance", seconds=60.0)
 
         with pytest.raises(CircuitOpenError) as caught:
@@ -306,7 +306,7 @@ class TestErrors:
     async def test_a_transaction_that_has_begun_may_end_while_the_circuit_is_open(
         self, database: Database, other: Database
     ) -> None:
-        """Its work is not lost because others have failed meanwhile."""
+        """Failures of other callers do not discard its work."""
         async with database.transaction() as session:
             session.add(payment())
             await session.flush()
@@ -317,7 +317,7 @@ class TestErrors:
 
 
 class TestBreaker:
-    """The guard of the database."""
+    """The breaker of the database."""
 
     def test_it_is_one_for_the_process_and_patient_by_its_own_numbers(
         self, registry: CircuitBreakerRegistry
@@ -334,7 +334,7 @@ class TestBreaker:
         ) == ("database", 3, 2.0, 1.5)
 
     def test_settings_win(self, registry: CircuitBreakerRegistry) -> None:
-        """`CIRCUIT_BREAKERS__DATABASE__…` changes what is written in the code."""
+        """`CIRCUIT_BREAKERS__DATABASE__…` overrides the defaults in the code."""
         registry.configure({"database": {"failure_threshold": 7}})
 
         assert database_breaker(registry).failure_threshold == 7

@@ -1,4 +1,4 @@
-"""The worker: what it takes up, when it looks again, and how it ends."""
+"""The worker: what it claims, when it looks again, and how it stops."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,13 +29,13 @@ Work: TypeAlias = Callable[[Payment], Awaitable[Payment]]
 
 
 class FakeService(PaymentService):
-    """Has payments that are due, and works on them as it is told.
+    """A service with due payments that works on them as a test demands.
 
     Attributes:
-        due: What `take_up` hands out or raises, one entry for each payment or error.
-        limits: How many were asked for, each time.
-        worked_on: What was finished.
-        work: What happens meanwhile.
+        due: The payments that `take_up` returns and the errors that it raises, in order.
+        limits: The limit of each `take_up`.
+        worked_on: The payments that were worked on.
+        work: Called for each payment.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class FakeService(PaymentService):
         self.work: Callable[[Payment], Awaitable[None]] = lambda _: nothing()
 
     async def take_up(self, limit: int) -> list[Claim]:
-        """Hand out what is due, or raise what comes first."""
+        """Return the due payments, or raise the next error."""
         self.limits.append(limit)
         batch: list[Claim] = []
         while self.due and len(batch) < limit:
@@ -58,22 +58,22 @@ class FakeService(PaymentService):
         return batch
 
     async def work_on(self, claim: Claim) -> Payment:
-        """Remember that this was done."""
+        """Record the payment as worked on."""
         await self.work(claim.payment)
         self.worked_on.append(claim.payment)
         return claim.payment
 
     async def has_due(self) -> bool:
-        """Whether there is something to hand out."""
+        """Whether there are due payments."""
         return bool(self.due)
 
 
 class FakeGate:
-    """What a fleet puts between an open circuit and its probes.
+    """The gate of a fleet between an open circuit and its probes.
 
     Attributes:
-        grants: How many probes may start.
-        asked: How often a refused call has asked for one.
+        grants: The number of probes that may start.
+        asked: The number of refused calls that asked for a probe.
     """
 
     def __init__(self) -> None:
@@ -85,25 +85,25 @@ class FakeGate:
         return self.grants > 0
 
     def take(self) -> bool:
-        """Take the right to one."""
+        """Take a grant for a probe."""
         self.grants -= 1
         return self.grants >= 0
 
     def ask(self) -> None:
-        """Note that one is wanted."""
+        """Record that a probe is wanted."""
         self.asked += 1
 
     def ended(self, *, succeeded: bool | None) -> None:
-        """Leave the right of a probe that says nothing to the next call."""
+        """Return the grant of a probe without a result."""
         if succeeded is None:
             self.grants += 1
 
 
 class QuickWorker(PaymentWorker):
-    """A worker that remembers its pauses instead of making them, and stops after so many.
+    """A worker that records its pauses without sleeping, and stops after a number of them.
 
     Attributes:
-        pauses: Their seconds.
+        pauses: The length of each pause in seconds.
     """
 
     pauses: list[float]
@@ -123,34 +123,34 @@ def service() -> FakeService:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The time of the breaker and, from noon on, of the service."""
+    """The clock of the breaker and, from noon on, of the service."""
     return FakeClock(at(0).timestamp())
 
 
 @pytest.fixture
 def breaker(clock: FakeClock) -> CircuitBreaker:
-    """The circuit of the provider."""
+    """The provider's breaker."""
     return CircuitBreaker("payment", half_open_max_calls=3, clock=clock, registry=None)
 
 
 @pytest.fixture
 def worker(service: FakeService, breaker: CircuitBreaker) -> PaymentWorker:
-    """A worker that takes four payments at once and looks every second."""
+    """A worker that claims four payments at once and looks every second."""
     return PaymentWorker(service, breaker, SETTINGS)
 
 
 def payments(number: int) -> list[Payment]:
-    """So many payments."""
+    """That many payments."""
     return [pending_payment() for _ in range(number)]
 
 
 class TestRunOnce:
-    """One look."""
+    """A single look for due payments."""
 
     async def test_all_that_is_due_is_worked_on(
         self, worker: PaymentWorker, service: FakeService
     ) -> None:
-        """With a pause afterwards, as there is no more."""
+        """It then pauses, because there are no more payments."""
         due = payments(3)
         service.due = [*due]
 
@@ -160,7 +160,7 @@ class TestRunOnce:
     async def test_a_full_batch_is_followed_by_the_next_at_once(
         self, worker: PaymentWorker, service: FakeService
     ) -> None:
-        """There may be more."""
+        """There may be more payments."""
         due = payments(5)
         service.due = [*due]
 
@@ -170,7 +170,7 @@ class TestRunOnce:
     async def test_the_payments_of_a_batch_are_worked_on_together(
         self, worker: PaymentWorker, service: FakeService
     ) -> None:
-        """Each waits for all, so one after the other would never end."""
+        """Each payment waits for all others, so working one by one would never end."""
         together = asyncio.Barrier(4)
 
         async def meet(_: Payment) -> None:
@@ -193,7 +193,7 @@ class TestRunOnce:
         service: FakeService,
         breaker: CircuitBreaker,
     ) -> None:
-        """It looks again when the circuit may let it, or sooner: somebody may close it by hand."""
+        """It looks again after the wait, or sooner because an operator may close the circuit."""
         service.due = [*payments(1)]
         with opened(breaker, retry_after=retry_after):
             assert await worker.run_once() == wait
@@ -203,7 +203,7 @@ class TestRunOnce:
     async def test_a_circuit_that_is_held_open_is_looked_at_now_and_then(
         self, worker: PaymentWorker, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """Nobody can tell when it will be closed."""
+        """It is unknown when an operator will close it."""
         breaker.force_open("maintenance")
 
         assert await worker.run_once() == 1.0
@@ -216,7 +216,7 @@ class TestRunOnce:
         breaker: CircuitBreaker,
         clock: FakeClock,
     ) -> None:
-        """Without any other call the circuit would stay open, and the payments pending."""
+        """Without other calls, the circuit would stay open and payments pending."""
         gate = FakeGate()
         breaker.machine.gate = gate
         service.due = [*payments(1)]
@@ -233,7 +233,7 @@ class TestRunOnce:
     async def test_a_fleet_is_asked_for_no_probe_while_nothing_is_due(
         self, worker: PaymentWorker, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """The right to it would be missing in a process that has calls."""
+        """The probe may be needed by a process that has calls."""
         gate = FakeGate()
         breaker.machine.gate = gate
         with opened(breaker, retry_after=2.0, clock=clock):
@@ -246,7 +246,7 @@ class TestRunOnce:
     async def test_a_half_open_circuit_gets_its_probes_and_no_more(
         self, batch_size: int, limit: int, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """What it would refuse is not taken up for nothing."""
+        """Payments that it would refuse are not claimed."""
         worker = PaymentWorker(service, breaker, PaymentSettings(batch_size=batch_size))
         with half_opened(breaker):
             await worker.run_once()
@@ -256,7 +256,7 @@ class TestRunOnce:
     async def test_nothing_is_taken_up_while_stopping(
         self, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """What it began would have to be cut off."""
+        """New work would have to be cut off."""
         service.due = [*payments(1)]
         worker = PaymentWorker(service, breaker, SETTINGS, is_stopping=lambda: True)
 
@@ -267,7 +267,7 @@ class TestRunOnce:
     async def test_a_service_that_drains_is_stopping(
         self, worker: PaymentWorker, service: FakeService
     ) -> None:
-        """Nobody has to tell the worker."""
+        """The worker notices that by itself."""
         await worker.run_once()
 
         assert service.limits == []
@@ -275,7 +275,7 @@ class TestRunOnce:
     async def test_an_unexpected_error_is_logged_and_stops_no_other_payment(
         self, worker: PaymentWorker, service: FakeService, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The payment is told by its id; it will be taken up again."""
+        """The log line has the ID of the payment, which will be claimed again."""
         first, second, third = due = payments(3)
 
         async def fail(payment: Payment) -> None:
@@ -295,14 +295,14 @@ class TestRunOnce:
 
 @pytest.fixture
 def draining() -> Iterator[None]:
-    """Let the process be on its way out."""
+    """The process is draining."""
     begin_draining()
     yield
     end_draining()
 
 
 class TestRunning:
-    """Looking again and again."""
+    """Looking repeatedly."""
 
     async def test_it_goes_on_whatever_happens(
         self,
@@ -310,7 +310,7 @@ class TestRunning:
         breaker: CircuitBreaker,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """It waits as long as the database's circuit asks, at least a second, at most five."""
+        """It waits as long as the database's circuit says, between one and five seconds."""
         due = payments(5)
         service.due = [
             DatabaseUnavailableError("down"),
@@ -337,7 +337,7 @@ class TestRunning:
     async def test_an_error_that_comes_again_is_logged_once(
         self, service: FakeService, breaker: CircuitBreaker, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Until it has worked in between; another error gets one of its own."""
+        """It is logged again after a success; another error gets its own line."""
         bug, other = ZeroDivisionError("a bug"), LookupError("another")
         service.due = [bug, bug, other, bug, *payments(5), bug]
         worker = QuickWorker(service, breaker, SETTINGS)
@@ -356,7 +356,7 @@ class TestRunning:
     async def test_it_looks_again_by_itself(
         self, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """What becomes due while it runs is worked on."""
+        """Payments that become due while it runs are worked on."""
         worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=0.001))
         worked = asyncio.Event()
 
@@ -373,7 +373,7 @@ class TestRunning:
     async def test_it_ends_at_once_where_it_only_waits(
         self, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """A pause of an hour is cut short."""
+        """Stopping cuts a pause of an hour short."""
         worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=3600.0))
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
             while not service.limits:  # noqa: ASYNC110 - Nothing tells of a look.
@@ -384,7 +384,7 @@ class TestRunning:
     async def test_work_in_progress_is_finished_before_the_end(
         self, worker: PaymentWorker, service: FakeService
     ) -> None:
-        """And nothing more is taken up, though the batch was full."""
+        """No further payments are claimed, even after a full batch."""
         begun, may_end = asyncio.Event(), asyncio.Event()
 
         async def work(_: Payment) -> None:
@@ -412,7 +412,7 @@ class TestRunning:
     async def test_work_that_does_not_end_is_cut_off(
         self, service: FakeService, breaker: CircuitBreaker
     ) -> None:
-        """The end does not wait for ever."""
+        """Stopping does not wait forever."""
         cut_off = []
 
         async def hang(payment: Payment) -> None:
@@ -432,7 +432,7 @@ class TestRunning:
         assert (cut_off, service.worked_on) == (due, [])
 
     async def test_it_ends_with_a_block_that_fails(self, worker: PaymentWorker) -> None:
-        """A service that cannot start leaves no task behind."""
+        """A service that fails to start leaves no task behind."""
         with pytest.raises(ZeroDivisionError):
             async with worker.running():
                 raise ZeroDivisionError
@@ -441,10 +441,10 @@ class TestRunning:
 
 
 class TestWithDatabase:
-    """The worker, with the real service and a database."""
+    """The worker with the real service and a database."""
 
     async def store(self, database: Database, number: int) -> list[Payment]:
-        """So many payments that are due at noon."""
+        """Store that many payments that are due at noon."""
         due = [pending_payment(due_at=at(0)) for _ in range(number)]
         await stored(database, *due)
         return due
@@ -460,7 +460,7 @@ class TestWithDatabase:
     async def test_pending_payments_are_finished(
         self, database: Database, clock: FakeClock, breaker: CircuitBreaker
     ) -> None:
-        """Each is charged once, by however many workers there are."""
+        """Each is charged once, however many workers there are."""
         provider = FakeProvider()
         due = await self.store(database, 10)
         workers = [
@@ -478,7 +478,7 @@ class TestWithDatabase:
     async def test_work_that_was_cut_off_is_due_again_after_the_claim(
         self, database: Database, clock: FakeClock, breaker: CircuitBreaker
     ) -> None:
-        """The next worker, here or elsewhere, finishes it."""
+        """Another worker, in any process, finishes it."""
         provider, begun = FakeProvider(), asyncio.Event()
 
         async def hang() -> None:
@@ -503,7 +503,7 @@ class TestWithDatabase:
     async def test_a_failing_provider_is_left_alone_after_a_while(
         self, database: Database, clock: FakeClock
     ) -> None:
-        """The circuit opens with the second batch, and of the rest nothing is taken up."""
+        """The circuit opens in the second batch, and the remaining payments stay unclaimed."""
         requests: list[httpx.Request] = []
 
         def answer(request: httpx.Request) -> httpx.Response:
