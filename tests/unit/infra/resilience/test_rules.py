@@ -1,4 +1,4 @@
-"""The rules of the circuit, without the breaker around them: every word and number they say."""
+"""The rules of the circuit without a breaker around them, with exact messages and numbers."""
 
 from collections.abc import Callable
 from math import inf
@@ -28,7 +28,7 @@ NOW = 1000.0
 
 
 def make_machine(**parameters: Any) -> CircuitStateMachine:
-    """The rules of a closed circuit that opens for 60 seconds after three failures in a row."""
+    """Rules that open a circuit for 60 seconds after three failures in a row."""
     given = {
         "failure_threshold": 3,
         "recovery_timeout": 60.0,
@@ -46,26 +46,26 @@ def make_machine(**parameters: Any) -> CircuitStateMachine:
 
 
 def admitted(machine: CircuitStateMachine, now: float = NOW) -> Permit:
-    """The permit of a call that the circuit must let through."""
+    """The permit of a call that the circuit must admit."""
     permit = machine.try_acquire(now)
     assert permit is not None
     return permit
 
 
 def fail(machine: CircuitStateMachine, times: int = 1, now: float = NOW) -> None:
-    """Make calls that fail at once."""
+    """Make calls that fail without taking time."""
     for _ in range(times):
         machine.record_failure(admitted(machine, now), now)
 
 
 def succeed(machine: CircuitStateMachine, times: int = 1, now: float = NOW) -> None:
-    """Make calls that succeed at once."""
+    """Make calls that succeed without taking time."""
     for _ in range(times):
         machine.record_success(admitted(machine, now), now)
 
 
 def brought_into(state: CircuitState, **parameters: Any) -> CircuitStateMachine:
-    """Rules that have just begun a stay in `state`; what has happened before is forgotten."""
+    """Rules at the beginning of a period in `state`, without earlier events."""
     machine = make_machine(**parameters)
     if state is not CLOSED:
         machine.force(state, NOW, "set by hand")
@@ -74,7 +74,7 @@ def brought_into(state: CircuitState, **parameters: Any) -> CircuitStateMachine:
 
 
 def changes(machine: CircuitStateMachine) -> list[tuple[CircuitState, CircuitState, str]]:
-    """The changes of state since the last look, and what led to each."""
+    """The transitions since the last call of this function, with their causes."""
     happenings = machine.take_happenings() or []
     return [
         (one.from_state, one.to_state, one.cause)
@@ -85,7 +85,7 @@ def changes(machine: CircuitStateMachine) -> list[tuple[CircuitState, CircuitSta
 
 @pytest.mark.parametrize("short_cuts", [ALL_SHORT_CUTS, NO_SHORT_CUTS])
 def test_a_whole_outage_is_told_word_for_word(short_cuts: ShortCuts) -> None:
-    """Every change with its wait, its failures in a row, its cause and the calls refused so far."""
+    """Every transition has its wait, failures in a row, cause and number of refused calls."""
     machine = make_machine(short_cuts=short_cuts)
     fail(machine, 3)
     assert machine.try_acquire(NOW) is None
@@ -116,7 +116,7 @@ def test_a_whole_outage_is_told_word_for_word(short_cuts: ShortCuts) -> None:
 
 
 def test_a_probe_that_hangs_is_told_with_its_time() -> None:
-    """First that it is overdue, then that the circuit is open since its deadline."""
+    """Events report first the overdue call, then the opening as of its deadline."""
     machine = brought_into(HALF_OPEN, probe_timeout=30.0)
     admitted(machine, NOW + 5.0)
     machine.advance(NOW + 40.0)
@@ -130,7 +130,7 @@ def test_a_probe_that_hangs_is_told_with_its_time() -> None:
 
 
 def test_a_share_of_failures_is_told_in_numbers() -> None:
-    """How many of how many calls failed."""
+    """The cause says how many of how many calls failed."""
     rule = FailureRate(threshold=0.5, window_calls=10, minimum_calls=4)
     machine = make_machine(failure_threshold=100, failure_rate=rule)
     succeed(machine, 2)
@@ -163,7 +163,7 @@ BY_HAND: dict[str, tuple[CircuitState, Callable[[CircuitStateMachine], object], 
 @pytest.mark.parametrize("how", BY_HAND)
 @pytest.mark.parametrize("before", list(CircuitState))
 def test_what_is_done_by_hand_is_told_as_such(how: str, before: CircuitState) -> None:
-    """In the words of whoever did it, and only where the state is another one than before."""
+    """The cause has the operator's words; it is reported only if the state changes."""
     to_state, act, cause = BY_HAND[how]
     machine = brought_into(before)
     act(machine)
@@ -171,7 +171,7 @@ def test_what_is_done_by_hand_is_told_as_such(how: str, before: CircuitState) ->
 
 
 def test_shadow_after_another_mode_closes_and_says_so() -> None:
-    """What was forced open is not what the rules would have decided."""
+    """The rules alone would not have opened the circuit, so the shadow mode closes it."""
     machine = make_machine()
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None)
     machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
@@ -182,7 +182,7 @@ def test_shadow_after_another_mode_closes_and_says_so() -> None:
 
 
 def test_a_circuit_forced_open_says_until_when() -> None:
-    """Seconds where it was given an end, none where it was not."""
+    """It gives the remaining seconds, or None if the mode has no end."""
     machine = make_machine()
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, NOW + 10.0)
     assert machine.retry_after(NOW + 4.0) == 6.0
@@ -195,10 +195,10 @@ def test_a_circuit_forced_open_says_until_when() -> None:
 
 
 class TenSeconds(Backoff):
-    """A wait whose every wait is the same.
+    """A backoff with a constant wait.
 
     Args:
-        tell: Hears what the rule is asked, at the moment in which it is asked.
+        tell: Called with the arguments of every call of the rule.
     """
 
     def __init__(self, tell: Callable[..., None]) -> None:
@@ -207,13 +207,13 @@ class TenSeconds(Backoff):
     _tell: Callable[..., None]
 
     def wait_seconds(self, recovery_timeout: float, reopenings: int, opening: int) -> float:
-        """Ten seconds."""
+        """Return ten seconds."""
         self._tell(recovery_timeout, reopenings, opening)
         return 10.0
 
 
 def test_the_wait_rule_hears_which_opening_it_is() -> None:
-    """With the failed recoveries since the circuit was last closed, which are fewer."""
+    """It also gets the number of failed recoveries since the circuit was last closed."""
     heard: list[tuple[float, ...]] = []
     machine = make_machine(backoff=TenSeconds(lambda *asked: heard.append(asked)))
     fail(machine, 3)
@@ -225,7 +225,7 @@ def test_the_wait_rule_hears_which_opening_it_is() -> None:
 
 
 def test_calls_let_through_by_shadow_are_counted() -> None:
-    """Each as running, until it ends, and as one that would have been refused."""
+    """Each counts as in flight until it ends, and as one that would have been refused."""
     machine = make_machine()
     machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
     fail(machine, 3)
@@ -257,7 +257,7 @@ ENDS: dict[str, Callable[[CircuitStateMachine, Permit], object]] = {
 def test_each_end_leaves_one_running_call_less(
     how: str, state: CircuitState, short_cuts: ShortCuts, overdue: bool
 ) -> None:
-    """Also where the call has been counted at its deadline, and is then not counted again."""
+    """This includes a call that was counted at its deadline and is not counted again."""
     if overdue:
         short_cuts = NO_SHORT_CUTS
     machine = brought_into(
@@ -277,7 +277,7 @@ def test_each_end_leaves_one_running_call_less(
 
 
 def test_a_permit_without_a_clock_is_one_for_all() -> None:
-    """Where admissions need no lock the stay itself is the permit, and no call costs an object."""
+    """If admissions need no lock, the period itself is the permit, so calls create no object."""
     machine = make_machine()
     assert admitted(machine) is admitted(machine) is next(machine.permits)
     assert machine.in_flight() == 3
@@ -287,7 +287,7 @@ def test_a_permit_without_a_clock_is_one_for_all() -> None:
 
 
 def test_a_circuit_that_has_recovered_takes_the_same_short_cuts_as_a_new_one() -> None:
-    """Admissions and successes without the lock, which are counted all the same."""
+    """Admissions and successes need no lock, but are still counted."""
     machine = brought_into(HALF_OPEN, success_threshold=1)
     succeed(machine)
     permits = [next(machine.permits) for _ in range(3)]
@@ -300,7 +300,7 @@ def test_a_circuit_that_has_recovered_takes_the_same_short_cuts_as_a_new_one() -
 
 
 def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
-    """All but the one that opens; each is counted, in the totals and in the row, as it is taken."""
+    """Only the failure that opens needs it; the others count in the totals and in a row."""
     machine = make_machine(failure_threshold=4)
     fail(machine)
     permit = admitted(machine)
@@ -318,7 +318,7 @@ def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
 
 
 def test_a_failure_leaves_room_for_as_many_as_do_not_open() -> None:
-    """Taken or not, they and the failures under the lock make one row."""
+    """Failures with and without the lock count together as failures in a row."""
     machine = make_machine(failure_threshold=4)
     permit = admitted(machine)
     machine.record_failure(permit, NOW)
@@ -328,7 +328,7 @@ def test_a_failure_leaves_room_for_as_many_as_do_not_open() -> None:
 
 
 def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
-    """Room that another thread used then would be missing from the row that is being judged."""
+    """Otherwise a failure of another thread would be missing from the count of this decision."""
     machine = make_machine(failure_threshold=2)
     permit = admitted(machine)
     passed: list[bool | None] = []
@@ -339,7 +339,7 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
 
 
 def test_a_new_circuit_has_nothing_to_tell() -> None:
-    """No change, no call; and it keeps nothing for refusals that may never come."""
+    """There are no transitions and no calls, and nothing is allocated for refusals."""
     machine = make_machine()
     assert machine.take_happenings() is None
     assert machine.state_changes is None
@@ -353,21 +353,21 @@ def test_a_new_circuit_has_nothing_to_tell() -> None:
 
 
 def test_a_success_needs_no_lock_until_something_has_failed() -> None:
-    """Unless somebody has to hear of it."""
+    """With a listener, it does need the lock."""
     assert admitted(make_machine()).quiet
     assert not admitted(make_machine(short_cuts=NO_SHORT_CUTS)).quiet
 
 
 class AlwaysTooMany(FailureRate):
-    """A rule for which any share of failures is too large."""
+    """A rule for which any failure rate is too high."""
 
     def is_reached(self, failures: int, calls: int) -> bool:  # noqa: ARG002
-        """Yes."""
+        """Return True."""
         return True
 
 
 def test_a_disabled_circuit_judges_no_share() -> None:
-    """Neither after a failure nor after a success; from its end on it does."""
+    """No outcome is evaluated until the mode ends."""
     machine = make_machine(failure_rate=AlwaysTooMany())
     machine.set_mode(Mode.DISABLED, "why", NOW, NOW + 10.0)
     fail(machine, 5)
@@ -378,7 +378,7 @@ def test_a_disabled_circuit_judges_no_share() -> None:
 
 
 def test_a_shadowed_circuit_judges_shares() -> None:
-    """It decides as ever, only without consequences for its callers."""
+    """It applies the rules as usual, but refuses no call."""
     machine = make_machine(failure_rate=AlwaysTooMany())
     machine.set_mode(Mode.SHADOW, "to watch", NOW, None)
     fail(machine)

@@ -1,4 +1,4 @@
-"""`slow_call_duration`: a call that still runs after so long counts as failed at that moment."""
+"""`slow_call_duration`: a call that runs longer counts as failed at its deadline."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ ENDS: dict[str, Callable[[RunningCall], None]] = {
     "abandoning": lambda call: call.end_with(GeneratorExit()),
 }
 
-# Everything by which somebody can look at a breaker.
+# Every way to look at a breaker.
 LOOKS: dict[str, Callable[[CircuitBreaker, CircuitBreakerRegistry], object]] = {
     "state": lambda breaker, _: breaker.state,
     "is_open": lambda breaker, _: breaker.is_open,
@@ -46,7 +46,7 @@ LOOKS: dict[str, Callable[[CircuitBreaker, CircuitBreakerRegistry], object]] = {
 
 
 def test_calls_that_hang_open_the_circuit_before_they_end() -> None:
-    """While they pile up, nobody has to wait for the first of them to end."""
+    """The circuit does not wait for the first of them to end."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
     hanging = [RunningCall(breaker) for _ in range(20)]
@@ -66,7 +66,7 @@ def test_calls_that_hang_open_the_circuit_before_they_end() -> None:
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_any_look_finds_what_is_overdue(look: str) -> None:
-    """Totals and state are those of the deadline, whoever looks first and however late."""
+    """The totals and the state are those of the deadline, however late the first look is."""
     clock, registry, told = FakeClock(now=0.0), CircuitBreakerRegistry(), RecordingListener()
     breaker = make_breaker(
         clock, slow_call_duration=2.0, failure_threshold=1, registry=registry, listeners=[told]
@@ -81,10 +81,10 @@ def test_any_look_finds_what_is_overdue(look: str) -> None:
 
 @pytest.mark.parametrize("how", ENDS)
 class TestEnd:
-    """However a call ends, it is counted once."""
+    """A call is counted once, however it ends."""
 
     def test_an_end_in_time_counts_as_it_is(self, how: str) -> None:
-        """Before the duration is over the rule has nothing to say."""
+        """The rule does not affect calls that end before the limit."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
         call = RunningCall(breaker)
@@ -96,7 +96,7 @@ class TestEnd:
         assert breaker.in_flight == 0
 
     def test_an_end_after_it_counts_as_one_failure(self, how: str) -> None:
-        """Also where nobody looked in between."""
+        """It counts even without a look at the breaker in between."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
         call = RunningCall(breaker)
@@ -108,7 +108,7 @@ class TestEnd:
         assert breaker.in_flight == 0
 
     def test_an_end_after_a_look_changes_nothing(self, how: str) -> None:
-        """The look has counted it."""
+        """The look has already counted it."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
         call = RunningCall(breaker)
@@ -122,7 +122,7 @@ class TestEnd:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_an_outer_timeout_after_the_duration_does_not_hide_the_failure(form: str) -> None:
-    """A hanging dependency opens the circuit though every caller gives up on it."""
+    """A hanging dependency opens the circuit even if every caller gives up earlier."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=3)
 
@@ -151,7 +151,7 @@ def test_a_refused_call_is_a_look_too() -> None:
 
 
 def test_each_call_is_told_with_its_duration() -> None:
-    """An overdue call is told as of its deadline, before what came later."""
+    """An overdue call is reported as of its deadline, before later events."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, slow_call_duration=5.0, listeners=[told])
     hanging, quick, failing = (RunningCall(breaker) for _ in range(3))
@@ -173,7 +173,7 @@ def test_each_call_is_told_with_its_duration() -> None:
 
 
 def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
-    """A success after the deadline comes after the overdue call, and starts the row anew."""
+    """A success after the deadline follows the overdue call, and resets failures in a row."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=2)
     RunningCall(breaker)
@@ -188,7 +188,7 @@ def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
 
 
 def test_a_late_look_finds_open_wait_and_deadline_in_their_order() -> None:
-    """The circuit opened at the deadline, and its wait is long over."""
+    """The circuit opened at the deadline, and its wait has ended long ago."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=1, listeners=[told])
     RunningCall(breaker)
@@ -203,7 +203,7 @@ def test_a_late_look_finds_open_wait_and_deadline_in_their_order() -> None:
 
 @pytest.mark.parametrize(("slow", "probe_timeout"), [(2.0, 9.0), (9.0, 2.0)])
 def test_a_probe_is_overdue_after_the_shorter_of_both(slow: float, probe_timeout: float) -> None:
-    """Whichever limit comes first reopens the circuit."""
+    """The circuit opens again at whichever limit comes first."""
     clock = FakeClock()
     breaker = half_opened(clock, slow_call_duration=slow, probe_timeout=probe_timeout)
     RunningCall(breaker)
@@ -216,7 +216,7 @@ def test_a_probe_is_overdue_after_the_shorter_of_both(slow: float, probe_timeout
 
 
 def test_a_probe_of_a_cycle_that_is_over_is_still_slow() -> None:
-    """It acts on no state any more, but counts as every slow call does."""
+    """It no longer affects the state, but counts in the totals like any slow call."""
     clock = FakeClock()
     breaker = half_opened(clock, slow_call_duration=10.0)
     lingering, failing = RunningCall(breaker), RunningCall(breaker)
@@ -229,7 +229,7 @@ def test_a_probe_of_a_cycle_that_is_over_is_still_slow() -> None:
 
 
 def test_events_of_one_look_come_in_the_order_of_their_moments() -> None:
-    """The wait was over before the call from before the outage became overdue."""
+    """The wait ended before a call from before the outage became overdue."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(
         clock,
@@ -247,7 +247,7 @@ def test_events_of_one_look_come_in_the_order_of_their_moments() -> None:
 
 
 async def test_a_stream_that_takes_too_long_is_slow() -> None:
-    """Its duration is from the first item asked for to its end."""
+    """Its duration lasts from the request for the first item to its end."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
 
@@ -263,7 +263,7 @@ async def test_a_stream_that_takes_too_long_is_slow() -> None:
 
 
 async def test_a_block_entered_by_name_is_counted_once() -> None:
-    """Also where the circuit opens before it ends."""
+    """This applies even if the circuit opens before the block ends."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=15.0, failure_threshold=1)
     await breaker.__aenter__()
@@ -276,7 +276,7 @@ async def test_a_block_entered_by_name_is_counted_once() -> None:
 
 
 def test_the_memory_of_calls_that_ended_is_given_back() -> None:
-    """Only what runs is kept."""
+    """Only running calls are kept."""
     breaker = make_breaker(slow_call_duration=10.0)
     succeed(breaker, 1000)
     fail(breaker, 4)
@@ -309,10 +309,10 @@ NESTED = [_function_in_block, _call_in_block, _blocks_in_block, _task_in_block]
 
 @pytest.mark.parametrize("nested", NESTED)
 class TestNested:
-    """A call inside a guarded block of the same breaker is a part of it."""
+    """A call inside a guarded block of the same breaker is part of the block."""
 
     async def test_one_that_hangs_is_counted_once(self, nested: Any) -> None:
-        """Also before it ends, and after its caller gave up."""
+        """This applies before it ends, and after its caller gave up."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=3)
         hanging = []
@@ -335,7 +335,7 @@ class TestNested:
     async def test_one_that_ends_late_is_counted_once(
         self, nested: Any, error: DownError | None
     ) -> None:
-        """Nothing looked at the breaker meanwhile."""
+        """There is no look at the breaker in the meantime."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
 
@@ -368,7 +368,7 @@ class TestNested:
         assert breaker.in_flight == 0
 
     async def test_one_in_time_is_in_time(self, nested: Any) -> None:
-        """And leaves the next call in its context alone."""
+        """It does not affect the next call in its context."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
         await nested(breaker, _nothing)
@@ -386,7 +386,7 @@ async def _nothing() -> None:
 
 
 async def test_calls_beside_a_block_are_calls_of_their_own() -> None:
-    """Only what runs inside a block is part of it."""
+    """Only calls inside the block are part of it."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
     block = RunningCall(breaker)
@@ -400,7 +400,7 @@ async def test_calls_beside_a_block_are_calls_of_their_own() -> None:
 
 
 async def test_a_call_that_outlives_its_block_becomes_overdue_by_itself() -> None:
-    """A task that the block started goes on after it."""
+    """A task that the block started may continue after the block."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
     async with breaker:
@@ -414,7 +414,7 @@ async def test_a_call_that_outlives_its_block_becomes_overdue_by_itself() -> Non
 
 
 async def test_a_block_that_another_task_left_is_over() -> None:
-    """A call in the context that entered it is no longer inside it."""
+    """A call in the context that entered the block is no longer inside it."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
     stack = contextlib.ExitStack()

@@ -1,4 +1,4 @@
-"""The log: one line for each change of state, and at most one a second about rejections."""
+"""The log: one line per transition, and at most one per second about refusals."""
 
 import logging
 import threading
@@ -24,10 +24,10 @@ STANDARD_FIELDS = {*logging.makeLogRecord({}).__dict__, "message", "asctime"}
 
 
 class Keeper(logging.Handler):
-    """Keeps every record, and whether the breaker's lock was free when it came.
+    """Keeps every record, and whether the breaker's lock was free at that time.
 
     Attributes:
-        mutex: The lock of the breaker in question; None for none.
+        mutex: The breaker's lock, or None.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Keeper(logging.Handler):
         self.free: list[bool] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it, and try the lock from another thread."""
+        """Keep the record, and try to take the lock in another thread."""
         self.records.append(record)
         if self.mutex is not None:
             thread = threading.Thread(target=self._try_lock)
@@ -79,7 +79,7 @@ def _refuse(breaker: CircuitBreaker, times: int) -> None:
 
 
 def test_an_outage_is_told_in_four_lines(lines: list[logging.LogRecord]) -> None:
-    """Each with a message for people and fields for machines."""
+    """Each has a message for people and fields for programs."""
     clock = FakeClock()
     breaker = opened(clock)
     _refuse(breaker, 7)
@@ -130,7 +130,7 @@ def test_an_outage_is_told_in_four_lines(lines: list[logging.LogRecord]) -> None
 
 
 def test_calls_make_no_lines(lines: list[logging.LogRecord]) -> None:
-    """Neither successes nor failures that open nothing."""
+    """Successes are not logged, nor are failures that do not open the circuit."""
     breaker = make_breaker(failure_threshold=1000)
     succeed(breaker, 100)
     fail(breaker, 100)
@@ -140,7 +140,7 @@ def test_calls_make_no_lines(lines: list[logging.LogRecord]) -> None:
 @pytest.mark.parametrize("gil_enabled", [True, False])
 @pytest.mark.parametrize("heard", [True, False])
 class TestSummary:
-    """However the breaker counts, with listeners or without."""
+    """The summary of refusals, with and without listeners."""
 
     @pytest.fixture(autouse=True)
     def _path(self, gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ class TestSummary:
     def test_there_is_one_a_second_at_most(
         self, heard: bool, lines: list[logging.LogRecord]
     ) -> None:
-        """A thousand refusals in three seconds make three lines that add up."""
+        """A thousand refusals in three seconds give three lines with the right sum."""
         clock = FakeClock()
         breaker = opened(clock, listeners=[RecordingListener()] if heard else [])
         lines.clear()
@@ -174,7 +174,7 @@ class TestSummary:
     def test_refusals_of_a_full_half_open_circuit_are_summed_up_too(
         self, heard: bool, lines: list[logging.LogRecord]
     ) -> None:
-        """They are calls refused like any other."""
+        """They are treated like all other refusals."""
         clock = FakeClock()
         breaker = half_opened(
             clock, half_open_max_calls=1, listeners=[RecordingListener()] if heard else []
@@ -188,7 +188,7 @@ class TestSummary:
         assert lines[-1].state == "half_open"  # type: ignore[attr-defined]
 
     def test_each_opening_starts_it_anew(self, heard: bool, lines: list[logging.LogRecord]) -> None:
-        """Refusals of the last opening are not told again."""
+        """Refusals of the previous opening are not reported again."""
         clock = FakeClock()
         breaker = opened(clock, listeners=[RecordingListener()] if heard else [])
         _refuse(breaker, 100)
@@ -201,7 +201,7 @@ class TestSummary:
 
 
 def test_the_log_is_written_outside_the_lock(keeper: Keeper) -> None:
-    """A handler that blocks holds up nobody else."""
+    """A handler that blocks does not delay other threads."""
     clock = FakeClock()
     breaker = make_breaker(clock, failure_threshold=1)
     keeper.mutex = breaker.mutex
@@ -213,6 +213,6 @@ def test_the_log_is_written_outside_the_lock(keeper: Keeper) -> None:
 
 
 def test_lines_bear_the_wall_time_of_their_writing(lines: list[logging.LogRecord]) -> None:
-    """The breaker's own clock is its own business."""
+    """The breaker's clock does not affect them."""
     opened(FakeClock(now=0.0))
     assert abs(lines[0].created - time.time()) < 60

@@ -1,4 +1,4 @@
-"""The documented test seams: `_state`, `_last_failure_time`, `_lock` and `_check_state`."""
+"""The documented seams for tests: `_state`, `_last_failure_time`, `_lock`, `_check_state`."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,7 +11,7 @@ from tests.unit.infra.resilience.scenes import fail, make_breaker, opened, succe
 
 @pytest.mark.parametrize("failure_time_first", [False, True])
 async def test_an_opening_in_the_past_is_half_open_now(failure_time_first: bool) -> None:
-    """State and time of the failure may be set in either order."""
+    """The state and the time of the failure may be set in either order."""
     breaker = CircuitBreaker("seams", recovery_timeout=1.0, registry=None)
     failed_at = datetime.now(UTC) - timedelta(seconds=2)
     if failure_time_first:
@@ -25,7 +25,7 @@ async def test_an_opening_in_the_past_is_half_open_now(failure_time_first: bool)
 
 
 async def test_an_opening_not_long_enough_ago_is_open() -> None:
-    """The rest of the wait is still to come."""
+    """The rest of the wait still has to pass."""
     clock = FakeClock()
     breaker = make_breaker(clock, recovery_timeout=60.0)
     breaker._state = CircuitState.OPEN
@@ -40,14 +40,14 @@ async def test_an_opening_not_long_enough_ago_is_open() -> None:
 
 @pytest.mark.parametrize("state", ["closed", "open", "half_open", *CircuitState])
 def test_a_state_is_set_and_read_back(state: str) -> None:
-    """By member or by value."""
+    """It can be set by member or by value."""
     breaker = make_breaker()
     breaker._state = CircuitState(state)
     assert breaker._state == breaker.state == state
 
 
 def test_setting_a_state_is_a_change_like_any_other() -> None:
-    """It is told, and what follows obeys the rules."""
+    """It is reported, and the rules apply to everything that follows."""
     told = RecordingListener()
     breaker = make_breaker(success_threshold=1, listeners=[told])
     breaker._state = CircuitState.HALF_OPEN
@@ -67,7 +67,7 @@ def test_setting_a_state_is_a_change_like_any_other() -> None:
 
 
 def test_the_time_of_the_last_failure_can_be_set_and_forgotten() -> None:
-    """In UTC; it moves no opening when it is forgotten."""
+    """It is in UTC; clearing it does not change the time of the opening."""
     breaker = opened(FakeClock())
     when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     breaker._last_failure_time = None
@@ -80,7 +80,7 @@ def test_the_time_of_the_last_failure_can_be_set_and_forgotten() -> None:
 
 
 def test_the_time_of_a_failure_moves_no_closed_circuit() -> None:
-    """There is no opening to move."""
+    """A closed circuit has no opening whose time could change."""
     breaker = make_breaker()
     breaker._last_failure_time = datetime(2026, 1, 2, tzinfo=UTC)
     assert breaker.is_closed

@@ -1,4 +1,4 @@
-"""The table of states and events in the docs, made by driving the real state machine."""
+"""The table of states and events in the docs, compared with the real state machine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ RECOVERY_TIMEOUT = 60.0
 
 @dataclass
 class Situation:
-    """A circuit in one of its states, with calls that may end.
+    """A circuit in one of its states, with running calls.
 
     Attributes:
-        machine: Its rules; one failure or one success below each threshold there is.
-        current: The permit of a call that the present state admitted; None where it admits none.
-        late: The permit of a call that an earlier state admitted.
+        machine: Its rules, one failure or success below each threshold.
+        current: The permit of a call admitted by the current state, or None.
+        late: The permit of a call admitted by an earlier state.
     """
 
     machine: CircuitStateMachine
@@ -107,7 +107,7 @@ def _wait_over(one: Situation) -> str | None:
 def _by_hand(act: Callable[[CircuitStateMachine], object]) -> Callable[[Situation], str]:
     def by_hand(one: Situation) -> str:
         act(one.machine)
-        # Whether calls run is asked for every place that HALF_OPEN has, and one more.
+        # Try one call more than HALF_OPEN has places.
         runs = all(one.machine.try_acquire(NOW) for _ in range(3))
         return "every call runs" if runs else "calls are refused"
 
@@ -119,10 +119,10 @@ class Event:
     """A row of the table.
 
     Attributes:
-        name: The words in its first column.
-        act: Lets it happen; what it says beside the changes that show, or None where it cannot
-            happen in that state.
-        nearly: The one state that it is about, one step before a threshold; None for every state.
+        name: The text in its first column.
+        act: Triggers the event; returns what the table adds to the visible changes, or None if it
+            cannot happen in that state.
+        nearly: The only state that it concerns, one step before a threshold; None for every state.
     """
 
     name: str
@@ -160,7 +160,7 @@ EVENTS = [
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is to see of a circuit."""
+    """The visible values of a circuit."""
 
     state: CircuitState
     failures: int
@@ -170,7 +170,7 @@ class Seen:
 
     @classmethod
     def of(cls, machine: CircuitStateMachine) -> "Seen":
-        """As it is now, without a look at the time."""
+        """The current values, without applying the time that has passed."""
         phase, totals = machine.phase, machine.totals()
         return cls(
             state=phase.state,
@@ -222,7 +222,7 @@ def _table() -> str:
 
 
 def test_the_table_in_the_docs_is_what_the_machine_does() -> None:
-    """Every event in every state, word for word."""
+    """Every event in every state has exactly the documented effect."""
     page = PAGE.read_text(encoding="utf-8")
     _, table_and_rest = page.split(BEGIN)
     assert table_and_rest.split(END)[0] == _table()
@@ -230,7 +230,7 @@ def test_the_table_in_the_docs_is_what_the_machine_does() -> None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
 def test_no_state_but_the_three_follows(event: Event) -> None:
-    """And every change of state is one of the drawing's, or made by hand."""
+    """Every transition is in the diagram, or set by an operator."""
     drawn = {
         ("closed", "open"),
         ("open", "half_open"),

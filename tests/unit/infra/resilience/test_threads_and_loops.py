@@ -1,4 +1,4 @@
-"""One breaker, made once, serves any number of threads and event loops at once."""
+"""A single breaker serves any number of threads and event loops at once."""
 
 import asyncio
 import contextlib
@@ -30,27 +30,27 @@ THREADS = 8
 
 @pytest.fixture(autouse=True)
 def _tiny_switch_interval() -> Iterator[None]:
-    """Have the interpreter change threads as often as it can."""
+    """Make the interpreter switch between threads as often as possible."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(interval)
 
 
-# A build without the lock has no short cuts to test: they would lose counts.
+# A free-threaded build has no short cuts to test, because they would lose counts.
 LOCKS = {"gil": True, "free-threaded": False} if GIL_ENABLED else {"free-threaded": False}
 
 
 @pytest.fixture(params=LOCKS.values(), ids=list(LOCKS))
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the short cuts of a build with a global interpreter lock, or none of them."""
+    """Use the short cuts of a build with a global interpreter lock, or none of them."""
     monkeypatch.setattr(
         "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", request.param
     )
 
 
 def _in_threads(work: Callable[[int], object], count: int = THREADS) -> None:
-    """Run a function in several threads at once, and raise what any of them raised."""
+    """Run a function in several threads at once, and raise any exception of them."""
     errors: list[BaseException] = []
     together = threading.Barrier(count)
 
@@ -72,11 +72,11 @@ def _in_threads(work: Callable[[int], object], count: int = THREADS) -> None:
 
 @pytest.mark.usefixtures("_path")
 class TestThreads:
-    """On builds with and without a global interpreter lock."""
+    """Threads on builds with and without a global interpreter lock."""
 
     @pytest.mark.parametrize("form", PLAIN_FORMS)
     def test_no_success_or_failure_is_lost(self, form: str) -> None:
-        """Totals are exact, and nothing is in flight at the end."""
+        """Totals are exact, and no call is in flight at the end."""
         breaker = make_breaker(failure_threshold=1_000_000)
 
         def broken() -> None:
@@ -97,7 +97,7 @@ class TestThreads:
         assert breaker.in_flight == 0
 
     def test_the_threshold_is_exact(self) -> None:
-        """Of many failures at once, as many as it takes open, and no call runs after that."""
+        """With many simultaneous failures, exactly the threshold opens, and no call runs after."""
         breaker = make_breaker(failure_threshold=100, recovery_timeout=1e9)
 
         def work(_: int) -> None:
@@ -114,7 +114,7 @@ class TestThreads:
         assert 100 <= metrics["total_failures"] < 100 + THREADS
 
     def test_the_limit_of_probes_is_exact(self) -> None:
-        """Never more at once than allowed, whoever comes when."""
+        """There are never more simultaneous probes than allowed."""
         breaker = half_opened(FakeClock(), half_open_max_calls=3, success_threshold=1_000_000)
         lock = threading.Lock()
         at_once = most = done = 0
@@ -140,7 +140,7 @@ class TestThreads:
         assert breaker.in_flight == 0
 
     def test_everything_at_once_keeps_the_books(self) -> None:
-        """Calls, outages, recoveries, resets, modes and scrapes: all that ran is accounted for."""
+        """Every call is counted despite outages, recoveries, resets, modes and scrapes."""
         clock, told, registry = FakeClock(), RecordingListener(), CircuitBreakerRegistry()
         breaker = make_breaker(
             clock,
@@ -188,7 +188,7 @@ class TestThreads:
         assert sum(snapshot.state_changes.values()) == len(changes)
 
     def test_a_thread_may_leave_a_block_that_another_entered(self) -> None:
-        """The exit belongs to the block, not to the thread."""
+        """An exit belongs to its block, not to a thread."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
         stack = contextlib.ExitStack()
         stack.enter_context(breaker)
@@ -199,11 +199,11 @@ class TestThreads:
 
 @pytest.mark.usefixtures("_path")
 class TestLoops:
-    """Event loops one after another, and in threads beside one another."""
+    """Event loops one after another, and in parallel threads."""
 
     @pytest.mark.parametrize("form", FORMS)
     def test_one_breaker_serves_one_loop_after_another(self, form: str) -> None:
-        """Nothing of it is attached to the first."""
+        """No part of the breaker is bound to the first loop."""
         breaker = make_breaker()
 
         async def use() -> None:
@@ -214,7 +214,7 @@ class TestLoops:
         assert breaker.total_successes == 60
 
     def test_loops_in_several_threads_share_one_count(self) -> None:
-        """And one limit of probes."""
+        """They also share the limit of probes."""
         breaker = half_opened(FakeClock(), half_open_max_calls=2, success_threshold=1_000_000)
         lock = threading.Lock()
         at_once = most = 0
@@ -237,7 +237,7 @@ class TestLoops:
         assert breaker.in_flight == 0
 
     async def test_a_block_may_be_left_in_another_task(self) -> None:
-        """As async generators and background work do."""
+        """Async generators and background tasks do this."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
         stack = contextlib.AsyncExitStack()
         await asyncio.create_task(stack.enter_async_context(breaker))
@@ -245,7 +245,7 @@ class TestLoops:
         assert breaker.is_closed
 
     async def test_blocks_nest_and_overlap(self) -> None:
-        """Hundreds of tasks, each two deep, each settling its own."""
+        """Hundreds of tasks nest two blocks each, and each block ends its own admission."""
         breaker = make_breaker(failure_threshold=1_000_000)
 
         async def nested(number: int) -> None:
@@ -273,10 +273,10 @@ async def _pause() -> None:
 
 
 class TestTheLockAsPrinted:
-    """`breaker._lock`, as tests of users take it."""
+    """`breaker._lock`, as users' tests take it."""
 
     async def test_it_is_taken_with_both_kinds_of_with(self) -> None:
-        """It holds against other threads, and against nobody in this one."""
+        """It excludes other threads, but can be taken again in the same thread."""
         breaker = make_breaker(failure_threshold=1)
         outcome: list[bool] = []
 
@@ -292,7 +292,7 @@ class TestTheLockAsPrinted:
         assert breaker.is_open
 
     def test_the_guarded_call_runs_outside_of_it(self) -> None:
-        """Another thread gets through while one is in its block."""
+        """Other threads can make calls while one is in its block."""
         breaker: CircuitBreaker = make_breaker(slow_call_duration=10.0)
         with breaker:
             _in_threads(lambda _: breaker.call_sync(str), count=2)

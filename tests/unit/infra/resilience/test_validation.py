@@ -1,4 +1,4 @@
-"""Bad input to the breaker's other doors: the text names what is wrong and how to mend it."""
+"""Invalid input to other parts of the breaker: the error says what is wrong and how to fix it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from example_service.infra.resilience import (
 
 @pytest.mark.parametrize("listeners", [None, 3, object()])
 def test_listeners_that_are_no_iterable_are_named(listeners: Any) -> None:
-    """Whoever reads the error knows which parameter to mend."""
+    """The error names the parameter to correct."""
     with pytest.raises(TypeError, match=r"^listeners must be"):
         CircuitBreaker("scene", registry=None, listeners=listeners)
 
@@ -22,7 +22,7 @@ def test_listeners_that_are_no_iterable_are_named(listeners: Any) -> None:
 @pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31m", "x" * 501])
 @pytest.mark.parametrize("mode", ["force_open", "disable", "shadow"])
 def test_a_reason_is_one_short_line(mode: str, reason: str) -> None:
-    """It is written into logs and metrics as it stands."""
+    """It appears unchanged in logs and metrics."""
     breaker = CircuitBreaker("scene", registry=None)
     with pytest.raises(ValueError, match=r"^reason must be printable"):
         getattr(breaker, mode)(reason)
@@ -30,7 +30,7 @@ def test_a_reason_is_one_short_line(mode: str, reason: str) -> None:
 
 
 def test_a_window_is_not_larger_than_memory() -> None:
-    """A slip of the pen in a setting is an error, not an exhausted machine."""
+    """A typo in a setting must be an error instead of exhausting the memory."""
     with pytest.raises(ValueError, match="window_calls must be at most 1000000"):
         FailureRate(window_calls=1_000_001)
 
@@ -39,7 +39,7 @@ def test_a_window_is_not_larger_than_memory() -> None:
     "parameter", ["failure_threshold", "success_threshold", "half_open_max_calls"]
 )
 def test_a_count_has_an_upper_end(parameter: str) -> None:
-    """Beyond what a machine can count, the first call would fail instead of the constructor."""
+    """Without the limit, a huge count would fail at the first call, not at the constructor."""
     largest: dict[str, Any] = {parameter: 1_000_000_000}
     assert CircuitBreaker("scene", registry=None, **largest).is_closed
     larger: dict[str, Any] = {parameter: 10**20}
@@ -49,7 +49,7 @@ def test_a_count_has_an_upper_end(parameter: str) -> None:
 
 @pytest.mark.parametrize("parameter", ["is_failure", "is_failed_result"])
 def test_a_predicate_is_no_coroutine_function(parameter: str) -> None:
-    """What it returns is true whatever it would say, so each call would count as a failure."""
+    """Its coroutine is always truthy, so each call would count as a failure."""
 
     async def never(_: object) -> bool:
         return False
@@ -60,7 +60,7 @@ def test_a_predicate_is_no_coroutine_function(parameter: str) -> None:
 
 
 def test_the_synchronous_call_refuses_what_only_await_can_run() -> None:
-    """A coroutine that nobody awaits would have counted as a success."""
+    """A coroutine that is never awaited would count as a success."""
     breaker = CircuitBreaker("scene", registry=None)
 
     async def work() -> None:
@@ -72,14 +72,14 @@ def test_the_synchronous_call_refuses_what_only_await_can_run() -> None:
 
 
 def test_only_breakers_can_be_registered() -> None:
-    """Anything else is named."""
+    """The error shows anything else."""
     registry: Any = CircuitBreakerRegistry()
     with pytest.raises(TypeError, match=r"^breaker must be a CircuitBreaker, not 3"):
         registry.register(3)
 
 
 def test_a_name_cannot_break_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
-    """Neither that of the breaker nor that of an exception's type."""
+    """This applies to the name of the breaker and to that of an exception's type."""
     odd = type("bad\nINFO forged", (Exception,), {})
     breaker = CircuitBreaker("evil\nINFO forged \x1b[31m", failure_threshold=1, registry=None)
     with pytest.raises(odd), breaker:

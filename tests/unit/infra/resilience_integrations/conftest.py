@@ -1,4 +1,4 @@
-"""What the tests of integrations have in common."""
+"""Fixtures for the tests of all integrations."""
 
 import pytest
 
@@ -8,17 +8,17 @@ from example_service.infra.resilience.testing import FakeClock, RecordingListene
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """What the breakers read the time from."""
+    """The clock of the breakers."""
     return FakeClock()
 
 
 @pytest.fixture
 def listener() -> RecordingListener:
-    """Hears what the breakers report."""
+    """Records the events of the breakers."""
     return RecordingListener()
 
 
 @pytest.fixture
 def registry() -> CircuitBreakerRegistry:
-    """Where the breakers of a test show up."""
+    """The registry of a test's breakers."""
     return CircuitBreakerRegistry()

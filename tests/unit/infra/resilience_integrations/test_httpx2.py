@@ -1,4 +1,4 @@
-"""The transport in clients of httpx2, over the network stack that `pytest-httpx2` replaces."""
+"""The transport in httpx2 clients, above the network layer that `pytest-httpx2` replaces."""
 
 import asyncio
 import inspect
@@ -29,22 +29,22 @@ ORIGIN = "https://api.test"
 
 
 class Client:
-    """A client of httpx2 of either kind, used alike.
+    """A common interface for both kinds of httpx2 client.
 
     Args:
-        client: The client, with the transport.
+        client: The client with the transport.
     """
 
     def __init__(self, client: httpx2.Client | httpx2.AsyncClient) -> None:
         self.client: Any = client
 
     async def get(self) -> Any:
-        """Send a request and read the response."""
+        """Send a request, and read the response."""
         response = self.client.get(URL)
         return await response if inspect.isawaitable(response) else response
 
     async def read_first_line(self) -> str:
-        """Read a response up to its first line, and close it."""
+        """Read the first line of a response, and close it."""
         if isinstance(self.client, httpx2.Client):
             with self.client.stream("GET", URL) as response:
                 return next(response.iter_lines())
@@ -57,7 +57,7 @@ MakeClient: TypeAlias = Callable[..., Client]
 
 
 class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """A stream of events that a reader leaves before its end."""
+    """A stream of events that a reader stops reading before its end."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b"data: one\n"
@@ -72,7 +72,7 @@ class Events(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 def make_client(
     request: pytest.FixtureRequest, clock: FakeClock, registry: CircuitBreakerRegistry
 ) -> MakeClient:
-    """Makes a client of one kind, whose breakers open with the second failure."""
+    """Creates a client of one kind whose breakers open with the second failure."""
 
     def make(**parameters: Any) -> Client:
         rules: dict[str, Any] = {
@@ -99,7 +99,7 @@ def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
 async def test_read_response_is_a_success(
     make_client: MakeClient, httpx2_mock: respx.Router, registry: CircuitBreakerRegistry
 ) -> None:
-    """A response that is read to its end counts once, under the name of its origin."""
+    """A response that is read completely counts once, for the breaker of its origin."""
     httpx2_mock.get(URL).respond(json={"rate": "0.92"})
 
     client = make_client()
@@ -113,7 +113,7 @@ async def test_failing_status_opens_the_circuit_and_a_success_closes_it(
     registry: CircuitBreakerRegistry,
     clock: FakeClock,
 ) -> None:
-    """Two answers of 503 open it; a refused request reaches nothing; a probe closes it."""
+    """Two answers of 503 open it, a refused request is not sent, and a probe closes it."""
     route = httpx2_mock.get(URL).respond(503)
     client = make_client()
     for _ in range(2):
@@ -129,7 +129,7 @@ async def test_failing_status_opens_the_circuit_and_a_success_closes_it(
 
 
 async def test_refusal_is_of_both_kinds(make_client: MakeClient, httpx2_mock: respx.Router) -> None:
-    """Code that catches the errors of httpx2 catches it, and so does code that knows breakers."""
+    """It can be caught as an error of httpx2 and as a `CircuitOpenError`."""
     httpx2_mock.get(URL).respond(503)
     client = make_client(failure_threshold=1)
     await client.get()
@@ -162,7 +162,7 @@ async def test_errors_count_unless_they_are_our_own(
     error: type[httpx2.TransportError],
     failures: int,
 ) -> None:
-    """The errors of httpx2 are judged like those of httpx with the same names."""
+    """Errors of httpx2 count like the errors of httpx with the same names."""
 
     def fail(*_: object) -> None:
         raise error("broken")
@@ -186,7 +186,7 @@ async def test_stream_closed_early_is_a_success(
     registry: CircuitBreakerRegistry,
     clock: FakeClock,
 ) -> None:
-    """A client that stops reading at an end marker recovers, too."""
+    """A circuit also recovers if its client stops reading at an end marker."""
     route = httpx2_mock.get(URL).respond(503)
     client = make_client(failure_threshold=1, half_open_max_calls=1)
     await client.get()
@@ -202,7 +202,7 @@ async def test_stream_closed_early_is_a_success(
 async def test_announced_wait_is_followed_within_its_bound(
     make_client: MakeClient, httpx2_mock: respx.Router, announced: str, seconds: float
 ) -> None:
-    """One 429 with `Retry-After` opens the circuit for that long, and at most for the limit."""
+    """A 429 with `Retry-After` opens the circuit for that time, up to the limit."""
     httpx2_mock.get(URL).respond(429, headers={"Retry-After": announced})
     client = make_client(max_retry_after_seconds=120.0)
     await client.get()
@@ -215,7 +215,7 @@ async def test_announced_wait_is_followed_within_its_bound(
 async def test_clients_of_both_libraries_share_a_circuit(
     make_client: MakeClient, httpx2_mock: respx.Router, registry: CircuitBreakerRegistry
 ) -> None:
-    """An outage that httpx meets spares httpx2 the attempt, each with its own kind of refusal."""
+    """After an outage with httpx, httpx2 is refused as well, with its own kind of error."""
     breakers = transport_breakers(failure_threshold=1, registry=registry)
     old = httpx.AsyncClient(
         transport=CircuitBreakerTransport(
@@ -238,7 +238,7 @@ async def test_clients_of_both_libraries_share_a_circuit(
 async def test_cancelled_request_counts_for_nothing(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """A caller that gives up says nothing about the origin, and leaves nothing in flight."""
+    """A caller that gives up says nothing about the origin, and no call stays in flight."""
     arrived = asyncio.Event()
 
     async def hang(_: httpx2.Request) -> httpx2.Response:
@@ -260,7 +260,7 @@ async def test_cancelled_request_counts_for_nothing(
 async def test_open_for_decides_the_wait_of_a_failed_response(
     make_client: MakeClient, httpx2_mock: respx.Router
 ) -> None:
-    """A breaker's own rule sees the response, and goes before `Retry-After`."""
+    """A breaker's own rule receives the response, and overrides `Retry-After`."""
     httpx2_mock.get(URL).respond(429, headers={"Retry-After": "30", "X-Reset": "7"})
     client = make_client(
         max_retry_after_seconds=120.0,
@@ -275,7 +275,7 @@ async def test_open_for_decides_the_wait_of_a_failed_response(
 
 @pytest.mark.parametrize("parameter", [{"failure_threshold": 3}, {"max_breakers": 256}])
 def test_shared_breakers_have_their_parameters_already(parameter: dict[str, Any]) -> None:
-    """A parameter beside a shared set would have no effect, so it is refused by its name."""
+    """A parameter beside shared breakers would have no effect, so the error names it."""
     message = f"{next(iter(parameter))} would .* give it to transport_breakers"
     with pytest.raises(TypeError, match=message):
         CircuitBreakerTransport(httpx2.HTTPTransport(), breakers=transport_breakers(), **parameter)
@@ -283,7 +283,7 @@ def test_shared_breakers_have_their_parameters_already(parameter: dict[str, Any]
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_wait_cannot_be_read_from_responses_that_never_fail(shared: bool) -> None:
-    """Only a failed response is asked for its `Retry-After`, so there must be a rule for those."""
+    """`Retry-After` is read from failed responses only, so a rule for failures is required."""
     rules: dict[str, Any] = {"is_failed_result": None}
     chosen = {"breakers": transport_breakers(**rules)} if shared else rules
     with pytest.raises(TypeError, match=r"max_retry_after_seconds .* without is_failed_result"):
@@ -293,7 +293,7 @@ def test_wait_cannot_be_read_from_responses_that_never_fail(shared: bool) -> Non
 async def test_retry_after_counts_where_open_for_has_no_answer(
     make_client: MakeClient, httpx2_mock: respx.Router
 ) -> None:
-    """Neither of the two ways to announce a wait is ignored because of the other."""
+    """If one way to announce a wait gives none, the other is used."""
     httpx2_mock.get(URL).respond(429, headers={"Retry-After": "300"})
     client = make_client(max_retry_after_seconds=120.0, open_for=lambda _: None)
     await client.get()
@@ -304,7 +304,7 @@ async def test_retry_after_counts_where_open_for_has_no_answer(
 
 
 def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
-    """Errors of httpx2 are found in exception groups, and faults of this side are not."""
+    """In an exception group, errors of httpx2 count, and faults of the client do not."""
     ours, theirs = httpx2.PoolTimeout("full"), httpx2.ConnectError("refused")
     assert is_upstream_failure(ExceptionGroup("both", [ours, ExceptionGroup("", [theirs])]))
     assert not is_upstream_failure(ExceptionGroup("ours", [ours]))
@@ -324,10 +324,10 @@ def test_group_with_one_error_of_the_upstream_is_a_failure() -> None:
 def test_transport_is_of_the_library_of_the_wrapped_one(
     wrapped: Any, library: Any, other: Any
 ) -> None:
-    """A client may refuse what has to do with the other library, as Anthropic's does."""
+    """A client may refuse transports of the other library, as Anthropic's does."""
 
     class Tuned(CircuitBreakerTransport):
-        """A subclass, as users make."""
+        """A subclass defined by a user."""
 
     for kind in (CircuitBreakerTransport, Tuned):
         transport = kind(wrapped)
@@ -340,10 +340,10 @@ def test_transport_is_of_the_library_of_the_wrapped_one(
 
 
 def test_transport_of_both_libraries_stays_one_of_both() -> None:
-    """Neither of the two kinds of client loses what it could use before."""
+    """Both kinds of client can still use it."""
 
     class Both(httpx.BaseTransport, httpx2.BaseTransport):  # type: ignore[misc]
-        """Sends for both libraries."""
+        """A transport for both libraries."""
 
     transport = CircuitBreakerTransport(Both())
     assert isinstance(transport, httpx.BaseTransport)
@@ -359,7 +359,7 @@ def test_transport_of_both_libraries_stays_one_of_both() -> None:
     ],
 )
 def test_one_of_the_two_libraries_is_enough(missing: str, printed: str) -> None:
-    """The transport uses what is installed, and its import names both if there is neither."""
+    """The transport uses the installed one; without both, the import error names them."""
     program = (
         f"import sys; sys.modules.update(dict.fromkeys({missing!r}.split()))\n"
         "try:\n"

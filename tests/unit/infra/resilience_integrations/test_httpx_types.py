@@ -1,6 +1,6 @@
-"""The transport type-checks in projects that have one of the two libraries.
+"""The transport passes type checks in projects with only one of the two libraries.
 
-With both, `make lint` checks all the other tests of the transport.
+With both, `make lint` checks all other tests of the transport.
 """
 
 import subprocess
@@ -47,7 +47,7 @@ transport.breaker_for(request).no_such_attribute
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What mypy remembers of the standard library, for the second run."""
+    """The cache of mypy for the standard library, which the second run reuses."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -55,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_transport_fits_the_one_library_that_is_installed(
     library: str, tmp_path: Path, cache: Path
 ) -> None:
-    """Mypy's strict mode finds the one fault in such a project, and none in the transport."""
+    """Mypy in strict mode finds the only error of such a project, and none in the transport."""
     venv.create(tmp_path / "venv", symlinks=True)
     installed, here = (
         Path(

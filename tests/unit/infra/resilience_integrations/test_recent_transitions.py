@@ -1,4 +1,4 @@
-"""The last changes of state that a registry remembers."""
+"""The most recent transitions, which a registry remembers."""
 
 import gc
 import sys
@@ -22,23 +22,23 @@ from example_service.infra.resilience.testing import FakeClock, RecordingListene
 
 @pytest.fixture
 def registry() -> CircuitBreakerRegistry:
-    """A registry of its own."""
+    """A separate registry."""
     return CircuitBreakerRegistry()
 
 
 def fail(breaker: CircuitBreaker) -> None:
-    """Let one call of the breaker fail."""
+    """Make one call that fails."""
     with pytest.raises(ConnectionError), breaker:
         raise ConnectionError
 
 
 def changes(registry: CircuitBreakerRegistry) -> list[tuple[str, str]]:
-    """What is remembered: whose state changed, and to which."""
+    """The remembered transitions: breaker and new state."""
     return [(one.breaker_name, one.to_state.value) for _, one in registry.recent_transitions()]
 
 
 def test_nothing_is_remembered_where_nothing_happened(registry: CircuitBreakerRegistry) -> None:
-    """Making breakers and calling them is no change of state."""
+    """Creating breakers and calling them causes no transition."""
     with CircuitBreaker("quiet", registry=registry):
         pass
     assert registry.recent_transitions() == []
@@ -47,7 +47,7 @@ def test_nothing_is_remembered_where_nothing_happened(registry: CircuitBreakerRe
 async def test_a_story_is_remembered_as_listeners_heard_it(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Each change is the event itself, with its reason; the newest comes first."""
+    """Each entry is the event itself, with its reason; the newest comes first."""
     clock, listener = FakeClock(), RecordingListener()
     breaker = CircuitBreaker(
         "told",
@@ -70,7 +70,7 @@ async def test_a_story_is_remembered_as_listeners_heard_it(
 
 
 def test_a_change_is_remembered_with_the_wall_time(registry: CircuitBreakerRegistry) -> None:
-    """It is in UTC, whatever the breaker's clock shows."""
+    """The time is in UTC, whatever the breaker's clock shows."""
     breaker = CircuitBreaker("timed", failure_threshold=1, clock=FakeClock(), registry=registry)
     before = datetime.now(UTC)
     fail(breaker)
@@ -80,7 +80,7 @@ def test_a_change_is_remembered_with_the_wall_time(registry: CircuitBreakerRegis
 
 
 def test_a_mode_without_an_end_has_no_wait(registry: CircuitBreakerRegistry) -> None:
-    """Infinity is no number for JSON, and None is what the event promises."""
+    """JSON has no infinity, and the event documents None."""
     breaker = CircuitBreaker("by_hand", registry=registry)
     breaker.force_open("maintenance")
     breaker.disable("done")
@@ -95,7 +95,7 @@ def test_a_mode_without_an_end_has_no_wait(registry: CircuitBreakerRegistry) -> 
 
 
 def test_only_the_last_changes_are_remembered(registry: CircuitBreakerRegistry) -> None:
-    """A circuit that flaps for a year takes no more memory than one that flapped for an hour."""
+    """A circuit that flaps for a year needs no more memory than after an hour."""
     clock = FakeClock()
     breaker = CircuitBreaker("flapping", failure_threshold=1, clock=clock, registry=registry)
     for number in range(REMEMBERED_TRANSITIONS):
@@ -110,7 +110,7 @@ def test_only_the_last_changes_are_remembered(registry: CircuitBreakerRegistry) 
 
 
 def test_what_is_handed_out_is_a_copy(registry: CircuitBreakerRegistry) -> None:
-    """Whoever changes the list changes nobody else's."""
+    """Changing the returned list does not affect other callers."""
     fail(CircuitBreaker("once", failure_threshold=1, registry=registry))
     registry.recent_transitions().clear()
     assert changes(registry) == [("once", "open")]
@@ -119,7 +119,7 @@ def test_what_is_handed_out_is_a_copy(registry: CircuitBreakerRegistry) -> None:
 def test_breakers_of_other_registries_and_of_none_are_not_remembered(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Each registry has its own memory, and a breaker without one tells nobody."""
+    """Each registry remembers only its own, and a breaker without one reports to none."""
     before = circuit_breaker_registry.recent_transitions()
     fail(CircuitBreaker("elsewhere", failure_threshold=1, registry=CircuitBreakerRegistry()))
     fail(CircuitBreaker("nowhere", failure_threshold=1, registry=None))
@@ -130,7 +130,7 @@ def test_breakers_of_other_registries_and_of_none_are_not_remembered(
 def test_a_breaker_registered_by_hand_reports_from_then_on(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """It is like one that was made with that registry."""
+    """It behaves like a breaker created with that registry."""
     breaker = CircuitBreaker("late", failure_threshold=1, registry=None)
     registry.register(breaker)
     fail(breaker)
@@ -138,7 +138,7 @@ def test_a_breaker_registered_by_hand_reports_from_then_on(
 
 
 def test_an_unregistered_breaker_reports_no_more(registry: CircuitBreakerRegistry) -> None:
-    """It is not seen here any more; what it did before stays."""
+    """New transitions are not remembered here, but earlier ones stay."""
     twins = [CircuitBreaker("twin", failure_threshold=1, registry=registry) for _ in range(2)]
     fail(twins[0])
     registry.unregister("twin")
@@ -150,7 +150,7 @@ def test_an_unregistered_breaker_reports_no_more(registry: CircuitBreakerRegistr
 def test_unregistering_does_not_silence_a_breaker_in_its_new_registry(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """A breaker that has moved reports where it is now, and there alone."""
+    """A breaker that has moved reports only to its new registry."""
     old = CircuitBreakerRegistry()
     breaker = CircuitBreaker("moved", failure_threshold=1, registry=old)
     registry.register(breaker)
@@ -163,7 +163,7 @@ def test_unregistering_does_not_silence_a_breaker_in_its_new_registry(
 def test_a_breaker_that_is_gone_stays_in_memory_by_its_changes_alone(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """What a client made for one request ran into can be read afterwards."""
+    """The transitions of a client that lived for one request can be read afterwards."""
     breaker = CircuitBreaker("gone", failure_threshold=1, registry=registry)
     fail(breaker)
     ref = weakref.ref(breaker)
@@ -175,7 +175,7 @@ def test_a_breaker_that_is_gone_stays_in_memory_by_its_changes_alone(
 
 
 def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegistry) -> None:
-    """None is lost or doubled, while others read."""
+    """None is lost or duplicated while other threads read."""
     breakers = [
         CircuitBreaker(f"thread {number}", registry=registry)
         for number in range(REMEMBERED_TRANSITIONS)
@@ -195,7 +195,7 @@ def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegi
 
 
 async def test_shadow_rejections_are_counted_for_life(registry: CircuitBreakerRegistry) -> None:
-    """A reset and a second mode begin a new count of the mode, and no new lifetime count."""
+    """A reset or another mode restarts the count of the mode, but not the lifetime count."""
     breaker = CircuitBreaker("shadowed", failure_threshold=1, registry=registry)
     for times in (2, 3):
         breaker.shadow("to see")

@@ -1,4 +1,4 @@
-"""The test kit puts breakers into a state and takes them out of it again, and isolates tests."""
+"""The test kit sets breakers to a state for a block, and isolates tests."""
 
 import asyncio
 import subprocess
@@ -34,12 +34,12 @@ CLOSED, OPEN, HALF_OPEN = CircuitState
 
 
 async def succeed() -> str:
-    """Answer."""
+    """Return an answer."""
     return "answer"
 
 
 async def fail() -> None:
-    """Raise what a dependency that is down makes clients raise."""
+    """Raise the error of a dependency that is down."""
     raise ConnectionError
 
 
@@ -50,7 +50,7 @@ async def failed_call(breaker: CircuitBreaker) -> None:
 
 
 def assert_new(breaker: CircuitBreaker) -> None:
-    """A breaker is as if it had just been made."""
+    """Check that a breaker is like a new one."""
     new = CircuitBreaker("new", registry=None)
     assert breaker.get_metrics() == new.get_metrics()
     assert breaker.clock is time.monotonic
@@ -58,7 +58,7 @@ def assert_new(breaker: CircuitBreaker) -> None:
 
 @pytest.fixture
 def breaker(listener: RecordingListener) -> CircuitBreaker:
-    """A breaker as services make them, with the clock of the machine."""
+    """A breaker as in services, with the system clock."""
     return CircuitBreaker("stock", listeners=[listener], registry=None)
 
 
@@ -66,7 +66,7 @@ def breaker(listener: RecordingListener) -> CircuitBreaker:
 
 
 async def test_clock_moves_only_when_told() -> None:
-    """Advancing and sleeping are what makes time pass, and both at once."""
+    """Time passes only by advancing the clock or by sleeping on it."""
     clock = FakeClock(now=10)
     assert [clock(), clock()] == [10, 10]
     clock.advance(5)
@@ -77,7 +77,7 @@ async def test_clock_moves_only_when_told() -> None:
 
 @pytest.mark.parametrize("seconds", [-1, nan, inf])
 def test_clock_never_goes_back(clock: FakeClock, seconds: float) -> None:
-    """Time that no monotonic clock could show is refused."""
+    """A monotonic clock cannot be set back."""
     with pytest.raises(ValueError, match=r"^seconds must be at least 0"):
         clock.advance(seconds)
 
@@ -90,7 +90,7 @@ def test_clock_never_goes_back(clock: FakeClock, seconds: float) -> None:
 async def test_listener_keeps_every_event_in_order(
     clock: FakeClock, listener: RecordingListener
 ) -> None:
-    """The story of an outage can be compared as a whole, or by its changes of state alone."""
+    """A test can compare all events of an outage, or only its transitions."""
     breaker = CircuitBreaker(
         "stock",
         failure_threshold=1,
@@ -120,7 +120,7 @@ async def test_listener_keeps_every_event_in_order(
 
 
 async def test_opened_circuit_refuses_as_after_an_outage(breaker: CircuitBreaker) -> None:
-    """The caller learns the same facts, and no call is counted that nobody made."""
+    """The caller receives the same details, and no extra call is counted."""
     with opened(breaker) as same:
         assert same is breaker
         with pytest.raises(CircuitOpenError) as refusal:
@@ -138,7 +138,7 @@ async def test_opened_circuit_refuses_as_after_an_outage(breaker: CircuitBreaker
 def test_opened_circuit_waits_as_long_as_told(
     breaker: CircuitBreaker, clock: FakeClock, listener: RecordingListener
 ) -> None:
-    """What callers and listeners are told is the wait that holds."""
+    """Callers and listeners receive the wait that is in effect."""
     with opened(breaker, retry_after=7, clock=clock):
         assert breaker.get_metrics()["retry_after"] == 7
         clock.advance(6)
@@ -153,7 +153,7 @@ def test_opened_circuit_waits_as_long_as_told(
 
 @pytest.mark.parametrize("seconds", [0, -1, nan, inf])
 def test_opened_circuit_refuses_an_impossible_wait(breaker: CircuitBreaker, seconds: float) -> None:
-    """A wait that no circuit has is an error, and the breaker is left alone."""
+    """An invalid wait is an error, and the breaker does not change."""
     with (
         pytest.raises(ValueError, match=r"^retry_after must be above 0"),
         opened(breaker, retry_after=seconds),
@@ -166,7 +166,7 @@ def test_opened_circuit_refuses_an_impossible_wait(breaker: CircuitBreaker, seco
 async def test_opened_circuit_recovers_by_its_own_rules(
     breaker: CircuitBreaker, clock: FakeClock, listener: RecordingListener
 ) -> None:
-    """With a clock of the test, the whole way back can be gone, on a breaker with another one."""
+    """The clock of the test replaces the breaker's own, so a test can go through a recovery."""
     with opened(breaker, clock=clock):
         clock.advance(60)
         assert [await breaker.call(succeed) for _ in range(2)] == ["answer", "answer"]
@@ -179,7 +179,7 @@ async def test_opened_circuit_recovers_by_its_own_rules(
 def test_breaker_is_closed_and_clean_after_the_block(
     breaker: CircuitBreaker, listener: RecordingListener
 ) -> None:
-    """Nothing of the block is left, nor of a test that failed in it."""
+    """Nothing remains of the block, even if the test failed in it."""
     with pytest.raises(CircuitOpenError), opened(breaker):
         breaker.call_sync(sorted, "")
 
@@ -191,7 +191,7 @@ def test_breaker_is_closed_and_clean_after_the_block(
 async def test_what_was_before_the_block_is_forgotten(
     breaker: CircuitBreaker, state: Callable[[CircuitBreaker], AbstractContextManager[object]]
 ) -> None:
-    """Earlier failures, waits and modes neither act on the block nor come back after it."""
+    """Earlier failures, waits and modes neither affect the block nor return after it."""
     clock = FakeClock()
     with half_opened(breaker, clock=clock):
         await failed_call(breaker)
@@ -208,7 +208,7 @@ async def test_what_was_before_the_block_is_forgotten(
 
 
 async def test_calls_in_flight_at_either_end_act_on_nothing(breaker: CircuitBreaker) -> None:
-    """A call from before cannot end the block's state, nor one of the block spoil what follows."""
+    """A call from before the block does not affect it, nor a call of the block what follows."""
     release = asyncio.Event()
 
     async def answer_late() -> None:
@@ -239,7 +239,7 @@ async def test_calls_in_flight_at_either_end_act_on_nothing(breaker: CircuitBrea
 
 
 async def test_half_opened_circuit_admits_only_its_probes(breaker: CircuitBreaker) -> None:
-    """As many calls run at once as the breaker allows; one more is refused."""
+    """It admits as many calls as the breaker allows, and refuses the next."""
     release = asyncio.Event()
     with half_opened(breaker) as same:
         assert same is breaker
@@ -257,7 +257,7 @@ async def test_half_opened_circuit_admits_only_its_probes(breaker: CircuitBreake
 async def test_half_opened_circuit_closes_when_probes_succeed(
     breaker: CircuitBreaker, listener: RecordingListener
 ) -> None:
-    """No success is counted in advance, and listeners hear of the way that real ones go."""
+    """No success is counted in advance, and listeners receive the usual transitions."""
     with half_opened(breaker):
         assert listener.transitions == [(CLOSED, OPEN), (OPEN, HALF_OPEN)]
         await breaker.call(succeed)
@@ -271,7 +271,7 @@ async def test_half_opened_circuit_closes_when_probes_succeed(
 async def test_half_opened_circuit_opens_for_longer_when_a_probe_fails(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
-    """It is the breaker's second wait, on the clock of the test."""
+    """This is the breaker's second wait, on the clock of the test."""
     with half_opened(breaker, clock=clock):
         await failed_call(breaker)
         assert breaker.is_open
@@ -294,7 +294,7 @@ def test_blocks_of_several_breakers_nest(breaker: CircuitBreaker) -> None:
 
 @pytest.fixture(scope="module")
 def long_lived() -> Iterator[CircuitBreaker]:
-    """A breaker that is there before a test begins, as one that was made at import time."""
+    """A breaker that exists before the test, like one created at import time."""
     breaker = CircuitBreaker("long-lived", failure_threshold=1)
     breaker.force_open("not by a test")
     yield breaker
@@ -303,7 +303,7 @@ def long_lived() -> Iterator[CircuitBreaker]:
 
 @pytest.mark.parametrize("turn", ["first", "second"])
 def test_long_lived_breaker_is_clean_in_every_test(turn: str, long_lived: CircuitBreaker) -> None:
-    """It stays in the registry, and nobody sees what somebody else has done to it."""
+    """It stays in the registry, and tests do not see each other's changes to it."""
     assert circuit_breaker_registry.get("long-lived") is long_lived
     assert_new(long_lived)
     with pytest.raises(TypeError):
@@ -416,10 +416,10 @@ IMPORTED_BEFORE = f"import example_service.infra.resilience.testing\n{PLUGIN}"
 def run_inner_tests(
     pytester: pytest.Pytester, conftest: str, *options: str, tests: str = INNER_TESTS
 ) -> dict[str, int]:
-    """How many of the inner tests end how."""
+    """The numbers of the outcomes of the inner tests."""
     pytester.makeconftest(conftest)
     pytester.makepyfile(tests)
-    # The inner tests need no plugins, whose imports would take longer than the tests.
+    # The inner tests need no plugins, which would take longer to import than the tests to run.
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         result = pytester.runpytest_subprocess("-W", "error", *options)
@@ -433,7 +433,7 @@ def test_one_line_isolates_every_test(pytester: pytest.Pytester, conftest: str) 
 
 
 def test_isolation_covers_every_breaker_of_a_process(pytester: pytest.Pytester) -> None:
-    """Those in no registry, in another one and in transports, in any order and in two processes."""
+    """This includes breakers without a registry, in another one and in transports."""
     workers = ("-p", "xdist", "--numprocesses=2")
     outcomes = run_inner_tests(pytester, PLUGIN, *workers, tests=INNER_TURNS)
 
@@ -442,12 +442,12 @@ def test_isolation_covers_every_breaker_of_a_process(pytester: pytest.Pytester) 
 
 
 def test_without_the_line_tests_disturb_each_other(pytester: pytest.Pytester) -> None:
-    """It is the fixture that isolates the inner tests, not the way in which they are written."""
+    """It is the fixture that isolates the inner tests, not how they are written."""
     assert run_inner_tests(pytester, "") == {"passed": 1, "failed": 4}
 
 
 def test_the_service_runs_without_pytest() -> None:
-    """Nothing that production imports needs the kit, or pytest."""
+    """Production code does not import the kit or pytest."""
     program = """
         import sys
         import example_service.main

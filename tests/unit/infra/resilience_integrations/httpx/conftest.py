@@ -1,4 +1,4 @@
-"""The transport for httpx in front of an upstream."""
+"""The httpx transport in front of a fake upstream."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import WAYS, Upstre
 
 @pytest.fixture
 def upstream() -> Upstream:
-    """What answers."""
+    """The fake upstream."""
     return Upstream()
 
 
@@ -22,7 +22,7 @@ def upstream() -> Upstream:
 def make(
     upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
 ) -> Callable[..., CircuitBreakerTransport]:
-    """Makes a transport in front of `upstream` whose breakers open with the second failure."""
+    """Creates a transport for `upstream` whose breakers open with the second failure."""
 
     def make(transport: Any = None, **parameters: Any) -> CircuitBreakerTransport:
         wrapped = transport or httpx.MockTransport(upstream)
@@ -39,13 +39,13 @@ def make(
 
 @pytest.fixture
 def transport(make: Callable[..., CircuitBreakerTransport]) -> CircuitBreakerTransport:
-    """A transport with its default rules."""
+    """A transport with the default rules."""
     return make()
 
 
 @pytest.fixture(params=WAYS)
 def way_of(request: pytest.FixtureRequest) -> Callable[[CircuitBreakerTransport], Way]:
-    """Makes a client of one kind."""
+    """Creates a client of one kind."""
     return WAYS[request.param]
 
 

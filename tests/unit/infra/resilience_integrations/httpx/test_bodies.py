@@ -1,4 +1,4 @@
-"""When the outcome of a request is known."""
+"""When the outcome of a request is decided."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
 async def test_success_is_known_at_the_end_of_the_body(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """A body that is being read holds the permit; closing it afterwards counts no second time."""
+    """A body keeps its permit while it is read; closing it afterwards does not count again."""
     body = Body()
     upstream.answer(body)
 
@@ -54,7 +54,7 @@ async def test_success_is_known_at_the_end_of_the_body(
 async def test_empty_body_is_a_success(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, chunks: list[bytes]
 ) -> None:
-    """A body of which nothing comes ends like any other."""
+    """An empty body ends like any other."""
     upstream.answer(Body(chunks))
 
     assert (await way.get()).content == b""
@@ -64,7 +64,7 @@ async def test_empty_body_is_a_success(
 async def test_body_that_breaks_off_is_a_failure(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """Headers that look well do not hide that the origin fails in the middle of its answers."""
+    """Good headers do not hide that the origin fails in the middle of its answers."""
     for _ in range(2):
         upstream.answer(Body(error=httpx.RemoteProtocolError("peer closed connection")))
         with pytest.raises(httpx.RemoteProtocolError) as caught:
@@ -79,7 +79,7 @@ async def test_body_that_breaks_off_is_a_failure(
 async def test_body_with_an_error_of_its_own_counts_for_nothing(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """In the middle of a body errors are told apart as they are before it."""
+    """Errors within a body are classified like errors before it."""
     upstream.answer(Body(error=httpx.LocalProtocolError("ours")))
 
     with pytest.raises(httpx.LocalProtocolError):
@@ -91,7 +91,7 @@ async def test_body_with_an_error_of_its_own_counts_for_nothing(
 async def test_body_closed_early_is_a_success(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """The origin answered with good headers; its reader has seen enough."""
+    """The origin answered with good headers, and the reader needed no more."""
     body = Body()
     upstream.answer(body)
 
@@ -111,7 +111,7 @@ async def test_response_that_is_dropped_frees_its_place(
     clock: FakeClock,
     is_read: bool,
 ) -> None:
-    """The one probe of a circuit is not taken until `probe_timeout` by a reader that forgot it."""
+    """A reader that drops a response does not occupy the only probe until `probe_timeout`."""
     transport = make(half_open_max_calls=1)
     way = WAYS["sync"](transport)
     await opened(way, upstream)
@@ -132,7 +132,7 @@ async def test_response_that_is_dropped_frees_its_place(
 
 
 class Emptied(httpx.AsyncByteStream):
-    """A body that gives one chunk to each reader and then goes on in its own way.
+    """A body that yields one chunk to each reader and then continues in a given way.
 
     Args:
         go_on: What follows the chunk.
@@ -147,7 +147,7 @@ class Emptied(httpx.AsyncByteStream):
 
 
 async def never() -> None:
-    """Wait for an end that does not come."""
+    """Wait forever."""
     await asyncio.Event().wait()
 
 
@@ -160,7 +160,7 @@ async def break_off() -> None:
 async def test_emptying_the_rest_of_a_body_is_not_the_call(
     registry: CircuitBreakerRegistry, go_on: Callable[[], Awaitable[None]]
 ) -> None:
-    """A reader that has its end marker gives the rest a moment, so that the connection is kept."""
+    """After its end marker, a reader reads the rest so that the connection can be reused."""
 
     async def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, stream=Emptied(go_on))
@@ -180,7 +180,7 @@ async def test_emptying_the_rest_of_a_body_is_not_the_call(
 async def test_caller_that_is_cancelled_while_it_empties_a_body_counts_for_nothing(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """The whole call was given up, wherever it was."""
+    """The caller gave up the whole call."""
     emptying = asyncio.Event()
 
     async def answer(_: httpx.Request) -> httpx.Response:
@@ -210,7 +210,7 @@ def test_interrupted_reader_that_closes_a_body_counts_for_nothing(
     registry: CircuitBreakerRegistry,
     interruption: type[BaseException],
 ) -> None:
-    """Whatever is no `Exception` stopped the reader; it had not read enough."""
+    """A `BaseException` stopped the reader before it had read enough."""
     upstream.answer(Body())
     client = httpx.Client(transport=transport)
     with pytest.raises(interruption), client.stream("GET", URL):
@@ -222,7 +222,7 @@ def test_interrupted_reader_that_closes_a_body_counts_for_nothing(
 async def test_body_that_goes_on_after_closing_counts_once(
     transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """Where one thread closes what another one reads, the first of them decides."""
+    """If one thread closes a body that another one reads, the first outcome counts."""
     upstream.answer(Body())
     with httpx.Client(transport=transport).stream("GET", URL) as response:
         for _ in response.iter_raw():
@@ -242,7 +242,7 @@ async def test_error_while_closing_counts_unless_the_outcome_is_known(
     reads: bool,
     expected: tuple[int, int, int],
 ) -> None:
-    """A connection that breaks while it is closed is a failure, but not after a whole answer."""
+    """A connection that breaks while closing is a failure, unless the answer was complete."""
     upstream.answer(Body(close_error=httpx.CloseError("broken")))
 
     with pytest.raises(httpx.CloseError):  # noqa: PT012 - Leaving the block raises.
@@ -257,7 +257,7 @@ async def test_error_while_closing_counts_unless_the_outcome_is_known(
 async def test_failed_status_is_counted_with_the_headers_and_once(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, error: Exception | None
 ) -> None:
-    """Whether its body is read, breaks off or is closed early changes nothing any more."""
+    """It no longer matters whether its body is read, breaks off or is closed early."""
     body = Body(error=error)
     upstream.answer(httpx.Response(503, stream=body))
 
@@ -282,7 +282,7 @@ async def test_response_without_a_body_ends_with_its_headers(  # noqa: PLR0917
     status: int,
     length: int,
 ) -> None:
-    """Where there is nothing to read, not reading it is no early end."""
+    """Without a body, there is nothing left to read."""
     body = Body([])
     headers = {"Content-Length": str(length)}
     upstream.answer(httpx.Response(status, headers=headers, stream=body))
@@ -297,7 +297,7 @@ async def test_response_without_a_body_ends_with_its_headers(  # noqa: PLR0917
 async def test_response_that_is_not_told_to_end_ends_with_its_headers(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """A response made from bytes is closed from the start, and nobody closes it again."""
+    """A response made from bytes is already closed, so it is not closed again."""
     upstream.answer(httpx.Response(200, content=b"answer"))
 
     async with way.stream():
@@ -307,7 +307,7 @@ async def test_response_that_is_not_told_to_end_ends_with_its_headers(
 async def test_probe_holds_its_place_until_its_body_ends(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
-    """While half-open no more bodies are read at once than probes are allowed."""
+    """In a half-open circuit, only as many bodies as probes are read at a time."""
     await opened(way, upstream)
     clock.advance(60.0)
     upstream.answer(Body())
@@ -325,7 +325,7 @@ async def test_probe_holds_its_place_until_its_body_ends(
 async def test_probe_whose_body_hangs_is_a_failure(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
-    """A body that takes longer than a probe may take opens the circuit again, and counts once."""
+    """A body that exceeds the time limit of a probe opens the circuit again, and counts once."""
     await opened(way, upstream)
     clock.advance(60.0)
     upstream.answer(Body())
@@ -346,7 +346,7 @@ async def test_slow_body_is_a_slow_call(
     registry: CircuitBreakerRegistry,
     clock: FakeClock,
 ) -> None:
-    """Bodies that trickle open the circuit while they are still being read."""
+    """Bodies that arrive slowly open the circuit while they are still being read."""
     way = way_of(make(slow_call_duration=2.0))
     upstream.answer(Body())
 
@@ -366,7 +366,7 @@ async def test_listeners_hear_the_whole_story(
     clock: FakeClock,
     listener: RecordingListener,
 ) -> None:
-    """From failure through refusal to recovery, each exchange is told once."""
+    """From failure through refusal to recovery, each request is reported once."""
     way = way_of(make(listeners=[listener]))
     await opened(way, upstream)
     with pytest.raises(CircuitOpenError):
@@ -390,10 +390,10 @@ async def test_listeners_hear_the_whole_story(
 
 
 class Hanging(httpx.AsyncByteStream, httpx.AsyncBaseTransport):
-    """Never answers, or never goes on with its answer; tells when it has come to that.
+    """A transport whose answer or body never comes, with an event for when it hangs.
 
     Args:
-        sends_headers: Whether it hangs in the body only.
+        sends_headers: Whether it sends headers and hangs in the body.
     """
 
     def __init__(self, sends_headers: bool) -> None:
@@ -401,7 +401,7 @@ class Hanging(httpx.AsyncByteStream, httpx.AsyncBaseTransport):
         self.is_reached = asyncio.Event()
 
     async def handle_async_request(self, _: httpx.Request) -> httpx.Response:
-        """Answer, or do not."""
+        """Hang before or after the headers."""
         if not self.sends_headers:
             await self._hang()
         return httpx.Response(200, stream=self)
@@ -419,7 +419,7 @@ class Hanging(httpx.AsyncByteStream, httpx.AsyncBaseTransport):
 async def test_cancellation_counts_for_nothing(
     registry: CircuitBreakerRegistry, sends_headers: bool
 ) -> None:
-    """A caller that gives up gives the permit back, before the headers as in the body."""
+    """A caller that gives up returns the permit, before the headers and in the body."""
     hanging = Hanging(sends_headers)
     transport = CircuitBreakerTransport(hanging, registry=registry)
     async with httpx.AsyncClient(transport=transport) as client:

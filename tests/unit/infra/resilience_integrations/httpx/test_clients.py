@@ -1,4 +1,4 @@
-"""Which clients and transports it works with."""
+"""Clients and transports that the breaker's transport works with."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
 
 
 async def test_wrapped_transport_is_entered_and_closed_with_the_client() -> None:
-    """Connections are set up and let go as they are without a breaker."""
+    """Connections are opened and closed as they are without a breaker."""
     wrapped = Recording()
     transport = CircuitBreakerTransport(wrapped)
 
@@ -58,7 +58,7 @@ async def test_redirect_is_followed_to_another_origin(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Each hop belongs to the origin that it goes to."""
+    """Each hop counts for its own origin."""
     location = {"Location": OTHER_URL}
     upstream.answer(httpx.Response(302, headers=location, stream=Body()))
     upstream.answer(503, OTHER_URL)
@@ -74,7 +74,7 @@ async def test_redirect_is_followed_to_another_origin(
 async def test_mounted_transport_guards_what_is_routed_to_it(
     make: Callable[..., CircuitBreakerTransport], registry: CircuitBreakerRegistry
 ) -> None:
-    """As part of a client it may have parameters of its own for some origins."""
+    """A mounted transport can have different parameters for some origins."""
     picky = make(failure_threshold=1)
     async with httpx.AsyncClient(transport=make(), mounts={OTHER_ORIGIN: picky}) as client:
         await client.get(URL)
@@ -87,7 +87,7 @@ async def test_mounted_transport_guards_what_is_routed_to_it(
 async def test_works_under_respx(
     way_of: Callable[[CircuitBreakerTransport], Way], registry: CircuitBreakerRegistry
 ) -> None:
-    """Routes of respx answer below the breakers."""
+    """Mocked routes of respx answer below the breakers."""
     sends: Any = httpx.HTTPTransport() if way_of is SyncWay else httpx.AsyncHTTPTransport()
     way = way_of(CircuitBreakerTransport(sends, failure_threshold=2, registry=registry))
     with respx.mock as routes:
@@ -106,7 +106,7 @@ async def test_works_under_respx(
 
 
 async def test_works_with_an_asgi_application(registry: CircuitBreakerRegistry) -> None:
-    """Status and body of an application count as if they came over the network."""
+    """An application's status and body count like those from the network."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001
         status = 500 if scope["path"] == "/broken" else 200
@@ -123,7 +123,7 @@ async def test_works_with_an_asgi_application(registry: CircuitBreakerRegistry) 
 
 
 def test_works_with_a_wsgi_application(registry: CircuitBreakerRegistry) -> None:
-    """Status and body of an application count as if they came over the network."""
+    """An application's status and body count like those from the network."""
 
     def application(environ: Any, start_response: Any) -> list[bytes]:
         broken = environ["PATH_INFO"] == "/broken"
@@ -142,7 +142,7 @@ def test_works_with_a_wsgi_application(registry: CircuitBreakerRegistry) -> None
 async def test_client_of_the_other_kind_leaves_nothing_behind(
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """A transport serves the clients that the wrapped one serves; misuse costs no permit."""
+    """A transport fits the same clients as the wrapped one, and misuse loses no permit."""
     synchronous = CircuitBreakerTransport(httpx.HTTPTransport(), registry=registry)
 
     with pytest.raises(AttributeError, match="handle_async_request"):
@@ -155,7 +155,7 @@ async def test_client_of_the_other_kind_leaves_nothing_behind(
 def test_one_transport_serves_event_loops_one_after_another(
     transport: CircuitBreakerTransport, registry: CircuitBreakerRegistry
 ) -> None:
-    """Nothing in it belongs to a loop."""
+    """The transport is not bound to a loop."""
 
     async def send() -> None:
         await httpx.AsyncClient(transport=transport).get(URL)

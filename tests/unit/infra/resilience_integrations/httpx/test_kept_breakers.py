@@ -1,4 +1,4 @@
-"""How many breakers a transport keeps, and under threads."""
+"""How many breakers a transport keeps, also with several threads."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
 
 
 def url_of(number: int) -> str:
-    """One of many origins."""
+    """The URL of one of many origins."""
     return f"https://{number}.test"
 
 
@@ -39,7 +39,7 @@ async def test_breaker_not_used_for_longest_makes_room(
     way_of: Callable[[CircuitBreakerTransport], Way],
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """It is gone from the registry too, and its metric series with it."""
+    """It is also removed from the registry, with its metric series."""
     way = way_of(make(max_breakers=2))
 
     for number in (1, 2, 1, 3):
@@ -51,7 +51,7 @@ async def test_breaker_not_used_for_longest_makes_room(
 def test_thousands_of_origins_leave_as_many_breakers_as_are_kept(
     make: Callable[..., CircuitBreakerTransport], registry: CircuitBreakerRegistry
 ) -> None:
-    """However many origins are called, the number of breakers has an end."""
+    """The number of breakers is limited, whatever the number of origins."""
     transport = make(max_breakers=20)
 
     for number in range(3000):
@@ -66,7 +66,7 @@ async def test_breakers_with_something_to_remember_stay(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """One that is open, in use or set by hand is passed over, however long ago it was used."""
+    """A breaker that is open, in use or in a mode is kept, however long it was unused."""
     transport = make(max_breakers=4)
     way = way_of(transport)
     await opened(way, upstream, url_of(1))
@@ -91,7 +91,7 @@ async def test_breakers_that_wait_for_a_probe_make_room_last(  # noqa: PLR0917
     clock: FakeClock,
     listener: RecordingListener,
 ) -> None:
-    """Origins that are dead for good do not take every place for ever."""
+    """Origins that are permanently down do not occupy all places forever."""
     way = way_of(make(max_breakers=3, listeners=[listener]))
     await opened(way, upstream, url_of(1))
     await opened(way, upstream, url_of(2))
@@ -119,7 +119,7 @@ async def test_without_room_a_further_origin_is_called_unguarded(
     registry: CircuitBreakerRegistry,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where all breakers are needed, others are done without, which is logged once."""
+    """If all breakers are needed, further origins have none, which is logged once."""
     way = way_of(make(max_breakers=1))
     await opened(way, upstream)
     caplog.clear()
@@ -142,7 +142,7 @@ async def test_without_room_a_further_origin_is_called_unguarded(
 def test_breakers_go_with_their_transport(
     make: Callable[..., CircuitBreakerTransport], registry: CircuitBreakerRegistry
 ) -> None:
-    """A transport that nobody uses any more leaves nothing in the registry."""
+    """A transport that is no longer used leaves nothing in the registry."""
     httpx.Client(transport=make()).get(URL)
 
     assert len(registry) == 0
@@ -151,7 +151,7 @@ def test_breakers_go_with_their_transport(
 def test_threads_share_the_breaker_of_an_origin(
     make: Callable[..., CircuitBreakerTransport], registry: CircuitBreakerRegistry
 ) -> None:
-    """Many first requests at once make one breaker, which loses no count."""
+    """Many simultaneous first requests create one breaker, which loses no count."""
     client = httpx.Client(transport=make(max_breakers=2))
     start = threading.Barrier(8)
 
@@ -174,7 +174,7 @@ def test_threads_share_the_breaker_of_an_origin(
 async def test_hundreds_of_bodies_are_told_apart(
     transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """Bodies that are read at once, as HTTP/2 multiplexes them, each have one outcome."""
+    """Bodies that are read in parallel, as with HTTP/2, have one outcome each."""
     upstream.answer(Body([b"piece"] * 3))
     all_begun = asyncio.Barrier(200)
 

@@ -1,4 +1,4 @@
-"""What a transport refuses to be made with."""
+"""Arguments that a transport refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +39,7 @@ def test_bad_values_are_refused_at_once(
     error: type[Exception],
     names: str,
 ) -> None:
-    """A mistake shows where it was made, not with the first request, and leaves no breaker."""
+    """A mistake is reported at the constructor, not at the first request; no breaker remains."""
     with pytest.raises(error, match=names):
         make(**parameters)
 
@@ -47,14 +47,14 @@ def test_bad_values_are_refused_at_once(
 
 
 class Watching(CircuitBreakerRegistry):
-    """Keeps the names of all that ever were in it."""
+    """A registry that records the names of all breakers it ever had."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
 
     def watch(self, breaker: CircuitBreaker) -> None:
-        """Keep the name."""
+        """Record the name."""
         self.names.append(breaker.name)
         super().watch(breaker)
 
@@ -62,7 +62,7 @@ class Watching(CircuitBreakerRegistry):
 def test_nothing_is_registered_before_the_first_request(
     make: Callable[..., CircuitBreakerTransport],
 ) -> None:
-    """Checking the parameters shows nowhere, and they are handed on as they were given."""
+    """Checking the parameters has no visible effect, and they are passed on unchanged."""
     watching, backoff = Watching(), Backoff(multiplier=3.0)
 
     transport = make(registry=watching, backoff=backoff)
@@ -74,13 +74,13 @@ def test_nothing_is_registered_before_the_first_request(
 
 @pytest.mark.parametrize("given", [None, httpx.Client, "https://api.test"])
 def test_only_transports_are_wrapped(given: Any) -> None:
-    """A client, or nothing, is refused."""
+    """A client or None is refused."""
     with pytest.raises(TypeError, match="transport"):
         CircuitBreakerTransport(given)
 
 
 def test_default_registry_sees_the_breakers() -> None:
-    """Without a word about it the breakers show up where all breakers do."""
+    """By default, the breakers appear in the registry of all breakers."""
     from example_service.infra.resilience import circuit_breaker_registry  # noqa: PLC0415
 
     transport = CircuitBreakerTransport(Recording())

@@ -42,14 +42,14 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
     ],
 )
 def test_origin_is_one_name_for_one_place(url: str, origin: str) -> None:
-    """Scheme, host and port remain, in one spelling and with an end; nothing else does."""
+    """It consists of scheme, host and port only, in one spelling and of limited length."""
     assert origin_of(httpx.Request("GET", url)) == origin
 
 
 async def test_each_origin_has_a_breaker_of_its_own(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """One origin is refused while the others are still called."""
+    """Requests to one origin are refused while the others are still called."""
     await opened(way, upstream)
 
     with pytest.raises(CircuitOpenError):
@@ -66,7 +66,7 @@ async def test_requests_of_equal_keys_share_a_breaker(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """The given function decides which breaker a request belongs to, and what it is called."""
+    """The given function decides which breaker a request uses, and its name."""
     way = way_of(make(key=lambda request: f"everything that {request.method} asks for"))
     await opened(way, upstream)
 
@@ -79,7 +79,7 @@ async def test_requests_of_equal_keys_share_a_breaker(
 def test_breaker_can_be_had_before_the_first_request(
     transport: CircuitBreakerTransport, upstream: Upstream
 ) -> None:
-    """What is set by hand on the breaker of a request holds for that request."""
+    """A mode that is set on a request's breaker applies to that request."""
     breaker = transport.breaker_for(httpx.Request("GET", URL))
     breaker.force_open("maintenance")
 

@@ -47,7 +47,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
 async def test_status_tells_whether_the_origin_fails(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, status: int, failed: bool
 ) -> None:
-    """429 and 5xx are failures, and reach the caller all the same; other answers are successes."""
+    """429 and 5xx are failures, and still reach the caller; other answers are successes."""
     upstream.answer(status)
 
     assert (await way.get()).status_code == status
@@ -55,7 +55,7 @@ async def test_status_tells_whether_the_origin_fails(
     assert is_failed_response(httpx.Response(status)) is failed
 
 
-# Every error of a transport that httpx knows: whether it is the other side's.
+# Every transport error of httpx, and whether the other side caused it.
 TRANSPORT_ERRORS = {
     "CloseError": True,
     "ConnectError": True,
@@ -77,7 +77,7 @@ TRANSPORT_ERRORS = {
 
 
 def test_every_error_of_httpx_is_classified() -> None:
-    """An error that a release of httpx adds is to be put into the table by somebody."""
+    """If a release of httpx adds an error, it must be added to the table."""
     exported = {name: getattr(httpx, name) for name in httpx.__all__}
     errors = {
         name
@@ -92,7 +92,7 @@ def test_every_error_of_httpx_is_classified() -> None:
 async def test_error_of_the_transport_counts_unless_it_is_our_own(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, name: str, failed: bool
 ) -> None:
-    """What the network or the other side did is a failure; what we did counts for nothing."""
+    """Errors of the network or of the other side are failures, and our own are neutral."""
     error = getattr(httpx, name)("broken")
     upstream.answer(error)
 
@@ -110,7 +110,7 @@ async def test_error_of_the_transport_counts_unless_it_is_our_own(
 async def test_other_errors_count_for_nothing(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, error: Exception
 ) -> None:
-    """An error that is not the transport's passes through and says nothing about the origin."""
+    """An error from elsewhere is passed on, and says nothing about the origin."""
     upstream.answer(error)
 
     with pytest.raises(type(error)):
@@ -123,7 +123,7 @@ async def test_other_errors_count_for_nothing(
 def test_interruption_counts_for_nothing(
     transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
-    """Ctrl+C says nothing about the origin, and gives the permit back."""
+    """Ctrl+C says nothing about the origin, and returns the permit."""
     upstream.answer(KeyboardInterrupt())
 
     with pytest.raises(KeyboardInterrupt):
@@ -138,7 +138,7 @@ async def test_refusal_of_a_wrapped_breaker_counts_for_nothing(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Of two transports around each other the outer one does not take refusals for an outage."""
+    """If transports are nested, the outer one does not count refusals of the inner one."""
     outer = CircuitBreakerTransport(transport, key=lambda _: "all", registry=registry)
     way = way_of(outer)
     await opened(way, upstream)
@@ -157,7 +157,7 @@ async def test_parameters_are_those_of_every_breaker(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Given rules take the place of the usual ones, for each origin."""
+    """Given rules replace the default ones, for each origin."""
     transport = make(
         expected_exception=Exception,
         is_failure=None,
@@ -185,7 +185,7 @@ async def test_status_may_count_for_nothing(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Without a rule for responses each one is a success."""
+    """Without a rule for responses, every response is a success."""
     upstream.answer(503)
 
     way = way_of(make(is_failed_result=None))
@@ -199,7 +199,7 @@ async def test_every_breaker_has_the_listeners(
     way_of: Callable[[CircuitBreakerTransport], Way],
     listener: RecordingListener,
 ) -> None:
-    """Listeners that were given as an iterator hear from the second origin as well."""
+    """Listeners given as an iterator also receive events of a second origin."""
     way = way_of(make(listeners=iter([listener])))
 
     await way.get()
@@ -214,7 +214,7 @@ async def test_error_in_a_rule_leaves_nothing_behind(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """Where judging a response raises, its body is closed and its permit given back."""
+    """If evaluating a response raises, its body is closed and its permit returned."""
     body = Body()
     upstream.answer(body)
 

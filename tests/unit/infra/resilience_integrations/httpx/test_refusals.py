@@ -1,4 +1,4 @@
-"""What a refused request raises."""
+"""The error that a refused request raises."""
 
 import copy
 import pickle
@@ -26,7 +26,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
 
 
 async def refusal(way: Way, upstream: Upstream) -> CircuitOpenTransportError:
-    """What the caller of an open circuit gets."""
+    """The error that the caller of an open circuit receives."""
     await opened(way, upstream)
     with pytest.raises(CircuitOpenTransportError) as caught:
         await way.get()
@@ -34,7 +34,7 @@ async def refusal(way: Way, upstream: Upstream) -> CircuitOpenTransportError:
 
 
 async def test_refusal_is_of_both_kinds(way: Way, upstream: Upstream) -> None:
-    """Neither `except httpx.TransportError` nor `except CircuitOpenError` misses it."""
+    """Both `except httpx.TransportError` and `except CircuitOpenError` catch it."""
     refused = await refusal(way, upstream)
 
     assert isinstance(refused, httpx.TransportError)
@@ -43,7 +43,7 @@ async def test_refusal_is_of_both_kinds(way: Way, upstream: Upstream) -> None:
 
 
 async def test_refusal_tells_all_that_either_kind_tells(way: Way, upstream: Upstream) -> None:
-    """Breaker, state, wait and reason are there, and the request that was refused."""
+    """It has the breaker, state, wait and reason, and the refused request."""
     refused = await refusal(way, upstream)
 
     assert refused.breaker_name == ORIGIN
@@ -58,7 +58,7 @@ async def test_refusal_tells_all_that_either_kind_tells(way: Way, upstream: Upst
 async def test_refusal_has_its_request_without_a_client_too(
     transport: CircuitBreakerTransport,
 ) -> None:
-    """Code that calls the transport itself is told which request was refused."""
+    """Code that calls the transport directly also gets the refused request."""
     request = httpx.Request("GET", URL)
     transport.breaker_for(request).force_open("maintenance")
 
@@ -77,7 +77,7 @@ async def test_refusal_has_its_request_without_a_client_too(
 async def test_refusal_can_be_handed_on(
     way: Way, upstream: Upstream, duplicate: Callable[[Any], CircuitOpenTransportError]
 ) -> None:
-    """A pickled or copied refusal tells the same."""
+    """A pickled or copied refusal has the same details."""
     refused = await refusal(way, upstream)
 
     received = duplicate(refused)
@@ -90,7 +90,7 @@ async def test_refusal_can_be_handed_on(
 
 
 def test_refusal_may_be_a_message_alone() -> None:
-    """Stand-ins for an origin can raise it without a breaker, as they can its parents."""
+    """A fake origin can raise it without a breaker, like its parent classes."""
     refused = CircuitOpenTransportError("closed for today")
 
     assert str(refused) == "closed for today"
@@ -105,7 +105,7 @@ async def test_refused_request_keeps_its_body(
     transport: CircuitBreakerTransport,
     upstream: Upstream,
 ) -> None:
-    """Nothing is read from the body of a request that is not sent, so that it can be sent later."""
+    """The body of a refused request is not read, so that the request can be sent later."""
     await opened(way_of(transport), upstream)
     pieces = iter([b"one"])
 

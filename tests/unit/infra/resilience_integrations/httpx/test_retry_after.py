@@ -1,4 +1,4 @@
-"""How long the circuit stays open when the upstream announces a time."""
+"""How long the circuit stays open when the upstream announces a wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -59,7 +59,7 @@ async def test_open_wait_is_the_one_that_was_announced(
     headers: dict[str, str],
     wait: float,
 ) -> None:
-    """One failed response with seconds or a date opens the circuit at once, up to the limit."""
+    """A failed response with seconds or a date opens the circuit at once, up to the limit."""
     way = way_of(make(max_retry_after_seconds=300.0))
     upstream.answer(httpx.Response(429, headers=headers))
     await way.get()
@@ -78,7 +78,7 @@ async def test_open_for_says_the_wait_within_its_bound(
     seconds: float,
     wait: float,
 ) -> None:
-    """It is called with the failed response, in place of the header."""
+    """It is called with the failed response, and replaces the header."""
     way = way_of(make(open_for=lambda _: seconds))
     upstream.answer(429)
     await way.get()
@@ -110,7 +110,7 @@ async def test_announcement_that_makes_no_sense_is_left_alone(
     upstream: Upstream,
     value: str,
 ) -> None:
-    """What lies in the past or cannot be understood leaves the usual wait."""
+    """For a date in the past or an invalid value, the usual wait applies."""
     way = way_of(make(max_retry_after_seconds=300.0))
     upstream.answer(httpx.Response(429, headers=[(b"Retry-After", value.encode())]))
     for _ in range(2):
@@ -123,7 +123,7 @@ async def test_announcement_that_makes_no_sense_is_left_alone(
 
 
 async def test_announcement_is_left_alone_unless_asked_for(way: Way, upstream: Upstream) -> None:
-    """By default the origin does not decide how long the circuit stays open."""
+    """By default, the origin does not decide how long the circuit stays open."""
     upstream.answer(httpx.Response(503, headers={"Retry-After": "7"}))
     for _ in range(2):
         await way.get()
@@ -141,7 +141,7 @@ async def test_announcement_holds_for_one_opening(
     clock: FakeClock,
     listener: RecordingListener,
 ) -> None:
-    """Openings by anything else wait as they always do, with the given backoff."""
+    """Openings for other reasons have the usual wait, with the given backoff."""
     backoff = Backoff(multiplier=3.0, max_timeout=1000.0)
     transport = make(max_retry_after_seconds=300.0, backoff=backoff, listeners=[listener])
     way = way_of(transport)
@@ -160,7 +160,7 @@ async def test_announcement_holds_for_one_opening(
 
 
 class Bystander:
-    """A listener that opens another circuit, and has a task do so, too."""
+    """A listener that opens another circuit, directly and in a task."""
 
     def __init__(self, failing: Callable[[], Awaitable[object]], other: CircuitBreaker) -> None:
         self.failing = failing
@@ -168,7 +168,7 @@ class Bystander:
         self.later: asyncio.Task[object] | None = None
 
     def on_state_change(self, _: StateChanged, /) -> None:
-        """Open them."""
+        """Open these circuits."""
         with suppress(ZeroDivisionError):
             self.other.call_sync(divmod, 1, 0)
         if self.later is None:
@@ -178,7 +178,7 @@ class Bystander:
 async def test_announcement_is_of_one_circuit(
     make: Callable[..., CircuitBreakerTransport], clock: FakeClock
 ) -> None:
-    """Neither a listener, nor its task, nor another transport inherits the wait."""
+    """A listener, its tasks and other transports do not inherit the wait."""
     quiet = make(failure_threshold=1, transport=httpx.MockTransport(lambda _: httpx.Response(503)))
     other = CircuitBreaker("other", failure_threshold=1, clock=clock, registry=None)
     async with httpx.AsyncClient(transport=quiet) as failing:

@@ -1,4 +1,4 @@
-"""An upstream that answers as a test says, and both kinds of client in front of it."""
+"""An upstream whose answers the test decides, and both kinds of client for it."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -20,12 +20,12 @@ OTHER_ORIGIN = "https://other.test"
 
 
 class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that arrives piece by piece, and may break off.
+    """A body that arrives in pieces and may break off.
 
     Args:
         chunks: The pieces.
-        error: What is raised after them.
-        close_error: What closing raises.
+        error: The error after the last piece.
+        close_error: The error when it is closed.
     """
 
     def __init__(
@@ -49,25 +49,25 @@ class Body(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
     def close(self) -> None:
-        """Count, and raise what is asked for."""
+        """Count the call, and raise the given error."""
         self.closed += 1
         if self.close_error is not None:
             raise self.close_error
 
     async def aclose(self) -> None:
-        """Count, and raise what is asked for."""
+        """Count the call, and raise the given error."""
         self.close()
 
 
 class Upstream:
-    """Stands in for every origin: answers by host, and keeps what reached it."""
+    """Replaces every origin: answers by host, and records the requests."""
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
         self.requests: list[httpx.Request] = []
 
     def answer(self, what: Any, url: str = URL) -> None:
-        """From now on answer with a status, with a body, with a response, or raise an error."""
+        """From now on, answer with a status, a body or a response, or raise an error."""
         self.answers[httpx.URL(url).host] = what
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -84,14 +84,14 @@ class Upstream:
 
 
 class Way(Protocol):
-    """A kind of client, used alike for both kinds."""
+    """A common interface for both kinds of client."""
 
     async def get(self, url: str = URL, method: str = "GET") -> httpx.Response:
-        """Send a request and read the answer."""
+        """Send a request, and read the answer."""
         ...
 
     def stream(self, url: str = URL, method: str = "GET") -> Any:
-        """Send a request; the answer is to be read within the block, and is closed after it."""
+        """Send a request; the answer can be read in the block, and is closed after it."""
         ...
 
     async def read(self, response: httpx.Response) -> bytes:
@@ -99,7 +99,7 @@ class Way(Protocol):
         ...
 
     async def read_first(self, response: httpx.Response) -> bytes:
-        """Read the first piece of the answer and let the iterator go."""
+        """Read the first piece of the answer, and drop the iterator."""
         ...
 
 
@@ -110,12 +110,12 @@ class SyncWay:
         self.client = httpx.Client(transport=transport)
 
     async def get(self, url: str = URL, method: str = "GET") -> httpx.Response:
-        """Send a request and read the answer."""
+        """Send a request, and read the answer."""
         return self.client.request(method, url)
 
     @asynccontextmanager
     async def stream(self, url: str = URL, method: str = "GET") -> AsyncIterator[httpx.Response]:
-        """Send a request; the answer is to be read within the block."""
+        """Send a request; the answer can be read in the block."""
         with self.client.stream(method, url) as response:
             yield response
 
@@ -124,7 +124,7 @@ class SyncWay:
         return response.read()
 
     async def read_first(self, response: httpx.Response) -> bytes:
-        """Read the first piece of the answer and let the iterator go."""
+        """Read the first piece of the answer, and drop the iterator."""
         return next(response.iter_raw())
 
 
@@ -135,12 +135,12 @@ class AsyncWay:
         self.client = httpx.AsyncClient(transport=transport)
 
     async def get(self, url: str = URL, method: str = "GET") -> httpx.Response:
-        """Send a request and read the answer."""
+        """Send a request, and read the answer."""
         return await self.client.request(method, url)
 
     @asynccontextmanager
     async def stream(self, url: str = URL, method: str = "GET") -> AsyncIterator[httpx.Response]:
-        """Send a request; the answer is to be read within the block."""
+        """Send a request; the answer can be read in the block."""
         async with self.client.stream(method, url) as response:
             yield response
 
@@ -149,7 +149,7 @@ class AsyncWay:
         return await response.aread()
 
     async def read_first(self, response: httpx.Response) -> bytes:
-        """Read the first piece of the answer and let the iterator go."""
+        """Read the first piece of the answer, and drop the iterator."""
         pieces = response.aiter_raw()
         first = await anext(pieces)
         assert hasattr(pieces, "aclose")
@@ -161,7 +161,7 @@ WAYS: dict[str, Callable[[CircuitBreakerTransport], Way]] = {"sync": SyncWay, "a
 
 
 async def opened(way: Way, upstream: Upstream, url: str = URL) -> None:
-    """Open the circuit of an origin with two answers of 503; it goes on answering so."""
+    """Open the circuit of an origin with two answers of 503, which it keeps sending."""
     upstream.answer(503, url)
     for _ in range(2):
         await way.get(url)
@@ -174,7 +174,7 @@ def counts(registry: CircuitBreakerRegistry, name: str = ORIGIN) -> tuple[int, i
 
 
 class Recording(httpx.MockTransport):
-    """Keeps how it is entered, left and closed."""
+    """Records how it is entered, left and closed."""
 
     def __init__(self) -> None:
         super().__init__(lambda _: httpx.Response(200))
@@ -188,7 +188,7 @@ class Recording(httpx.MockTransport):
         self.calls.append("exit")
 
     def close(self) -> None:
-        """Keep that."""
+        """Record the call."""
         self.calls.append("close")
 
     async def __aenter__(self) -> Self:
@@ -199,5 +199,5 @@ class Recording(httpx.MockTransport):
         self.calls.append("aexit")
 
     async def aclose(self) -> None:
-        """Keep that."""
+        """Record the call."""
         self.calls.append("aclose")

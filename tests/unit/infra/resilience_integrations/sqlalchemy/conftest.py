@@ -1,4 +1,4 @@
-"""A guarded engine on SQLite, its breaker and its faults."""
+"""A guarded SQLite engine, its breaker and its faults."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 
 @pytest.fixture
 def faults() -> Faults:
-    """What goes wrong."""
+    """The faults of the driver."""
     return Faults()
 
 
@@ -36,7 +36,7 @@ def breaker(clock: FakeClock) -> CircuitBreaker:
 
 @pytest.fixture
 def make_engine(tmp_path: Path, faults: Faults, breaker: CircuitBreaker) -> Iterator[MakeEngine]:
-    """Makes guarded engines that have the faults, and disposes of them in the end."""
+    """Creates guarded engines with these faults, and disposes of them after the test."""
     engines = []
 
     def make(by: CircuitBreaker = breaker, **options: Any) -> Engine:
@@ -53,7 +53,7 @@ def make_engine(tmp_path: Path, faults: Faults, breaker: CircuitBreaker) -> Iter
 
 @pytest.fixture
 def engine(make_engine: MakeEngine) -> Engine:
-    """A guarded engine that has connected, with a table."""
+    """A connected, guarded engine with a table."""
     engine = make_engine()
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE paid (id INTEGER PRIMARY KEY)"))
@@ -64,7 +64,7 @@ def engine(make_engine: MakeEngine) -> Engine:
 async def async_engine(
     tmp_path: Path, faults: Faults, breaker: CircuitBreaker
 ) -> AsyncIterator[AsyncEngine]:
-    """The same, asynchronous, and without the table."""
+    """A guarded asynchronous engine without a table."""
     engine = create_async_engine(
         f"sqlite+aiosqlite:///{tmp_path}/db", connect_args={"factory": faults.connection_class()}
     )

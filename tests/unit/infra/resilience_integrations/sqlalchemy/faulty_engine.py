@@ -1,4 +1,4 @@
-"""Engines on SQLite whose every step can be made to fail."""
+"""SQLite engines in which every step can be made to fail."""
 
 import sqlite3
 from collections.abc import Callable
@@ -18,14 +18,14 @@ from example_service.infra.resilience.testing import FakeClock
 
 
 def sqlite_error(message: str, code: int) -> sqlite3.OperationalError:
-    """What SQLite raises for a result code."""
+    """The error that SQLite raises for a result code."""
     error = sqlite3.OperationalError(message)
     error.sqlite_errorcode = code
     return error
 
 
 class DriverError(Exception):
-    """An exception that is named and marked as drivers do it."""
+    """An exception with the names and marks that drivers use."""
 
     def __init__(self, message: str = "driver", **marks: object) -> None:
         super().__init__(message)
@@ -33,7 +33,7 @@ class DriverError(Exception):
 
 
 def cancelled(message: str) -> DriverError:
-    """What PostgreSQL says about a statement that it has cancelled."""
+    """The error of PostgreSQL for a statement that it has cancelled."""
     return DriverError(message, sqlstate="57014")
 
 
@@ -42,13 +42,13 @@ class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # 
 
 
 class PoolTimeout(InheritedOperationalError):  # noqa: N818 - Its name.
-    """Named and placed like that of psycopg_pool."""
+    """An error with the name and module of the one in psycopg_pool."""
 
     __module__ = "psycopg_pool"
 
 
 class FreeConnectionTimeout(PoolTimeout):
-    """A subclass of it."""
+    """A subclass of that error."""
 
 
 DISK_ERROR = sqlite_error("disk I/O error", sqlite3.SQLITE_IOERR_READ)
@@ -59,7 +59,7 @@ SELECT = text("SELECT 1")
 
 
 class Faults:
-    """What goes wrong, by the driver's method; nothing at first."""
+    """The faults by method of the driver; initially there are none."""
 
     def __init__(self) -> None:
         self.connect: Exception | None = None
@@ -71,7 +71,7 @@ class Faults:
         self.before_execute: Callable[[], object] = bool
 
     def connection_class(self) -> type[sqlite3.Connection]:
-        """A driver's connection that has these faults."""
+        """The class of a driver's connection with these faults."""
         faults = self
 
         class Cursor(sqlite3.Cursor):
@@ -107,7 +107,7 @@ def strike(error: Exception | None) -> None:
 
 
 def breaker_of(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
-    """The same, with other parameters."""
+    """A breaker like `breaker`, with other parameters."""
     parameters = {"failure_threshold": 2, "success_threshold": 1, **parameters}
     return CircuitBreaker("db", recovery_timeout=10.0, clock=clock, registry=None, **parameters)
 
@@ -116,21 +116,21 @@ MakeEngine = Callable[..., Engine]
 
 
 def half_open(breaker: CircuitBreaker, clock: FakeClock) -> None:
-    """Let the circuit be open, and its wait be over."""
+    """Open the circuit, and let its wait end."""
     breaker.force_open("for a second", seconds=1.0)
     clock.advance(1.0)
     assert breaker.is_half_open
 
 
 def select_one(engine: Engine) -> int:
-    """Ask for a number, in a session."""
+    """Select a number in a session."""
     with Session(engine) as session:
         number: int = session.execute(SELECT).scalar_one()
         return number
 
 
 def open_by_faults(engine: Engine, faults: Faults) -> None:
-    """Have statements fail until the circuit is open, and then no more."""
+    """Make statements fail until the circuit is open, then remove the fault."""
     faults.execute = DISK_ERROR
     for _ in range(2):
         with pytest.raises(OperationalError):

@@ -1,4 +1,4 @@
-"""What shows that the database works, and what says nothing about it."""
+"""Which outcomes show that the database works, and which say nothing about it."""
 
 import sqlite3
 from pathlib import Path
@@ -31,12 +31,12 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 
 
 class TestAnswers:
-    """What a database that lives does to the circuit."""
+    """How answers of a working database affect the circuit."""
 
     def test_answers_are_neither_success_nor_failure(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
-        """A violated constraint, a missing table and bad SQL say that the database is alive."""
+        """Violated constraints, missing tables and invalid SQL do not count at all."""
         before = breaker.total_successes
         for statement, expected in (
             ("INSERT INTO paid VALUES (1), (1)", IntegrityError),
@@ -53,7 +53,7 @@ class TestAnswers:
     def test_locked_database_is_no_failure(
         self, engine: Engine, tmp_path: Path, breaker: CircuitBreaker
     ) -> None:
-        """Somebody else writes: the file is fine, and its readers must not be refused."""
+        """Another connection is writing; the file works, and readers must not be refused."""
         writer = sqlite3.connect(tmp_path / "db")
         writer.execute("BEGIN EXCLUSIVE")
         with engine.connect() as connection:
@@ -67,7 +67,7 @@ class TestAnswers:
     def test_exhausted_pool_is_no_failure(
         self, make_engine: MakeEngine, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """Our own pool says nothing about the database, in no state of the circuit."""
+        """The pool says nothing about the database, in any state of the circuit."""
         engine = make_engine(pool_size=1, max_overflow=0, pool_timeout=0)
         with engine.connect():
             with pytest.raises(PoolTimeoutError):
@@ -83,7 +83,7 @@ class TestAnswers:
     def test_time_in_the_queue_of_the_pool_is_not_the_database_s(
         self, make_engine: MakeEngine, clock: FakeClock
     ) -> None:
-        """A call is slow by the time that it takes once there is a place for its connection."""
+        """Only the time after the pool has a free connection counts for slow calls."""
 
         class SlowQueue(QueuePool):
             def _do_get(self) -> Any:
@@ -98,7 +98,7 @@ class TestAnswers:
     def test_way_back_to_a_savepoint_is_no_success(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
-        """It follows failures, and must not make them forgotten."""
+        """It follows failures, and must not reset their count."""
         with engine.connect() as connection:
             savepoint = connection.begin_nested()
             before = breaker.total_successes
@@ -109,7 +109,7 @@ class TestAnswers:
     def test_statements_and_commits_are_successes(
         self, make_engine: MakeEngine, clock: FakeClock
     ) -> None:
-        """One each; connecting and rolling back count as nothing."""
+        """Each counts once; connecting and rolling back do not count."""
         listener = RecordingListener()
         engine = make_engine(by=breaker_of(clock, listeners=[listener]))
         with engine.connect() as connection:
@@ -135,7 +135,7 @@ class TestAnswers:
     def test_ping_that_finds_a_stale_connection_is_no_failure(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """Pings are there to find what went stale in the pool; it is replaced."""
+        """Pings are meant to find stale connections, which the pool replaces."""
         engine = make_engine(pool_pre_ping=True)
         select_one(engine)
         faults.execute_once = [CONNECTION_LOST]
@@ -147,7 +147,7 @@ class TestAnswers:
     def test_ping_that_fails_otherwise_is_a_failure(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """The connection is there, and the database does not work."""
+        """The connection exists, but the database does not work."""
         engine = make_engine(pool_pre_ping=True)
         select_one(engine)
         faults.execute_once = [DISK_ERROR]

@@ -1,4 +1,4 @@
-"""Asking whether a call would be let through."""
+"""Checking whether a call would be admitted."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from example_service.infra.resilience.testing import FakeClock
 def test_admission_can_be_asked_for_without_using_it(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
-    """A circuit that admits counts nothing and keeps its probes; one that refuses, a rejection."""
+    """An admission counts nothing and uses no probe; a refusal counts as one."""
     ask_admission(breaker)
     breaker.force_open("a test", seconds=10.0)
     with pytest.raises(CircuitOpenError):

@@ -1,4 +1,4 @@
-"""What an open and a half-open circuit mean for an engine."""
+"""How an open and a half-open circuit affect an engine."""
 
 import contextvars
 from types import SimpleNamespace
@@ -29,10 +29,10 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 
 
 class TestOpen:
-    """What can and cannot be done while the circuit is open."""
+    """What is allowed while the circuit is open."""
 
     def test_transaction_may_end(self, engine: Engine, breaker: CircuitBreaker) -> None:
-        """COMMIT is let through, so that no work is lost that is done already."""
+        """COMMIT is admitted, so that finished work is not lost."""
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO paid VALUES (1)"))
             breaker.force_open("maintenance")
@@ -44,7 +44,7 @@ class TestOpen:
     def test_refused_statement_rolls_its_savepoint_back(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
-        """What is caught around a savepoint must have undone it, or the rest is wrong."""
+        """Code that catches the error around a savepoint relies on its changes being undone."""
         with engine.begin() as connection:
             connection.execute(text("INSERT INTO paid VALUES (1)"))
             savepoint = connection.begin_nested()
@@ -59,7 +59,7 @@ class TestOpen:
             assert connection.execute(text("SELECT id FROM paid")).scalars().all() == [1]
 
     def test_savepoint_may_be_released(self, engine: Engine, breaker: CircuitBreaker) -> None:
-        """RELEASE belongs to what ends a transaction."""
+        """RELEASE is one of the statements that end a transaction."""
         with engine.begin() as connection, connection.begin_nested():
             connection.execute(text("INSERT INTO paid VALUES (1)"))
             breaker.force_open("maintenance")
@@ -71,7 +71,7 @@ class TestOpen:
     def test_commit_is_not_refused_by_a_circuit_that_opens_meanwhile(
         self, make_engine: MakeEngine, clock: FakeClock
     ) -> None:
-        """Another thread may open it between a look at its state and the admission."""
+        """Another thread may open it between the check of its state and the admission."""
 
         class SeenClosed(CircuitBreaker):
             @property
@@ -88,7 +88,7 @@ class TestOpen:
     def test_refusal_while_replacing_a_lost_connection_is_not_wrapped(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """`except CircuitOpenError` holds there, too, where SQLAlchemy wraps other errors."""
+        """`except CircuitOpenError` works there as well, where SQLAlchemy wraps other errors."""
         with engine.connect() as connection:
             faults.execute = CONNECTION_LOST
             with pytest.raises(DBAPIError):
@@ -103,7 +103,7 @@ class TestOpen:
     def test_refusals_leave_the_pool_as_it_was(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """No connection is lost to them, taken out or invalidated."""
+        """Refusals do not lose, check out or invalidate a connection."""
         open_by_faults(engine, faults)
         pool = cast("Any", engine.pool)
         before = pool.checkedin(), pool.checkedout()
@@ -120,7 +120,7 @@ class TestOpen:
     def test_refused_session_can_be_used_again(
         self, engine: Engine, faults: Faults, clock: FakeClock
     ) -> None:
-        """Like after any other error, once it is rolled back."""
+        """It can be used after a rollback, like after any other error."""
         with Session(engine) as session:
             session.execute(SELECT)
             open_by_faults(engine, faults)
@@ -131,7 +131,7 @@ class TestOpen:
             assert session.execute(SELECT).scalar_one() == 1
 
     def test_replaced_pool_is_guarded(self, engine: Engine, breaker: CircuitBreaker) -> None:
-        """`dispose()` gives the engine another pool, under the same guard."""
+        """`dispose()` gives the engine a new pool with the same guard."""
         engine.dispose()
         breaker.force_open("maintenance")
 
@@ -140,12 +140,12 @@ class TestOpen:
 
 
 class TestHalfOpen:
-    """What probes may do."""
+    """How probes work."""
 
     def test_first_connect_of_an_engine_is_one_probe(
         self, make_engine: MakeEngine, clock: FakeClock
     ) -> None:
-        """What is asked of the database in the course of it needs no second permit."""
+        """Queries during the connect need no second permit."""
         breaker = breaker_of(clock, half_open_max_calls=1)
         engine = make_engine(by=breaker)
         seen = []
@@ -165,7 +165,7 @@ class TestHalfOpen:
     def test_connect_may_use_another_guarded_engine(
         self, make_engine: MakeEngine, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """What follows in the connect is a part of it still."""
+        """Further queries of the connect are still part of it."""
         probing = breaker_of(clock, half_open_max_calls=1)
         engine, other = make_engine(by=probing), make_engine()
 
@@ -183,7 +183,7 @@ class TestHalfOpen:
     def test_context_copied_from_a_probe_is_guarded(
         self, make_engine: MakeEngine, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """A task that a connect leaves behind does not pass for a part of it for ever."""
+        """A task started during a connect does not remain part of it forever."""
         engine = make_engine()
         contexts = []
 

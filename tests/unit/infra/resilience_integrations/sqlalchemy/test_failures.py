@@ -1,4 +1,4 @@
-"""What counts as a failure of the database."""
+"""Which errors count as failures of the database."""
 
 import sqlite3
 from collections.abc import Callable
@@ -38,12 +38,12 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 
 
 class TestFailures:
-    """What a database that cannot serve does to the circuit."""
+    """How failures of the database affect the circuit."""
 
     def test_failing_statements_open_the_circuit(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """Each failed statement counts once; the next is refused and never sent."""
+        """Each failed statement counts once; afterwards, a refused statement is never sent."""
         open_by_faults(engine, faults)
         assert breaker.is_open
         assert breaker.total_failures == 2
@@ -60,7 +60,7 @@ class TestFailures:
     def test_failing_connects_open_the_circuit(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
-        """A database that cannot be reached is noticed at the connect, and found again."""
+        """An unreachable database is noticed at the connect, and so is its return."""
         engine = make_engine()
         faults.connect = sqlite_error("unable to open database file", sqlite3.SQLITE_CANTOPEN)
         for _ in range(2):
@@ -79,7 +79,7 @@ class TestFailures:
     def test_connects_of_a_creator_function_are_guarded(
         self, breaker: CircuitBreaker, tmp_path: Path
     ) -> None:
-        """It makes no difference who connects."""
+        """It does not matter which function connects."""
         engine = create_engine(
             "sqlite://", creator=lambda: sqlite3.connect(tmp_path / "missing" / "db")
         )
@@ -110,7 +110,7 @@ class TestFailures:
         breaker: CircuitBreaker,
         refusal: Callable[[], Exception],
     ) -> None:
-        """A server or pooler that refuses a connection cannot serve, whatever its SQLSTATE."""
+        """A server or pooler that refuses connections is unavailable, whatever its SQLSTATE."""
         engine = make_engine()
         faults.connect = refusal()
         assert not is_database_failure(faults.connect)
@@ -124,7 +124,7 @@ class TestFailures:
     def test_refusal_while_replacing_a_lost_connection_is_a_failure(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """A ping finds the connection stale, and the pooler refuses a new one."""
+        """A ping finds a stale connection, and the pooler refuses a new one."""
         engine = make_engine(pool_pre_ping=True)
         select_one(engine)
         faults.execute_once = [CONNECTION_LOST]
@@ -137,7 +137,7 @@ class TestFailures:
     def test_refusal_outside_of_a_checkout_is_only_raised(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """A pool that connects ahead of its callers gets the driver's error, and counts nothing."""
+        """A pool that connects in advance gets the driver's error, and nothing is counted."""
         engine = make_engine()
         faults.connect = DriverError(sqlstate="XX000")
         with pytest.raises(DriverError):
@@ -162,7 +162,7 @@ class TestFailures:
         breaker: CircuitBreaker,
         error: Callable[[], Exception],
     ) -> None:
-        """Without a refusal by the server, a connect is judged like everything else."""
+        """Without a refusal by the server, the usual rules apply to errors of a connect."""
         engine = make_engine()
         faults.connect = error()
         with pytest.raises(type(faults.connect)):
@@ -174,7 +174,7 @@ class TestFailures:
     def test_same_error_of_a_statement_is_an_answer(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """Once connected, XX000 is a bug that one statement has met."""
+        """On an open connection, XX000 is a bug that affects one statement."""
         faults.execute = DriverError(sqlstate="XX000")
         with pytest.raises(DriverError):
             select_one(engine)
@@ -184,7 +184,7 @@ class TestFailures:
     def test_working_connects_do_not_hide_failing_statements(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """A proxy in front of a dead database accepts connections, which proves nothing."""
+        """A proxy in front of a dead database may accept connections."""
         engine = make_engine(pool_pre_ping=True)
         select_one(engine)
         engine.dispose()
@@ -195,7 +195,7 @@ class TestFailures:
     def test_failing_preparations_of_a_connection_are_failures(
         self, make_engine: MakeEngine, breaker: CircuitBreaker
     ) -> None:
-        """What drivers and listeners ask on a new connection is a part of the connect."""
+        """Queries of drivers and listeners on a new connection are part of the connect."""
         engine = make_engine()
 
         @event.listens_for(engine, "connect")
@@ -211,7 +211,7 @@ class TestFailures:
     def test_failing_commit_is_a_failure(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """COMMIT touches the disk, and counts."""
+        """COMMIT writes to the disk, and so it counts."""
         faults.commit = DISK_ERROR
         with (
             pytest.raises(OperationalError),
@@ -225,7 +225,7 @@ class TestFailures:
     def test_lost_connection_is_a_failure_whatever_is_failure_says(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """The dialect knows by which errors a connection is lost."""
+        """The dialect knows which errors mean a lost connection."""
         assert not is_database_failure(CONNECTION_LOST)
         faults.execute = CONNECTION_LOST
         with pytest.raises(ProgrammingError) as raised:
@@ -252,7 +252,7 @@ class TestFailures:
     def test_rows_that_stop_coming_are_not_counted_without_a_permit(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
     ) -> None:
-        """A half-open circuit whose probes are taken hears of them, and an open one does not."""
+        """A half-open circuit without free probes counts them, and an open one does not."""
         breaker = breaker_of(clock, half_open_max_calls=1)
         engine = make_engine(by=breaker)
         with engine.connect() as connection:
@@ -272,7 +272,7 @@ class TestFailures:
     def test_row_that_cannot_be_read_is_no_failure(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """An error of a fetch that says nothing about the database counts as nothing."""
+        """A fetch error that says nothing about the database is neutral."""
         faults.fetch = ValueError("not a date")
         with engine.connect() as connection:
             rows = connection.execution_options(yield_per=1).execute(SELECT)

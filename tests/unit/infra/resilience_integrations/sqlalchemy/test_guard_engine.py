@@ -1,4 +1,4 @@
-"""Guarding an engine: once, in every kind of use, and without leaving a permit behind."""
+"""Guarding an engine: only once, for every kind of use, and without losing permits."""
 
 import asyncio
 import gc
@@ -37,12 +37,12 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 
 
 class TestWaysOut:
-    """No way out of a guarded call keeps its permit."""
+    """Every end of a guarded call returns its permit."""
 
     async def test_cancelled_statement_is_neutral(
         self, async_engine: AsyncEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """A client that hangs up says nothing about the database."""
+        """A client that disconnects says nothing about the database."""
         async with AsyncSession(async_engine) as session:
             await session.execute(SELECT)
             go_on = threading.Event()
@@ -62,7 +62,7 @@ class TestWaysOut:
     def test_forgotten_statement_is_neutral(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
-        """A greenlet that is dropped half-way, as with its event loop, gives the permit back."""
+        """A greenlet that is dropped half-way, for example with its loop, returns its permit."""
         faults.before_execute = greenlet.getcurrent().switch
         statement = greenlet.greenlet(select_one)
         statement.switch(engine)
@@ -88,7 +88,7 @@ class TestWaysOut:
     def test_rule_that_raises_gives_the_permit_back(
         self, breaker: CircuitBreaker, tmp_path: Path
     ) -> None:
-        """A broken `is_failure` is heard of, and keeps nothing."""
+        """The error of a broken `is_failure` is raised, and no permit is lost."""
 
         def broken(error: Exception) -> bool:
             raise LookupError(error)
@@ -103,7 +103,7 @@ class TestWaysOut:
     def test_slow_statement_counts_while_it_runs(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
     ) -> None:
-        """A database that hangs opens the circuit before anything has ended."""
+        """A hanging database opens the circuit before any statement ends."""
         breaker = breaker_of(clock, failure_threshold=1, slow_call_duration=1.0)
         engine = make_engine(by=breaker)
         select_one(engine)
@@ -128,7 +128,7 @@ class TestWaysOut:
 
 
 class TestGuarding:
-    """How an engine gets its guard."""
+    """How an engine is guarded."""
 
     def test_engine_is_guarded_once(self, engine: Engine, breaker: CircuitBreaker) -> None:
         """Two guards would count everything twice."""
@@ -138,7 +138,7 @@ class TestGuarding:
     def test_two_engines_may_share_a_breaker(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
     ) -> None:
-        """One database with two engines, say for two isolation levels, is one dependency."""
+        """Two engines for one database, such as for two isolation levels, are one dependency."""
         breaker = breaker_of(clock)
         engines = make_engine(by=breaker), make_engine(by=breaker)
         faults.execute = DISK_ERROR
@@ -152,7 +152,7 @@ class TestGuarding:
     def test_guarded_function_around_it_adds_no_failure(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock, fault: str
     ) -> None:
-        """It is one call through one breaker, whatever becomes of its error on the way."""
+        """It is one call through one breaker, even if its error is translated."""
         breaker = breaker_of(clock, failure_threshold=9, expected_exception=Exception)
         engine = make_engine(by=breaker)
         setattr(faults, fault, DISK_ERROR)
@@ -173,7 +173,7 @@ class TestGuarding:
     def test_options_of_an_engine_share_its_guard(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
-        """`execution_options()` is another view of the same engine."""
+        """`execution_options()` returns a view of the same engine."""
         breaker.force_open("maintenance")
         with pytest.raises(CircuitOpenError):
             engine.execution_options(isolation_level="AUTOCOMMIT").connect()
@@ -181,7 +181,7 @@ class TestGuarding:
     def test_breaker_hears_the_driver_s_errors(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
     ) -> None:
-        """Its own rules about exceptions, meant for SQLAlchemy's classes perhaps, play no part."""
+        """Its own exception rules, perhaps meant for SQLAlchemy's classes, do not apply."""
         listener = RecordingListener()
         breaker = breaker_of(
             clock, expected_exception=InterfaceError, failure_threshold=1, listeners=[listener]
@@ -196,7 +196,7 @@ class TestGuarding:
         assert kinds.count(CallFailed) == kinds.count(CallRejected) == 1
 
     def test_synchronous_engines_need_no_greenlet(self) -> None:
-        """What asynchronous engines are made of is an optional part of SQLAlchemy."""
+        """Greenlet, which asynchronous engines need, is an optional dependency of SQLAlchemy."""
         program = (
             "import sys; sys.modules['greenlet'] = None\n"
             "from sqlalchemy import create_engine, text\n"

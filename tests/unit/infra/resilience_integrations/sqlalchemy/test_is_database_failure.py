@@ -1,4 +1,4 @@
-"""The rule for errors of a database, used by itself."""
+"""The rule for errors of a database, used on its own."""
 
 import asyncio
 import sqlite3
@@ -59,7 +59,7 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
     ids=repr,
 )
 def test_database_failure(error: BaseException) -> None:
-    """The database could not be reached, gave up waiting, or says that it cannot work."""
+    """The database was unreachable, timed out, or reported that it cannot work."""
     assert is_database_failure(error)
 
 
@@ -92,12 +92,12 @@ def test_database_failure(error: BaseException) -> None:
     ids=repr,
 )
 def test_no_database_failure(error: BaseException) -> None:
-    """The database has answered, or was never asked."""
+    """The database has answered, or was never queried."""
     assert not is_database_failure(error)
 
 
 def raised_in(module: str, error: Exception) -> Exception:
-    """The error, as a function of that module has raised it."""
+    """The error, raised by a function of the given module."""
     namespace: dict[str, Any] = {"__name__": module, "error": error}
     exec("def fail(): raise error", namespace)  # noqa: S102
     try:
@@ -109,7 +109,7 @@ def raised_in(module: str, error: Exception) -> Exception:
 
 @pytest.mark.parametrize("state", ["XX000", "55000", "42501"])
 def test_refusal_while_asyncpg_connects_is_a_failure(state: str) -> None:
-    """Also around an engine that is not guarded, or none, whatever the server's SQLSTATE."""
+    """This works without a guarded engine or any engine, whatever the server's SQLSTATE."""
     refusal = raised_in("asyncpg.connect_utils", DriverError(sqlstate=state))
     translated = DriverError(sqlstate=state)
     translated.__cause__ = refusal
@@ -120,7 +120,7 @@ def test_refusal_while_asyncpg_connects_is_a_failure(state: str) -> None:
 
 
 def test_rule_for_a_block_of_one_s_own(clock: FakeClock) -> None:
-    """`is_failure=is_database_failure` tells failures from answers around an unguarded engine."""
+    """`is_failure=is_database_failure` distinguishes failures from answers without a guard."""
     breaker = breaker_of(clock, failure_threshold=1, is_failure=is_database_failure)
     engine = create_engine("sqlite:////missing/db")
     with pytest.raises(IntegrityError), breaker:
