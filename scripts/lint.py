@@ -20,6 +20,7 @@ CHECKS = (
     "lint-imports --no-logo",
     "ruff check",
     "ruff format --check",
+    "python -m scripts.template.parts",
     "hadolint Dockerfile",
     "zizmor --offline --no-progress --quiet --pedantic .github .pre-commit-config.yaml",
     *(

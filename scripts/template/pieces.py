@@ -28,7 +28,8 @@ def _without_section(text: str, anchor: str) -> str:
             level = len(heading[1]) if anchor_of(heading[2]) == anchor else 0
         if level == 0:
             kept.append(line)
-    return f"{''.join(kept).rstrip()}\n"
+    shorter = "".join(kept)
+    return text if shorter == text else f"{shorter.rstrip()}\n"
 
 
 def anchor_of(heading: str) -> str:

@@ -3,7 +3,6 @@
 import pytest
 
 from scripts.template.parts import Part, load_parts
-from scripts.template.pieces import without_piece
 from scripts.template.rename import RECORD
 from tests.docs.pages import table_rows
 from tests.template.copies import ROOT
@@ -19,23 +18,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_everything_that_a_part_deletes_exists(part: Part) -> None:
-    """Each file, folder, section and definition has the name that the list gives."""
-    missing = [path for path in part.delete if not (ROOT / path).exists()]
-    for name, piece in part.pieces:
-        text = (ROOT / name).read_text("utf-8")
-        missing += [f"{name}{piece}"] if without_piece(piece, text) == text else []
-
-    assert missing == []
-
-
-@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-def test_changes_of_other_files_fit(part: Part) -> None:
-    """The lines of each change occur exactly once in its file, so the change is unambiguous."""
-    texts = {edit.file: (ROOT / edit.file).read_text("utf-8") for edit in part.edits}
-    unfit = [str(edit) for edit in part.edits if texts[edit.file].count(edit.before()) != 1]
-
-    assert unfit == [], f"correct scripts/template/parts/{part.name}.toml"
+def test_list_of_a_part_fits_the_project(part: Part) -> None:
+    """What it deletes exists, and the lines of each change occur exactly once."""
+    assert part.misfits(ROOT) == [], f"correct {part.file}"
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)

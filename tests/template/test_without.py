@@ -194,3 +194,22 @@ def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> 
         "paint": ["0", "0", "1"],
         "wood": ["6", "0", "8"],
     }
+
+
+def test_a_list_that_does_not_fit_says_what_is_missing(mill: Project) -> None:
+    """Files, pieces, and changes whose lines are not there once."""
+    part = Part(
+        name="wood",
+        what="the wood",
+        first=(),
+        delete=("paper_mill/wood", "bark.txt"),
+        pieces=(("docs/page.md", "#saws"), ("docs/page.md", "#bark"), ("gone.md", "#bark")),
+        edits=(Edit("colours.txt", ("-blue",)), Edit("colours.txt", ("-green", "+blue"))),
+    )
+
+    assert part.misfits(mill.root) == [
+        "there is no bark.txt",
+        "there is no docs/page.md#bark",
+        "there is no gone.md#bark",
+        f"these lines, without those with a plus, are not there once:\n{part.edits[1]}",
+    ]

@@ -85,6 +85,11 @@ class Part:
     pieces: tuple[tuple[str, str], ...]
     edits: tuple[Edit, ...]
 
+    @property
+    def file(self) -> str:
+        """The list."""
+        return f"scripts/template/parts/{self.name}.toml"
+
     def is_gone(self, root: Path) -> bool:
         """Whether nothing of its files is in the project."""
         return not any((root / path).exists() for path in self.delete)
@@ -100,6 +105,19 @@ class Part:
     def files(self, root: Path) -> list[str]:
         """The files of the project that go."""
         return [name for name in tracked_files(root) if self.has(name) and (root / name).exists()]
+
+    def misfits(self, root: Path) -> list[str]:
+        """What the list names and the project does not have, or has more than once."""
+        found = [f"there is no {path}" for path in self.delete if not (root / path).exists()]
+        for name, piece in self.pieces:
+            text = (root / name).read_text("utf-8") if (root / name).exists() else ""
+            if without_piece(piece, text) == text:
+                found.append(f"there is no {name}{piece}")
+        for edit in self.edits:
+            text = (root / edit.file).read_text("utf-8") if (root / edit.file).exists() else ""
+            if text.count(edit.before()) != 1:
+                found.append(f"these lines, without those with a plus, are not there once:\n{edit}")
+        return found
 
     def cost(self, root: Path) -> tuple[int, int, int]:
         """How many lines go: of code, of tests, and of anything else."""

@@ -1,0 +1,23 @@
+"""Check that the lists of the parts fit the files as they are: python -m scripts.template.parts.
+
+For `make lint`. In a project that has another name or lacks a part, there is nothing to check.
+"""
+
+import sys
+
+from scripts.template.parts import load_parts
+from scripts.template.rename import RECORD, ROOT
+
+
+def main() -> int:
+    """Print what does not fit; the exit status is 1 if there is anything."""
+    parts = load_parts().values()
+    if (ROOT / RECORD).exists() or any(part.is_gone(ROOT) for part in parts):
+        return 0
+    misfits = [f"{part.file}: {misfit}" for part in parts for misfit in part.misfits(ROOT)]
+    print(*misfits, sep="\n\n")  # noqa: T201
+    return 1 if misfits else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
