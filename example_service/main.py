@@ -1,6 +1,6 @@
 """The composition root: the one place where the parts of the service are put together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 
 from example_service import __version__
 from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.breakers.at_start import create_breakers
 from example_service.api.dashboard.feed import Feed
 from example_service.api.dependencies import create_requested_breakers
 from example_service.api.problems.answers import install_problem_handlers, install_problems
@@ -39,7 +40,7 @@ from example_service.infra.metrics import (
     shared_metrics,
 )
 from example_service.infra.readiness import Check, Readiness, critical_breakers
-from example_service.infra.resilience import circuit_breaker_registry
+from example_service.infra.resilience import CircuitListener, circuit_breaker_registry
 from example_service.migrations import schema_fault
 from example_service.payments.domain import PAYMENTS
 from example_service.sandbox.domain import SANDBOX
@@ -77,14 +78,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings = load_settings()
     configure_logging(settings)
     traces = prepare_traces(settings)
-    circuit_breaker_registry.configure(
-        {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()},
-        listeners=traces.listeners,
-    )
     domains = enabled_domains(settings)
-    # Created now, so that monitoring shows them before the first call.
-    for breaker in (database_breaker, *(each for domain in domains for each in domain.breakers)):
-        breaker()
+    create_own_breakers(settings, domains, traces.listeners)
     app = FastAPI(
         title="Example service",
         version=__version__,
@@ -104,7 +99,28 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         document_keys(app)
     for router in (*(each for domain in domains for each in domain.routers), *_routers(settings)):
         app.include_router(router)
+    create_requested_breakers(app)
     return app
+
+
+def create_own_breakers(
+    settings: Settings, domains: Sequence[Domain], listeners: Sequence[CircuitListener] = ()
+) -> None:
+    """Create the breakers of the service itself: the database's and those of the domains.
+
+    Args:
+        settings: Have the parameters of breakers by their names, also of those created later.
+        domains: Those that the service has with these settings.
+        listeners: For every breaker.
+
+    Raises:
+        SettingsError: If the parameters contradict those that the code has for a breaker.
+    """
+    circuit_breaker_registry.configure(
+        {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()},
+        listeners=listeners,
+    )
+    create_breakers((database_breaker, *(each for domain in domains for each in domain.breakers)))
 
 
 def enabled_domains(settings: Settings) -> list[Domain]:
@@ -176,6 +192,7 @@ def _readiness_checks(database: Database, settings: Settings) -> list[Check]:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIterator[None]:
     """Open what the application needs while it runs, and close it at the end, last opened first."""
+    # Once more, because routes may have been added to the application.
     create_requested_breakers(app)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(create_http_client())

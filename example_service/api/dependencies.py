@@ -14,6 +14,7 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 
 from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.breakers.at_start import create_breakers
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.api.request.bearer import bearer_token
@@ -145,14 +146,17 @@ def create_requested_breakers(app: FastAPI) -> None:
 
     Raises:
         ValueError, TypeError: If the parameters of one cannot be used.
+        SettingsError: If settings contradict them.
     """
+    creators = []
     found = [getattr(one, "dependant", None) for one in iter_route_contexts(app.routes)]
     while found:
         dependant = found.pop()
         if dependant is not None:
             if (create := _creators.get(dependant.call)) is not None:
-                create()
+                creators.append(create)
             found += dependant.dependencies
+    create_breakers(creators)
 
 
 AppSettings = Annotated[Settings, Depends(get_settings)]

@@ -19,13 +19,14 @@ from example_service.core.settings.production import production_problems
 from example_service.core.settings.variables import DELIMITER, Variable, as_text, variables
 from example_service.core.table import aligned
 from example_service.domain import Upstream
-from example_service.infra.database.database import database_breaker, open_database
+from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.infra.fleet.store import Store, StoreError
 from example_service.infra.http.environment import environment_problems
-from example_service.main import enabled_domains
+from example_service.infra.resilience import circuit_breaker_registry
+from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault
 
 UPSTREAM_LIMIT_SECONDS = 2.0
@@ -52,7 +53,8 @@ def doctor(output: TextIO) -> int:
     unsafe = production_problems(settings)
     in_production = settings.environment == "production"
     surroundings = environment_problems()
-    faults = [*problems, *surroundings, *(unsafe if in_production else [])]
+    contradictions = _breaker_problems(settings)
+    faults = [*problems, *contradictions, *surroundings, *(unsafe if in_production else [])]
     database, database_serves = _check_database(settings)
     fleet_rows, fleet_meets = _check_fleet(settings)
     upstreams = [
@@ -60,10 +62,9 @@ def doctor(output: TextIO) -> int:
         for domain in enabled_domains(settings)
         for each in domain.upstreams(settings)
     ]
-    domain_breakers = [one for domain in enabled_domains(settings) for one in domain.breakers]
     hints = [
         *_overlooked_rows(settings, variable_sources()),
-        *_misspelt_breaker_rows(settings, [one().name for one in domain_breakers]),
+        *_misspelt_breaker_rows(settings),
     ]
     sections: list[tuple[str, list[Sequence[str]]]] = [
         ("Settings", _setting_rows(settings, variable_sources())),
@@ -86,6 +87,14 @@ def doctor(output: TextIO) -> int:
     good_end = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
     output.write(good_end if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
+
+
+def _breaker_problems(settings: Settings) -> Sequence[SettingProblem]:
+    try:
+        create_own_breakers(settings, enabled_domains(settings))
+    except SettingsError as error:
+        return error.problems
+    return ()
 
 
 def _setting_rows(settings: Settings, sources: Mapping[str, str]) -> list[Sequence[str]]:
@@ -118,9 +127,9 @@ def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Seq
     ]
 
 
-def _misspelt_breaker_rows(settings: Settings, names: Sequence[str]) -> list[Sequence[str]]:
+def _misspelt_breaker_rows(settings: Settings) -> list[Sequence[str]]:
     """Parameters for a breaker that the service does not have, where it has a similar one."""
-    known = {database_breaker().name, *names}
+    known = {breaker.name for breaker in circuit_breaker_registry}
     return [
         (
             f"CIRCUIT_BREAKERS__{name.upper()}",

@@ -15,7 +15,7 @@ from example_service.domain import Hints
 from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
 from example_service.infra.http.environment import environment_problems
 from example_service.infra.metrics.shared.multiprocess import keep_to_itself
-from example_service.main import enabled_domains
+from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault_at_start
 from example_service.server.process import DrainingServer, listen, server_config
 
@@ -29,7 +29,8 @@ def serve(settings: Settings) -> int:
         The exit status: 0 after an orderly end.
 
     Raises:
-        SettingsError: If a variable of the environment keeps HTTP clients from being made.
+        SettingsError: If a variable of the environment keeps HTTP clients from being made, or
+            parameters of a breaker contradict those of the code.
         ListenError: If the address cannot be listened on.
         StartError: If what a domain needs before it serves cannot be had.
     """
@@ -43,6 +44,8 @@ def serve(settings: Settings) -> int:
         if settings.workers == 1:
             keep_to_itself()
             return _serve_alone(settings, listener, announce)
+        # Once here, because each worker would refuse what it cannot use, again and again.
+        create_own_breakers(settings, domains)
         # Imported here, for one process has no need of what this brings along.
         from example_service.server.supervisor import Supervisor  # noqa: PLC0415
 

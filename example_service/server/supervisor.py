@@ -316,7 +316,11 @@ def _serve(listener: socket.socket, life: Connection) -> None:
         second_signal_ends=False,
     )
     with life:
-        server.run([listener])
+        try:
+            server.run([listener])
+        except SettingsError as error:
+            # Parameters of a breaker that a route requests.
+            sys.exit(str(error))
     output.finish()
 
 

@@ -54,6 +54,19 @@ def test_production_refuses_unsafe_settings_with_a_table(start: Callable[..., Se
     assert rows[:4] == ["VARIABLE", "DATABASE_URL", "HTTP__ALLOWED_HOSTS", "ADMIN__TOKEN"]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_parameters_that_contradict_the_code_are_refused_with_the_same_table(
+    start: Callable[..., Service], workers: str
+) -> None:
+    """The value is valid by itself, but not with the rule that the code has for the breaker."""
+    name = "CIRCUIT_BREAKERS__DATABASE__FAILURE_RATE__WINDOW_CALLS"
+    service = start(WORKERS=workers, **{name: "19"})
+
+    assert service.status() == 2
+    assert "Traceback" not in service.errors
+    assert f"  {name}  contradicts the code" in service.errors
+
+
 def test_a_request_that_is_not_http_gets_a_problem(start: Callable[..., Service]) -> None:
     """Even requests that never reach the application get a documented problem."""
     service = start()

@@ -14,28 +14,62 @@ _RULES: Final[dict[str, type[FailureRate | Backoff]]] = {
 _OTHER_WINDOW: Final = {"window_seconds": "window_calls", "window_calls": "window_seconds"}
 
 
-def combined(defaults: Mapping[str, Any], configured: Mapping[str, Any]) -> dict[str, Any]:
+class ConfiguredParametersError(ValueError):
+    """Configured parameters contradict those of the code; each alone is in its range.
+
+    Attributes:
+        breaker_name: The breaker's name.
+        parameters: The configured parameters that have a part in it: `failure_rate.minimum_calls`.
+        reason: Which parameters do not go together, with their values.
+    """
+
+    def __init__(self, breaker_name: str, parameters: tuple[str, ...], reason: str) -> None:
+        super().__init__(breaker_name, parameters, reason)
+        self.breaker_name = breaker_name
+        self.parameters = parameters
+        self.reason = reason
+
+    def __str__(self) -> str:
+        """The breaker, the parameters and the reason."""
+        names = " and ".join(self.parameters)
+        return f"{names}, as configured for breaker {self.breaker_name!r}: {self.reason}"
+
+
+def combined(
+    name: str, defaults: Mapping[str, Any], configured: Mapping[str, Any]
+) -> dict[str, Any]:
     """The parameters with which a breaker is created.
 
     Args:
+        name: The breaker's name.
         defaults: Those of the code.
         configured: Those that win over them. `failure_rate` and `backoff` may be mappings of some
             of their fields; the others are then as the code has them.
 
     Raises:
         TypeError: A field is of the wrong type, or there is no such field.
-        ValueError: A field is out of range, or contradicts another.
+        ConfiguredParametersError: A field is out of range, or contradicts another.
     """
     parameters = {**defaults, **configured}
-    for name, rule in _RULES.items():
-        fields = configured.get(name)
-        if not isinstance(fields, Mapping):
-            continue
-        given = defaults.get(name)
-        if given is None:
-            parameters[name] = rule(**fields)
-            continue
-        # A window takes the place of one of the other kind.
-        replaced = {_OTHER_WINDOW[field]: None for field in fields if field in _OTHER_WINDOW}
-        parameters[name] = replace(given, **{**replaced, **fields})
+    for parameter, rule in _RULES.items():
+        fields = configured.get(parameter)
+        if isinstance(fields, Mapping):
+            try:
+                parameters[parameter] = _merged(rule, defaults.get(parameter), fields)
+            except ValueError as error:
+                paths = [f"{parameter}.{field}" for field in fields if field in str(error)]
+                raise ConfiguredParametersError(name, tuple(paths), str(error)) from error
     return parameters
+
+
+def _merged(
+    rule: type[FailureRate | Backoff],
+    given: FailureRate | Backoff | None,
+    fields: Mapping[str, Any],
+) -> FailureRate | Backoff:
+    """The rule of the code with some fields replaced."""
+    if given is None:
+        return rule(**fields)
+    # A window takes the place of one of the other kind.
+    replaced = {_OTHER_WINDOW[field]: None for field in fields if field in _OTHER_WINDOW}
+    return replace(given, **{**replaced, **fields})

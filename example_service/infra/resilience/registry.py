@@ -213,7 +213,8 @@ class Registry(Generic[G]):
                 the name win over them.
 
         Raises:
-            ValueError: A parameter's value is out of range.
+            ValueError: A parameter's value is out of range, or a configured one contradicts one of
+                the defaults.
             TypeError: A parameter's value is of the wrong type, or there is no such parameter.
         """
         held = self._held.get(name)
@@ -226,7 +227,7 @@ class Registry(Generic[G]):
                 breaker = self._held.get(name, living[-1])
             else:
                 configured = self._parameters.get(configuration_key(name), {})
-                parameters = combined(defaults, configured)
+                parameters = combined(name, defaults, configured)
                 if self._listeners:
                     parameters["listeners"] = (*parameters.get("listeners", ()), *self._listeners)
                 breaker = self._create(name, parameters)

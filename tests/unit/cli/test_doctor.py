@@ -16,9 +16,15 @@ from example_service.core.exceptions import SettingsError
 from example_service.core.settings import load_settings
 from example_service.domain import Domain, Upstream
 from example_service.infra.database.database import Database
-from example_service.infra.resilience import CircuitBreaker
+from example_service.infra.resilience import (
+    CircuitBreaker,
+    FailureRate,
+    circuit_breaker_registry,
+)
 from example_service.migrations import upgrade
 from tests.valkey import running_valkey
+
+pytestmark = pytest.mark.usefixtures("no_breakers_of_other_tests")
 
 TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 
@@ -129,6 +135,34 @@ def test_single_underscores_are_pointed_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert report.endswith("Nothing else is wrong.\n")
 
 
+def warehouse_breaker() -> CircuitBreaker:
+    """The breaker of a domain, with a rule of its own."""
+    rule = FailureRate(window_calls=50, minimum_calls=10)
+    return circuit_breaker_registry.get_or_create("warehouse", failure_rate=rule)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CIRCUIT_BREAKERS__WAREHOUSE__FAILURE_RATE__MINIMUM_CALLS", "51"),
+        ("CIRCUIT_BREAKERS__WAREHOUSE__FAILURE_RATE__WINDOW_CALLS", "9"),
+        ("CIRCUIT_BREAKERS__DATABASE__FAILURE_RATE__WINDOW_CALLS", "19"),
+    ],
+)
+def test_parameters_that_contradict_the_code_are_a_fault(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """The variable is named, with what it contradicts."""
+    domain = Domain(name="shop", breakers=(warehouse_breaker,))
+    monkeypatch.setenv(variable, value)
+
+    status, report = examine(monkeypatch, domain=domain)
+
+    faults = report.partition("Faults\n")[2]
+    assert status == 1
+    assert "minimum_calls must be at most window_calls" in row(faults, variable)[1]
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [("DATABSE", "DATABASE"), ("DATA_BASE", "DATABASE"), ("WAREHOUSES", "WAREHOUSE")],
@@ -137,8 +171,7 @@ def test_a_misspelt_breaker_is_pointed_out(
     monkeypatch: pytest.MonkeyPatch, name: str, meant: str
 ) -> None:
     """It is not a fault, because a breaker of that name may be created later."""
-    warehouse = CircuitBreaker("warehouse", registry=None)
-    domain = Domain(name="shop", breakers=(lambda: warehouse,))
+    domain = Domain(name="shop", breakers=(warehouse_breaker,))
     monkeypatch.setenv(f"CIRCUIT_BREAKERS__{name}__FAILURE_THRESHOLD", "7")
 
     status, report = examine(monkeypatch, domain=domain)

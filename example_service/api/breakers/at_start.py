@@ -1,0 +1,36 @@
+"""Creates breakers at the start, so that monitoring shows them before their first call."""
+
+from collections.abc import Callable, Iterable
+
+from example_service.core.exceptions import SettingProblem, SettingsError
+from example_service.infra.resilience import CircuitBreaker
+from example_service.infra.resilience.parameters import ConfiguredParametersError
+from example_service.infra.resilience.registry import configuration_key
+
+
+def create_breakers(creators: Iterable[Callable[[], CircuitBreaker]]) -> None:
+    """Create breakers whose parameters come from the code and from the settings.
+
+    Args:
+        creators: Each creates one.
+
+    Raises:
+        SettingsError: If settings contradict the parameters that the code has for the same breaker.
+            Each of them alone is valid, so this does not show when the settings are read.
+    """
+    problems: list[SettingProblem] = []
+    for create in creators:
+        try:
+            create()
+        except ConfiguredParametersError as error:
+            problems += _problems(error)
+    if problems:
+        raise SettingsError(problems)
+
+
+def _problems(error: ConfiguredParametersError) -> Iterable[SettingProblem]:
+    prefix = f"CIRCUIT_BREAKERS__{configuration_key(error.breaker_name).upper()}__"
+    for parameter in error.parameters:
+        name = prefix + parameter.upper().replace(".", "__")
+        problem = f"contradicts the code, so change it or set both: {error.reason}"
+        yield SettingProblem(name, problem)
