@@ -34,5 +34,5 @@ def _killed_at(step: int, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T
         try:
             yield awaited
             proceed = partial(work.send, None)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is the work's
+        except BaseException as error:  # noqa: BLE001 - every error is passed to the work
             proceed = partial(work.throw, error)

@@ -23,9 +23,9 @@ RULES = MONITORING / "rules.yml"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _FASTER = 300
-"""By how much alerts wait less: two minutes take less than a second."""
+"""The factor by which the waits of alerts are shortened: two minutes take less than a second."""
 _SHORTER = 30
-"""By how much they look back less: the ranges need two scrapes."""
+"""The factor by which their ranges are shortened: each must still contain two scrapes."""
 
 
 def read_yaml(path: Path) -> Any:

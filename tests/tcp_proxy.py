@@ -14,7 +14,7 @@ class TCPProxy:
     A silent proxy accepts connections and reads what clients send, but forwards nothing.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
+        port: Its port on 127.0.0.1.
     """
 
     def __init__(self, to_port: int) -> None:
@@ -27,8 +27,8 @@ class TCPProxy:
         """Stop forwarding, over existing connections as well.
 
         Args:
-            requests: Hold back what clients send.
-            replies: Hold back what the server sends.
+            requests: Hold back the data from clients.
+            replies: Hold back the data from the server.
         """
         if requests:
             self._requests.clear()
@@ -36,7 +36,7 @@ class TCPProxy:
             self._replies.clear()
 
     def speak(self) -> None:
-        """Hand on what was held back, and everything that follows."""
+        """Forward what was held back, and everything that follows."""
         self._requests.set()
         self._replies.set()
 
@@ -91,7 +91,7 @@ class ProxyThread:
     """A proxy in a separate thread, for synchronous tests.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
+        port: Its port on 127.0.0.1.
     """
 
     def __init__(self, proxy: TCPProxy, loop: asyncio.AbstractEventLoop) -> None:
@@ -104,7 +104,7 @@ class ProxyThread:
         self._loop.call_soon_threadsafe(self._proxy.fall_silent)
 
     def speak(self) -> None:
-        """Hand on what was held back, and everything that follows."""
+        """Forward what was held back, and everything that follows."""
         self._loop.call_soon_threadsafe(self._proxy.speak)
 
 

@@ -142,7 +142,7 @@ def test_a_fleet_is_measured_beside_rivals_that_share_their_state(tmp_path: Path
 
 @pytest.mark.integration
 def test_workers_are_loaded_through_uvicorn(tmp_path: Path) -> None:
-    """Bare FastAPI and the service answer behind real sockets, and their rates are printed."""
+    """Plain FastAPI and the service answer on real sockets, and their rates are printed."""
     wrk = tmp_path / "wrk"
     wrk.write_text(FAKE_WRK)
     wrk.chmod(0o755)

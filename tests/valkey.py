@@ -1,4 +1,4 @@
-"""A real Valkey for tests, which may crash, hang and come back."""
+"""A real Valkey for tests, which can be killed, suspended and restarted."""
 
 import os
 import signal
@@ -16,13 +16,13 @@ DEADLINE_SECONDS = 10.0
 
 
 class ValkeyServer:
-    """A server in memory, on a port that it keeps.
+    """An in-memory server that keeps its port.
 
     Args:
-        options: Of `valkey-server`.
+        options: Options for `valkey-server`.
 
     Attributes:
-        port: Where it listens, on 127.0.0.1.
+        port: Its port on 127.0.0.1.
     """
 
     def __init__(self, *options: str) -> None:
@@ -32,11 +32,11 @@ class ValkeyServer:
 
     @property
     def url(self) -> str:
-        """Its address."""
+        """Its URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self, *options: str) -> None:
-        """Start it empty, and wait until it accepts connections."""
+        """Start the server without data, and wait until it accepts connections."""
         self._process = subprocess.Popen(
             [
                 *(str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"),
@@ -57,26 +57,26 @@ class ValkeyServer:
                 return
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
+        """Kill the server if it is running."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def suspend(self) -> None:
-        """Have it hang."""
+        """Make the server hang."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Have it run again."""
+        """Let the server continue."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
 
 @contextmanager
 def running_valkey(*options: str) -> Iterator[ValkeyServer]:
-    """A server until the end of the block."""
+    """Run a server until the end of the block."""
     server = ValkeyServer(*options)
     server.start()
     try:

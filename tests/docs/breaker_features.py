@@ -32,7 +32,7 @@ LONG_SECONDS = 60.0
 
 
 async def guards(library: Library, use: Callable[[Any], Awaitable[Any]]) -> str:
-    """Whether a form counts failures, and refuses once two have opened the circuit."""
+    """Whether a form counts failures, and refuses calls after two have opened the circuit."""
     breaker, raised = library.make(2, LONG_SECONDS), []
     for _ in range(3):
         try:

@@ -19,7 +19,7 @@ from example_service.infra.resilience.testing import FakeClock
 
 CLOCK = FakeClock()
 SHORT_SECONDS = 0.01
-"""A wait that a test lets pass, where a library has no clock to move."""
+"""A wait that is short enough for libraries without a replaceable clock."""
 
 
 class DependencyError(Exception):
@@ -75,7 +75,7 @@ class Library:
 
         try:
             self.decorate(breaker)(failing)()
-        except BaseException as raised:  # noqa: BLE001 - a cancellation, too
+        except BaseException as raised:  # noqa: BLE001 - including a cancellation
             return raised
         return None
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 COMMAND_SECONDS = 240
 REJECTION_SECONDS = 0.05
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-"""Changes the project; `test_tutorial.py` follows it in a copy."""
+"""This page changes the project, so `test_tutorial.py` follows it in a copy."""
 PAGES_WITH_COMMANDS = [
     page
     for page in MARKDOWN_FILES

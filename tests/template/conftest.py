@@ -42,7 +42,7 @@ class Project:
 
 
 MAKEFILE = "format:\n\t@echo formatted >formatted.txt\n"
-"""A formatter that leaves a trace, and takes no time."""
+"""A fast fake formatter that leaves a trace."""
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_name_that_is_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["ledger_client", "ledger_client.py"])
-def test_what_an_environment_can_import_is_taken(tmp_path: Path, name: str) -> None:
+def test_importable_names_are_taken(tmp_path: Path, name: str) -> None:
     """This includes a package that was installed under a different name."""
     path = tmp_path / ".venv" / "lib" / "python3.13" / "site-packages" / name
     path.mkdir(parents=True)

@@ -45,7 +45,7 @@ def test_options_win_over_variables(
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("WORKERS", "3")
 
-    assert main(["serve", "--host", "0.0.0.0", "--port", "9"]) == 0  # noqa: S104 - not listened on
+    assert main(["serve", "--host", "0.0.0.0", "--port", "9"]) == 0  # noqa: S104 - it is never opened
 
     (settings,) = served
     assert (settings.host, settings.port, settings.workers) == ("0.0.0.0", 9, 3)  # noqa: S104

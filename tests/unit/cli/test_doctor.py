@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""The findings of the doctor."""
 
 import asyncio
 import io
@@ -101,7 +101,7 @@ def test_what_production_would_refuse_is_not_a_fault_in_development(
     assert report.endswith("Nothing is wrong.\n")
 
 
-def test_what_production_refuses_is_a_fault_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_production_refuses_is_a_fault_in_production(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report still shows the settings."""
     status, report = examine(monkeypatch, ENVIRONMENT="production")
 

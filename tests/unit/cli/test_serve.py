@@ -33,7 +33,7 @@ def out_of_stock(_: Settings) -> AbstractContextManager[Hints]:
 
 @pytest.mark.parametrize(
     ("host", "shown"),
-    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")],  # noqa: S104 - a free port, for a moment
+    [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://localhost:")],  # noqa: S104 - a free port, only briefly
 )
 def test_the_banner_shows_addresses_that_work(
     host: str,

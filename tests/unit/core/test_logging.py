@@ -198,7 +198,7 @@ def test_values_without_a_json_form_are_still_written(capsys: pytest.CaptureFixt
     logger.info("a", value=float("nan"), count=3, text="t")
     logger.info("b", value={(1, 2): 3})
     logger.info("c", value=circle)
-    logger.info("d", value=datetime(2026, 1, 1))  # noqa: DTZ001 - any object will do
+    logger.info("d", value=datetime(2026, 1, 1))  # noqa: DTZ001 - it can be any object
 
     values = {line["event"]: line["value"] for line in json_lines(capsys)}
     assert values == {"a": "nan", "b": "{(1, 2): 3}", "c": "[[...]]", "d": "2026-01-01 00:00:00"}

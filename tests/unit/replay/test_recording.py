@@ -103,7 +103,7 @@ def test_requests_of_an_access_log_are_ordered_by_their_start(tmp_path: Path) ->
     ]
 
 
-def test_what_the_service_logs_can_be_read(
+def test_the_access_log_of_the_service_can_be_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """JSON lines of the service are calls; for console lines, the error names the fix."""

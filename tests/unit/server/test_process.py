@@ -85,28 +85,28 @@ async def test_while_it_drains_the_server_goes_on(monkeypatch: pytest.MonkeyPatc
     assert await stopping.server.on_tick(2)
 
 
-async def test_while_it_drains_connections_are_told_to_close_with_their_answer() -> None:
+async def test_while_it_drains_connections_close_with_their_answer() -> None:
     """This includes connections that were opened before the signal."""
 
     class FakeConnection:
         checks = 0
-        told = 0
+        closing = 0
 
         def check(self, _: float) -> None:
             self.checks += 1
 
         def close_with_answer(self) -> None:
-            self.told += 1
+            self.closing += 1
 
     stopping, connection = Stopping(5.0), FakeConnection()
     stopping.server.server_state.connections = {connection}  # type: ignore[arg-type]
     await stopping.server.on_tick(0)
-    assert (connection.checks, connection.told) == (1, 0)
+    assert (connection.checks, connection.closing) == (1, 0)
 
     stopping.server.handle_exit(signal.SIGTERM, None)
     await stopping.server.on_tick(1)
 
-    assert (connection.checks, connection.told) == (1, 1)
+    assert (connection.checks, connection.closing) == (1, 1)
 
 
 async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(

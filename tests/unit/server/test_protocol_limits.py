@@ -405,7 +405,7 @@ async def test_each_request_has_a_context_of_its_own() -> None:
     assert connection.seen_in_context == [None, None, None]
 
 
-async def test_what_is_sent_after_the_last_answer_is_read_within_bounds() -> None:
+async def test_data_after_the_last_answer_is_read_within_limits() -> None:
     """Reading stops after a few seconds or a certain number of bytes."""
     connection = Connection()
     await connection.send(b"nonsense\r\n\r\n")

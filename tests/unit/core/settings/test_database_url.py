@@ -95,7 +95,7 @@ def test_every_option_arrives() -> None:
     ],
 )
 def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> None:
-    """Their URLs work as they are handed out; an option of the URL wins."""
+    """URLs of these providers work unchanged, and an option in the URL takes precedence."""
     assert postgresql(f"postgres://u:p@{host}/d").has_pooler is has_pooler
     assert postgresql(f"postgres://u:p@{host}/d?pgbouncer=false").has_pooler is False
 

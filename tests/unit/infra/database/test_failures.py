@@ -58,8 +58,8 @@ async def test_misuse_of_the_driver_is_not_reported_as_an_outage() -> None:
 
 
 @pytest.mark.parametrize("state", ["26000", "42P05"])
-def test_statements_that_a_pooler_mixes_up_name_the_setting(state: str) -> None:
-    """Each of them costs a connection and a repetition."""
+def test_errors_of_a_pooler_that_mixes_up_statements_name_the_setting(state: str) -> None:
+    """Every such error costs a connection and a retry."""
     error = asyncpg.PostgresError('prepared statement "a" does not exist')
     error.sqlstate = state
 
@@ -74,8 +74,8 @@ def test_statements_that_a_pooler_mixes_up_name_the_setting(state: str) -> None:
         "tuple concurrently updated",
     ],
 )
-def test_a_schema_that_changes_at_this_moment_means_once_more(message: str) -> None:
-    """In a new transaction the server finds what there is by then."""
+def test_a_concurrent_schema_change_is_retried(message: str) -> None:
+    """In a new transaction, the server uses the new schema."""
     error = asyncpg.InternalServerError(message)
     error.sqlstate = "XX000"
 

@@ -33,5 +33,5 @@ def fail(breaker: CircuitBreaker) -> None:
 async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     """Wait until a condition is met."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - Nothing tells when it is.
+        while not condition():  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0.01)

@@ -209,10 +209,10 @@ async def test_a_flood_of_names_is_capped(
     assert sum("More than 3 circuits" in line for line in caplog.messages) == 1
 
 
-async def test_what_one_circuit_has_to_say_does_not_wait_for_hundreds_of_others(
+async def test_a_change_of_one_circuit_does_not_wait_for_hundreds_of_others(
     tmp_path: Path, registry: CircuitBreakerRegistry
 ) -> None:
-    """An order is written at once, although every circuit was read a moment before."""
+    """A command is written at once, even if all circuits have just been read."""
     names = [f"host-{number}" for number in range(250)]
     store = DirectoryStore(tmp_path)
     await store.connect()

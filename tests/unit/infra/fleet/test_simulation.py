@@ -12,7 +12,7 @@ from tests.unit.infra.fleet.simulation import NAME, RULES, Process, World, now
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 CLOSED_WITHIN = 45.0
-"""Seconds: the longest wait, what a hung lease takes, two probes and the time to reconnect."""
+"""Seconds: the longest wait, the deadline of a hung lease, two probes and the reconnection."""
 
 
 def test_when_one_process_opens_the_others_follow() -> None:

@@ -109,7 +109,7 @@ async def test_a_storm_of_cancellations_costs_no_place(
     client: httpx.AsyncClient, server: Server
 ) -> None:
     """After many competing requests were cancelled or timed out, every place is free again."""
-    chance = random.Random(1)  # noqa: S311 - the moments are to be the same in each run
+    chance = random.Random(1)  # noqa: S311 - every run must have the same delays
 
     async def request() -> None:
         async with asyncio.timeout(chance.uniform(0, 0.02)):

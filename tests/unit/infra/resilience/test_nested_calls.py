@@ -93,7 +93,7 @@ def translated_silently(breaker: CircuitBreaker) -> Callable[[], Awaitable[None]
         try:
             await guarded()
         except DownError:
-            raise TranslatedError  # noqa: B904 - That is the case.
+            raise TranslatedError  # noqa: B904 - This is the case under test.
 
     return call
 
@@ -242,7 +242,7 @@ class FrozenError(DownError):
 
 
 class DelegatingError(DownError):
-    """An exception that passes attributes on, here to what has every attribute."""
+    """An exception that forwards attributes, here to an object with every attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class DelegatingError(DownError):
 
 
 class BrokenError(DownError):
-    """An exception that fails to pass attributes on."""
+    """An exception that fails to forward attributes."""
 
     def __getattr__(self, name: str) -> object:
         raise KeyError(name)
@@ -267,7 +267,7 @@ class SlottedError(DownError):
 
 @pytest.mark.parametrize("kind", [FrozenError, DelegatingError, BrokenError, SlottedError])
 def test_any_exception_is_counted_once_and_raised_as_it_is(kind: type[DownError]) -> None:
-    """Whatever its class does with attributes."""
+    """Its class may handle attributes in any way."""
     breaker = make_breaker()
     error = kind()
 

@@ -65,7 +65,7 @@ def test_exceptions_are_judged_alike_in_every_form(
 
 
 async def test_the_end_of_an_iteration_is_a_success_where_python_wraps_it() -> None:
-    """A coroutine and a generator cannot raise it: Python makes a RuntimeError of it."""
+    """Coroutines and generators cannot raise it: Python turns it into a RuntimeError."""
     breaker = make_breaker(expected_exception=Exception)
 
     @breaker.protected
@@ -106,7 +106,7 @@ def test_a_fallback_that_fails_after_a_refusal_is_a_failure() -> None:
         try:
             raising(CircuitOpenError("of another breaker"))()
         except CircuitOpenError:
-            raise ConnectionError("of the fallback")  # noqa: B904 - That is the case.
+            raise ConnectionError("of the fallback")  # noqa: B904 - This is the case under test.
 
     with pytest.raises(ConnectionError):
         breaker.call_sync(call)
@@ -239,7 +239,7 @@ class TestOpenFor:
 
 def plain(func: Callable[..., Any]) -> Callable[..., Any]:
     """A decorator that hides what kind of function it decorates."""
-    return lambda: func()  # noqa: PLW0108 - Its kind must be hidden.
+    return lambda: func()  # noqa: PLW0108 - This hides the kind of the function.
 
 
 class Awaitable:
@@ -321,7 +321,7 @@ class TestReturnedObject:
     async def test_a_context_manager_made_from_a_generator_is_refused_by_name(
         self, manager: Callable[[Any], Callable[[], Any]]
     ) -> None:
-        """Its block would run unguarded. The error names the right order, and is neutral."""
+        """Its block would run unguarded. The error shows the correct order, and is neutral."""
         breaker = make_breaker(expected_exception=Exception)
 
         async def async_session() -> AsyncGenerator[None]:

@@ -166,7 +166,7 @@ class TestThreads:
                 refused[number] += 1
 
         def work(number: int) -> None:
-            chance = random.Random(number)  # noqa: S311 - Only repeatable.
+            chance = random.Random(number)  # noqa: S311 - It only has to be repeatable.
             for turn in range(150):
                 call(number, chance)
                 if turn % 10 == number:

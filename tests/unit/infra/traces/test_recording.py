@@ -33,14 +33,14 @@ class Collector(HTTPServer):
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                """Keep a message."""
+                """Store a message."""
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.received.append((self.path, body))
                 self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Write nothing."""
+                """Log nothing."""
 
         super().__init__(("127.0.0.1", 0), Handler)
 

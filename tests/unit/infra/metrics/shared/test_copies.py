@@ -55,7 +55,7 @@ def test_the_worst_state_of_all_workers_is_shown(process: Processes, total: Tota
     assert total("circuit_breaker_state", name="payment") == 1
 
 
-def test_what_is_in_flight_is_the_sum_of_all_workers(process: Processes, total: Total) -> None:
+def test_calls_in_flight_are_the_sum_of_all_workers(process: Processes, total: Total) -> None:
     """Running calls and requests of every worker count."""
     one, other = process(1), process(2)
     one.breakers.show(in_flight=2)

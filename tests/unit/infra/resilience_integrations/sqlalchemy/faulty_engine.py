@@ -41,7 +41,7 @@ class InheritedOperationalError(type("OperationalError", (Exception,), {})):  # 
     """A driver's subclass of its PEP 249 class, such as psycopg's ConnectionTimeout."""
 
 
-class PoolTimeout(InheritedOperationalError):  # noqa: N818 - Its name.
+class PoolTimeout(InheritedOperationalError):  # noqa: N818 - The real one has this name.
     """An error with the name and module of the one in psycopg_pool."""
 
     __module__ = "psycopg_pool"

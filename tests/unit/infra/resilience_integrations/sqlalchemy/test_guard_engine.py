@@ -49,7 +49,7 @@ class TestWaysOut:
             faults.before_execute = go_on.wait
             task = asyncio.create_task(session.execute(SELECT))
             async with asyncio.timeout(10.0):
-                while not breaker.in_flight:  # noqa: ASYNC110 - Nothing tells of it.
+                while not breaker.in_flight:  # noqa: ASYNC110 - There is no event.
                     await asyncio.sleep(0)
             task.cancel()
             go_on.set()

@@ -102,7 +102,7 @@ def raised_in(module: str, error: Exception) -> Exception:
     exec("def fail(): raise error", namespace)  # noqa: S102
     try:
         namespace["fail"]()
-    except Exception as raised:  # noqa: BLE001 - It is `error`.
+    except Exception as raised:  # noqa: BLE001 - This catches `error`.
         return raised
     raise AssertionError
 
