@@ -393,5 +393,5 @@ async def _outage(processes: int) -> Table:
 
 
 async def _until_all(world: World, state: str) -> None:
-    while set(world.states()) != {state}:  # noqa: ASYNC110 - Nothing tells when they are.
+    while set(world.states()) != {state}:  # noqa: ASYNC110 - There is no event to wait for.
         await asyncio.sleep(0.05)

@@ -215,9 +215,9 @@ class Crowd:
             max(failures, default=spoke_at) - spoke_at,
         )
 
-    async def _until_each(self, holds: Callable[[list[Answer]], bool]) -> None:
+    async def _until_each(self, is_met: Callable[[list[Answer]], bool]) -> None:
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while not all(map(holds, self._answers.values())):  # noqa: ASYNC110 - they are asking
+            while not all(map(is_met, self._answers.values())):  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(POLL_SECONDS)
 
 

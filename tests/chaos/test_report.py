@@ -56,17 +56,17 @@ def cells(report: str) -> dict[str, str]:
 
 def test_the_report_has_the_counts_and_the_verdict() -> None:
     """It counts kills, answers, payments and charges."""
-    told = cells(markdown(result(Plan("postgresql", 2, seed=7, kills=4, crashes=0))))
+    table = cells(markdown(result(Plan("postgresql", 2, seed=7, kills=4, crashes=0))))
 
-    assert told["seed"] == "7"
-    assert told["kills"] == "4"
-    assert told["kills that hit pending payments"] == "2 of 3"
-    assert told["payments pending at a kill, median and most"] == "2, 7"
-    assert told["kills that hit requests in flight"] == "3 of 4"
-    assert told["answers"] == "2 201, 1 503, 1 connection broken"
-    assert told["payments at the end"] == "1 succeeded"
-    assert told["charges at the provider"] == "2"
-    assert told["verdict"] == "every payment was charged once, or never"
+    assert table["seed"] == "7"
+    assert table["kills"] == "4"
+    assert table["kills that hit pending payments"] == "2 of 3"
+    assert table["payments pending at a kill, median and most"] == "2, 7"
+    assert table["kills that hit requests in flight"] == "3 of 4"
+    assert table["answers"] == "2 201, 1 503, 1 connection broken"
+    assert table["payments at the end"] == "1 succeeded"
+    assert table["charges at the provider"] == "2"
+    assert table["verdict"] == "every payment was charged once, or never"
 
 
 def test_the_report_lists_what_is_wrong() -> None:

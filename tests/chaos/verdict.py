@@ -102,12 +102,12 @@ def _faults_of_orders(ledgers: Ledgers) -> Iterator[Fault]:
         closing = ledgers.closing_answers.get(order.key)
         if closing is None or closing.status not in _ENDS:
             yield Fault(FaultKind.UNSETTLED, f"{order}, at last {closing}")
-        told = [*answers[order.key], *([] if closing is None else [closing])]
-        ids = {answer.payment_id for answer in told if answer.payment_id is not None}
+        given = [*answers[order.key], *([] if closing is None else [closing])]
+        ids = {answer.payment_id for answer in given if answer.payment_id is not None}
         if len(ids) > 1:
             yield Fault(FaultKind.TWO_PAYMENTS, f"{order}, {sorted(ids)}")
-        if len({a.status for a in told if a.status in _ENDS}) > 1:
-            yield Fault(FaultKind.TAKEN_BACK, f"{order}, {told}")
+        if len({a.status for a in given if a.status in _ENDS}) > 1:
+            yield Fault(FaultKind.TAKEN_BACK, f"{order}, {given}")
         for payment_id in ids:
             yield from _faults_of_order(order, payments.get(payment_id), closing)
         failed = {one for one in ids if one in payments and payments[one].status == "failed"}

@@ -205,7 +205,7 @@ async def serve(circuits: list[Circuit], settings: Settings) -> None:
         await asyncio.sleep(0.01)
     playing = asyncio.create_task(play(scene, app))
     port = server.servers[0].sockets[0].getsockname()[1]
-    print(f"http://127.0.0.1:{port}", flush=True)  # noqa: T201 - what the caller reads
+    print(f"http://127.0.0.1:{port}", flush=True)  # noqa: T201 - the parent reads it
     await asyncio.to_thread(sys.stdin.read)
     playing.cancel()
     server.should_exit = server.force_exit = True

@@ -61,7 +61,7 @@ class Storm:
         self._url = f"http://127.0.0.1:{lasting_port()}"
         self._service = self._started()
         self._ended = False
-        self._random = random.Random(1)  # noqa: S311 - the same storm each time
+        self._random = random.Random(1)  # noqa: S311 - repeatable, not secret
 
     async def run(self, seconds: float) -> None:
         """Let clients send requests for that long while everything else fails."""

@@ -95,7 +95,7 @@ async def one(engine: AsyncEngine) -> int:
 async def in_flight(breaker: CircuitBreaker, calls: int) -> None:
     """Wait until that many calls are running."""
     async with asyncio.timeout(10.0):
-        while breaker.in_flight < calls:  # noqa: ASYNC110 - Nothing tells of an admission.
+        while breaker.in_flight < calls:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0)
 
 

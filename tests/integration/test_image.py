@@ -261,7 +261,7 @@ def test_service_runs_without_rights_on_a_read_only_root(
         *("CapEff:", "0000000000000000"),
     ]
     service.execute("python", "-c", write, "/tmp")  # noqa: S108 - a place in the container
-    for folder in ("/", "/app", "/venv", "/var/tmp"):  # noqa: S108 - likewise
+    for folder in ("/", "/app", "/venv", "/var/tmp"):  # noqa: S108 - a place in the container
         refused = docker.attempt("exec", service.id, "python", "-c", write, folder)
         assert "Read-only file system" in refused.stderr, folder
 

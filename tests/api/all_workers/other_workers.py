@@ -102,7 +102,7 @@ class OtherWorker:
 async def connected(member: Member) -> None:
     """Wait until a member is connected."""
     async with asyncio.timeout(5):
-        while not member.is_connected:  # noqa: ASYNC110 - A member is asked, it does not announce it.
+        while not member.is_connected:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0.01)
 
 

@@ -157,7 +157,7 @@ async def test_a_worker_reports_when_something_has_changed(
     async with AllWorkers(fleet).reporting():
         shop.force_open("now")
         async with asyncio.timeout(0.9):
-            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
+            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0.01)
     assert reader.others() == {}
 
@@ -198,5 +198,5 @@ async def test_reports_go_on_after_a_failed_write(
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await has_failed.wait()
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - A file.
+            while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0.01)

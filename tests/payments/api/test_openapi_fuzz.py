@@ -186,7 +186,7 @@ def follow(api: BaseSchema) -> list[tuple[StepInput, StepOutput]]:
     machine = api.as_state_machine()
     take = machine.step
 
-    def step(self: APIStateMachine, input: StepInput) -> StepOutput:  # noqa: A002 - as it is called
+    def step(self: APIStateMachine, input: StepInput) -> StepOutput:  # noqa: A002 - the name in the base class
         output = take(self, input)
         steps.append((input, output))
         return output

@@ -322,7 +322,7 @@ def _wait_seconds(process: Process) -> float:
 def test_an_order_without_the_store_applies_to_one_process(
     fleet: list[Process], valkey: ValkeyServer
 ) -> None:
-    """The response tells the operator so."""
+    """The operator learns this from the response."""
     valkey.kill()
     wait_until(lambda: not any(process.connected() for process in fleet))
     response = fleet[0].order("force-open", reason="maintenance")

@@ -84,11 +84,11 @@ async def test_the_worker_survives_a_crash(
         await stored(database, *due)
         postgres_databases.server.crash()
         async with PaymentWorker(service, breaker, SETTINGS).running():
-            while guard.total_failures < 3:  # noqa: ASYNC110 - Nothing tells of a failure.
+            while guard.total_failures < 3:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0.01)
             assert not provider.charged
             postgres_databases.server.start()
-            while len(provider.charged) < 1:  # noqa: ASYNC110 - Nothing tells of a charge.
+            while len(provider.charged) < 1:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0.01)
 
     assert provider.charged == {payment.id: 1 for payment in due}

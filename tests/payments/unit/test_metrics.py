@@ -211,7 +211,7 @@ async def test_counting_goes_on_after_an_unexpected_error(
     await stored(database, pending_payment())
     monkeypatch.setattr(database, "run", fail_at_first)
     async with asyncio.timeout(DEADLINE_SECONDS), scene.watch.running(every_seconds=0.0):
-        while scene.value("pending") != 1:  # noqa: ASYNC110 - A gauge.
+        while scene.value("pending") != 1:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0)
 
     assert [record.message for record in caplog.records] == [

@@ -365,7 +365,7 @@ class TestRunning:
 
         service.work = tell
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
-            while len(service.limits) < 2:  # noqa: ASYNC110 - Nothing tells of a look.
+            while len(service.limits) < 2:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0)
             service.due = [*payments(1)]
             await worked.wait()
@@ -376,7 +376,7 @@ class TestRunning:
         """Stopping cuts a pause of an hour short."""
         worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=3600.0))
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
-            while not service.limits:  # noqa: ASYNC110 - Nothing tells of a look.
+            while not service.limits:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0)
 
         assert len(service.limits) == 1
@@ -426,7 +426,7 @@ class TestRunning:
         service.due, service.work = [*due], hang
         worker = PaymentWorker(service, breaker, SETTINGS, stop_seconds=0.01)
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
-            while not service.limits:  # noqa: ASYNC110 - Nothing tells of a look.
+            while not service.limits:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0)
 
         assert (cut_off, service.worked_on) == (due, [])

@@ -61,7 +61,7 @@ class Sandbox:
         before = self.on_their_way
         call = asyncio.create_task(self.charge(key))
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while self.on_their_way == before:  # noqa: ASYNC110 - Nothing tells when it does.
+            while self.on_their_way == before:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0)
         self.calls.append(call)
 
@@ -141,7 +141,7 @@ class TestContract:
         """It is in progress until the slow call is done, even if its client has left."""
         await sandbox.turn(SandboxMode.SLOW, latency_seconds=0.2)
         first = asyncio.create_task(sandbox.charge())
-        while sandbox.ledger.find("k") is None:  # noqa: ASYNC110 - Nothing tells when it is.
+        while sandbox.ledger.find("k") is None:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0)
         first.cancel()
         in_progress = (409, {"idempotency_key": "k", "status": "in_progress"})

@@ -87,6 +87,6 @@ async def test_a_door_that_does_not_open_leaves_the_mode() -> None:
     switch, door = Switch(), FakeDoor()
     await switch.turn(ModeChange(mode=SandboxMode.REFUSING), door)
     door.broken = True
-    with pytest.raises(OSError):  # noqa: PT011 - the door's own, without a text
+    with pytest.raises(OSError):  # noqa: PT011 - raised by the door without a message
         await switch.turn(ModeChange(mode=SandboxMode.HEALTHY), door)
     assert switch.report.mode is SandboxMode.REFUSING
