@@ -5,7 +5,7 @@ The role of a code block decides how it is executed:
 - `program`: a complete Python program. A `text` block directly below shows its output.
 - `commands`: shell commands. A `text`, `json` or `http` block directly below shows
   the answer.
-- `containers`: commands that call `docker`. They run if the machine has Docker.
+- `containers`: commands that call `docker`. They run with the tests of the image.
 - `output`: a block that shows the answer to the block above it.
 - `tree`: a `text` block that draws folders and files.
 - `statements`: SQL for operators to run on the database of payments.

@@ -42,7 +42,7 @@ def unconfigured_logging() -> Iterator[None]:
 
 
 def run_tests(namespace: dict[str, Any]) -> None:
-    """Run the test functions of a program like pytest does."""
+    """Run the test functions of a program as pytest does."""
     for name, function in namespace.items():
         if name.startswith("test_"):
             result = function()

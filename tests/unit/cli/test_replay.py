@@ -128,7 +128,7 @@ def test_a_recording_that_is_not_a_file_is_refused(
 def test_a_picture_that_cannot_be_written_is_an_error(
     recording: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The table is not printed either, so the exit status tells the whole result."""
+    """The table is not printed either, so a failure never looks like a partial success."""
     picture = recording.with_name("replay.svg")
     picture.mkdir()
 

@@ -17,7 +17,7 @@ from tests.unit.server.connection import (
 
 
 async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None:
-    """Further requests are read only when there is room, and all are answered in the end."""
+    """Further requests are read only when there is room, and all of them are answered."""
     connection = Connection()
     connection.may_answer.clear()
 

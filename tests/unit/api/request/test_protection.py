@@ -11,7 +11,7 @@ def names_and_policy(*headers: tuple[bytes, bytes]) -> tuple[list[bytes], bytes]
 
 
 def test_data_may_do_nothing() -> None:
-    """A data response may not load, run or be framed by anything."""
+    """A data response may not load or run anything, and may not be framed."""
     names, policy = names_and_policy((b"content-type", b"application/json"))
 
     assert names == [

@@ -39,7 +39,7 @@ def queue() -> QueuePool:
     return pool
 
 
-def test_connections_are_counted_as_they_are_now(
+def test_connections_are_counted_at_the_scrape(
     registry: CollectorRegistry, metrics: PoolMetrics
 ) -> None:
     """The metric adds up all pools, and reads them only when it is scraped."""

@@ -162,7 +162,7 @@ class TestMethodsCalledByName:
 
 @contextlib.asynccontextmanager
 async def entered_and_left_by_name(breaker: CircuitBreaker) -> AsyncIterator[None]:
-    """Call the methods like a generator does."""
+    """Call the methods as a generator does."""
     await breaker.__aenter__()
     try:
         yield
@@ -174,7 +174,7 @@ async def entered_and_left_by_name(breaker: CircuitBreaker) -> AsyncIterator[Non
 
 @contextlib.asynccontextmanager
 async def pushed_on_a_stack(breaker: CircuitBreaker) -> AsyncIterator[None]:
-    """Push the exit like the documentation of `contextlib` does."""
+    """Push the exit as documented for `contextlib`."""
     async with contextlib.AsyncExitStack() as stack:
         await breaker.__aenter__()
         stack.push_async_exit(breaker)
@@ -231,7 +231,7 @@ class TestLookUpsForLeaving:
     async def test_no_call_that_has_ended_is_taken_for_a_slow_one(
         self, kind: type[CircuitBreaker], block: Callable[[CircuitBreaker], Any]
     ) -> None:
-        """This holds however much time has passed since its end."""
+        """It does not matter how much time has passed since its end."""
         clock = FakeClock()
         breaker = kind("block", slow_call_duration=10.0, clock=clock, registry=None)
         for _ in range(12):

@@ -93,7 +93,7 @@ def test_raising_one_refusal_again_and_again_grows_nothing() -> None:
 
 
 def test_short_lived_breakers_leave_nothing() -> None:
-    """Ten thousand breakers with one name are each used once, like by a client per request."""
+    """Ten thousand breakers share a name and are used once each, as in clients for one request."""
     registry = CircuitBreakerRegistry()
 
     def use(times: int) -> None:

@@ -16,7 +16,7 @@ from tests.unit.infra.resilience.scenes import DownError, fail, make_breaker, op
 
 
 def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
-    """Run `work`, and run `act` at its n-th line inside the package, like a finalizer could.
+    """Run `work`, and run `act` at its n-th line inside the package, as a finalizer could.
 
     Returns:
         Whether `work` has that many lines.

@@ -66,7 +66,7 @@ async def test_breakers_with_something_to_remember_stay(
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
 ) -> None:
-    """A breaker that is open, in use or in a mode is kept, however long it was unused."""
+    """A breaker that is open, in use or in a mode is kept, even if it has long been idle."""
     transport = make(max_breakers=4)
     way = way_of(transport)
     await opened(way, upstream, url_of(1))
