@@ -14,7 +14,7 @@ from example_service.replay.parameters import NAMES, ParameterError, ParameterSe
 from example_service.replay.recording import Recording
 from example_service.replay.report import Report
 from example_service.replay.simulation import replay as run
-from example_service.replay.suggestion import suggest
+from example_service.replay.suggestion import SUGGESTED, suggest
 
 INSTALL = "pip install 'example-service[replay]'"
 
@@ -84,6 +84,7 @@ def replay(options: argparse.Namespace, output: TextIO) -> int:
 def _report(options: argparse.Namespace) -> Report:
     sets = [_parsed(text) for text in options.sets or ["defaults:"]]
     goal = None if options.suggest is None else _share(options.suggest)
+    _check_names([one.name for one in sets] + ([] if goal is None else [SUGGESTED]))
     if options.picture is not None:
         _check_picture(options.picture)
     with _readings(options.file, options.route) as read:
@@ -103,6 +104,12 @@ def _parsed(text: str) -> ParameterSet:
         return ParameterSet.parse(text)
     except ParameterError as error:
         raise ReplayError(f"--set {text!r}: {error}") from None
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ReplayError(f"--set: there is another set with the name {name!r}; rename one")
 
 
 def _share(text: str) -> float:

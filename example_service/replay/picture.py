@@ -42,7 +42,7 @@ def svg(report: Report) -> bytes:
             2, 1, sharex=True, gridspec_kw={"height_ratios": (3, 0.3 + 0.5 * len(outcomes))}
         )
         _draw_calls(above, timeline, edges)
-        above.set_title(f"{report.file}: {report.replayed.calls:,} calls")
+        above.set_title(f"{report.file}: {report.replayed.calls:,} calls", loc="left")
         for row, band in enumerate(timeline.bands):
             for state, begin, length in _periods(band, edges):
                 below.broken_barh([(begin, length)], (row - 0.4, 0.8), color=_STATES[state][1])
@@ -85,7 +85,8 @@ def _draw_calls(axes: Axes, timeline: Timeline, edges: Sequence[float]) -> None:
         rates = [count / timeline.span_seconds for count in counts]
         axes.stairs(rates, edges, fill=True, color=color, label=label)
     axes.set_ylabel("per second")
-    axes.legend(loc="upper right")
+    # Above the axes it hides no call.
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
     axes.margins(x=0)
 
 

@@ -16,6 +16,9 @@ from example_service.replay.calls import SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
 from example_service.replay.simulation import Outcome, replay
 
+SUGGESTED: Final = "suggested"
+"""The name of the set that is found."""
+
 THRESHOLDS: Final = (3, 5, 10, 20)
 RATES: Final = ((0.25, 10.0), (0.5, 10.0), (0.5, 30.0))
 RECOVERY_TIMEOUTS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -27,6 +30,10 @@ _HEALTHY_SHARE: Final = 0.99
 # Durations are counted in classes of which each reaches a tenth further than the one below.
 _CLASS: Final = 1.1
 _SHORTEST: Final = 0.0001
+_NOTHING_FAILING: Final = (
+    "No recorded call is failing, so there is none to spare. Where slow calls do harm, say how "
+    'slow: --set "slow: slow_call_duration=SECONDS".'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +131,7 @@ def _rank(outcome: Outcome, share: float) -> tuple[float, ...]:
 def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
     best = ranked[-1]
     if not best.failing:
-        return Suggestion(None, ("No recorded call is failing, so there is none to spare.",))
+        return Suggestion(None, (_NOTHING_FAILING,))
     keeping = [one for one in ranked if _keeps(one, share)]
     allowed = f"at most {percent(share)} of the healthy calls"
     if not best.spared:
@@ -140,7 +147,7 @@ def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
         closest = min(others, key=lambda one: (one.healthy_refused, -one.spared))
         why.append(f"The nearest that spares more: {_in_words(closest)}")
     why.append("This fits one recording: try it on another, then in shadow mode.")
-    return Suggestion(best.parameters.with_values("suggested", {}), tuple(why))
+    return Suggestion(best.parameters.with_values(SUGGESTED, {}), tuple(why))
 
 
 def _keeps(outcome: Outcome, share: float) -> bool:

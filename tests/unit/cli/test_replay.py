@@ -75,6 +75,8 @@ def test_a_picture_is_written_beside_the_table(
     [
         (["--set", "failure_threshold=0"], "--set 'failure_threshold=0': failure_threshold must"),
         (["--set", "patience=3"], "--set 'patience=3': there is no 'patience'; there are"),
+        (["--set", "a:", "--set", "a:"], "--set: there is another set with the name 'a'"),
+        (["--set", "suggested:", "--suggest", "5"], "another set with the name 'suggested'"),
         (["--suggest", "many"], "--suggest must be a number of percent from 0 to 100"),
         (["--suggest", "101"], "--suggest must be a number of percent from 0 to 100"),
         (["--suggest", "nan"], "--suggest must be a number of percent from 0 to 100"),
