@@ -1,1 +1,1 @@
-"""Adapters to the world outside the service."""
+"""Adapters to databases, HTTP APIs, other workers and monitoring."""

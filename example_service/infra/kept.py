@@ -1,4 +1,4 @@
-"""A value that takes a while to compute, computed once for everyone who asks within a second."""
+"""A short-lived cache for a value that is slow to compute."""
 
 import asyncio
 import time
@@ -11,14 +11,12 @@ KEPT_SECONDS = 1.0
 
 
 class Kept(Generic[T]):
-    """Computes a value when it is asked for, shares it, and keeps it for a while.
-
-    However many ask, it is computed once at a time, and not again before its time is over.
+    """Computes a value on demand and caches it. Simultaneous callers share one computation.
 
     Args:
         compute: Computes the value.
-        seconds: How long a value is kept.
-        clock: Where "now" comes from, in seconds.
+        seconds: How long a value is cached, in seconds.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -36,17 +34,17 @@ class Kept(Generic[T]):
         self._run: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
-        """The value, as it was computed at most `seconds` ago.
+        """Return the value, computed at most `seconds` ago.
 
         Raises:
-            Exception: Whatever `compute` raises; the next call computes again.
+            Exception: Any exception that `compute` raises. The next call computes again.
         """
         if self._kept_until is not None and self._clock() < self._kept_until:
             return self._value  # type: ignore[return-value]
         if self._run is None:
             self._run = asyncio.create_task(self._compute_and_keep())
             self._run.add_done_callback(self._finish)
-        # A caller that stops waiting must not take the value from the others.
+        # Cancelling one caller must not cancel the computation for the others.
         return await asyncio.shield(self._run)
 
     async def _compute_and_keep(self) -> T:
@@ -57,5 +55,5 @@ class Kept(Generic[T]):
     def _finish(self, run: asyncio.Task[T]) -> None:
         self._run = None
         if not run.cancelled():
-            # Its callers get the error; it is not also reported as never retrieved.
+            # The callers receive the exception; retrieving it keeps asyncio from logging it too.
             run.exception()

@@ -1,1 +1,1 @@
-"""Workers and replicas as one circuit. `docs/fleet.md` describes the protocol."""
+"""Circuits shared by all workers and replicas. `docs/fleet.md` describes the protocol."""

@@ -1,4 +1,4 @@
-"""What a member asks of the breakers of its process."""
+"""The interface through which a member controls the breakers of its process."""
 
 from typing import Protocol
 
@@ -10,25 +10,25 @@ class Breakers(Protocol):
     """The breakers of this process, by name."""
 
     def rules(self, name: str) -> Rules:
-        """What the breaker of a name was created with."""
+        """The settings of the breakers called `name` that concern the fleet."""
         ...
 
     def open(self, name: str, instruction: FollowOpen) -> None:
-        """Open all breakers of a name."""
+        """Open all breakers called `name`."""
         ...
 
     def close(self, name: str, instruction: FollowClose) -> None:
-        """Close all breakers of a name."""
+        """Close all breakers called `name`."""
         ...
 
     def obey(self, name: str, instruction: Obey) -> None:
-        """Set a mode on all breakers of a name, or reset them."""
+        """Set a mode on all breakers called `name`, or reset them."""
         ...
 
     def attach(self, name: str, gate: LeaseGate) -> None:
-        """Have all breakers of a name ask a gate before they probe."""
+        """Make all breakers called `name` check `gate` before they probe."""
         ...
 
     def detach(self, name: str) -> None:
-        """Have the breakers of a name probe on their own."""
+        """Remove the gate, so that the breakers called `name` probe without leases."""
         ...

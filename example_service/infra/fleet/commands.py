@@ -1,7 +1,8 @@
-"""What members may change in the record of a circuit.
+"""The changes that a member can make to the record of a circuit.
 
-Each command is given the record, the store's time and nothing else, and returns the new record, or
-None where there is nothing to change. A member decides again when another was faster.
+A command is a pure function of the current record and the store's time in milliseconds. It returns
+the new record, or None if nothing changes. If another member writes first, the command is applied
+again to the record which that member wrote.
 """
 
 from dataclasses import dataclass, replace
@@ -10,29 +11,29 @@ from typing import Protocol
 from example_service.infra.fleet.record import Lease, Order, Record
 
 USE_SECONDS = 1.0
-"""A lease has to be used within this time; the probe's own time limit begins then."""
+"""Seconds within which a probe must start under a new lease. Its own time limit starts then."""
 
 
 class Command(Protocol):
-    """A change that a member wants."""
+    """A change to one record."""
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """The record after the change; None for no change."""
+        """Return the changed record, or None if nothing changes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """A breaker opened by its own rules.
+    """Vote to open the circuit, because a breaker opened by its own rules.
 
     Attributes:
-        member: Whose breaker.
-        opened_at: When, on the store's clock.
-        until: When its wait ends, on the store's clock.
-        reason: What opened it.
-        reopenings: Failed recoveries before.
-        window: Milliseconds for which the vote counts.
-        quorum: Votes that open the circuit for all.
+        member: The member whose breaker opened.
+        opened_at: When it opened, in milliseconds on the store's clock.
+        until: When its open period ends, in milliseconds on the store's clock.
+        reason: Why it opened.
+        reopenings: How many recoveries have failed since it was last closed.
+        window: How long the vote counts, in milliseconds.
+        quorum: How many members must vote before the circuit opens for the whole fleet.
     """
 
     member: str
@@ -44,7 +45,7 @@ class Vote:
     quorum: int
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Open the circuit, or keep the vote while there are too few."""
+        """Open the circuit if the quorum is reached; otherwise store the vote."""
         if self.until <= now or self.opened_at <= record.closed_at:
             return None
         if record.is_waiting(now) or (record.is_open and self.opened_at <= record.opened_at):
@@ -69,12 +70,12 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """A breaker that had opened on its own has closed again."""
+    """Withdraw a vote, because the breaker that opened has closed again."""
 
     member: str
 
     def apply(self, record: Record, now: int) -> Record | None:  # noqa: ARG002
-        """Take the vote back."""
+        """Remove the member's vote."""
         if self.member not in record.votes:
             return None
         votes = {member: ends for member, ends in record.votes.items() if member != self.member}
@@ -83,13 +84,13 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """A call was refused after the wait, so a member wants to probe.
+    """Request a lease for a probe, because a call was refused after the open period.
 
     Attributes:
-        lease_id: Of the new lease.
-        member: Its owner.
-        seconds: How long the probe may take.
-        limit: Leases at once in the whole fleet.
+        lease_id: The id of the new lease.
+        member: The member that requests it.
+        seconds: How long the probe may take, in seconds.
+        limit: The most leases that the fleet may have at once.
     """
 
     lease_id: str
@@ -98,7 +99,7 @@ class Acquire:
     limit: int
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Grant a lease if there is room for one."""
+        """Grant the lease if the circuit is half-open and the limit is not reached."""
         if not record.is_half_open(now):
             return None
         leases = record.unexpired_leases(now)
@@ -111,12 +112,12 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Succeed:
-    """A probe succeeded.
+    """Report that a probe succeeded.
 
     Attributes:
-        lease_id: Under which lease.
-        member: Its owner.
-        threshold: Successes that close the circuit.
+        lease_id: The lease of the probe.
+        member: The member that ran it.
+        threshold: How many successful probes close the circuit.
     """
 
     lease_id: str
@@ -124,7 +125,7 @@ class Succeed:
     threshold: int
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Count the success; the last one closes the circuit."""
+        """Count the success, and close the circuit when the threshold is reached."""
         leases = record.unexpired_leases(now)
         if leases.pop(self.lease_id, None) is None:
             return None
@@ -136,14 +137,14 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """A probe failed.
+    """Report that a probe failed.
 
     Attributes:
-        lease_id: Under which lease.
-        member: Its owner.
-        failed_at: When, on the store's clock.
-        until: When the new wait ends, on the store's clock.
-        reason: What the probe died of.
+        lease_id: The lease of the probe.
+        member: The member that ran it.
+        failed_at: When it failed, in milliseconds on the store's clock.
+        until: When the new open period ends, in milliseconds on the store's clock.
+        reason: Why the probe failed.
     """
 
     lease_id: str
@@ -153,7 +154,7 @@ class Fail:
     reason: str
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Open the circuit again, for all."""
+        """Open the circuit again for the whole fleet."""
         if self.lease_id not in record.unexpired_leases(now):
             return None
         return replace(
@@ -170,12 +171,12 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A probe ended without a verdict, or a lease was not used."""
+    """Return a lease that was not used, or whose probe neither succeeded nor failed."""
 
     lease_id: str
 
     def apply(self, record: Record, now: int) -> Record | None:  # noqa: ARG002
-        """Give the lease back."""
+        """Remove the lease."""
         if self.lease_id not in record.leases:
             return None
         leases = {key: lease for key, lease in record.leases.items() if key != self.lease_id}
@@ -184,15 +185,15 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class SetMode:
-    """An operator set a mode, or reset.
+    """Set the mode that an operator has chosen, or reset the circuit.
 
     Attributes:
-        order_id: Different for each order.
-        mode: The mode; None for a reset.
-        reason: Why, in the operator's words.
-        seconds: How long; None for not before a reset.
-        opens: Whether the mode refuses every call, so that probes follow its end.
-        member: The member that took the order.
+        order_id: The unique id of the order.
+        mode: The mode to set; None resets the circuit.
+        reason: The reason that the operator gave.
+        seconds: How long the mode applies, in seconds; None until the next reset.
+        opens: Whether the mode refuses every call. Probes then follow when it ends.
+        member: The member that received the order.
     """
 
     order_id: str
@@ -203,7 +204,7 @@ class SetMode:
     member: str
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Start again in the mode."""
+        """Replace the record by a new one with this mode."""
         until = None if self.seconds is None else now + round(1000 * self.seconds)
         order = Order(self.order_id, self.mode, self.reason, until)
         if not self.opens:
@@ -221,16 +222,16 @@ class SetMode:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """The store has forgotten a record that a member knows.
+    """Restore a record that the store has lost.
 
     Attributes:
-        known: The record, on the store's present clock.
+        known: The record as the member knows it, with times on the store's current clock.
     """
 
     known: Record
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Write it back, unless there is a newer one."""
+        """Write the known record back, unless the store has a newer one."""
         if record.version >= self.known.version or record.is_open or record.order is not None:
             return None
         if not self.known.is_open and self.known.mode(now) is None:
@@ -239,5 +240,5 @@ class Restore:
 
 
 def closed(record: Record, now: int, reason: str) -> Record:
-    """The record after the fleet closed the circuit; a mode that applies goes on."""
+    """The record of a circuit that has just closed. It keeps the operator's last order."""
     return Record(closed_at=now, reason=reason, order=record.order)

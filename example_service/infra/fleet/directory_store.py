@@ -1,11 +1,11 @@
-"""A directory as the store, for the workers of one machine.
+"""A store in a directory, for workers on one machine.
 
-    circuits         epoch, counter and number of records, as JSON, and a line for each record;
-                     replaced under the lock
-    circuits.lock    the lock
-    member.NAME      written at each beat of a member
+    circuits         the epoch, the counter and the number of records as JSON, followed by one line
+                     for each record; replaced atomically while locked
+    circuits.lock    the lock file
+    member.NAME      the time of a member's last heartbeat
 
-The clock is the monotonic one, which all processes of a machine share.
+Times are on the monotonic clock, which all processes of a machine share.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class _Kept(NamedTuple):
-    """A record, when it expires, and its line in the file."""
+    """A record, when it expires in milliseconds, and its line in the file."""
 
     record: Record
     ends: int
@@ -47,33 +47,33 @@ class _Header(NamedTuple):
 
 
 class _Contents(NamedTuple):
-    """What is in the file."""
+    """The parsed contents of the file."""
 
     epoch: str
     counter: int
     kept: dict[str, _Kept]
 
     def record(self, name: str) -> Record:
-        """The record of a name; one of version 0 if there is none."""
+        """The record of the circuit called `name`; if there is none, an empty one."""
         return self.kept[name].record if name in self.kept else Record()
 
 
 class _DamagedFileError(ValueError):
-    """The file has other contents than this module writes."""
+    """The file cannot be parsed."""
 
 
 class DirectoryStore:
-    """A directory as the store.
+    """A store in a directory.
 
     Args:
-        directory: Which one; it has to exist.
+        directory: The directory. It must exist.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._file = directory / FILE
         self._lock = directory / f"{FILE}.lock"
-        # Of thousands of lines, few differ from those that were read before.
+        # Few of the thousands of lines change between two reads, so parsed lines are cached.
         self._parsed: dict[str, tuple[str, _Kept]] = {}
 
     @property
@@ -82,25 +82,25 @@ class DirectoryStore:
         return str(self._directory)
 
     async def connect(self) -> None:
-        """Create the file, or replace one that is damaged."""
+        """Create the file if it is missing or damaged."""
         await self._in_thread(self._prepare)
 
     async def beat(self, member: str, known: int) -> Beat:
-        """Write the member's own file, which fails where nothing can be written."""
+        """Write the member's own file. This fails if the directory is not writable."""
         return await self._in_thread(lambda: self._beat(member, known))
 
     async def read(self) -> Snapshot:
-        """Read the file."""
+        """Read all records from the file."""
         contents = await self._in_thread(self._load)
         records = {name: kept.record for name, kept in contents.kept.items()}
         return Snapshot(_now(), contents.epoch, contents.counter, records)
 
     async def write(self, changes: Sequence[Change], known: int) -> Written:
-        """Replace the file under the lock."""
+        """Replace the file while it is locked."""
         return await self._in_thread(lambda: self._write(changes, known))
 
     async def changes(self) -> AsyncIterator[Notice | None]:
-        """Look at the file's time twenty times a second."""
+        """Poll the modification time of the file, 20 times a second."""
         seen: object = None
         while True:
             try:
@@ -203,10 +203,10 @@ class DirectoryStore:
         return self._directory / f"member.{quote(member, safe='')}"
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do work on files where it keeps no call waiting.
+        """Run file operations in a thread, so that they do not block the event loop.
 
         Raises:
-            StoreError: It failed.
+            StoreError: The work failed.
         """
         try:
             return await asyncio.to_thread(work)
@@ -222,7 +222,7 @@ def _beaten_at(path: Path) -> float:
 
 
 def _kept(name: str, record: Record, ends: int) -> _Kept:
-    # JSON has neither tabs nor ends of lines.
+    # JSON escapes tabs and newlines, so neither can be part of a field.
     line = "\t".join((json.dumps(name), str(record.version), str(ends), record.to_json()))
     return _Kept(record, ends, line)
 

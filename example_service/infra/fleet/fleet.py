@@ -1,4 +1,4 @@
-"""The fleet as the application uses it."""
+"""Start the fleet together with the application."""
 
 import os
 import socket
@@ -19,11 +19,11 @@ from example_service.infra.resilience import CircuitBreakerRegistry, circuit_bre
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """This process among all processes of the service.
+    """The connections of this process to the other processes of the service.
 
     Attributes:
-        member: What connects it to the others; None in a process that is alone.
-        reports: What the workers of this machine report.
+        member: Shares circuits with the other processes; None if this is the only process.
+        reports: The status reports of the workers on this machine.
     """
 
     member: Member | None
@@ -34,9 +34,9 @@ class Fleet:
 async def open_fleet(
     settings: Settings, registry: CircuitBreakerRegistry = circuit_breaker_registry
 ) -> AsyncIterator[Fleet]:
-    """Take part in the fleet until the end of the block; a process that is alone has none.
+    """Join the fleet until the end of the block. A process without a store is not a member.
 
-    This waits for no store: the service starts without it.
+    The service also starts while the store is unavailable.
     """
     directory = shared_directory()
     reports = Reports(directory, pid=os.getpid())
@@ -54,7 +54,7 @@ async def open_fleet(
 
 def _store(settings: Settings, directory: Path | None) -> Store | None:
     if settings.redis.url is not None:
-        # Imported here, because it needs the extra `redis`.
+        # This needs the extra `redis`, so it is imported only if a URL is set.
         from example_service.infra.fleet.redis_store import redis_store  # noqa: PLC0415
 
         return redis_store(settings.redis)

@@ -1,4 +1,4 @@
-"""What stands between OPEN and HALF_OPEN of the breakers of one name."""
+"""The gate that decides whether the breakers of one name may probe."""
 
 import time
 from collections import deque
@@ -8,22 +8,22 @@ from typing import Final
 from example_service.infra.fleet.participant import Grant
 
 ASK_SECONDS: Final = 0.02
-"""Refused calls ask for a probe no more often than this."""
+"""The shortest time between two requests for a lease, in seconds."""
 
 
 class LeaseGate:
-    """Admits one probe for each lease, or any while the breakers are on their own.
+    """Permits one probe for each lease, or every probe while no leases are needed.
 
-    Breakers call its methods from any thread, while they have their lock.
+    Breakers call its methods from any thread while holding their own lock.
 
     Args:
-        on_demand: Called when a call was refused that could have been a probe; returns at once.
-        on_end: Called with the lease of a probe that ended, and whether it succeeded; None if it
-            says nothing about the dependency. Returns at once.
-        clock: The clock of the grants, in seconds.
+        on_demand: Called when a call was refused that could have been a probe. Must not block.
+        on_end: Called when a probe ends, with its lease and whether it succeeded: True, False, or
+            None if its outcome says nothing about the dependency. Must not block.
+        clock: The clock on which grants expire, in seconds.
 
     Attributes:
-        is_bound: Whether probes need leases.
+        is_bound: Whether a probe needs a lease.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LeaseGate:
         return not self.is_bound or any(self._clock() < one.use_by for one in self._unused.copy())
 
     def take(self) -> bool:
-        """Take the right to one probe. Returns whether there was one."""
+        """Use one lease for a probe. Returns whether the probe may start."""
         while (grant := _first(self._unused)) is not None:
             if self._clock() < grant.use_by:
                 self._used.append(grant)
@@ -57,13 +57,16 @@ class LeaseGate:
         return not self.is_bound
 
     def ask(self) -> None:
-        """A call was refused that could have been a probe."""
+        """Request a lease, because a call was refused that could have been a probe."""
         if self.is_bound and (now := self._clock()) >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
             self._on_demand()
 
     def ended(self, *, succeeded: bool | None) -> None:
-        """A probe ended, but did not fail. One that says nothing leaves its lease to the next."""
+        """Record that a probe ended without failing.
+
+        If its outcome says nothing about the dependency, the next probe reuses the lease.
+        """
         grant = _first(self._used)
         if grant is None:
             return
@@ -75,16 +78,16 @@ class LeaseGate:
     # Called by the member.
 
     def grant(self, grant: Grant) -> None:
-        """Admit one more probe."""
+        """Permit one more probe."""
         self._unused.append(grant)
 
     def take_used(self) -> str | None:
-        """The lease of the oldest probe that is running; None if it needed none."""
+        """Remove and return the lease of the oldest running probe; None if it has no lease."""
         grant = _first(self._used)
         return None if grant is None else grant.lease_id
 
     def take_expired(self) -> list[str]:
-        """The leases that were not used in time."""
+        """Remove and return the leases that were not used in time."""
         expired = []
         while (grant := _first(self._unused)) is not None:
             if self._clock() < grant.use_by:
@@ -94,13 +97,16 @@ class LeaseGate:
         return expired
 
     def clear(self) -> None:
-        """Forget all leases."""
+        """Drop all leases."""
         self._unused.clear()
         self._used.clear()
 
 
 def _first(grants: deque[Grant]) -> Grant | None:
-    """Take the oldest; None if there is none, perhaps because another thread has just taken it."""
+    """Remove and return the oldest grant; None if there is none.
+
+    Checking the length first would not be safe, because another thread may take the last one.
+    """
     try:
         return grants.popleft()
     except IndexError:

@@ -13,14 +13,15 @@ MOST_CIRCUITS: Final = 10_000
 
 
 class Gates:
-    """The gates of all circuits that are not closed. Safe to use from any thread.
+    """The gates of all circuits that are not closed. Thread-safe.
 
     Args:
         on_demand: Called with the name of a circuit when a call was refused that could have been a
-            probe; returns at once.
-        on_end: Called with the name, the lease of a probe that ended, and whether it succeeded, or
-            None if it says nothing about the dependency. Returns at once.
-        clock: The clock of the grants, in seconds.
+            probe. Must not block.
+        on_end: Called when a probe ends, with the name of the circuit, the lease, and whether the
+            probe succeeded: True, False, or None if its outcome says nothing about the dependency.
+            Must not block.
+        clock: The clock on which grants expire, in seconds.
     """
 
     def __init__(
@@ -37,11 +38,11 @@ class Gates:
         self._has_warned = False
 
     def get(self, name: str) -> LeaseGate | None:
-        """The gate of a name; None if there is none."""
+        """The gate of the circuit called `name`; None if there is none."""
         return self._gates.get(name)
 
     def get_or_create(self, name: str) -> LeaseGate | None:
-        """The gate of a name, created if there is none; None if there are too many already."""
+        """The gate of a circuit, created if needed; None if `MOST_CIRCUITS` have one already."""
         gate = self._gates.get(name)
         if gate is not None:
             return gate
@@ -53,26 +54,26 @@ class Gates:
             lambda lease_id, succeeded: self._on_end(name, lease_id, succeeded),
             clock=self._clock,
         )
-        # Threads that open breakers of one name at once need one gate.
+        # Threads that open breakers of one name at the same time must share one gate.
         return self._gates.setdefault(name, new)
 
     def clear(self, name: str) -> None:
-        """Forget all leases of a name."""
+        """Drop all leases of a circuit."""
         if gate := self._gates.get(name):
             gate.clear()
 
     def remove(self, name: str) -> None:
-        """Forget the gate of a name."""
+        """Remove the gate of a circuit."""
         self._gates.pop(name, None)
 
     def open(self) -> None:
-        """Have all breakers probe on their own."""
+        """Let all breakers probe without leases."""
         for gate in list(self._gates.values()):
             gate.is_bound = False
             gate.clear()
 
     def take_expired(self) -> list[tuple[str, str]]:
-        """The names and leases of probes that were not started in time."""
+        """Remove and return the leases that were not used in time, with their circuits' names."""
         gates = list(self._gates.items())
         return [(name, lease_id) for name, gate in gates for lease_id in gate.take_expired()]
 

@@ -1,8 +1,8 @@
-"""One circuit as one member sees it: what it sends, and what it does about what arrives.
+"""The state of one circuit in one member: which changes it sends, and how it reacts to records.
 
-Pure code: the time and the messages are arguments. `at` is the member's own clock in seconds, `now`
-the store's clock in milliseconds. `Member` passes on what happens in the breakers of the process,
-writes what `next_change` returns, and applies the instructions to the breakers.
+This is synchronous code without I/O. `at` is a time on the member's own clock in seconds, `now` one
+on the store's clock in milliseconds. `Member` reports the events of its breakers, writes the
+records that `next_change` returns, and applies the returned instructions to the breakers.
 """
 
 import math
@@ -27,7 +27,7 @@ from example_service.infra.fleet.record import Record
 
 
 class Rules(NamedTuple):
-    """What a breaker was created with, as far as it concerns the fleet."""
+    """The settings of a breaker that concern the fleet. Times are in seconds."""
 
     recovery_timeout: float
     success_threshold: int
@@ -40,9 +40,9 @@ class FollowOpen:
     """Open the breakers of this process.
 
     Attributes:
-        seconds: For how long.
-        reason: Why, with the member that opened first.
-        reopenings: Failed recoveries so far, for the backoff.
+        seconds: How long to stay open, in seconds.
+        reason: Why the circuit opened, and the member that opened it.
+        reopenings: How many recoveries have failed so far; this determines the backoff.
     """
 
     seconds: float
@@ -59,12 +59,12 @@ class FollowClose:
 
 @dataclass(frozen=True, slots=True)
 class Obey:
-    """Set the mode that an operator has ordered, or reset where `mode` is None.
+    """Set the mode that an operator has chosen, or reset the breakers.
 
     Attributes:
-        mode: Which one.
-        reason: Why.
-        seconds: How long it still applies; None for not before a reset.
+        mode: The mode to set; None resets the breakers.
+        reason: The reason that the operator gave.
+        seconds: How long the mode still applies, in seconds; None until the next reset.
     """
 
     mode: str | None
@@ -74,11 +74,11 @@ class Obey:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Admit one probe.
+    """Permit one probe.
 
     Attributes:
-        lease_id: Under which lease.
-        use_by: Until when, on the member's clock.
+        lease_id: The lease of the probe.
+        use_by: When the lease expires unless a probe starts, in seconds on the member's clock.
     """
 
     lease_id: str
@@ -90,7 +90,7 @@ Instruction: TypeAlias = FollowOpen | FollowClose | Obey | Grant
 
 @dataclass(slots=True)
 class _Own:
-    """A verdict of the breakers of this process that is not the fleet's."""
+    """An opening decided by this process that the fleet has not adopted."""
 
     opened_at: float
     until: float
@@ -99,16 +99,16 @@ class _Own:
 
 
 class Participant:
-    """One circuit as one member sees it.
+    """The state of one circuit in one member.
 
     Args:
-        name: Of the circuit.
-        member: Who sees it.
-        quorum: Members that must have opened before all do.
+        name: The name of the circuit.
+        member: The name of the member.
+        quorum: How many members must open a circuit before it opens for the whole fleet.
 
     Attributes:
-        record: The newest record that is known.
-        is_connected: Whether the store can be reached.
+        record: The newest known record.
+        is_connected: Whether the member is connected to the store.
     """
 
     def __init__(self, name: str, member: str, *, quorum: int = 1) -> None:
@@ -126,22 +126,22 @@ class Participant:
 
     @property
     def is_bound(self) -> bool:
-        """Whether a probe needs a lease; otherwise this process probes on its own."""
+        """Whether a probe needs a lease."""
         if not self.is_connected:
             return False
         return self.record.is_open or (self._quorum == 1 and self._sends(Vote))
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to remember about the circuit."""
+        """Whether the circuit is closed and has neither a record nor pending changes."""
         return not (self._is_open or self._outbox or self.record.version)
 
     @property
     def has_changes(self) -> bool:
-        """Whether `next_change` may have something to write."""
+        """Whether any changes are waiting to be written."""
         return bool(self._outbox)
 
-    # What happens in the breakers of this process.
+    # Events of the breakers of this process, and orders of operators.
 
     def opened(
         self,
@@ -154,7 +154,7 @@ class Participant:
         reopenings: int,
         lease_id: str | None,
     ) -> None:
-        """A breaker opened by its own rules; `lease_id` is given if a probe under it failed."""
+        """A breaker opened by its own rules. `lease_id` is the lease of the probe that failed."""
         self._is_open = True
         self._own = _Own(at, at + wait_seconds, reason, reopenings)
         if not self.is_connected:
@@ -166,8 +166,8 @@ class Participant:
             self._outbox.append(Fail(lease_id, self._member, now, until, reason))
 
     def closed(self) -> None:
-        """A breaker closed by its own rules, or was reset by code."""
-        # Others of its name are open until the fleet closes.
+        """A breaker closed by its own rules, or was reset by the application."""
+        # If the fleet's circuit is open, other breakers with this name are still open.
         self._is_open = self.record.is_open
         self._own = None
         self._drop_votes()
@@ -175,7 +175,7 @@ class Participant:
             self._outbox.append(Withdraw(self._member))
 
     def probe_ended(self, lease_id: str, rules: Rules, *, succeeded: bool | None) -> None:
-        """A probe succeeded, or ended without a verdict. Of a failure `opened` is called."""
+        """A probe succeeded or had no outcome that counts. Failures are reported to `opened`."""
         if not self.is_connected:
             return
         if succeeded:
@@ -184,7 +184,7 @@ class Participant:
             self._outbox.append(Release(lease_id))
 
     def wants_probe(self, now: int, rules: Rules) -> bool:
-        """A call was refused after the wait. Returns whether a lease is requested now."""
+        """A call was refused after the open period. Returns whether a lease is being requested."""
         if not self.is_connected or not self.record.is_half_open(now):
             return False
         if self._sends(Acquire):
@@ -202,14 +202,14 @@ class Participant:
         return True
 
     def order(self, mode: str | None, reason: str, seconds: float | None, *, opens: bool) -> str:
-        """An operator set a mode, or reset. Returns the id of the order."""
+        """An operator set a mode or reset the circuit. Returns the id of the order."""
         order_id = uuid.uuid4().hex[:12]
         self._drop_votes()
         self._outbox.append(SetMode(order_id, mode, reason, seconds, opens, self._member))
         return order_id
 
     def verdict(self, now: int) -> FollowOpen | None:
-        """What the breakers have to follow now; None if the fleet has not opened the circuit."""
+        """How long the fleet keeps the circuit open, and why; None if probes may run."""
         record = self.record
         if not record.is_waiting(now):
             return None
@@ -217,34 +217,34 @@ class Participant:
         reason = f"{record.reason} (opened by {record.opener})"
         return FollowOpen(seconds, reason, record.reopenings)
 
-    # The store.
+    # Events of the store.
 
     def connected(self, at: float, now: int, rules: Rules) -> None:
-        """The store can be reached again; called after `receive` of what it has."""
+        """The store is available again. Called once its records have been received."""
         self.is_connected = True
         if self._own is not None:
             self._vote(at, now, rules)
 
     def disconnected(self) -> None:
-        """The store cannot be reached: the breakers of this process are on their own."""
+        """The store is unavailable, so the breakers of this process decide independently."""
         self.is_connected = False
-        # Leases are given up, and what was to be said about them is pointless.
+        # Leases are given up, and votes are repeated after the next connection.
         self._outbox.clear()
 
     def restore(self, known: Record, stored: Record) -> None:
-        """The store has forgotten what is `known`, and has an older record, or none."""
+        """The store has lost the record `known`, and has the older or empty record `stored`."""
         self.record = stored
         self._outbox.appendleft(Restore(known))
 
     def receive(self, record: Record, at: float, now: int) -> list[Instruction]:
-        """A record arrived. An older one than the one that is known changes nothing."""
+        """A record arrived. It is ignored unless it is newer than the known one."""
         if record.version <= self.record.version:
             return []
         self.record = record
         return self._instructions(at, now)
 
     def forget(self, version: int, at: float, now: int) -> list[Instruction]:
-        """The store has no record any more, as of its version."""
+        """The store no longer has a record. `version` is its counter when it was read."""
         if not self.record.version:
             return []
         had_mode = self.record.mode(now) is not None
@@ -258,9 +258,9 @@ class Participant:
         return instructions
 
     def next_change(self, now: int) -> Record | None:
-        """The record to write next; None for nothing to write.
+        """The record to write next; None if there is none.
 
-        The same command is tried again until `accepted` is called or it changes nothing.
+        A command stays first in the queue until `accepted` is called or it has no effect.
         """
         while self._outbox:
             self._in_flight = self._outbox[0]
@@ -271,7 +271,7 @@ class Participant:
         return None
 
     def accepted(self, record: Record, at: float, now: int) -> list[Instruction]:
-        """What `next_change` returned was written as this record."""
+        """The change that `next_change` returned was written; `record` is the result."""
         command = self._in_flight
         if self._outbox and self._outbox[0] is command:
             self._outbox.popleft()
@@ -305,7 +305,7 @@ class Participant:
         )
 
     def _instructions(self, at: float, now: int) -> list[Instruction]:
-        """What follows from the record that has just arrived."""
+        """The instructions that result from the record that has just arrived."""
         record, instructions = self.record, list[Instruction]()
         order = record.order
         if order is not None and order.id != self._order_id:
@@ -342,7 +342,7 @@ class Participant:
         return [verdict]
 
     def _is_newer(self, closed_at: int, at: float, now: int) -> bool:
-        """Whether the breakers of this process opened after the fleet closed."""
+        """Whether the breakers of this process opened after the fleet closed the circuit."""
         own = self._own
         return own is not None and now - _milliseconds(at - own.opened_at) > closed_at
 

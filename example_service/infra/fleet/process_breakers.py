@@ -1,4 +1,4 @@
-"""The breakers of this process, as the fleet sees them."""
+"""The connection between the breaker registry of this process and its fleet member."""
 
 import math
 import threading
@@ -20,7 +20,7 @@ from example_service.infra.resilience.registry import Registrable
 if TYPE_CHECKING:
     from example_service.infra.fleet.member import Member
 
-# For a name that has no breaker now, as of a client that is created for each request.
+# The defaults for a name without a breaker, such as that of a client created for each request.
 _NO_RULES = Rules(
     recovery_timeout=60.0, success_threshold=2, half_open_max_calls=3, probe_timeout=60.0
 )
@@ -30,19 +30,19 @@ class ProcessBreakers:
     """The breakers of this process, by name.
 
     Args:
-        registry: Knows them.
+        registry: The registry that contains them.
     """
 
     def __init__(self, registry: CircuitBreakerRegistry) -> None:
         self._registry = registry
         self._gates: dict[str, LeaseGate] = {}
         self._member: Member | None = None
-        # The name and thread in which a state changes because the fleet said so.
+        # The name and thread of a state change that follows the fleet: it is not reported back.
         self._following: tuple[str, int] | None = None
 
     @contextmanager
     def reporting_to(self, member: "Member") -> Iterator[None]:
-        """Pass on to the member what the breakers decide, until the end of the block."""
+        """Report the state changes of the breakers to `member` until the end of the block."""
         self._member = member
         self._registry.fleet = self
         try:
@@ -53,10 +53,10 @@ class ProcessBreakers:
                 for breaker in self._registry.living(name):
                     breaker.machine.gate = None
 
-    # What the registry reports.
+    # Called by the registry.
 
     def join(self, breaker: Registrable) -> None:
-        """A breaker was created: it asks the gate of its name, and starts open with the others."""
+        """Attach a new breaker to the gate of its name, and open it if the fleet's circuit is."""
         name = breaker.name
         breaker.machine.gate = self._gates.get(name)
         verdict = None if self._member is None else self._member.verdict(name)
@@ -64,7 +64,7 @@ class ProcessBreakers:
             breaker.start_open(verdict.reason, verdict.seconds, verdict.reopenings)
 
     def on_state_change(self, event: StateChanged, /) -> None:
-        """A breaker changed its state: pass it on if it was a decision of this process."""
+        """Report a state change to the member, unless the fleet caused it."""
         name, member = event.breaker_name, self._member
         if member is None or self._following == (name, threading.get_ident()):
             return
@@ -76,7 +76,7 @@ class ProcessBreakers:
             reopenings = 0 if breaker is None else breaker.machine.reopenings
             member.opened(name, wait, event.reason, reopenings)
 
-    # What the member asks for.
+    # Called by the member.
 
     def rules(self, name: str) -> Rules:
         """See `Breakers`."""

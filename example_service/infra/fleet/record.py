@@ -1,6 +1,6 @@
-"""What a store keeps of one circuit.
+"""The record of one circuit in a store.
 
-All times are milliseconds on the clock of the store, of which only differences matter.
+All times are in milliseconds on the store's clock, whose starting point does not matter.
 """
 
 import json
@@ -9,20 +9,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 CLOSED_SECONDS: Final = 60
-"""For how long the record of a closed circuit shows that verdicts before the close are late."""
+"""How long a closed circuit's record is kept, so that openings before the close are ignored."""
 
 ABANDONED_SECONDS: Final = 3600
-"""For how long after its wait an open circuit is kept that no process probes."""
+"""How long after its open period an open circuit is kept if no process probes."""
 
 ENDLESS_SECONDS: Final = 365 * 24 * 3600
-"""For how long what has no end is kept."""
+"""How long a record without an end time is kept."""
 
 
 class Lease(NamedTuple):
     """The right to run one probe.
 
     Attributes:
-        owner: The member that has it.
+        owner: The member that received it.
         deadline: When it expires.
     """
 
@@ -31,13 +31,13 @@ class Lease(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What an operator has ordered last.
+    """The last order of an operator.
 
     Attributes:
-        id: Different for each order.
-        mode: The mode to set; None for a reset.
-        reason: Why, in the operator's words.
-        until: When the mode ends; None for not before a reset.
+        id: The unique id of the order.
+        mode: The mode to set; None resets the circuit.
+        reason: The reason that the operator gave.
+        until: When the mode ends; None until the next reset.
     """
 
     id: str
@@ -48,21 +48,21 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The fleet's view of one circuit.
+    """The shared state of one circuit.
 
     Attributes:
-        version: Grows with each write; 0 where the store has no record.
-        is_open: Whether the fleet's verdict is OPEN.
+        version: Grows with each write; 0 if the store has no record.
+        is_open: Whether the circuit is open or half-open for the whole fleet.
         opened_at: When it opened.
-        until: When the open wait ends; None for no end.
+        until: When the open period ends; None if it has no end.
         opener: The member that opened it.
-        reason: What opened it, or closed it.
-        reopenings: Failed recoveries since the circuit was last closed.
-        successes: Probes that have succeeded since the wait ended.
-        closed_at: When the fleet last closed it.
-        leases: The probes that may run, by id.
-        votes: When the votes of members expire, while they are fewer than the quorum.
-        order: The last order of an operator; None for none.
+        reason: Why it opened or closed.
+        reopenings: How many recoveries have failed since it was last closed.
+        successes: How many probes have succeeded since the open period ended.
+        closed_at: When it last closed for the whole fleet.
+        leases: The leases of probes, by id.
+        votes: When each member's vote to open expires, while they are fewer than the quorum.
+        order: The last order of an operator; None if there is none.
     """
 
     version: int = 0
@@ -79,15 +79,15 @@ class Record:
     order: Order | None = None
 
     def is_waiting(self, now: int) -> bool:
-        """Whether it is open and its wait is not over."""
+        """Whether the circuit is open and its open period has not ended."""
         return self.is_open and (self.until is None or now < self.until)
 
     def is_half_open(self, now: int) -> bool:
-        """Whether it is open and its wait is over, so that probes may run."""
+        """Whether the open period has ended, so that probes may run."""
         return self.is_open and not self.is_waiting(now)
 
     def mode(self, now: int) -> Order | None:
-        """The order that sets a mode now; None where none does."""
+        """The order whose mode applies now; None if there is none."""
         order = self.order
         if order is None or order.mode is None:
             return None
@@ -98,11 +98,11 @@ class Record:
         return {key: lease for key, lease in self.leases.items() if now < lease.deadline}
 
     def with_version(self, version: int) -> "Record":
-        """The same under another version."""
+        """A copy with another version."""
         return replace(self, version=version)
 
     def expires_in(self, now: int) -> int:
-        """Milliseconds for which a store keeps it."""
+        """How long a store keeps the record, in milliseconds."""
         ends = [now + CLOSED_SECONDS * 1000, *self.votes.values()]
         endless = now + ENDLESS_SECONDS * 1000
         if self.is_open:
@@ -112,7 +112,7 @@ class Record:
         return max(ends) - now
 
     def moved(self, milliseconds: int) -> "Record":
-        """The same on a clock that is ahead by so much."""
+        """A copy whose times are shifted by `milliseconds`."""
 
         def move(at: int | None) -> int | None:
             return None if at is None else at + milliseconds
@@ -132,16 +132,16 @@ class Record:
         )
 
     def to_json(self) -> str:
-        """As text, without the version and without what is as in an empty record."""
+        """Serialize the record, without its version and without fields that have the default."""
         kept = {key: getattr(self, key) for key in _EMPTY if getattr(self, key) != _EMPTY[key]}
         return json.dumps(kept, separators=(",", ":"))
 
 
 def record_from_json(version: int, text: str) -> Record:
-    """Read what `to_json` wrote.
+    """Parse a record that `to_json` serialized.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The text is not a record.
     """
     try:
         stored: dict[str, Any] = json.loads(text)

@@ -1,13 +1,14 @@
-"""Redis or Valkey as the store, for processes on several machines.
+"""A store in Redis or Valkey, for processes on several machines.
 
     {PREFIX}:state            hash: epoch, counter
-    {PREFIX}:members          sorted set: members by their last beat
-    {PREFIX}:circuits         sorted set: names by when their record expires
+    {PREFIX}:members          sorted set: members by the time of their last heartbeat
+    {PREFIX}:circuits         sorted set: circuit names by the time their record expires
     {PREFIX}:circuit:NAME     string: version and record
     {PREFIX}:changes          channel: clock, name, version and record of each write
 
-Names are escaped as in a URL. The braces keep all keys of a cluster in one slot. The scripts in
-`lua/` read the clock with TIME. A process has one connection for commands and one for listening.
+Names are percent-encoded. The braces place all keys in the same slot of a cluster. The scripts in
+`lua/` read the clock with TIME. Each process uses one connection for commands and one for
+subscriptions.
 """
 
 import asyncio
@@ -35,12 +36,13 @@ T = TypeVar("T")
 
 
 class RedisStore:
-    """Redis or Valkey as the store.
+    """A store in Redis or Valkey.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, with user, password and database if need be.
-        prefix: What keys begin with; services that share a server need different ones.
-        timeout_seconds: How long an operation may take.
+        url: A `redis://`, `rediss://` or `unix://` URL, optionally with user, password and
+            database.
+        prefix: The prefix of all keys. Services that share a server need different prefixes.
+        timeout_seconds: The time limit of each operation, in seconds.
     """
 
     def __init__(self, url: str, *, prefix: str, timeout_seconds: float) -> None:
@@ -51,7 +53,7 @@ class RedisStore:
         self._members = f"{self._prefix}:members"
         self._circuits = f"{self._prefix}:circuits"
         self._channel = f"{self._prefix}:changes"
-        # It connects when it is first used. Retrying is up to the member.
+        # The client connects on first use. It does not retry, because the member does.
         self._client = redis.Redis.from_url(
             url,
             max_connections=2,
@@ -65,17 +67,17 @@ class RedisStore:
             name: self._client.register_script(_script(name)) for name in ("beat", "read")
         }
         self._one_at_a_time = asyncio.Lock()
-        # Of thousands of lines, few differ from those that were read before.
+        # Few of the thousands of lines change between two reads, so parsed lines are cached.
         self._parsed: dict[str, tuple[str, Record]] = {}
 
     @property
     def address(self) -> str:
-        """The URL without user and password."""
+        """The URL without user, password and query."""
         parts = urlsplit(self._url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     async def connect(self) -> None:
-        """Close what is left of an earlier connection; the first beat opens another."""
+        """Close the connections of an earlier session. The next operation opens a new one."""
         await self._within(self._client.connection_pool.disconnect())
 
     async def beat(self, member: str, known: int) -> Beat:
@@ -92,7 +94,7 @@ class RedisStore:
         now, epoch, counter, found = await self._run(
             "read", [self._state, self._circuits], [f"{self._prefix}:circuit:"]
         )
-        # Thousands of them would keep the event loop from calls.
+        # Parsing thousands of records would block the event loop.
         records = await asyncio.to_thread(self._parse, found.splitlines())
         return Snapshot(int(now), epoch, int(counter), records)
 
@@ -113,7 +115,7 @@ class RedisStore:
         return Written(now, frozenset(accepted), current)
 
     async def changes(self) -> AsyncIterator[Notice | None]:
-        """Listen to the channel, with a ping whenever it is silent."""
+        """Subscribe to the channel, and send a ping after `PING_SECONDS` without a message."""
         pubsub = self._client.pubsub()
         try:
             await self._within(pubsub.subscribe(self._channel))
@@ -136,7 +138,7 @@ class RedisStore:
                 await self._within(pubsub.aclose())  # type: ignore[no-untyped-call]
 
     async def close(self, member: str) -> None:
-        """Take the member off the list, and close the connections."""
+        """Remove the member from the sorted set, and close the connections."""
         with contextlib.suppress(StoreError):
             await self._within(self._client.zrem(self._members, member))
         with contextlib.suppress(StoreError):
@@ -175,10 +177,10 @@ class RedisStore:
         return message
 
     async def _within(self, operation: Awaitable[T]) -> T:
-        """Await an operation for the time that it may take.
+        """Await an operation with the time limit.
 
         Raises:
-            StoreError: It failed, or took longer.
+            StoreError: The operation failed or timed out.
         """
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -188,7 +190,7 @@ class RedisStore:
 
 
 def redis_store(settings: RedisSettings) -> RedisStore | None:
-    """The store that the settings name, if they do. It connects when it is first used."""
+    """The store at the configured URL, which connects on first use; None if no URL is set."""
     if settings.url is None:
         return None
     return RedisStore(

@@ -1,4 +1,4 @@
-"""What each worker of one machine reports, in a file of the directory that they share."""
+"""Status reports of the workers on one machine, as files in their shared directory."""
 
 import time
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from typing import Final
 from example_service.infra.fleet.shared_directory import replace_file
 
 SILENT_SECONDS: Final = 3.0
-"""A worker whose report is older than this hangs."""
+"""A worker whose report is older than this many seconds counts as hanging."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What another worker has written last.
+    """The last report of another worker.
 
     Attributes:
         text: The report; empty if it could not be read.
-        age_seconds: How long ago.
+        age_seconds: How long ago it was written, in seconds.
     """
 
     text: str
@@ -26,16 +26,16 @@ class Report:
 
     @property
     def is_silent(self) -> bool:
-        """Whether its worker hangs."""
+        """Whether the worker has stopped reporting, because it hangs."""
         return self.age_seconds > SILENT_SECONDS
 
 
 class Reports:
-    """The reports of all workers.
+    """Writes the report of this worker and reads those of the others.
 
     Args:
-        directory: Where they are; None for a process that is alone.
-        pid: Of this process.
+        directory: The directory of the reports; None if this is the only worker.
+        pid: The process id of this worker.
         clock: A clock that all processes of the machine share, in seconds.
     """
 
@@ -54,22 +54,22 @@ class Reports:
         """Replace the report of this worker.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The report cannot be written.
         """
         if self._directory is not None:
             replace_file(report_path(self._directory, self.pid), f"{self._clock()}\n{text}")
 
     def remove(self) -> None:
-        """Remove the report of this worker, which is about to end.
+        """Remove the report of this worker when it ends.
 
         Raises:
-            OSError: It cannot be removed.
+            OSError: The report cannot be removed.
         """
         if self._directory is not None:
             report_path(self._directory, self.pid).unlink(missing_ok=True)
 
     def others(self) -> dict[int, Report]:
-        """The reports of the other workers, by process id; those that have ended have none."""
+        """The reports of the other running workers, by process id."""
         if self._directory is None:
             return {}
         reports = {}
@@ -88,5 +88,5 @@ class Reports:
 
 
 def report_path(directory: Path, pid: int) -> Path:
-    """Where the worker of a process id writes its report."""
+    """The path of the report of the worker with process id `pid`."""
     return directory / f"report.{pid}"

@@ -1,7 +1,7 @@
-"""The directory in which the workers of one machine meet.
+"""The directory that the workers of one machine share.
 
-It is the one that prometheus_client needs for metrics of several processes anyway:
-`PROMETHEUS_MULTIPROC_DIR`.
+It is `PROMETHEUS_MULTIPROC_DIR`, which prometheus_client needs anyway to combine the metrics of
+several processes.
 """
 
 import os
@@ -21,23 +21,22 @@ _RETRY_SECONDS: Final = 0.002
 
 
 def shared_directory() -> Path | None:
-    """Where the workers of this service meet; None in a process that is alone."""
+    """The directory that the workers of this service share; None if there is only one process."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     return Path(given) if given else None
 
 
 @contextmanager
 def locked(path: Path, *, exclusive: bool, wait_seconds: float | None = None) -> Iterator[None]:
-    """Lock a file between processes until the end of the block, or of the process.
+    """A lock between processes, held until the end of the block. It has no effect on Windows.
 
     Args:
-        path: The file, created if it does not exist.
-        exclusive: Whether no other process may have the lock; otherwise all may that do not ask
-            for an exclusive one.
-        wait_seconds: How long to wait for it; None for no limit.
+        path: The lock file, created if it does not exist.
+        exclusive: Whether to take an exclusive lock; otherwise a shared one.
+        wait_seconds: How long to wait for the lock, in seconds; None for no limit.
 
     Raises:
-        TimeoutError: Another process had the lock all the time.
+        TimeoutError: Other processes did not release the lock in time.
         OSError: The file cannot be created.
     """
     if sys.platform == "win32":
@@ -54,10 +53,10 @@ def locked(path: Path, *, exclusive: bool, wait_seconds: float | None = None) ->
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Replace a file's contents: readers see the old or the new one, never a part.
+    """Replace the contents of a file atomically: readers see the old or the new contents.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -69,10 +68,10 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def clear_directory(directory: Path) -> None:
-    """Remove what the fleet of an earlier run left behind.
+    """Remove the files that the fleet of an earlier run left behind.
 
     Raises:
-        OSError: It cannot be removed.
+        OSError: A file cannot be removed.
     """
     for pattern in ("circuits*", "member.*", "report.*"):
         for left_over in directory.glob(pattern):

@@ -1,4 +1,4 @@
-"""The interface that a store offers to the fleet."""
+"""The interface of a store, through which the members of a fleet share circuits."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from example_service.infra.fleet.record import Record
 
 
 class StoreError(Exception):
-    """The store did not do what was asked of it; the text says why."""
+    """An operation of the store failed. The message says why."""
 
 
 class Beat(NamedTuple):
-    """The reply to a sign of life.
+    """The reply to a heartbeat.
 
     Attributes:
         now: The store's clock, in milliseconds.
-        epoch: Another text whenever the store has started without its contents.
-        counter: The highest version that it has given to a record.
-        members: How many processes have beaten within the last seconds.
+        epoch: Identifies the contents of the store. It changes when the store has lost them.
+        counter: The highest version of any record so far.
+        members: How many processes have recently sent a heartbeat.
     """
 
     now: int
@@ -28,13 +28,13 @@ class Beat(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Everything in the store.
+    """The contents of the store.
 
     Attributes:
         now: The store's clock, in milliseconds.
         epoch: As in `Beat`.
         counter: As in `Beat`.
-        records: By the names of the circuits.
+        records: All records, by circuit name.
     """
 
     now: int
@@ -47,10 +47,10 @@ class Change(NamedTuple):
     """One record to write.
 
     Attributes:
-        name: Of the circuit.
-        expected: The version that the store must have; 0 for none.
-        record: What to write; the store gives it its version.
-        kept: Milliseconds until it expires.
+        name: The name of the circuit.
+        expected: The version that the store must have for the write to succeed; 0 for no record.
+        record: The new record. The store assigns its version.
+        kept: How long the store keeps the record, in milliseconds.
     """
 
     name: str
@@ -64,8 +64,8 @@ class Written(NamedTuple):
 
     Attributes:
         now: The store's clock, in milliseconds.
-        accepted: The names whose records were written.
-        current: The record of each name now; one that is not there has version 0.
+        accepted: The names of the circuits whose records were written.
+        current: The current record of each circuit in the request; version 0 if it has none.
     """
 
     now: int
@@ -75,12 +75,12 @@ class Written(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A record that was written by any member.
+    """A notification that a record was written, by this or another member.
 
     Attributes:
-        name: Of the circuit.
-        record: Its new record.
-        now: The store's clock when it was written, in milliseconds.
+        name: The name of the circuit.
+        record: The new record.
+        now: The store's clock at the time of the write, in milliseconds.
     """
 
     name: str
@@ -89,36 +89,36 @@ class Notice:
 
 
 class Store(Protocol):
-    """Where the members of a fleet meet. Every operation raises `StoreError` if it fails."""
+    """Storage shared by the members of a fleet. Operations raise `StoreError` if they fail."""
 
     @property
     def address(self) -> str:
-        """Where the store is, without a password, for the log."""
+        """The address of the store for log messages, without credentials."""
         ...
 
     async def connect(self) -> None:
-        """Prepare for use, also after an error."""
+        """Prepare the store for use. Called again after an error."""
         ...
 
     async def beat(self, member: str, known: int) -> Beat:
-        """Say that a member is alive, and that it has seen the version `known`."""
+        """Record a heartbeat of a member, and raise the counter to `known` if it is lower."""
         ...
 
     async def read(self) -> Snapshot:
-        """Read everything."""
+        """Read all records."""
         ...
 
     async def write(self, changes: Sequence[Change], known: int) -> Written:
-        """Write each record whose expected version is the current one."""
+        """Write each record whose expected version matches the stored one."""
         ...
 
     def changes(self) -> AsyncIterator[Notice | None]:
-        """Wait for writes. None means that something was written: read everything.
+        """Wait for writes. None means that records changed: call `read`.
 
-        The first item is None, when nothing that is written from now on can be missed.
+        The first item is always None. It arrives once no later write can be missed.
         """
         ...
 
     async def close(self, member: str) -> None:
-        """Take the member off the list, and close connections; raises nothing."""
+        """Remove the member from the store and close connections. Never raises."""
         ...
