@@ -1,7 +1,8 @@
-"""Dependencies for routes, as aliases for their signatures.
+"""Dependencies for routes, as type aliases for their signatures.
 
-Every dependency is a coroutine function, as FastAPI runs plain ones in a thread, which costs a
-request sixty microseconds. Solving one of these costs eight, so none is built upon another.
+Every dependency is a coroutine function, because FastAPI runs plain functions in a thread, which
+costs a request 60 µs. Resolving a coroutine function costs 8 µs, so dependencies do not depend on
+one another.
 """
 
 from collections.abc import Awaitable, Callable
@@ -30,19 +31,19 @@ BreakerDependency: TypeAlias = Callable[[], Awaitable[CircuitBreaker]]
 _creators: Final[WeakKeyDictionary[BreakerDependency, Callable[[], CircuitBreaker]]] = (
     WeakKeyDictionary()
 )
-"""What creates the breaker of each dependency that `circuit_breaker` has made."""
+"""The function that creates the breaker, for each dependency made by `circuit_breaker`."""
 
 
 def circuit_breaker(name: str, **defaults: Any) -> BreakerDependency:
-    """Make a dependency that returns the breaker with a name.
+    """Make a dependency that returns the breaker of the given name.
 
-    `Annotated[CircuitBreaker, Depends(circuit_breaker("search"))]` in the signature of a route
-    gives it the one breaker with that name in this process. It is created when the application
+    A route with `Annotated[CircuitBreaker, Depends(circuit_breaker("search"))]` in its signature
+    receives this process's breaker of that name. It is created when the application
     starts, so that health, metrics and dashboard show it before its first call.
 
     Args:
-        name: Name of the breaker; `CIRCUIT_BREAKERS__<NAME>__…` sets its parameters.
-        defaults: Parameters of `CircuitBreaker` that apply where the settings give none.
+        name: The name of the breaker. `CIRCUIT_BREAKERS__<NAME>__…` sets its parameters.
+        defaults: Parameters of `CircuitBreaker`, used for those that the settings leave out.
 
     Example:
         ```python
@@ -77,7 +78,7 @@ def circuit_breaker(name: str, **defaults: Any) -> BreakerDependency:
 
 
 get_payment_breaker = circuit_breaker("payment")
-"""The dependency of the guide's FastAPI example. The breaker is made by the payments domain."""
+"""The dependency in the guide's FastAPI example. The payments domain creates the breaker."""
 
 
 async def get_settings(request: Request) -> Settings:
@@ -96,12 +97,12 @@ async def get_database(request: Request) -> Database:
 
 
 async def get_all_workers(request: Request) -> AllWorkers:
-    """Return what reaches the breakers of all workers."""
+    """Return the object that reads and controls the breakers of all workers."""
     return services_of(request).all_workers
 
 
 async def bears_admin_token(request: Request) -> bool:
-    """Whether the request carries the token of `ADMIN__TOKEN`; False where none is set."""
+    """Whether the request carries the token set by `ADMIN__TOKEN`. False if no token is set."""
     return _bears(request, services_of(request).settings.admin.token)
 
 
@@ -112,7 +113,7 @@ def _bears(request: Request, token: SecretStr | None) -> bool:
 
 
 async def require_admin_token(request: Request) -> None:
-    """Refuse requests without the token of the administration.
+    """Refuse requests without the admin token.
 
     Raises:
         ProblemError: If the token is missing or wrong.
@@ -124,7 +125,7 @@ async def require_admin_token(request: Request) -> None:
 
 
 async def require_metrics_token(request: Request) -> None:
-    """Refuse requests without the token of `METRICS__TOKEN`, where there is one.
+    """Refuse requests without the token set by `METRICS__TOKEN`, if one is set.
 
     Raises:
         ProblemError: If the token is missing or wrong.
@@ -137,16 +138,16 @@ async def require_metrics_token(request: Request) -> None:
 
 
 async def get_caller() -> str | None:
-    """Return the name of the caller; None where callers have no names, as without `API__KEYS`."""
+    """Return the name of the caller. None if callers have no names, as without `API__KEYS`."""
     return context.caller.get()
 
 
 def create_requested_breakers(app: FastAPI) -> None:
-    """Create the breakers that routes of an application request with `Depends`.
+    """Create the breakers that the routes of an application request with `Depends`.
 
     Raises:
-        ValueError, TypeError: If the parameters of one cannot be used.
-        SettingsError: If settings contradict them.
+        ValueError, TypeError: If the parameters of a breaker are invalid.
+        SettingsError: If a setting contradicts a parameter in the code.
     """
     creators = []
     found = [getattr(one, "dependant", None) for one in iter_route_contexts(app.routes)]

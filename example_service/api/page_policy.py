@@ -1,4 +1,4 @@
-"""The headers of the pages that people open in a browser."""
+"""Response headers for the HTML pages of the service."""
 
 import base64
 import hashlib
@@ -17,11 +17,11 @@ _DEFAULT = {
 
 
 def page_headers(page: str, more: dict[str, str] | None = None) -> dict[str, str]:
-    """The headers of a page that loads nothing but files of this service.
+    """Return the headers of a page that only loads files from this service.
 
     Args:
-        page: The HTML; its inline scripts and styles are allowed by their digests, no others.
-        more: Sources to add for single directives of the policy.
+        page: The HTML. Its inline scripts and styles are allowed by their hashes.
+        more: Additional sources for directives of the content security policy.
     """
     policy = dict(_DEFAULT)
     for tag in ("script", "style"):

@@ -1,7 +1,7 @@
-"""The templates of routes, for metrics, log lines and `Allow` headers.
+"""Route templates for metrics, log lines and `Allow` headers.
 
-Since FastAPI 0.137 an included router stays a tree, and `scope["route"].path` lacks the prefixes
-under which it was included. `iter_route_contexts` is the public way to the full templates.
+Since FastAPI 0.137, included routers are not flattened, and `scope["route"].path` lacks the
+prefixes of the routers around it. `iter_route_contexts` is the public API for full templates.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
 UNMATCHED = "unmatched"
-"""The label of every request that matches no route, so that scanners create no new labels."""
+"""The label of requests that match no route, so that scanners do not create new labels."""
 
 
 class RouteTable:
     """Finds the template of the route that served a request.
 
-    The routes are read at the first request, and again for an endpoint that is not known yet.
+    The routes are read at the first request, and again for each endpoint that is not known yet.
 
     Args:
-        routes: The routes of the application; may grow until they are read.
+        routes: The routes of the application. Routes may be added later.
 
     Attributes:
-        certain: The template for the `id` of each endpoint that has only one. By identity, as an
-            endpoint need not be hashable; the routes keep the endpoints alive.
+        certain: The templates of the endpoints that have a single one, by `id` of the endpoint. An
+            endpoint may not be hashable; the routes keep it alive, so that its `id` stays unique.
     """
 
     def __init__(self, routes: Sequence[BaseRoute]) -> None:
@@ -36,11 +36,11 @@ class RouteTable:
         """Return the template of the route that served a request.
 
         Args:
-            scope: ASGI scope after the application has handled it.
+            scope: The ASGI scope, after the application has handled the request.
 
         Returns:
-            The path with its parameters as they were declared, prefixes of routers included; the
-            path of the mount for what a mounted application served; `UNMATCHED` for no route.
+            The full path as it was declared, with its parameters and the prefixes of routers. For a
+            mounted application, the path of the mount. `UNMATCHED` if no route matches.
         """
         key = id(scope.get("endpoint"))
         if key not in self.certain and key not in self._candidates:
@@ -50,11 +50,11 @@ class RouteTable:
         return next((_label(one) for one in self._candidates[key] if _took(one, scope)), UNMATCHED)
 
     def _find(self, key: int, scope: Scope) -> None:
-        """Look an endpoint up: its template, or the routes among which the path decides."""
+        """Store the template of an endpoint, or its routes if it has several templates."""
         contexts = list(iter_route_contexts(self._routes))
         own = [one for one in contexts if id(_endpoint(one)) == key]
         if not own:
-            # An application mounted below routes by itself and leaves its own endpoint behind.
+            # A mounted application does its own routing and sets its own endpoint.
             own = [one for one in contexts if _is_mount(one) and _took(one, scope)][:1]
         if len({_label(one) for one in own}) > 1:
             self._candidates[key] = own
@@ -63,9 +63,9 @@ class RouteTable:
 
 
 def allowed_methods(scope: Scope) -> list[str]:
-    """List the methods that the application has for the path of a request, in order of name.
+    """List the methods that the application supports for the path of a request, in sorted order.
 
-    The service answers `HEAD` wherever it answers `GET`.
+    The service supports `HEAD` wherever it supports `GET`.
     """
     matching = (one for one in iter_route_contexts(scope["app"].routes) if _matches(one, scope))
     methods = {method for one in matching for method in one.methods or ()}
@@ -81,12 +81,12 @@ def _endpoint(route: RouteContext) -> object:
 
 
 def _label(route: RouteContext) -> str:
-    # The format of a mount ends in a parameter for the path below it.
+    # The `path_format` of a mount ends in a parameter for the rest of the path.
     return (route.path if _is_mount(route) else route.path_format) or UNMATCHED
 
 
 def _took(route: RouteContext, scope: Scope) -> bool:
-    """Whether a request was served by this route."""
+    """Whether this route served the request."""
     if _is_mount(route):
         return str(scope.get("root_path", "")).endswith(_label(route))
     return _matches(route, scope)

@@ -1,4 +1,4 @@
-"""What the application opened when it started, for its routes."""
+"""The resources that the application opens at its start and its routes use."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -18,16 +18,16 @@ from example_service.infra.readiness import Readiness
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What lives as long as the application runs; closed when it ends.
+    """Resources that are open while the application runs.
 
     Attributes:
         settings: The settings that the application was built with.
-        http_client: For outgoing calls that need no limits of their own.
-        database: The database, behind its breaker.
-        all_workers: Reaches the breakers of every worker process.
+        http_client: The client for outgoing calls that need no limits of their own.
+        database: The database, guarded by its breaker.
+        all_workers: Reads and controls the breakers of all worker processes.
         readiness: The checks behind `/health/ready`.
         expositions: The texts behind `/metrics`.
-        dashboard: What the pages of the dashboard are sent.
+        dashboard: The messages for the pages of the dashboard.
     """
 
     settings: Settings
@@ -40,12 +40,12 @@ class Services:
 
 
 def running_services(app: FastAPI) -> Services | None:
-    """The services of an application; None before its start and after its end."""
+    """Return the services of an application. None before it starts and after it stops."""
     return cast("Services | None", getattr(app.state, "services", None))
 
 
 def services_of(request: Request) -> Services:
-    """The services of the application that serves a request.
+    """Return the services of the application that serves a request.
 
     Raises:
         ProblemError: If the application has not finished starting.

@@ -1,4 +1,4 @@
-"""What an application needs for traces, and what it needs without them: nothing."""
+"""The tracing of an application. Without `TRACES__ENABLED`, it adds nothing."""
 
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -24,13 +24,13 @@ _NOT_TRACED: Final = ("/dashboard", "/health/", "/metrics")
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """How the parts of an application take part in traces.
+    """The parts of an application that record spans.
 
     Attributes:
-        telemetry: What FastAPI records.
-        middleware: Layers around all others.
-        listeners: For every circuit breaker.
-        running: Records calls and statements of an engine until the end of its block.
+        telemetry: The telemetry settings of FastAPI.
+        middleware: Outermost middleware.
+        listeners: Listeners to add to every circuit breaker.
+        running: A context manager that records outgoing HTTP calls and the statements of an engine.
     """
 
     telemetry: TelemetryConfig
@@ -40,10 +40,10 @@ class Traces:
 
 
 def prepare_traces(settings: Settings) -> Traces:
-    """Prepare what the settings ask for."""
+    """Create the parts that record spans, or disabled ones if traces are disabled."""
     if not settings.traces.enabled:
         return Traces(_OFF)
-    # Imported here, because it needs the extra `otel`, and takes a second.
+    # Imported here, because these modules need the extra `otel` and take a second to import.
     from example_service.api.request.trace_context import TraceContextMiddleware  # noqa: PLC0415
     from example_service.infra.traces.guarded_calls import SpanListener  # noqa: PLC0415
     from example_service.infra.traces.recording import Recording  # noqa: PLC0415
@@ -54,7 +54,7 @@ def prepare_traces(settings: Settings) -> Traces:
             **_OFF,
             "tracing": True,
             "tracer_provider": recording.provider,
-            # One span for a request, on which its circuits are; not five.
+            # One span for each request, which the circuits annotate, instead of five.
             "operation_spans": False,
             "exclude": _is_for_operators,
         },

@@ -1,1 +1,1 @@
-"""Views of circuit breakers, and the operations that operators have on them."""
+"""Circuit breakers in the HTTP API: their metrics, and the orders that operators give them."""

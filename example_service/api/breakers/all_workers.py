@@ -1,7 +1,7 @@
-"""The breakers of all workers of this machine as one, and orders that apply to all processes.
+"""Reports on the breakers of all workers on this machine, and orders to all processes of the fleet.
 
-Each worker has breakers of its own, and writes a report on them into the directory that all share.
-Any worker can therefore answer for the whole service. Orders go through the store of the fleet.
+Each worker has its own breakers and writes a report on them to a directory shared by all workers,
+so any worker can answer for the whole service. Orders go through the store of the fleet.
 """
 
 import asyncio
@@ -44,27 +44,28 @@ from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS: Final = 1.0
-"""A worker writes a report this often, and whenever a state, a mode or the fleet has changed."""
+"""The interval between two reports of a worker. Changes of state, mode or fleet come at once."""
 
 LOOK_SECONDS: Final = 0.05
 ANSWER_SECONDS: Final = 1.0
 """How long an order waits for the other workers to report that they have carried it out."""
 
-# Where there are so many breakers that a report takes long, reports are fewer.
+# With many breakers a report takes long. Reports are then written less often, so that a worker
+# spends at most this share of its time on them.
 _SHARE_OF_TIME: Final = 0.1
 _LONGEST_REPORT_SECONDS: Final = 2.5
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an order.
+    """The result of an order.
 
     Attributes:
-        state: The circuit's state after it, the worst of all workers; None if no worker has such a
-            breaker now.
-        workers: Process ids of the workers that carried it out.
-        silent_workers: Those of further workers, which have not reported so.
-        fault: Why only this process carried it out; None if it applies to all.
+        state: The worst state among the workers after the order. None if no worker has a breaker of
+            that name.
+        workers: Process ids of the workers that carried out the order.
+        silent_workers: Process ids of the workers that did not confirm it in time.
+        fault: Why the order applies to this process only. None if it applies to the whole fleet.
     """
 
     state: CircuitState | None
@@ -74,13 +75,13 @@ class Outcome:
 
 
 class WorkerReport(BaseModel):
-    """What one worker reports on its breakers.
+    """The report of one worker on its breakers.
 
     Attributes:
-        breakers: What each shows, by name.
-        transitions: The last changes of state.
-        modes: The modes that apply to names.
-        version: How far this worker has followed the fleet.
+        breakers: The metrics of each breaker, by name.
+        transitions: The most recent changes of state, newest first.
+        modes: The modes that operators have set, by name.
+        version: The latest version of the fleet's records that this worker has applied.
     """
 
     breakers: dict[str, BreakerMetrics]
@@ -91,15 +92,15 @@ class WorkerReport(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """What all workers report on their breakers.
+    """The reports of all workers on this machine, combined.
 
     Attributes:
-        breakers: What those of each name show together.
-        transitions: The last changes of state, the newest first.
-        modes: What applies to every breaker of a name, those to come included.
-        workers: Process ids of the workers that are included.
-        silent_workers: Those of workers that have not reported in time.
-        fleet: How this process takes part in the fleet; None if it is alone.
+        breakers: The combined metrics of the breakers of each name.
+        transitions: The most recent changes of state, newest first.
+        modes: The modes that operators have set, by name. They also apply to future breakers.
+        workers: Process ids of the workers whose reports are included.
+        silent_workers: Process ids of the workers that have not reported in time.
+        fleet: Whether this process shares its circuits. None if it belongs to no fleet.
     """
 
     breakers: dict[str, BreakerMetrics]
@@ -111,10 +112,10 @@ class ServiceReport:
 
 
 class AllWorkers:
-    """All workers of the service on this machine, of which this process is one.
+    """All workers of the service on this machine, including this process.
 
     Args:
-        fleet: This process as a member of the fleet.
+        fleet: The fleet that this process belongs to.
     """
 
     def __init__(self, fleet: Fleet) -> None:
@@ -125,7 +126,7 @@ class AllWorkers:
     @contextlib.asynccontextmanager
     async def reporting(self) -> AsyncIterator["AllWorkers"]:
         """Write reports for the other workers until the end of the block."""
-        # Before the report: what changes meanwhile is reported again.
+        # Taken before the report is made, so that a change in between causes another report.
         signature = self._signature()
         await self._write()
         task = asyncio.create_task(self._report_regularly(signature))
@@ -138,21 +139,21 @@ class AllWorkers:
                 self._reports.remove()
 
     async def report(self) -> ServiceReport:
-        """Add up what all workers report; what the others count is up to a second old."""
+        """Combine the reports of all workers. Those of other workers are up to a second old."""
         others = await self._others()
         return await self._together(others)
 
     async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
-        """Set a mode on every breaker of a name in the whole fleet, or reset them.
+        """Set the mode of the breakers of one name in the whole fleet, or reset them.
 
-        Of two orders at once, the one that was written last applies everywhere.
+        If two orders are given at the same time, the one that is written last applies everywhere.
 
         Args:
-            name: Of the breakers.
-            mode: The mode to set; None for a reset.
+            name: The name of the breakers.
+            mode: The mode to set. None resets the breakers.
 
         Raises:
-            ProblemError: No worker has a breaker of that name, or a mode for it.
+            ProblemError: No worker has a breaker or a mode of that name.
         """
         if name not in circuit_breaker_registry:
             report = await self.report()
@@ -186,7 +187,7 @@ class AllWorkers:
         return Outcome(state, report.workers, report.silent_workers, fault)
 
     async def _reports_since(self, version: int) -> dict[int, WorkerReport | None]:
-        """The reports of the other workers; None of those that have not followed the fleet yet."""
+        """Wait for the other workers to apply a version. The report of a late worker is None."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             others = await self._others()
@@ -205,7 +206,7 @@ class AllWorkers:
         if member is None:
             return await asyncio.to_thread(_report, 0, None)
         records = member.records() if member.is_connected else {}
-        # In a thread, so that many breakers delay no request.
+        # In a thread, so that a report on many breakers does not delay requests.
         return await asyncio.to_thread(_report, member.version, records)
 
     async def _together(self, others: dict[int, WorkerReport | None]) -> ServiceReport:
@@ -235,7 +236,7 @@ class AllWorkers:
             wait_seconds = min(max(REPORT_SECONDS, taken), _LONGEST_REPORT_SECONDS)
 
     def _signature(self) -> object:
-        """Another value whenever the other workers should read another report at once."""
+        """A value that changes whenever a new report should be written at once."""
         member = self._fleet.member
         modes = circuit_breaker_registry.modes().items()
         return (
@@ -245,7 +246,7 @@ class AllWorkers:
         )
 
     async def _write(self) -> None:
-        """Write the report of this worker; if that fails, log why, once until it works again."""
+        """Write the report of this worker; log a failure once until a write succeeds again."""
         with self._keep_going:
             own = await self._own()
             await asyncio.to_thread(lambda: self._reports.write(dumped(own, "breakers")))
@@ -260,8 +261,8 @@ async def _apply(name: str, mode: NamedMode | None) -> None:
 
 
 def _report(version: int, records: dict[str, Record] | None) -> WorkerReport:
-    """The report of this worker; `records` is what the fleet knows, if there is one."""
-    # Breakers first: looking at them may be what changes a state.
+    """Make the report of this worker. `records` are those of the fleet, None without a fleet."""
+    # The metrics come first, because reading them can change a state.
     breakers = breaker_metrics()
     if records is not None:
         add_verdicts(breakers, records)

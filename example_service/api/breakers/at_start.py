@@ -1,4 +1,4 @@
-"""Creates breakers at the start, so that monitoring shows them before their first call."""
+"""Creates breakers when the application starts, so that monitoring shows them before any call."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,11 +12,11 @@ def create_breakers(creators: Iterable[Callable[[], CircuitBreaker]]) -> None:
     """Create breakers whose parameters come from the code and from the settings.
 
     Args:
-        creators: Each creates one.
+        creators: Functions that create one breaker each.
 
     Raises:
-        SettingsError: If settings contradict the parameters that the code has for the same breaker.
-            Each of them alone is valid, so this does not show when the settings are read.
+        SettingsError: If a setting contradicts a parameter in the code. Each is valid by itself, so
+            loading the settings cannot find this.
     """
     problems: list[SettingProblem] = []
     for create in creators:

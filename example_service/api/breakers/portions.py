@@ -1,7 +1,7 @@
-"""Large models from and to JSON, entry by entry.
+"""Converts large models to and from JSON one entry at a time.
 
-One call into pydantic keeps the interpreter until it is done, even from a thread, and the event
-loop waits for it. With thousands of breakers that would take too long.
+A call into pydantic holds the GIL until it returns, so even in a thread it blocks the event loop.
+With thousands of breakers, a single call would block it for too long.
 """
 
 import json
@@ -13,12 +13,12 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def dumped(model: BaseModel, large: str) -> str:
-    """The JSON of a model, without what is unset.
+    """Return a model as JSON, without its unset fields.
 
     Args:
-        model: What is written.
-        large: Name of the first member that may be an empty object: a dictionary of models, which
-            is written entry by entry.
+        model: The model to convert.
+        large: The name of the field to write one entry at a time: a dictionary of models. An empty
+            object of the same name must not come before it.
     """
     entries: dict[str, BaseModel] = getattr(model, large)
     rest = model.model_copy(update={large: {}}).model_dump_json(exclude_unset=True)
@@ -30,19 +30,19 @@ def dumped(model: BaseModel, large: str) -> str:
 
 
 def parsed(text: str, model: type[ModelT], large: str, entry: type[BaseModel]) -> ModelT:
-    """The model that a JSON text has.
+    """Parse JSON that `dumped` returned.
 
     Args:
-        text: What `dumped` wrote.
-        model: The class of the whole.
-        large: Name of the member that is read entry by entry.
-        entry: The class of one entry.
+        text: The JSON.
+        model: The class of the model.
+        large: The name of the field to read one entry at a time.
+        entry: The class of an entry of that field.
 
     Raises:
-        ValueError: The text is no such model.
+        ValueError: The text is not valid JSON or does not match the model.
     """
     members: Any = json.loads(text)
     if not isinstance(members, dict) or not isinstance(members.get(large), dict):
-        raise ValueError(f"is no JSON object with a member {large}")  # noqa: TRY004 - of the text
+        raise ValueError(f"is not a JSON object with a member {large}")  # noqa: TRY004 - bad JSON
     entries = {name: entry.model_validate(one) for name, one in members[large].items()}
     return model.model_validate({**members, large: entries})

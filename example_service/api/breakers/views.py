@@ -1,4 +1,4 @@
-"""Circuit breakers as the API shows them, in models for the OpenAPI document."""
+"""Models of circuit breakers for responses and the OpenAPI document."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from example_service.infra.resilience.rules.states import Mode
 from example_service.infra.resilience.validation import LONGEST_REASON
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-"""A time in UTC in the form of ISO 8601."""
+"""A UTC time in ISO 8601 format."""
 
 
 class StandingMode(BaseModel):
@@ -95,9 +95,9 @@ class Transition(BaseModel):
 
 
 def breaker_metrics() -> dict[str, BreakerMetrics]:
-    """The metrics of every breaker of this process, by name.
+    """Return the metrics of every breaker of this process, by name.
 
-    Optional members without a value are unset: leave them out of the response.
+    Optional fields without a value are unset. Exclude unset fields from the response.
     """
     return {
         _text(name): BreakerMetrics.model_validate(_with_fit_reasons(shown))
@@ -106,11 +106,11 @@ def breaker_metrics() -> dict[str, BreakerMetrics]:
 
 
 def add_verdicts(breakers: Mapping[str, BreakerMetrics], records: Mapping[str, Record]) -> None:
-    """Add to every breaker that is not closed whether it follows the fleet.
+    """Set `verdict` and `opened_by` of every breaker that is not closed.
 
     Args:
-        breakers: What `breaker_metrics` returned.
-        records: What the fleet knows, by name.
+        breakers: The metrics returned by `breaker_metrics`.
+        records: The fleet's records, by name.
     """
     by_name = {_text(name): record for name, record in records.items()}
     for name, shown in breakers.items():
@@ -124,7 +124,7 @@ def add_verdicts(breakers: Mapping[str, BreakerMetrics], records: Mapping[str, R
 
 
 def recent_transitions() -> list[Transition]:
-    """The last changes of state in this process, the newest first."""
+    """Return the most recent changes of state in this process, newest first."""
     return [
         Transition(
             at=at.isoformat(),
@@ -142,7 +142,7 @@ def recent_transitions() -> list[Transition]:
 
 
 def standing_modes() -> dict[str, StandingMode]:
-    """The modes that operators have set, as this process knows them, by name."""
+    """Return the modes that operators have set, by name, as far as this process has seen them."""
     return {
         _text(name): StandingMode(name=mode.mode, reason=mode.reason, ends_in=mode.seconds)
         for name, mode in circuit_breaker_registry.modes().items()
@@ -159,5 +159,5 @@ def _with_fit_reasons(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(text: str) -> str:
-    """A text that JSON can represent: a lone surrogate must not fail the whole response."""
+    """Escape lone surrogates, which JSON in UTF-8 cannot represent."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()

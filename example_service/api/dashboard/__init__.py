@@ -1,1 +1,1 @@
-"""The dashboard: what its page shows, and the stream that keeps it up to date."""
+"""The dashboard: the data that its page shows, and the stream that keeps it up to date."""

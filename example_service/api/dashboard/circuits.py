@@ -1,4 +1,4 @@
-"""What the page is sent of one circuit."""
+"""The data of one circuit that is sent to the page."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from example_service.infra.resilience import CircuitState, circuit_breaker_regis
 
 
 def look_of(metrics: BreakerMetrics | None, mode: StandingMode | None) -> Look:
-    """What a circuit looks like: its mode if one is set by hand, otherwise its state."""
+    """Return the mode that an operator has set, or the circuit's state if there is none."""
     if mode is not None:
         return mode.name.value
     return CircuitState.CLOSED.value if metrics is None else metrics.state.value
@@ -21,17 +21,17 @@ def circuit_view(
     history: CircuitHistory,
     now: float,
 ) -> dict[str, Any]:
-    """What the page shows of a circuit, except its calls.
+    """Return what the page shows of a circuit, except its calls.
 
-    Times are in seconds since 1970 and rates are left to the page, so that the view stays the same
-    while nothing happens.
+    Times are absolute, in seconds since the epoch, and the page computes the rates itself. The view
+    therefore only changes when something happens.
 
     Args:
-        name: Name of the breaker.
-        metrics: What it shows; None where there is no breaker now, but perhaps a mode for one.
-        mode: The mode that is set.
-        history: What it did.
-        now: The time of the metrics, in seconds since 1970.
+        name: The name of the breaker.
+        metrics: The metrics of the breaker. None if there is only a mode for this name.
+        mode: The mode that an operator has set, if any.
+        history: The history of the circuit.
+        now: The time of the metrics, in seconds since the epoch.
     """
     view: dict[str, Any] = {
         "name": name,
@@ -68,7 +68,7 @@ def circuit_view(
 
 
 def _rules(name: str) -> dict[str, Any]:
-    """The numbers that decide when the circuit opens and closes, as far as this process has it."""
+    """Return the thresholds of the breaker, or nothing if this process does not have it."""
     try:
         breaker = circuit_breaker_registry.get(name)
     except KeyError:

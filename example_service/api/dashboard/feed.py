@@ -1,12 +1,12 @@
-"""One task that looks at the circuits, for any number of open pages.
+"""One task that polls the circuits for any number of open pages.
 
-While a page is open, the task looks at all workers once a second, and at once after a change of
-state in this process, which it notices within a tenth of a second. While none is open it looks
-every five seconds, to keep the history.
+While a page is open, the task reads the reports of all workers once a second, and within a tenth of
+a second of a change of state in this process. While none is open, it polls every five seconds to
+keep the history.
 
-A page that reads slowly costs nothing: nothing waits in a queue for it. When it can take more, its
-next message is made from what it has seen and what there is now. Pages that have seen the same get
-the same text.
+There are no queues, so a slow reader costs nothing. When a page can take more, its next message
+contains the difference between what it has received and the current data. Pages that have received
+the same messages share the same text.
 """
 
 import asyncio
@@ -34,24 +34,24 @@ MOST_PAGES: Final = 200
 """Pages that one worker process serves at once."""
 
 MOST_CIRCUITS: Final = 1_000
-"""Circuits that a page shows; of more, those that need attention, then by name."""
+"""Circuits that a page shows. If there are more, those that need attention take precedence."""
 
 _TICK_SECONDS: Final = 0.1
 _WATCHED_SECONDS: Final = 1.0
 _UNWATCHED_SECONDS: Final = float(BUCKET_SECONDS)
 _LARGEST_SHARE: Final = 0.02
-"""Of the time, for looking more often than once a second at several workers."""
+"""The share of time that polling several workers more often than once a second may take."""
 
 _SEVERITY: Final = ("open", "half_open", "forced_open", "disabled", "shadow", "closed")
 
 
 class Feed:
-    """What the pages are sent.
+    """Polls the circuits and makes the messages for the pages.
 
     Args:
-        settings: Of the service.
-        workers: Reports the circuits of all workers.
-        clock: The wall clock, in seconds since 1970.
+        settings: The settings of the service.
+        workers: The source of reports on all workers.
+        clock: Returns the wall-clock time in seconds since the epoch.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Feed:
 
     @property
     def pages(self) -> int:
-        """How many pages are open."""
+        """The number of open pages."""
         return len(self._pages)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look at the circuits until the end of the block."""
+        """Poll the circuits until the end of the block."""
         task = asyncio.create_task(self._run(), name="dashboard")
         try:
             yield
@@ -99,7 +99,7 @@ class Feed:
                 await task
 
     async def messages(self) -> AsyncIterator[str]:
-        """What one page is sent: JSON, first of everything, then of what has changed since."""
+        """Yield the messages for one page as JSON: first all data, then the changes."""
         news = asyncio.Event()
         seen, seen_at = 0, 0.0
         self._pages.add(news)
@@ -110,7 +110,8 @@ class Feed:
                 news.clear()
                 if self._has_ended:
                     return
-                # Each message has the last two buckets, so a page that missed more starts again.
+                # A message contains the last two buckets. A page that has missed more than those
+                # needs all data again.
                 if self._at - seen_at > BUCKET_SECONDS:
                     seen = 0
                 text = self._message(seen)
@@ -130,17 +131,17 @@ class Feed:
         self._publish()
 
     async def _look(self) -> float:
-        """Look at the circuits once. Returns the seconds until it is time to look again."""
+        """Poll the circuits once and return the seconds until the next poll."""
         started = time.perf_counter()
         report = await self._workers.report()
         self._show(report)
         return self._seconds_until_next(report, time.perf_counter() - started)
 
     def _seconds_until_next(self, report: ServiceReport, took: float) -> float:
-        """Seconds until the next look, if nothing happens in this process before."""
+        """Return the seconds until the next poll, unless a change in this process causes one."""
         if not self._pages:
             return _UNWATCHED_SECONDS
-        # Changes in other workers, and ends of waits, are seen only by looking.
+        # Changes in other workers and the ends of waits are found only by polling.
         are_several = len(report.workers) + len(report.silent_workers) > 1
         seconds = took / _LARGEST_SHARE if are_several else _WATCHED_SECONDS
         ends = [one.retry_after for one in report.breakers.values() if one.retry_after] + [
@@ -149,7 +150,7 @@ class Feed:
         return max(_TICK_SECONDS, min([seconds, _WATCHED_SECONDS, *ends]))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait until it is time to look again: sooner after a change, or when a page opens."""
+        """Wait for some seconds, or until something changes here or a page opens."""
         before = _local_state()
         ends_at = time.monotonic() + seconds
         tick = _TICK_SECONDS if self._pages else _WATCHED_SECONDS
@@ -161,7 +162,7 @@ class Feed:
                 return
 
     def _show(self, report: ServiceReport) -> None:
-        """Take over one report, and send it on if it has news or a second has passed."""
+        """Process one report, and publish it if something has changed or a second has passed."""
         now = self._clock()
         names = sorted(report.breakers.keys() | report.modes.keys())
         modes = {
@@ -221,7 +222,7 @@ class Feed:
             news.set()
 
     def _message(self, seen: int) -> str:
-        """The text for a page that has seen one tick, 0 for none."""
+        """Return the message for a page whose last message was that of tick `seen`, 0 for none."""
         if (text := self._messages.get(seen)) is None:
             text = self._messages[seen] = self._compose(seen)
         return text
@@ -246,7 +247,7 @@ class Feed:
 
 
 def _local_state() -> object:
-    """Something that differs when a state or a mode has changed in this process."""
+    """A value that changes whenever a state or a mode changes in this process."""
     newest = next(iter(circuit_breaker_registry.recent_transitions()), None)
     return newest, tuple(circuit_breaker_registry.modes())
 

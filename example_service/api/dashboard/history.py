@@ -1,8 +1,7 @@
 """The last five minutes of each circuit: its states, and its calls in buckets of five seconds.
 
-The history is kept here rather than in the page, so that it is there when someone opens the page in
-the middle of an outage. It is fed with the reports that also go to the page, and costs about 8 kB a
-circuit.
+The service keeps the history, so that a page opened in the middle of an outage can show it. The
+history is built from the reports that also go to the page, and takes about 8 kB per circuit.
 """
 
 from collections import deque
@@ -17,10 +16,10 @@ WINDOW_SECONDS: Final = 300
 BUCKET_SECONDS: Final = 5
 
 Look: TypeAlias = str
-"""What a circuit looks like: the name of a mode set by hand, otherwise its state."""
+"""The mode that an operator has set for a circuit, otherwise the circuit's state."""
 
 Bucket: TypeAlias = list[int]
-"""The time at which it begins, then the calls that succeeded, failed and were refused."""
+"""Start in seconds since the epoch, then the numbers of successful, failed and refused calls."""
 
 _BUCKETS: Final = WINDOW_SECONDS // BUCKET_SECONDS + 1
 _STAYS: Final = 64
@@ -31,15 +30,15 @@ _SAME_MOMENT_SECONDS: Final = 0.5
 
 
 class CircuitHistory:
-    """What one circuit did.
+    """The history of one circuit. All times are in seconds since the epoch.
 
     Attributes:
-        buckets: Its calls, the oldest first; a bucket without calls is left out.
-        stays: What it looked like from which time on, the oldest first.
-        since: When the present look began; of an outage, when the circuit left its closed state.
-        spared: Calls refused since then.
-        waits: The open waits of the present outage, in seconds.
-        seen_at: When it was last part of a report.
+        buckets: The calls, oldest first. Buckets without calls are left out.
+        stays: The looks of the circuit with the time at which each began, oldest first.
+        since: When the current look began. During an outage, when the circuit first opened.
+        spared: Calls refused since `since`.
+        waits: The open periods of the current outage, in seconds.
+        seen_at: The time of the last report that contained the circuit.
     """
 
     __slots__ = (
@@ -65,11 +64,11 @@ class CircuitHistory:
 
     @property
     def look(self) -> Look:
-        """What the circuit looks like now."""
+        """The current look of the circuit."""
         return self.stays[-1][1]
 
     def enter(self, look: Look, at: float) -> None:
-        """Note what the circuit looks like from a time on."""
+        """Record that the circuit has this look since `at`."""
         before = self.look
         if look == before:
             return
@@ -80,15 +79,15 @@ class CircuitHistory:
         self.stays.append((max(at, self.stays[-1][0]), look))
 
     def count(self, totals: tuple[int, int, int], now: float, *, is_comparable: bool) -> None:
-        """Add the calls since the last report to the present bucket.
+        """Add the calls since the last report to the current bucket.
 
         Args:
-            totals: All calls so far that succeeded, failed and were refused.
+            totals: The total numbers of successful, failed and refused calls.
             now: The time of the report.
-            is_comparable: Whether the same workers reported as the last time; if not, the
-                difference says nothing about calls.
+            is_comparable: Whether the last report came from the same workers. If it did not, the
+                difference between the totals is not a number of calls, and nothing is added.
         """
-        # Totals are smaller than before after a reset; then all of them are new.
+        # A reset sets the totals to zero, so all calls of a smaller total are new.
         calls = [
             new - old if new >= old else new for old, new in zip(self._totals, totals, strict=True)
         ]
@@ -105,10 +104,10 @@ class CircuitHistory:
             bucket[index] += count
 
     def end_of(self, what: str, seconds: float | None, now: float) -> float | None:
-        """The time at which a wait or a mode ends, the same one in every report.
+        """Return the time at which a wait or a mode ends.
 
-        Computed from the seconds left it would differ a little each time, and every such difference
-        would be sent to every page.
+        The result is the same for every report: computed from the seconds left, it would differ
+        slightly each time, and each difference would be sent to every page.
         """
         if not seconds:
             self._ends.pop(what, None)
@@ -137,19 +136,20 @@ class History:
         """Add one report.
 
         Args:
-            breakers: What each circuit looks like, with its metrics if there is a breaker now.
-            transitions: The last changes of state, the newest first.
-            workers: The workers that reported; empty if some did not answer.
-            now: The time of the report, in seconds since 1970.
+            breakers: The look of each circuit, and its metrics if there is a breaker.
+            transitions: The most recent changes of state, newest first.
+            workers: Process ids of the workers that reported. Empty if some did not.
+            now: The time of the report, in seconds since the epoch.
         """
         is_comparable = bool(workers) and workers == self._workers
         for name, (_, metrics) in breakers.items():
             totals = _totals(metrics)
             if name not in self.circuits:
-                # What a new breaker has counted is new, unless everything is.
+                # The calls of a new breaker are all new, except in the very first report.
                 counted = (0, 0, 0) if self._workers is not None else totals
                 self.circuits[name] = CircuitHistory("closed", now, counted)
-        # With several workers, the changes are those of single ones, and not of the whole.
+        # With several workers, a transition is that of one worker's circuit, not of the combined
+        # state.
         is_alone = len(workers) == 1
         if not is_alone:
             self._enter(breakers, now)
@@ -185,7 +185,7 @@ class History:
 
 
 def epoch(time: str) -> float:
-    """A time of ISO 8601 in seconds since 1970."""
+    """Convert a time in ISO 8601 format to seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
 
 

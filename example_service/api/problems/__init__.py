@@ -1,1 +1,1 @@
-"""Problem details (RFC 9457): their catalogue, and how exceptions become answers."""
+"""Problem details (RFC 9457): the catalogue of problems, and the handling of exceptions."""

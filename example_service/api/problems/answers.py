@@ -1,8 +1,8 @@
-"""The one place where exceptions become responses: RFC 9457 problem details.
+"""Converts exceptions to responses with RFC 9457 problem details.
 
 The body of every error is `application/problem+json` with `type`, `title`, `status`, `detail`,
-`instance` and `request_id`, and sometimes more members. It contains nothing of an unexpected
-exception, and no submitted value. `catalogue.py` has the kinds of problems.
+`instance` and `request_id`, and for some types further members. It never contains submitted values
+or details of an unexpected exception. The types are in `catalogue.py`.
 """
 
 import json
@@ -33,17 +33,17 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SOON: Final = {"Retry-After": "1"}
-"""The header of a problem that may be over in a second."""
+"""The headers of a problem that may be solved within a second."""
 
 UNKNOWN_WAIT_SECONDS = 30
-"""`Retry-After` where a circuit is open without a known end."""
+"""`Retry-After` in seconds if it is not known when an open circuit admits calls again."""
 
 _LONGEST_INSTANCE = 1_024
 _LONGEST_REFUSAL = 500
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 
 _UNREADABLE_BODY = "There was an error parsing the body"
-"""FastAPI's detail of status 400 where a body cannot be read, for reasons other than syntax."""
+"""The detail of FastAPI's status 400 for a body that cannot be read but has no syntax error."""
 
 _BY_STATUS = {
     401: catalogue.UNAUTHORIZED,
@@ -61,11 +61,12 @@ class Problem:
 
     Attributes:
         type: The entry in the catalogue.
-        detail: What happened this time, for the client; the meaning of the type where it is None.
-        headers: Further headers of the answer.
-        extensions: Further members of the body; JSON values.
-        is_logged: Whether a warning with the error's text is logged. For faults on this side that
-            no circuit breaker reports.
+        detail: An explanation of this occurrence, for the client. None stands for the type's
+            `meaning`.
+        headers: Additional response headers.
+        extensions: Additional members of the body, as JSON values.
+        is_logged: Whether to log a warning with the error's text. For faults of the service that no
+            circuit breaker reports.
     """
 
     type: ProblemType
@@ -75,7 +76,7 @@ class Problem:
     is_logged: bool = False
 
     def response(self, scope: Scope) -> Response:
-        """Create the response to the request with this ASGI scope; caches must not keep it."""
+        """Create the response to the request with this ASGI scope. It must not be cached."""
         prefix = scope.get("app_root_path", scope.get("root_path", "")).rstrip("/")
         members = {
             "type": f"{prefix}/problems/{self.type.slug}",
@@ -85,7 +86,7 @@ class Problem:
             "instance": _instance(scope),
             "request_id": context.request_id(),
         }
-        # The members of the standard come first, and no extension can replace one.
+        # Standard members come first, and extensions cannot replace them.
         body = {**members, **self.extensions, **members}
         return Response(
             content=json.dumps(body).encode(),
@@ -96,17 +97,18 @@ class Problem:
 
 
 ProblemsByError: TypeAlias = Mapping[type[Exception], Problem]
-"""Which problem each error is; an error without an entry is what its base class is."""
+"""The problem for each class of errors. It also applies to subclasses without an entry."""
 
 
 class ProblemError(Exception):
-    """Raise it in a route or a dependency to answer with a problem.
+    """Raised in a route or a dependency to respond with a problem.
 
     Args:
-        problem_type: The entry in the catalogue; a domain defines its own.
-        detail: What happened this time, for the client; None says what the type means.
-        headers: Further headers of the answer.
-        extensions: Further members of the body; JSON values.
+        problem_type: The entry in the catalogue. A domain defines its own.
+        detail: An explanation of this occurrence, for the client. None stands for the type's
+            `meaning`.
+        headers: Additional response headers.
+        extensions: Additional members of the body, as JSON values.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class ProblemError(Exception):
 
 
 def install_problem_handlers(app: FastAPI) -> None:
-    """Make every error response of the application a problem."""
+    """Respond to every error in the application with a problem."""
     for exception_class in (
         HTTPException,
         RequestValidationError,
@@ -135,7 +137,7 @@ def install_problem_handlers(app: FastAPI) -> None:
 
 
 def install_problems(app: FastAPI, problems: ProblemsByError) -> None:
-    """Answer with these problems where their errors reach the application."""
+    """Respond with these problems to the errors that routes raise."""
 
     async def answer(request: Request, error: Exception) -> Response:
         problem = next(problems[kind] for kind in type(error).__mro__ if kind in problems)
@@ -154,10 +156,10 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def problem_from(error: Exception, scope: Scope) -> Problem:
-    """Return the problem that an exception is.
+    """Convert an exception to a problem.
 
-    An open circuit is recognised also as the cause of another exception (`raise … from`), and in an
-    exception group that contains nothing else. Every unexpected exception is an internal error.
+    An open circuit is also recognised as the cause of another exception (`raise … from`), and in an
+    exception group that contains nothing else. Any unexpected exception is an internal error.
     """
     if isinstance(error, ProblemError):
         return error.problem
@@ -170,7 +172,7 @@ def problem_from(error: Exception, scope: Scope) -> Problem:
 
 
 def problem_from_refusal(status: int, text: str) -> Problem:
-    """Return the problem behind a refusal of the framework in plain text."""
+    """Convert a plain-text error response of the framework to a problem."""
     if status == HTTPStatus.BAD_REQUEST and text == "Invalid host header":
         return Problem(catalogue.INVALID_HOST)
     if status == HTTPStatus.BAD_REQUEST and text.startswith("Disallowed CORS "):
@@ -189,9 +191,9 @@ def _invalid_request(error: RequestValidationError) -> Problem:
 def _http_error(error: HTTPException, scope: Scope) -> Problem:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "app" in scope:
-        # The router knows the methods of the first route with this path only.
+        # The router only knows the methods of the first route with this path.
         headers["Allow"] = ", ".join(allowed_methods(scope)) or headers.get("Allow", "")
-    # By its encoding or by the length of a number, which are values to Python, or by its nesting.
+    # Wrong encodings and overlong numbers raise a ValueError, deep nesting a RecursionError.
     if error.detail == _UNREADABLE_BODY and isinstance(
         error.__cause__, (ValueError, RecursionError)
     ):
@@ -209,7 +211,7 @@ def _type_of(status: int) -> ProblemType:
 
 
 def _own_words(status: int, text: str) -> str | None:
-    """The text, or None where it only repeats the name of the status."""
+    """Return the text, or None if it only repeats the name of the status."""
     try:
         return None if text in {"", HTTPStatus(status).phrase} else text
     except ValueError:
@@ -262,11 +264,11 @@ def _in_words(state: str | None) -> str:
 
 
 def _whole_seconds(wait_seconds: float | None) -> int:
-    """Round up for `Retry-After`, because a caller that returns too early is refused again."""
+    """Round up for `Retry-After`, because a client that retries too early is refused again."""
     return UNKNOWN_WAIT_SECONDS if wait_seconds is None else max(1, math.ceil(wait_seconds))
 
 
 def _instance(scope: Scope) -> str:
-    """The path of the request as a URI reference; a query may hold secrets and is left out."""
+    """The path of the request as a URI reference, without the query, which may contain secrets."""
     path = scope.get("raw_path") or scope.get("path", "")
     return quote(path, safe=_PATH_CHARACTERS)[:_LONGEST_INSTANCE]

@@ -1,7 +1,7 @@
-"""The catalogue of problems: what can go wrong, why it happens, and what a client does then.
+"""The catalogue of problems: what they mean, what causes them, and what clients can do.
 
-Each entry is the target of a problem's `type`: `/problems/{slug}` answers with it. A domain adds
-its own entries with `define` when its module is imported.
+The `type` of a problem is the URL of its entry, `/problems/{slug}`. A domain adds its own entries
+with `define` when its module is imported.
 """
 
 import re
@@ -14,15 +14,15 @@ _PLAIN_STATUS_SLUG = re.compile(r"http-([45]\d\d)")
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """One kind of problem, as RFC 9457 section 3.1.1 means `type`.
+    """A problem type as defined in RFC 9457, section 3.1.1.
 
     Attributes:
-        slug: Last part of the type's URI: lower-case words joined by hyphens.
-        status: HTTP status of the answer, 400 to 599.
-        title: Short name, the same at each occurrence.
-        meaning: What the answer says; the `detail` of an occurrence that has none of its own.
-        cause: What makes it happen.
-        remedy: What the client, or the operator, can do about it.
+        slug: The last part of the type's URI: lower-case words joined by hyphens.
+        status: The HTTP status of the response, 400 to 599.
+        title: A short name, the same for each occurrence.
+        meaning: A description, used as the `detail` of occurrences that have none.
+        cause: What causes the problem.
+        remedy: What the client or the operator can do about it.
     """
 
     slug: str
@@ -37,18 +37,20 @@ _defined: dict[str, ProblemType] = {}
 
 
 def define(problem_type: ProblemType) -> ProblemType:
-    """Put a problem type into the catalogue.
+    """Add a problem type to the catalogue.
 
     Returns:
-        The same problem type, so that a module defines and names it in one statement.
+        The same problem type, so that a module can define it and assign it to a name in one
+        statement.
 
     Raises:
-        ValueError: If the slug is malformed or taken by another type, or the status is no error.
+        ValueError: If the slug is malformed or belongs to another type, or the status is not that
+            of an error.
     """
     slug, status = problem_type.slug, problem_type.status
     if not _SLUG.fullmatch(slug) or _PLAIN_STATUS_SLUG.fullmatch(slug):
         raise ValueError(f"slug {slug!r} must be lower-case words and digits joined by hyphens")
-    if not 400 <= status <= 599:  # noqa: PLR2004 - the range of HTTP errors
+    if not 400 <= status <= 599:  # noqa: PLR2004 - the statuses of HTTP errors
         raise ValueError(f"status of {slug!r} must be between 400 and 599, not {status}")
     if _defined.setdefault(slug, problem_type) != problem_type:
         raise ValueError(f"slug {slug!r} is already defined")
@@ -56,19 +58,19 @@ def define(problem_type: ProblemType) -> ProblemType:
 
 
 def defined_problem_types() -> list[ProblemType]:
-    """Every problem type that was defined, ordered by slug."""
+    """Return all defined problem types, sorted by slug."""
     return [_defined[slug] for slug in sorted(_defined)]
 
 
 def find_problem_type(slug: str) -> ProblemType | None:
-    """Look up a problem type, those made by `plain_status` included; None where there is none."""
+    """Look up a defined problem type or one of `plain_status`. None if there is no such type."""
     if match := _PLAIN_STATUS_SLUG.fullmatch(slug):
         return plain_status(int(match[1]))
     return _defined.get(slug)
 
 
 def plain_status(status: int) -> ProblemType:
-    """The problem type of an error that says no more than its HTTP status."""
+    """Return the problem type of an error about which only the HTTP status is known."""
     try:
         known = HTTPStatus(status)
         title, meaning = known.phrase, known.description or known.phrase

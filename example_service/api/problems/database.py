@@ -1,4 +1,4 @@
-"""The problem of a database that cannot serve."""
+"""The problem of an unavailable database."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ DATABASE_UNAVAILABLE: Final = define(
 )
 
 DATABASE_PROBLEMS: Final = (DATABASE_UNAVAILABLE, CIRCUIT_BREAKER_OPEN)
-"""What every operation that uses the database may answer with."""
+"""The problems of every operation that uses the database."""
 
 PROBLEM_BY_DATABASE_ERROR: Final[ProblemsByError] = {
     DatabaseUnavailableError: Problem(DATABASE_UNAVAILABLE, headers=RETRY_SOON)

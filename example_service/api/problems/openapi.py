@@ -1,6 +1,6 @@
-"""The OpenAPI document with the problems that operations really answer with.
+"""Lists the problems of each operation in the OpenAPI document.
 
-FastAPI documents its own shape of validation errors, as `application/json`, and nothing else.
+By default, FastAPI only documents validation errors, and in its own format.
 """
 
 from collections.abc import Iterable
@@ -95,7 +95,7 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
 def problem_responses(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
     """Document the problems of an operation: `@router.get(..., responses=problem_responses(...))`.
 
-    What every operation can answer with is documented without being named here.
+    Leave out the problems that every operation can respond with: they are documented automatically.
     """
     responses: dict[int | str, dict[str, Any]] = {}
     for problem_type in types:
@@ -104,13 +104,13 @@ def problem_responses(*types: ProblemType) -> dict[int | str, dict[str, Any]]:
 
 
 def document_problems(app: FastAPI) -> None:
-    """Let the OpenAPI document of an application list its problems, and no other errors."""
+    """List the problems of an application, and no other errors, in its OpenAPI document."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = generate()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        # FastAPI keeps the document and hands it out again, so it may have been revised already.
+        # FastAPI caches the document, so it may already be revised.
         if _SCHEMA_NAME not in schemas:
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)

@@ -1,7 +1,7 @@
-"""Validation errors for the client, without the values that it sent.
+"""Describes validation errors to the client without repeating submitted values.
 
-Submitted values can be passwords, tokens and card numbers. They must not appear in an error or in a
-log. pydantic puts them into `input`, into parts of `ctx`, and through `ctx` into messages.
+Submitted values can be passwords, tokens or card numbers and must not appear in errors or logs.
+pydantic includes them in `input`, in parts of `ctx`, and through `ctx` in messages.
 """
 
 import re
@@ -44,19 +44,19 @@ _WITHHELD_AT_THE_END = re.compile(rf"[,:]?(?: error:| got| not)? {_WITHHELD}$")
 
 
 class JSONError(ValueError):
-    """A body is not acceptable as JSON; the text says why, and repeats nothing of it."""
+    """A body is not acceptable as JSON. The message gives the reason without quoting the body."""
 
 
 def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
     """Describe validation errors for the client.
 
     Args:
-        errors: What pydantic and FastAPI report, with `loc`, `type` and perhaps `ctx`.
+        errors: The errors of pydantic and FastAPI, with `loc`, `type` and optionally `ctx`.
 
     Returns:
-        For each of the first twenty errors its `location` (a path from the part of the request, as
-        `["body", "amount"]`), `message` and `type`. The only words of the client in there are names
-        of members, cut to 64 characters.
+        The `location`, `message` and `type` of each of the first 20 errors. A location is a path
+        that starts with the part of the request, such as `["body", "amount"]`. Member names, cut to
+        64 characters, are the only text in it that comes from the client.
     """
     return [
         {
@@ -69,7 +69,7 @@ def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _location(error: Mapping[str, Any]) -> Sequence[object]:
-    """Where the error is; a member that the model does not know is the client's own word."""
+    """Return the path to the error, without the name of a member that the model does not have."""
     location: Sequence[object] = error["loc"]
     if error["type"] == "extra_forbidden":
         location = location[:-1]
@@ -81,11 +81,11 @@ def _bounded(part: object) -> str | int:
 
 
 def _message(error_type: str, context: dict[str, Any]) -> str:
-    """Write the message again, from pydantic's template and what the model defines.
+    """Build the message from pydantic's template and the values that the model defines.
 
-    A message is its template filled from the context. Other members of the context (`error`, `tag`,
-    `actual_length` and more) may come from the input, and are withheld. So is the text of a
-    `ValueError` that a validator raised, because it may contain anything.
+    pydantic fills its template from the context. Some values of the context (`error`, `tag`,
+    `actual_length` and others) may come from the input, so they are withheld. The text of a
+    `ValueError` that a validator raised is also withheld, because it may contain anything.
     """
     try:
         template = PydanticKnownError(error_type, context).message_template  # type: ignore[arg-type]
