@@ -1,4 +1,4 @@
-"""Readiness checks, shared by concurrent callers."""
+"""Readiness checks."""
 
 import asyncio
 import time
@@ -15,18 +15,18 @@ from example_service.infra.resilience import (
 from example_service.infra.resilience.registry import configuration_key
 
 LIMIT_SECONDS = 1.5
-"""How long a check may take; the answer has to be there within two seconds."""
+"""The time limit of one check, in seconds. The endpoint must reply within two seconds."""
 
 _log = structlog.get_logger("example_service.readiness")
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check of something that the service needs.
+    """A check of a dependency of the service.
 
     Attributes:
-        name: What is checked, in a word or two.
-        fault: Returns what is wrong, None if nothing is. An exception is a fault, too.
+        name: A short name of the check, which is shown in the response.
+        fault: Returns what is wrong, or None if nothing is. An exception counts as a fault.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Check:
 
 
 class Readiness:
-    """Runs the checks concurrently, once for all who ask meanwhile, and not too often.
+    """Runs all checks concurrently.
 
-    So neither a prober nor a crowd of them can overload what is checked. An answer comes within the
-    limit, whatever the checks do: one that takes longer is cancelled, and not started again before
-    it has ended.
+    Simultaneous callers share one run, and its result is kept for `kept_seconds`, so that frequent
+    probes do not overload the dependencies. A check that exceeds the limit is cancelled and counts
+    as failed. It is not started again until it has ended.
 
     Args:
-        checks: What must be in order.
-        limit_seconds: How long one check may take before that is a fault.
-        kept_seconds: How long a result is kept before the checks run again.
-        clock: The current time in seconds.
+        checks: The checks that must pass.
+        limit_seconds: The time limit of each check, in seconds.
+        kept_seconds: How long a result is kept, in seconds.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Readiness:
         self._kept = Kept(self._run_checks, seconds=kept_seconds, clock=clock)
 
     async def faults(self) -> Mapping[str, str]:
-        """What is wrong, by the name of the check; empty if the service is ready."""
+        """The faults by the name of their check; empty if the service is ready."""
         return await self._kept.get()
 
     async def _run_checks(self) -> Mapping[str, str]:
@@ -72,7 +72,7 @@ class Readiness:
             for check, fault in zip(self._checks, outcomes, strict=True)
             if fault is not None
         }
-        # What a reason says may change from second to second, as how long a circuit stays open.
+        # The texts may differ in every run, for example in how long a circuit stays open.
         if faults.keys() != self._faults.keys():
             _log.warning("readiness changed", faults=faults)
         self._faults = faults
@@ -83,7 +83,7 @@ class Readiness:
             return "no answer to an earlier check"
         # A coroutine of its own, because `fault` may be any awaitable.
         task = asyncio.create_task(_ask(check))
-        # Not asyncio.timeout(), which would wait for the clean-up of what it cancels.
+        # asyncio.timeout() would wait until the cancelled check has cleaned up.
         await asyncio.wait([task], timeout=self._limit_seconds)
         if task.done():
             return task.result()
@@ -100,12 +100,13 @@ async def _ask(check: Check) -> str | None:
 
 
 def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -> Check:
-    """Check that no circuit is open that the settings mark as critical.
+    """Check that no critical circuit is open.
+
+    A breaker that does not exist yet passes, and so does one whose open period has ended.
 
     Args:
-        registry: The breakers.
-        names: Names of the critical ones, as in the settings. A breaker that does not exist yet is
-            not open, and neither is one that only waits for a probe.
+        registry: The registry of the breakers.
+        names: The names of the critical breakers, as in the settings.
     """
 
     async def fault() -> str | None:
@@ -114,8 +115,8 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
         opened = [one.name for one in registry.snapshots() if one.state is CircuitState.OPEN]
         critical = sorted(name for name in opened if configuration_key(name) in names)
         if critical:
-            # In a fleet, a circuit stays open until a call asks for a probe. Without requests there
-            # would be none.
+            # In a fleet, a circuit stays open until a call requests a probe. An instance that is
+            # not ready gets no calls, so it must become ready when the open period has ended.
             metrics = registry.get_all_metrics()
             critical = [n for n in critical if n in metrics and metrics[n]["retry_after"] != 0]
         return f"open: {', '.join(critical)}" if critical else None

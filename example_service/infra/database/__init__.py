@@ -1,1 +1,1 @@
-"""The database: the engine, its transactions, and what tables have in common."""
+"""The database: its engine, transactions, and the base class of all tables."""

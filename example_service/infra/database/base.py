@@ -1,4 +1,4 @@
-"""What all tables have in common."""
+"""The base class and the column types of all tables."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,42 +15,43 @@ _NAMING: Final = {
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
-"""A migration can only change what has a name, and databases make up different ones."""
+"""Migrations refer to constraints by name, and the default names differ between databases."""
 
 
 class Base(DeclarativeBase):
-    """The class that every table's class derives from."""
+    """The base class of all tables."""
 
     metadata = MetaData(naming_convention=_NAMING)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment with its time zone, which is UTC; SQLite would forget the zone."""
+    """A time-zone-aware datetime, stored in UTC. SQLite does not store the time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, _: Dialect) -> datetime | None:
-        """Bring the moment to UTC.
+        """Convert the datetime to UTC.
 
         Raises:
-            ValueError: If it has no time zone, because it is then ambiguous.
+            ValueError: The datetime is naive, so it is ambiguous.
         """
         if value is not None and value.tzinfo is None:
             raise ValueError("a moment needs a time zone")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say that what was stored is UTC."""
+        """Add the time zone to a datetime from SQLite."""
         if value is None or dialect.name != "sqlite":
             return value
         return value.replace(tzinfo=UTC)
 
 
 class Word(TypeDecorator[str]):
-    """A word of an enumeration, stored as text.
+    """A member of a string enumeration, stored as text.
 
-    A new word needs no migration, and one that only a newer version knows is read as it is.
+    Adding a member needs no migration. A value that this version does not know, because a newer
+    version wrote it, is returned as a plain string.
 
     Args:
         words: The enumeration.
@@ -64,11 +65,11 @@ class Word(TypeDecorator[str]):
         self.words = words
 
     def process_bind_param(self, value: str | None, _: Dialect) -> str | None:
-        """Store the text of a word."""
+        """Convert a member to text."""
         return None if value is None else str(value)
 
     def process_result_value(self, value: str | None, _: Dialect) -> str | None:
-        """Read a word, or the text of one that this version does not know."""
+        """Convert text to a member, or return it unchanged if no member has this value."""
         if value is None:
             return None
         try:

@@ -1,8 +1,8 @@
-"""The time of day as the database has it, computed within the statement that uses it.
+"""The current time of the database server, computed in the statement that uses it.
 
-Processes on several machines never agree on the time. What they decide together, such as whose turn
-it is, is decided by the one clock that all of them share: that of the database's server. SQLite has
-no server; there it is the clock of the one machine.
+The clocks of several machines differ. Decisions that concern all of them, such as which worker may
+take a payment, therefore use the clock of the database server. With SQLite, this is the clock of
+the machine.
 """
 
 from datetime import datetime
@@ -17,10 +17,11 @@ from example_service.infra.database.base import UTCDateTime
 
 
 class SecondsFromNow(FunctionElement[datetime]):
-    """The moment so many seconds after the statement began; before it, if negative.
+    """The time `seconds` after the start of the statement.
 
     Args:
-        seconds: How many; fractions count, to the microsecond or, with SQLite, the millisecond.
+        seconds: The offset in seconds, which may be negative. It is rounded to microseconds, or to
+            milliseconds with SQLite.
     """
 
     type = UTCDateTime()
@@ -33,13 +34,13 @@ class SecondsFromNow(FunctionElement[datetime]):
 @compiles(SecondsFromNow, "postgresql")
 def _for_postgresql(moment: SecondsFromNow, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(moment.clauses, **options)
-    # Unlike clock_timestamp(), it is the same throughout a statement, so that an index can be used.
+    # Unlike clock_timestamp(), this is constant within a statement, so an index can be used.
     return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 
 @compiles(SecondsFromNow, "sqlite")
 def _for_sqlite(moment: SecondsFromNow, compiler: SQLCompiler, **options: Any) -> str:
     seconds = compiler.process(moment.clauses, **options)
-    # Moments are stored with six digits, and are compared as text. A number is only read without an
-    # exponent.
+    # Datetimes are stored with six decimal places and compared as text. SQLite does not accept an
+    # exponent in the number of seconds.
     return f"(strftime('%Y-%m-%d %H:%M:%f000', 'now', printf('%.3f seconds', {seconds})))"

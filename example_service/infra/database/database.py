@@ -1,4 +1,4 @@
-"""The database as the application holds it: one engine, guarded by one breaker."""
+"""Transactions on the database, guarded by a circuit breaker."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,13 +35,12 @@ DATABASE_BREAKER: Final = "database"
 def database_breaker(
     registry: CircuitBreakerRegistry = circuit_breaker_registry,
 ) -> CircuitBreaker:
-    """Return the breaker that guards the database, made when it is first asked for.
+    """Return the breaker that guards the database, created on first use.
 
-    A statement that still runs after a second and a half counts as a failure, so that a database
-    which hangs opens the circuit before the first request, or a check of readiness, has given up.
-    Every two seconds one call then finds out whether it is back: a wait that grew would outlast the
-    outage, and one call more costs neither side anything. The settings
-    `CIRCUIT_BREAKERS__DATABASE__...` win over what is written here.
+    A statement counts as a failure after 1.5 seconds, so that a hanging database opens the circuit
+    before the first request or readiness check times out. One call then probes every two seconds.
+    There is no backoff: a growing wait would outlast the outage, and a probe costs very little. The
+    settings `CIRCUIT_BREAKERS__DATABASE__...` override these values.
     """
     return registry.get_or_create(
         DATABASE_BREAKER,
@@ -54,11 +53,11 @@ def database_breaker(
 
 
 class Database:
-    """Hands out transactions.
+    """Runs transactions.
 
     Args:
-        engine: The engine; it is guarded from now on.
-        breaker: Its guard.
+        engine: The engine of the database. The breaker is attached to it.
+        breaker: The breaker that guards the engine.
     """
 
     def __init__(self, engine: AsyncEngine, breaker: CircuitBreaker) -> None:
@@ -68,19 +67,20 @@ class Database:
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
 
     async def run(self, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-        """Do one unit of work in a transaction, and once more where that cannot harm.
+        """Run one unit of work in a transaction, and retry it once if that is safe.
 
-        It is repeated in a new transaction where the first one was rolled back for a reason that
-        is gone: a deadlock, a conflict with another transaction, a statement that was prepared
-        before a migration, a server that a failover has made read-only.
+        It is retried in a new transaction if the first one was rolled back for a temporary reason:
+        a deadlock, a conflict with another transaction, a statement that was prepared before a
+        migration, or a server that became read-only in a failover.
 
             payment = await database.run(lambda session: session.get(Payment, payment_id))
 
         Args:
-            work: What is done in the transaction. It may run twice, so it changes nothing else.
+            work: The function to run in the transaction. It may run twice, so it must not have
+                effects outside the transaction.
 
         Raises:
-            CircuitOpenError, DatabaseUnavailableError: As `transaction()` does.
+            CircuitOpenError, DatabaseUnavailableError: As in `transaction()`.
         """
         try:
             async with self.transaction() as session:
@@ -94,17 +94,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        """One unit of work: committed when the block ends, rolled back when it raises.
+        """A transaction that is committed at the end of the block, or rolled back if it raises.
 
-        What has to happen together happens in one block, and what waits for anything but the
-        database stays out of it. An answer that reports the work is given after the block, so that
-        it reports nothing that was not committed. Use `run()` for work that may be repeated.
+        Keep changes that belong together in one block, and wait for nothing but the database inside
+        it. Report the result after the block, when it is committed. Use `run()` for work that may
+        be repeated.
 
         Raises:
-            CircuitOpenError: If the circuit of the database is open; nothing was asked.
-            DatabaseUnavailableError: If the database cannot serve now: it cannot be reached, does
-                not answer in time, has no connection left, or has rolled back for a reason that
-                passes. It may have committed where that happens at the end.
+            CircuitOpenError: The circuit of the database is open. No statement was sent.
+            DatabaseUnavailableError: The database is temporarily unavailable: it cannot be reached,
+                does not reply in time, has no free connection, or has rolled the transaction back
+                for a temporary reason. If this is raised by the commit, the transaction may have
+                been committed.
         """
         ask_admission(self._breaker)
         try:
@@ -118,7 +119,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(settings: Settings) -> AsyncIterator[Database]:
-    """Hand out the database until the end of the block, which closes its connections."""
+    """Open the database, and close its connections at the end of the block."""
     engine = create_engine(settings)
     try:
         yield Database(engine, database_breaker())

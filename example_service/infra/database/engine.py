@@ -1,4 +1,4 @@
-"""Engines for the database that the settings name: PostgreSQL, or a file of SQLite."""
+"""Engines for the configured database: PostgreSQL or SQLite."""
 
 import sqlite3
 from contextlib import suppress
@@ -20,21 +20,21 @@ from example_service.infra.database.postgresql import pooled_engine, postgresql_
 
 
 def create_engine(settings: Settings) -> AsyncEngine:
-    """Make the engine that serves requests; nothing is connected yet.
+    """Create the engine that serves requests. It connects on first use.
 
-    PostgreSQL: at most `DATABASE__POOL_SIZE` connections, each asked before it is used whether it
-    lives and may write, and a time limit for each way in which the server may keep one waiting. A
-    connection that has met such a limit is given up, and with it all that are as old: a server that
-    has fallen silent, or was replaced by another, is silent on all of them.
+    PostgreSQL: a pool of at most `DATABASE__POOL_SIZE` connections. Each is tested before use:
+    whether the server replies and accepts writes. Every operation has a time limit. A connection
+    that exceeds one is closed, together with all connections of the same age or older, because a
+    server that hangs or was replaced does not reply on any of them.
 
-    SQLite: one connection, whose transactions follow each other in order of arrival, in a file with
-    a write-ahead log. A transaction is on the disk when it is committed.
+    SQLite: a single connection that runs transactions in order of arrival, with a write-ahead log.
+    Committed transactions are on disk.
     """
     address = database_address(settings)
     if isinstance(address, PostgreSQLAddress):
         return pooled_engine(address, settings)
     busy_timeout_seconds = settings.database.statement_timeout_seconds
-    # A caller that waits for the one connection waits for a transaction, and that for a writer.
+    # A caller waits for the transaction that has the connection, which may wait for a writer.
     queue_seconds = settings.database.pool_timeout_seconds + busy_timeout_seconds
     return _sqlite_engine(
         address, busy_timeout_seconds, pool_size=1, max_overflow=0, pool_timeout=queue_seconds
@@ -44,14 +44,14 @@ def create_engine(settings: Settings) -> AsyncEngine:
 def create_migration_engine(
     settings: Settings, *, statement_timeout_seconds: float, lock_timeout_seconds: float = 0.0
 ) -> AsyncEngine:
-    """Make an engine without a pool, for work that takes longer than a request may.
+    """Create an engine without a pool, for work that may take longer than a request.
 
     Args:
-        settings: Where the database is, and how long connecting may take.
-        statement_timeout_seconds: How long one statement may take or, with SQLite, wait for
-            another writer.
-        lock_timeout_seconds: How long a statement may wait for a lock of PostgreSQL; 0 for as long
-            as it may take.
+        settings: The settings with the database URL and the connect timeout.
+        statement_timeout_seconds: The time limit of one statement; with SQLite, the limit of
+            waiting for another writer.
+        lock_timeout_seconds: How long a PostgreSQL statement may wait for a lock; 0 for no separate
+            limit.
     """
     address = database_address(settings)
     if isinstance(address, PostgreSQLAddress):
@@ -66,7 +66,7 @@ def create_migration_engine(
 
 
 def database_address(settings: Settings) -> PostgreSQLAddress | SQLiteAddress:
-    """Where the database is; as text, it is without the password."""
+    """Parse the database URL. `str()` of the result does not include the password."""
     return parse_database_url(settings.database_url.get_secret_value())
 
 
@@ -87,7 +87,8 @@ def _sqlite_engine(
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    # The driver begins no transaction before a SELECT or a CREATE TABLE; `_begin_sqlite` does.
+    # Disable implicit transactions, which do not cover SELECT and CREATE TABLE: `_begin_sqlite`
+    # begins every transaction.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -97,14 +98,14 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # At once as a writer: one that has read first cannot become a writer after another has written.
+    # IMMEDIATE, because a transaction that has read cannot write after another one has written.
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _unlock_sqlite(
     connection: DBAPIConnection, _record: ConnectionPoolEntry, _error: BaseException | None
 ) -> None:
-    # A task that was cancelled may leave rows unread, and then closing the connection leaves the
-    # file locked until the garbage collector finds their cursor.
+    # A cancelled task may leave rows unread. Closing the connection would then leave the file
+    # locked until the cursor is garbage-collected.
     with suppress(sqlite3.Error):
         connection.rollback()

@@ -1,15 +1,16 @@
-"""What the database raises in our words.
+"""Exceptions of the database.
 
-DatabaseUnavailableError    it could not be asked, or did not answer; whether it acted is unknown
+DatabaseUnavailableError    the database is temporarily unavailable; a write may have taken effect
 """
 
 from example_service.core.exceptions import ExampleServiceError
 
 
 class DatabaseUnavailableError(ExampleServiceError):
-    """The database cannot serve now; the text is what the database said, in one line.
+    """The database is temporarily unavailable.
 
-    The error of the driver or of SQLAlchemy is the `__cause__`.
+    The message is the first line of the database's error message. The error of the driver or of
+    SQLAlchemy is the `__cause__`.
 
-    If it is raised at the end of a transaction, it is unknown whether that was committed.
+    If it is raised by the commit, it is unknown whether the transaction was committed.
     """

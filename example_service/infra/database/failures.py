@@ -1,7 +1,8 @@
-"""What an error of the database means, decided in one place by its SQLSTATE.
+"""Classification of database errors, mostly by their SQLSTATE.
 
-A database that cannot do its work now is not a fault of the service: such errors become
-`DatabaseUnavailableError`, which clients see as 503. Every other error is a bug and stays one.
+Temporary failures of the database are not bugs of the service: they become
+`DatabaseUnavailableError`, which clients see as status 503. All other errors are bugs, and are
+raised unchanged.
 """
 
 import sqlite3
@@ -19,10 +20,10 @@ DRIVER_ERRORS: Final = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
-"""What the driver raises by itself, also over a connection that is lost."""
+"""The exceptions of the driver, including those of a lost connection."""
 
 DATABASE_ERRORS: Final = (SQLAlchemyError, *DRIVER_ERRORS)
-"""What can leave a statement, a COMMIT or an attempt to connect."""
+"""The exceptions that connecting, a statement or a COMMIT can raise."""
 
 _READ_ONLY: Final = "25006"
 _SERIALIZATION_FAILURE: Final = "40001"
@@ -37,34 +38,33 @@ _NOT_NOW: Final = (
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
     "57014",  # a user cancelled the statement, or it ran into statement_timeout
-    "42P01",  # undefined table: the schema is behind this version of the service
+    "42P01",  # undefined table: the schema is older than this version of the service
     "42703",  # undefined column: the same
-    "42501",  # insufficient privilege: what was restored or migrated is not granted yet
+    "42501",  # insufficient privilege: missing grants after a restore or a migration
     "54000",  # no transaction ids are left until a VACUUM
     _READ_ONLY,
     _NO_SUCH_STATEMENT,
     _DUPLICATE_STATEMENT,
 )
-"""Beginnings of the SQLSTATEs after which the same work may succeed later, besides the failures
-that open the circuit."""
+"""Prefixes of the SQLSTATEs of temporary errors that do not count against the circuit."""
 
 _OF_POOLERS: Final = frozenset({_NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
 
 _LOST_CONNECTION: Final = frozenset({_READ_ONLY, *_OF_POOLERS})
-"""The server behind the connection is no longer the one that the connection was made to: it was
-demoted by a failover, or a pooler has put another one in its place."""
+"""The connection no longer leads to the same server: a failover made it read-only, or a pooler has
+assigned another one."""
 
 _LOCK_CONFLICTS: Final = frozenset({"55P03", _DEADLOCK})
 
 _ROLLED_BACK: Final = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK, *_LOST_CONNECTION})
-"""Nothing was committed, and a new transaction does not repeat the conflict."""
+"""Nothing was committed, and a new transaction is unlikely to fail for the same reason."""
 
 _DDL_MEANWHILE: Final = (
     "cache lookup failed",
     "could not open relation with OID",
     "tuple concurrently updated",
 )
-"""Internal errors of a server whose schema is changed at this moment."""
+"""Internal errors that PostgreSQL reports while its schema is being changed."""
 
 _SQLITE_NOT_NOW: Final = frozenset(
     {
@@ -78,7 +78,7 @@ _SQLITE_UNMIGRATED: Final = ("no such table", "no such column")
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database cannot serve now, and the same work may succeed later."""
+    """Whether an error is temporary, so that the same work may succeed later."""
     if isinstance(error, PoolTimeoutError) or is_outage(error):
         return True
     driver_error = _driver_error(error)
@@ -96,7 +96,7 @@ def is_unavailable(error: BaseException) -> bool:
 def is_outage(error: BaseException) -> bool:
     """Whether an error counts against the circuit of the database.
 
-    A server that refuses to write does: after a failover it is the wrong one.
+    A read-only server counts as a failure: after a failover, it is no longer the primary.
     """
     driver_error = _driver_error(error)
     return (
@@ -108,29 +108,29 @@ def is_outage(error: BaseException) -> bool:
 
 
 def loses_connection(error: BaseException) -> bool:
-    """Whether this connection, and every older one, must not be used again."""
+    """Whether this connection and all older ones must be closed."""
     return isinstance(error, TimeoutError) or _sqlstate(_driver_error(error)) in _LOST_CONNECTION
 
 
 def may_repeat(error: BaseException) -> bool:
-    """Whether the transaction was rolled back for a reason that a new one does not meet again."""
+    """Whether the transaction was rolled back for a reason that a retry is likely to avoid."""
     driver_error = _driver_error(error)
     return _sqlstate(driver_error) in _ROLLED_BACK or _is_outdated_cache(driver_error)
 
 
 def is_lock_conflict(error: BaseException) -> bool:
-    """Whether a lock was not to be had in time, or only together with a deadlock."""
+    """Whether waiting for a lock timed out or led to a deadlock."""
     return _sqlstate(_driver_error(error)) in _LOCK_CONFLICTS
 
 
 def what_it_said(error: BaseException) -> str:
-    """The error in one line, in the words of the database, without the values of a statement."""
+    """The database's error message in one line, without the parameters of the statement."""
     if isinstance(error, PoolTimeoutError):
         return "every connection of the pool is in use"
     driver_error = _driver_error(error)
     if isinstance(driver_error, TimeoutError):
         return "no answer in time"
-    # Further lines have details, such as the values that violate a constraint.
+    # Further lines contain details such as the values that violate a constraint.
     first_line = str(driver_error).partition("\n")[0] or type(driver_error).__name__
     is_of_pooler = _sqlstate(driver_error) in _OF_POOLERS
     if is_of_pooler or "unsupported startup parameter" in first_line:
@@ -139,7 +139,7 @@ def what_it_said(error: BaseException) -> str:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    """The error of the driver itself, below the layers of SQLAlchemy."""
+    """The error of the driver that SQLAlchemy has wrapped."""
     if isinstance(error, StatementError) and error.orig is not None:
         error = error.orig
     is_adapted = getattr(type(error), "__module__", "").startswith("sqlalchemy.dialects")
@@ -152,15 +152,15 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _is_lost(error: BaseException) -> bool:
-    """Whether the driver says that the connection is closed, as when a server dies meanwhile.
+    """Whether the connection was closed, for example because the server crashed.
 
-    It says so with the class that it has for misuse, too, and without any code.
+    The driver raises the class that it also uses for misuse, without a code.
     """
     return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
 
 
 def _is_outdated_cache(error: BaseException) -> bool:
-    """Whether a plan or a type that the driver remembers is older than the schema."""
+    """Whether the driver has cached a plan or a type from before a change of the schema."""
     return isinstance(
         error,
         asyncpg.InvalidCachedStatementError | asyncpg.exceptions.OutdatedSchemaCacheError,

@@ -1,4 +1,4 @@
-"""Engines for PostgreSQL: how connections are made, limited, examined and given up."""
+"""Engines for PostgreSQL: connecting, time limits, and testing and closing connections."""
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,24 +16,24 @@ from example_service.core.settings.database_url import SYSTEM_CERTIFICATES, Post
 from example_service.infra.database.failures import DRIVER_ERRORS, loses_connection
 
 _RECYCLE_SECONDS: Final = 1800
-"""Below the idle limits of common firewalls and balancers."""
+"""Shorter than the idle timeouts of common firewalls and load balancers."""
 
 _CLIENT_MARGIN_SECONDS: Final = 1.0
-"""How much longer the client waits than the server may work: a server that can still answer ends
-its statement itself, and the connection survives."""
+"""How much longer the client waits than the server's time limit. A server that still works cancels
+the statement itself, and the connection stays usable."""
 
 _FAREWELL_SECONDS: Final = 0.05
-"""How long closing one connection may take. A server that hears of it need not answer, and at the
-end of the process all connections are closed one after another."""
+"""How long closing one connection may take. The server need not reply, and connections are closed
+one after another when the process ends."""
 
 _READ_ONLY_PARAMETERS: Final = ("in_hot_standby", "default_transaction_read_only")
 
 _IDLE_IN_TRANSACTION_SECONDS: Final = 60
-"""A transaction whose owner was stopped must not keep its locks for ever."""
+"""The server ends a transaction after this time, so that a stopped process releases its locks."""
 
 
 def pooled_engine(address: PostgreSQLAddress, settings: Settings) -> AsyncEngine:
-    """Make the engine that serves requests; nothing is connected yet."""
+    """Create the engine that serves requests. It connects on first use."""
     database = settings.database
     engine = postgresql_engine(
         address,
@@ -45,8 +45,8 @@ def pooled_engine(address: PostgreSQLAddress, settings: Settings) -> AsyncEngine
         pool_pre_ping=True,
         pool_recycle=_RECYCLE_SECONDS,
     )
-    # The dialect's own ping begins and rolls back a transaction, and may hang for as long as a
-    # statement in each of its four steps.
+    # The dialect's own ping begins and rolls back a transaction, and each of its four steps may
+    # take as long as a statement.
     ping = partial(_is_usable, limit_seconds=database.connect_timeout_seconds)
     setattr(engine.dialect, "do_ping", ping)  # noqa: B010 - mypy wants no method assigned
     return engine
@@ -60,14 +60,15 @@ def postgresql_engine(
     lock_timeout_seconds: float = 0.0,
     **options: Any,
 ) -> AsyncEngine:
-    """Make an engine whose statements have a time limit.
+    """Create an engine whose statements have a time limit.
 
     Args:
-        address: Where the database is.
-        settings: How long connecting may take, and whether a pooler is in between.
-        statement_timeout_seconds: How long one statement may take.
-        lock_timeout_seconds: How long it may wait for a lock; 0 for as long as it may take.
-        options: Further arguments for SQLAlchemy.
+        address: The address of the database.
+        settings: The settings with the connect timeout and whether a pooler is used.
+        statement_timeout_seconds: The time limit of one statement, in seconds.
+        lock_timeout_seconds: How long a statement may wait for a lock, in seconds; 0 for no
+            separate limit.
+        options: Further arguments of `create_async_engine`.
     """
     limits = {
         "statement_timeout": str(max(1, round(statement_timeout_seconds * 1000))),
@@ -93,7 +94,7 @@ def postgresql_engine(
         URL.create("postgresql+asyncpg"),
         connect_args=arguments,
         hide_parameters=True,
-        # Whatever the default of the server is: the statements are written for this level.
+        # The statements rely on this level, so the server's default must not apply.
         isolation_level="READ COMMITTED",
         **options,
     )
@@ -108,18 +109,19 @@ _WITHOUT_PREPARED_STATEMENTS: Final[dict[str, Any]] = {
     "prepared_statement_cache_size": 0,
     "prepared_statement_name_func": lambda: "",
 }
-"""In the mode of transactions, the next one may run on another server, which knows none of them."""
+"""With transaction pooling, the next transaction may run on another server connection, where these
+statements are not prepared."""
 
 
 def _adapt_to_pooler(engine: AsyncEngine, limits: dict[str, str]) -> None:
-    """Do without what a pooler may refuse at the start, or forget between transactions."""
+    """Set the time limits in each transaction, because a pooler may reject or lose them."""
     settings = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in limits.items())
 
     def limit(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT {settings}")
 
     event.listen(engine.sync_engine, "begin", limit)
-    # These ask the server for types, in two steps that have to meet the same one.
+    # These look up types in two steps, which must run on the same server connection.
     for name in ("setup_asyncpg_json_codec", "setup_asyncpg_jsonb_codec"):
         setattr(engine.dialect, name, partial(_in_transaction, getattr(engine.dialect, name)))
 
@@ -130,13 +132,13 @@ async def _in_transaction(work: Callable[[Any], Awaitable[None]], connection: An
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no types
-    """A connection that can be closed while its server does not answer."""
+    """A connection that closes quickly even if its server does not reply."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        """Take leave of the server, and cut the connection if that takes long.
+        """Close the connection, and abort it if the server does not reply at once.
 
-        SQLAlchemy waits here for as long as a statement may take, or two seconds after an error,
-        before an answer can be given that says no more than that the database is silent.
+        SQLAlchemy would wait for as long as a statement may take, or two seconds after an error,
+        which would delay the response of a request that has failed already.
         """
         with suppress(TimeoutError):
             await super().close(timeout=_FAREWELL_SECONDS)
@@ -145,10 +147,11 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
 async def _connect(
     hosts: Sequence[tuple[str, int]], tls_choices: Sequence[ssl.SSLContext | bool], **options: Any
 ) -> asyncpg.Connection:
-    """Connect to the first host that lets us in, each of which has the whole time limit.
+    """Connect to the first host that accepts the connection. The time limit applies to each host.
 
-    The driver would share one limit among all hosts, so that a silent one hides the next. With
-    "prefer", it would also look for certificates in HOME, which may belong to another user.
+    The driver would apply one limit to all hosts together, so that a host that does not reply uses
+    up the time of the next. With `sslmode=prefer`, it would also look for certificates in HOME,
+    which may belong to another user.
     """
     failure: Exception | None = None
     for host, port in hosts:
@@ -156,9 +159,9 @@ async def _connect(
             try:
                 return await asyncpg.connect(host=host, port=port, ssl=tls, **options)
             except (asyncpg.InvalidAuthorizationSpecificationError, ConnectionError) as error:
-                # With or without TLS, the other way may be what the server wants.
+                # The server may require TLS, or reject it: try the other choice.
                 failure = error
-            except Exception as error:  # noqa: BLE001 - whatever answers there, it cannot serve
+            except Exception as error:  # noqa: BLE001 - any server may listen on this port
                 failure = error if _is_understood(error) else _unusable(host, port, error)
                 break
     if failure is None:
@@ -167,21 +170,21 @@ async def _connect(
 
 
 def _is_understood(error: Exception) -> bool:
-    """Whether an error says by itself that the database cannot serve."""
+    """Whether an error is clear without further explanation."""
     return isinstance(error, OSError | asyncpg.exceptions.TargetServerAttributeNotMatched) or (
         isinstance(error, asyncpg.PostgresError) and error.sqlstate is not None
     )
 
 
 def _unusable(host: str, port: int, error: Exception) -> ConnectionError:
-    """What to say of something that takes connections but does not speak as PostgreSQL does."""
+    """The error for a server that accepts connections but does not speak PostgreSQL's protocol."""
     unusable = ConnectionError(f"{host}:{port} cannot be used as a database: {error}")
     unusable.__cause__ = error
     return unusable
 
 
 def _tls_choices(address: PostgreSQLAddress) -> list[ssl.SSLContext | bool]:
-    """What to try, in this order, as libpq does."""
+    """The TLS choices of an `sslmode`, in the order in which libpq tries them."""
     mode = address.ssl_mode
     if mode == "disable" or all(host.startswith("/") for host, _ in address.hosts):
         return [False]
@@ -199,22 +202,22 @@ def _tls_choices(address: PostgreSQLAddress) -> list[ssl.SSLContext | bool]:
 
 
 def _is_usable(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
-    """Whether a connection answers and may write; the pool replaces one that does not.
+    """Whether the server replies on a connection and accepts writes.
 
-    With a connection that is replaced, the pool replaces all that are as old: when a failover has
-    made the server read-only, the next ones find the primary.
+    If not, the pool replaces this connection and all that are as old. After a failover, the new
+    connections find the primary.
     """
     try:
         connection.run_async(lambda driver: driver.execute("SELECT 1", timeout=limit_seconds))
     except DRIVER_ERRORS:
         return False
-    # The server reports these by itself whenever they change; a pooler may not.
+    # The server reports changes of these parameters without being asked; a pooler may not.
     reported = connection.driver_connection.get_settings()
     return all(getattr(reported, name, "off") == "off" for name in _READ_ONLY_PARAMETERS)
 
 
 def _give_up_connection(context: ExceptionContext) -> None:
-    # After a time limit, a rollback would wait until the driver has cancelled the statement, over
-    # a connection of its own, which a silent server leaves waiting just as long.
+    # After a timeout, a rollback would first wait for the driver to cancel the statement. It does
+    # that over a new connection, which hangs as well if the server does not reply.
     if loses_connection(context.original_exception):
         context.is_disconnect = True

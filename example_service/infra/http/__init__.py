@@ -1,1 +1,1 @@
-"""Clients for outgoing HTTP."""
+"""Clients for outgoing HTTP requests."""

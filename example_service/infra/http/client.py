@@ -1,4 +1,4 @@
-"""The one place where clients for outgoing HTTP are made."""
+"""Create the clients for outgoing HTTP requests."""
 
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, cast
@@ -10,8 +10,8 @@ from example_service.core import context
 from example_service.infra.http.pool import ReclaimingTransport
 
 _KEEPALIVE_EXPIRY_SECONDS: Final = 4.0
-"""Below the 5 seconds after which many servers close an idle connection, so that no request is sent
-into one that is being closed."""
+"""Less than 5 seconds, after which many servers close an idle connection: otherwise a request could
+be sent on a connection that is being closed."""
 
 _NEVER_PROXIED: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
@@ -22,23 +22,23 @@ def create_http_client(
     connect_timeout_seconds: float = 1.0,
     max_connections: int = 100,
 ) -> httpx.AsyncClient:
-    """Build a client for calls that leave the service.
+    """Create a client for outgoing requests.
 
-    The caller closes it (`aclose`, or `async with`). It should live as long as the service, because
-    it keeps connections open. Make one for each service that is called: a slow one then takes no
-    connections from the others.
+    The caller must close it, with `aclose` or `async with`. Keep it open as long as the service
+    runs, because it reuses connections. Create one for each API that is called, so that a slow API
+    does not use up the connections of the others.
 
-    - The time limits are for single steps: a caller that wants to limit the whole exchange adds
-      `asyncio.timeout`.
-    - Redirects are not followed: a response from another address is not the one asked for.
-    - Cookies are not kept, because the calls of different requests must not share a session.
-    - The request id and the trace context of the request being served go along with every call.
-    - The proxy variables of the environment count, but never for this machine itself.
+    - The timeouts apply to single steps. To limit a whole call, use `asyncio.timeout`.
+    - Redirects are not followed, because they lead to another address than the configured one.
+    - Cookies are not stored, because different requests must not share a session.
+    - The request id and the trace context of the current request are sent with every call.
+    - The proxy variables of the environment apply, except for calls to this machine.
 
     Args:
-        timeout_seconds: How long each read and each write may take.
-        connect_timeout_seconds: How long connecting may take, and waiting for a free connection.
-        max_connections: Connections at once; further calls wait for a free one.
+        timeout_seconds: The time limit of each read and each write, in seconds.
+        connect_timeout_seconds: The time limit of connecting, and of waiting for a free connection,
+            in seconds.
+        max_connections: The most connections at once. Further calls wait for a free one.
     """
     return _HTTPClient(
         timeout=httpx.Timeout(
@@ -58,7 +58,7 @@ def create_http_client(
 
 
 class _HTTPClient(httpx.AsyncClient):
-    """A client whose connections are all reclaimed, those through proxies as well."""
+    """A client that reclaims lost connections, including connections through proxies."""
 
     def _init_transport(self, *args: Any, **kwargs: Any) -> httpx.AsyncBaseTransport:
         return _reclaimed(super()._init_transport(*args, **kwargs))

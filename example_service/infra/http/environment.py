@@ -1,7 +1,7 @@
-"""What the environment says about outgoing HTTP: proxies, and whom to trust.
+"""Checks of the environment variables that configure outgoing HTTP: proxies and certificates.
 
-httpx reads these variables when a client is made. One that it cannot use would end the start of the
-service with a traceback that names none of them.
+httpx reads these variables when a client is created. An invalid one would stop the service at
+startup with a traceback that does not name the variable.
 """
 
 import os
@@ -23,7 +23,7 @@ _EXAMPLES: Final = {
     "SSL_CERT_DIR": "SSL_CERT_DIR=/etc/ssl/certs",
     "SSLKEYLOGFILE": "SSLKEYLOGFILE=",
 }
-"""The variables, each with a line that is valid."""
+"""The variables, each with an example of a valid line."""
 
 _UNREADABLE: Final = {
     "NO_PROXY": "has an entry that cannot be read, such as an IPv6 address in brackets"
@@ -31,14 +31,14 @@ _UNREADABLE: Final = {
 
 
 TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"})
-"""The variables that matter to every connection with TLS."""
+"""The variables that apply to every TLS connection."""
 
 
 def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProblem]:
-    """Find the variables with which no client can be made.
+    """Find the variables with which httpx cannot create a client.
 
     Args:
-        names: Which variables are looked at, in capitals; by default all that concern a client.
+        names: The variables to check, in upper case; by default all that httpx reads.
     """
     given = [name for name in os.environ if name.upper() in _EXAMPLES and os.environ[name]]
     problems = []
@@ -51,7 +51,7 @@ def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProb
 
 
 def _problem_with(name: str) -> str | None:
-    """What is wrong with the only one of the variables that is set now."""
+    """What is wrong with a variable, while it is the only one that is set."""
     if name == "SSL_CERT_DIR" and not Path(os.environ[name]).is_dir():
         return "names a directory that is not there"
     try:

@@ -1,27 +1,24 @@
-"""Frees the places in httpcore's connection pool that cancelled requests leave taken.
+"""Reclaims the connections that httpcore's pool loses when requests are cancelled.
 
-With httpcore 1.0.9, the last release so far, a place is lost for ever when a request is cancelled
+httpcore 1.0.9, the latest release, loses a slot of its pool permanently if a request is cancelled
 
-- after a connection was assigned to it, before it runs on it
+- after a connection was assigned to it and before it has started to use it
   (https://github.com/encode/httpcore/issues/1093), or
-- while the answer or a connection is being closed, for its shields hold only against anyio's
-  cancellation and not against that of `asyncio.timeout` and `Task.cancel`. A connection that was
-  being closed then stays open as well.
+- while a response or a connection is being closed, because its shields protect against the
+  cancellation of anyio, but not against `asyncio.timeout` and `Task.cancel`. The connection that
+  was being closed then stays open as well.
 
-Once as many places are lost as there are, every request fails with `PoolTimeout` until the process
-ends, however healthy the other side is. An outage, where many requests wait and then end together,
-is just when it happens.
+Once all slots are lost, every request fails with `PoolTimeout` until the process ends, even if the
+server is healthy. This is likely in an outage, where many requests wait and then time out together.
 
-This concerns httpx alone: httpcore2, the connection pool of httpx2, keeps its places without help.
-Remove this module, and its use in `infra/http/client.py`, when the service's client moves to
-httpx2, or with the first release of httpcore on which `tests/unit/infra/http/test_pool.py` passes
-with the plain transport.
+Only httpx is affected: httpcore2, the connection pool of httpx2, does not lose slots. Remove this
+module, and its use in `infra/http/client.py`, when the service moves to httpx2, or with the first
+release of httpcore on which `tests/unit/infra/http/test_pool.py` passes with the plain transport.
 """
 
 # ruff: noqa: SLF001
-# No public API says which connection serves which request, or lets a pool look for lost places. The
-# tests lose places on purpose, and fail should a release of httpx or httpcore rename what is used
-# here.
+# No public API says which connection serves which request, or makes a pool look for lost slots. The
+# tests lose slots on purpose, so they fail if httpx or httpcore rename a private name used here.
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,11 +30,11 @@ from httpcore._async.interfaces import AsyncConnectionInterface
 
 
 class ReclaimingTransport(httpx.AsyncBaseTransport):
-    """Sends through a transport, whose pool it makes take back the places it has lost.
+    """Sends requests through another transport, and reclaims the slots that its pool has lost.
 
     Args:
-        transport: What sends. It speaks HTTP/1.1 only, where one connection serves one request at
-            a time.
+        transport: The transport that sends the requests. It must use HTTP/1.1, where a connection
+            serves one request at a time.
     """
 
     def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
@@ -50,10 +47,10 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
         self._pool._close_connections = self._close_to_the_end  # type: ignore[method-assign]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return its answer, whose body is still to be read."""
+        """Send a request and return the response. Its body has not been read yet."""
         response = await self._transport.handle_async_request(request)
         stream: Any = response.stream
-        # A test that stands in for the pool answers with another stream.
+        # A test that replaces the pool returns another kind of stream.
         if isinstance(getattr(stream, "_httpcore_stream", None), PoolByteStream):
             response.stream = _Body(stream, self)
         return response
@@ -64,15 +61,16 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
         await asyncio.gather(*self._closing)
 
     async def forget(self, request: Any) -> None:
-        """Give the place of a request to the next one, if the request still has it."""
+        """Release the slot of a request, if it still has one."""
         if request in self._pool._requests:
             self._pool._requests.remove(request)
             await self._close_to_the_end(self._reclaim_and_assign())
 
     def _reclaim_and_assign(self) -> list[AsyncConnectionInterface]:
-        """Also return the connections that are neither idle nor in use, to be closed.
+        """Assign connections to requests. Returns the connections that must be closed.
 
-        The pool calls this when a request looks for a place and when one ends.
+        These include the lost connections, which are neither idle nor in use. The pool calls this
+        when a request starts waiting for a connection and when one ends.
         """
         in_use = {id(request.connection) for request in self._pool._requests}
         lost = [
@@ -87,7 +85,7 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
         return lost + self._assign()
 
     async def _close_to_the_end(self, closing: list[AsyncConnectionInterface]) -> None:
-        """Close connections in a task that the caller's cancellation does not reach."""
+        """Close connections in a task of its own, which cancelling the caller does not cancel."""
         if closing:
             task = asyncio.create_task(self._close(closing))
             self._closing.add(task)
@@ -96,7 +94,7 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of an answer, after which the pool forgets the request however it ended."""
+    """The body of a response. Closing it always releases the slot of the request."""
 
     def __init__(self, stream: Any, transport: ReclaimingTransport) -> None:
         self._stream = stream
