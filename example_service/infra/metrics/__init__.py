@@ -1,7 +1,7 @@
-"""The metrics of the service, which every domain has in common.
+"""The metrics that all domains share.
 
-Importing it is all it takes: every circuit breaker of the process is in prometheus_client's default
-registry from then on.
+Importing this package registers its collectors, including that of all circuit breakers, with the
+default registry of prometheus_client.
 """
 
 from prometheus_client import REGISTRY, disable_created_metrics
@@ -40,7 +40,7 @@ __all__ = [
     "show_readiness",
 ]
 
-# A second series for each counter, which nothing here reads.
+# These would add a second series to each counter.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 for _collector in (

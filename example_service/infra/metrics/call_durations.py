@@ -1,10 +1,9 @@
-"""How long guarded calls take, for the breakers that ask for it.
-
-Give a breaker this listener to time its calls:
+"""Durations of guarded calls, for breakers that have the listener `CallDurations`.
 
     breaker = CircuitBreaker("payment", listeners=[CallDurations()])
 
-Such a breaker reads the clock and takes its lock for every call. Other breakers pay nothing.
+A breaker with this listener reads the clock and takes its lock on every call. Other breakers have
+no extra cost.
 """
 
 import logging
@@ -27,22 +26,22 @@ from example_service.infra.resilience import CallFailed, CallSucceeded
 logger = logging.getLogger(__name__)
 
 OTHER: Final = "other"
-"""Name under which calls are counted once `max_names` is reached."""
+"""The name under which the calls of further breakers are counted once `max_names` is reached."""
 
 
 class CallDurationMetrics(Collector):
-    """The durations of calls by breaker and outcome; a collector, safe to use from any thread.
+    """A collector of call durations by breaker and outcome. Thread-safe.
 
     Args:
-        max_names: How many names of breakers are counted separately, for as long as the process
-            runs. Each name takes 34 series. The calls of further breakers are counted as `other`,
-            with one warning.
+        max_names: The most breaker names that get their own series. Each name has 34 series, which
+            are kept until the process ends. The calls of further breakers are counted as `other`,
+            and one warning is logged.
     """
 
     def __init__(self, *, max_names: int = 100) -> None:
         self._max_names = max_names
-        # Reentrant: the garbage collector may end a guarded stream, and so count a call, while this
-        # thread has the lock.
+        # Reentrant, because the garbage collector may end a guarded stream, which counts a call,
+        # while this thread holds the lock.
         self._lock = RLock()
         self._durations: dict[str, dict[str, list[float]]] = {}
         self._warned = False
@@ -58,11 +57,11 @@ class CallDurationMetrics(Collector):
             series[-1] += duration_seconds
 
     def describe(self) -> Iterable[Metric]:
-        """The metric family without samples, for the check of its name at registration."""
+        """Return the metric family without samples, which registration checks for name clashes."""
         return (_durations_family(),)
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
+        """Return the metric family with its current samples."""
         family = _durations_family()
         with self._lock:
             copied = [
@@ -75,11 +74,11 @@ class CallDurationMetrics(Collector):
         return (family,)
 
     def _new_series(self, name: str) -> dict[str, list[float]]:
-        """The series of a name that has none yet. Requires the lock."""
+        """Create the series of a name, or return those of `other`. Requires the lock."""
         if len(self._durations) >= self._max_names:
             self._warn()
             name = OTHER
-        # Both from the start, or Prometheus' increase() would miss the first failure.
+        # Both outcomes start at 0, otherwise Prometheus' increase() would miss the first failure.
         return self._durations.setdefault(
             name, {"success": no_durations(), "failure": no_durations()}
         )
@@ -97,15 +96,15 @@ class CallDurationMetrics(Collector):
 
 
 class CallDurations:
-    """A listener that exports how long the calls of its breakers take.
+    """A listener that exports the durations of calls.
 
-    `circuit_breaker_call_duration_seconds` has a series for each breaker's name and outcome,
-    `success` or `failure`. A call that counts as a failure while it still runs is counted with the
-    seconds that it has been running by then; one that ends as neither, or is refused, is not
-    counted. One listener may serve many breakers, and several of them add up.
+    The histogram `circuit_breaker_call_duration_seconds` has a series for each breaker name and
+    outcome (`success` or `failure`). A call that becomes a failure while it is still running is
+    counted with its duration so far. Refused calls, and calls that neither succeed nor fail, are
+    not counted. Several breakers can share one listener.
 
     Args:
-        metrics: Where the durations go; to the metrics of this process if left out.
+        metrics: The collector that receives the durations. Defaults to that of this process.
     """
 
     def __init__(self, metrics: CallDurationMetrics | None = None) -> None:
@@ -129,4 +128,4 @@ def _durations_family() -> HistogramMetricFamily:
 
 
 call_duration_metrics = CallDurationMetrics()
-"""The calls of this process."""
+"""The collector of the calls in this process."""

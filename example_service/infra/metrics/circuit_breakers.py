@@ -1,6 +1,6 @@
-"""The circuit breakers of the process as Prometheus metrics, read at each scrape.
+"""Prometheus metrics of the circuit breakers in this process.
 
-Exporting costs a breaker nothing: it counts its calls anyway, and a scrape reads its totals.
+They add no cost to a call: breakers count calls anyway, and each scrape reads the counts.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -19,10 +19,10 @@ from example_service.infra.resilience import (
 from example_service.infra.resilience.rules.states import Mode
 
 STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-"""What `circuit_breaker_state` shows; the greater, the worse."""
+"""The values of `circuit_breaker_state`. Higher is worse."""
 
-# Shown as 0 until it happens, or Prometheus' increase() would miss the first opening. Every other
-# change comes after this one.
+# Exported as 0 before it happens, otherwise Prometheus' increase() would miss the first opening.
+# All other changes happen after this one.
 _FIRST_CHANGE: Final = (CircuitState.CLOSED, CircuitState.OPEN)
 
 _Value: TypeAlias = tuple[
@@ -63,19 +63,20 @@ _VALUES: Final[tuple[_Value, ...]] = (
 
 
 class SnapshotSource(Protocol):
-    """Where the metrics of circuits come from."""
+    """A source of circuit metrics."""
 
     def snapshots(self) -> Iterable[CircuitSnapshot]:
-        """The metrics of each circuit, one object for each name."""
+        """The metrics of each circuit, one snapshot for each name."""
         ...
 
 
 class CircuitBreakerCollector(Collector):
-    """Turns circuit breakers into metric families, at each scrape.
+    """A collector of circuit breaker metrics.
 
     Args:
-        sources: Where the metrics come from; by default the breakers of this process and the
-            tracked circuits. Under one name counters add up, and the worst state shows.
+        sources: The sources of the metrics. Defaults to the breakers of this process and the
+            tracked circuits. If several have a circuit of the same name, their counters are added
+            and the worst state is exported.
     """
 
     def __init__(self, *sources: SnapshotSource) -> None:
@@ -85,11 +86,11 @@ class CircuitBreakerCollector(Collector):
         )
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families without samples, for the check of their names at registration."""
+        """Return the families without samples, which registration checks for name clashes."""
         return _families([])
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
+        """Return the metric families with their current samples."""
         return _families(_one_for_each_name(self._sources))
 
 
@@ -115,7 +116,7 @@ def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
 
 
 def _window_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric, Metric]:
-    """What the rule on the share of failures decides by, of the breakers that have it."""
+    """The windows of the breakers that have a failure rate rule."""
     rates = GaugeMetricFamily(
         "circuit_breaker_window_failure_rate",
         "Share of failures among the recent calls that the failure rate rule looks at.",
@@ -141,7 +142,7 @@ def _window_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Me
 
 
 def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:
-    """The modes that operators set, and what they let through; nearly always without a sample."""
+    """The modes that operators have set, and the calls that shadow mode let through."""
     modes = GaugeMetricFamily(
         "circuit_breaker_mode",
         "Processes in which an operator has set this mode.",
@@ -155,7 +156,7 @@ def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metr
     for snapshot in snapshots:
         if snapshot.mode is not None:
             modes.add_metric((label_text(snapshot.name), snapshot.mode.value), 1)
-        # From the start of the first shadow mode, so that the first rejection is an increase.
+        # Exported as 0 when shadow mode starts, so that increase() sees the first rejection.
         if snapshot.shadow_rejections or snapshot.mode is Mode.SHADOW:
             shadow_rejections.add_metric((label_text(snapshot.name),), snapshot.shadow_rejections)
     return modes, shadow_rejections
@@ -171,13 +172,13 @@ def _one_for_each_name(sources: Iterable[SnapshotSource]) -> Collection[CircuitS
 
 
 def label_text(name: str) -> str:
-    """The name of a breaker as the value of a label.
+    """Return the name of a breaker as a label value.
 
-    The library escapes quotes, backslashes and line ends. A lone surrogate is no UTF-8 text, and
-    one breaker's name must not cost the whole exposition.
+    The library escapes quotes, backslashes and newlines. Lone surrogates are escaped here, because
+    they cannot be encoded as UTF-8 and would make every scrape fail.
     """
     return name if name.isascii() else name.encode(errors="backslashreplace").decode()
 
 
 circuit_breaker_collector = CircuitBreakerCollector()
-"""Shows every breaker of this process."""
+"""The collector of all breakers in this process."""

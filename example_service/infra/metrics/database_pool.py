@@ -1,4 +1,4 @@
-"""The connections to the database, read from the pool at each scrape."""
+"""Metrics of the database connections, read from the pool at each scrape."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -12,25 +12,25 @@ _NAME: Final = "database_pool_connections"
 
 
 class PoolMetrics(Collector):
-    """Shows the connections of the pools that it watches; a collector to register."""
+    """A collector of the connections in database pools."""
 
     def __init__(self) -> None:
         self._pools: WeakSet[QueuePool] = WeakSet()
 
     def watch(self, pool: Pool) -> None:
-        """Show the connections of a pool, for as long as it exists.
+        """Export the connections of a pool for as long as the pool exists.
 
-        A pool that keeps no queue of connections has nothing to show.
+        Pools other than `QueuePool` are ignored.
         """
         if isinstance(pool, QueuePool):
             self._pools.add(pool)
 
     def describe(self) -> Iterable[Metric]:
-        """The metric family without samples, for the check of its name at registration."""
+        """Return the metric family without samples, which registration checks for name clashes."""
         return (_family(),)
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now, summed over the pools."""
+        """Return the metric family with its current samples, summed over all pools."""
         pools = list(self._pools)
         family = _family()
         family.add_metric(("in_use",), sum(pool.checkedout() for pool in pools))
@@ -45,4 +45,4 @@ def _family() -> GaugeMetricFamily:
 
 
 pool_metrics = PoolMetrics()
-"""The connections of this process."""
+"""The collector of the database connections of this process."""

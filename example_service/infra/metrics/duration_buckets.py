@@ -1,7 +1,7 @@
-"""Durations by bucket, in plain lists of numbers.
+"""Histograms of durations as plain lists.
 
-The list of a series has the number of durations in each bucket, without those of the buckets below,
-and then the sum of all durations in seconds.
+A list contains the number of durations in each bucket (not cumulative), followed by the sum of all
+durations in seconds.
 """
 
 from typing import Final
@@ -9,18 +9,18 @@ from typing import Final
 from prometheus_client import Histogram
 
 DURATION_BOUNDS_SECONDS: Final = tuple(Histogram.DEFAULT_BUCKETS[:-1])
-"""Upper ends of the buckets, each included in its bucket; a last bucket has no end."""
+"""The inclusive upper bounds of the buckets in seconds. One more bucket has no upper bound."""
 
 _BUCKET_LABELS: Final = (*map(str, DURATION_BOUNDS_SECONDS), "+Inf")
 
 
 def no_durations() -> list[float]:
-    """The list of a series before its first duration."""
+    """Return the list of an empty histogram."""
     return [0] * len(_BUCKET_LABELS) + [0.0]
 
 
 def cumulated(series: list[float]) -> list[tuple[str, float]]:
-    """The buckets as Prometheus expects them: each with its label, and including those below it."""
+    """Return the label and the cumulative count of each bucket, as Prometheus expects them."""
     total = 0.0
     buckets = []
     for label, count in zip(_BUCKET_LABELS, series, strict=False):

@@ -1,4 +1,4 @@
-"""What `/metrics` answers: the metrics of the service as Prometheus or OpenMetrics text."""
+"""The body of `/metrics`: the metrics of the service as Prometheus or OpenMetrics text."""
 
 import asyncio
 import gzip
@@ -12,13 +12,13 @@ from prometheus_client.exposition import choose_encoder, gzip_accepted
 from example_service.infra.kept import Kept
 from example_service.infra.metrics.shared.multiprocess import this_worker
 
-# The library takes any version for one that it can write, and fails on those that are no number.
+# The library accepts versions that it does not support, and raises on those that are not numbers.
 _KNOWN_VERSIONS: Final = frozenset(("0.0.1", "0.0.4", "1.0.0"))
 
-# A longer header would take a while to read, and no scraper sends one.
+# Parsing a very long header would take too much time, and no scraper sends one.
 _LONGEST_HEADER: Final = 1_024
 
-# Text of this kind shrinks to a fifteenth at the lowest level already.
+# Even the lowest level compresses this text to about a fifteenth of its size.
 _GZIP_LEVEL: Final = 1
 
 
@@ -27,8 +27,8 @@ class Exposition:
     """A rendered exposition.
 
     Attributes:
-        body: The text, compressed if the headers say so.
-        headers: Response headers that go with it.
+        body: The text, compressed if the headers contain `Content-Encoding`.
+        headers: The response headers.
     """
 
     body: bytes
@@ -36,10 +36,10 @@ class Exposition:
 
 
 class Expositions:
-    """What `/metrics` answers, rendered once a second at most for each format.
+    """Renders the metrics, and caches the result for each format.
 
     Args:
-        kept_seconds: How long a text is kept, however many ask.
+        kept_seconds: How long a result is cached, in seconds.
     """
 
     def __init__(self, kept_seconds: float) -> None:
@@ -47,9 +47,9 @@ class Expositions:
         self._kept: dict[tuple[str, bool], Kept[Exposition]] = {}
 
     async def get(self, *, accept: str = "", accept_encoding: str = "") -> Exposition:
-        """What `expose` returns for these headers, or has returned a moment ago."""
+        """Return the result of `expose` for these headers, which may come from the cache."""
         accept, accept_encoding = accept[:_LONGEST_HEADER], accept_encoding[:_LONGEST_HEADER]
-        # There are few of these, so the dictionary stays small.
+        # There are only a few different keys, so the dictionary stays small.
         key = choose_encoder(_known_formats(accept))[1], gzip_accepted(accept_encoding)
         kept = self._kept.get(key)
         if kept is None:
@@ -59,13 +59,13 @@ class Expositions:
 
 
 async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
-    """Render the metrics of the whole service; any of its workers can.
+    """Render the metrics of all workers.
 
-    All of it happens in a thread, so that a scrape of many breakers delays no request.
+    This runs in a thread, so that a scrape of many breakers does not delay requests.
 
     Args:
-        accept: The request's Accept header; decides between Prometheus and OpenMetrics text.
-        accept_encoding: The request's Accept-Encoding header; gzip is all that is understood.
+        accept: The Accept header of the request. It selects Prometheus or OpenMetrics text.
+        accept_encoding: The Accept-Encoding header of the request. Only gzip is supported.
     """
 
     def compute() -> Exposition:
@@ -79,7 +79,7 @@ async def expose(*, accept: str = "", accept_encoding: str = "") -> Exposition:
 def render(
     registry: CollectorRegistry, *, accept: str = "", accept_encoding: str = ""
 ) -> Exposition:
-    """Render the metrics of one registry, in the format that fits the two headers best."""
+    """Render the metrics of one registry in the format that matches the two headers best."""
     encode, content_type = choose_encoder(_known_formats(accept))
     body = encode(registry)
     headers = {
@@ -94,7 +94,7 @@ def render(
 
 
 def _known_formats(accept: str) -> str:
-    """An Accept header without the formats of versions that cannot be written here."""
+    """Remove the formats with unsupported versions from an Accept header."""
     return ",".join(
         one
         for one in accept.split(",")

@@ -1,4 +1,4 @@
-"""Whether this process takes part in the fleet, read when it is scraped."""
+"""Metrics of the connection between this process and the fleet, read at each scrape."""
 
 from collections.abc import Iterable
 from typing import Final, Protocol
@@ -11,35 +11,35 @@ _PROCESSES: Final = "circuit_breaker_fleet_processes"
 
 
 class Membership(Protocol):
-    """What connects a process to the fleet."""
+    """The membership of a process in the fleet."""
 
     @property
     def is_connected(self) -> bool:
-        """Whether the store can be reached."""
+        """Whether this process is connected to the store."""
         ...
 
     @property
     def members(self) -> int:
-        """How many processes take part."""
+        """How many processes belong to the fleet."""
         ...
 
 
 class FleetMetrics(Collector):
-    """Shows the membership that it watches; a collector to register."""
+    """A collector of the membership in the fleet."""
 
     def __init__(self) -> None:
         self._membership: Membership | None = None
 
     def watch(self, membership: Membership | None) -> None:
-        """Show this membership from now on; None for none."""
+        """Export this membership from now on; None to export nothing."""
         self._membership = membership
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families, without figures."""
+        """Return the families without samples, which registration checks for name clashes."""
         return (_connected(), _processes())
 
     def collect(self) -> Iterable[Metric]:
-        """The figures as they are now; none in a process without a fleet."""
+        """Return the families with their current samples; none in a process without a fleet."""
         if (membership := self._membership) is None:
             return ()
         connected, processes = _connected(), _processes()
@@ -59,4 +59,4 @@ def _processes() -> GaugeMetricFamily:
 
 
 fleet_metrics = FleetMetrics()
-"""The membership of this process."""
+"""The collector of the membership of this process."""

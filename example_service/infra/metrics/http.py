@@ -1,7 +1,7 @@
-"""HTTP requests, counted in plain lists and turned into metrics at each scrape.
+"""Metrics of HTTP requests, counted in plain lists.
 
-A histogram of the library takes a lock for each number that a request changes. One event loop
-answers all requests of a process, so plain lists need none: `finished` is a dictionary look-up, a
+The histograms of prometheus_client take several locks for each observation. Here, one event loop
+handles all requests of a process, so no lock is needed: `finished` is a dictionary lookup, a
 bisection and two additions.
 """
 
@@ -24,7 +24,7 @@ from example_service.infra.metrics.duration_buckets import (
 )
 
 OTHER: Final = "other"
-"""Label of an unknown method, and of the route of any request once `max_series` is reached."""
+"""The label of an unknown method, and of further routes once `max_series` is reached."""
 
 _METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
@@ -32,12 +32,12 @@ _METHODS: Final = frozenset(
 
 
 class RequestMetrics(Collector):
-    """Counts and times HTTP requests; a collector to register.
+    """A collector that counts and times HTTP requests.
 
-    Call it only from the thread of the event loop, because it takes no lock.
+    It takes no lock, so requests must only be counted in the thread of the event loop.
 
     Args:
-        max_series: How many combinations of method, route and status are counted separately.
+        max_series: The most combinations of method, route and status that are counted separately.
     """
 
     __slots__ = ("_durations", "_in_flight", "_max_series")
@@ -45,22 +45,22 @@ class RequestMetrics(Collector):
     def __init__(self, *, max_series: int = 2000) -> None:
         self._max_series = max_series
         self._in_flight = 0
-        # By method, route and status; `duration_buckets` says what the numbers are.
+        # By method, route and status. `duration_buckets` describes the lists.
         self._durations: dict[tuple[str, str, int], list[float]] = {}
 
     def started(self) -> None:
-        """Count a request as in flight; `finished` must follow, whatever happens to it."""
+        """Count a request as in flight. `finished` must be called when it ends for any reason."""
         self._in_flight += 1
 
     def finished(self, method: str, route: str, status: int, duration_seconds: float) -> None:
-        """Count a request that `started` announced.
+        """Count a request that has ended.
 
         Args:
-            method: The method as sent; unknown ones share one label.
-            route: The template of the route that answered, never the path as sent: each distinct
-                text is a set of series of its own.
-            status: The status code as sent.
-            duration_seconds: From the request's arrival to the end of its response.
+            method: The method of the request. Unknown methods share one label.
+            route: The template of the route, never the path, because each distinct text adds a set
+                of series.
+            status: The status code of the response.
+            duration_seconds: The time from the arrival of the request to the end of the response.
         """
         self._in_flight -= 1
         series = self._durations.get((method, route, status))
@@ -70,18 +70,18 @@ class RequestMetrics(Collector):
         series[-1] += duration_seconds
 
     def describe(self) -> Iterable[Metric]:
-        """The metric families without samples, for the check of their names at registration."""
+        """Return the families without samples, which registration checks for name clashes."""
         return (_requests_family(), _durations_family(), _in_flight_family())
 
     def collect(self) -> Iterable[Metric]:
-        """The metrics as they are now."""
+        """Return the metric families with their current samples."""
         requests, durations, in_flight = (
             _requests_family(),
             _durations_family(),
             _in_flight_family(),
         )
         by_route: dict[tuple[str, str], list[float]] = {}
-        # Copies, because requests go on in another thread.
+        # A scrape runs in another thread than the requests, which go on changing the lists.
         copied = [(key, series.copy()) for key, series in list(self._durations.items())]
         for (method, route, status), series in copied:
             requests.add_metric((method, route, str(status)), sum(series[:-1]))
@@ -95,7 +95,7 @@ class RequestMetrics(Collector):
         return (requests, durations, in_flight)
 
     def _other_series(self, method: str, route: str, status: int) -> list[float]:
-        """The series of a combination that is new, or of the one that stands for the rest."""
+        """Create the series of a combination, or return those of `other` if there are too many."""
         key = (method if method in _METHODS else OTHER, route, status)
         if key not in self._durations and len(self._durations) >= self._max_series:
             key = (key[0], OTHER, status)
@@ -125,4 +125,4 @@ def _in_flight_family() -> GaugeMetricFamily:
 
 
 request_metrics = RequestMetrics()
-"""The requests of this process."""
+"""The collector of the requests to this process."""

@@ -1,4 +1,4 @@
-"""Whether this instance wants requests, as the last look at its readiness found it."""
+"""A metric of the last result of the readiness checks."""
 
 from functools import cache
 
@@ -6,13 +6,13 @@ from prometheus_client import Gauge
 
 
 def show_readiness(*, is_ready: bool) -> None:
-    """Export what the readiness checks have found; of several workers the latest finding counts."""
+    """Export the result of the readiness checks. Of several workers, the latest result counts."""
     _gauge().set(is_ready)
 
 
 @cache
 def _gauge() -> Gauge:
-    # Not at the import, which comes before a process knows whether it shares its metrics.
+    # Not created at import, because it is not yet known then whether metrics are shared.
     return Gauge(
         "service_ready",
         "1 if this instance wants requests, 0 if it does not.",

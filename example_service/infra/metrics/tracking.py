@@ -1,9 +1,9 @@
-"""Report circuit breakers of other libraries.
+"""Export metrics of circuit breakers from other libraries.
 
-The breakers of `example_service.infra.resilience` are read at each scrape, and need nothing from
-this module. It is for a breaker of another library, or for one in a process that only reports here.
-Reported circuits join the same metric families. If a reported circuit has the name of one of our
-breakers, their counts are added, and the worse of the two states is exported.
+The breakers of `example_service.infra.resilience` are exported without this module. It is for
+breakers of another library, or in another process that reports to this one. They are exported in
+the same metric families. If a reported circuit has the same name as one of our breakers, their
+counts are added and the worse state is exported.
 """
 
 import logging
@@ -19,11 +19,11 @@ MAX_TRACKED_NAMES: Final = 1000
 
 
 class TrackedCircuits:
-    """The metrics of circuits that are reported; safe to call from any thread.
+    """The metrics of reported circuits. Thread-safe.
 
     Args:
-        max_names: How many names are exported, for as long as the process runs. Reports under
-            further names are dropped, with one warning.
+        max_names: The most names that are exported until the process ends. Reports under further
+            names are dropped, and one warning is logged.
     """
 
     def __init__(self, *, max_names: int = MAX_TRACKED_NAMES) -> None:
@@ -45,20 +45,20 @@ class TrackedCircuits:
                 circuit.successes += 1
 
     def state_change(self, name: str, from_state: CircuitState, to_state: CircuitState) -> None:
-        """Count a change of state of the circuit `name`, whose state is now `to_state`."""
+        """Count a state change of the circuit `name`, and export `to_state`."""
         with self._lock:
             if circuit := self._circuit(name):
                 circuit.state_changes[from_state, to_state] += 1
                 circuit.state = to_state
 
     def state(self, name: str, state: CircuitState) -> None:
-        """Show the circuit `name` in `state`."""
+        """Export `state` as the state of the circuit `name`."""
         with self._lock:
             if circuit := self._circuit(name):
                 circuit.state = state
 
     def snapshots(self) -> list[CircuitSnapshot]:
-        """The metrics of each name, as they are now."""
+        """The current metrics of each circuit."""
         with self._lock:
             return [
                 CircuitSnapshot(
@@ -74,7 +74,7 @@ class TrackedCircuits:
             ]
 
     def _circuit(self, name: object) -> "_TrackedCircuit | None":
-        """The circuit with this name, or None where there is no room. Requires the lock."""
+        """The circuit called `name`; None if there are too many names. Requires the lock."""
         if not (isinstance(name, str) and name):
             message = f"name must be a text that is not empty, not {name!r}"
             raise ValueError(message)
@@ -92,7 +92,7 @@ class TrackedCircuits:
 
 
 class _TrackedCircuit:
-    """What was reported of one circuit so far."""
+    """The reports on one circuit so far."""
 
     __slots__ = ("failures", "state", "state_changes", "successes")
 

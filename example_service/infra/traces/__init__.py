@@ -1,4 +1,4 @@
-"""Traces for OpenTelemetry: requests, outgoing calls, statements, and what circuits decided.
+"""OpenTelemetry traces of requests, outgoing calls, SQL statements and circuit breakers.
 
-Nothing imports this package unless `TRACES__ENABLED`, because it needs the extra `otel`.
+This package needs the extra `otel`, so it is only imported if `TRACES__ENABLED` is set.
 """

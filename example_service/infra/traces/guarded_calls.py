@@ -1,4 +1,4 @@
-"""What circuits decide, on the span in which they do."""
+"""Records circuit breakers on spans."""
 
 from contextlib import suppress
 from typing import Final
@@ -17,15 +17,15 @@ REJECTED: Final = "circuit_breaker.rejected"
 
 
 class SpanListener:
-    """Records the state and the outcome of each guarded call on the current span.
+    """A listener that records guarded calls on the current span.
 
-    The attributes have the circuit's name in theirs, because a request may pass several circuits:
+    The names of the attributes include the name of the circuit, because a request may pass several:
     `circuit_breaker.payment.state` and `circuit_breaker.payment.outcome`, which is `success`,
-    `failure` or `rejected`. Of several calls through one circuit the last counts. A refusal is an
-    event, too.
+    `failure` or `rejected`. They describe the last call through that circuit. A refused call also
+    adds an event.
 
     Args:
-        registry: Where the state of a circuit is looked up.
+        registry: The registry of the circuits.
     """
 
     def __init__(self, registry: CircuitBreakerRegistry) -> None:
@@ -36,11 +36,11 @@ class SpanListener:
         self._record_outcome(event.breaker_name, "success")
 
     def on_failure(self, event: CallFailed, /) -> None:
-        """Record a failure, with the state that it has led to."""
+        """Record a failure and the state after it."""
         self._record_outcome(event.breaker_name, "failure")
 
     def on_rejection(self, event: CallRejected, /) -> None:
-        """Record a refusal, with the seconds until a call may be admitted."""
+        """Record a refused call, with the seconds until the next call may be admitted."""
         span = get_current_span()
         if not span.is_recording():
             return
@@ -57,7 +57,7 @@ class SpanListener:
         span = get_current_span()
         if not span.is_recording():
             return
-        # A breaker may be gone from the registry before its last call ends.
+        # A breaker may be removed from the registry before its last call ends.
         with suppress(KeyError):
             _record(span, name, outcome, self._registry.get(name).state)
 

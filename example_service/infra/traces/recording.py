@@ -1,4 +1,4 @@
-"""Records spans, and exports them to a collector."""
+"""Record spans and export them to a collector."""
 
 import asyncio
 import os
@@ -22,19 +22,19 @@ from example_service import __version__
 _NAME: Final = "example-service"
 
 _TIMEOUT_SECONDS: Final = 2.0
-"""For an export with its repetitions: less than a process has to clean up at its end."""
+"""The time limit of an export and its retries. The process has more time than this to shut down."""
 _TIMEOUT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
 
 
 class Recording:
-    """Where the spans of this process go.
+    """Records the spans of this process.
 
-    A provider that is there already, as an agent of a vendor brings one along, is used as it is.
-    Otherwise spans are exported as the variables `OTEL_…` say, by default to a collector on this
+    An existing tracer provider, for example that of a vendor's agent, is used unchanged. Otherwise
+    spans are exported as configured by the `OTEL_…` variables, by default to a collector on this
     machine.
 
     Attributes:
-        provider: Makes tracers; it is also the one that `opentelemetry.trace.get_tracer` uses.
+        provider: The tracer provider, which `opentelemetry.trace.get_tracer` uses as well.
     """
 
     def __init__(self) -> None:
@@ -51,15 +51,15 @@ class Recording:
         """Record outgoing calls and statements until the end of the block.
 
         Args:
-            engine: Whose statements are recorded, without their parameters.
+            engine: The engine whose statements are recorded, without their parameters.
         """
         httpx, sqlalchemy = HTTPXClientInstrumentor(), SQLAlchemyInstrumentor()
         propagator = get_global_textmap()
         if "OTEL_PROPAGATORS" not in os.environ:
-            # The library's default passes the baggage of callers on, which may say who the user is.
+            # The default also propagates the baggage of callers, which may identify a user.
             set_global_textmap(TraceContextTextMapPropagator())
         httpx.instrument(tracer_provider=self.provider)
-        # It knows no release of SQLAlchemy after 2.0, and works with this one; a test says so.
+        # The check rejects SQLAlchemy releases after 2.0. A test shows that this one works.
         sqlalchemy.instrument(
             engine=engine.sync_engine, tracer_provider=self.provider, skip_dep_check=True
         )

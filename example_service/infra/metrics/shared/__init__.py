@@ -1,1 +1,1 @@
-"""Metrics of several processes, added up."""
+"""Metrics summed over several processes."""

@@ -1,8 +1,8 @@
-"""Files of metrics whose space is allocated before it is used.
+"""Metric files whose disk space is allocated in advance.
 
-prometheus_client maps its files into memory. If a disk is full when such a page is first written,
-the kernel ends the process with SIGBUS. So the space is allocated first, where a full disk is an
-ordinary `OSError`, and numbers without space are left out until there is some.
+prometheus_client maps its files into memory. If the disk is full when a page is first written, the
+kernel kills the process with SIGBUS. Allocating the space first raises an ordinary `OSError`
+instead, and values that do not fit are left out until there is space.
 """
 
 import errno
@@ -20,13 +20,13 @@ _FIRST_BYTES: Final = 65_536
 
 
 class AllocatedDict(MmapedDict):
-    """The library's file of numbers, allocated before it is mapped.
+    """The metric file of prometheus_client, with its space allocated before it is mapped.
 
     Args:
-        filename: Where the file is.
+        filename: The path of the file.
 
     Raises:
-        OSError: From the constructor and from `write_value`, if there is no space left.
+        OSError: The disk is full. Raised by the constructor and by `write_value`.
     """
 
     def __init__(self, filename: str) -> None:
@@ -44,10 +44,10 @@ class AllocatedDict(MmapedDict):
 
 
 class SpareDict:
-    """A file of numbers for `values.MultiProcessValue`, which leaves out what finds no space.
+    """A metric file for `values.MultiProcessValue` that drops values while the disk is full.
 
     Args:
-        filename: Where the file is.
+        filename: The path of the file.
     """
 
     def __init__(self, filename: str) -> None:
@@ -56,7 +56,7 @@ class SpareDict:
         self._is_full = False
 
     def read_value(self, key: str) -> tuple[float, float]:
-        """The stored number and its time; zeros if it finds no space."""
+        """Return the stored value and its timestamp; zeros if the disk is full."""
         try:
             return cast("tuple[float, float]", self._opened().read_value(key))
         except OSError as error:
@@ -64,7 +64,7 @@ class SpareDict:
             return 0.0, 0.0
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
-        """Store a number, unless it finds no space."""
+        """Store a value, unless the disk is full."""
         try:
             self._opened().write_value(key, value, timestamp)
         except OSError as error:
@@ -94,7 +94,7 @@ class SpareDict:
 
 
 def allocate_before_use() -> None:
-    """Have the library allocate the space of every file that it opens from now on."""
+    """Make prometheus_client use `SpareDict` for all files that it opens from now on."""
     library: Any = values
     library.MmapedDict = SpareDict
 
@@ -104,7 +104,7 @@ def _size(path: Path) -> int:
 
 
 def _extend(path: Path, old_bytes: int, new_bytes: int) -> None:
-    """Write zeros to the end of a file, or leave it as it was."""
+    """Append zeros to a file. If the disk is full, the file is left unchanged."""
     missing = new_bytes - old_bytes
     with path.open("ab", buffering=0) as file:
         try:

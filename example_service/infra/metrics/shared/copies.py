@@ -1,4 +1,4 @@
-"""Copies of a worker's metrics, written where the other workers can read them."""
+"""Copies a worker's metrics to files that the other workers can read."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from example_service.core.background import KeepGoing
 
 logger = logging.getLogger(__name__)
 
-# How the gauges of several living workers become one. A dead worker's are left out.
+# How the gauges of running workers are combined. Those of ended workers are left out.
 _GAUGE_MODES: Final = {
     "circuit_breaker_state": "livemax",
     "circuit_breaker_window_failure_rate": "livemax",
@@ -25,17 +25,18 @@ _DEFAULT_GAUGE_MODE: Final = "livesum"
 
 
 class SharedMetrics:
-    """Copies the metrics of collectors into the files that the workers share.
+    """Copies the metrics of collectors to the files that the workers share.
 
-    Counters in the files never go down. When a breaker is created under the name of one that is
-    gone, its counters start again at 0, and the copies continue from where they were. A gauge that
-    its collector no longer has becomes 0. Calls must follow each other.
+    Counters in the files never decrease. If a breaker is replaced by a new one with the same name,
+    its counters start again at 0, and the copies continue from their last values. A gauge that its
+    collector no longer returns becomes 0. Not thread-safe.
 
     Args:
-        collectors: Their counters, gauges and histograms are copied.
-        value_class: How the library stores a number; by default as in this process.
-        max_series: How many numbers are copied. Further ones are left out, with one warning. A
-            number keeps its place in the file for as long as the workers run.
+        collectors: The collectors whose counters, gauges and histograms are copied.
+        value_class: The prometheus_client class that stores a value. Defaults to that of this
+            process.
+        max_series: The most series that are copied. Further ones are left out, and one warning is
+            logged. A series keeps its place in the file until the workers end.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SharedMetrics:
         self._warned = False
 
     def copy(self) -> None:
-        """Write every number that has changed since it was last copied."""
+        """Write every value that has changed since the last copy."""
         for gauge in self._gauges:
             gauge.shown = False
         for collector in self._collectors:
@@ -69,9 +70,9 @@ class SharedMetrics:
                 gauge.write(0)
 
     def try_copy(self) -> None:
-        """Copy; if that fails, log why, once until it works again.
+        """Copy, and log the first of several failures instead of raising.
 
-        A service with a full disk, for example, still has to answer requests.
+        The service must answer requests even if, for example, the disk is full.
         """
         with self._keep_going:
             self.copy()
@@ -109,7 +110,7 @@ class SharedMetrics:
 
 
 class _Gauge:
-    """A stored number that is equal to its collector's."""
+    """A stored value that equals the value of its collector."""
 
     __slots__ = ("_stored", "_value", "shown")
 
@@ -126,13 +127,13 @@ class _Gauge:
 
 
 class _Counter:
-    """A stored number that grows as much as its collector's."""
+    """A stored value that grows by the same amounts as the value of its collector."""
 
     __slots__ = ("_base", "_stored", "_value")
 
     def __init__(self, stored: Any) -> None:
         self._stored = stored
-        # Not 0 where an earlier worker had the same process id.
+        # This is not 0 if an earlier worker had the same process id.
         self._base = stored.get()
         self._value = 0.0
 
@@ -146,10 +147,10 @@ class _Counter:
 
 
 def _stored_samples(family: Metric) -> Iterator[tuple[str, dict[str, str], float]]:
-    """The samples of a family as the library's files have them.
+    """The samples of a family in the format of prometheus_client's files.
 
-    In the files a bucket does not include the buckets below it, and the count of all buckets is not
-    written: the library computes both when it reads the files.
+    In the files, buckets are not cumulative and there is no total count. The library computes both
+    when it reads the files.
     """
     if family.type != "histogram":
         for sample in family.samples:

@@ -1,4 +1,4 @@
-"""The files in which workers keep their metrics: read as sums, put away when a worker has ended."""
+"""The metric files of all workers: summing them, and archiving those of ended workers."""
 
 import stat
 from collections.abc import Iterable
@@ -19,38 +19,38 @@ _WAIT_SECONDS: Final = 1.0
 
 
 class SharedFiles(Collector):
-    """Adds up what all workers, living and ended, have in their files.
+    """A collector of the sums over all workers, including those that have ended.
 
     Args:
-        directory: Where the files are.
+        directory: The directory of the files.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterable[Metric]:
-        """The sums as of now."""
-        # Counters that move meanwhile would be seen twice, or not at all. That is still better than
-        # to wait for a process that is stopped.
+        """Return the current sums."""
+        # Without the lock, counters that `put_away` is moving may be read twice or not at all. That
+        # is still better than waiting for a process that is stopped.
         lock = locked(self._directory / _LOCK, exclusive=False, wait_seconds=_WAIT_SECONDS)
         with suppress(TimeoutError), lock:
             return self._sums()
         return self._sums()
 
     def _sums(self) -> Iterable[Metric]:
-        # A file is empty for a moment after its worker made it; the library cannot read that.
+        # A new file is empty for a moment, and the library cannot read an empty file.
         files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
         return MultiProcessCollector.merge(files)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def put_away(directory: Path, pid: int) -> None:
-    """Remove the gauges of a worker that has ended, and keep what it counted.
+    """Remove the gauges of a worker that has ended, and keep its counters.
 
-    Its counters join those of all workers that ended before, in one file of each kind: scrapes do
-    not grow with every worker that was ever replaced.
+    The counters are added to those of all workers that ended before, in one file of each kind, so
+    that scrapes do not become slower with every replaced worker.
 
     Raises:
-        TimeoutError: If a process that reads them does not end, because it is stopped.
+        TimeoutError: Another process does not release the lock, because it is stopped.
     """
     with locked(directory / _LOCK, exclusive=True, wait_seconds=_WAIT_SECONDS):
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
@@ -60,12 +60,12 @@ def put_away(directory: Path, pid: int) -> None:
                 try:
                     _add(ended, directory / f"{kind}_ended.db")
                 finally:
-                    # One that cannot be read would spoil every scrape from now on.
+                    # A file that cannot be read would make every later scrape fail.
                     ended.unlink()
 
 
 def clear(directory: Path) -> None:
-    """Remove every file of metrics."""
+    """Remove all metric files."""
     for path in directory.glob("*.db"):
         path.unlink(missing_ok=True)
 
@@ -81,7 +81,7 @@ def _add(ended: Path, sums: Path) -> None:
 
 
 def _size(path: Path) -> int:
-    """The size of a file of metrics; 0 if there is none, or a link to somewhere else."""
+    """The size of a metric file in bytes; 0 if it is missing or not a regular file."""
     try:
         status = path.lstat()
     except FileNotFoundError:

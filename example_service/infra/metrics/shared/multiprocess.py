@@ -1,24 +1,24 @@
-"""One set of metrics for a service of several worker processes.
+"""Metrics of a service with several worker processes.
 
-Without `PROMETHEUS_MULTIPROC_DIR` in the environment nothing here does anything: a process exports
-its own metrics. With it, prometheus_client keeps metrics in files of that directory, one set for
-each process, and any worker can add them up. The library writes its own kinds of metrics there as
-they change, but not those of collectors, such as ours. So every worker copies the metrics of its
-collectors into its files: once a second, when it is scraped itself, and at its end. So a scrape is
-at most a second behind, and a worker that is killed loses at most the last second.
+Without `PROMETHEUS_MULTIPROC_DIR` in the environment, each process exports its own metrics. With
+it, prometheus_client stores the metrics of each process in files in that directory, and any worker
+can add them up. The library writes its own metric types to these files, but not the metrics of
+custom collectors such as ours. Each worker therefore copies them: every second, when it is scraped,
+and when it ends. A scrape is at most a second behind, and a worker that is killed loses at most the
+last second.
 
 The process that starts the workers calls:
 
     prepare_multiprocess_directory()  # Before the first worker starts.
-    mark_worker_dead(pid)             # After the end of each worker, however it ended.
+    mark_worker_dead(pid)             # After a worker has ended for any reason.
 
-Each worker enters, in its lifespan:
+Each worker enters this context manager in its lifespan:
 
     async with shared_metrics():
         yield
 
-The library decides at its import whether a process keeps its metrics in files. So workers must be
-new processes, not forks of one that had imported it before the directory was prepared.
+The library decides when it is imported whether metrics are stored in files. Workers must therefore
+be new processes, not forks of a process that imported it before the directory was prepared.
 """
 
 import atexit
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "example-service-"
 _OWNER: Final = "owner"
-"""A file that the supervisor keeps locked for as long as it lives."""
+"""A file that the supervisor locks until it ends."""
 
 _claims: Final = contextlib.ExitStack()
 
@@ -65,17 +65,17 @@ allocate_before_use()
 
 
 def prepare_multiprocess_directory() -> Path:
-    """Let the processes that start from now on share their metrics.
+    """Prepare the directory in which worker processes share their metrics.
 
-    Creates a temporary directory, which is removed when this process ends, and sets
-    `PROMETHEUS_MULTIPROC_DIR` to it. If that variable is already set, its directory is created if
-    needed, and emptied of the files of earlier processes, which would otherwise be counted again.
+    If `PROMETHEUS_MULTIPROC_DIR` is set, its directory is created if needed, and files of earlier
+    processes are removed, because they would be counted again. Otherwise the variable is set to a
+    new temporary directory, which is removed when this process ends.
 
     Returns:
         The directory.
 
     Raises:
-        SettingsError: If the directory in the variable cannot be used.
+        SettingsError: The directory cannot be used or created.
     """
     directory = shared_directory()
     if directory is None:
@@ -101,7 +101,7 @@ def prepare_multiprocess_directory() -> Path:
 
 
 def _fault_of(directory: Path) -> str | None:
-    """Why others could change what is in a directory; None if only this user can."""
+    """Why other users could change the contents of a directory; None if they cannot."""
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         return "it is a symbolic link"
@@ -113,13 +113,13 @@ def _fault_of(directory: Path) -> str | None:
 
 
 def _remove_left_overs(parent: Path) -> None:
-    """Remove the directories of services that were killed: nothing locks them any more."""
+    """Remove the unlocked directories of services that were killed."""
     for directory in parent.glob(f"{_PREFIX}*"):
         owner = directory / _OWNER
         with contextlib.suppress(OSError):
             if directory.is_symlink() or directory.stat().st_uid != os.geteuid():
                 continue
-            # One that is just being made has no such file yet.
+            # A directory that is just being created does not have this file yet.
             if owner.exists():
                 with locked(owner, exclusive=True, wait_seconds=0.0):
                     shutil.rmtree(directory, ignore_errors=True)
@@ -132,24 +132,24 @@ def _unusable(why: str) -> SettingsError:
 
 
 def keep_to_itself() -> None:
-    """Have this process show its own figures, whatever directory the environment names.
+    """Export only the metrics of this process, and ignore `PROMETHEUS_MULTIPROC_DIR`.
 
-    A single process shares them with no other, and would add what earlier ones left there.
+    A single process has nothing to share, and would add the files that earlier processes left.
     """
     os.environ.pop(DIRECTORY_VARIABLE, None)
     values.ValueClass = values.MutexValue
 
 
 def mark_worker_dead(pid: int) -> bool:
-    """Leave a worker that has ended out of what living workers add up to.
+    """Remove the gauges of a worker that has ended, and keep its counters in the sums.
 
-    Its counters stay in the sums. Without a directory of shared metrics this does nothing.
+    Does nothing if metrics are not shared.
 
     Args:
         pid: The process id of the worker.
 
     Returns:
-        Whether that is done; otherwise a process that is stopped has them locked, so ask again.
+        False if another process has locked the files for too long; call again later.
     """
     directory = shared_directory()
     if directory is None:
@@ -160,7 +160,7 @@ def mark_worker_dead(pid: int) -> bool:
     except TimeoutError:
         return False
     except Exception:
-        # The supervisor must not fail because of metrics.
+        # A failure of metrics must not end the supervisor.
         logger.exception("The metrics of the ended worker %d could not be put away.", pid)
     return True
 
@@ -169,7 +169,7 @@ def mark_worker_dead(pid: int) -> bool:
 async def shared_metrics() -> AsyncIterator[None]:
     """Share the metrics of this process with the other workers until the end of the block.
 
-    Does nothing in a process that has its metrics to itself.
+    Does nothing in a process that does not share its metrics.
     """
     worker = this_worker()
     if worker is None:
@@ -181,9 +181,9 @@ async def shared_metrics() -> AsyncIterator[None]:
 
 @cache
 def this_worker() -> Worker | None:
-    """This process as a worker that shares its metrics; None where it has them to itself."""
+    """The worker that shares the metrics of this process; None if they are not shared."""
     directory = shared_directory()
-    # With the variable set to nothing the library would share them in the current directory.
+    # If the variable is empty, the library would store the files in the current directory.
     if directory is None or values.ValueClass is values.MutexValue:
         return None
     directory.mkdir(parents=True, exist_ok=True)
@@ -198,6 +198,6 @@ def this_worker() -> Worker | None:
 
 
 def _remove(directory: Path, *, owner: int) -> None:
-    # A forked child inherits what is to be done at exit.
+    # A forked child inherits the exit handlers of its parent.
     if os.getpid() == owner:
         shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One worker among several: it copies its metrics to the shared files, and adds all up."""
+"""A worker that copies its metrics to the shared files and sums those of all workers."""
 
 import asyncio
 import contextlib
@@ -20,12 +20,12 @@ COPY_INTERVAL_SECONDS: Final = 1.0
 
 
 class Worker:
-    """This process, as one of several that share their metrics.
+    """One of several worker processes that share their metrics.
 
     Args:
-        directory: Where all workers have their files.
+        directory: The directory of the files of all workers.
         metrics: The metrics of this worker.
-        copy_interval_seconds: How often the metrics are copied between scrapes.
+        copy_interval_seconds: The seconds between two copies, if no scrape causes one.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
-        """Share the metrics until the end of the block, which then sets every gauge to 0."""
+        """Share the metrics until the end of the block, which sets all gauges to 0."""
         self._copy()
         copying = asyncio.create_task(self._copy_regularly())
         try:
@@ -53,12 +53,10 @@ class Worker:
             self._end()
 
     def gather(self) -> CollectorRegistry:
-        """Copy the metrics of this worker, and add up those of all; others are up to a second old.
+        """Copy the metrics of this worker, and return a registry with the sums over all workers.
 
-        With many metrics this takes a while: call it in a thread.
-
-        Returns:
-            A registry with the sums over all workers.
+        The metrics of the others are at most `copy_interval_seconds` old. This takes a while if
+        there are many metrics, so call it in a thread.
         """
         self._copy()
         registry = CollectorRegistry()
