@@ -1,1 +1,1 @@
-"""Everything that knows uvicorn: one process, its protocol, and several processes."""
+"""All code that depends on uvicorn: a server process, its protocol, and the supervisor."""

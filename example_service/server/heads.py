@@ -1,4 +1,4 @@
-"""What a request's head has to be besides what the parser demands."""
+"""Checks of the target and the headers of a request, in addition to those of the parser."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _SCHEMES: Final = frozenset((b"http", b"https"))
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.ASCII
 )
-# A name has at most 253 characters, and some are allowed for a port.
+# A host name has at most 253 characters; the rest allows for a port.
 _LONGEST_HOST: Final = 262
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]|$")
 
@@ -27,11 +27,14 @@ def _is_host(value: bytes) -> bool:
 
 
 def fault_of_headers(headers: Headers, version: str) -> Refusal | None:
-    """Find why the headers are refused; take white space off the ends of their values.
+    """Check the headers, and strip trailing white space from their values.
 
     Args:
-        headers: Names in lower case. They are changed in place.
-        version: That of HTTP: `1.0` or `1.1`.
+        headers: The headers, with names in lower case. The list is modified in place.
+        version: The HTTP version: `1.0` or `1.1`.
+
+    Returns:
+        Why the request is refused, or None.
     """
     hosts, has_white_space = 0, False
     for name, value in headers:
@@ -46,22 +49,22 @@ def fault_of_headers(headers: Headers, version: str) -> Refusal | None:
     if hosts != 1 and (hosts or version == "1.1"):
         return refusals.NOT_ONE_HOST
     if has_white_space:
-        # It is no part of the value (RFC 9110, section 5.5), but the parser leaves it there.
+        # It is not part of the value (RFC 9110, section 5.5), but the parser does not remove it.
         headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
     return None
 
 
 def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
-    """Take the scheme and the authority off a target that is not a path.
+    """Convert a target in absolute form, such as `http://example.com/path`, to a path.
 
-    The authority takes the place of `Host` (RFC 9112, section 3.2.2).
+    The authority of the target replaces the `Host` header (RFC 9112, section 3.2.2).
 
     Args:
-        target: The request's target as it was sent.
-        headers: Changed in place.
+        target: The target of the request.
+        headers: The headers. The list is modified in place.
 
     Returns:
-        The target as a path with its query, or why it is refused.
+        The path with the query, or why the request is refused.
     """
     scheme, separator, rest = target.partition(b"://")
     if not separator:
@@ -76,7 +79,7 @@ def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
 
 
 def without_offer(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
-    """The headers but for an offer to change the protocol, which a server need not take."""
+    """Remove the headers that request a protocol upgrade, which a server may ignore."""
     for name, value in headers:
         if name == b"connection":
             options = [option.strip() for option in value.split(b",")]

@@ -1,9 +1,9 @@
-"""One server process: uvicorn, with a way of stopping that loses no request.
+"""A server process: uvicorn with a graceful shutdown that loses no request.
 
-The first SIGTERM or SIGINT begins the drain: `is_draining()` turns true, readiness answers 503,
-each answer is the last of its connection, and everything else goes on as before for
+The first SIGTERM or SIGINT starts the drain: `is_draining()` becomes true, the readiness endpoint
+returns 503, and each response closes its connection. Requests are still accepted for
 `SHUTDOWN__DRAIN_SECONDS`. Then the socket is closed, and requests in flight have
-`SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process at once.
+`SHUTDOWN__GRACE_SECONDS` to finish. A second signal ends the process immediately.
 """
 
 import asyncio
@@ -33,39 +33,39 @@ logger = logging.getLogger(__name__)
 APPLICATION: Final = "example_service.main:create_app"
 STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
-# What is cancelled at the end of the grace time gets this long to clean up, in seconds.
+# How long tasks that are cancelled after the grace period have to clean up, in seconds.
 CLEAN_UP_SECONDS: Final = 5.0
 
-# How often a process says that its event loop runs, in seconds.
+# How often a process reports that its event loop is running, in seconds.
 ALIVE_SECONDS: Final = 1.0
 
 _ECHO_SECONDS: Final = 0.03
 
 _BACKLOG = 2048
 
-# How much the system keeps for a connection in each direction, in bytes, apart from the process.
+# The kernel's buffer size for each direction of a connection, in bytes.
 _SOCKET_BUFFER_BYTES = 131_072
 
 _TICKS_PER_CHECK = 10
 _CHECK_SECONDS = 1.0
 
-# File descriptors for everything but connections: the database, the provider, logs, files.
+# File descriptors reserved for the database, outgoing connections, logs and files.
 _OTHER_FILES = 160
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the text says why and what to do."""
+    """The server cannot listen on the address. The message says why and what to do."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind the address before anything else is started, so that no other program takes it.
+    """Create the listening socket. This comes first, so that startup fails early.
 
     Args:
-        host: Name or address; `::` stands for every address of both kinds.
-        port: TCP port; 0 for any free one.
+        host: A host name or address; `::` means all IPv6 and IPv4 addresses.
+        port: A TCP port; 0 selects a free one.
 
     Raises:
-        ListenError: If the address is taken, not ours or not allowed.
+        ListenError: The address is in use, not local or not permitted.
     """
     ipv6 = ":" in host
     try:
@@ -96,7 +96,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 
 def server_config(settings: Settings) -> uvicorn.Config:
-    """Describe the server: whatever the service does better itself is off."""
+    """Configure uvicorn, without the features that the service implements itself."""
     limits = ConnectionLimits(
         connections=_most_connections(settings),
         receive_seconds=settings.limits.receive_timeout_seconds,
@@ -106,7 +106,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         APPLICATION,
         factory=True,
         workers=1,
-        # "auto" takes uvloop where it is installed.
+        # "auto" uses uvloop if it is installed.
         loop="auto",
         http=cast("type[ProblemProtocol]", partial(ProblemProtocol, limits=limits)),
         ws="none",
@@ -114,18 +114,18 @@ def server_config(settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # The application reads them.
+        # The application reads them itself.
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=settings.http.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),
-        # A pipelined request begins in the context of the one before it otherwise.
+        # Otherwise a pipelined request would start in the context of the previous one.
         reset_contextvars=True,
     )
 
 
 def _most_connections(settings: Settings) -> int:
-    """How many connections there may be, so that file descriptors are left for the rest."""
+    """The limit of connections, reduced if too few file descriptors would be left."""
     if sys.platform == "win32":
         return settings.limits.max_connections
     import resource  # noqa: PLC0415 - not on Windows
@@ -137,34 +137,36 @@ def _most_connections(settings: Settings) -> int:
 
 
 def is_echo(first: tuple[int, float], second: tuple[int, float]) -> bool:
-    """Whether a second signal is the first one once more.
+    """Whether the second signal is a duplicate of the first.
 
-    `timeout` signals its child, and then the whole process group with the child in it.
+    `timeout`, for example, signals its child and then the whole process group, which includes the
+    child.
 
     Args:
-        first: Its number, and when it came, in seconds.
-        second: The same of the one that came later.
+        first: The number of the first signal, and the time when it arrived, in seconds.
+        second: The same for the second signal.
     """
     return first[0] == second[0] and second[1] <= first[1] + _ECHO_SECONDS
 
 
 def _log_error_of_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what went wrong in the event loop, except what `_check_files` logs."""
+    """Log an error of the event loop, unless `_check_files` logs it."""
     if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
         loop.default_exception_handler(context)
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that says that it will stop before it does.
+    """A uvicorn server that drains before it stops.
 
     Args:
-        config: What is served, and how.
-        drain_seconds: Seconds between the first signal and the closing of the socket.
-        on_started: Called once, when requests are being served.
-        on_alive: Called about once a second for as long as the event loop runs.
-        stop_signals: Which signals stop it; all others among SIGINT and SIGTERM are ignored.
-        second_signal_ends: Whether the second signal ends the process at once.
-        exit_now: Ends the process without any clean-up; takes the exit status.
+        config: The uvicorn configuration.
+        drain_seconds: The seconds between the first signal and closing the socket.
+        on_started: Called once, when the server accepts requests.
+        on_alive: Called about once a second while the event loop is running.
+        stop_signals: The signals that stop the server. The others of SIGINT and SIGTERM are
+            ignored.
+        second_signal_ends: Whether a second signal ends the process immediately.
+        exit_now: Ends the process immediately with an exit status, without clean-up.
     """
 
     def __init__(
@@ -191,7 +193,7 @@ class DrainingServer(uvicorn.Server):
         self._last_resort: threading.Timer | None = None
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal, on sockets that are listening already."""
+        """Serve requests on listening sockets until a signal arrives."""
         end_draining()
         try:
             super().run(sockets)
@@ -203,8 +205,7 @@ class DrainingServer(uvicorn.Server):
         """Start the application, then call `on_started`."""
         asyncio.get_running_loop().set_exception_handler(_log_error_of_loop)
         await super().startup(sockets)
-        # What lives until the end need not be looked at by each full collection, which stops
-        # everything for as long as it takes.
+        # Full collections pause the process, so exclude the objects that live until its end.
         gc.collect()
         gc.freeze()
         if self.started:
@@ -216,10 +217,10 @@ class DrainingServer(uvicorn.Server):
         asyncio.get_running_loop().call_later(ALIVE_SECONDS, self._report_life)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Begin the drain at the first signal; end the process at the second.
+        """Start the drain on the first signal, and end the process on the second.
 
-        Unlike uvicorn's own, this does not raise the signal again after an orderly end, so that
-        the exit status is 0.
+        Unlike uvicorn, this does not raise the signal again after a graceful shutdown, so the exit
+        status is 0.
         """
         if sig not in self._stop_signals:
             return
@@ -233,10 +234,10 @@ class DrainingServer(uvicorn.Server):
         self._drained_at = now + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Check the connections once a second, and whether it is time to close the socket.
+        """Check the connections once a second, and end the drain. Called ten times a second.
 
         Returns:
-            Whether it is; the server asks ten times a second.
+            Whether to close the socket and stop.
         """
         if counter % _TICKS_PER_CHECK == 0:
             self._check_connections()
@@ -256,9 +257,9 @@ class DrainingServer(uvicorn.Server):
             connection.check(now)
 
     def _check_files(self) -> None:
-        """Log once that no file can be opened; the event loop refuses connections without a word.
+        """Log once when there are no free file descriptors and new connections are refused.
 
-        The other event loop, that of the standard library, would log it each second.
+        uvloop does not log this at all, and asyncio's own event loop logs it every second.
         """
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
@@ -278,16 +279,16 @@ class DrainingServer(uvicorn.Server):
             self._check_connections()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the socket and let requests finish, with a limit that nothing can outlast.
+        """Close the socket and let requests finish, with a hard time limit.
 
-        A blocking call in a thread cannot be cancelled; it must not keep the process alive.
+        The limit is needed because a blocking call in a thread cannot be cancelled.
         """
         grace_seconds = self.config.timeout_graceful_shutdown or 0
         limit = grace_seconds + CLEAN_UP_SECONDS
         self._last_resort = threading.Timer(limit, self._exit_now, args=(1,))
         self._last_resort.daemon = True
         self._last_resort.start()
-        # The server ticks no more, but a client that keeps its end open must not delay the end.
+        # `on_tick` is no longer called, but slow clients must still be disconnected.
         checking = asyncio.create_task(self._go_on_checking())
         try:
             await super().shutdown(sockets)

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on what one connection can cost."""
+"""uvicorn's HTTP/1.1 protocol with limits on the resources of a connection."""
 
 import asyncio
 import heapq
@@ -19,25 +19,25 @@ from example_service.server.refusals import MAX_HEAD_BYTES, Refusal
 from example_service.server.transport import PatientTransport
 
 MOST_PIPELINED: Final = 32
-"""Requests of one connection that wait for their turn; what comes after them is not read."""
+"""The most requests of one connection that wait. Further ones are not read until there is room."""
 
-# Received bytes are parsed in pieces of this size, which hold 20 of the shortest requests.
+# Received bytes are parsed in pieces of this size, which fit 20 of the shortest requests.
 _PIECE_BYTES: Final = 512
-# What each piece of a body may need besides its bytes: the size of the chunk and two line ends.
+# The framing of each chunk of a body: its size and two line ends.
 _CHUNK_FRAMING_BYTES: Final = 16
-# The share of connections that is closed when there are too many.
+# One in this many connections is closed when there are too many.
 _MAKE_ROOM: Final = 16
 _VERSIONS: Final = frozenset(("1.0", "1.1"))
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may cost.
+    """The limits of connections.
 
     Attributes:
-        connections: How many there may be.
-        receive_seconds: How long a request's head may take, from its first byte.
-        send_seconds: How long a client may go without reading its answers.
+        connections: The most connections at once.
+        receive_seconds: How long the head of a request may take from its first byte, in seconds.
+        send_seconds: How long a client may go without reading its responses, in seconds.
     """
 
     connections: int
@@ -52,35 +52,35 @@ class _Stage(Enum):
 
 
 class ProblemProtocol(HttpToolsProtocol):
-    """One connection. Refuses what is not proper HTTP with a problem, as the application would.
+    """One connection. Invalid HTTP is refused with a problem, as in the application.
 
-    It adds to uvicorn's protocol, each with a test that fails without it:
+    It adds the following to uvicorn's protocol, each with a test that fails without it:
 
-    - a bound on the bytes of a head and of a body's framing (`test_a_longer_head_is_refused`,
+    - a limit on the size of a head and of the framing of a body (`test_a_longer_head_is_refused`,
       `test_long_chunk_extensions_are_refused`), and on the time for a head
       (`test_a_head_that_takes_too_long_is_refused`);
-    - a bound on the requests that wait for their turn
+    - a limit on the number of waiting requests
       (`test_a_connection_keeps_a_bounded_number_of_requests_waiting`);
-    - a time limit for reading answers (`test_a_client_that_does_not_read_is_disconnected`), and no
-      further request before they are read
+    - a time limit for reading responses (`test_a_client_that_does_not_read_is_disconnected`), and
+      no further request before they are read
       (`test_the_next_request_waits_until_the_client_has_read_the_answer`);
     - closing in stages, so that a refusal reaches a client that is still sending
       (`test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused`);
-    - answers to clients that have closed their end of the connection
+    - responses to clients that have closed their end of the connection
       (`test_a_client_that_closes_its_end_gets_its_answers`);
-    - a bound on connections: one more closes those that have been idle longest
+    - a limit on connections: above it, those that have been idle longest are closed
       (`test_one_connection_too_many_closes_those_without_a_request`);
-    - HTTP/1.0 and HTTP/1.1 alone (`test_an_unknown_version_is_refused`), `chunked` as the only
-      transfer coding (`test_a_transfer_coding_other_than_chunked_is_refused`), one valid `Host`
-      (`test_a_request_without_one_host_is_refused`), or the target's authority in its place
-      (`test_the_authority_of_the_target_wins_over_the_host`), no trailers
-      (`test_trailers_do_not_become_headers`) and no changes of protocol
+    - only HTTP/1.0 and HTTP/1.1 (`test_an_unknown_version_is_refused`), `chunked` as the only
+      transfer coding (`test_a_transfer_coding_other_than_chunked_is_refused`), exactly one valid
+      `Host` (`test_a_request_without_one_host_is_refused`), which the authority of the target
+      replaces (`test_the_authority_of_the_target_wins_over_the_host`), no trailers
+      (`test_trailers_do_not_become_headers`) and no protocol upgrades
       (`test_an_offer_to_change_the_protocol_is_ignored`).
 
-    While the process drains, each answer is the last of its connection.
+    While the process drains, each response closes its connection.
 
     Args:
-        limits: What the connection may cost.
+        limits: The limits of connections.
     """
 
     transport: PatientTransport
@@ -110,7 +110,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._limits = limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin with a connection, which is idle until its first byte."""
+        """Accept a connection. It is idle until its first byte."""
         super().connection_made(PatientTransport(transport, self.loop, self._limits.send_seconds))
         self._become_idle()
         self.timeout_keep_alive_task = self.loop.call_later(
@@ -120,7 +120,7 @@ class ProblemProtocol(HttpToolsProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End with a connection; what is being answered learns that the client has gone."""
+        """Clean up after a connection, and notify the running request that the client has gone."""
         self._unparsed = b""
         self.pipeline.clear()
         if self._running is not None:
@@ -130,10 +130,10 @@ class ProblemProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer what has been asked: a client may close its end, and wait for the answers.
+        """Answer the pending requests of a client that has closed its end of the connection.
 
         Returns:
-            True: the connection stays open in the other direction.
+            True, which keeps the other direction of the connection open.
         """
         self._has_ended = True
         self.transport.end_reading()
@@ -141,12 +141,12 @@ class ProblemProtocol(HttpToolsProtocol):
         return True
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, as far as there is room for what it asks."""
+        """Parse received bytes until the limit of waiting requests is reached."""
         if self.transport.is_closing():
             self.transport.discard(len(data))
             return
         if not self._unparsed and len(data) <= _PIECE_BYTES and self._has_room():
-            # The usual request, in one piece.
+            # Most requests arrive in one piece.
             self._feed(data)
             if not self._unparsed:
                 return
@@ -185,9 +185,9 @@ class ProblemProtocol(HttpToolsProtocol):
                 self._refuse(refusals.HEAD_TOO_LONG if in_head else refusals.FRAMING_TOO_LONG)
 
     def _parse_without_offer(self) -> None:
-        """Parse a head once more without its offer to change the protocol (RFC 9110, section 7.8).
+        """Parse a head again without its request for a protocol upgrade (RFC 9110, section 7.8).
 
-        The parser takes the offer for the end of the request, and its body for another one.
+        With it, the parser would end the request after the head, and parse its body as another one.
         """
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
@@ -197,7 +197,7 @@ class ProblemProtocol(HttpToolsProtocol):
         self._feed(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Start a request."""
         super().on_message_begin()
         self._unset_keepalive_if_required()
         self._stage = _Stage.HEAD
@@ -205,10 +205,10 @@ class ProblemProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """Check the head of a request, and hand it to the application.
+        """Check the head of a request, and pass it to the application.
 
         Raises:
-            ValueError: It is refused; the parser passes this on as an error of its own.
+            ValueError: The request is refused. The parser wraps this in its own exception.
         """
         version = self.parser.get_http_version()
         has_offer = self.parser.should_upgrade()
@@ -227,7 +227,8 @@ class ProblemProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._stage = _Stage.BODY
         self._framing_bytes = 0
-        # Trailers would be added to headers that have been checked (RFC 9110, section 6.5.1).
+        # Otherwise trailers would be added to the headers without a check (RFC 9110, section
+        # 6.5.1).
         self.headers = []
         if is_draining():
             self.close_with_answer()
@@ -242,7 +243,7 @@ class ProblemProtocol(HttpToolsProtocol):
         return fault
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Receive a part of a body."""
         if not self.cycle.response_complete:
             self._framing_bytes -= len(body) + _CHUNK_FRAMING_BYTES
         super().on_body(body)
@@ -259,7 +260,7 @@ class ProblemProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
-        """End an answer, and go on with the next request once the client has read enough."""
+        """End a response, and start the next request once the client has read enough of it."""
         if self.flow.write_paused:
             self._is_completing = True
             return
@@ -275,7 +276,7 @@ class ProblemProtocol(HttpToolsProtocol):
             self._end_if_done()
 
     def resume_writing(self) -> None:
-        """Go on after the client has read enough."""
+        """Continue after the client has read enough."""
         super().resume_writing()
         if self._is_completing:
             self._is_completing = False
@@ -284,10 +285,10 @@ class ProblemProtocol(HttpToolsProtocol):
             self._parse()
 
     def check(self, now: float) -> None:
-        """End what takes the client too long; called once a second.
+        """Disconnect the client if it exceeds a time limit. Called once a second.
 
         Args:
-            now: The time of the event loop, in seconds.
+            now: The time on the event loop's clock, in seconds.
         """
         self.transport.check(now)
         if self._stage is not _Stage.HEAD or self._unparsed:
@@ -299,16 +300,16 @@ class ProblemProtocol(HttpToolsProtocol):
             self._refuse(refusals.HEAD_TOO_SLOW)
 
     def close_with_answer(self) -> None:
-        """End the connection with the answer to its last request, if that has not begun.
+        """Close the connection after the current response, unless its headers were sent already.
 
-        In the drain: the client takes its next request elsewhere, so that the end of it, which
-        closes idle connections, finds none that a request is on its way through.
+        Used while draining. The client sends its next request to another instance, so no request
+        is on its way when idle connections are closed at the end of the drain.
         """
         if self.is_answering() and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
-        """Close the connection, after the answers to the requests that have been received."""
+        """Close the connection after the pending requests are answered."""
         if self.is_answering():
             super().shutdown()
         else:
@@ -318,12 +319,12 @@ class ProblemProtocol(HttpToolsProtocol):
         self.idle_since = self.loop.time()
 
     def is_answering(self) -> bool:
-        """Whether the application works on a request, or the client has to read its answer."""
+        """Whether a request is being processed, or the client has not read its response yet."""
         running = self._running
         return self._is_completing or (running is not None and not running.response_complete)
 
     def _make_room(self) -> None:
-        """Close the connections that have been without a request longest, or refuse this one."""
+        """Close the connections that have been idle longest; if none is idle, refuse this one."""
         idle = [
             one
             for one in self.connections
@@ -337,7 +338,7 @@ class ProblemProtocol(HttpToolsProtocol):
             cast("PatientTransport", one.transport).close_now()
 
     def _end_if_done(self) -> None:
-        """Close a connection whose client sends nothing more, after the last answer."""
+        """Close the connection after the last response, if the client has closed its end."""
         if not self._has_ended or self._unparsed or self._late_refusal is not None:
             return
         if self._stage is not _Stage.BETWEEN:
@@ -346,26 +347,26 @@ class ProblemProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Refuse a request, and end the connection with that."""
+        """Refuse a request, and close the connection."""
         self._unparsed = b""
         if self._stage is _Stage.BODY and not self.pipeline:
             self._end_running(refusal)
             return
         if self._stage is _Stage.BODY:
-            # Its body is broken, and it waits for its turn: it gets none.
+            # The body of the last waiting request is invalid: drop that request.
             self.pipeline.popleft()
         if self.is_answering():
-            # The answers to earlier requests of the connection come first, or this would be theirs.
+            # The client would take this for the response to an earlier request, so it must wait.
             self._late_refusal = refusal
         else:
             self._end_with(refusal)
 
     def _end_running(self, refusal: Refusal) -> None:
-        """End the request that is being answered, because its body is broken."""
+        """End the request that is being processed, because its body is invalid."""
         if self.cycle.response_started:
             self.transport.close()
             return
-        # The application hears that its client has gone.
+        # Notify the application that the client has disconnected.
         self.cycle.disconnected = True
         self.cycle.message_event.set()
         self._end_with(refusal)

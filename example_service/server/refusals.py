@@ -1,4 +1,4 @@
-"""The answers that the server gives by itself, as `application/problem+json`."""
+"""Responses of the server itself to requests it refuses, as `application/problem+json`."""
 
 import json
 import uuid
@@ -11,7 +11,7 @@ class Refusal(NamedTuple):
     """Why a request is refused.
 
     Attributes:
-        status: Status of the answer.
+        status: The status of the response.
         detail: What is wrong with the request, for the client.
     """
 
@@ -20,7 +20,7 @@ class Refusal(NamedTuple):
 
 
 MAX_HEAD_BYTES: Final = 65_536
-"""How long a request's target and headers may be together, and the framing of its body."""
+"""The limit of the target and headers of a request together, and of the framing of its body."""
 
 NOT_HTTP: Final = Refusal(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP request.")
 INCOMPLETE: Final = Refusal(
@@ -78,18 +78,19 @@ _HEADERS: Final = (
 
 
 def refusal_of(parser_message: str) -> Refusal:
-    """The refusal of what the parser could not read, by what it said."""
+    """Return the refusal that matches an error message of the parser."""
     return _BY_PARSER_MESSAGE.get(parser_message, NOT_HTTP)
 
 
 def answer(refusal: Refusal, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Write a refusal as the answer to a request, which ends the connection.
+    """Return the bytes of the response to a refused request. The connection is closed after it.
 
-    The application does not see such a request, so its path is unknown and its id is made up here.
+    The application does not see such a request, so the path is unknown and a new request id is
+    generated.
 
     Args:
         refusal: Why the request is refused.
-        default_headers: Headers that the server adds to every answer.
+        default_headers: The headers that the server adds to every response.
     """
     status, request_id = refusal.status, uuid.uuid4()
     body = json.dumps(

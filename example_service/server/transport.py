@@ -1,10 +1,10 @@
-"""What the server writes to and reads from: a transport that notices clients that do not read."""
+"""A transport that disconnects slow clients and closes connections without losing responses."""
 
 import asyncio
 from typing import Any, Final
 
 SLOWEST_BYTES_PER_SECOND: Final = 500
-"""A client that takes an answer more slowly than this is disconnected."""
+"""A client that reads a response more slowly than this is disconnected."""
 
 LINGER_QUIET_SECONDS: Final = 2.0
 LINGER_SECONDS: Final = 10.0
@@ -14,19 +14,19 @@ LINGER_BYTES: Final = 32 * 1024 * 1024
 class PatientTransport(asyncio.Transport):
     """Wraps the transport of one connection.
 
-    - `close` works in stages (RFC 9112, section 9.6): it ends the answer, then reads and discards
-      what the client still sends, and closes when the client does. A connection that is closed
-      with unread bytes is reset, and the client may lose its answer. The discarding ends after 2
-      seconds without a byte, 10 seconds in all, or 32 MiB.
-    - `abort_if_stalled` ends a connection whose client does not read.
-    - `hold_reading` stops reading independently of `pause_reading`, which belongs to the server.
-    - Nothing fails on a connection that is closed.
+    - `close` works in stages (RFC 9112, section 9.6): it ends the response, then reads and discards
+      what the client still sends, and closes when the client does. Closing a connection with unread
+      bytes would reset it, and the client might lose the response. Discarding ends after 2 seconds
+      without a byte, 10 seconds in total, or 32 MiB.
+    - `check` also disconnects a client that does not read.
+    - `hold_reading` stops reading independently of `pause_reading`, which uvicorn uses.
+    - Methods have no effect on a closed connection.
 
     Args:
-        transport: The transport of the event loop.
-        loop: That event loop.
-        send_seconds: How long a client may take to read `SLOWEST_BYTES_PER_SECOND` for each of
-            these seconds.
+        transport: The transport to wrap.
+        loop: The event loop of the transport.
+        send_seconds: The interval, in seconds, in which a client must read at least
+            `SLOWEST_BYTES_PER_SECOND` on average.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PatientTransport(asyncio.Transport):
         self._has_ended = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Information about the connection, such as its addresses."""
+        """Return information about the connection, such as its addresses."""
         return self._transport.get_extra_info(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -57,7 +57,7 @@ class PatientTransport(asyncio.Transport):
             self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether nothing more is sent."""
+        """Whether the connection no longer sends anything."""
         return self._closing_since is not None or self._transport.is_closing()
 
     def pause_reading(self) -> None:
@@ -66,12 +66,12 @@ class PatientTransport(asyncio.Transport):
         self._read_or_wait()
 
     def resume_reading(self) -> None:
-        """Go on reading."""
+        """Resume reading."""
         self._is_paused = False
         self._read_or_wait()
 
     def hold_reading(self, *, hold: bool) -> None:
-        """Stop reading, or go on unless it is paused."""
+        """Stop reading, or resume it unless it is paused."""
         if hold is not self._is_held:
             self._is_held = hold
             self._read_or_wait()
@@ -86,13 +86,13 @@ class PatientTransport(asyncio.Transport):
             self._transport.resume_reading()
 
     def end_reading(self) -> None:
-        """Note that the client sends nothing more."""
+        """Record that the client has closed its end of the connection."""
         self._has_ended = True
         if self._closing_since is not None:
             self._transport.close()
 
     def close(self) -> None:
-        """End the answer, and close the connection once the client has had time to read it."""
+        """End the response, and close the connection once the client has had time to read it."""
         if self.is_closing():
             return
         self._closing_since = self._quiet_since = self._loop.time()
@@ -103,25 +103,25 @@ class PatientTransport(asyncio.Transport):
             self._read_or_wait()
 
     def close_now(self) -> None:
-        """Close the connection without waiting for what the client still sends."""
+        """Close the connection without waiting for the client."""
         self._transport.close()
 
     def abort(self) -> None:
-        """End the connection, and drop what was not sent."""
+        """Close the connection immediately, and drop unsent bytes."""
         self._transport.abort()
 
     def discard(self, count: int) -> None:
-        """Count bytes that came after `close`."""
+        """Count bytes that arrived after `close`."""
         self._discarded += count
         self._quiet_since = self._loop.time()
         if self._discarded > LINGER_BYTES:
             self._transport.close()
 
     def check(self, now: float) -> None:
-        """End the connection if the client is too slow; called once a second.
+        """Close the connection if the client is too slow. Called once a second.
 
         Args:
-            now: The time of the event loop, in seconds.
+            now: The time on the event loop's clock, in seconds.
         """
         self._abort_if_stalled(now)
         if self._closing_since is not None and (
