@@ -107,9 +107,10 @@ def test_a_line_says_that_the_api_is_open(
 
 
 def test_a_missing_schema_is_reported_instead_of_ready(
-    empty_database: Settings, caplog: pytest.LogCaptureFixture
+    empty_database: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Instead of saying that the service is ready, the line names the command to run."""
+    monkeypatch.setattr("example_service.migrations.head_revisions", lambda: frozenset({"later"}))
     with caplog.at_level("WARNING"):
         fault = _schema_fault(empty_database)
     banner = _banner("http://127.0.0.1:8000", [], fault)
