@@ -54,7 +54,7 @@ class Contender:
     """One library, and how to use it.
 
     Attributes:
-        name: As the tables print it.
+        name: The name in the tables.
         refusal: The exception that its breakers raise while they are open.
         construct: Creates a breaker from a name and the number of failures that open it.
         forms: Returns the ways to call through such a breaker.

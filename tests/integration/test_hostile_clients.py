@@ -54,7 +54,7 @@ def connect(service: Service, receive_buffer_bytes: int | None = None) -> socket
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the server closes its end."""
+    """Read everything until the server closes the connection."""
     with connection.makefile("rb") as stream:
         return stream.read()
 

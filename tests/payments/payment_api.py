@@ -1,4 +1,4 @@
-"""The payment API as clients reach it, and what clients should not send to it."""
+"""The payment API as clients reach it, and input that it must refuse."""
 
 import json
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ _REFUSED_AMOUNTS: Final = (
 )
 _REFUSED_CURRENCIES: Final = (
     *("eur", "EU", "EURO", "", " EUR", "EUR ", "EUR\n", "EUR\0", "\0\0\0"),
-    # Metals, codes for tests, codes of the past.
+    # Codes of metals, test codes and codes that are no longer used.
     *("XAU", "XTS", "XXX", "DEM"),
     # Cyrillic, fullwidth and combining look-alikes.
     *("\u0415UR", "\uff25\uff35\uff32", "E\u0301UR"),
@@ -67,14 +67,14 @@ _REFUSED_CURRENCIES: Final = (
 _REFUSED_CUSTOMERS: Final = (
     *("", " ", "a b", "a\0b", "\0", "a\n", "\ta", "a" * 65, "a" * 100_000, "-a", "_a", "."),
     *("' OR 1=1 --", "a; DROP TABLE payments", "${jndi:ldap://a}", "../a", "a/b", "<b>", "%00"),
-    # Overrides of direction, zero width, a byte order mark, combining, fullwidth, another script.
+    # Direction overrides, zero-width, byte order mark, combining, fullwidth and other scripts.
     *("a\u202eb", "a\u200db", "\ufeffa", "e\u0301", "\uff41", "\u0130", "\ufdfa"),
     *("a\u00ad", "💸", "\U000e0061"),
 )
 
 
 def _body(**members: str) -> bytes:
-    """An order whose members are given as JSON."""
+    """An order with the given JSON members."""
     whole = {name: json.dumps(value) for name, value in GOOD_ORDER.items()} | members
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in whole.items()) + "}").encode()
 
@@ -126,8 +126,8 @@ class PaymentAPI:
     """The whole application in this process, with a provider that charges everything.
 
     Attributes:
-        client: Reaches it; sends header values as they are.
-        charged: What the provider has charged.
+        client: A client that sends header values unchanged.
+        charged: The charges of the provider.
     """
 
     def __init__(self, client: httpx.AsyncClient, database: Database) -> None:
@@ -141,7 +141,7 @@ class PaymentAPI:
         *keys: bytes,
         content_type: bytes | None = JSON,
     ) -> httpx.Response:
-        """Send an order, with as many keys as are given."""
+        """Send an order with any number of keys."""
         headers = [(KEY, key) for key in keys]
         if content_type is not None:
             headers.append((b"Content-Type", content_type))
@@ -155,7 +155,7 @@ class PaymentAPI:
             return {one.idempotency_key: one.order.model_dump() for one in payments}
 
     def charge(self, request: httpx.Request) -> httpx.Response:
-        """What the provider answers."""
+        """The provider's response to a charge."""
         order = json.loads(request.content)
         key = request.headers["Idempotency-Key"]
         self.charged.append(order)
@@ -165,7 +165,7 @@ class PaymentAPI:
 
 @asynccontextmanager
 async def running_payment_api() -> AsyncIterator[PaymentAPI]:
-    """The payment API on the database of `DATABASE_URL`, which need not have its schema yet."""
+    """The payment API on the database of `DATABASE_URL`, with or without a schema."""
     settings = Settings(
         environment="test",
         log=LogSettings(access=False),

@@ -1,4 +1,4 @@
-"""How strictly the routes of payments read numbers and bodies."""
+"""How strictly the routes of payments parse numbers and bodies."""
 
 import httpx
 import pytest

@@ -51,7 +51,7 @@ def started(folder: Path, provider: CountingProvider) -> Iterator[Process]:
 
 @pytest.fixture
 def service(started: Process, provider: CountingProvider) -> Process:
-    """The service, with all circuits closed."""
+    """The service with all circuits closed."""
     wait_until(lambda: len(started.health()["workers"]) == WORKERS)
     heal([started], provider)
     return started

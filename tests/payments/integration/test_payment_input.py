@@ -51,7 +51,7 @@ def ordering_at_length(length: bytes) -> bytes:
 
 
 def ordering_in_chunks(body: bytes, *headers: bytes) -> bytes:
-    """The bytes of an order in chunks."""
+    """The bytes of an order with a chunked body."""
     return request(LINE, TYPE, KEY, CHUNKED, *headers, body=body)
 
 

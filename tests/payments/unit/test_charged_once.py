@@ -90,7 +90,7 @@ class HeldProvider(PaymentProvider):
         self._clock = clock
 
     async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Charge once."""
+        """Charge a payment once."""
         assert order == ORDER
         end = await self._held("charge", payment_id)
         if end == "fail":
@@ -102,7 +102,7 @@ class HeldProvider(PaymentProvider):
         return self._outcome(payment_id, end)
 
     async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Never charge this, unless it was charged."""
+        """Never charge a payment, unless it was charged before."""
         assert order == ORDER
         end = await self._held("cancel", payment_id)
         if end == "fail":
@@ -111,12 +111,12 @@ class HeldProvider(PaymentProvider):
         return self._outcome(payment_id, end)
 
     def record(self, payment_id: UUID) -> None:
-        """Move the money, unless the payment's key has done so or never will."""
+        """Charge a payment, unless it was charged or ended before."""
         if payment_id not in self.ended:
             self.charged[payment_id] = 1
 
     def end(self, payment_id: UUID, reason: FailureReason) -> None:
-        """Never move the money, unless that was done."""
+        """Never charge a payment, unless it was charged before."""
         if not self.charged[payment_id]:
             self.ended.setdefault(payment_id, reason)
 

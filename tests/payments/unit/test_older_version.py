@@ -62,7 +62,7 @@ async def order_at_new(
 
 
 async def found(database: Database, key: str, caller: str) -> Payment | None:
-    """The caller's payment with a key."""
+    """The payment of a caller with a key."""
     async with database.transaction() as session:
         return await PaymentRepository(session).find_by_key(key, caller)
 

@@ -20,7 +20,7 @@ def settings_with(**changes: Any) -> Settings:
 
 
 def refused(settings: Settings) -> list[str]:
-    """The variables that are refused because of a domain."""
+    """The variables of the domains that production refuses."""
     return [problem.variable for problem in settings.domain_problems()]
 
 

@@ -342,7 +342,7 @@ class TestBreaker:
     async def test_the_database_is_guarded_by_the_breaker_that_is_monitored(
         self, database: Database
     ) -> None:
-        """Its statements count there."""
+        """Its statements count in that breaker."""
         before = circuit_breaker_registry.get_or_create("database").total_successes
         await count(database)
 

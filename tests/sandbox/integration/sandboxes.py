@@ -38,7 +38,7 @@ def sandbox_process(*options: str, stdin: int = subprocess.PIPE) -> Iterator[sub
 
 
 def addresses_of(process: subprocess.Popen[str]) -> dict[str, str]:
-    """Read the one line that says where the sandbox listens."""
+    """Read the line in which the sandbox prints its addresses."""
     addresses: dict[str, str] = json.loads(cast("IO[str]", process.stdout).readline())
     return addresses
 

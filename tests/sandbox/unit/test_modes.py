@@ -113,7 +113,7 @@ def test_the_seed_of_the_process_may_be_zero() -> None:
 
 
 def test_the_report_shows_only_what_the_mode_uses() -> None:
-    """Parameters without an effect are null."""
+    """Parameters that the mode does not use are null."""
     assert ModeReport.of(ModeChange(mode=SandboxMode.FLAKY), 5).model_dump() == {
         "mode": "flaky",
         "latency_seconds": 1.0,

@@ -23,7 +23,7 @@ class FakeDoor:
         self.is_open = True
 
     def refuse(self) -> None:
-        """Shut at once."""
+        """Close at once."""
         self.is_open = False
 
 
