@@ -11,5 +11,5 @@ def _count() -> None:
     generation += 1
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not have it.
     os.register_at_fork(after_in_child=_count)

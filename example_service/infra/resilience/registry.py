@@ -446,5 +446,5 @@ def _renew_locks() -> None:
         registry.renew_lock()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not have it.
     os.register_at_fork(after_in_child=_renew_locks)

@@ -9,10 +9,11 @@ from example_service.infra.resilience import (
     CircuitState,
     StateChanged,
 )
+from example_service.infra.resilience.rules.gate import Gate
 from example_service.infra.resilience.testing import FakeClock
 
 
-class FakeGate:
+class FakeGate(Gate):
     """A gate that the test opens.
 
     Attributes:

@@ -276,3 +276,25 @@ class TestGenerators:
         with pytest.raises(CircuitOpenError):
             next(stream)
         assert breaker.total_rejections == 1
+
+
+async def test_what_is_thrown_into_a_probe_reaches_its_stream() -> None:
+    """A stream that handles it goes on, and closes the circuit at its end."""
+    for kind in ("async", "plain"):
+        source = Source(items=2)
+        breaker = half_opened(FakeClock(), success_threshold=1)
+        thrown = BadRequestError()
+        if kind == "async":
+            stream = breaker.protected(source.stream)()
+            assert await anext(stream) == 0
+            assert await stream.athrow(thrown) == 1
+            with pytest.raises(StopAsyncIteration):
+                await anext(stream)
+        else:
+            plain_stream = breaker.protected(source.plain_stream)()
+            assert next(plain_stream) == 0
+            assert plain_stream.throw(thrown) == 1
+            with pytest.raises(StopIteration):
+                next(plain_stream)
+        assert source.notes == [thrown, None, "closed"]
+        assert breaker.is_closed

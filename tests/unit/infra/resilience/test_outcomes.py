@@ -98,6 +98,17 @@ def test_a_refusal_behind_another_exception_is_neutral() -> None:
     assert counts(breaker) == (0, 0, 0)
 
 
+def test_a_refusal_is_not_looked_for_behind_endless_causes() -> None:
+    """A chain of causes may be a circle."""
+    breaker = make_breaker(expected_exception=Exception)
+    error = ConnectionError()
+    error.__cause__ = other = OSError()
+    other.__cause__ = error
+    with pytest.raises(ConnectionError):
+        breaker.call_sync(raising(error))
+    assert counts(breaker) == (1, 0, 0)
+
+
 def test_a_fallback_that_fails_after_a_refusal_is_a_failure() -> None:
     """In that case, a call was made."""
     breaker = make_breaker(expected_exception=Exception)
@@ -349,6 +360,10 @@ class TestReturnedObject:
             await breaker.call(work())  # type: ignore[call-overload]
         with pytest.raises(TypeError, match=r"as in call\(func, 1\)"):
             breaker.call_sync(work())  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"as in call\(func, 1\), not 'work'"):
+            breaker.call_sync("work")  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"use `await call\(\.\.\.\)`"):
+            breaker.call_sync(Awaitable, None)
         assert counts(breaker) == (0, 0, 0)
 
     async def test_static_and_class_methods_can_be_guarded(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, fail, make_breaker, opened
+from tests.unit.infra.resilience.scenes import DownError, fail, half_opened, make_breaker, opened
 
 
 def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
@@ -94,7 +94,9 @@ def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
     """This applies even if another thread of the parent held the lock during the fork."""
     breaker = make_breaker(failure_threshold=3)
     opened_one = opened(FakeClock())
-    breaker.acquire()
+    slow_one, probed_one = make_breaker(slow_call_duration=5.0), half_opened(FakeClock())
+    for one in (breaker, slow_one, probed_one):
+        one.acquire()
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -110,10 +112,45 @@ def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
         status = 1
         with suppress(BaseException):
             fail(breaker, 3)
-            facts = (breaker.is_open, breaker.in_flight, opened_one.is_open, opened_one.in_flight)
-            status = 0 if facts == (True, 0, True, 0) else 2
+            facts = (breaker.is_open, opened_one.is_open)
+            breakers = (breaker, opened_one, slow_one, probed_one)
+            in_flight = [one.in_flight for one in breakers]
+            status = 0 if facts == (True, True) and in_flight == [0, 0, 0, 0] else 2
         os._exit(status)
     may_go.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert breaker.in_flight == 1
+
+
+def during_a_decision(breaker: CircuitBreaker, act: Callable[[], object]) -> None:
+    """Run `act` in the middle of a decision, as a finalizer may run there."""
+    breaker._decide(lambda _: act())
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_a_call_within_a_decision_of_a_closed_circuit_runs_and_counts(parameters: str) -> None:
+    """Its outcome waits for the end of the decision."""
+    breaker = make_breaker(FakeClock(), failure_threshold=2, **PARAMETERS[parameters])
+    fail(breaker)
+    during_a_decision(breaker, lambda: call(breaker, DownError))
+    assert breaker.is_open
+    assert _counts(breaker) == (2, 0, 0)
+    assert breaker.in_flight == 0
+
+
+@pytest.mark.parametrize("state", ["open", "half-open"])
+def test_a_call_within_a_decision_of_another_circuit_is_refused(state: str) -> None:
+    """It is counted as refused, and takes no place of a probe."""
+    breaker = half_opened(FakeClock()) if state == "half-open" else opened(FakeClock())
+    during_a_decision(breaker, lambda: call(breaker))
+    assert _counts(breaker) == (5, 0, 1)
+    assert breaker.in_flight == 0
+
+
+def test_a_mode_set_within_a_decision_applies_after_it() -> None:
+    """The last word is that of the operator."""
+    breaker = make_breaker()
+    during_a_decision(breaker, lambda: breaker.force_open("by a signal handler"))
+    assert breaker.is_open
+    assert breaker.get_metrics()["mode"]["reason"] == "by a signal handler"

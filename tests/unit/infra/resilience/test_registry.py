@@ -10,10 +10,12 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitState,
+    StateChanged,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.registry import Registrable
 from example_service.infra.resilience.testing import RecordingListener
-from tests.unit.infra.resilience.scenes import make_breaker
+from tests.unit.infra.resilience.scenes import fail, make_breaker
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -266,3 +268,26 @@ def test_a_breaker_may_be_freed_at_any_moment(
         gc.set_threshold(*thresholds)
     gc.collect()
     assert len(registry) == 0
+
+
+def test_the_fleet_hears_of_new_breakers_and_of_changes_of_state() -> None:
+    """Its processes act as one circuit."""
+    registry = CircuitBreakerRegistry()
+    heard: list[str] = []
+
+    class Fleet:
+        """What a registry notifies."""
+
+        def join(self, breaker: Registrable) -> None:
+            """Keep the name."""
+            heard.append(breaker.name)
+
+        def on_state_change(self, event: StateChanged, /) -> None:
+            """Keep the state."""
+            heard.append(event.to_state.value)
+
+    registry.fleet = Fleet()
+    breaker = make_breaker(registry=registry, failure_threshold=1)
+    fail(breaker)
+    assert heard == ["scene", "open"]
+    assert registry.living("scene") == [breaker]

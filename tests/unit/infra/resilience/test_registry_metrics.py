@@ -11,6 +11,7 @@ from example_service.infra.resilience import (
     CircuitOpenError,
     CircuitSnapshot,
     CircuitState,
+    FailureRate,
     Mode,
 )
 from example_service.infra.resilience.registry import REMEMBERED_NAMES
@@ -212,3 +213,34 @@ class TestMonitoring:
 
 def _as_dict(snapshot: CircuitSnapshot) -> dict[str, Any]:
     return snapshot._asdict()
+
+
+def test_the_window_shown_is_what_the_rule_decides_by() -> None:
+    """Its rate, its number of calls and its threshold; of several breakers the worst one's."""
+    registry, rule = (
+        CircuitBreakerRegistry(),
+        FailureRate(threshold=0.9, window_calls=4, minimum_calls=4),
+    )
+    well, ill = (
+        make_breaker(registry=registry, failure_rate=rule, failure_threshold=99) for _ in range(2)
+    )
+    succeed(well, 6)
+    succeed(ill, 3)
+    fail(ill, 3)
+    assert well.get_metrics()["window"] == {"failure_rate": 0.0, "calls": 4, "threshold": 0.9}
+    worst = {"failure_rate": 0.75, "calls": 4, "threshold": 0.9}
+    assert ill.get_metrics()["window"] == worst
+    assert registry.get_all_metrics()["scene"]["window"] == worst
+    (snapshot,) = registry.snapshots()
+    assert snapshot.window == (3, 4, 0.9)
+
+
+def test_a_late_success_is_not_in_the_window() -> None:
+    """It belongs to a period that is over."""
+    breaker = make_breaker(failure_rate=FailureRate(minimum_calls=9), failure_threshold=1)
+    call = RunningCall(breaker)
+    breaker.force_open("between")
+    breaker.begin_reset()()
+    call.succeed()
+    assert breaker.get_metrics()["window"]["calls"] == 0
+    assert breaker.machine.totals().successes == 1

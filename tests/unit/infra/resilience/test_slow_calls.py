@@ -432,3 +432,44 @@ async def test_a_block_that_another_task_left_is_over() -> None:
 
 async def _left(stack: contextlib.ExitStack) -> None:
     stack.close()
+
+
+async def test_a_call_inside_a_block_is_a_part_of_it_also_when_time_has_to_act_first() -> None:
+    """The breaker looks at its clock again before it admits the call."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+    succeed(breaker)
+    clock.advance(1.0)
+    async with breaker:
+        clock.advance(1.0)
+        task = asyncio.create_task(breaker.call(asyncio.Event().wait))
+        await asyncio.sleep(0)
+        clock.advance(2.0)
+        assert breaker.total_failures == 1
+        task.cancel()
+
+
+class Racing(dict[Any, float]):
+    """Running calls of which another thread ends one whenever this thread looks."""
+
+    races = 1
+
+    def __iter__(self) -> Any:
+        if self.races:
+            self.races -= 1
+            raise RuntimeError("dictionary changed size during iteration")
+        return super().__iter__()
+
+    def pop(self, *_: Any) -> Any:
+        """Find it gone."""
+        self.clear()
+
+
+def test_a_call_that_ends_while_it_is_found_overdue_is_not_counted() -> None:
+    """Another thread has ended it in time."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+    RunningCall(breaker)
+    breaker.machine.running = Racing(breaker.machine.running or {})
+    clock.advance(2.0)
+    assert breaker.total_failures == 0

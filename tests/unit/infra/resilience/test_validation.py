@@ -1,5 +1,6 @@
 """Invalid input to other parts of the breaker: the error says what is wrong and how to fix it."""
 
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -45,6 +46,20 @@ def test_a_count_has_an_upper_end(parameter: str) -> None:
     larger: dict[str, Any] = {parameter: 10**20}
     with pytest.raises(ValueError, match=rf"^{parameter} must be at most 1000000000$"):
         CircuitBreaker("scene", registry=None, **larger)
+
+
+class Limit(IntEnum):
+    """Thresholds by name."""
+
+    NONE = 0
+    FEW = 3
+
+
+def test_a_count_may_be_a_member_of_an_enumeration() -> None:
+    """It is a whole number, too."""
+    assert CircuitBreaker("x", failure_threshold=Limit.FEW, registry=None).failure_threshold == 3
+    with pytest.raises(ValueError, match="failure_threshold must be at least 1"):
+        CircuitBreaker("x", failure_threshold=Limit.NONE, registry=None)
 
 
 @pytest.mark.parametrize("parameter", ["is_failure", "is_failed_result"])

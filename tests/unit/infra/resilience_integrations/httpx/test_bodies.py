@@ -177,6 +177,20 @@ async def test_emptying_the_rest_of_a_body_is_not_the_call(
         assert counts(registry) == (0, 1, 0)
 
 
+def test_emptying_the_rest_of_a_body_is_not_the_call_of_a_plain_client_either(
+    transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
+) -> None:
+    """Its reader has what it needs."""
+    upstream.answer(Body(error=httpx.ReadError("broken")))
+    with httpx.Client(transport=transport).stream("GET", URL) as response:
+        for _ in response.iter_raw():
+            with pytest.raises(httpx.ReadError):
+                list(cast("httpx.SyncByteStream", response.stream))
+            break
+
+    assert counts(registry) == (0, 1, 0)
+
+
 async def test_caller_that_is_cancelled_while_it_empties_a_body_counts_for_nothing(
     registry: CircuitBreakerRegistry,
 ) -> None:
