@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from math import inf
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import pytest
 
@@ -184,18 +184,21 @@ def _open(breaker: CircuitBreaker, wait_seconds: float | None) -> None:
 def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
     """The process's registry, as untouched by other tests.
 
-    Every breaker that exists before the test is reset before and after it: those created at import
-    time, in transports, in other registries and in none. Whatever the test changes in a registry,
-    or adds to a `BreakerSet`, is undone after it. Once imported into a `conftest.py`, or with the
-    plugin, it acts on every test without being requested.
+    Every breaker that exists before the test is reset before and after it, and gets its clock back:
+    those created at import time, in transports, in other registries and in none. Whatever the test
+    changes in a registry, or adds to a `BreakerSet`, is undone after it. Once imported into a
+    `conftest.py`, or with the plugin, it acts on every test without being requested.
     """
     _reset_all()
+    clocks = WeakKeyDictionary({breaker: breaker.clock for breaker in _breakers})
     with ExitStack() as stack:
         for registry in all_registries():
             stack.enter_context(registry.isolated())
         for breakers in all_breaker_sets():
             stack.enter_context(breakers.isolated())
         yield circuit_breaker_registry
+        for breaker, clock in clocks.items():
+            breaker.clock = clock
         _reset_all()
 
 

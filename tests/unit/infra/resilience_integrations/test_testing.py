@@ -375,6 +375,8 @@ INNER_TESTS = """
         assert circuit_breaker_registry.get("held").is_closed
 """
 INNER_TURNS = """
+    import time
+
     import httpx
     import pytest
 
@@ -397,6 +399,7 @@ INNER_TURNS = """
         assert {one.name for one in shelf} == {"own", "https://early.test"}
         assert shelf.get_or_create("made").failure_threshold == 5
         assert all(one.is_closed and not one.total_failures for one in (hidden, own, early))
+        assert hidden.clock is time.monotonic
         for origin in ("https://early.test", "https://late.test"):
             for one in (client, sharing):
                 assert one.get(origin).status_code == 503
@@ -404,6 +407,7 @@ INNER_TURNS = """
                     one.get(origin)
         for breaker in (hidden, own):
             breaker.force_open("must not outlive this test")
+        hidden.clock = lambda: 0.0
         shelf.configure({"made": once})
         shelf.register(CircuitBreaker("left behind", registry=shelf))
         shelf.unregister("made")
