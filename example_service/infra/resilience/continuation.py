@@ -2,8 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
 from enum import Enum
 from types import CoroutineType, GeneratorType
 from typing import Any
@@ -26,17 +26,7 @@ class Continuation(Enum):
     BLOCK = "waiting to be entered"
 
 
-@contextmanager
-def _block() -> Iterator[None]:
-    yield
-
-
-@asynccontextmanager
-async def _async_block() -> AsyncIterator[None]:
-    yield
-
-
-_BLOCKS = (type(_block()), type(_async_block()))
+_BLOCKS = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 
 
 # Cached, because asking takes longer than everything else after a call; bounded, because classes

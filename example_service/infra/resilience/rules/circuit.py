@@ -177,7 +177,7 @@ class Circuit:
 
     # Changing the state.
 
-    def _leave(self, call: TimedCall) -> Phase:
+    def _leave(self, call: TimedCall) -> Closed | HalfOpen:
         """Free the place of a call. Returns its period."""
         phase, call.phase = call.phase, STALE
         if isinstance(phase, HalfOpen):

@@ -25,7 +25,6 @@ from example_service.infra.resilience.rules.phases import (
     NestedCall,
     Open,
     Permit,
-    Phase,
     TimedCall,
     timed_call,
 )
@@ -105,13 +104,13 @@ class CircuitStateMachine(Timetable):
         if phase is not current:
             if isinstance(current, Closed):
                 current.ignore_success()
-        elif isinstance(current, Closed):
-            if cause := current.succeed(now):
+        elif isinstance(phase, Closed):
+            if cause := phase.succeed(now):
                 self._open(now, cause)
-        elif isinstance(current, HalfOpen):
+        else:
             if self.gate is not None:
                 self.gate.ended(succeeded=True)
-            if cause := current.succeed():
+            if cause := phase.succeed():
                 self._close(cause)
         self._reschedule(now)
         return True
@@ -157,7 +156,7 @@ class CircuitStateMachine(Timetable):
             self.running[call] = now
         return call
 
-    def _hand_back(self, permit: Permit, now: float) -> Phase | None:
+    def _hand_back(self, permit: Permit, now: float) -> Closed | HalfOpen | None:
         """End the permit's call. Returns its period, or None if it was counted already."""
         self.advance(now)
         if isinstance(permit, Closed):

@@ -139,6 +139,15 @@ def test_a_call_within_a_decision_of_a_closed_circuit_runs_and_counts(parameters
     assert breaker.in_flight == 0
 
 
+def test_a_call_within_a_decision_of_a_disabled_circuit_runs_and_counts() -> None:
+    """Every call does, there."""
+    breaker = make_breaker()
+    breaker.disable("for the test")
+    during_a_decision(breaker, lambda: call(breaker, DownError))
+    assert _counts(breaker) == (1, 0, 0)
+    assert breaker.in_flight == 0
+
+
 @pytest.mark.parametrize("state", ["open", "half-open"])
 def test_a_call_within_a_decision_of_another_circuit_is_refused(state: str) -> None:
     """It is counted as refused, and takes no place of a probe."""

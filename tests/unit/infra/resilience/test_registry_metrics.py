@@ -244,3 +244,31 @@ def test_a_late_success_is_not_in_the_window() -> None:
     call.succeed()
     assert breaker.get_metrics()["window"]["calls"] == 0
     assert breaker.machine.totals().successes == 1
+
+
+def test_a_disabled_circuit_has_nothing_in_its_window() -> None:
+    """It never opens, so nothing is decided by the window."""
+    breaker = make_breaker(failure_rate=FailureRate())
+    breaker.disable("for the test")
+    fail(breaker)
+    window = {"failure_rate": 0.0, "calls": 0, "threshold": 0.5}
+    assert breaker.get_metrics()["window"] == window
+
+
+def test_a_finalizer_may_scrape_while_the_counts_of_a_freed_breaker_are_kept() -> None:
+    """They are kept once."""
+
+    class Scraped(CircuitBreakerRegistry):
+        """A registry that is read in the middle of that."""
+
+        def _bury_chain(self, name: str) -> None:
+            self.snapshots()
+            super()._bury_chain(name)
+
+    registry = Scraped()
+    fail(make_breaker(registry=registry))
+    gc.collect()
+    registry.snapshots()
+    kept = make_breaker(registry=registry)
+    assert [one.failures for one in registry.snapshots()] == [1]
+    assert kept.total_failures == 0
