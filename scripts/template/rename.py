@@ -69,16 +69,16 @@ def remove_if_empty(root: Path, folder: Path) -> None:
 
 
 def format_and_stage(root: Path) -> None:
-    """Put imports and lines in the order that the new name requires, and show all to git.
+    """Format what has been changed, and show all of it to git.
 
     Raises:
         RefusedError: If the environment that has the formatter cannot be built.
     """
-    sys.stderr.write("Formatting, with the new name's own environment\n")
+    sys.stderr.write("Formatting, with the project's own environment\n")
     done = subprocess.run(["make", "--no-print-directory", "format"], cwd=root, check=False)  # noqa: S607
     git(root, "add", "--all")
     if done.returncode != 0:
-        raise RefusedError("The project has its new name; what is missing is `make format`.")
+        raise RefusedError("Everything is changed; what is missing is `make format`.")
 
 
 def rename_project(text: str, root: Path = ROOT) -> str:

@@ -60,7 +60,9 @@ def test_a_formatter_that_fails_is_reported(template: Project) -> None:
     template.write({"Makefile": "format:\n\t@false\n"})
     template.commit("Break the formatter")
 
-    with pytest.raises(RefusedError, match="has its new name; what is missing is `make format`"):
+    with pytest.raises(
+        RefusedError, match="Everything is changed; what is missing is `make format`"
+    ):
         rename_project("orders", template.root)
 
     assert "orders/main.py" in template.files()
