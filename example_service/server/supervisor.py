@@ -1,9 +1,9 @@
-"""Several server processes on one socket, and the process that looks after them.
+"""The supervisor of several worker processes that share one socket.
 
-uvicorn has a supervisor, too; it cannot be given another server than its own, waits without a limit
-for workers that do not end, and leaves the socket open behind them. This one starts the workers,
-replaces any that dies or does not respond, hands the first signal on to all of them and ends them
-at the second. A signal that reaches the whole process group drains each worker once, too.
+uvicorn's own supervisor only runs uvicorn's own server, waits without a limit for workers that do
+not end, and leaves the socket open. This one starts the workers, replaces those that die or hang,
+drains all of them on the first signal, and kills them on the second. If a signal is sent to the
+whole process group, each worker drains only once.
 """
 
 import contextlib
@@ -44,29 +44,29 @@ from example_service.server.process import (
 logger = logging.getLogger(__name__)
 
 STARTING: Final = b"starting"
-"""The sign of life of a worker that does not serve yet; any other is that of one that does."""
+"""The heartbeat of a worker that is still starting. Any other heartbeat means that it serves."""
 
 RETRY_SECONDS: Final = 1.0
 MOST_FAILED_STARTS: Final = 5
 
 UNRESPONSIVE_SECONDS: Final = 10.0
-"""After this long without a sign of life, a worker is killed: its event loop is blocked, or the
-process is stopped."""
+"""A worker is killed after this time without a heartbeat: its event loop is blocked, or the process
+is stopped."""
 UNRESPONSIVE_AT_END_SECONDS: Final = 5.0
-"""The same while the service stops, which nothing may delay."""
+"""The same limit while the service is shutting down."""
 UNBORN_SECONDS: Final = 60.0
-"""How long a new process may take to its first sign of life, which comes before it loads the
+"""How long a new process may take until its first heartbeat, which it sends before it loads the
 application."""
 
 _CHECK_SECONDS: Final = 1.0
 
-# Workers are new processes: a forked one would share locks, clients and metrics with its parent.
+# Spawn workers, because a forked process would share locks, clients and metrics with its parent.
 _spawn = multiprocessing.get_context("spawn")
 
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, and the end of the pipe on which it gives signs of life."""
+    """A worker process, and the pipe on which it sends heartbeats."""
 
     process: SpawnProcess
     life: Connection
@@ -75,11 +75,11 @@ class _Worker:
     is_serving: bool = False
 
     def hear(self, now: float) -> None:
-        """Take one sign of life from the pipe."""
+        """Read one heartbeat from the pipe."""
         try:
             sign = self.life.recv_bytes()
         except EOFError:
-            # Its event loop has ended, and soon the process will.
+            # The event loop has ended, so the process will end soon.
             self.life.close()
             self.heard_at = math.inf
         else:
@@ -88,25 +88,25 @@ class _Worker:
             self.is_serving |= sign != STARTING
 
     def is_unresponsive(self, now: float, *, is_stopping: bool) -> bool:
-        """Whether it has been silent for too long."""
+        """Whether the last heartbeat is too long ago."""
         if is_stopping:
             return now > self.heard_at + UNRESPONSIVE_AT_END_SECONDS
         return now > self.heard_at + (UNRESPONSIVE_SECONDS if self.has_begun else UNBORN_SECONDS)
 
     def kill(self) -> None:
-        """End it at once, even where it is stopped."""
+        """Kill the process, even if it is stopped."""
         self.heard_at = math.inf
         self.process.kill()
 
 
 class Supervisor:
-    """Keeps a number of workers serving until a signal to stop.
+    """Keeps a number of workers running until a signal arrives.
 
     Args:
-        settings: How many workers, and how long they have to stop. The workers read their settings
-            from the environment, as this process did.
-        listener: The socket that they share; closed when the workers have to stop.
-        on_started: Called once, when every worker is serving.
+        settings: The settings with the number of workers and the shutdown times. The workers read
+            their own settings from the environment.
+        listener: The socket that the workers share. It is closed when they start to drain.
+        on_started: Called once, when all workers accept requests.
     """
 
     def __init__(
@@ -117,9 +117,9 @@ class Supervisor:
         self._stop_seconds = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
         self._listener = listener
         self._on_started = on_started
-        # By the sentinel of the process, which becomes readable when it ends.
+        # The keys are the sentinels of the processes, which become readable when they end.
         self._workers: dict[int, _Worker] = {}
-        # Those whose metrics are still to be put away, by process id.
+        # The process ids of ended workers whose metrics are not archived yet.
         self._ended: set[int] = set()
         self._first_signal = (0, 0.0)
         self._deadline: float | None = None
@@ -129,15 +129,15 @@ class Supervisor:
         self._failed = False
 
     def run(self) -> int:
-        """Serve until a signal, or until workers cannot start.
+        """Serve until a signal arrives or workers fail to start.
 
-        A worker that dies is replaced at once, and one that gives no sign of life is killed first.
-        A replacement that ends before it serves is tried again after a second, because what killed
-        one may have killed the next; the others serve on meanwhile. When five in a row have failed,
-        or one of the first, all are stopped.
+        A worker that dies is replaced immediately, and one that hangs is killed first. If a
+        replacement fails to start, the next attempt follows after a second, while the other workers
+        go on serving. After five failed starts in a row, or if one of the first workers fails to
+        start, all workers are stopped.
 
         Returns:
-            The exit status: 0 after an orderly end, 1 if workers could not start or had to be
+            The exit status: 0 after a graceful shutdown, 1 if workers failed to start or were
             killed.
         """
         prepare_multiprocess_directory()
@@ -149,13 +149,13 @@ class Supervisor:
         return int(self._failed)
 
     def _next_event(self, signalled: Connection) -> None:
-        """Wait for a signal, a sign of life, the end of a worker, or the next time to look."""
+        """Wait for and handle a signal, a heartbeat, the end of a worker, or a timeout."""
         began = time.monotonic()
         living = {w.life: w for w in self._workers.values() if not w.life.closed}
         events = wait([signalled, *living, *self._workers], self._seconds_to_wait(began))
         now = time.monotonic()
         if now > began + 2 * _CHECK_SECONDS:
-            # This process was stopped itself, and probably all of them: give them time.
+            # This process was stopped itself, and probably the workers as well: give them time.
             for worker in living.values():
                 worker.heard_at = now
         if signalled in events:
@@ -170,7 +170,7 @@ class Supervisor:
         self._look(now)
 
     def _look(self, now: float) -> None:
-        """Do what is due: start what is missing, end what has no time left or does not respond."""
+        """Start missing workers, and kill those that hang or have exceeded the shutdown time."""
         if self._retry_at is not None and now >= self._retry_at:
             self._start_missing()
         if self._deadline is not None and now >= self._deadline:
@@ -222,7 +222,7 @@ class Supervisor:
             self._note_failed_start(worker)
 
     def _put_away(self, pid: int) -> None:
-        """Put the metrics of ended workers away; what a stopped process still locks, next time."""
+        """Archive the metrics of ended workers. Those that are still locked are retried later."""
         self._ended.add(pid)
         self._ended = {each for each in self._ended if not mark_worker_dead(each)}
 
@@ -237,7 +237,7 @@ class Supervisor:
             self._stop()
 
     def _stop(self) -> None:
-        """Tell all workers to drain; the socket closes when the last of them closes it."""
+        """Drain all workers. The port is free once the last of them has closed the socket."""
         self._deadline = time.monotonic() + self._stop_seconds
         self._retry_at = None
         self._listener.close()
@@ -263,7 +263,7 @@ def _about(worker: _Worker) -> dict[str, object]:
 
 @contextmanager
 def _signals() -> Iterator[Connection]:
-    """Turn the signals to stop into messages, one each, on the connection that is handed out."""
+    """Turn SIGINT and SIGTERM into messages on the returned connection."""
     receiving, sending = _spawn.Pipe(duplex=False)
 
     def pass_on(number: int, _: FrameType | None) -> None:
@@ -279,7 +279,7 @@ def _signals() -> Iterator[Connection]:
 
 @contextmanager
 def _ignoring_interrupts() -> Iterator[None]:
-    """Have processes that start meanwhile ignore SIGINT, which a terminal sends to all of them."""
+    """Make processes started in this block ignore SIGINT, which a terminal sends to all of them."""
     former = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -288,15 +288,15 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 
 def _serve(listener: socket.socket, life: Connection) -> None:
-    """Be a worker: what runs in the new process."""
-    # Nothing is worth waiting for a supervisor that does not read.
+    """Run a worker. This is the main function of the new process."""
+    # Never block on a supervisor that does not read heartbeats.
     os.set_blocking(life.fileno(), False)
     is_alive = threading.Event()
     threading.Thread(target=_report_start, args=(life, is_alive), daemon=True).start()
     try:
         settings = load_settings()
     except SettingsError as error:
-        # They were right when the service started; `.env` may have changed since.
+        # The settings were valid when the service started, but `.env` may have changed since then.
         sys.exit(str(error))
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -312,20 +312,21 @@ def _serve(listener: socket.socket, life: Connection) -> None:
         on_started=lambda: None,
         on_alive=report_life,
         stop_signals=frozenset({signal.SIGTERM}),
-        # One from the process group, and one from the supervisor, which also sees to the end.
+        # A worker may get one signal from the process group and one from the supervisor, which
+        # kills it if it does not stop in time.
         second_signal_ends=False,
     )
     with life:
         try:
             server.run([listener])
         except SettingsError as error:
-            # Parameters of a breaker that a route requests.
+            # The settings of a breaker that a route requests may be invalid.
             sys.exit(str(error))
     output.finish()
 
 
 def _report_start(life: Connection, is_alive: threading.Event) -> None:
-    """Give signs of life until the event loop gives them."""
+    """Send heartbeats until the event loop sends them."""
     with contextlib.suppress(OSError):
         life.send_bytes(STARTING)
     while not is_alive.wait(ALIVE_SECONDS):
