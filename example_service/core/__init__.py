@@ -1,1 +1,1 @@
-"""What every other package may import: settings, exceptions and logging."""
+"""Settings, exceptions, logging and other code that all packages may import."""

@@ -1,4 +1,4 @@
-"""Work beside the requests, which goes on whatever fails, and may finish what it has begun."""
+"""Background tasks that survive errors and can finish their work before they stop."""
 
 import asyncio
 import logging
@@ -12,13 +12,13 @@ from typing import Any
 async def in_background(
     work: Coroutine[Any, Any, None], stopped: asyncio.Event, *, name: str, stop_seconds: float
 ) -> AsyncIterator[None]:
-    """Run work until the end of the block, which then waits for it, with a limit.
+    """Run a coroutine in a task until the end of the block, which waits for it to stop.
 
     Args:
-        work: Ends soon after `stopped` is set.
-        stopped: Is set at the end of the block.
-        name: Name of the task.
-        stop_seconds: How long the work has to end before it is cancelled.
+        work: The coroutine. It must end soon after `stopped` is set.
+        stopped: The event that is set at the end of the block.
+        name: The name of the task.
+        stop_seconds: How long to wait before the task is cancelled, in seconds.
     """
     task = asyncio.create_task(work, name=name)
     try:
@@ -32,21 +32,21 @@ async def in_background(
 
 
 async def pause(stopped: asyncio.Event, seconds: float) -> None:
-    """Wait for so many seconds, or until `stopped` is set."""
+    """Sleep for `seconds`, or until `stopped` is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stopped.wait()
 
 
 class KeepGoing:
-    """Surrounds work that is repeated: logs an unexpected error instead of raising it.
+    """A context manager for repeated work that logs exceptions instead of raising them.
 
-    A missing schema, say, fails each time. Only the first error of a type is logged, until the work
-    has succeeded.
+    If the same type of exception occurs repeatedly, for example because the schema is missing, only
+    the first one is logged until the work succeeds again.
 
     Args:
-        logger: Writes the log line.
-        message: What the line says; the traceback follows.
+        logger: The logger to write to.
+        message: The text of the log line. A traceback is added.
 
     Example:
         ```python
@@ -64,7 +64,7 @@ class KeepGoing:
         self._known: type[BaseException] | None = None
 
     def __enter__(self) -> None:
-        """Begin the work."""
+        """Start the work."""
 
     def __exit__(
         self,

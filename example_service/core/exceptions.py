@@ -1,12 +1,12 @@
-"""The errors that the service itself defines.
+"""The exceptions of the service.
 
 ExampleServiceError
-├── SettingsError                   settings that cannot be used; the start is refused
-├── StartError                      what the service needs before it serves cannot be had
-└── CircuitBreakerOpenException     a circuit is open; over HTTP a 503 problem
+├── SettingsError                   invalid settings; the service does not start
+├── StartError                      the service could not start something that it needs
+└── CircuitBreakerOpenException     a circuit is open; a 503 problem over HTTP
 
-Nothing in here knows a web framework: `api/problems/answers.py` turns these errors into RFC 9457
-problems.
+This module does not depend on a web framework: `api/problems/answers.py` converts these exceptions
+to RFC 9457 problems.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ _HEADER = ("VARIABLE", "PROBLEM", "EXAMPLE")
 
 
 class ExampleServiceError(Exception):
-    """The root of the tree above."""
+    """The base class of all exceptions of the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
-    """One variable that cannot be used as it is.
+    """A problem with one environment variable.
 
     Attributes:
-        variable: Name of the environment variable.
-        problem: What is wrong with it, without the value that was given.
-        example: A line for the environment that would do, empty where none helps.
+        variable: The name of the variable.
+        problem: What is wrong with it. Does not contain the value.
+        example: A valid line for the environment; empty if an example does not help.
     """
 
     variable: str
@@ -38,13 +38,13 @@ class SettingProblem:
 
 
 class SettingsError(ExampleServiceError):
-    """Settings that cannot be used.
+    """The settings are invalid.
 
-    The text is an aligned table with one line for each problem. It contains no submitted value,
-    because that may be a secret.
+    The message is a table with one line for each problem. It does not contain the values, because
+    they may be secret.
 
     Attributes:
-        problems: Every problem that was found, at least one.
+        problems: All problems that were found, at least one.
     """
 
     def __init__(self, problems: Sequence[SettingProblem]) -> None:
@@ -59,26 +59,26 @@ class SettingsError(ExampleServiceError):
 
 
 class StartError(ExampleServiceError):
-    """What the service needs before it serves cannot be had; the text says what and why."""
+    """The service could not start something that it needs. The message says what and why."""
 
 
 class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name is public
-    """A call was refused because a circuit is open, as an answer for an HTTP client.
+    """A call was refused because a circuit is open. Clients get a 503 problem (RFC 9457).
 
-    Raise it where a route or a service has a message of its own; `CircuitOpenError`, which the
-    breaker raises, is answered in the same way. Has the members of an RFC 9457 problem.
+    Raise it to give clients a message of your own. The `CircuitOpenError` that a breaker raises
+    leads to the same kind of response.
 
     Args:
-        breaker_name: Name of the breaker, None where it is not known.
-        detail: What happened, for the client; None words it from the name.
-        retry_after: Seconds until a call may be admitted, None if unknown.
-        state: State of the circuit (`"open"` or `"half_open"`), None where it is not known.
-        reason: What opened the circuit, for the client; None where it is not known.
+        breaker_name: The name of the breaker; None if unknown.
+        detail: What happened, for the client. By default, a sentence with the name of the breaker.
+        retry_after: The seconds until the next call may be admitted; None if unknown.
+        state: The state of the circuit (`"open"` or `"half_open"`); None if unknown.
+        reason: Why the circuit opened, for the client; None if unknown.
 
     Attributes:
-        status_code: HTTP status of the answer, 503.
-        slug: Last part of the problem's `type`: `/problems/circuit-breaker-open`.
-        title: Short name of the problem, the same at each occurrence.
+        status_code: The HTTP status of the response, 503.
+        slug: The last part of the `type` of the problem: `/problems/circuit-breaker-open`.
+        title: The short name of this type of problem.
     """
 
     status_code: ClassVar[int] = 503
@@ -94,7 +94,7 @@ class CircuitBreakerOpenException(ExampleServiceError):  # noqa: N818 - the name
         state: str | None = None,
         reason: str | None = None,
     ) -> None:
-        # The name alone is the exception's argument, so that pickle and copy can call the class.
+        # The name is the only positional argument, so that pickle and copy can recreate it.
         super().__init__(breaker_name)
         self.breaker_name = breaker_name
         self.detail = _open_circuit_detail(breaker_name) if detail is None else detail

@@ -6,19 +6,19 @@ _draining = threading.Event()
 
 
 def is_draining() -> bool:
-    """Whether the process was asked to stop, and only finishes what it has begun.
+    """Whether the process is draining, because it has received a signal to stop.
 
-    Readiness answers 503 from that moment on, so that balancers send new requests elsewhere
+    The readiness endpoint then returns 503, so that load balancers send new requests elsewhere
     while the socket is still open.
     """
     return _draining.is_set()
 
 
 def begin_draining() -> None:
-    """Announce that the process will stop; safe in a signal handler and when called again."""
+    """Start draining. Safe to call in a signal handler, and more than once."""
     _draining.set()
 
 
 def end_draining() -> None:
-    """Undo `begin_draining`, because a server that starts in this process is not stopping."""
+    """Stop draining, because a new server is starting in this process."""
     _draining.clear()

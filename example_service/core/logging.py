@@ -1,10 +1,10 @@
-"""Log lines of one shape, from every library.
+"""One format for the log lines of all libraries.
 
 Lines of structlog and of the standard library (the server, the circuit breakers with their
-`extra=` fields, any package) get the same members: `timestamp`, `level`, `logger`, `event`, the
-request's `request_id`, `trace_id` and `caller`, what is bound to the context, and the line's own
-fields. They are written to standard output, as JSON for machines or as text for a person at a
-terminal. A line stays a line: control characters in any value are escaped in both forms.
+`extra=` fields, any package) have the same members: `timestamp`, `level`, `logger`, `event`, the
+`request_id`, `trace_id` and `caller` of the request, structlog's context variables, and the fields
+of the line. They are written to standard output, as JSON or as readable text for a terminal.
+Control characters are escaped in both formats, so every entry stays on one line.
 """
 
 import copy
@@ -36,21 +36,20 @@ _OWN_LOGGER = "example_service"
 CHATTY_LOGGERS = ("alembic", "httpx", "httpcore")
 SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 
-# The formatters of other handlers leave their results on a record, and uvicorn its message with
-# colours in it.
+# Other formatters add these attributes to a record; `color_message` is uvicorn's.
 _REPEATED = ("message", "asctime", "color_message")
 
 _METHODS = ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal")
 
-# Loggers keep the list that they met at their first line, so it is changed in place.
+# Modified in place, because cached loggers keep a reference to this list.
 _processors: list[Processor] = []
 
 
 def configure_logging(settings: "Settings") -> None:
-    """Send every log line of the process through the one format that the settings ask for.
+    """Configure the level and the format of all log lines of the process.
 
-    May be called again; the last call decides. Only the level of a structlog logger that has
-    already written a line stays as it was.
+    Calling it again replaces the configuration, except for the level of structlog loggers that have
+    already been used.
     """
     level = logging.getLevelNamesMapping()[settings.log.level]
     rendering: list[Processor] = [_render_json]
@@ -67,14 +66,14 @@ def configure_logging(settings: "Settings") -> None:
 
 
 def writes_to_console(settings: "Settings") -> bool:
-    """Tell whether lines are written as text for a person, rather than as JSON."""
+    """Whether lines are written as readable text instead of JSON."""
     if settings.log.format == "auto":
         return settings.environment == "development" and _is_terminal()
     return settings.log.format == "console"
 
 
 def _is_terminal() -> bool:
-    # A service may be started without any standard output.
+    # `sys.stdout` is None if the process was started without standard output.
     return sys.stdout is not None and sys.stdout.isatty()
 
 
@@ -95,7 +94,7 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
     for former in [h for h in root.handlers if isinstance(h, _LineHandler)]:
         root.removeHandler(former)
     root.addHandler(handler)
-    # What packages write below INFO has the parameters of statements and requests in it, such as
+    # The debug lines of other packages contain parameters of statements and requests, such as
     # idempotency keys.
     root.setLevel(max(level, logging.INFO))
     logging.getLogger(_OWN_LOGGER).setLevel(level)
@@ -105,24 +104,24 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
         server_logger = logging.getLogger(name)
         server_logger.handlers.clear()
         server_logger.setLevel(logging.NOTSET)
-        # The service writes an access line of its own, with the request's id and route.
+        # The service writes its own access log, with the request id and the route.
         server_logger.propagate = name != "uvicorn.access"
 
 
 def timestamp() -> str:
-    """Now, in UTC and to the microsecond, as every line has it (ISO 8601)."""
+    """The current time in UTC with microseconds, in ISO 8601 format."""
     second, nanoseconds = divmod(time_ns(), 1_000_000_000)
     return f"{_to_the_second(second)}.{nanoseconds // 1_000:06d}+00:00"
 
 
 @lru_cache(maxsize=1)
 def _to_the_second(second: int) -> str:
-    # Many lines share a second, and this is most of a line's price.
+    # Cached, because this is the most expensive part of a line and many lines share a second.
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventDict:
-    """Put the members that every line has in front, and add those of the request."""
+    """Put the common members first, and add those of the request."""
     line: dict[str, Any] = {
         "timestamp": timestamp(),
         "level": level,
@@ -150,11 +149,11 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).
 
 
 def _render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
-    """Write the line as a JSON object in ASCII, in which no control character remains."""
+    """Render a line as a JSON object in ASCII, which escapes control characters."""
     try:
         return _encode(event_dict)
-    except Exception:  # noqa: BLE001 - `default` runs the code of whatever is logged
-        # NaN, keys that are no strings, a circle: JSON has no words for them, so Python's serve.
+    except Exception:  # noqa: BLE001 - `default` calls the logged objects' own code
+        # JSON has no NaN, no keys other than strings and no cycles, so write the Python repr.
         return _encode({_shown(k, str): _as_json(v) for k, v in event_dict.items()})
 
 
@@ -162,15 +161,15 @@ def _as_json(value: object) -> object:
     if isinstance(value, str):
         return value
     text = _shown(value, ascii)
-    # Python refuses to write integers of many thousand digits.
+    # Python refuses to convert integers with thousands of digits to text.
     return value if isinstance(value, int) and text[0] != "<" else text
 
 
 def _shown(value: object, convert: Callable[[object], str]) -> str:
-    """The text of any value, even of one that cannot be converted."""
+    """Convert any value to text, even if its own conversion raises."""
     try:
         return convert(value)
-    except Exception:  # noqa: BLE001 - a value must not fail the code that logs it
+    except Exception:  # noqa: BLE001 - logging a value must not raise
         return f"<{type(value).__name__} that cannot be shown>"
 
 
@@ -181,18 +180,18 @@ def _console_rendering() -> list[Processor]:
     def render_console(logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
         try:
             return render(logger, level, _escape(event_dict))
-        except Exception:  # noqa: BLE001 - the colours expect certain types of certain members
+        except Exception:  # noqa: BLE001 - the renderer expects certain types in some members
             return _render_json(logger, level, event_dict)
 
     return [render_console]
 
 
 def _escape(event_dict: EventDict) -> EventDict:
-    """Keep control characters in values from breaking a line, or from steering the terminal."""
+    """Escape control characters, which could forge log lines or control the terminal."""
     escaped: EventDict = {}
     for key, value in event_dict.items():
         if key in ("exception", "stack") and isinstance(value, str):
-            # The margin keeps a line break in an exception's text from passing for a log line.
+            # The indentation distinguishes lines of an exception's message from log lines.
             lines = (_TRACEBACK_MARGIN + printable(line) for line in value.split("\n"))
             escaped[key] = "\n".join(lines)
         else:
@@ -203,14 +202,14 @@ def _escape(event_dict: EventDict) -> EventDict:
 
 
 def printable(text: str) -> str:
-    """The text with each character escaped that is not printable."""
+    """Escape all characters that are not printable."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class _LineLogger:
-    """What structlog's loggers hand their finished lines to."""
+    """The logger that structlog passes rendered lines to."""
 
     __slots__ = ("name",)
 
@@ -224,18 +223,18 @@ class _LineLogger:
 
 
 class _LineHandler(logging.Handler):
-    """What the standard library's loggers hand their records to."""
+    """The handler of the standard library's loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail its writer
+        except Exception:  # noqa: BLE001 - logging must not raise
             line = self.format(_without_arguments(record))
         output.write(f"{line}\n")
 
 
 def _without_arguments(record: logging.LogRecord) -> logging.LogRecord:
-    """The same record, with its arguments behind its message, which they do not fit into."""
+    """A copy of a record with its arguments appended, because they do not match its message."""
     plain = copy.copy(record)
     plain.msg = _interpolated_anyway(record.msg, record.args or ())
     plain.args = ()
@@ -248,7 +247,7 @@ def _interpolated_anyway(message: object, arguments: object) -> str:
 
 
 def _filtering_logger(level: int) -> type[Any]:
-    """A logger of structlog that writes a line even where the arguments do not fit its text."""
+    """A structlog logger that writes a line even if the arguments do not match the message."""
     base = structlog.make_filtering_bound_logger(level)
 
     def forgiving(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Standard output, written to without waiting for its reader."""
+"""Non-blocking writes to standard output."""
 
 import logging
 import os
@@ -13,22 +13,23 @@ from dataclasses import dataclass
 from typing import Final, TextIO
 
 MOST_WAITING_BYTES: Final = 1_048_576
-"""How much text may wait for a reader that is slow; more than that is lost, and counted."""
+"""The most bytes that wait for a slow reader. Text beyond that is dropped and counted."""
 
 _FINISH_SECONDS: Final = 1.0
-# A pipe that can be written to takes so many bytes at once.
+# A write of up to this many bytes to a writable pipe does not block.
 _ATOMIC_BYTES: Final = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 
 _logger = logging.getLogger("example_service.log")
 
 
 class Output:
-    """Writes lines to standard output, or keeps them for a thread that waits for its reader.
+    """Writes to standard output directly, or in a thread if the write would block.
 
-    A pipe without a reader blocks the process that writes to it, and with it the event loop.
+    Writing to a pipe that is full because nothing reads it would block the event loop.
 
     Args:
-        most_waiting_bytes: How much may wait; what is lost beyond that is logged afterwards.
+        most_waiting_bytes: The most bytes that may wait for the thread. Text beyond that is
+            dropped, and the number of dropped texts is logged later.
     """
 
     def __init__(self, most_waiting_bytes: int = MOST_WAITING_BYTES) -> None:
@@ -42,7 +43,7 @@ class Output:
         self._target: _Target | None = None
 
     def write(self, text: str) -> None:
-        """Write a text, if there still is somewhere to write to; never waits, never fails."""
+        """Write a text. Never blocks and never raises."""
         # The stream is looked up each time, because tests and supervisors replace it.
         try:
             stream = sys.stdout
@@ -54,10 +55,10 @@ class Output:
                 data = text.encode(errors="backslashreplace")
                 self._write_now_or_later(self._target, data)
         except BrokenPipeError:
-            # The reader has gone, as with `| head`, and does not come back.
+            # The reader has exited, as with `| head`, and will not come back.
             _discard_output()
         except (OSError, ValueError, AttributeError):
-            # A full disk, a closed stream or none at all must not fail the request that is logged.
+            # A full disk or a closed or missing stream must not make a request fail.
             return
 
     def _write_now_or_later(self, target: "_Target", data: bytes) -> None:
@@ -77,7 +78,7 @@ class Output:
                     self._writer.start()
 
     def _write_waiting(self, descriptor: int) -> None:
-        """Write what waits, and wait for the reader; what runs in the thread."""
+        """Write the waiting texts with blocking writes. Runs in the thread."""
         while (data := self._next_waiting()) is not None:
             try:
                 while data:
@@ -103,7 +104,7 @@ class Output:
             return data
 
     def finish(self) -> None:
-        """Write what is left, within a second; keep the interpreter from failing over it."""
+        """Write the waiting texts, within a second. Errors at interpreter exit are prevented."""
         writer = self._writer
         if writer is not None:
             writer.join(_FINISH_SECONDS)
@@ -115,11 +116,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What a stream writes to.
+    """The file that a stream writes to.
 
     Attributes:
-        descriptor: The file.
-        poll: Whether it can be written to now; None for a file that never makes its writer wait.
+        descriptor: The file descriptor.
+        poll: Checks whether the file is writable now; None for a file that never blocks.
     """
 
     descriptor: int
@@ -127,7 +128,7 @@ class _Target:
 
     @classmethod
     def of(cls, stream: TextIO) -> "_Target | None":
-        """The target of a stream; None for one that is kept in memory."""
+        """The target of a stream; None for a stream in memory."""
         try:
             descriptor = stream.fileno()
         except OSError:
@@ -141,7 +142,7 @@ class _Target:
         return cls(descriptor, asking.poll)
 
     def takes(self, count: int) -> bool:
-        """Whether so many bytes can be written without waiting."""
+        """Whether `count` bytes can be written without blocking."""
         return self.poll is None or (count <= _ATOMIC_BYTES and bool(self.poll(0)))
 
 
@@ -151,7 +152,7 @@ def _discard_output() -> None:
 
 
 def _discard(descriptor: int) -> None:
-    """Have everything that is written from now on go nowhere."""
+    """Redirect a file descriptor to /dev/null."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 

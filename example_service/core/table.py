@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out as columns, each as wide as its widest cell, indented by two spaces.
+    """Format rows as a table with aligned columns, indented by two spaces.
 
     Args:
-        rows: At least one row; all of them have the same number of cells.
+        rows: The rows, at least one. All must have the same number of cells.
 
     Returns:
-        One line a row, without spaces at the ends and without a last line break.
+        One line for each row, without trailing spaces and without a trailing newline.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

@@ -1,7 +1,7 @@
-"""Every setting of the service: `load_settings` reads and checks them.
+"""The settings of the service. `load_settings` reads and validates them.
 
-`Settings` and `load_settings` are imported at their first use, because `Settings` is composed of
-the groups of the domains, and these build upon `model.py` in this package.
+`Settings` and `load_settings` are imported on first use: `Settings` includes the settings of the
+domains, which in turn import `model.py` of this package.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What kind of address a host is, however it is written."""
+"""Classification of host addresses in all notations."""
 
 import ipaddress
 import re
@@ -13,13 +13,13 @@ _OWN_NAMES: Final = re.compile(
     r"(.+\.)?localhost|localhost\.localdomain|ip6-(localhost|loopback)|host\.docker\.internal"
 )
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
-# Where an IPv4 address is the end of an IPv6 address: as compatible, and as translated.
+# IPv6 networks with embedded IPv4 addresses: IPv4-compatible and NAT64.
 _ENDING_IN_IPV4: Final = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
-_FIRST_NAMED: Final = 2  # `::` and `::1` are addresses of IPv6 itself.
+_FIRST_NAMED: Final = 2  # `::` and `::1` do not contain an IPv4 address.
 
 
 def ipv4_of_mapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for (`::ffff:10.1.2.3`), or the address."""
+    """Convert an IPv4-mapped address (`::ffff:10.1.2.3`) to IPv4; return others unchanged."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address if mapped is None else mapped
 
@@ -33,11 +33,12 @@ def ipv4_of_mapped_network(network: Network) -> Network:
 
 
 def is_local(host: str) -> bool:
-    """Whether a host is this machine or this link rather than a server elsewhere.
+    """Whether a host is this machine or on this link, and not a remote server.
 
-    Names of this machine, and loopback, link-local, unspecified, multicast and broadcast addresses,
-    in every spelling that a resolver takes: decimal, hexadecimal and octal numbers, fewer than four
-    of them, IPv6 addresses that contain an IPv4 address, a dot at the end, percent-encoding.
+    This includes names of this machine, and loopback, link-local, unspecified, multicast and
+    broadcast addresses. All notations that resolvers accept are recognized: decimal, hexadecimal
+    and octal numbers, fewer than four of them, IPv6 addresses with an embedded IPv4 address, a
+    trailing dot, and percent-encoding.
     """
     name = unquote(host).strip("[]").rstrip(".").partition("%")[0].lower()
     if not name or _OWN_NAMES.fullmatch(name):

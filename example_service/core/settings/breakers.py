@@ -9,7 +9,7 @@ from example_service.core.settings.types import Seconds
 
 
 class FailureRateSettings(Group):
-    """The fields of `FailureRate`; with one of them, the breaker has such a rule."""
+    """The fields of `FailureRate`. Setting any of them adds this rule to the breaker."""
 
     threshold: float | None = Field(
         default=None,
@@ -78,7 +78,7 @@ class BackoffSettings(Group):
 
 
 class CircuitBreakerSettings(Group):
-    """Parameters of the breaker with one name; each that is not given is left to the code."""
+    """The parameters of one breaker. Those that are not set keep their values in the code."""
 
     failure_threshold: int | None = Field(
         default=None,
@@ -123,9 +123,9 @@ class CircuitBreakerSettings(Group):
     )
 
     def parameters(self) -> dict[str, Any]:
-        """The keyword arguments for the breaker: those that were given, and no others.
+        """The keyword arguments of the breaker that are set.
 
-        `failure_rate` and `backoff` are mappings of those of their fields that were given.
+        `failure_rate` and `backoff` are mappings of the fields that are set.
         """
         given = self.model_dump(exclude_none=True, exclude={"critical"})
         return {name: value for name, value in given.items() if value != {}}

@@ -1,7 +1,7 @@
-"""`Settings`: one class with the groups that every service has, and those of the domains.
+"""The class `Settings`, which combines the general settings with those of the domains.
 
-This is the only module below `main.py` that names a domain. A domain adds its groups here because
-settings are read before anything else, and belong to one object whose types are known.
+This is the only module besides `main.py` that refers to domains, because all settings are read
+first and form one typed object.
 """
 
 from example_service.core.settings.model import ServiceSettings
@@ -10,8 +10,8 @@ from example_service.sandbox.settings import WithSandbox
 
 
 class Settings(WithSandbox, WithPayments, ServiceSettings):
-    """All settings, read from the environment and `.env` where they are not passed in.
+    """All settings. Those that are not passed as arguments come from the environment and `.env`.
 
     Raises:
-        pydantic.ValidationError: If a value is out of its range, or a group has an unknown field.
+        pydantic.ValidationError: A value is invalid, or a group has an unknown field.
     """

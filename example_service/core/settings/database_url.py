@@ -1,8 +1,8 @@
-"""The address of a database, in every form in which databases are handed out.
+"""Parse database URLs in the forms that providers of databases use.
 
-What libpq reads is read: several hosts, sockets, TLS files. Options of other drivers are read where
-they mean something here; of every other one, the error says what to write instead. The messages
-complete a sentence that begins with the variable's name, and repeat no value.
+The forms of libpq are supported: several hosts, sockets, TLS files. So are the options of other
+drivers that have a counterpart here; for the others, the error says what to write instead. Each
+message completes a sentence that begins with the name of the variable, and contains no values.
 """
 
 import os
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, SecretStr
 
 DEFAULT_PORT: Final = 5432
 SYSTEM_CERTIFICATES: Final = "system"
-"""The value of `sslrootcert` that stands for the authorities that the system trusts."""
+"""The value of `sslrootcert` that selects the system's certificate authorities."""
 
 _LAST_PORT: Final = 65_535
 
@@ -49,7 +49,7 @@ _NOT_READ: Final = {
     "unix_sock": "has the option unix_sock; write host= and the folder of the socket",
     "service": "has the option service; write its host, database and user into the URL",
 }
-"""What other drivers have options for, and what to write for this service."""
+"""Options of other drivers, with the message that says what to write instead."""
 
 _HARMLESS: Final = (
     "client_encoding",
@@ -63,30 +63,31 @@ _HARMLESS: Final = (
     "tcp_user_timeout",
     "uselibpqcompat",
 )
-"""Options without a meaning for this driver that clients can well be without."""
+"""Prefixes of options that this driver does not have and that can safely be ignored."""
 
 _POOLER_HOSTS: Final = re.compile(r"[\w-]+-pooler\..*neon\.tech|.*\.pooler\.supabase\.com")
-"""Where Neon and Supabase have their poolers."""
+"""The host names of the poolers of Neon and Supabase."""
 
 _KNOWN: Final = ("ssl", "require_", "channel_", "requiressl", "replication", "min_", "max_")
-"""Beginnings of options of libpq that are neither."""
+"""Prefixes of other options of libpq, which errors may mention by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgreSQLAddress:
-    """Where a PostgreSQL is, and how to get in.
+    """The address of a PostgreSQL database.
 
     Attributes:
-        hosts: Names, addresses or folders of sockets, each with its port, to be tried in order.
-        database: Name of the database.
-        user: Who connects; None for the user of the process.
-        password: The password, None where there is none in the URL.
-        ssl_mode: As libpq has it: disable, allow, prefer, require, verify-ca or verify-full.
-        ssl_files: Paths by option: `sslrootcert`, `sslcert` and `sslkey`.
-        direct_tls: Whether TLS begins with the first byte, without being negotiated.
-        target: "any", or "read-write" or "primary" for hosts that accept writes alone.
-        has_pooler: Whether the URL says, or names a host of, a pooler such as PgBouncer.
-        parameters: Run-time parameters for the session, such as `application_name`.
+        hosts: Host names, addresses or socket folders, each with its port, in the order in which
+            they are tried.
+        database: The name of the database.
+        user: The user name; None for the user of the process.
+        password: The password; None if the URL has none.
+        ssl_mode: The mode as in libpq: disable, allow, prefer, require, verify-ca or verify-full.
+        ssl_files: The paths of `sslrootcert`, `sslcert` and `sslkey`, by option.
+        direct_tls: Whether TLS starts immediately, without negotiation.
+        target: "any", or "read-write" or "primary" to accept only servers that allow writes.
+        has_pooler: Whether a pooler such as PgBouncer is used, according to an option or the host.
+        parameters: Run-time parameters of the session, such as `application_name`.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -102,13 +103,13 @@ class PostgreSQLAddress:
 
     @property
     def trusts_system(self) -> bool:
-        """Whether the server is verified by the authorities that the system trusts."""
+        """Whether the server is verified with the system's certificate authorities."""
         root = self.ssl_files.get("sslrootcert")
         verifies = root is None and self.ssl_mode.startswith("verify")
         return verifies or root == SYSTEM_CERTIFICATES
 
     def __str__(self) -> str:
-        """The address as SQLAlchemy writes it, without the password."""
+        """The address as an SQLAlchemy URL, without the password."""
         secret = ":***" if self.password is not None else ""
         user = f"{self.user}{secret}@" if self.user is not None else ""
         folders = ",".join(host for host, _ in self.hosts if host.startswith("/"))
@@ -120,24 +121,24 @@ class PostgreSQLAddress:
 
 @dataclass(frozen=True, slots=True)
 class SQLiteAddress:
-    """Where a file of SQLite is.
+    """The address of an SQLite database.
 
     Attributes:
-        path: Its path, relative to the current directory or absolute.
+        path: The path of the file, absolute or relative to the current directory.
     """
 
     path: str
 
     def __str__(self) -> str:
-        """The address as SQLAlchemy writes it."""
+        """The address as an SQLAlchemy URL."""
         return f"sqlite+aiosqlite:///{self.path}"
 
 
 def parse_database_url(text: str) -> PostgreSQLAddress | SQLiteAddress:
-    """Read the URL of a database; white space around it, as in a file, is no part of it.
+    """Parse a database URL. Surrounding white space is ignored.
 
     Raises:
-        ValueError: If it is none that this service can use; the text says what to write.
+        ValueError: The URL is not supported. The message says what to write instead.
     """
     url = text.strip()
     if url[:1] in {'"', "'"}:
@@ -190,7 +191,7 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
 
 
 class _Options:
-    """The options of a URL, each of which is to be taken once."""
+    """The options of a URL. Each method removes the options that it reads."""
 
     def __init__(self, query: str) -> None:
         self._values: dict[str, str] = {}
@@ -198,13 +199,13 @@ class _Options:
             former = self._values.get(name)
             if former is not None and name != "host":
                 raise ValueError("has the same option twice")
-            # SQLAlchemy gives an option `host` to each of several hosts.
+            # SQLAlchemy repeats the option `host` for several hosts.
             self._values[name] = value if former is None else f"{former},{value}"
             if name in _NOT_READ:
                 raise ValueError(_NOT_READ[name])
 
     def take(self, name: str) -> str:
-        """The value of an option, empty if it is not given."""
+        """Remove and return the value of an option; empty if it is not set."""
         return self._values.pop(name, "")
 
     def choice(self, name: str, known: tuple[str, ...]) -> str:
@@ -220,14 +221,14 @@ class _Options:
         return _FLAGS.get(value)
 
     def parameters(self) -> dict[str, str]:
-        """Run-time parameters of the session."""
+        """Remove and return the run-time parameters of the session."""
         names = ("application_name", "options")
         return {name: value for name in names if (value := self.take(name))}
 
     def refuse_rest(self) -> None:
         unread = [name for name in self._values if not name.startswith(_HARMLESS)]
         if unread:
-            # Any other word may be a part of a password.
+            # An unknown name may be part of a password, so it must not be shown.
             known = [name for name in unread if name.startswith(_KNOWN)]
             what = f"has the option {known[0]}, which" if known else "has an option that"
             raise ValueError(
@@ -268,15 +269,15 @@ def _port(text: str) -> int:
 
 
 def _ssl_mode(options: _Options) -> str:
-    """The mode of `sslmode`, of `ssl=true`, or the one that channel binding calls for."""
+    """The mode according to `sslmode`, `ssl` or `channel_binding`, in this order."""
     mode = options.choice("sslmode", (*_SSL_MODES, "no-verify")).replace("no-verify", "require")
     plain = options.take("ssl").lower()
     if plain in _FLAGS:
         plain = "require" if _FLAGS[plain] else "disable"
     if plain and plain not in _SSL_MODES:
         raise ValueError("has a value of ssl that is neither true, false nor one of sslmode")
-    # The driver cannot bind the login to the channel, and the URL would be useless if that were an
-    # error. What the option protects against is prevented by sslmode=verify-full.
+    # The driver does not support channel binding. The option is accepted all the same, because
+    # providers add it to their URLs. sslmode=verify-full protects against the same attacks.
     binding = options.choice("channel_binding", ("disable", "prefer", "require"))
     return mode or plain or ("require" if binding == "require" else "prefer")
 
@@ -291,4 +292,4 @@ def _check(value: SecretStr) -> SecretStr:
 
 
 DatabaseURL = Annotated[SecretStr, AfterValidator(_check)]
-"""Where a database is, its password included: PostgreSQL, or a file of SQLite."""
+"""A database URL with its password: PostgreSQL or SQLite."""

@@ -1,7 +1,7 @@
 """Settings from files: `.env`, and a folder with one file for each secret.
 
-Values arrive as they are written. Nothing in them is expanded, and a `#` begins a comment only at
-the beginning of a line, so that a password may contain `$`, `#` and quotation marks.
+Values are used literally. Variables are not expanded, and `#` starts a comment only at the start of
+a line, so that a password may contain `$`, `#` and quotation marks.
 """
 
 import re
@@ -16,12 +16,12 @@ _QUOTES = ("'", '"')
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Read the variables of an `.env` file, by their names in lower case.
+    """Read the variables of an `.env` file, with their names in lower case.
 
-    A pair of quotation marks around the whole value is left out, as are empty values.
+    Quotation marks around a whole value are removed. Variables with an empty value are left out.
 
     Raises:
-        SettingsError: If the file is there and cannot be read.
+        SettingsError: The file exists and cannot be read.
     """
     if not path.is_file():
         return {}
@@ -31,20 +31,20 @@ def read_env_file(path: Path) -> dict[str, str]:
 
 
 def read_secret_files(folder: str | None) -> dict[str, str]:
-    """Read the files of a folder, each named like the variable whose value it has.
+    """Read a folder whose files have the names of variables and contain their values.
 
-    White space around the value, such as a line break at its end, is no part of it.
+    White space around a value, such as a trailing newline, is removed.
 
     Args:
-        folder: Path of the folder, None where there is none.
+        folder: The path of the folder; None if there is none.
 
     Raises:
-        SettingsError: If the folder or a file cannot be read.
+        SettingsError: The folder or a file cannot be read.
     """
     if folder is None:
         return {}
     try:
-        # Orchestrators keep what they need themselves in names that begin with a dot.
+        # Kubernetes, for example, keeps its own files in such folders under names with a dot.
         files = [path for path in sorted(Path(folder).iterdir()) if path.name[0] != "."]
     except OSError as error:
         raise _unreadable(SECRETS_VARIABLE, error) from error
@@ -61,7 +61,7 @@ def _without_quotes(value: str) -> str:
 
 def _text(path: Path, variable: str) -> str:
     try:
-        # Some editors begin a file with a byte order mark.
+        # Some editors write a byte order mark.
         return path.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise _unreadable(variable, error) from error

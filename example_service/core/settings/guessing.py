@@ -1,19 +1,19 @@
-"""Whether a secret can be guessed, by its words, sequences and patterns rather than its length."""
+"""Estimate how easily a secret can be guessed, from the words and patterns in it."""
 
 import re
 from collections.abc import Iterable
 from typing import Final
 
 TOKEN_GUESSES_LOG10: Final = 12.5
-"""How many guesses a token has to withstand, as a power of ten: anyone may try one."""
+"""The guesses that a token must withstand, as a power of ten. Anyone may try to guess it."""
 
 PASSWORD_GUESSES_LOG10: Final = 10.0
-"""The same for a password of a server that only the service reaches."""
+"""The same for the password of a server that only the service can reach."""
 
-# Words that are found in examples and placeholders rather than in dictionaries.
+# Words of examples and placeholders, which are not in dictionaries.
 _OUR_WORDS: Final = ("changeme", "example", "payments", "placeholder", "postgres", "yourtoken")
 _LONGEST: Final = 72
-# A token of which less than a third is unpredictable is made of words.
+# A token counts as made of words if less than this share of it is unpredictable.
 _UNPREDICTABLE_SHARE: Final = 1 / 3
 
 
@@ -22,10 +22,10 @@ def can_be_guessed(secret: str, fewest_guesses_log10: float, known: Iterable[str
 
     Args:
         secret: The secret.
-        fewest_guesses_log10: How many guesses it has to withstand, as a power of ten.
-        known: What an attacker knows, such as the user's name.
+        fewest_guesses_log10: The guesses that it must withstand, as a power of ten.
+        known: Words that an attacker knows, such as the user name.
     """
-    # Imported here, because its dictionaries take a tenth of a second, and only production asks.
+    # Imported on use, because it takes 0.1 seconds to load and only production needs it.
     from zxcvbn import zxcvbn  # noqa: PLC0415
 
     text = re.sub(r"[^A-Za-z0-9]", "", secret)[:_LONGEST]

@@ -1,4 +1,4 @@
-"""Read the settings, and name every variable that cannot be used."""
+"""Load the settings, and report all invalid variables at once."""
 
 from pydantic import ValidationError
 
@@ -10,10 +10,10 @@ from example_service.core.settings.variables import unknown_variables, validatio
 
 
 def load_settings() -> Settings:
-    """Read the settings, and refuse what cannot be used where the service runs.
+    """Load and validate the settings.
 
     Raises:
-        SettingsError: If a variable is invalid or unknown, or production would be unsafe with it.
+        SettingsError: A variable is invalid, unknown, or unsafe in production.
     """
     settings, problems = read_settings()
     if settings is not None and settings.environment == "production":
@@ -24,11 +24,11 @@ def load_settings() -> Settings:
 
 
 def read_settings() -> tuple[Settings | None, list[SettingProblem]]:
-    """Read the settings without a judgement on production.
+    """Load the settings without the checks for production.
 
     Returns:
-        The settings, None where a value is invalid; and what is wrong, which may be unknown
-        variables beside valid settings.
+        The settings, or None if a value is invalid; and the problems. Unknown variables are
+        problems even if the settings are valid.
     """
     try:
         given = variable_sources()
@@ -43,12 +43,12 @@ def read_settings() -> tuple[Settings | None, list[SettingProblem]]:
 
 
 def variable_sources() -> dict[str, Source]:
-    """Say where each variable that is set comes from, by its name in capitals.
+    """The source of each variable that is set, by its name in upper case.
 
-    Variables of other programs are among them; what is not listed has its default.
+    This includes the variables of other programs. Settings that are missing have their defaults.
 
     Raises:
-        SettingsError: If a file cannot be read.
+        SettingsError: A file cannot be read.
     """
     return {
         name.upper(): source

@@ -1,9 +1,9 @@
-"""The settings that every service has, each with its unit, range and default.
+"""The general settings of the service, with their units, ranges and defaults.
 
-A setting is one environment variable: `PORT`, or `GROUP__FIELD` for those in a group
-(`LIMITS__MAX_BODY_BYTES`). Variables win over the file `.env` in the current directory, which wins
-over the defaults; an empty variable counts as not given. Every default is safe on a developer's
-machine.
+Each setting is an environment variable: `PORT`, or `GROUP__FIELD` for a field of a group
+(`LIMITS__MAX_BODY_BYTES`). Variables take precedence over the file `.env` in the current directory,
+which takes precedence over the defaults. An empty variable counts as not set. All defaults are safe
+on a developer's machine.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,14 +45,14 @@ ENV_FILE = ".env"
 
 Environment = Literal["development", "test", "production"]
 Source = Literal["environment", ".env", "SECRETS_DIR"]
-"""Where a value that is given comes from."""
+"""The source of a value."""
 
 _PRODUCTION_DRAIN_SECONDS = 5.0
 _EXAMPLE_DIGEST = "2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683"
 
 
 class LogSettings(Group):
-    """What is logged, and in which form."""
+    """The level and the format of log lines."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         default="INFO", description="Lines below this level are not written."
@@ -71,7 +71,7 @@ class LogSettings(Group):
 
 
 class LimitSettings(Group):
-    """How much one request, and all of them together, may ask of a worker process."""
+    """Limits of requests and connections in each worker process."""
 
     max_body_bytes: int = Field(
         default=65_536, ge=1, description="Largest request body in bytes; above: 413."
@@ -105,7 +105,7 @@ class LimitSettings(Group):
 
 
 class ShutdownSettings(Group):
-    """What happens between the signal to stop and the end of the process."""
+    """The times of a graceful shutdown."""
 
     drain_seconds: SecondsFromZero = Field(
         default=0.0,
@@ -119,7 +119,7 @@ class ShutdownSettings(Group):
 
 
 class HTTPSettings(Group):
-    """Who may talk to the service, and for how long a connection may be idle."""
+    """Hosts, origins, proxies and idle connections."""
 
     allowed_hosts: HostPatterns = Field(
         default=["*"],
@@ -161,7 +161,7 @@ class HTTPSettings(Group):
 
 
 class DatabaseSettings(Group):
-    """How one process uses the database of `DATABASE_URL`."""
+    """Connections of each process to the database."""
 
     pool_size: int = Field(
         default=10,
@@ -187,7 +187,7 @@ class DatabaseSettings(Group):
 
 
 class TraceSettings(Group):
-    """Traces for OpenTelemetry."""
+    """OpenTelemetry traces."""
 
     enabled: bool = Field(
         default=False,
@@ -204,7 +204,7 @@ class TraceSettings(Group):
 
 
 class RedisSettings(Group):
-    """The Redis or Valkey in which the processes of several machines act as one circuit."""
+    """The Redis or Valkey server through which several machines share their circuits."""
 
     url: RedisURL | None = Field(
         default=None,
@@ -236,7 +236,7 @@ class RedisSettings(Group):
 
 
 class AdminSettings(Group):
-    """The administration endpoints."""
+    """The admin endpoints."""
 
     token: HeaderToken | None = Field(
         default=None,
@@ -247,7 +247,7 @@ class AdminSettings(Group):
 
 
 class APISettings(Group):
-    """Who may call what is below `/api`."""
+    """Access to the API below `/api`."""
 
     keys: APIKeys = Field(
         default=[],
@@ -270,7 +270,7 @@ class APISettings(Group):
 
 
 class MetricsSettings(Group):
-    """Who may read the metrics."""
+    """Access to the metrics."""
 
     token: HeaderToken | None = Field(
         default=None,
@@ -281,7 +281,7 @@ class MetricsSettings(Group):
 
 
 class DashboardSettings(Group):
-    """The page on which people watch the circuits."""
+    """The dashboard of the circuit breakers."""
 
     enabled: bool = Field(
         default=True,
@@ -291,7 +291,7 @@ class DashboardSettings(Group):
 
 
 class DocsSettings(Group):
-    """The pages that document the API."""
+    """The API documentation pages."""
 
     enabled: bool = Field(
         default=True,
@@ -303,7 +303,7 @@ PageT = TypeVar("PageT", DashboardSettings, DocsSettings)
 
 
 class ServiceSettings(BaseSettings):
-    """The settings that every service has; `Settings` adds the groups of the domains."""
+    """The general settings. `Settings` adds the groups of the domains."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE,
@@ -384,9 +384,9 @@ class ServiceSettings(BaseSettings):
         return value.model_copy(update={"enabled": False})
 
     def domain_problems(self) -> Iterator[SettingProblem]:
-        """Find what would be unsafe in production in the groups of the domains.
+        """Find settings of domains that are unsafe in production.
 
-        A domain that has such rules extends this in its part of the settings.
+        A domain with such rules overrides this in its part of the settings.
         """
         yield from ()
 
@@ -395,14 +395,14 @@ class ServiceSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - these three are made below
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by the sources below
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read arguments, then variables, then `.env`, then the files of `SECRETS_DIR`.
+        """Arguments come first, then variables, `.env` and the files of `SECRETS_DIR`.
 
-        A variable with the bare name of a group, such as `ADMIN` or `LOG`, is not ours: many
-        programs have one, and none of ours needs a JSON object in it.
+        Variables with the plain name of a group, such as `ADMIN` or `LOG`, are ignored. They
+        usually belong to other programs, and no setting needs a JSON object in one.
         """
         groups = group_names(settings_cls)
         sources = [EnvSettingsSource(settings_cls) for _ in range(3)]
@@ -412,10 +412,10 @@ class ServiceSettings(BaseSettings):
 
 
 def given_values(settings_cls: type[BaseSettings]) -> dict[Source, Mapping[str, str | None]]:
-    """The values of each source by their names in lower case, the source that wins first.
+    """The values of each source by name in lower case. Earlier sources take precedence.
 
     Raises:
-        SettingsError: If a file cannot be read.
+        SettingsError: A file cannot be read.
     """
     environment = EnvSettingsSource(settings_cls).env_vars
     from_file: Mapping[str, str | None] = read_env_file(

@@ -1,4 +1,4 @@
-"""What must not reach production: settings that are valid, and unsafe there."""
+"""Checks for settings that are valid but unsafe in production."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from example_service.core.settings.guessing import (
 )
 from example_service.core.settings.model import ServiceSettings
 
-# Broader networks than these are half the internet rather than proxies.
+# The shortest prefixes of networks that can plausibly contain only proxies, by IP version.
 _SHORTEST_PREFIXES = {4: 8, 6: 16}
 
 
 def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
-    """Find what would be unsafe in production, wherever these settings are used now."""
+    """Find unsafe settings. This also works in other environments, for a preview."""
     return [
         *_database_problems(settings),
         *_redis_problems(settings),
@@ -52,7 +52,7 @@ def _database_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
 
 
 def _needs_password(address: PostgreSQLAddress) -> bool:
-    """Whether nothing else says who connects: a socket's owner, or a certificate."""
+    """Whether the login needs a password, because no socket or certificate authenticates it."""
     if "sslcert" in address.ssl_files:
         return False
     return not all(host.startswith("/") or is_local(host) for host, _ in address.hosts)

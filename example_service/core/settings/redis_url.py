@@ -1,4 +1,4 @@
-"""The address of a Redis or Valkey. The messages repeat no value, because it has a password."""
+"""Validate Redis and Valkey URLs. Messages do not contain the URL, which may have a password."""
 
 import importlib.util
 import re
@@ -8,14 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import AfterValidator, SecretStr
 
 OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-"""What may follow the question mark: the database of a socket, and files for TLS."""
+"""The options that the query may have: the database for a socket, and files for TLS."""
 
 
 def _check(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     try:
         parts = urlsplit(url)
-        # The port is checked only when it is read.
+        # Reading `port` raises ValueError if it is invalid.
         remote = parts.hostname and parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path)
         local = not parts.hostname and parts.path.startswith("/")
         valid = {"redis": remote, "rediss": remote, "unix": local}.get(parts.scheme)
@@ -35,4 +35,4 @@ def _check(value: SecretStr) -> SecretStr:
 
 
 RedisURL = Annotated[SecretStr, AfterValidator(_check)]
-"""Where a Redis or Valkey is, its password included."""
+"""A Redis or Valkey URL with its password."""

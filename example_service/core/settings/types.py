@@ -1,6 +1,6 @@
-"""The types of settings that need more than a range: how each is read, and what is refused.
+"""The types of settings that need more validation than a range.
 
-The messages complete a sentence that begins with the variable's name, and repeat no value.
+Each message completes a sentence that begins with the name of the variable, and contains no values.
 """
 
 import ipaddress
@@ -29,7 +29,7 @@ def _read_items(value: object) -> object:
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        # The port is checked only when it is read.
+        # Reading `port` raises ValueError if it is invalid.
         valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         valid = False
@@ -52,7 +52,7 @@ def _check_origin(value: str) -> str:
         return value
     if _split(value).path or _check_url(value) != value:
         raise ValueError("should be origins without a path or a slash at the end")
-    # Browsers leave the port out where it is the scheme's own.
+    # Browsers omit the default port of a scheme.
     return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", value.lower())
 
 
@@ -76,7 +76,7 @@ def _check_header_token(value: SecretStr) -> SecretStr:
 
 
 CALLER_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
-"""What a caller of the API may be called."""
+"""The pattern of the name of an API caller."""
 
 
 def _check_api_keys(entries: list[str]) -> list[str]:
@@ -92,7 +92,7 @@ def _check_api_keys(entries: list[str]) -> list[str]:
 
 
 PATH_PREFIX = r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
-"""A path that other paths are appended to: segments of plain characters, none of them `..`."""
+"""The pattern of a path prefix: segments of plain characters, none of them `..`."""
 
 
 def _check_path_prefix(value: str) -> str:
@@ -103,21 +103,21 @@ def _check_path_prefix(value: str) -> str:
 
 
 PathPrefix = Annotated[str, AfterValidator(_check_path_prefix)]
-"""Where a proxy puts the service; empty, or a path without a slash at its end."""
+"""The path under which a proxy serves the service; empty, or without a trailing slash."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-"""More than no time and at most a day."""
+"""Seconds, greater than 0 and at most a day."""
 
 SecondsFromZero = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-"""No time at all, or at most a day."""
+"""Seconds, from 0 to a day."""
 
 HTTPURL = Annotated[str, AfterValidator(_check_url)]
-"""An address that paths are appended to; it never ends in a slash."""
+"""A base URL without a trailing slash."""
 
 HeaderToken = Annotated[SecretStr, AfterValidator(_check_header_token)]
 """A secret that is sent in a header."""
 
-# A list is written as a JSON array, or as values separated by commas or, in a file, line breaks.
+# Lists are JSON arrays, or values separated by commas or, in files, newlines.
 _LIST = NoDecode, BeforeValidator(_read_items)
 
 APIKeys = Annotated[list[str], *_LIST, AfterValidator(_check_api_keys)]

@@ -1,4 +1,4 @@
-"""The environment variables behind a settings class: their names, sources and misspellings."""
+"""The environment variables of a settings class: their names, values and misspellings."""
 
 import difflib
 import json
@@ -14,10 +14,10 @@ from example_service.core.exceptions import SettingProblem
 
 DELIMITER = "__"
 
-# Two group names at least this alike are one name and its misspelling (1.0 means equal).
+# A group name with at least this similarity to a known one is a misspelling (1.0 means equal).
 _ALIKE = 0.75
-# Of names that stand alone only long ones are compared, and more strictly: other programs have
-# variables, too.
+# Names without a group are only compared if they are long, and more strictly, because they may
+# belong to other programs.
 _NEARLY_EQUAL = 0.93
 _LONG = 8
 
@@ -27,9 +27,8 @@ class Variable:
     """One environment variable and the field that it sets.
 
     Attributes:
-        path: Attribute names from the settings object to the value; a key of a mapping counts as
-            one of them.
-        field: The field as pydantic knows it.
+        path: The attribute names and mapping keys from the settings object to the value.
+        field: The pydantic field.
     """
 
     path: tuple[str, ...]
@@ -37,7 +36,7 @@ class Variable:
 
     @property
     def name(self) -> str:
-        """The variable's name: `LIMITS__MAX_BODY_BYTES`."""
+        """The name of the variable, such as `LIMITS__MAX_BODY_BYTES`."""
         return DELIMITER.join(self.path).upper()
 
     @property
@@ -47,19 +46,19 @@ class Variable:
 
     @property
     def default_text(self) -> str:
-        """The default as it would be written into the environment; empty for "not given"."""
+        """The default as the text of an environment variable; empty if there is none."""
         default = self.field.get_default(call_default_factory=True)
-        # What everybody can read here is no secret.
+        # A default is part of the source code, so it is not secret.
         return as_text(default.get_secret_value() if isinstance(default, SecretStr) else default)
 
     @property
     def example(self) -> str:
-        """A line for the environment that is valid."""
+        """A valid line for the environment."""
         examples = self.field.examples
         return f"{self.name}={as_text(examples[0]) if examples else self.default_text}"
 
     def value_in(self, settings: BaseSettings) -> object:
-        """Look the value up in a settings object that has it."""
+        """Return the value of the variable in a settings object."""
         value: Any = settings
         for part in self.path:
             value = value[part] if isinstance(value, dict) else getattr(value, part)
@@ -71,19 +70,19 @@ def _mentions(annotation: object, sought: type) -> bool:
 
 
 def as_text(value: object) -> str:
-    """Write a setting's value as one would in the environment."""
+    """Convert the value of a setting to the text of an environment variable."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def variables(settings_class: type[BaseSettings], keys: Iterable[str]) -> list[Variable]:
-    """List the variables of a settings class, in the order in which it declares them.
+    """List the variables of a settings class, in the order of their declaration.
 
     Args:
-        settings_class: Fields are plain values, groups (a model) or mappings of names to a model;
-            a group may have groups.
-        keys: The names to list for each mapping, for there are infinitely many.
+        settings_class: A class whose fields are plain values, groups (models) or mappings from
+            names to groups. Groups may be nested.
+        keys: The names to list for each mapping.
     """
     names = tuple(keys)
     return [
@@ -107,7 +106,7 @@ def _leaves(
 
 
 def _group_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
-    """The model behind a field, and whether the field maps names to such models."""
+    """The model of a group field, and whether the field is a mapping from names to groups."""
     is_mapping = get_origin(field.annotation) is dict
     candidate = get_args(field.annotation)[1] if is_mapping else field.annotation
     if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -116,7 +115,7 @@ def _group_model(field: FieldInfo) -> tuple[type[BaseModel] | None, bool]:
 
 
 def group_names(settings_class: type[BaseSettings]) -> dict[str, bool]:
-    """The fields that are groups, and of each whether it maps names to groups."""
+    """The names of group fields, and whether each is a mapping from names to groups."""
     models = {name: _group_model(field) for name, field in settings_class.model_fields.items()}
     return {name: is_mapping for name, (model, is_mapping) in models.items() if model is not None}
 
@@ -124,15 +123,15 @@ def group_names(settings_class: type[BaseSettings]) -> dict[str, bool]:
 def unknown_variables(
     settings_class: type[BaseSettings], given: Iterable[str]
 ) -> list[SettingProblem]:
-    """Find the variables that belong to our groups by name, yet set nothing.
+    """Find variables that have the prefix of one of our groups, but are not settings.
 
-    Also found are a known field below a misspelt group (`LIMIT__MAX_BODY_BYTES`), a mapping in one
-    variable or with single underscores (`CIRCUIT_BREAKERS`), and what is nearly the name of a
-    setting without a group (`ENVIROMENT`). Any other name belongs to another program.
+    It also finds known fields in a misspelled group (`LIMIT__MAX_BODY_BYTES`), a mapping as a
+    single variable or with single underscores (`CIRCUIT_BREAKERS`), and names that are similar to a
+    setting without a group (`ENVIROMENT`). All other names belong to other programs.
 
     Args:
-        settings_class: The settings that there are.
-        given: Names of the variables that are set, in any case.
+        settings_class: The class of the settings.
+        given: The names of the variables that are set, in upper or lower case.
     """
     names = [name.upper() for name in given]
     catalogue = _Catalogue(settings_class, names)
@@ -140,7 +139,7 @@ def unknown_variables(
 
 
 class _Catalogue:
-    """The names that are known, and what was probably meant by one that is not."""
+    """The known names, and suggestions for unknown ones."""
 
     def __init__(self, settings_class: type[BaseSettings], given: Iterable[str]) -> None:
         groups = {
@@ -148,8 +147,8 @@ class _Catalogue:
         }
         self._groups = groups.keys()
         self._mappings = [name for name, is_mapping in groups.items() if is_mapping]
-        # Whatever stands between two delimiters may be meant as a mapping's key. One of our own
-        # keeps the names of a mapping's fields known where none is given.
+        # Any text between two delimiters may be the key of a mapping. A default key makes the
+        # fields of mappings known even if no variable has one.
         parts = [name.lower().split(DELIMITER) for name in given if DELIMITER in name]
         keys = {key for _, key, *rest in parts if key and rest} or {"name"}
         known = variables(settings_class, sorted(keys))
@@ -167,7 +166,7 @@ class _Catalogue:
         group, _, rest = name.partition(DELIMITER)
         if group in self._groups:
             return self._unknown(name, self._completed(name) or self._similar(name))
-        # Another word before or behind the group's name makes it another program's variable.
+        # A name with an additional word in its group belongs to another program.
         meant = [
             f"{other}{DELIMITER}{rest}"
             for other in difflib.get_close_matches(group, self._groups, n=1, cutoff=_ALIKE)
@@ -183,7 +182,7 @@ class _Catalogue:
             fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
             if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):
                 return self._similar(name)
-        # With something behind it, a name is one of several of its kind: DATABASE_URL_2.
+        # A name with a suffix is a variable of its own, such as DATABASE_URL_2.
         others = [one for one in self._alone if not name.startswith(one)]
         return difflib.get_close_matches(name, others, n=1, cutoff=_NEARLY_EQUAL)
 
@@ -205,14 +204,14 @@ class _Catalogue:
 def validation_problems(
     settings_class: type[BaseSettings], error: ValidationError
 ) -> list[SettingProblem]:
-    """Say what pydantic refused in the terms of the environment, without the refused values."""
+    """Convert pydantic's errors to problems with environment variables, without their values."""
     problems: dict[str, SettingProblem] = {}
     for detail in error.errors(include_url=False, include_input=False, include_context=False):
         path = [str(part) for part in detail["loc"] if isinstance(part, str)]
         known = {v.name: v for v in variables(settings_class, path[1:2])}
         name = DELIMITER.join(path).upper()
         example = known[name].example if name in known else ""
-        # The items of one list may be refused one by one; the first says enough.
+        # Each item of a list may have an error. Only the first one is reported.
         problems.setdefault(name, SettingProblem(name, _reworded(detail["msg"]), example))
     return list(problems.values())
 
