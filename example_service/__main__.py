@@ -1,4 +1,4 @@
-"""Runs the command line: `python -m example_service`."""
+"""Run the command line: `python -m example_service`."""
 
 import sys
 

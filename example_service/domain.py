@@ -1,8 +1,8 @@
-"""What a domain is: a part of the service that is added or deleted as one thing.
+"""The interface of a domain: a part of the service that can be added or deleted as a whole.
 
-A domain is a folder in this package. Its `domain.py` describes it with a `Domain`, and `DOMAINS` in
-`main.py` lists it. No other package knows it, except that `core/settings/composition.py` adds its
-settings. Its migrations and models are found by their place: `migrations/` and `models.py` in the
+A domain is a folder in this package. Its `domain.py` describes it with a `Domain`, which `DOMAINS`
+in `main.py` lists. No other package depends on it, except that `core/settings/composition.py` adds
+its settings. Its migrations and models are discovered in `migrations/` and `models.py` of the
 folder.
 """
 
@@ -26,12 +26,12 @@ from example_service.infra.resilience import CircuitBreaker
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A server that a domain depends on, for `example-service doctor` to look at.
+    """A server that a domain depends on. `example-service doctor` checks that it can be reached.
 
     Attributes:
-        name: What it is, in a word or two.
-        url: Where it is; None where the settings do not say.
-        without_url: What doctor reports where there is no URL.
+        name: A short name.
+        url: The URL of the server; None if it is not set.
+        without_url: The text that doctor shows if the URL is not set.
         is_needed: Whether a missing URL is a fault.
     """
 
@@ -42,7 +42,7 @@ class Upstream:
 
 
 Hints: TypeAlias = Callable[[str], Sequence[str]]
-"""Lines for the developer who started the service, given the URL at which it serves."""
+"""Takes the URL of the service, and returns lines to show to the developer who has started it."""
 
 
 @asynccontextmanager
@@ -57,21 +57,20 @@ def _starts_nothing(_: Settings) -> Iterator[Hints]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Domain:
-    """One domain; whatever it does not need has a default.
+    """The description of a domain. Everything except the name has a default.
 
     Attributes:
         name: The name of its folder.
-        is_enabled: Whether the service has it with these settings.
-        routers: Its routes.
-        problems: The problem for each of its errors that may reach a route's caller.
-        breakers: Return its breakers; called at the start, so that monitoring shows them before
-            their first call.
-        lifespan: Opens what its routes need, and closes it when the application ends. It may keep
-            that in `app.state`, under the domain's name.
+        is_enabled: Whether the domain is enabled with these settings.
+        routers: Its routers.
+        problems: The problem for each of its exceptions that a client may see.
+        breakers: Functions that return its breakers. They are called at startup, so that the
+            breakers are visible in monitoring before their first call.
+        lifespan: Opens the resources of its routes, and closes them when the application ends. It
+            may store them in `app.state`, under the name of the domain.
         upstreams: The servers that it depends on with these settings.
-        serving: Runs around `example-service serve`, in the process that starts all others: before
-            the first worker starts, and until the last has ended. Raises `StartError` to refuse the
-            start.
+        serving: A context manager around `example-service serve` in the parent process, from before
+            the first worker starts until the last has ended. It may raise `StartError`.
     """
 
     name: str

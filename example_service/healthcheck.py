@@ -1,8 +1,9 @@
-"""The health check of the image: `python -m example_service.healthcheck`.
+"""The health check of the container image: `python -m example_service.healthcheck`.
 
-It asks the service for its liveness at the address on which that really listens, wherever the
-address was set: the environment, `.env`, or `--host` and `--port`. Linux alone says which one that
-is. Nothing else of the package is imported, because this runs every few seconds.
+It calls the liveness endpoint at the address on which the service actually listens, because that
+may be set in the environment, in `.env`, or with `--host` and `--port`. The address is found in
+`/proc`, so this needs Linux. It imports nothing else of the package, because it runs every few
+seconds.
 """
 
 import http.client
@@ -17,18 +18,18 @@ from pathlib import Path
 _TIMEOUT_SECONDS = 3.0
 _PROC = Path("/proc")
 _NAMES = (b"example_service", b"example-service")
-"""How the service is called on a command line: as a module, and as a program."""
+"""The names of the service on a command line: the module and the program."""
 _LISTEN = "0A"
 _OK = 200
 
 
 def main() -> int:
-    """Return the exit status: 0 if the service answers that it is alive, 1 if not."""
+    """Return the exit status: 0 if the service is alive, 1 if not."""
     return 0 if any(_is_alive(*address) for address in served_addresses()) else 1
 
 
 def served_addresses() -> Iterator[tuple[str, int]]:
-    """The addresses and ports on which a service of this container listens."""
+    """The addresses and ports on which the service listens in this container."""
     sockets = {inode for process in _services() for inode in _sockets_of(process)}
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
@@ -55,7 +56,7 @@ def _sockets_of(process: Path) -> Iterator[str]:
 
 
 def _address(local: str) -> tuple[str, int]:
-    """Read what the kernel writes: an address in words of the machine's byte order, and a port."""
+    """Parse an address and port of `/proc/net/tcp`, which are in the machine's byte order."""
     digits, _, port = local.partition(":")
     words = [int(digits[start : start + 8], 16) for start in range(0, len(digits), 8)]
     address = ipaddress.ip_address(struct.pack(f"={len(words)}I", *words))

@@ -1,4 +1,4 @@
-"""The composition root: the one place where the parts of the service are put together."""
+"""The composition root, which assembles the application."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -66,13 +66,13 @@ _CORS_RESPONSE_HEADERS = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the application.
+    """Create the application.
 
     Args:
-        settings: The settings to use; by default they are read from the environment.
+        settings: The settings. By default, they are read from the environment.
 
     Raises:
-        SettingsError: If the settings in the environment cannot be used.
+        SettingsError: The settings in the environment are invalid.
     """
     if settings is None:
         settings = load_settings()
@@ -106,15 +106,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def create_own_breakers(
     settings: Settings, domains: Sequence[Domain], listeners: Sequence[CircuitListener] = ()
 ) -> None:
-    """Create the breakers of the service itself: the database's and those of the domains.
+    """Create the breakers of the database and of the domains.
 
     Args:
-        settings: Have the parameters of breakers by their names, also of those created later.
-        domains: Those that the service has with these settings.
-        listeners: For every breaker.
+        settings: The settings of breakers by name. They also apply to breakers created later.
+        domains: The enabled domains.
+        listeners: The listeners of all breakers.
 
     Raises:
-        SettingsError: If the parameters contradict those that the code has for a breaker.
+        SettingsError: The settings of a breaker contradict its parameters in the code.
     """
     circuit_breaker_registry.configure(
         {name: breaker.parameters() for name, breaker in settings.circuit_breakers.items()},
@@ -124,12 +124,12 @@ def create_own_breakers(
 
 
 def enabled_domains(settings: Settings) -> list[Domain]:
-    """The domains that the service has with these settings."""
+    """The domains that are enabled with these settings."""
     return [domain for domain in DOMAINS if domain.is_enabled(settings)]
 
 
 def _middleware(settings: Settings) -> list[Middleware]:
-    """The layers around the routes, outermost first."""
+    """The middleware, outermost first."""
     cors = partial(
         CORSMiddleware,
         allow_origins=settings.http.cors_origins,
@@ -191,8 +191,8 @@ def _readiness_checks(database: Database, settings: Settings) -> list[Check]:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIterator[None]:
-    """Open what the application needs while it runs, and close it at the end, last opened first."""
-    # Once more, because routes may have been added to the application.
+    """Open the resources of the application, and close them in reverse order when it ends."""
+    # Called again, because routes may have been added since the application was created.
     create_requested_breakers(app)
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(create_http_client())
@@ -216,7 +216,7 @@ async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIt
 
 
 def __getattr__(name: str) -> FastAPI:
-    """Build `app` when a server asks for it; importing this module alone reads no settings."""
+    """Create `app` on first access, so that importing this module does not read the settings."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = built = create_app()

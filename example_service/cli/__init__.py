@@ -24,10 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: Words after the program's name; those of the process if left out.
+        arguments: The command line arguments, without the program name. Defaults to `sys.argv`.
 
     Returns:
-        The exit status: 0 for success, 1 for a failure, 2 for unusable settings or arguments.
+        The exit status: 0 for success, 1 for a failure, 2 for invalid settings or arguments.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "replay":
         return replay.replay(options, sys.stdout)
     for name in _OVERRIDES:
-        # Through the environment, an option is checked like the setting and reaches every worker.
+        # Environment variables are validated like any setting, and all workers inherit them.
         if (value := getattr(options, name)) is not None:
             os.environ[name.upper()] = value
     return serve.serve(load_settings())

@@ -1,4 +1,4 @@
-"""What `example-service doctor` does: show the settings, and find what is wrong with them."""
+"""The command `example-service doctor`: show the settings, and check them."""
 
 import asyncio
 import os
@@ -36,16 +36,16 @@ _MASK = "********"
 
 
 def doctor(output: TextIO) -> int:
-    """Examine the settings and what they point to.
+    """Check the settings, the database, the fleet and the upstreams.
 
     Args:
-        output: Where the report is written.
+        output: The stream to write the report to.
 
     Returns:
         The exit status: 0 if nothing is wrong, 1 if something is.
 
     Raises:
-        SettingsError: If a variable is invalid, so that there are no settings to examine.
+        SettingsError: A variable is invalid, so the settings cannot be loaded.
     """
     settings, problems = read_settings()
     if settings is None:
@@ -117,7 +117,10 @@ def _problem_rows(problems: Sequence[SettingProblem]) -> list[Sequence[str]]:
 
 
 def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Sequence[str]]:
-    """Variables with one underscore where ours have two: `LOG_LEVEL`; often of another program."""
+    """Variables such as `LOG_LEVEL`, with one underscore instead of two.
+
+    They are hints and not faults, because they often belong to another program.
+    """
     known = variables(Settings, settings.circuit_breakers)
     meant = {v.name.replace(DELIMITER, "_"): v.name for v in known if DELIMITER in v.name}
     return [
@@ -128,7 +131,7 @@ def _overlooked_rows(settings: Settings, sources: Mapping[str, str]) -> list[Seq
 
 
 def _misspelt_breaker_rows(settings: Settings) -> list[Sequence[str]]:
-    """Parameters for a breaker that the service does not have, where it has a similar one."""
+    """Settings of a breaker that does not exist, if there is one with a similar name."""
     known = {breaker.name for breaker in circuit_breaker_registry}
     return [
         (
@@ -143,7 +146,7 @@ def _misspelt_breaker_rows(settings: Settings) -> list[Sequence[str]]:
 
 
 def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
-    """Say how the database and its schema are, and whether that is as it should be."""
+    """Describe the state of the database and its schema, and whether it is as expected."""
     address = database_address(settings)
     where = str(address)
     if isinstance(address, SQLiteAddress) and (read_only := _read_only(Path(address.path))):
@@ -155,7 +158,7 @@ def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
 
 
 def _read_only(file: Path) -> Path | None:
-    """What SQLite would have to write and cannot: the file, or the folder that it is in."""
+    """The file or the folder that SQLite cannot write to; None if it can write to both."""
     folder = next(path for path in file.absolute().parents if path.exists())
     written = [folder, file] if file.exists() else [folder]
     return next((path for path in written if not os.access(path, os.W_OK)), None)
@@ -172,10 +175,10 @@ async def _database_fault(settings: Settings) -> str | None:
 
 
 def _check_fleet(settings: Settings) -> tuple[list[Sequence[str]], bool]:
-    """Describe how the store of the fleet is, if there is one, and whether it can be used."""
+    """Describe the state of the Redis store, if there is one, and whether it can be used."""
     if settings.redis.url is None:
         return [], True
-    # Imported here, because it needs the extra `redis`.
+    # This needs the extra `redis`, so it is imported only if a URL is set.
     from example_service.infra.fleet.redis_store import redis_store  # noqa: PLC0415
 
     if (store := redis_store(settings.redis)) is None:
@@ -197,7 +200,7 @@ async def _store_fault(store: Store) -> str | None:
 
 
 def _check_upstream(upstream: Upstream) -> tuple[str, bool]:
-    """Describe how an upstream is, and whether that is as it should be."""
+    """Describe the state of an upstream, and whether it is as expected."""
     url = upstream.url
     if url is None:
         return upstream.without_url, not upstream.is_needed
@@ -207,18 +210,19 @@ def _check_upstream(upstream: Upstream) -> tuple[str, bool]:
 
 
 def _why_unreachable(url: str) -> str | None:
-    """Ask a server for anything at all; None if it answers, whatever it answers."""
+    """Why a server cannot be reached; None if it sends any response."""
     try:
         with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
             return None
-    except Exception as error:  # noqa: BLE001 - whatever it is, the upstream cannot be asked
+    except Exception as error:  # noqa: BLE001 - any exception means that it cannot be reached
         return str(error) or type(error).__name__
 
 
 def _within_limit(find_fault: Callable[[], str | None]) -> str | None:
-    """Look for a fault; taking too long is one.
+    """Run a check with a time limit, which counts as a fault if exceeded.
 
-    What runs in a thread need not be waited for, whereas a look-up of a name cannot be cancelled.
+    The check runs in a thread, because a DNS lookup cannot be cancelled, but a thread can be
+    abandoned.
     """
     outcome: list[str | None] = []
     thread = threading.Thread(target=lambda: outcome.append(find_fault()), daemon=True)

@@ -1,4 +1,4 @@
-"""What `example-service key` does: make a key for a caller of the API."""
+"""The command `example-service key`: create a key for a caller of the API."""
 
 import argparse
 import re
@@ -10,7 +10,7 @@ from example_service.core.settings.types import CALLER_NAME
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command to a command line."""
+    """Add the command to the command line parser."""
     parser = commands.add_parser(
         "key",
         help="make a key for a caller of the API",
@@ -28,12 +28,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def key(name: str, output: TextIO, *, is_read_only: bool) -> int:
-    """Make a key.
+    """Create a key.
 
     Args:
-        name: The caller.
-        output: Where the key and its entry are written.
-        is_read_only: Whether the caller may only read.
+        name: The name of the caller.
+        output: The stream to write the key and its entry of `API__KEYS` to.
+        is_read_only: Whether the key only permits reading.
 
     Returns:
         The exit status, 0.

@@ -1,4 +1,4 @@
-"""What `example-service migrate` does: bring the schema of the database up to date."""
+"""The command `example-service migrate`: bring the schema of the database up to date."""
 
 import asyncio
 from typing import TextIO
@@ -13,18 +13,18 @@ from example_service.migrations import MigrationError, in_words, upgrade
 
 
 def migrate(settings: Settings, output: TextIO) -> int:
-    """Apply the migrations that the database lacks.
+    """Apply all pending migrations.
 
     Args:
-        settings: Where the database is.
-        output: Where the result is written.
+        settings: The settings with the database URL.
+        output: The stream to write the result to.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        MigrationError: If they cannot be applied; the text says why.
-        SettingsError: If a variable of the environment keeps the server from being trusted.
+        MigrationError: The migrations cannot be applied. The message says why.
+        SettingsError: An environment variable prevents the verification of the server.
     """
     where = database_address(settings)
     trusts_system = isinstance(where, PostgreSQLAddress) and where.trusts_system

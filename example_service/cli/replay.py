@@ -1,4 +1,4 @@
-"""What `example-service replay` does: try parameters of a breaker on recorded calls."""
+"""The command `example-service replay`: try breaker parameters on recorded calls."""
 
 import argparse
 import json
@@ -27,11 +27,11 @@ access log of this service. The parameters are {", ".join(NAMES)}.
 
 
 class ReplayError(Exception):
-    """The replay cannot be done as asked. The message says why and what to do about it."""
+    """The replay failed. The message says why and what to do about it."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command's options to the command line."""
+    """Add the command to the command line parser."""
     parser = commands.add_parser(
         "replay",
         help="show what parameters of a circuit breaker would have done to recorded calls",
@@ -57,17 +57,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def replay(options: argparse.Namespace, output: TextIO) -> int:
-    """Replay a recording. Nothing is written unless everything has gone well.
+    """Replay a recording. Nothing is written if it fails.
 
     Args:
-        options: The command line.
-        output: Where the tables, or the JSON, go.
+        options: The parsed command line.
+        output: The stream to write the tables or the JSON to.
 
     Returns:
         The exit status, 0.
 
     Raises:
-        ReplayError: If it cannot be done; the text names the option, or the line of the file.
+        ReplayError: An option or a line of the file is invalid. The message names it.
     """
     try:
         report = _report(options)
@@ -92,7 +92,7 @@ def _report(options: argparse.Namespace) -> Report:
         if suggestion is not None and suggestion.parameters is not None:
             sets.append(suggestion.parameters)
         recording = read()
-        # To compare a suggestion with the set it started from, both count the same as failing.
+        # The suggestion is comparable with its base only if the same calls count as failing.
         slow_seconds = None if suggestion is None else sets[0].slow_seconds
         replayed = run(recording, sets, slow_seconds)
     file, has_dates = options.file.name, recording.has_dates
@@ -123,7 +123,7 @@ def _share(text: str) -> float:
 
 
 def _check_picture(path: Path) -> None:
-    """Refuse what would only fail after the replay."""
+    """Check the path of the picture before the replay, which may take long."""
     if path.suffix.lower() != ".svg":
         raise ReplayError(f"--picture draws SVG; name the file {path.with_suffix('.svg').name}")
     if not path.parent.is_dir():
@@ -133,14 +133,14 @@ def _check_picture(path: Path) -> None:
 
 
 def _picture(report: Report) -> bytes:
-    # Only here, because it is an extra and takes a second to import.
+    # Imported on use, because it needs an extra and takes a second.
     from example_service.replay.picture import svg  # noqa: PLC0415
 
     return svg(report)
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none."""
+    """Write a file atomically."""
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(content)
@@ -152,7 +152,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _readings(path: Path, route: str | None) -> Iterator[Callable[[], Recording]]:
-    """Opens the file, as often as it is called, and shows how far it is read."""
+    """A function that reads the file from its beginning, with a progress bar."""
     if path.exists() and not path.is_file():
         raise ReplayError(f"{path} is no file; write the calls to one first")
     with path.open("rb") as file, _progress(path.stat().st_size) as progress:
@@ -166,11 +166,11 @@ def _readings(path: Path, route: str | None) -> Iterator[Callable[[], Recording]
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, if the library for it is there."""
+    """A progress bar, if stderr is a terminal and tqdm is installed."""
     if not sys.stderr.isatty() or find_spec("tqdm") is None:
         yield lambda _bytes: None
         return
-    # Only here, because it is an extra.
+    # Imported on use, because it needs an extra.
     from tqdm import tqdm  # noqa: PLC0415
 
     with tqdm(total=total, desc="Replaying", unit="B", unit_scale=True, leave=False) as bar:

@@ -1,4 +1,4 @@
-"""What `example-service serve` does: take the port, start what the domains need, and serve."""
+"""The command `example-service serve`: bind the port, start what domains need, and serve."""
 
 import asyncio
 import logging
@@ -23,16 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> int:
-    """Serve until a signal to stop.
+    """Serve until a signal arrives.
 
     Returns:
-        The exit status: 0 after an orderly end.
+        The exit status: 0 after a graceful shutdown.
 
     Raises:
-        SettingsError: If a variable of the environment keeps HTTP clients from being made, or
-            parameters of a breaker contradict those of the code.
-        ListenError: If the address cannot be listened on.
-        StartError: If what a domain needs before it serves cannot be had.
+        SettingsError: An environment variable of httpx is invalid, or settings of a breaker
+            contradict the code.
+        ListenError: The server cannot listen on the address.
+        StartError: A domain could not start something that it needs.
     """
     if problems := environment_problems():
         raise SettingsError(problems)
@@ -44,9 +44,9 @@ def serve(settings: Settings) -> int:
         if settings.workers == 1:
             keep_to_itself()
             return _serve_alone(settings, listener, announce)
-        # Once here, because each worker would refuse what it cannot use, again and again.
+        # Check the settings of breakers once, because otherwise every worker would fail to start.
         create_own_breakers(settings, domains)
-        # Imported here, for one process has no need of what this brings along.
+        # A single process does not need these modules.
         from example_service.server.supervisor import Supervisor  # noqa: PLC0415
 
         return Supervisor(settings, listener, announce).run()
@@ -63,7 +63,7 @@ def _serve_alone(settings: Settings, listener: socket.socket, announce: Callable
 
 
 def _schema_fault(settings: Settings) -> str | None:
-    """Say what the schema lacks; a database that cannot be asked may be there later."""
+    """What is wrong with the schema. If the database is unavailable, it may become so later."""
     try:
         fault = asyncio.run(schema_fault_at_start(settings))
     except DATABASE_ERRORS as error:
@@ -77,7 +77,7 @@ def _schema_fault(settings: Settings) -> str | None:
 def _announcement(
     settings: Settings, listener: socket.socket, hints: Sequence[Hints], fault: str | None
 ) -> Callable[[], None]:
-    """Prepare what is written once requests are served."""
+    """Return a function that announces that the service accepts requests."""
     url = _url_of(listener)
 
     def announce() -> None:
@@ -92,7 +92,7 @@ def _announcement(
 
 
 def _url_of(listener: socket.socket) -> str:
-    """The address as one would type it on this machine."""
+    """The URL of the service in a browser on this machine."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
         host = "localhost"

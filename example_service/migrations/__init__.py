@@ -1,9 +1,9 @@
 """Database migrations: applying them, and checking that they were applied.
 
-Each domain has its own in its folder `migrations/`, as a branch of its own: they begin without a
-predecessor, and the database records one revision for each domain. Only `example-service migrate`
-applies them. It may be started several times at once: one process does the work, the others wait
-for it and find nothing left to do.
+The migrations of each domain are in its folder `migrations/`. They form a separate branch without a
+common base, so the database records one revision for each domain. Only `example-service migrate`
+applies them. It can be run several times at once: one process migrates, and the others wait for it
+and find nothing to do.
 """
 
 import asyncio
@@ -31,38 +31,39 @@ LOCK_WAIT_SECONDS: Final = 120.0
 STATEMENT_TIMEOUT_SECONDS: Final = 600.0
 
 LOCK_TIMEOUT_SECONDS: Final = 1.0
-"""How long a migration waits for the lock of a table. All others who want the table wait behind it,
-so this is below the second and a half after which a statement counts as slow."""
+"""How long a migration waits for the lock of a table. Statements of the service queue behind it, so
+this is less than the 1.5 seconds after which a statement counts as slow."""
 LOCK_RETRY_SECONDS: Final = 1.0
-"""How long the service has the table to itself before the migration tries again."""
+"""How long a migration leaves the table to the service before it tries again."""
 
 Revisions: TypeAlias = frozenset[str]
-"""Where a schema is: one revision for each domain; empty for a database without a schema."""
+"""The revisions of a schema, one for each domain; empty for a database without a schema."""
 
 _FOLDER: Final = Path(__file__).parent
 _PACKAGE: Final = _FOLDER.parent
 _LOCK: Final = 4_703_311_882_157_690_113
-"""Key of the advisory lock, drawn once; any number that nothing else in the database uses."""
+"""The key of the advisory lock: a random number that nothing else in the database uses."""
 _LOCK_POLL_SECONDS: Final = 0.1
 
 
 class MigrationError(ExampleServiceError):
-    """The migrations were not applied; the text says why and what to do."""
+    """The migrations were not applied. The message says why and what to do."""
 
 
 async def upgrade(settings: Settings) -> tuple[Revisions, Revisions]:
-    """Apply every migration that the database lacks, all of them or none.
+    """Apply all pending migrations, or none if one fails.
 
-    A table that is in use is waited for in short turns, so that the service does not stop behind
-    the migration.
+    Waiting for a table that is in use is repeated in short intervals, so that the migration does
+    not block the service.
 
     Returns:
         The revisions before and after.
 
     Raises:
-        MigrationError: If another process has the lock or a table for too long, or the database is
-            at a revision that this version of the service does not know.
-        sqlalchemy.exc.SQLAlchemyError, OSError: If the database cannot be reached, or refuses.
+        MigrationError: Another process holds the lock or uses a table for too long, or this version
+            of the service does not know the revision of the database.
+        sqlalchemy.exc.SQLAlchemyError, OSError: The database cannot be reached, or a statement
+            failed.
     """
     engine = create_migration_engine(
         settings,
@@ -71,7 +72,7 @@ async def upgrade(settings: Settings) -> tuple[Revisions, Revisions]:
     )
     try:
         if engine.dialect.name == "sqlite":
-            # Its transactions are a lock by themselves.
+            # SQLite runs only one writing transaction at a time, so no lock is needed.
             async with engine.begin() as connection:
                 return await connection.run_sync(_upgrade)
         return await _upgrade_locked(engine)
@@ -80,36 +81,35 @@ async def upgrade(settings: Settings) -> tuple[Revisions, Revisions]:
 
 
 def domains_with_migrations() -> list[Path]:
-    """The folders of the domains that have migrations; their tables are in `models.py` there."""
+    """The folders of the domains that have migrations. Their tables are in `models.py`."""
     return sorted(folder.parent for folder in _PACKAGE.glob("*/migrations"))
 
 
 @cache
 def head_revisions() -> Revisions:
-    """The revisions that this version of the service works with."""
+    """The latest revisions that this version of the service has."""
     return frozenset(ScriptDirectory.from_config(_config()).get_heads())
 
 
 @cache
 def known_revisions() -> Revisions:
-    """Every revision that this version of the service knows, the last ones included."""
+    """All revisions that this version of the service has."""
     scripts = ScriptDirectory.from_config(_config()).walk_revisions()
     return frozenset(each.revision for each in scripts)
 
 
 def in_words(revisions: Revisions) -> str:
-    """Name revisions for a person."""
+    """Format revisions for a message."""
     return ", ".join(sorted(revisions)) or "nothing"
 
 
 async def schema_fault(database: Database) -> str | None:
-    """Say why this version of the service cannot work with the database; None if it can.
+    """Why this version of the service cannot use the database; None if it can.
 
-    A schema that a newer version has migrated is good enough: old instances keep serving until all
-    of them have been replaced.
+    A newer schema is accepted, so that old instances go on serving until all are replaced.
 
     Raises:
-        CircuitOpenError, DatabaseUnavailableError: If the database cannot be asked.
+        CircuitOpenError, DatabaseUnavailableError: The database is unavailable.
     """
     current, writable = await database.run(_look)
     if fault := _what_is_missing(current):
@@ -118,10 +118,10 @@ async def schema_fault(database: Database) -> str | None:
 
 
 async def schema_fault_at_start(settings: Settings) -> str | None:
-    """Say the same before there is a `Database`, so that nothing counts against its circuit.
+    """The same without a `Database`, so that failures do not count against its circuit.
 
     Raises:
-        sqlalchemy.exc.SQLAlchemyError, OSError: If the database cannot be asked.
+        sqlalchemy.exc.SQLAlchemyError, OSError: The database is unavailable.
     """
     limit_seconds = settings.database.statement_timeout_seconds
     engine = create_migration_engine(settings, statement_timeout_seconds=limit_seconds)
@@ -150,9 +150,9 @@ async def _look(session: AsyncSession) -> tuple[Revisions, bool]:
 
 
 async def _upgrade_locked(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
-    # The lock belongs to a transaction, because a pooler may give each its own connection. Waiting
-    # for it within a statement would block a migration that itself waits for all statements to end,
-    # such as one that builds an index concurrently. So this tries repeatedly.
+    # The lock belongs to a transaction, because a pooler may use another connection for the next
+    # one. It is polled, because a statement that waits for it would block migrations that wait for
+    # all statements to end, such as CREATE INDEX CONCURRENTLY.
     async with engine.connect() as locking:
         deadline = time.monotonic() + LOCK_WAIT_SECONDS
         while not await locking.scalar(text(f"SELECT pg_try_advisory_xact_lock({_LOCK})")):
@@ -164,12 +164,12 @@ async def _upgrade_locked(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
                 )
             await asyncio.sleep(_LOCK_POLL_SECONDS)
         await locking.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-        # The lock is given back with its transaction, whatever happens.
+        # The lock is released at the end of the transaction in any case.
         return await _upgrade_between(engine)
 
 
 async def _upgrade_between(engine: AsyncEngine) -> tuple[Revisions, Revisions]:
-    """Migrate when the tables are free for a moment, and let the service go on meanwhile."""
+    """Retry the migration until it gets the table locks, without blocking the service."""
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
@@ -195,7 +195,7 @@ def _upgrade(connection: Connection) -> tuple[Revisions, Revisions]:
         )
     if before != heads:
         if connection.dialect.name != "sqlite":
-            # The transaction is alembic's own, for a migration may have to leave it for a while.
+            # Alembic must begin the transaction itself, because a migration may need to leave it.
             connection.rollback()
         config = _config()
         config.attributes["connection"] = connection
@@ -204,7 +204,7 @@ def _upgrade(connection: Connection) -> tuple[Revisions, Revisions]:
 
 
 def _config() -> Config:
-    """What `alembic.ini` says to the command line of alembic."""
+    """The options that `alembic.ini` contains for alembic's command line."""
     locations = [str(domain / "migrations") for domain in domains_with_migrations()]
     config = Config()
     for option, value in {

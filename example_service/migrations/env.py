@@ -1,4 +1,4 @@
-"""Run by alembic to reach the database, for its own command line and for `upgrade`."""
+"""The environment script that alembic runs, for its command line and for `upgrade`."""
 
 import asyncio
 import importlib
@@ -16,7 +16,7 @@ from example_service.infra.database.engine import create_migration_engine
 from example_service.migrations import STATEMENT_TIMEOUT_SECONDS, domains_with_migrations
 
 for domain in domains_with_migrations():
-    # Importing the tables of a domain adds them to the metadata.
+    # Importing the models of a domain adds its tables to the metadata.
     importlib.import_module(f"{example_service.__name__}.{domain.name}.models")
 
 
@@ -24,7 +24,7 @@ def _migrate(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        # SQLite alters a table by creating it again.
+        # SQLite has to copy a table to alter it.
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=_render,
         include_object=_is_ours,
@@ -34,15 +34,16 @@ def _migrate(connection: Connection) -> None:
 
 
 def _is_ours(_: SchemaItem, __: str | None, kind: str, is_reflected: bool, model: object) -> bool:
-    """Whether autogenerate looks at an object: a table that no model has is of an extension.
+    """Whether autogenerate compares an object. It ignores tables without a model.
 
-    So a table whose model is deleted is left alone, too; write its `op.drop_table` yourself.
+    Such tables may belong to an extension. After deleting a model, write the `op.drop_table`
+    yourself.
     """
     return not (kind == "table" and is_reflected and model is None)
 
 
 def _render(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
-    """Write our types down as what they are in the database; a migration must outlive our code."""
+    """Render our types as SQLAlchemy's, because migrations must work without the current code."""
     is_moment = kind == "type" and isinstance(item, UTCDateTime)
     return "sa.DateTime(timezone=True)" if is_moment else False
 
