@@ -1,1 +1,1 @@
-"""The path of one request, from the first byte to its access line."""
+"""The middleware that handles every request, from its headers to its line in the access log."""

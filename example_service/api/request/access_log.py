@@ -1,4 +1,4 @@
-"""One line in the log for each request, except those that the dashboard makes by itself."""
+"""Logs one line for each request, except those that the dashboard makes by itself."""
 
 import logging
 from json.encoder import encode_basestring_ascii as quoted
@@ -20,7 +20,7 @@ _NAME = "example_service.access"
 _EVENT = "request"
 
 DASHBOARD = "dashboard"
-"""In place of an address, for requests that the service sends to itself to show an outage."""
+"""The client address of requests that the service sends to itself for the outage lab."""
 
 _ROUTES_OF_DASHBOARD = ("/dashboard", "/sandbox/traffic")
 _FIRST_ERROR_STATUS = 400
@@ -28,19 +28,17 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class AccessLog:
-    """Writes the access lines. Make it after `configure_logging`.
+    """Writes the access log. Create it after `configure_logging`.
 
-    On a console a line is short: method, path, status and milliseconds, so that the story of the
-    circuits stays readable in between. As JSON it has the same members in the same order as all
-    other lines. There is one for each request, and the general way to a line of JSON costs eight
-    microseconds, so that line is put together here unless something else is bound to the request's
-    context.
+    On a console, a line is short (method, path, status and milliseconds), so that it does not hide
+    the log lines about circuits. As JSON, it has the same members in the same order as other lines.
+    Rendering it through structlog would cost every request 8 µs, so the JSON is formatted here
+    unless structlog's context variables contain further members.
 
-    Requests of the dashboard, which keeps a stream open, are written only where they were refused
-    or failed.
+    Requests of the dashboard are only logged if they were refused or failed.
 
     Args:
-        settings: Say whether access lines are wanted, and in which form.
+        settings: The settings that decide whether access lines are logged, and in which format.
     """
 
     def __init__(self, settings: "Settings") -> None:
@@ -64,13 +62,13 @@ class AccessLog:
         """Write the line of one request.
 
         Args:
-            identity: Its ids, which need no escaping.
-            method: Method as it was sent.
-            path: Path as it was sent, decoded.
-            route: Template of the route that served it.
-            status: Status of the answer.
-            duration_seconds: From its arrival to the end of the answer.
-            client: Address of the peer, None where there is none.
+            identity: The ids of the request, which need no escaping.
+            method: The method as it was sent.
+            path: The path as it was sent, percent-decoded.
+            route: The template of the route that served the request.
+            status: The status of the response.
+            duration_seconds: The time from the arrival of the request to the end of the response.
+            client: The client's address. None if it is unknown.
         """
         if client == DASHBOARD or (
             route.startswith(_ROUTES_OF_DASHBOARD)

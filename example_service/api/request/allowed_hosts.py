@@ -1,4 +1,4 @@
-"""The check of the host that a request is for."""
+"""Checks the `Host` header of requests."""
 
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Receive, Scope, Send
@@ -7,14 +7,14 @@ from example_service.api.request.middleware import is_for_monitoring
 
 
 class AllowedHostsMiddleware(TrustedHostMiddleware):
-    """Refuses requests for hosts that are not ours, but for those of probes and scrapers.
+    """Refuses requests for unknown hosts, except requests for health and metrics.
 
-    Orchestrators and Prometheus know an instance by its address, not by the name of the service.
-    What they ask for is the same under any name, so there is nothing to gain by a wrong one.
+    Orchestrators and Prometheus use the address of an instance instead of the name of the service.
+    The responses do not depend on the host, so a forged `Host` header gains nothing.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve or refuse one request."""
+        """Serve or refuse a request."""
         if scope["type"] == "http" and is_for_monitoring(scope):
             await self.app(scope, receive, send)
         else:

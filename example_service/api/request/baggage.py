@@ -1,4 +1,4 @@
-"""`baggage`: what a caller wants to be known along the whole trace (W3C Baggage)."""
+"""The `baggage` header: values that a caller attaches to a whole trace (W3C Baggage)."""
 
 import re
 from collections.abc import Iterable
@@ -21,31 +21,31 @@ _MEMBER: Final = re.compile(
 
 
 class BaggageMiddleware:
-    """Has the baggage of a request sent along with the calls that are made for it.
+    """Stores the baggage of a request in `core.context`, so that outgoing calls can pass it on.
 
     Args:
-        app: The application.
+        app: The application to wrap.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve a request."""
         if scope["type"] == "http":
             baggage.set(usable(value for name, value in scope["headers"] if name == b"baggage"))
         await self._app(scope, receive, send)
 
 
 def usable(given: Iterable[bytes]) -> str | None:
-    """The baggage of a request.
+    """Validate the baggage of a request.
 
     Args:
-        given: The values of `baggage`, which make up one list.
+        given: The values of all `baggage` headers, which form one list.
 
     Returns:
-        The list; None if there is none, if it is longer than 64 members or 8,192 bytes, or if any
-        part of it is not as W3C Baggage has it.
+        The list. None if it is empty, exceeds 64 members or 8,192 bytes, or is not valid W3C
+        Baggage.
     """
     whole = b",".join(given)
     members = [member for one in whole.split(b",") if (member := one.strip(b" \t"))]

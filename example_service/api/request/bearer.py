@@ -4,7 +4,7 @@ from starlette.types import Scope
 
 
 def bearer_token(scope: Scope) -> bytes | None:
-    """The token that a request carries; None unless it carries exactly one."""
+    """Return the bearer token of a request. None unless there is exactly one."""
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     if len(given) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Who calls: what is below `/api` asks for a bearer key, whichever domain serves it."""
+"""Authenticates callers: every path below `/api` requires a key, sent as a bearer token."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from example_service.core import context
 from example_service.core.digests import has_digest
 
 PREFIX: Final = "/api"
-"""Below this path, every request needs a key."""
+"""Every request below this path needs a key."""
 
 READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-"""What a caller that may only read may do."""
+"""The methods that a read-only caller may use."""
 
 IN_PROCESS: Final = "caller"
-"""Member of an ASGI scope with the name of a caller inside this process; no request can set it."""
+"""The key of an ASGI scope with the name of a caller in this process. A client cannot set it."""
 
 _LONGEST_NAME: Final = 64
 _SCHEME: Final = "api"
@@ -42,7 +42,7 @@ class Caller:
     """A program or a team that may call the API.
 
     Attributes:
-        name: Its name in log lines, and the owner of what it creates: 1 to 64 printable characters.
+        name: Its name in logs and as the owner of what it creates: 1 to 64 printable characters.
         may_write: Whether it may use methods other than GET, HEAD and OPTIONS.
 
     Raises:
@@ -58,15 +58,15 @@ class Caller:
 
 
 FindCaller: TypeAlias = Callable[[bytes], Awaitable[Caller | None]]
-"""Returns the caller that a bearer token belongs to; None if it belongs to none."""
+"""Returns the caller with a bearer token, or None if the token is unknown."""
 
 
 def callers_by_key(entries: Sequence[str]) -> FindCaller:
-    """Find callers by the keys of `API__KEYS`.
+    """Make a function that finds callers by the keys of `API__KEYS`.
 
     Args:
-        entries: `NAME:DIGEST`, or `NAME:DIGEST:read` for a caller that may only read; the digest is
-            that of SHA-256, in hexadecimal. Several may have one name.
+        entries: `NAME:DIGEST`, or `NAME:DIGEST:read` for a read-only caller, with the SHA-256
+            digest of the key in hexadecimal. Several entries may have the same name.
     """
     callers = []
     for entry in entries:
@@ -74,7 +74,7 @@ def callers_by_key(entries: Sequence[str]) -> FindCaller:
         callers.append((bytes.fromhex(digest), Caller(name, may_write=not rights)))
 
     async def find_caller(token: bytes) -> Caller | None:
-        # Every key is compared, so that the time does not depend on which of them it is.
+        # Every key is compared, so that the time does not reveal which one matched.
         found = [caller for digest, caller in callers if has_digest(token, digest)]
         return found[0] if found else None
 
@@ -82,14 +82,14 @@ def callers_by_key(entries: Sequence[str]) -> FindCaller:
 
 
 class CallersMiddleware:
-    """Refuses requests below `/api` without a valid key, and notes the name of the caller.
+    """Refuses requests below `/api` without a valid key, and stores the name of the caller.
 
-    `core.context.caller` has the name while the request is served. Preflight requests of browsers
-    carry no key: they have to be answered further outside.
+    The name is in `core.context.caller` while the request is served. CORS preflight requests have
+    no key, so an outer middleware has to respond to them.
 
     Args:
-        app: What is wrapped.
-        find_caller: Says which caller a bearer token belongs to.
+        app: The application to wrap.
+        find_caller: Returns the caller with a bearer token, or None if the token is unknown.
     """
 
     def __init__(self, app: ASGIApp, *, find_caller: FindCaller) -> None:
@@ -97,7 +97,7 @@ class CallersMiddleware:
         self._find_caller = find_caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request, or refuse it."""
+        """Serve or refuse a request."""
         refusal = None
         if scope["type"] != "lifespan" and _is_below_prefix(scope):
             refusal = await self._check(scope)
@@ -107,7 +107,7 @@ class CallersMiddleware:
             await refusal.response(scope)(scope, receive, send)
 
     async def _check(self, scope: Scope) -> Problem | None:
-        """Note the caller of a request; return why it is refused, None if it is not."""
+        """Store the caller of a request. Return the problem if the request must be refused."""
         if (name := scope.get(IN_PROCESS)) is not None:
             context.caller.set(name)
             return None
@@ -116,13 +116,13 @@ class CallersMiddleware:
         if (caller := await self._find_caller(token)) is None:
             return _UNKNOWN_KEY
         context.caller.set(caller.name)
-        # A WebSocket has no method, and both sides write.
+        # A WebSocket has no method, and its client can send data, so it requires `may_write`.
         may_pass = caller.may_write or scope.get("method") in READING_METHODS
         return None if may_pass else _MAY_ONLY_READ
 
 
 def _is_below_prefix(scope: Scope) -> bool:
-    """Whether the router looks for a route below the prefix: it takes the root path off, too."""
+    """Whether the path is below the prefix. Like the router, it strips the root path first."""
     path, root_path = scope["path"], scope.get("root_path", "")
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path[len(root_path) :]
@@ -130,7 +130,7 @@ def _is_below_prefix(scope: Scope) -> bool:
 
 
 def document_keys(app: FastAPI) -> None:
-    """Let the OpenAPI document say which operations need a key, and what they answer without."""
+    """Document which operations need a key, and the problems they respond with otherwise."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

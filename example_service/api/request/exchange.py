@@ -1,4 +1,4 @@
-"""One request and what becomes of its answer."""
+"""One request and its response."""
 
 from asyncio import current_task
 from collections.abc import Awaitable, Iterable
@@ -16,19 +16,19 @@ from example_service.api.request.protection import protected
 from example_service.core.context import RequestIdentity
 from example_service.core.lifecycle import is_draining
 
-# What is left of a refused body would have to be read to use the connection again.
+# To reuse the connection, the server would have to read the rest of a refused body.
 CLOSE_CONNECTION: Final = {"Connection": "close"}
 TOO_LARGE: Final = Problem(catalogue.BODY_TOO_LARGE, headers=CLOSE_CONNECTION)
 
 CLIENT_CLOSED_REQUEST: Final = 499
-"""Logged and counted where a request ended without an answer; the number is nginx's."""
+"""The status in logs and metrics if the client left before the response, as in nginx."""
 
 MOST_HEADERS: Final = 100
 LONGEST_QUERY: Final = 8_192
-"""More headers, or a longer query, would take the event loop too long to read."""
+"""More headers or a longer query would block the event loop for too long while they are parsed."""
 
 LARGEST_UNFINISHED_BODY: Final = 65_536
-"""A request begins when its body is there, or so many bytes of it."""
+"""The application is called once the body, or this many bytes of it, have arrived."""
 
 _TOO_MANY_HEADERS: Final = Problem(
     catalogue.plain_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
@@ -56,33 +56,33 @@ _READ_HEADERS: Final = frozenset(
         b"x-request-id",
     }
 )
-# From HTTP/2 on, a body needs no header that announces it.
+# Since HTTP/2, a request can have a body without a header that announces it.
 _ANNOUNCING_BODIES: Final = frozenset({"1.0", "1.1"})
 _LONGEST_LENGTH_DIGITS: Final = 18
 _FIRST_ERROR_STATUS: Final = 400
 
 
 class Exchange:
-    """One request and what becomes of its answer.
+    """One request and its response.
 
     Args:
-        scope: The request.
-        receive: Where its body comes from.
-        send: Where the answer goes.
-        max_body_bytes: How many bytes the body may have.
+        scope: The ASGI scope of the request.
+        receive: The server's `receive` callable.
+        send: The server's `send` callable.
+        max_body_bytes: The maximum size of the body.
 
     Attributes:
-        refusal: Why the request is refused whatever it asks; None if it is not.
-        may_have_body: Whether anything announces a body.
-        began: Whether the answer has begun.
-        ended_at: When it ended, on the clock of `arrived_at`.
-        status: Status of the answer.
-        tracestate: What the systems of its trace say of it; None where that is unknown.
-        expired: Whether the time for the request is over.
-        client_left: Whether the client has gone before its body was complete.
+        refusal: The problem if the headers make the request unacceptable.
+        may_have_body: Whether the request can have a body.
+        began: Whether the response has started.
+        ended_at: When the response ended, in seconds on the clock of `time.perf_counter`.
+        status: The status of the response.
+        tracestate: The usable `tracestate` of the caller. None if there is none.
+        expired: Whether the request has exceeded its time limit.
+        client_left: Whether the client disconnected before the body was complete.
     """
 
-    # What is true of most requests stands here once, which costs none of them anything.
+    # Defaults are class attributes, because setting them in `__init__` would cost every request.
     refusal: Problem | None = None
     began = False
     ended_at: float | None = None
@@ -117,12 +117,12 @@ class Exchange:
             self.refusal = _QUERY_TOO_LONG
 
     def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> RequestIdentity:
-        """Learn what the headers say of the body, and who the request is."""
+        """Read what the headers say about the body, and return the ids of the request."""
         given_id = given_trace = None
         states: list[bytes] = []
         for name, value in headers:
             if name in _READ_HEADERS:
-                # A header that comes twice says nothing for certain; the empty value is refused.
+                # A repeated header is ambiguous, so it gets an empty value, which is invalid.
                 if name == b"x-request-id":
                     given_id = value if given_id is None else b""
                 elif name == b"traceparent":
@@ -149,13 +149,13 @@ class Exchange:
             self._declared_bytes = max(self._declared_bytes, _whole_number(value))
 
     async def receive_body(self) -> bool:
-        """Wait for the body, or for as much of it as may be kept.
+        """Wait for the body, or for its first `LARGEST_UNFINISHED_BODY` bytes.
 
         Returns:
-            Whether the request may begin; not if its client has gone.
+            Whether to call the application. False if the client has disconnected.
 
         Raises:
-            HTTPException: The body is larger than it may be.
+            HTTPException: The body exceeds `max_body_bytes`.
         """
         pieces = []
         while not self._has_whole_body and self._received_bytes < LARGEST_UNFINISHED_BODY:
@@ -169,7 +169,7 @@ class Exchange:
         return True
 
     async def receive(self) -> Message:
-        """What the application receives a body by."""
+        """The `receive` callable for the application."""
         if self._body is None:
             return await self._receive_piece()
         body, self._body = self._body, None
@@ -191,7 +191,7 @@ class Exchange:
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        """What the application sends by. Not a coroutine of its own, to save its price."""
+        """The `send` callable for the application. A plain function, to avoid another coroutine."""
         if message["type"] != "http.response.start":
             if self._plain_refusal is not None:
                 return self._replace(self._plain_refusal, message)
@@ -210,14 +210,14 @@ class Exchange:
         return self._send(message)
 
     def _end_head(self) -> Awaitable[None]:
-        """End an answer after its headers, once; the application may go on with the body."""
+        """End the response after its headers, and ignore the body that the application sends."""
         if self.ended_at is not None:
             return _nothing()
         self.ended_at = perf_counter()
         return self._send({"type": "http.response.body"})
 
     async def _replace(self, refusal: Message, message: Message) -> None:
-        """Answer with a problem once the whole text is known with which the framework refused."""
+        """Replace the framework's plain-text error with a problem once the text is complete."""
         self._plain_text += message.get("body", b"")
         if message.get("more_body"):
             return
@@ -228,7 +228,7 @@ class Exchange:
         await response(self.scope, self._receive, self.send)
 
     def expire(self) -> None:
-        """Interrupt the request, because its time is over; only the first call has an effect."""
+        """Cancel the request because it exceeded its time limit. Further calls have no effect."""
         if self.expired:
             return
         self.expired = True
@@ -237,9 +237,10 @@ class Exchange:
             self._task.cancel()
 
     def survives_cancellation(self) -> bool:
-        """Whether a request that was cancelled can be answered, because nothing else ends its task.
+        """Undo a cancellation by the time limit, or by the server at the end of the drain.
 
-        It can if its time is over, or if the server cancelled it at the end of the drain.
+        Returns:
+            Whether a response can be sent. False if the task was also cancelled for other reasons.
         """
         task = self._task
         if task is None or not (self.expired or (is_draining() and task.cancelling())):
@@ -251,7 +252,7 @@ class Exchange:
 
 
 def _whole_number(digits: bytes) -> int:
-    # Servers refuse other values; where one does not, the bytes are counted as they come.
+    # Servers refuse invalid values. If one does not, the bytes are still counted on arrival.
     if not digits.isdigit():
         return 0
     return int((digits.lstrip(b"0") or b"0")[: _LONGEST_LENGTH_DIGITS + 1])
@@ -262,7 +263,7 @@ def _is_plain_text(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _without_content(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers that apply to the problem, too: those that do not describe the old body."""
+    """Return the headers that do not describe the old body, so that the problem can keep them."""
     return [(n, v) for n, v in headers if not n.lower().startswith(b"content-")]
 
 

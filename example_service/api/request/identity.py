@@ -1,4 +1,4 @@
-"""Who a request is: its id, and its place in a distributed trace (W3C Trace Context)."""
+"""The ids of a request: its request id and its place in a trace (W3C Trace Context)."""
 
 import os
 import random
@@ -19,15 +19,15 @@ _TRACE = slice(3, 35)
 _TRACESTATE = re.compile(rb"(?=.{1,512}$)[a-z0-9][!-~]*=[ -~]*")
 _MOST_MEMBERS = 32
 
-# Ids must be unique, not unguessable, and this is a fraction of the price of asking the system. The
-# generator is our own, so that no `random.seed` elsewhere makes the ids of two workers equal.
+# Ids must be unique but not unguessable, and `random` is much cheaper than `secrets`. The generator
+# is separate, so that `random.seed` elsewhere cannot give two workers the same ids.
 _generator = random.Random()  # noqa: S311 - ids are no secrets
-# Made ahead, for in a row the same work costs a quarter.
+# Made in batches, which costs a quarter as much per id.
 _made: list[RequestIdentity] = []
 
 
 def _after_fork() -> None:
-    """Keep a child from handing out the ids of its parent."""
+    """Prevent a forked child from using the same ids as its parent."""
     _made.clear()
     _generator.seed()
 
@@ -37,14 +37,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_identity() -> RequestIdentity:
-    """Make up the ids of a request that brought none."""
+    """Return new ids, for a request without any."""
     if not _made:
         _make_ahead()
     return _made.pop()
 
 
 def _make_ahead() -> None:
-    """Make a batch of identities, whose trace and request ids begin alike."""
+    """Make a batch of identities. Their trace ids and request ids share their first half."""
     digits = _generator.getrandbits(64 * (1 + 2 * _BATCH)).to_bytes(8 * (1 + 2 * _BATCH), "big")
     beginning, *words = digits.hex("-", 8).split("-")
     _made.extend(
@@ -56,13 +56,13 @@ def _make_ahead() -> None:
 
 
 def identify(request_id: bytes | None, traceparent: bytes | None) -> RequestIdentity:
-    """Take over the caller's ids where they are usable, and make up the others.
+    """Use the caller's ids if they are valid, and new ids otherwise.
 
     Args:
-        request_id: Value of `X-Request-ID`: used if it is 1 to 128 letters, digits and characters
-            of `._~:+/=@-`. None where there is none.
-        traceparent: Value of `traceparent`: used if it is valid as Trace Context section 3.2 has
-            it, later versions included. None where there is none.
+        request_id: The value of `X-Request-ID`, if any. Valid are 1 to 128 letters, digits and
+            characters of `._~:+/=@-`.
+        traceparent: The value of `traceparent`, if any. Valid is what Trace Context, section 3.2,
+            allows, including future versions.
     """
     own_id, own_trace, _ = new_identity()
     if request_id is not None and _REQUEST_ID.fullmatch(request_id):
@@ -78,9 +78,9 @@ def _identity(request_id: str, traceparent: str) -> RequestIdentity:
 
 
 def _continued(traceparent: bytes, own: str) -> str:
-    """Put our span into the caller's trace; into our own where the caller's header is invalid.
+    """Return a `traceparent` that continues the caller's trace, or `own` if that is invalid.
 
-    Senders of version 00 must set every flag but "sampled" to 0, so the others are dropped.
+    Senders of version 00 must set all flags except "sampled" to 0, so other flags are dropped.
     """
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
@@ -95,15 +95,16 @@ def _continued(traceparent: bytes, own: str) -> str:
 def continued_state(
     given: Sequence[bytes], traceparent: bytes, identity: RequestIdentity
 ) -> str | None:
-    """The state of the caller's trace, for the calls that continue it (Trace Context, section 3.3).
+    """Validate the caller's `tracestate`, to pass it on (Trace Context, section 3.3).
 
     Args:
-        given: The values of `tracestate`, which make up one list.
+        given: The values of all `tracestate` headers, which form one list.
         traceparent: The caller's `traceparent`.
-        identity: Who the request is; with a trace of its own, it has no state.
+        identity: The ids of the request. They belong to a new trace if `traceparent` is invalid;
+            `tracestate` does not apply then.
 
     Returns:
-        The list; None if there is none that can be used.
+        The list. None if there is no usable one.
     """
     if traceparent[_TRACE] != identity[1][_TRACE].encode():
         return None

@@ -1,8 +1,8 @@
-"""The requests that are being served, and one timer for the time limits of all of them.
+"""The requests in flight, with a single timer for their time limits.
 
-`asyncio.timeout` costs every request two microseconds for a timer that almost never fires. As all
-requests have the same limit, the one that came first is the first to be late: one timer that waits
-for the oldest request is enough, and a request pays for two dictionary operations.
+`asyncio.timeout` costs every request 2 µs for a timer that almost never fires. All requests have
+the same limit, so the oldest one expires first. A single timer for the oldest request is enough,
+and each request only costs two dictionary operations.
 """
 
 import asyncio
@@ -15,29 +15,30 @@ class Expiring(Protocol):
     """A request with a time limit."""
 
     started_at: float
-    """Seconds on the clock when the time began to count."""
+    """When the time limit began to run, in seconds on the clock of `InFlight`."""
 
     began: bool
-    """Whether the answer has begun; after that, it may take as long as it needs."""
+    """Whether the response has started. It then has no time limit."""
 
     expired: bool
-    """Whether its time is over; it may still be cleaning up."""
+    """Whether the request has exceeded its limit. It may still be cleaning up."""
 
     def expire(self) -> None:
-        """End the request, because its time is over; called from the event loop."""
+        """End the request because it exceeded its limit. Called from the event loop."""
 
 
 class InFlight(dict[Expiring, None]):
-    """The requests in flight, oldest first: keys are added at the start and deleted at the end.
+    """The requests in flight, oldest first.
 
-    After adding one, call `watch` unless `watching_loop` is the running loop.
+    Add each request as a key when it starts, and delete the key when it ends. After adding a
+    request, call `watch` unless `watching_loop` is the running loop.
 
     Args:
-        limit_seconds: Seconds after which a request expires whose answer has not begun.
-        clock: Where "now" comes from, in seconds.
+        limit_seconds: Seconds after which a request expires if its response has not started.
+        clock: Returns the current time in seconds.
 
     Attributes:
-        watching_loop: The event loop whose timer is running; None where there is none.
+        watching_loop: The event loop whose timer is running. None if no timer is running.
     """
 
     def __init__(self, limit_seconds: float, *, clock: Callable[[], float] = perf_counter) -> None:
@@ -51,7 +52,7 @@ class InFlight(dict[Expiring, None]):
         self._wait(self._limit_seconds)
 
     def expire_oldest(self) -> None:
-        """End the request that came first, of those whose time is not over."""
+        """Expire the oldest request that has not expired yet."""
         for request in self:
             if not request.expired:
                 request.expire()

@@ -1,7 +1,7 @@
-"""One pass around every request: ids, log line, figures, limits, and problems for what fails.
+"""The middleware around every request: ids, access log, metrics, limits and problem responses.
 
-A plain ASGI class, and one instead of several: each layer of middleware costs a request a
-microsecond, and a `BaseHTTPMiddleware` a hundred, besides hiding context variables.
+It is a single class because each layer of middleware costs a request 1 µs, and a plain ASGI class
+because a `BaseHTTPMiddleware` costs 100 µs and hides context variables.
 """
 
 from asyncio import CancelledError, current_task, get_running_loop
@@ -38,27 +38,27 @@ _log = structlog.get_logger("example_service.api")
 
 
 class RequestMiddleware:
-    """Wraps the application; outermost of the middleware, for it answers for all of it.
+    """Wraps the application. It is the outermost middleware, because it covers all others.
 
-    - `X-Request-ID` and `traceparent` are taken over or made, are known to `core.context` while
-      the request is served, and go out with the response.
-    - Requests that are too large, too slow or too many are refused with a problem. A request whose
-      body has not arrived does not count as one in flight: as many of them may wait, and one more
-      ends the oldest.
-    - `HEAD` is answered wherever `GET` is.
-    - Every response gets the headers that protect browsers, as far as it has none of its own.
-    - An unhandled exception is logged once, with its traceback, and answered with a
-      problem, or ends the connection if the answer had begun.
-    - What the framework refuses in plain text becomes a problem.
-    - Each request is counted under the template of its route, and written to the log.
+    - The ids in `X-Request-ID` and `traceparent` are the caller's or new ones. They are available
+      in `core.context` while the request is served, and are sent with the response.
+    - Requests that are too large, too slow or too many are refused with a problem. A request is not
+      in flight before its body has arrived. The same number of requests may wait for their bodies;
+      one more ends the oldest of them.
+    - `HEAD` is supported wherever `GET` is.
+    - Every response gets the security headers that it lacks.
+    - An unhandled exception is logged once, with its traceback. The response is a problem; if the
+      response has already started, the connection is closed.
+    - Plain-text errors of the framework become problems.
+    - Each request is counted under the template of its route, and logged.
 
     Args:
-        app: What is wrapped.
-        limits: Body size, time until the answer begins, and requests at once.
-        metrics: Where requests are counted.
-        access_log: Where each request writes a line.
-        cors: Wraps an application so that its answers get CORS headers: without them, a page in a
-            browser cannot read the problems made here.
+        app: The application to wrap.
+        limits: The limits on body size, time until the response starts, and concurrent requests.
+        metrics: Counts the requests.
+        access_log: Writes a line for each request.
+        cors: Wraps an application to add CORS headers to its responses. Without them, a page in a
+            browser cannot read the problems that are sent here.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class RequestMiddleware:
         self._routes: RouteTable | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what is no HTTP request passes through untouched."""
+        """Serve an HTTP request. Other connections are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -110,7 +110,7 @@ class RequestMiddleware:
             identity.reset(token)
 
     def _record(self, exchange: Exchange, method: str, routes: RouteTable) -> None:
-        """Count a request that has ended, and write its line."""
+        """Count and log a request that has ended."""
         scope = exchange.scope
         duration = (exchange.ended_at or perf_counter()) - exchange.arrived_at
         route = routes.certain.get(id(scope.get("endpoint")))
@@ -130,7 +130,7 @@ class RequestMiddleware:
             )
 
     async def _serve(self, exchange: Exchange) -> None:
-        """Hand a request to the application, unless it is refused or its client leaves."""
+        """Pass a request to the application, unless it is refused or its client disconnects."""
         if exchange.refusal is not None:
             await self._answer(exchange.refusal, exchange)
             return
@@ -149,7 +149,7 @@ class RequestMiddleware:
             del in_flight[exchange]
 
     async def _receive_body(self, exchange: Exchange) -> bool:
-        """Wait for the body of a request; too many of them end the oldest."""
+        """Wait for the body of a request. If too many requests wait, the oldest is ended."""
         receiving = self._receiving
         receiving[exchange] = None
         if receiving.watching_loop is not get_running_loop():
@@ -162,10 +162,10 @@ class RequestMiddleware:
             del receiving[exchange]
 
     async def _answer(self, problem: Problem, exchange: Exchange) -> None:
-        """Send a problem, unless another answer has begun.
+        """Send a problem, unless a response has already started.
 
-        An answer that has begun and will not end is left as it is: the server then closes the
-        connection, which is how the client learns of it.
+        A response that has started remains incomplete. The server then closes the connection, which
+        shows the client that the response failed.
         """
         if exchange.began:
             if exchange.ended_at is None:
@@ -177,7 +177,7 @@ class RequestMiddleware:
 
 
 def _problem(error: BaseException, exchange: Exchange) -> Problem | None:
-    """Say which problem an exception is that reached the border; None if it must go on."""
+    """Convert an exception to a problem. None if the exception must be raised again."""
     if exchange.survives_cancellation():
         return _TOO_SLOW if exchange.body_was_late else _TIMED_OUT
     if not isinstance(error, Exception):
@@ -185,7 +185,7 @@ def _problem(error: BaseException, exchange: Exchange) -> Problem | None:
         if task is None or task.cancelling():
             exchange.status = CLIENT_CLOSED_REQUEST
             return None
-        # The request was not cancelled: it awaited something else that was.
+        # The request itself was not cancelled, but something that it awaited was.
         cause, error = error, RuntimeError("Something that the request awaited was cancelled.")
         error.__cause__ = cause
     problem = problem_from(error, exchange.scope)
@@ -195,10 +195,10 @@ def _problem(error: BaseException, exchange: Exchange) -> Problem | None:
 
 
 def is_for_monitoring(scope: Scope) -> bool:
-    """Tell whether a request looks at health or metrics.
+    """Whether a request is for health or metrics.
 
-    Those are answered at any load and for any host, so that a worker is neither killed for being
-    overloaded nor out of sight.
+    Those are served at any load and for any host, so that an overloaded worker is not killed and
+    remains visible to monitoring.
     """
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path.startswith(_MONITORING)

@@ -1,4 +1,4 @@
-"""The headers that say what browsers and caches may not do with a response."""
+"""Security headers for browsers and caches."""
 
 from typing import Final
 
@@ -17,15 +17,15 @@ _FOR_PAGES: Final = (
 
 
 def protected(headers: list[Header]) -> list[Header]:
-    """Add the headers that a response lacks.
+    """Add the security headers that a response lacks.
 
-    - `Content-Security-Policy`: data may do nothing; a page may load what it needs, unless it sets
-      a stricter policy itself; neither may be framed.
-    - `Cache-Control: no-store`, unless the response says for how long it may be kept.
+    - `Content-Security-Policy`: data may load nothing, an HTML page may load resources, and neither
+      may be framed.
+    - `Cache-Control: no-store`.
     - `X-Content-Type-Options: nosniff`.
 
     Args:
-        headers: The headers of a response, names in lower case. They are added to.
+        headers: The headers of a response, with lower-case names. This list is modified.
 
     Returns:
         The same list.

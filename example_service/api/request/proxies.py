@@ -1,4 +1,4 @@
-"""What proxies in front of the service say about a request, as far as they are trusted."""
+"""Headers of trusted proxies in front of the service."""
 
 import re
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ _LONGEST_PREFIX: Final = 256
 
 
 class ProxiesMiddleware:
-    """Finds out who the client is, and below which path it sees the service.
+    """Sets the client's address, the scheme and the root path of a request.
 
-    `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix` count if the peer is trusted. An
-    IPv4 client of a socket for both kinds of addresses has its IPv4 address. A proxy that adds a
-    prefix has removed it from the path, whether the header or `HTTP__ROOT_PATH` names it.
+    `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix` are used if the peer is trusted.
+    An IPv4-mapped IPv6 address becomes an IPv4 address. A proxy is expected to remove the prefix
+    from the path, whether the prefix comes from the header or from `HTTP__ROOT_PATH`.
 
     Args:
-        app: What is wrapped.
-        trusted: Addresses and networks of proxies; `*` for every peer.
-        root_path: Below which path clients see the service, where no header says otherwise.
+        app: The application to wrap.
+        trusted: Addresses and networks of proxies. `*` trusts every peer.
+        root_path: The path prefix for clients, unless a header names one.
     """
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str], root_path: str = "") -> None:
         self._app = app
-        # The server's own knows how to read the headers; it hands the request on to this object.
+        # uvicorn's middleware parses the headers and then calls `_serve`.
         self._forwarded = ProxyHeadersMiddleware(self._serve, list(trusted))  # type: ignore[arg-type]
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; what is no HTTP request passes through untouched."""
+        """Serve an HTTP request. Other connections are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -44,7 +44,7 @@ class ProxiesMiddleware:
         if scope["client"] is not None and scope["client"][0] in self._forwarded.trusted_hosts:
             prefix = _prefix(scope) or prefix
         if prefix:
-            # The root path is a part of the path, as ASGI has it.
+            # In ASGI, the path includes the root path.
             scope["root_path"] = prefix
             scope["path"] = prefix + scope["path"]
             scope["raw_path"] = prefix.encode() + scope.get("raw_path", b"")
@@ -65,7 +65,7 @@ def _with_plain_address(client: tuple[str, int] | None) -> tuple[str, int] | Non
 
 
 def _prefix(scope: Scope) -> str:
-    """The one prefix that the headers name; empty where it is none or none that can be used."""
+    """Return the prefix in the headers. Empty unless there is exactly one and it is valid."""
     given = [value for name, value in scope["headers"] if name == _PREFIX_HEADER]
     if len(given) != 1 or len(given[0]) > _LONGEST_PREFIX:
         return ""

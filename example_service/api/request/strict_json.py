@@ -1,7 +1,7 @@
-"""JSON that means one thing to everybody who reads it (I-JSON, RFC 7493), and no more than is used.
+"""Parses JSON strictly, so that every parser reads the same values (I-JSON, RFC 7493).
 
-`json.loads` accepts more: of two members with one name it takes the last, and it guesses encodings.
-A proxy or a log that reads the first member would see another order than the one that is paid.
+`json.loads` is more lenient: it guesses encodings, and of two members with the same name it uses
+the last. A proxy or a log that uses the first would see another amount than the one that is paid.
 """
 
 import json
@@ -14,14 +14,14 @@ from fastapi.routing import APIRoute
 from example_service.api.problems.validation import JSONError
 
 MOST_VALUES: Final = 1_000
-"""Members and items that a body may have in all; validation takes time for each of them."""
+"""The maximum total number of members and items in a body, because validating each takes time."""
 
 
 class StrictJSONRoute(APIRoute):
-    """The class of every route with a body: `APIRouter(route_class=StrictJSONRoute)`."""
+    """The route class for every route with a body: `APIRouter(route_class=StrictJSONRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Have the body read strictly."""
+        """Return a handler that parses the body strictly."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
@@ -39,20 +39,20 @@ def parse_json(body: bytes) -> Any:
     """Parse a body.
 
     Raises:
-        JSONError: It is not UTF-8, names a member twice, has more than `MOST_VALUES` members and
-            items, or a number or character that JSON does not have.
-        json.JSONDecodeError: It is not JSON.
-        RecursionError: It is nested too deeply.
+        JSONError: The body is not UTF-8, repeats a member, has more than `MOST_VALUES` members and
+            items, or contains a number or character that JSON does not allow.
+        json.JSONDecodeError: The body is not JSON.
+        RecursionError: The body is nested too deeply.
     """
     try:
         text = body.decode()
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant)
         if "\\u" in text:
-            # Half of a surrogate pair is no character.
+            # A lone surrogate is not a character; encoding it raises a `UnicodeError`.
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
         raise JSONError("The body must be UTF-8.") from None
-    # There is a comma between any two of them, and some more in strings perhaps.
+    # Counting commas first is cheap: a body with too many values has at least that many commas.
     if body.count(b",") >= MOST_VALUES and sum(1 for _ in _values(value)) > MOST_VALUES:
         raise JSONError(f"The body may have at most {MOST_VALUES} members and items.")
     return value
@@ -61,7 +61,7 @@ def parse_json(body: bytes) -> Any:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise JSONError("A member must not be there twice.")
+        raise JSONError("A member must not be repeated.")
     return members
 
 
@@ -70,7 +70,7 @@ def _refuse_constant(_: str) -> NoReturn:
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """The members and items of a value and of all that is in it."""
+    """Iterate over all members and items of a value, at any depth."""
     inner = list(value.values()) if isinstance(value, dict) else value
     if isinstance(inner, list):
         for each in inner:

@@ -1,4 +1,4 @@
-"""Administration of circuit breakers; the routes exist only if `ADMIN__TOKEN` is set."""
+"""Administration of circuit breakers. The routes only exist if `ADMIN__TOKEN` is set."""
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,11 @@ from example_service.infra.resilience.validation import check_reason
 
 SHORTEST_MODE_SECONDS: Final = 0.001
 LONGEST_MODE_SECONDS: Final = 7 * 86_400
-"""A mode that should last longer is better ended by an operator."""
+"""The limit is 7 days. An operator should end a longer mode by hand."""
 
 
 class _AdministratorsRoute(StrictJSONRoute):
-    """Checks the token before anything of a request is read; dependencies are solved after that."""
+    """Checks the token before the request is parsed, which is too early for a dependency."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -40,7 +40,7 @@ class _AdministratorsRoute(StrictJSONRoute):
 router = APIRouter(
     prefix="/admin",
     tags=["administration"],
-    # Only documents what the class of the routes demands.
+    # Only for the OpenAPI document. The route class checks the token.
     dependencies=[Depends(HTTPBearer(scheme_name="administration", auto_error=False))],
     route_class=_AdministratorsRoute,
     responses=problem_responses(catalogue.UNAUTHORIZED),
@@ -52,12 +52,12 @@ _log = structlog.get_logger("example_service.admin")
 
 
 def _checked(reason: str) -> str:
-    # What can be printed grows with each Unicode, and the pattern may know a newer one.
+    # The pattern may use a newer version of Unicode, in which more characters are printable.
     check_reason("reason", reason)
     return reason
 
 
-# Something that can be seen, and no spaces but plain ones, so that a log shows it as it was given.
+# Visible text with plain spaces only, so that logs show it unchanged.
 _Reason: TypeAlias = Annotated[
     str,
     Field(min_length=1, max_length=200, pattern=r"^ *[^\p{C}\p{Z}]([^\p{C}\p{Z}]| )*$"),

@@ -1,8 +1,8 @@
 """The pages that document the API: Swagger UI at `/docs`, ReDoc at `/redoc`.
 
-Their scripts come from the package `fastapi-standalone-docs` instead of a third party's host, so
-that the pages work without the internet. All addresses in them are relative, because a proxy may
-have put the service below a path of its own.
+Their scripts come from the package `fastapi-standalone-docs` instead of a CDN, so that the pages
+work without internet access. All URLs in them are relative, because a proxy may serve the service
+under a path prefix.
 """
 
 from typing import Final
@@ -41,8 +41,8 @@ _REDOC: Final = bytes(
     ).body
 ).decode()
 _SWAGGER_UI_HEADERS: Final = page_headers(_SWAGGER_UI)
-# ReDoc writes its styles into the page and searches in a worker that it makes from a blob. A
-# digest beside 'unsafe-inline' would switch that off, so the page's own style gets none.
+# ReDoc inserts inline styles and runs its search in a worker created from a blob. A hash would
+# disable 'unsafe-inline', so the page's own style has none.
 _REDOC_HEADERS: Final = page_headers(
     "", {"style-src": "'unsafe-inline'", "worker-src": "blob:", "child-src": "blob:"}
 )
@@ -50,13 +50,13 @@ _REDOC_HEADERS: Final = page_headers(
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def swagger_ui() -> HTMLResponse:
-    """Show the API as a page on which it can be tried."""
+    """Serve the interactive documentation of the API."""
     return HTMLResponse(_SWAGGER_UI, headers=_SWAGGER_UI_HEADERS)
 
 
 @router.api_route("/redoc", methods=["GET", "HEAD"])
 async def redoc() -> HTMLResponse:
-    """Show the API as a page to read."""
+    """Serve the reference documentation of the API."""
     return HTMLResponse(_REDOC, headers=_REDOC_HEADERS)
 
 

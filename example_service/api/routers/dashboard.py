@@ -1,8 +1,8 @@
-"""The page on which people watch the circuits, and the stream that keeps it up to date.
+"""The dashboard page, and the event stream that keeps it up to date.
 
-The page itself says nothing about the service, so it is served without a token; a browser could not
-send one for it. In production, the stream needs the token of the administration. The page fetches
-the stream instead of using `EventSource`, which cannot send a token.
+The page itself contains no data, so it is served without a token, which a browser could not send
+anyway. In production, the stream requires the admin token. The page reads the stream with `fetch`,
+because `EventSource` cannot send a token.
 """
 
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from example_service.api.problems import catalogue
 from example_service.api.problems.answers import ProblemError
 from example_service.api.services import services_of
 
-# Left out of the OpenAPI document: it is for people, not for clients of the API.
+# Not in the OpenAPI document, because it is for people instead of API clients.
 router = APIRouter(include_in_schema=False)
 
 _PACKAGE: Final = "example_service.api.dashboard"
@@ -30,11 +30,10 @@ _HEADERS: Final = page_headers(_PAGE)
 
 
 async def get_feed(request: Request) -> Feed:
-    """Return what feeds the pages.
+    """Return the source of messages for the pages.
 
     Raises:
-        ProblemError: If it is production and the token is missing or wrong, or if too many pages
-            are open.
+        ProblemError: If the token is missing or wrong in production, or if too many pages are open.
     """
     services = services_of(request)
     if services.settings.environment == "production":
@@ -52,7 +51,7 @@ async def dashboard() -> HTMLResponse:
 
 @router.get("/dashboard/events", response_class=EventSourceResponse)
 async def events(feed: Annotated[Feed, Depends(get_feed)]) -> AsyncIterator[ServerSentEvent]:
-    """Send everything once, and from then on what has changed."""
+    """Send all data once, then the changes."""
     async for message in feed.messages():
         yield ServerSentEvent(raw_data=message)
 
@@ -61,7 +60,7 @@ async def events(feed: Annotated[Feed, Depends(get_feed)]) -> AsyncIterator[Serv
 async def root() -> RedirectResponse:
     """Redirect `/` to the dashboard.
 
-    Relative, because a proxy may have put the service below a path of its own.
+    The URL is relative, because a proxy may serve the service under a path prefix.
     """
     return RedirectResponse("dashboard")
 

@@ -30,7 +30,7 @@ from example_service.infra.resilience import CircuitState
 
 router = APIRouter(prefix="/health", tags=["health"])
 
-# The answer about the breakers of each application's workers.
+# The cached response of each application about its circuit breakers.
 _kept: WeakKeyDictionary[AllWorkers, Kept[bytes]] = WeakKeyDictionary()
 
 _NOT_READY = problem_responses(catalogue.NOT_READY)
@@ -119,7 +119,7 @@ async def circuit_breakers(settings: AppSettings, workers: Workers) -> Response:
 
 async def _circuit_breakers_json(workers: AllWorkers) -> bytes:
     report = await workers.report()
-    # In a thread, so that an answer with many breakers delays no request.
+    # In a thread, so that a response with many breakers does not delay requests.
     return await asyncio.to_thread(_health_json, report)
 
 

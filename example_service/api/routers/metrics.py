@@ -1,4 +1,4 @@
-"""The metrics of the service, for Prometheus and everything that reads its formats."""
+"""The metrics of the service in the formats of Prometheus."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -10,17 +10,16 @@ from example_service.infra.metrics import show_readiness
 router = APIRouter(tags=["monitoring"])
 
 
-# Left out of the OpenAPI document: what it answers is described by Prometheus' formats, and its
-# readers are no clients of the API.
+# Not in the OpenAPI document, because Prometheus defines the format and API clients do not use it.
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Show all metrics as Prometheus text, or as OpenMetrics text if the request prefers it.
 
-    Every client may read it, unless `METRICS__TOKEN` is set.
+    Any client may read them, unless `METRICS__TOKEN` is set.
     """
     await require_metrics_token(request)
     services = services_of(request)
-    # Looked at now, because where no orchestrator probes, nothing else does.
+    # Checked here, because without the probes of an orchestrator nothing else checks readiness.
     show_readiness(is_ready=not is_draining() and not await services.readiness.faults())
     exposition = await services.expositions.get(
         accept=",".join(request.headers.getlist("accept")),

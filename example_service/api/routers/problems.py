@@ -1,4 +1,4 @@
-"""What the `type` of a problem leads to: JSON for programs, a page for people."""
+"""The descriptions of problem types, as JSON for programs and as HTML pages for people."""
 
 import re
 from html import escape
@@ -90,12 +90,12 @@ async def show_problem(
 
 
 def _html(text: str) -> str:
-    """A text of the catalogue, with what is between backquotes as code."""
+    """Convert a text of the catalogue to HTML, with the parts in backquotes as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _prefix(request: Request) -> str:
-    """The path under which a proxy publishes the service, if there is one."""
+    """Return the path prefix under which a proxy serves the service. Empty if there is none."""
     prefix: str = request.scope.get("root_path", "")
     return prefix.rstrip("/")
 
@@ -112,7 +112,7 @@ def _described(problem_type: ProblemType, request: Request) -> ProblemDescriptio
 
 
 def _wants_html(request: Request) -> bool:
-    """Browsers name HTML before everything else; programs that take anything get JSON."""
+    """Whether the client asks for HTML like a browser. JSON is sent to all others."""
     accepted = request.headers.get("accept", "").split(",")
     kinds = [part.partition(";")[0].strip().lower() for part in accepted]
     return "text/html" in kinds and "application/json" not in kinds

@@ -1,4 +1,4 @@
-// Orders of an operator. The token is asked for once, and stays in the memory of the tab.
+// Orders by an operator. The page asks for the token once and keeps it in memory only.
 
 import {byId, element, hide, say} from "./dom.js";
 import {signed} from "./words.js";
@@ -7,7 +7,7 @@ const ORDERS = {
   "reset": ["Reset", "Closes the circuit, ends any mode and forgets the counts."],
   "force-open": ["Force open", "Every call is refused until the end; then the circuit is half-open."],
   "disable": ["Disable", "Every call is let through, and nothing opens the circuit."],
-  "shadow": ["Shadow", "The circuit decides and counts as ever, and refuses nothing."],
+  "shadow": ["Shadow", "The circuit applies its rules and counts calls, but refuses none."],
 };
 
 let token = null;
@@ -31,7 +31,7 @@ export function showAdmin(service) {
   say(byId("admin"), token ? "Lock admin" : "Unlock admin");
 }
 
-// In production, the stream itself needs the token.
+// In production, the event stream also requires the token.
 export function askForToken() {
   isNeeded = true;
   if (token) say(byId("token-error"), "This token was refused.");

@@ -1,4 +1,4 @@
-// What the page knows: the messages of the stream put together, and figures made from them.
+// The data of the page: the merged messages of the stream, and the figures computed from them.
 
 import {BY_HAND, SEVERITY} from "./words.js";
 
@@ -10,14 +10,14 @@ export const known = {service: null, workers: [], silentWorkers: [], leftOut: 0,
 let receivedAt = 0;
 let isFrozen = false;
 
-// Now on the service's clock; it stands still while the service does not answer.
+// The current time on the service's clock, in seconds since the epoch. It stops while the stream is interrupted.
 export function now() {
   return isFrozen ? known.at : known.at + (performance.now() - receivedAt) / 1000;
 }
 
 export const freeze = () => { isFrozen = true };
 
-// Take over one message, and return the names of the circuits that it changed.
+// Merges a message into `known`, and returns the names of the circuits that it changed.
 export function take(message) {
   const {circuits, names, transitions, ...head} = message;
   if (message.service) known.circuits.clear();
@@ -35,7 +35,7 @@ export function take(message) {
   return circuits.map(({name}) => name);
 }
 
-// The service remembers few transitions; the page keeps those that it has seen.
+// The service keeps only the most recent transitions, so the page keeps those that it has received.
 function joined(old, transitions) {
   const keyOf = ({at, worker, name}) => `${at} ${worker} ${name}`;
   const have = new Set(transitions.map(keyOf));
@@ -52,7 +52,8 @@ export const byName = (a, b) => collator.compare(a.name, b.name);
 
 export const all = () => [...known.circuits.values()];
 
-// Within a state the oldest comes first: it is the likelier cause, and nothing jumps when another circuit opens.
+// Within a state, the circuit that has been in it longest comes first: it is more likely to be the cause,
+// and the others keep their places when another circuit opens.
 export function bySeverity(a, b) {
   return SEVERITY.indexOf(a.look) - SEVERITY.indexOf(b.look)
     || (a.look === "closed" ? 0 : a.since - b.since) || byName(a, b);
@@ -70,17 +71,17 @@ export function callsIn({calls}, from, ...kinds) {
   return sum;
 }
 
-// The present bucket is not over yet.
+// The seconds of a bucket that have passed. The current bucket is not complete yet.
 export const secondsOf = (start) => Math.max(1, Math.min(BUCKET, now() - start));
 
-// Of the present bucket and the one before it.
+// Calls per second in the current bucket and the one before it.
 export function rateOf(circuit, ...kinds) {
   const from = BUCKET * Math.floor(now() / BUCKET) - BUCKET;
   return callsIn(circuit, from, ...kinds) / Math.max(1, now() - from);
 }
 
-// The share of failures by which the circuit decides, where it has that rule; without it, and while
-// it counts none, that of the calls of the last minute. Null where there were none.
+// The failure rate of the circuit's window. If there is no window or it is empty, that of the calls of the
+// last minute. Null if there were no calls.
 export function failureRate(circuit) {
   if (circuit.window?.calls) return circuit.window.rate;
   const failed = callsIn(circuit, now() - RECENT, "failed");
@@ -90,7 +91,7 @@ export function failureRate(circuit) {
 
 export const lastMinutes = (circuit, ...kinds) => callsIn(circuit, now() - WINDOW, ...kinds);
 
-// What the circuit looked like in the window: start, end and look of each stay.
+// The states and modes of the circuit in the last five minutes, with the start and end of each.
 export function stays(circuit) {
   const first = now() - WINDOW;
   return circuit.stays.map(([start, look], at) => ({look, start, end: circuit.stays[at + 1]?.[0] ?? now()}))

@@ -1,4 +1,4 @@
-// Elements. Whatever comes from the service becomes text, never markup.
+// Creates and changes elements. Data from the service is only inserted as text, never as HTML.
 
 import {classOf, WORDS} from "./words.js";
 
@@ -18,7 +18,7 @@ export function drawn(tag, attributes, ...content) {
   return made;
 }
 
-// Change a text only where it differs: focus and selection stay, and nothing is announced twice.
+// Sets a text only if it differs, so that selections are kept and screen readers do not announce it again.
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -37,7 +37,7 @@ export function swatch(kind) {
   return drawn("svg", {class: "strip", "aria-hidden": "true"}, drawn("rect", {class: kind, x: .5, y: .5, width: 9, height: 11}));
 }
 
-// Long names break at their joints only.
+// Allows line breaks in a name after the characters / . : and _ only.
 export function breakable(name) {
   return name.split(/(?<=[/.:_])/).flatMap((part, at) => (at ? [element("wbr"), part] : [part]));
 }

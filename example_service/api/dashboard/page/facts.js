@@ -1,4 +1,4 @@
-// The facts beside the strip of one circuit: what it waits for, and how far it is.
+// The facts beside the strip of one circuit: what has to happen before it opens or closes, and the progress.
 
 import {failureRate, lastMinutes, now} from "./circuits.js";
 import {drawn, element} from "./dom.js";
@@ -36,7 +36,7 @@ export function facts(circuit) {
   if (look === "open" && circuit.until) made.push(countdown(circuit));
   if (circuit.verdict === "fleet") made.push(fact("Opened for all by", circuit.openedBy));
   if (look === "half_open" && circuit.probesAtOnce) {
-    // Calls that began before the circuit opened may run, too.
+    // Calls that started before the circuit opened may still be in flight.
     made.push(fact("Probes in use", outOf(Math.min(circuit.inFlight, circuit.probesAtOnce), circuit.probesAtOnce)),
       fact("Successes needed", outOf(circuit.probesSucceeded, circuit.successesNeeded, "square")));
   }

@@ -1,4 +1,4 @@
-// The outage lab, in development only: the sandbox's switches, and traffic to see what they do.
+// The outage lab, in development only: sets the sandbox's mode, and generates traffic to show the effect.
 
 import {byId, choice, element, hide, say, swatch} from "./dom.js";
 import {eventsOf} from "./stream.js";
@@ -26,7 +26,7 @@ function command(method, path, body, more = "") {
   say(byId("copy"), "Copy");
 }
 
-// The sandbox may be missing: it is a part of the service that can be deleted, and `serve` starts it.
+// There may be no sandbox: only `serve` starts one, and its code can be deleted from the service.
 export async function prepareLab() {
   const response = await fetch("sandbox/mode", {cache: "no-store"}).catch(() => null);
   if (!response?.ok) return;
@@ -48,7 +48,7 @@ export async function prepareLab() {
   command("PUT", "sandbox/mode", {mode: "failing"});
 }
 
-// The mode may have been set from elsewhere, as by the command that the lab shows.
+// The mode may have been set elsewhere, for example by the command that the lab shows.
 export async function readMode() {
   if (mode === null) return;
   const response = await fetch("sandbox/mode", {cache: "no-store"}).catch(() => null);
@@ -67,7 +67,7 @@ async function turn(wanted) {
   const parameter = PARAMETERS[wanted];
   const body = {mode: wanted, ...(parameter && {[parameter.name]: parameter.value})};
   command("PUT", "sandbox/mode", body);
-  // Without calls, nothing would happen: a fault brings traffic along.
+  // A fault has no visible effect without calls, so it also starts traffic.
   if (wanted !== "healthy" && !traffic) startTraffic({isQuiet: true});
   const response = await send("PUT", "sandbox/mode", body).catch(() => null);
   if (response?.ok) {

@@ -17,7 +17,7 @@ const counts = {};
 let filter = "All";
 let makeActions = () => [];
 
-// Rows that are out of sight are not redrawn.
+// Rows outside the viewport are not redrawn.
 const sight = new IntersectionObserver((entries) => {
   for (const {target, isIntersecting} of entries) {
     const row = rows.get(target.id.slice("circuit-".length));
@@ -73,7 +73,7 @@ function arrange() {
     hide(node, !isShown);
     shown += isShown;
   });
-  // A row that changes places loses the focus otherwise.
+  // A row that is moved loses the focus.
   if (focused !== document.activeElement && list.contains(focused)) focused.focus({preventScroll: true});
   for (const [word, accepts] of Object.entries(FILTERS)) say(counts[word], String(all().filter(accepts).length));
   hide(byId("nothing"), shown > 0 && !known.leftOut);

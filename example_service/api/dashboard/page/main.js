@@ -1,4 +1,4 @@
-// The page: puts the parts together, and redraws them when there is news.
+// The page: connects its parts, and redraws them after each message.
 
 import {actionsFor, askForToken, headers, prepareAdmin, showAdmin} from "./admin.js";
 import {all, freeze, known, take} from "./circuits.js";
@@ -13,7 +13,7 @@ import {clock} from "./words.js";
 let isReady = false;
 let isConnected = false;
 
-// What is selected, to copy it, stays as it is until the selection is dropped.
+// The page is not redrawn while text is selected, so that it can be copied.
 const isSelecting = () => !document.getSelection().isCollapsed && !document.activeElement?.matches("input");
 
 function show() {
@@ -35,7 +35,7 @@ function showHeader() {
   showAdmin(service);
 }
 
-// Workers come and go.
+// Redrawn with every message, because the workers can change.
 function showInstance() {
   const {service, workers} = known;
   say(byId("about").lastChild, workers.length > 1 ? `${service.instance}, ${workers.length} workers` : service.instance);
@@ -53,7 +53,7 @@ function onMessage(message) {
   say(byId("link").lastChild, "Live");
   byId("lost").replaceChildren();
   document.body.classList.remove("is-lost");
-  // A page out of sight draws no frames, but its title says what is open.
+  // A hidden page gets no animation frames, but its title must show the open circuits.
   if (document.hidden) show();
   else requestAnimationFrame(show);
 }
@@ -76,7 +76,7 @@ function goToHash() {
 }
 
 addEventListener("hashchange", goToHash);
-// A second click on the same link changes no hash.
+// A second click on the same link does not change the hash, so there is no hashchange event.
 document.addEventListener("click", ({target}) => {
   const link = target.closest?.("a[href^='#circuit-']");
   if (link && link.hash === location.hash) goToHash();

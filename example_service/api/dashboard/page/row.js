@@ -1,4 +1,4 @@
-// One circuit: a line of figures, which unfolds.
+// One circuit: a line of figures that can be unfolded.
 
 import {BUCKET, failureRate, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
 import {badge, breakable, drawn, element, hide, say} from "./dom.js";
@@ -39,7 +39,7 @@ export class Row {
     this.node.id = `circuit-${circuit.name}`;
   }
 
-  // What is seen only when unfolded is made only then: there may be hundreds of circuits.
+  // Creates the details on first use only, because there may be hundreds of circuits.
   unfold() {
     const {name} = this.circuit;
     this.why = element("p", "why");
@@ -90,7 +90,7 @@ export class Row {
     this.badge.replaceWith(fresh);
     this.badge = fresh;
     this.node.className = `circuit ${classOf(look)}${this.look ? " changed" : ""}`;
-    // What opens unfolds by itself; nothing folds by itself, because someone may be reading it.
+    // A circuit that opens is unfolded. It is never folded automatically, because a reader may need it.
     if (this.look && look === "open") this.isUnfolded = true;
     this.look = look;
   }
@@ -138,7 +138,7 @@ export class Row {
   }
 }
 
-// A folded line of a circuit that refuses calls says until when, and why.
+// The folded line of a circuit that refuses calls shows the remaining wait and the reason.
 function brief(circuit) {
   if (!REFUSING.includes(circuit.look)) return "";
   return [waitOf(circuit), circuit.mode?.reason ?? circuit.reason].filter(Boolean).join("; ");

@@ -1,4 +1,4 @@
-// The stream of events: fetched rather than an EventSource, which could not send the token.
+// Reads the event stream with `fetch`, because an `EventSource` cannot send the token.
 
 const SILENCE_SECONDS = 5;
 const RETRY_SECONDS = [.5, 1, 2, 4, 5];
@@ -19,7 +19,7 @@ export async function* eventsOf(response) {
   }
 }
 
-// Calls `onMessage` with each message, and goes on for ever. `onRefused` is awaited when the token is missing or wrong.
+// Calls `onMessage` with each message and reconnects forever. Awaits `onRefused` if the token is missing or wrong.
 export async function follow(url, {headers, onMessage, onLost, onRefused}) {
   for (let failures = 0; ; failures += 1) {
     const abort = new AbortController();

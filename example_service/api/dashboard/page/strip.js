@@ -1,4 +1,4 @@
-// A strip: bars for calls on bands for states, above a lane that names the states.
+// A strip: a bar chart of the calls in the last five minutes, above a lane with the states.
 
 import {BUCKET, now, secondsOf, stays, WINDOW} from "./circuits.js";
 import {drawn} from "./dom.js";
@@ -13,10 +13,10 @@ function roundedUp(value) {
   return scale * (STEPS.find((step) => step * scale >= value) ?? Math.ceil(value / scale));
 }
 
-// Draws a strip, and returns the calls per second at its top.
+// Draws a strip, and returns the top of its scale in calls per second.
 export function drawStrip(strip, circuit, isLarge, cursor = null) {
   const shape = isLarge ? LARGE : SMALL;
-  // A small one is stretched to its place; a large one has text in it, and needs its size in pixels.
+  // CSS stretches a small strip. A large one contains text, so it is drawn at its size in pixels.
   const width = isLarge ? strip.clientWidth : WINDOW;
   if (!width) return 0;
   const x = (second) => ((second - now() + WINDOW) * width) / WINDOW;
@@ -31,7 +31,7 @@ export function drawStrip(strip, circuit, isLarge, cursor = null) {
 
 const line = (x) => drawn("path", {class: "cursor", d: `M${x} 0V112`});
 
-// A lane is a wire while closed, half as high while half-open, and a whole block in all other states.
+// In the lane, closed is a line, half-open a block of half the height, and every other state a full block.
 function lane({look, start, end}, x, {bars: height, lane: at}, isLarge) {
   const left = x(start);
   const wide = Math.max(2, x(end) - left);

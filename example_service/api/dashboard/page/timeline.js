@@ -1,4 +1,4 @@
-// The latest transitions: one entry for each outage, whose failed attempts to recover are folded.
+// The latest transitions, with one entry for each outage. Its failed attempts to recover are folded.
 
 import {known} from "./circuits.js";
 import {breakable, byId, element, glyph, say} from "./dom.js";
@@ -7,7 +7,7 @@ import {classOf, clock, day, lower, span, zone} from "./words.js";
 const MOST_ENTRIES = 12;
 const unfolded = new Set();
 
-// From the newest outage to the oldest; within one, from the first transition to the last.
+// Outages are sorted newest first, the transitions of an outage oldest first.
 function outages(transitions) {
   const made = [];
   const running = new Map();

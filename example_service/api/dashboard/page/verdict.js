@@ -1,4 +1,4 @@
-// What is wrong now, in one sentence; the rail of switches; and the circuits that refuse calls.
+// The summary in one sentence, the rail of switches, and the circuits that refuse calls.
 
 import {all, byName, bySeverity, known, lastMinutes, rateOf} from "./circuits.js";
 import {badge, breakable, byId, element, glyph, hide, say} from "./dom.js";
@@ -90,7 +90,7 @@ function showRail(rail) {
   if (focused) [...rail.querySelectorAll("a")].find(({hash}) => hash === focused)?.focus({preventScroll: true});
 }
 
-// Rebuilt only when a state changes, so that a focused link keeps the focus.
+// Elements are only replaced when a state changes, so that a focused link keeps the focus.
 function showCases(list, cases) {
   const shown = cases.slice(0, MOST_CASES);
   const key = cases.map(({name, look}) => name + look).join();

@@ -1,6 +1,6 @@
-// How states, numbers and times are written.
+// Formats states, numbers and times.
 
-// In the order in which they want attention; the first three refuse calls.
+// Ordered by severity. The first three refuse calls; forced open, disabled and shadow are set by operators.
 export const WORDS = {
   open: "Open", half_open: "Half-open", forced_open: "Forced open",
   disabled: "Disabled", shadow: "Shadow", closed: "Closed",
@@ -19,7 +19,7 @@ export const count = (value) => whole.format(value);
 export const perSecond = (rate) => (rate > 0 && rate < 9.95 ? tenths : whole).format(rate);
 export const percent = (share) => `${(share > 0 && share < .0995 ? tenths : whole).format(100 * share)}\u00a0%`;
 
-// A number and its unit never part.
+// Non-breaking spaces keep a number and its unit on one line.
 export function span(seconds) {
   const rest = Math.max(0, Math.ceil(seconds));
   if (rest < 90) return `${rest}\u00a0s`;
@@ -45,7 +45,7 @@ export function moment(second, now) {
 
 export const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
 
-// The token is that of all operators, so a reason ends with the name of the one who gave it.
+// All operators share one token, so the reason ends with the operator's name.
 export const signed = (reason, operator) => (operator ? `${reason} (by ${operator})`.trim() : reason);
 
 export function unsigned(reason) {
