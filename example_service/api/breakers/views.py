@@ -16,25 +16,31 @@ Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"}
 
 
 class StandingMode(BaseModel):
-    """A mode that an operator has set for a name; it also applies to future breakers."""
+    """A mode that an operator has set for a name. It also applies to future breakers."""
 
     name: Mode
     reason: str
-    ends_in: float | None = Field(description="Seconds until it ends; null for not before a reset.")
+    ends_in: float | None = Field(
+        description="Seconds until it ends; null if only a reset ends it."
+    )
 
 
 class BreakerMode(StandingMode):
     """The current mode of a breaker."""
 
-    would_have_rejected: int = Field(description="Calls that shadow mode has let through so far.")
+    would_have_rejected: int = Field(
+        description="Calls that shadow mode has admitted although the circuit would refuse them."
+    )
 
 
 class WindowMetrics(BaseModel):
-    """The recent results of a breaker with the rule on their share of failures."""
+    """The window of a breaker with a failure rate."""
 
-    failure_rate: float = Field(description="Share of failures, from 0 to 1; 0 unless closed.")
-    calls: int = Field(description="Calls in the window; 0 unless closed.")
-    threshold: float = Field(description="The share that opens the circuit.")
+    failure_rate: float = Field(
+        description="Share of failures in the window, 0 to 1; 0 unless the circuit is closed."
+    )
+    calls: int = Field(description="Calls in the window; 0 unless the circuit is closed.")
+    threshold: float = Field(description="Failure rate that opens the circuit.")
 
 
 class BreakerMetrics(BaseModel):
@@ -42,55 +48,61 @@ class BreakerMetrics(BaseModel):
 
     state: CircuitState
     failure_count: int = Field(description="Failures in a row.")
-    success_count: int = Field(description="Successes so far while half-open, else 0.")
-    total_failures: int = Field(description="Since the start or the last reset, as all totals.")
+    success_count: int = Field(description="Successful probes while half-open, otherwise 0.")
+    total_failures: int = Field(
+        description="Failures since the start or the last reset, like all totals."
+    )
     total_successes: int
     total_rejections: int
     last_failure_time: Time | None
-    failure_rate: float = Field(description="Share of failures in all calls, from 0 to 1.")
+    failure_rate: float = Field(description="Share of failures in all calls, 0 to 1.")
     retry_after: float | None = Field(
-        description="Seconds until a call may be admitted; null when forced open without an end."
+        description="Seconds until a call may be admitted; null if forced open without an end."
     )
     window: WindowMetrics | None = Field(
-        None, description="There only with the rule on the failure rate."
+        None, description="Only present if the breaker has a failure rate."
     )
     opened_count: int
-    in_flight: int = Field(description="Calls admitted that have not ended.")
+    in_flight: int = Field(description="Admitted calls that have not ended.")
     reason: str | None = Field(
-        None, description="What opened the circuit; there only while it is not closed."
+        None, description="Why the circuit opened; only present while it is not closed."
     )
     verdict: Literal["own", "fleet"] | None = Field(
         None,
-        description="Whether the circuit follows the fleet; there only while it is not closed.",
+        description="Whether this process or the fleet opened the circuit; only present while it "
+        "is not closed.",
     )
     opened_by: str | None = Field(
-        None, description="The process that opened it first; there only with the fleet's verdict."
+        None, description="The process that opened it first; only present if the fleet opened it."
     )
-    mode: BreakerMode | None = Field(None, description="There only while one is set by hand.")
+    mode: BreakerMode | None = Field(
+        None, description="The mode that an operator has set; only present if there is one."
+    )
 
 
 class FleetStatus(BaseModel):
-    """How this process takes part in the fleet."""
+    """The connection of this process to the fleet."""
 
     connected: bool = Field(
-        description="Whether the circuits are shared now; otherwise each process works on its own."
+        description="Whether the process shares its circuits now; otherwise it decides alone."
     )
-    processes: int = Field(description="Processes that act as one circuit, this one included.")
+    processes: int = Field(description="Processes that share their circuits, including this one.")
 
 
 class Transition(BaseModel):
     """A change of a circuit's state."""
 
-    at: Time = Field(description="When it was noticed.")
-    worker: int = Field(description="Process id of the worker in which it was.")
+    at: Time = Field(description="When the change was noticed.")
+    worker: int = Field(description="Process id of the worker with the breaker.")
     breaker_name: str
     from_state: CircuitState
     to_state: CircuitState
-    reason: str = Field(description="What led to it.")
+    reason: str = Field(description="Why the state changed.")
     wait_seconds: float | None = Field(
-        description="Seconds until a probe may be admitted, where it opened; null for no end."
+        description="If the circuit opened, seconds until a probe may be admitted; null otherwise, "
+        "and if it stays open without an end."
     )
-    failure_count: int = Field(description="Failures in a row that led to it.")
+    failure_count: int = Field(description="Failures in a row before the change.")
     rejections: int = Field(description="Calls refused since the circuit was last closed.")
 
 

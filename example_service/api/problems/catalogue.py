@@ -93,7 +93,7 @@ MALFORMED_JSON = define(
         status=400,
         title="Malformed JSON",
         meaning="The body of the request is not valid JSON.",
-        cause="A syntax error, an encoding other than UTF-8, or a nesting or number beyond reason.",
+        cause="A syntax error, an encoding other than UTF-8, or excessive nesting or digits.",
         remedy="Send well-formed JSON in UTF-8 with `Content-Type: application/json`.",
     )
 )
@@ -134,7 +134,7 @@ NOT_FOUND = define(
         status=404,
         title="Not found",
         meaning="There is nothing at this address.",
-        cause="The path is misspelt, or what it named does not exist.",
+        cause="The path is misspelt, or the resource does not exist.",
         remedy="Compare the path with the operations in `/docs`.",
     )
 )
@@ -143,8 +143,8 @@ METHOD_NOT_ALLOWED = define(
         slug="method-not-allowed",
         status=405,
         title="Method not allowed",
-        meaning="The address exists, but does not take requests with this method.",
-        cause="The request used another method than those that the operation has.",
+        meaning="The address exists, but does not support this method.",
+        cause="The request used a method for which there is no operation.",
         remedy="Use one of the methods in the `Allow` header.",
     )
 )
@@ -165,7 +165,7 @@ BODY_TOO_LARGE = define(
         title="Body too large",
         meaning="The body of the request is larger than the service accepts.",
         cause="The declared or the received length exceeds `LIMITS__MAX_BODY_BYTES`.",
-        remedy="Send less at once. The operator can raise the limit.",
+        remedy="Send smaller requests. The operator can raise the limit.",
     )
 )
 INVALID_HOST = define(
@@ -184,7 +184,7 @@ CORS_REFUSED = define(
         status=400,
         title="Cross-origin request refused",
         meaning="A page of this origin may not make this request from a browser.",
-        cause="The origin is not in `HTTP__CORS_ORIGINS`, or asks for a method or header too many.",
+        cause="The origin is not in `HTTP__CORS_ORIGINS`, or a method or header is not allowed.",
         remedy="Call from an allowed origin. The operator can allow more of them.",
     )
 )
@@ -193,7 +193,7 @@ OVERLOADED = define(
         slug="overloaded",
         status=503,
         title="Overloaded",
-        meaning="The service is working on as many requests as it can; this one was not begun.",
+        meaning="The service has reached its limit of concurrent requests and refused this one.",
         cause="`LIMITS__MAX_CONCURRENT_REQUESTS` requests are in flight in this worker.",
         remedy="Repeat the request after the seconds in `Retry-After`.",
     )
@@ -203,9 +203,9 @@ REQUEST_TIMEOUT = define(
         slug="request-timeout",
         status=504,
         title="Request timed out",
-        meaning="The service did not finish within its time limit; what was begun is not known.",
-        cause="The work took longer than `LIMITS__REQUEST_TIMEOUT_SECONDS`.",
-        remedy="Repeat the request if it is safe to do twice, otherwise look at its outcome first.",
+        meaning="The request exceeded its time limit. Whether it took effect is not known.",
+        cause="The response did not start within `LIMITS__REQUEST_TIMEOUT_SECONDS`.",
+        remedy="Repeat the request if that is safe; otherwise check first whether it took effect.",
     )
 )
 CIRCUIT_BREAKER_OPEN = define(
@@ -223,8 +223,8 @@ NOT_READY = define(
         slug="not-ready",
         status=503,
         title="Not ready",
-        meaning="This instance does not want requests now.",
-        cause="It is starting, shutting down, or lacks something that it cannot do without.",
+        meaning="This instance cannot serve requests now.",
+        cause="It is starting, shutting down, or something that it requires is not available.",
         remedy="Send requests to another instance. The reasons are in the logs.",
     )
 )
@@ -234,7 +234,7 @@ UNKNOWN_CIRCUIT_BREAKER = define(
         status=404,
         title="Unknown circuit breaker",
         meaning="There is no circuit breaker of that name.",
-        cause="The name is misspelt, or no code has made the breaker yet.",
+        cause="The name is misspelt, or the breaker has not been created yet.",
         remedy="Compare the name with those in `/health/circuit-breakers`.",
     )
 )
@@ -245,9 +245,9 @@ INCOMPLETE_ORDER = define(
         title="Incomplete order",
         meaning="Some processes have not carried out the order.",
         cause="A worker is blocked or overloaded; `silent_workers` has the process ids. Or the "
-        "store of the fleet cannot be reached, as `detail` says.",
-        remedy="A worker that was blocked obeys as soon as it runs again. Without the store, give "
-        "the order once more.",
+        "store of the fleet cannot be reached; `detail` then says so.",
+        remedy="A blocked worker carries out the order as soon as it runs again. If the store "
+        "could not be reached, repeat the order.",
     )
 )
 INTERNAL_ERROR = define(
@@ -255,8 +255,8 @@ INTERNAL_ERROR = define(
         slug="internal-error",
         status=500,
         title="Internal error",
-        meaning="The service met an error that it did not expect.",
+        meaning="An unexpected error occurred in the service.",
         cause="A fault in the service itself.",
-        remedy="Report the `request_id`; the log holds the details under it.",
+        remedy="Report the `request_id`, under which the log has the details.",
     )
 )

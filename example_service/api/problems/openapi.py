@@ -27,23 +27,23 @@ _WITH_BODY = (
 _WITH_INPUT = (catalogue.VALIDATION_FAILED,)
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _RETRY_AFTER = {
-    "description": "Whole seconds after which the request may be repeated; not on every problem.",
+    "description": "Whole seconds after which to repeat the request. Not all problems have it.",
     "schema": {"type": "integer", "minimum": 1},
 }
 _PROBLEM_SCHEMA: dict[str, Any] = {
     "title": _SCHEMA_NAME,
-    "description": "Problem details as RFC 9457 has them. Some types have further members.",
+    "description": "Problem details as defined in RFC 9457. Some types have further members.",
     "type": "object",
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
     "properties": {
         "type": {
             "type": "string",
             "format": "uri-reference",
-            "description": "Kind of problem; the service answers there with what to do about it.",
+            "description": "Problem type: the URL of a description that says what to do about it.",
         },
-        "title": {"type": "string", "description": "Short name of the kind."},
+        "title": {"type": "string", "description": "Short name of the type."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "What happened this time."},
+        "detail": {"type": "string", "description": "Explanation of this occurrence."},
         "instance": {
             "type": "string",
             "format": "uri-reference",
@@ -51,11 +51,11 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         },
         "request_id": {
             "type": ["string", "null"],
-            "description": "Id under which the logs hold the request.",
+            "description": "Id of the request in the logs.",
         },
         "errors": {
             "type": "array",
-            "description": "What is wrong with the input, without repeating it.",
+            "description": "Errors in the input, without the submitted values.",
             "items": {
                 "type": "object",
                 "required": ["location", "message", "type"],
@@ -85,7 +85,7 @@ _PROBLEM_SCHEMA: dict[str, Any] = {
         },
         "reason": {
             "type": ["string", "null"],
-            "description": "Of `circuit-breaker-open`: what opened the circuit.",
+            "description": "Of `circuit-breaker-open`: why the circuit opened.",
         },
     },
     "additionalProperties": True,

@@ -66,13 +66,13 @@ _Reason: TypeAlias = Annotated[
 
 
 class ResetOrder(BaseModel):
-    """The body of a reset; it may be left out."""
+    """The optional body of a reset."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: _Reason | None = Field(
         None,
-        description="Why, for the log.",
+        description="The reason, for the log.",
         examples=["The provider has confirmed that it is back."],
     )
 
@@ -83,30 +83,30 @@ class ModeOrder(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     reason: _Reason = Field(
-        description="Why, for the log, the health answer and, while the circuit is forced open, "
-        "for the clients that are refused.",
-        examples=["The provider migrates its database until noon."],
+        description="The reason, for the log and the health response. While the circuit is forced "
+        "open, refused clients also receive it.",
+        examples=["The provider is migrating its database until noon."],
     )
     seconds: float | None = Field(
         None,
         ge=SHORTEST_MODE_SECONDS,
         le=LONGEST_MODE_SECONDS,
         allow_inf_nan=False,
-        description="How long the mode holds; null for until a reset.",
+        description="Seconds until the mode ends; null to keep it until a reset.",
         examples=[1800],
     )
 
 
 class OrderReport(BaseModel):
-    """What was done, in all workers."""
+    """The result of an order."""
 
     breaker: str
-    state: CircuitState | None = Field(description="The state from now on, the worst of all.")
-    mode: Mode | None = Field(description="The mode that holds from now on.")
+    state: CircuitState | None = Field(description="The worst state among the workers afterwards.")
+    mode: Mode | None = Field(description="The mode that was set; null after a reset.")
     reason: str | None
-    until: Time | None = Field(description="When the mode ends; null for not before a reset.")
-    client: str | None = Field(description="Address of who asked for it.")
-    workers: list[int] = Field(description="Process ids of the workers, all of which did it.")
+    until: Time | None = Field(description="When the mode ends; null if only a reset ends it.")
+    client: str | None = Field(description="Address of the client that gave the order.")
+    workers: list[int] = Field(description="Process ids of the workers that carried it out.")
 
 
 class BreakerList(BaseModel):
@@ -114,11 +114,13 @@ class BreakerList(BaseModel):
 
     workers: list[int] = Field(description="Process ids of the workers.")
     silent_workers: list[int] = Field(
-        description="Those of further ones, which have not reported for three seconds."
+        description="Process ids of workers that have not reported for three seconds."
     )
-    breakers: dict[str, BreakerMetrics] = Field(description="What each shows, by name.")
+    breakers: dict[str, BreakerMetrics] = Field(
+        description="Metrics by name: sums over all workers, and the worst state."
+    )
     modes: dict[str, StandingMode] = Field(
-        description="The modes that hold for names, whether or not there is a breaker now."
+        description="Modes that operators have set, by name, even if no breaker has that name yet."
     )
 
 
@@ -130,7 +132,7 @@ class BreakerList(BaseModel):
 async def list_circuit_breakers(
     request: Request, response: Response, workers: Workers
 ) -> BreakerList:
-    """Show the circuit breakers of all workers, with the modes that hold."""
+    """List the circuit breakers of all workers and the modes that operators have set."""
     _log.info("circuit breakers listed", client=_client(request))
     response.headers["Cache-Control"] = "no-store"
     report = await workers.report()
@@ -153,7 +155,7 @@ async def reset_circuit_breaker(
     workers: Workers,
     order: Annotated[ResetOrder | None, Body()] = None,
 ) -> OrderReport:
-    """Close a circuit, forget its counts and end its mode, in all workers."""
+    """Close a circuit, clear its counts and end its mode, in all workers."""
     reason = order.reason if order else None
     return await _carry_out(request, workers, name, None, reason)
 
@@ -166,7 +168,7 @@ async def reset_circuit_breaker(
 async def force_circuit_breaker_open(
     request: Request, name: str, workers: Workers, order: ModeOrder
 ) -> OrderReport:
-    """Refuse every call of a breaker, in all workers; at the mode's end, let some probe."""
+    """Refuse every call of a breaker, in all workers. The circuit is half-open after the mode."""
     return await _set_mode(request, workers, name, Mode.FORCED_OPEN, order)
 
 
@@ -178,7 +180,7 @@ async def force_circuit_breaker_open(
 async def disable_circuit_breaker(
     request: Request, name: str, workers: Workers, order: ModeOrder
 ) -> OrderReport:
-    """Let every call of a breaker through, in all workers; nothing opens it."""
+    """Admit every call of a breaker, in all workers. Failures do not open the circuit."""
     return await _set_mode(request, workers, name, Mode.DISABLED, order)
 
 
@@ -190,9 +192,9 @@ async def disable_circuit_breaker(
 async def shadow_circuit_breaker(
     request: Request, name: str, workers: Workers, order: ModeOrder
 ) -> OrderReport:
-    """Let a breaker decide and refuse nothing, in all workers.
+    """Let a breaker apply its rules without refusing calls, in all workers.
 
-    Its metrics count what it would have refused.
+    Its metrics count the calls that it would have refused.
     """
     return await _set_mode(request, workers, name, Mode.SHADOW, order)
 
@@ -207,10 +209,10 @@ async def _set_mode(
 async def _carry_out(
     request: Request, workers: AllWorkers, name: str, mode: NamedMode | None, reason: str | None
 ) -> OrderReport:
-    """Set a mode in all workers, or reset them, and log it.
+    """Set a mode or reset the breakers in all workers, and log the order.
 
     Raises:
-        ProblemError: If no worker has such a breaker, or some workers may not have done it.
+        ProblemError: If no worker has such a breaker, or some workers may not have carried it out.
     """
     until = None
     if mode is not None and mode.seconds is not None:
@@ -231,7 +233,7 @@ async def _carry_out(
     if outcome.silent_workers or outcome.fault is not None:
         raise ProblemError(
             catalogue.INCOMPLETE_ORDER,
-            None if outcome.fault is None else f"Only one process did it: {outcome.fault}.",
+            None if outcome.fault is None else f"Only one process carried it out: {outcome.fault}.",
             headers=RETRY_SOON,
             extensions={"workers": outcome.workers, "silent_workers": outcome.silent_workers},
         )

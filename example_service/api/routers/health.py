@@ -48,34 +48,34 @@ class CircuitBreakersHealth(BaseModel):
     status: Literal["healthy", "degraded"] = Field(
         description="`degraded` while any circuit is not closed."
     )
-    workers: list[int] = Field(description="Process ids of the workers of this machine.")
+    workers: list[int] = Field(description="Process ids of the workers on this machine.")
     silent_workers: list[int] = Field(
-        description="Those of further ones, which have not reported for three seconds."
+        description="Process ids of workers that have not reported for three seconds."
     )
     fleet: FleetStatus | None = Field(
-        None, description="How the processes act as one circuit; there only if there are several."
+        None, description="Only present if the process belongs to a fleet."
     )
     breakers: dict[str, BreakerMetrics] = Field(
-        description="What each shows, by name: the sums over all workers, and the worst state."
+        description="Metrics by name: sums over all workers, and the worst state."
     )
     modes: dict[str, StandingMode] = Field(
-        description="The modes that hold for names, whether or not there is a breaker now."
+        description="Modes that operators have set, by name, even if no breaker has that name yet."
     )
     transitions: list[Transition] = Field(
-        description="The last changes of state, at most 20, the newest first."
+        description="The most recent changes of state, at most 20, newest first."
     )
 
 
 @router.get("/live", operation_id="read_liveness")
 async def live(response: Response) -> Health:
-    """Answer that the process is alive, without looking at anything outside it."""
+    """Report that the process is alive, without checking anything outside it."""
     _forbid_caching(response)
     return Health(status="alive")
 
 
 @router.get("/startup", operation_id="read_startup", responses=_NOT_READY)
 async def startup(request: Request, response: Response) -> Health:
-    """Answer whether the service has finished starting."""
+    """Report whether the service has finished starting."""
     services_of(request)
     _forbid_caching(response)
     return Health(status="started")
@@ -83,9 +83,9 @@ async def startup(request: Request, response: Response) -> Health:
 
 @router.get("/ready", operation_id="read_readiness", responses=_NOT_READY)
 async def ready(request: Request, response: Response, is_administrator: IsAdministrator) -> Health:
-    """Answer whether this instance can take requests.
+    """Report whether this instance can serve requests.
 
-    If it cannot, the reasons are in the log, and in the response to callers with the admin token.
+    If it cannot, the reasons are in the log, and in the response to clients with the admin token.
     """
     faults = {"shutdown": "draining"} if is_draining() else await _faults(request)
     if faults:
@@ -104,10 +104,10 @@ async def ready(request: Request, response: Response, is_administrator: IsAdmini
     response_model=CircuitBreakersHealth,
 )
 async def circuit_breakers(settings: AppSettings, workers: Workers) -> Response:
-    """Show the circuit breakers of all workers, and their last changes of state.
+    """Show the circuit breakers of all workers and their most recent changes of state.
 
-    The status is always 200, because a failing dependency does not make this service fail.
-    The answer is at most a second old.
+    The status is always 200, because this service works even if a dependency fails.
+    The response is at most a second old.
     """
     if (kept := _kept.get(workers)) is None:
         seconds = settings.limits.monitoring_cache_seconds

@@ -32,7 +32,7 @@ dt {{ font-weight: bold; margin-top: 1rem }}</style>
 
 
 class ProblemDescription(BaseModel):
-    """A kind of problem, and what to do about it."""
+    """A problem type, and what to do about it."""
 
     type: str
     title: str
@@ -45,7 +45,7 @@ class ProblemDescription(BaseModel):
 @router.head("", include_in_schema=False)
 @router.get("", operation_id="list_problems", response_model=list[ProblemDescription])
 async def list_problems(request: Request) -> Response:
-    """List the kinds of problems that this service answers with, besides plain HTTP errors."""
+    """List the problem types of this service, except those of plain HTTP errors."""
     types = catalogue.defined_problem_types()
     if not _wants_html(request):
         described = [_described(each, request).model_dump() for each in types]
@@ -68,9 +68,11 @@ async def list_problems(request: Request) -> Response:
 )
 async def show_problem(
     request: Request,
-    slug: Annotated[str, Path(description="End of the type.", examples=["circuit-breaker-open"])],
+    slug: Annotated[
+        str, Path(description="Last part of the type.", examples=["circuit-breaker-open"])
+    ],
 ) -> Response:
-    """Explain one kind of problem."""
+    """Explain a problem type."""
     problem_type = catalogue.find_problem_type(slug)
     if problem_type is None:
         raise ProblemError(catalogue.NOT_FOUND)

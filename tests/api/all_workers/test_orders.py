@@ -144,7 +144,7 @@ async def test_an_order_that_cannot_be_stored_applies_to_one_process(
     response = await force_open(client, "shop")
 
     assert response.status_code == 504
-    assert "Only one process did it" in response.json()["detail"]
+    assert "Only one process carried it out" in response.json()["detail"]
     assert shop.is_open
     assert other.obeyed == []
 

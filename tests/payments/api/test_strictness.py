@@ -44,4 +44,4 @@ async def test_a_member_that_is_there_twice_is_refused(client: httpx.AsyncClient
         headers={"Content-Type": "application/json", "Idempotency-Key": "twice"},
     )
     assert (response.status_code, response.json()["type"]) == (400, "/problems/malformed-json")
-    assert response.json()["detail"] == "A member must not be there twice."
+    assert response.json()["detail"] == "A member must not be repeated."

@@ -327,5 +327,5 @@ def test_an_order_without_the_store_applies_to_one_process(
     wait_until(lambda: not any(process.connected() for process in fleet))
     response = fleet[0].order("force-open", reason="maintenance")
     assert response.status_code == 504
-    assert "Only one process did it" in response.json()["detail"]
+    assert "Only one process carried it out" in response.json()["detail"]
     assert [process.ask() for process in fleet] == [503, *[200] * (COUNT - 1)]
