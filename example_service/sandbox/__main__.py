@@ -21,13 +21,13 @@ _LARGEST_PORT = 65_535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM, or until standard input ends where that is a pipe.
+    """Serve until SIGINT or SIGTERM. If standard input is a pipe, serve until it is closed instead.
 
-    One line of JSON on standard output, `{"provider": url, "control": url}`, says that both
+    A line of JSON on standard output, `{"provider": url, "control": url}`, shows that both
     addresses accept connections.
 
     Returns:
-        The exit status: 0 after an orderly end, 1 when an address cannot be had.
+        The exit status: 0 after a normal end, 1 if an address is not available.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -54,12 +54,12 @@ async def _serve(host: str, provider_port: int, control_port: int, seed: int | N
 
 
 def _end_of_service() -> asyncio.Event:
-    """Return an event that is set when this process is to end."""
+    """Return an event that is set when this process must end."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        # The parent decides, by closing the pipe. Ctrl+C and systemd signal the whole group; the
-        # sandbox must outlive that until its parent has finished what is in flight.
+        # The parent ends the sandbox by closing the pipe. Ctrl+C and systemd signal the whole
+        # process group, but the parent may still need the sandbox for calls in flight.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: None)
         loop.add_reader(sys.stdin.fileno(), _read_until_end, sys.stdin.fileno(), ended)

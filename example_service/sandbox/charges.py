@@ -1,4 +1,4 @@
-"""What the sandbox has charged: one ledger, one charge for each idempotency key."""
+"""The ledger of the sandbox, with at most one charge for each idempotency key."""
 
 from collections import Counter
 from typing import Annotated, Final, Literal, TypeAlias
@@ -7,7 +7,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ConfigDict, Field
 
 DECLINED_CUSTOMER_ID: Final = "declined"
-"""A charge for this customer is declined, as an exhausted card would be."""
+"""A charge for this customer is declined, like a card without credit."""
 
 RATES: Final = {
     "USD": "1.00",
@@ -23,7 +23,7 @@ RATES: Final = {
     "MXN": "19.85",
     "SEK": "10.60",
 }
-"""How much of each known currency one `BASE_CURRENCY` buys. Fixed, so that demos repeat."""
+"""The price of one `BASE_CURRENCY` in each known currency. Fixed, so that demos are repeatable."""
 
 BASE_CURRENCY: Final = "USD"
 
@@ -37,13 +37,13 @@ class ChargeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     amount: Annotated[int, Field(ge=1, le=99_999_999, strict=True)]
-    """In minor units of the currency."""
+    """The amount in minor units of the currency."""
     currency: Currency
     customer_id: Annotated[str, Field(min_length=1, max_length=255, strict=True)]
 
 
 class Charge(BaseModel):
-    """One movement of money."""
+    """A successful charge."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,7 +56,7 @@ class Charge(BaseModel):
 
 
 class Ended(BaseModel):
-    """A key that has charged nothing, and never will."""
+    """The outcome of a key that was not charged and never will be."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,32 +66,32 @@ class Ended(BaseModel):
 
 
 Outcome: TypeAlias = Charge | Ended
-"""What has become of a key. It is final."""
+"""The outcome of a key. It is final."""
 
 
 class ChargedKey(Charge):
     """A charge as `GET /sandbox/charges` lists it."""
 
     times_charged: int
-    """How often money moved for this key; anything but 1 would be a double charge."""
+    """The number of charges for this key. More than 1 is a double charge."""
     requests: int
-    """How many requests carried this key and reached the ledger."""
+    """The number of requests with this key that reached the ledger."""
 
 
 class ChargesReport(BaseModel):
-    """Everything charged since the start or the last `DELETE /sandbox/charges`, oldest first."""
+    """All charges since the start or the last `DELETE /sandbox/charges`, oldest first."""
 
     charges: list[ChargedKey]
     total_charges: int
-    """How often money moved, over all keys."""
+    """The number of charges for all keys."""
 
 
 class KeyReusedError(Exception):
-    """The key has already charged something else."""
+    """The key was already used for a different charge."""
 
 
 class Ledger:
-    """Decides once what becomes of a key. Nothing here awaits, so no two requests interleave."""
+    """Decides the outcome of each key once. No method awaits, so requests do not interleave."""
 
     def __init__(self) -> None:
         self._movements: list[Charge] = []
@@ -99,10 +99,10 @@ class Ledger:
         self._requests: Counter[str] = Counter()
 
     def charge(self, idempotency_key: str, request: ChargeRequest) -> Outcome:
-        """Move the money or decline, unless it is decided what becomes of this key.
+        """Charge or decline, unless the key already has an outcome.
 
         Raises:
-            KeyReusedError: If the key has charged another amount, currency or customer.
+            KeyReusedError: If the key was charged with another amount, currency or customer.
         """
         self._requests[idempotency_key] += 1
         earlier = self._outcomes.get(idempotency_key)
@@ -113,21 +113,21 @@ class Ledger:
         return earlier
 
     def refuse(self, idempotency_key: str, reason: str) -> Outcome:
-        """Refuse what cannot be charged, unless it is decided what becomes of this key."""
+        """Refuse an invalid charge, unless the key already has an outcome."""
         refused = Ended(idempotency_key=idempotency_key, status="refused", reason=reason)
         return self._outcomes.get(idempotency_key) or self._decide(refused)
 
     def cancel(self, idempotency_key: str) -> Outcome:
-        """Let this key never be charged, unless it is decided what becomes of it."""
+        """Cancel the key, so that it is never charged, unless it already has an outcome."""
         cancelled = Ended(idempotency_key=idempotency_key, status="cancelled")
         return self._outcomes.get(idempotency_key) or self._decide(cancelled)
 
     def find(self, idempotency_key: str) -> Outcome | None:
-        """Return what has become of this key, or `None` while that is undecided."""
+        """Return the outcome of the key, or None if it has none yet."""
         return self._outcomes.get(idempotency_key)
 
     def report(self) -> ChargesReport:
-        """List the keys that were charged, with how often each really moved money."""
+        """List the keys that were charged, with the number of charges for each."""
         times = Counter(movement.idempotency_key for movement in self._movements)
         return ChargesReport(
             charges=[
@@ -141,7 +141,7 @@ class Ledger:
         )
 
     def clear(self) -> None:
-        """Forget everything, the idempotency keys included."""
+        """Delete everything, including the idempotency keys."""
         self._movements.clear()
         self._outcomes.clear()
         self._requests.clear()

@@ -1,4 +1,4 @@
-"""The control API: it always answers, whatever the provider is being made to do."""
+"""The control API, which works in every mode of the provider."""
 
 from pydantic import ValidationError
 from starlette.applications import Starlette

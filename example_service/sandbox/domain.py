@@ -1,4 +1,4 @@
-"""The sandbox as one domain, which only development has."""
+"""The sandbox as a domain, enabled in development only."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What stands between a client and the provider, and answers in its place."""
+"""Responses of intermediaries, such as gateways and caches, in place of the provider's."""
 
 import json
 from typing import Any, Final
@@ -9,15 +9,15 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from example_service.sandbox.modes import Impostor, Step
 
 _WORDS: Final = {400: "refused", 402: "declined", 404: "unknown", 409: "cancelled", 422: "refused"}
-"""What each status says of a key in the contract."""
+"""The outcome of a key that each status stands for in the provider's contract."""
 
 
 def answer_of(step: Step, idempotency_key: str | None) -> Response:
-    """Build the answer that an intercepted call gets.
+    """Build the response to an intercepted call.
 
     Args:
-        step: Names the impostor, and the status of its answer.
-        idempotency_key: The key that the call was about, if it was about one.
+        step: The step with the impostor and the status of its response.
+        idempotency_key: The key in the call, if any.
     """
     key, other = idempotency_key or str(uuid4()), str(uuid4())
     match step.impostor:

@@ -1,9 +1,9 @@
-"""Recording incidents: calls to a sandbox that misbehaves for a while, as `replay` reads them.
+"""Records incidents: calls to a sandbox that misbehaves for a while, as CSV for `replay`.
 
     python -m example_service.sandbox.incidents outage > docs/incidents/outage.csv
 
-Calls begin at a steady rate, whether or not the earlier ones have been answered, and give up after
-a second, as the callers of a real service do.
+Calls start at a steady rate, whether or not earlier ones have ended, and time out after one second,
+like the calls of a real service.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from example_service.sandbox.switch import Switch
 CALLS_PER_SECOND: Final = 20
 TIMEOUT_SECONDS: Final = 1.0
 SECONDS: Final = 15.0
-"""How long an incident lasts, and the healthy time before and after it."""
+"""The length of an incident, and of the healthy periods before and after it."""
 
 _SEED: Final = 20
 
@@ -38,7 +38,7 @@ INCIDENTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Caller:
-    """Calls the provider and remembers what became of each call."""
+    """Calls the provider and records the outcome of each call."""
 
     client: httpx.AsyncClient
     calls: list[Call]
@@ -59,17 +59,17 @@ async def record(incident: ModeChange, seconds: float) -> list[Call]:
     """Call the provider before, during and after an incident.
 
     Args:
-        incident: What the provider does in the middle.
-        seconds: How long each of the three parts lasts.
+        incident: The mode of the provider during the incident.
+        seconds: The length of each of the three parts.
 
     Returns:
-        The calls, in the order in which they began.
+        The calls, in the order in which they started.
     """
     switch = Switch(_SEED)
     provider = Listener(create_provider(Ledger(), switch), "127.0.0.1", 0)
     await provider.open()
     healthy = ModeChange(mode=SandboxMode.HEALTHY)
-    # Each call has a connection of its own: callers that wait do not wait for one another.
+    # Each call has its own connection, so that slow calls do not delay others.
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(
         base_url=provider.url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False
@@ -89,7 +89,7 @@ async def record(incident: ModeChange, seconds: float) -> list[Call]:
 
 
 def write(calls: Sequence[Call], output: TextIO) -> None:
-    """Write calls as CSV, to the millisecond."""
+    """Write calls as CSV, with times in seconds to three decimals."""
     output.write("time,duration,outcome\n")
     output.writelines(f"{call.time:.3f},{call.duration:.3f},{call.outcome}\n" for call in calls)
 

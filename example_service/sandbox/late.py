@@ -1,10 +1,10 @@
-"""Charges that are still on their way to the provider, long after their callers have left."""
+"""Charges that reach the provider late, possibly long after their callers have given up."""
 
 import asyncio
 
 
 class LateCharges:
-    """Keeps charges on their way until their time has come, or all of them are delivered."""
+    """Holds back charges until their delay has passed or all of them are delivered."""
 
     def __init__(self) -> None:
         self._on_their_way: dict[asyncio.Future[bool], asyncio.Event] = {}
@@ -14,7 +14,7 @@ class LateCharges:
         """Wait until a charge arrives at the provider.
 
         Returns:
-            Whether it does; false if it was dropped meanwhile.
+            Whether it arrives. False if it was dropped.
         """
         if self._is_closed:
             return False
@@ -29,25 +29,26 @@ class LateCharges:
             self._on_their_way.pop(arrival).set()
 
     async def deliver(self) -> int:
-        """Let everything that is on its way arrive now.
+        """Let all waiting charges arrive now, and wait until they have reached the ledger.
 
         Returns:
-            How many charges that was; all of them have reached the ledger.
+            The number of charges.
         """
         delivered = dict(self._on_their_way)
         for arrival in delivered:
             _settle(arrival, True)
-        # Each event is set in the step of its task that also uses the ledger, which never awaits.
+        # A task sets its event and uses the ledger without an `await` in between, so when an event
+        # is set, the charge is in the ledger.
         await asyncio.gather(*(arrived.wait() for arrived in delivered.values()))
         return len(delivered)
 
     def drop(self) -> None:
-        """Let nothing that is on its way ever arrive."""
+        """Drop all waiting charges, so that they never arrive."""
         for arrival in tuple(self._on_their_way):
             _settle(arrival, False)
 
     def close(self) -> None:
-        """Drop everything that is on its way, and whatever sets out later."""
+        """Drop all waiting and future charges."""
         self._is_closed = True
         self.drop()
 

@@ -1,4 +1,4 @@
-"""A loopback port that can really refuse connections and really come back."""
+"""A loopback port that can refuse connections and accept them again."""
 
 import asyncio
 import socket
@@ -11,11 +11,11 @@ from uvicorn.server import ServerState
 
 _CONNECTION: Final = "connection"
 _KEEP_ALIVE_SECONDS: Final = 75
-"""Longer than clients keep idle connections, so that none is closed while a request is sent."""
+"""Longer than clients keep idle connections, so that none is closed just as a request is sent."""
 
 
 class _Connection(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, which lets the application reach the connection itself."""
+    """uvicorn's HTTP protocol, extended to give the application access to the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -23,27 +23,27 @@ class _Connection(HttpToolsProtocol):
 
 
 def connection_of(scope: Scope) -> asyncio.Transport:
-    """Return the connection on which this request came, to close or cut it."""
+    """Return the connection of a request, to close or abort it."""
     return cast("asyncio.Transport", scope["state"][_CONNECTION])
 
 
 class Listener:
-    """Serves an ASGI application on one address, with a door that can be shut.
+    """Serves an ASGI application on one address, and can refuse connections.
 
-    The port is taken for as long as this object lives. While it refuses, the port is bound but
-    not listening, so that connecting fails with ECONNREFUSED and the port stays ours.
+    The port stays bound until `close`. While connections are refused, it is bound but not
+    listening: connecting fails with ECONNREFUSED, and no other process can take the port.
     """
 
     def __init__(self, app: ASGIApp, host: str, port: int) -> None:
-        """Take the port.
+        """Bind the port.
 
         Args:
             app: The ASGI application.
-            host: A literal address.
-            port: 0 chooses a free one.
+            host: An IP address.
+            port: The port. 0 chooses a free one.
 
         Raises:
-            OSError: If the address cannot be had.
+            OSError: If the address is not available.
         """
         self._config = Config(
             app,
@@ -63,34 +63,34 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """The base URL of what is served here, without a slash at its end."""
+        """The base URL of the application, without a trailing slash."""
         host = f"[{self._host}]" if self._family == socket.AF_INET6 else self._host
         return f"http://{host}:{self._port}"
 
     async def open(self) -> None:
-        """Accept connections. Does nothing when it already does."""
+        """Start to listen. Has no effect if it already does."""
         if self._server is None:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(self._connection, sock=self._socket)
 
     def refuse(self) -> None:
-        """Stop listening and cut every live connection. Does nothing when already refusing."""
+        """Stop listening and abort all connections. Has no effect if it does not listen."""
         if self._server is not None:
             self._shut()
             self._socket = self._bind(self._host, self._port)
 
     async def close(self) -> None:
-        """Give the port up, cut every live connection and wait until its requests have ended."""
+        """Release the port, abort all connections and wait until their requests have ended."""
         self._shut()
         self._socket.close()
         await asyncio.gather(*self._state.tasks)
 
     def _bind(self, host: str, port: int) -> socket.socket:
-        # asyncio turns Nagle's algorithm off only where the protocol is named. With it, an answer
-        # on a kept connection waits 40 ms for the client's kernel.
+        # asyncio only sets TCP_NODELAY if the socket's protocol is IPPROTO_TCP. Without it, Nagle's
+        # algorithm delays responses on keep-alive connections by 40 ms.
         bound = socket.socket(self._family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            # Without it the port could not be had again while old connections linger.
+            # Without this option, the port cannot be bound again while old connections linger.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
         except OSError:

@@ -1,4 +1,4 @@
-"""The modes of the sandbox, and what each of them does to one call."""
+"""The modes of the sandbox, and their effect on each call."""
 
 import random
 import secrets
@@ -13,15 +13,15 @@ from pydantic_core import PydanticKnownError
 DEFAULT_LATENCY_SECONDS: Final = 1.0
 LONGEST_LATENCY_SECONDS: Final = 60.0
 LONGEST_DELAY_SECONDS: Final = 604_800.0
-"""A week: longer than any limit of a client."""
+"""A week, which is longer than any time limit of a client."""
 
 DEFAULT_FAILURE_RATE: Final = 0.5
 LARGEST_SEED: Final = 2**53 - 1
-"""The largest integer that every JSON reader keeps exact."""
+"""The largest integer that every JSON parser represents exactly."""
 
 
 class SandboxMode(StrEnum):
-    """What the provider does to the calls that reach it."""
+    """How the provider treats calls."""
 
     HEALTHY = auto()
     FAILING = auto()
@@ -35,35 +35,35 @@ class SandboxMode(StrEnum):
 
 
 class Damage(StrEnum):
-    """How the body of a garbled answer is broken."""
+    """How the body of a garbled response is broken."""
 
     TRUNCATED = auto()
-    """The connection ends before as many bytes as Content-Length announced have come."""
+    """The connection is closed before the whole body has been sent."""
     INVALID_JSON = auto()
-    """A whole body whose JSON stops in the middle."""
+    """The body is complete, but its JSON ends in the middle."""
     NOT_JSON = auto()
-    """The page of some proxy, sent as JSON."""
+    """The body is the HTML page of a proxy, labelled as JSON."""
     WRONG_SHAPE = auto()
-    """Valid JSON in which nothing is where the contract has it."""
+    """The body is valid JSON, but does not match the schema."""
 
 
 class Impostor(StrEnum):
-    """What answers an intercepted call in the provider's place."""
+    """What responds to an intercepted call instead of the provider."""
 
     PAGE = auto()
-    """A gateway or a captive portal, with a page of HTML."""
+    """A gateway or captive portal, with an HTML page."""
     JSON = auto()
-    """A gateway, with an error of its own in JSON."""
+    """A gateway, with its own error in JSON."""
     NOTHING = auto()
-    """A gateway, with a status and no body."""
+    """A gateway, with a status and an empty body."""
     MISLABELLED = auto()
-    """A cache, with a decline that names the key and is labelled as text."""
+    """A cache, with the outcome of an uncharged key, the right key, and the type of plain text."""
     ANOTHER_CHARGE = auto()
-    """A cache, with the charge of another key."""
+    """A cache, with a charge for another key."""
     ANOTHER_ORDER = auto()
-    """A cache, with a charge that names the key, for another amount and customer."""
+    """A cache, with a charge for the right key but another amount and customer."""
     ANOTHER_OUTCOME = auto()
-    """A cache, with what became of another key, which was not charged."""
+    """A cache, with the outcome of another key, which was not charged."""
 
 
 IMPOSTOR_STATUSES: Final = (200, 201, 400, 402, 403, 404, 409, 422)
@@ -78,7 +78,7 @@ _PARAMETER_MODES: Final = {
 class ModeChange(BaseModel):
     """The body of `PUT /sandbox/mode`.
 
-    A parameter that the mode does not use is refused, because it would have no effect.
+    A parameter that the mode does not use is an error, because it would have no effect.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -91,8 +91,8 @@ class ModeChange(BaseModel):
             le=LONGEST_DELAY_SECONDS,
             strict=True,
             allow_inf_nan=False,
-            description="Seconds before a slow answer (with slow and flaky, at most 60), or before "
-            "a late charge arrives (with late, at most a week). 1 unless given.",
+            description="Seconds until a slow response (slow and flaky, at most 60) or until a "
+            "late charge arrives (late, at most a week). Default: 1.",
         ),
     ] = None
     failure_rate: Annotated[
@@ -102,7 +102,7 @@ class ModeChange(BaseModel):
             le=1,
             strict=True,
             allow_inf_nan=False,
-            description="Share of the calls that meet a fault; with flaky. 0.5 unless given.",
+            description="Share of calls with a fault (flaky). Default: 0.5.",
         ),
     ] = None
     seed: Annotated[
@@ -111,8 +111,8 @@ class ModeChange(BaseModel):
             ge=0,
             le=LARGEST_SEED,
             strict=True,
-            description="The same seed gives the same faults in the same order; "
-            "with garbled, flaky and intercepted.",
+            description="The same seed gives the same faults in the same order "
+            "(garbled, flaky and intercepted). Default: random.",
         ),
     ] = None
 
@@ -137,7 +137,7 @@ class ModeChange(BaseModel):
 
 
 class ModeReport(BaseModel):
-    """The mode that holds, with the parameters in use; `None` where the mode has no such one."""
+    """The current mode with its parameters. Those that the mode does not use are None."""
 
     mode: SandboxMode
     latency_seconds: float | None = None
@@ -146,12 +146,12 @@ class ModeReport(BaseModel):
 
     @classmethod
     def of(cls, change: ModeChange, default_seed: int | None) -> Self:
-        """Fill in what the change left open.
+        """Complete a change with default values.
 
         Args:
-            change: What was asked for.
-            default_seed: Used where the change names none; `None` draws one, which the report
-                shows so that the run can be repeated.
+            change: The requested mode and parameters.
+            default_seed: The seed if the change has none. None chooses a random seed; the report
+                contains it, so that the run can be repeated.
         """
         defaults: dict[str, float] = {
             "latency_seconds": DEFAULT_LATENCY_SECONDS,
@@ -166,7 +166,7 @@ class ModeReport(BaseModel):
 
 
 class Act(StrEnum):
-    """What is done to one call."""
+    """The treatment of a call."""
 
     ANSWER = auto()
     FAIL = auto()
@@ -183,7 +183,7 @@ _ACT_OF_MODE: Final = {
     SandboxMode.FAILING: Act.FAIL,
     SandboxMode.SLOW: Act.ANSWER_LATE,
     SandboxMode.HANGING: Act.HANG,
-    # A call may have been accepted in the instant before the port closed.
+    # A call may have been accepted just before the port stopped listening.
     SandboxMode.REFUSING: Act.CUT,
     SandboxMode.GARBLED: Act.GARBLE,
     SandboxMode.LATE: Act.DELAY,
@@ -196,11 +196,11 @@ _IMPOSTORS: Final = tuple(Impostor)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is done to one call, drawn when the call arrives."""
+    """The treatment of a call with its parameters, chosen when the call arrives."""
 
     act: Act
     records: bool
-    """Whether a valid charge is recorded, by whatever way its answer is then lost."""
+    """Whether a valid charge is recorded, even if its response is then lost."""
     damage: Damage | None = None
     """Only with `Act.GARBLE`."""
     latency_seconds: float | None = None
@@ -208,16 +208,15 @@ class Step:
     impostor: Impostor | None = None
     """Only with `Act.INTERCEPT`."""
     status: int = 200
-    """That of the impostor's answer."""
+    """The status of the impostor's response."""
 
 
 def steps(report: ModeReport) -> Iterator[Step]:
-    """Draw what is done to the first, second, ... call of a mode, without end.
+    """Generate the steps for the calls of a mode, in the order in which the calls arrive.
 
-    Equal reports draw equal sequences. Concurrent calls take their steps in the order in which
-    they arrive.
+    Equal reports generate equal sequences. They are infinite.
     """
-    chance = random.Random(report.seed)  # noqa: S311  Repeatable, not secret.
+    chance = random.Random(report.seed)  # noqa: S311  It must be repeatable, not secret.
     while True:
         act = _ACT_OF_MODE.get(report.mode)
         if act is None:

@@ -1,4 +1,4 @@
-"""Runs the sandbox as a process of its own, for as long as the service is served."""
+"""Runs the sandbox as a separate process while the service is served."""
 
 import contextlib
 import json
@@ -20,15 +20,15 @@ _END_SECONDS: Final = 5.0
 
 @contextmanager
 def sandbox_if_needed(settings: Settings) -> Iterator[Hints]:
-    """Run the sandbox for the length of the block, unless there is another payment provider.
+    """Run the sandbox during the block, unless the settings have another payment provider.
 
-    Its addresses are put into the environment, from where the application reads them.
+    The addresses of the sandbox are set as environment variables for the application.
 
     Yields:
-        How to use the sandbox, this one or another; nothing where there is none.
+        A function that returns hints on the use of the sandbox, none if there is no sandbox.
 
     Raises:
-        StartError: If it does not start.
+        StartError: If the sandbox does not start.
     """
     if settings.payment_provider.base_url is not None:
         yield _hints if settings.sandbox.control_url is not None else lambda _: ()
@@ -44,7 +44,7 @@ def sandbox_if_needed(settings: Settings) -> Iterator[Hints]:
 def _sandbox_process(seed: int | None) -> Iterator[subprocess.Popen[bytes]]:
     options = [] if seed is None else ["--seed", str(seed)]
     command = [sys.executable, "-m", "example_service.sandbox", *options]
-    # It ends when its standard input does: at the end of this block, or of this process.
+    # It ends when its standard input is closed: at the end of this block or of this process.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sandbox:  # noqa: S603
         try:
             yield sandbox

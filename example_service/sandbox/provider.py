@@ -1,4 +1,4 @@
-"""The provider's API, and the wrapper that breaks it."""
+"""The provider's API, and the wrapper that makes it misbehave."""
 
 import asyncio
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ from example_service.sandbox.validation import field_messages, invalid_fields
 _CHARGES: Final = "/v1/charges"
 _IDEMPOTENCY_KEY: Final[TypeAdapter[str]] = TypeAdapter(IdempotencyKey)
 _CHARGE_NOTHING: Final = JSONResponse({"id": "ch_lost", "status": "succeeded"}, status_code=201)
-"""Sounds like a charge, to be garbled where none was recorded."""
+"""Looks like a charge. It is garbled and sent if no charge was recorded."""
 
 _STATUSES: Final = {"succeeded": 201, "declined": 402, "refused": 422, "cancelled": 409}
-"""How a charge is answered, by what has become of its key."""
+"""The status of the response to a charge, for each outcome of its key."""
 
 
 def create_provider(ledger: Ledger, switch: Switch) -> ASGIApp:
-    """Build the provider: a small payments API that behaves as the switch says."""
+    """Build the provider: a small payments API that misbehaves as the switch requires."""
 
     async def rate(request: Request) -> Response:
         currency = request.path_params["currency"]
@@ -115,7 +115,7 @@ def _shown(outcome: Outcome, status_code: int = 200) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer of the honest application, held back."""
+    """A buffered response of the working application."""
 
     start: Message
     body: bytes
@@ -133,12 +133,13 @@ class _Answer:
 
 
 class Misbehaviour:
-    """ASGI wrapper that does to each call what the switch says.
+    """ASGI middleware that treats each call as the switch requires.
 
     Args:
-        app: The honest application.
-        switch: Says what to do to each call.
-        at_work: The keys that a slow call works on, which the application refuses meanwhile.
+        app: The working application.
+        switch: Returns the step for each call.
+        at_work: The keys with a slow call in progress. The application refuses other calls with
+            these keys.
     """
 
     def __init__(self, app: ASGIApp, switch: Switch, at_work: set[str]) -> None:
@@ -147,12 +148,12 @@ class Misbehaviour:
         self._at_work = at_work
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one call."""
+        """Serve a call."""
         step = self._switch.next_step()
         try:
             await self._act(step, scope, receive, send)
         except ClientDisconnect:
-            # The caller, or a port that began to refuse, cut the request's body short.
+            # The connection ended before the request's body was complete.
             return
 
     async def _act(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,7 +192,7 @@ class Misbehaviour:
             await answer.send(send)
 
     def _work_on(self, key: str, seconds: float) -> None:
-        """Keep a key busy until its slow answer is due, even if the caller leaves earlier."""
+        """Keep a key in progress until its response is due, even if the caller disconnects."""
         self._at_work.add(key)
         asyncio.get_running_loop().call_later(seconds, self._at_work.discard, key)
 
@@ -218,7 +219,7 @@ class Misbehaviour:
             await answer.with_body(_damaged(answer.body, step.damage)).send(send)
 
     async def _delay(self, step: Step, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a charge arrive later, whether or not its caller is still there then."""
+        """Let a charge arrive later, even if its caller disconnects."""
         if scope["path"] != _CHARGES:
             await self._app(scope, receive, send)
             return
@@ -237,7 +238,7 @@ class Misbehaviour:
 
 
 def _key_of(scope: Scope) -> str | None:
-    """The idempotency key that a call is about, if it is about one."""
+    """Return the idempotency key in the path or the headers of a call, if any."""
     path: str = scope["path"]
     if path.startswith(_CHARGES + "/"):
         return path.removeprefix(_CHARGES + "/").removesuffix("/cancel")
@@ -245,7 +246,7 @@ def _key_of(scope: Scope) -> str | None:
 
 
 def _replaying(body: bytes) -> Receive:
-    """Let an application receive a body that was read before."""
+    """Make a `receive` callable that returns a body that was already read."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -254,7 +255,7 @@ def _replaying(body: bytes) -> Receive:
 
 
 async def _answer_of(app: ASGIApp, scope: Scope, receive: Receive) -> _Answer:
-    """Let the application do its work, but keep its answer."""
+    """Call the application and buffer its response."""
     messages: list[Message] = []
 
     async def keep(message: Message) -> None:

@@ -1,6 +1,6 @@
-"""The sandbox's switch on the service's own address, in development only.
+"""Routes of the service that control the sandbox, in development only.
 
-The sandbox is another process. What is asked of it here is passed on to its control address.
+The sandbox is another process. These routes pass requests on to its control address.
 """
 
 from typing import Annotated, Final
@@ -22,7 +22,7 @@ NO_SANDBOX: Final = define(
         status=404,
         title="No sandbox",
         meaning="This service runs without a sandbox.",
-        cause="It was started in another way than `serve`, or with a provider of its own.",
+        cause="It was not started with `serve`, or `PAYMENT_PROVIDER__BASE_URL` is set.",
         remedy="Start it with `example-service serve`, without `PAYMENT_PROVIDER__BASE_URL`.",
     )
 )
@@ -32,8 +32,8 @@ SANDBOX_UNAVAILABLE: Final = define(
         status=503,
         title="Sandbox unavailable",
         meaning="The sandbox did not answer.",
-        cause="Its process has ended or is being held up.",
-        remedy="Look at the log of the service, and start it again.",
+        cause="Its process has ended or is blocked.",
+        remedy="Check the log of the service, then restart the service.",
     )
 )
 
@@ -48,11 +48,11 @@ router = APIRouter(
 
 
 class SandboxControl:
-    """Speaks to the control address of the sandbox.
+    """A client for the control API of the sandbox.
 
     Args:
-        client: Sends the requests.
-        control_url: Where the control address is, without a slash at its end.
+        client: The HTTP client.
+        control_url: The URL of the control API, without a trailing slash.
     """
 
     def __init__(self, client: httpx.AsyncClient, control_url: str) -> None:
@@ -60,10 +60,10 @@ class SandboxControl:
         self._control_url = control_url
 
     async def exchange(self, method: str, path: str, body: str | None = None) -> bytes:
-        """Pass one request on and return the body of the answer.
+        """Send a request and return the body of the response.
 
         Raises:
-            ProblemError: If the sandbox does not answer as it should.
+            ProblemError: If the sandbox does not respond, or responds with an error.
         """
         try:
             response = await self._client.request(
@@ -76,10 +76,10 @@ class SandboxControl:
 
 
 async def get_sandbox_control(settings: AppSettings, client: HTTPClient) -> SandboxControl:
-    """Hand the sandbox to a route.
+    """Return the client for the sandbox.
 
     Raises:
-        ProblemError: If there is none.
+        ProblemError: If there is no sandbox.
     """
     control_url = settings.sandbox.control_url
     if control_url is None:
@@ -90,7 +90,7 @@ async def get_sandbox_control(settings: AppSettings, client: HTTPClient) -> Sand
 _Sandbox = Annotated[SandboxControl, Depends(get_sandbox_control)]
 
 
-@router.get("/mode", operation_id="read_sandbox_mode", summary="What the sandbox does now")
+@router.get("/mode", operation_id="read_sandbox_mode", summary="Show the mode of the sandbox")
 async def read_mode(sandbox: _Sandbox) -> ModeReport:
     """Return the mode of the sandbox."""
     return ModeReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/mode"))
@@ -98,12 +98,14 @@ async def read_mode(sandbox: _Sandbox) -> ModeReport:
 
 @router.put("/mode", operation_id="set_sandbox_mode", summary="Make the sandbox fail, or heal it")
 async def set_mode(change: ModeChange, sandbox: _Sandbox) -> ModeReport:
-    """Change what the sandbox does to the calls that reach it, from the next call on."""
+    """Set the mode of the sandbox. It applies from the next call."""
     answer = await sandbox.exchange("PUT", "/sandbox/mode", change.model_dump_json())
     return ModeReport.model_validate_json(answer)
 
 
-@router.get("/charges", operation_id="list_sandbox_charges", summary="What the sandbox has charged")
+@router.get(
+    "/charges", operation_id="list_sandbox_charges", summary="List the charges of the sandbox"
+)
 async def list_charges(sandbox: _Sandbox) -> ChargesReport:
-    """List what the sandbox has charged, by idempotency key, oldest first."""
+    """List the charges of the sandbox by idempotency key, oldest first."""
     return ChargesReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/charges"))

@@ -16,20 +16,20 @@ class SandboxSettings(Group):
 
     control_url: HTTPURL | None = Field(
         default=None,
-        description="Where the sandbox takes its orders; `serve` sets this for its workers.",
+        description="URL of the sandbox's control API; `serve` sets it for its workers.",
         examples=["http://127.0.0.1:9000"],
     )
     seed: int | None = Field(
         default=None,
         ge=0,
         le=LARGEST_SEED,
-        description="The same seed brings the same faults in the same order; they vary without it.",
+        description="The same seed gives the same faults in the same order; without it, they vary.",
         examples=[1],
     )
 
 
 class WithSandbox(ServiceSettings):
-    """The group that the sandbox adds to the settings of the service."""
+    """The settings of the service with the group of the sandbox."""
 
     sandbox: SandboxSettings = SandboxSettings()
 

@@ -1,4 +1,4 @@
-"""The switch between the modes: what holds now, and what happens when it is turned."""
+"""The current mode of the sandbox, and changes of it."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,24 +9,24 @@ from example_service.sandbox.modes import ModeChange, ModeReport, SandboxMode, S
 
 
 class Door(Protocol):
-    """What can refuse connections: the provider's listener."""
+    """A listener that can refuse connections: the provider's."""
 
     async def open(self) -> None:
         """Accept connections."""
 
     def refuse(self) -> None:
-        """Refuse connections and cut the live ones."""
+        """Refuse connections and abort existing ones."""
 
 
 class Switch:
-    """Holds the mode and hands each call its step.
+    """The mode of the provider, and the source of a step for each call.
 
     Args:
-        default_seed: Seeds the modes that are asked for without a seed; `None` draws a new one
+        default_seed: The seed for modes that are set without one. None chooses a new random seed
             each time.
 
     Attributes:
-        late_charges: Those that are on their way. They arrive whatever mode is set meanwhile.
+        late_charges: The charges that have not arrived yet. A change of mode does not affect them.
     """
 
     def __init__(self, default_seed: int | None = None) -> None:
@@ -39,28 +39,28 @@ class Switch:
 
     @property
     def report(self) -> ModeReport:
-        """The mode that holds now."""
+        """The current mode."""
         return self._report
 
     def next_step(self) -> Step:
-        """Return what to do to the call that has just arrived."""
+        """Return the step for a call that has just arrived."""
         return next(self._steps)
 
     def hang(self, cut: Callable[[], None]) -> None:
-        """Remember a hanging call, to cut it when the mode changes."""
+        """Register a hanging call. `cut` is called when the mode changes."""
         self._hanging.add(cut)
 
     def forget(self, cut: Callable[[], None]) -> None:
-        """Drop a hanging call whose caller has left."""
+        """Remove a hanging call whose caller has disconnected."""
         self._hanging.discard(cut)
 
     async def turn(self, change: ModeChange, door: Door) -> ModeReport:
-        """Change the mode; when this returns, the next call already meets the new one.
+        """Change the mode. When this returns, the new mode applies to the next call.
 
-        Setting a mode again restarts its sequence of faults.
+        Setting the same mode again restarts its sequence of faults.
 
         Raises:
-            OSError: If the provider's port cannot be opened again; the mode stays as it was.
+            OSError: If the provider's port cannot be opened again. The mode is then unchanged.
         """
         async with self._turning:
             if change.mode is SandboxMode.REFUSING:

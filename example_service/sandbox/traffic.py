@@ -1,7 +1,7 @@
-"""Calls at a steady rate, in development only, to watch the payment provider's circuit at work.
+"""Generates calls at a steady rate, to show the payment provider's circuit at work in development.
 
-They last as long as the request that asks for them: closing the page, or Ctrl+C in curl, ends them.
-The calls take the whole way through the application, except for the network.
+The calls last as long as the request that starts them: closing the page, or Ctrl+C in curl, ends
+them. They pass through the whole application, but not through the network.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Traffic(BaseModel):
 
 @router.post("/traffic", response_class=EventSourceResponse)
 async def send_traffic(request: Request, traffic: Traffic) -> AsyncIterator[ServerSentEvent]:
-    """Ask for an exchange rate again and again, and report the answers of each second by status."""
+    """Request an exchange rate repeatedly, and report once a second the responses by status."""
     transport = httpx.ASGITransport(
         partial(_call_as_dashboard, request.app), raise_app_exceptions=False, client=(DASHBOARD, 0)
     )
@@ -54,12 +54,12 @@ async def send_traffic(request: Request, traffic: Traffic) -> AsyncIterator[Serv
 
 
 async def _call_as_dashboard(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass a request to the application as one that needs no key."""
+    """Pass a request to the application as one that does not need a key."""
     await app({**scope, IN_PROCESS: DASHBOARD}, receive, send)
 
 
 class _Calls:
-    """Calls that run beside each other."""
+    """Concurrent calls."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -67,12 +67,12 @@ class _Calls:
         self._answers: Counter[int] = Counter()
 
     async def at_rate(self, calls_per_second: int) -> AsyncIterator[dict[int, int]]:
-        """Start calls, and report once a second how those that ended were answered."""
+        """Start calls, and yield once a second the number of responses by status."""
         loop = asyncio.get_running_loop()
         next_call = next_report = loop.time()
         while not is_draining():
             now = loop.time()
-            # After a pause of the process, calls are not made up for.
+            # If the process was paused, catch up on at most one second of calls.
             next_call = max(next_call, now - 1.0)
             while next_call <= now:
                 next_call += 1.0 / calls_per_second
@@ -87,7 +87,7 @@ class _Calls:
             await asyncio.sleep(max(0.0, min(next_call, next_report) - loop.time()))
 
     async def cancel(self) -> None:
-        """Give up the calls that still run."""
+        """Cancel the calls in flight."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
