@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.chaos.ledgers import Answer, Payment
-from tests.chaos.run import SERVED_LIMIT_SECONDS, Result
+from tests.chaos.run import Result
 from tests.chaos.storm import Blow
 from tests.chaos.verdict import FaultKind
 
@@ -71,7 +71,10 @@ def _rows(result: Result) -> list[tuple[str, object]]:
             f"{_percentile(seconds, 0.99):.2f}, {seconds[-1]:.2f}",
         ),
         (
-            f"longest by the log, from when a process took it up (limit {SERVED_LIMIT_SECONDS:g})",
+            (
+                "longest by the log, from when a process took it up "
+                f"(limit {result.plan.served_limit_seconds:g})"
+            ),
             f"{tally.longest_served_seconds:.2f}",
         ),
         ("beyond their limit", faults[FaultKind.HUNG]),
