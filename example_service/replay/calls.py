@@ -1,4 +1,4 @@
-"""One recorded call, and what becomes of each field of its line."""
+"""A recorded call, and the parsing of its fields."""
 
 from datetime import datetime
 from http import HTTPStatus
@@ -8,19 +8,19 @@ from typing import Final, NamedTuple
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
 NEITHER: Final = "neither"
-"""A call that says nothing about the dependency, such as one that its caller cancelled."""
+"""The outcome of a call that says nothing about the dependency, such as a cancelled call."""
 
 CLIENT_CLOSED_REQUEST: Final = 499
-# Seconds since 1970 reach this in the year 5138, milliseconds reached it in 1973.
+# Unix time in seconds reaches this number in the year 5138; in milliseconds, it did so in 1973.
 _MILLISECONDS: Final = 1e11
 
 
 class Call(NamedTuple):
-    """One call that was made.
+    """A recorded call.
 
     Attributes:
-        time: When it began, in seconds.
-        duration: Seconds until its outcome was known.
+        time: When it started, in seconds.
+        duration: How long it took until its outcome was known, in seconds.
         outcome: `SUCCESS`, `FAILURE` or `NEITHER`.
     """
 
@@ -30,11 +30,11 @@ class Call(NamedTuple):
 
 
 class FieldError(ValueError):
-    """A field has an unusable value; the message names it and says what to write instead."""
+    """A field has an invalid value. The message names it and says what to write instead."""
 
 
 class Outcomes(dict[str, str]):
-    """The outcome that a word or an HTTP status stands for. Each status is read once."""
+    """A mapping from words and HTTP statuses to outcomes. Parsed statuses are cached."""
 
     def __init__(self) -> None:
         super().__init__({word: word for word in (SUCCESS, FAILURE, NEITHER)})
@@ -50,7 +50,7 @@ class Outcomes(dict[str, str]):
 
 
 def of_status(status: int) -> str:
-    """What a status says about the server: 429 and 500 or above are failures, as for httpx."""
+    """The outcome of a response: 429 and 500 or above are failures, as for httpx clients."""
     if status == CLIENT_CLOSED_REQUEST:
         return NEITHER
     failed = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -58,7 +58,7 @@ def of_status(status: int) -> str:
 
 
 def seconds_of(text: str) -> float:
-    """A time as seconds since any moment."""
+    """Parse a time in seconds since an arbitrary moment."""
     try:
         seconds = float(text)
     except ValueError:
@@ -73,7 +73,7 @@ def seconds_of(text: str) -> float:
 
 
 def moment_of(text: str) -> float:
-    """A time as a date with a time of day, in the seconds of Unix."""
+    """Parse an ISO 8601 date and time with a time zone, as Unix time in seconds."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -88,7 +88,7 @@ def moment_of(text: str) -> float:
 
 
 def duration_of(text: str) -> float:
-    """A number of seconds, 0 or above."""
+    """Parse a duration in seconds, 0 or more."""
     try:
         seconds = float(text)
     except ValueError:
@@ -102,6 +102,6 @@ def duration_of(text: str) -> float:
 
 
 def shown(text: str) -> str:
-    """A text in quotes, cut where it is long."""
+    """Quote a text for a message, truncated if it is long."""
     most = 40
     return repr(text if len(text) <= most else f"{text[:most]}…")

@@ -1,4 +1,4 @@
-"""The lines of a file, one at a time, as text."""
+"""Reading a text file line by line."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,12 +12,12 @@ _GZIP: Final = b"\x1f\x8b"
 
 
 class RecordingError(Exception):
-    """A file cannot be replayed. The message says where and what to do about it.
+    """A file cannot be replayed. The message says where the problem is and what to do about it.
 
     Args:
-        path: The file.
-        line: The line in it, from 1; None if the whole file is meant.
-        problem: What is wrong and how to put it right.
+        path: The path of the file.
+        line: The number of the line, from 1; None if the problem concerns the whole file.
+        problem: What is wrong and how to fix it.
     """
 
     def __init__(self, path: Path, line: int | None, problem: str) -> None:
@@ -26,14 +26,14 @@ class RecordingError(Exception):
 
 
 def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
-    """Each line with its end, of which memory never holds more than one.
+    """Yield each line with its line ending. Only one line is in memory at a time.
 
     Args:
-        path: Named in errors.
-        file: What is read, from its beginning.
+        path: The path of the file, for errors.
+        file: The file, opened in binary mode at its beginning.
 
     Raises:
-        RecordingError: If a line is no text.
+        RecordingError: The file is empty, or a line is too long or not UTF-8 text.
     """
     number = 0
     for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):

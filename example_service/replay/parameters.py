@@ -1,4 +1,4 @@
-"""A set of the breaker's parameters, and the circuit that follows them."""
+"""Sets of breaker parameters, and the circuits that they describe."""
 
 import dataclasses
 import inspect
@@ -36,16 +36,17 @@ _DEFAULTS: Final = {
 
 
 class ParameterError(ValueError):
-    """A set cannot be used. The message names the parameter and says what it must be."""
+    """A set is invalid. The message names the parameter and says what it must be."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSet:
-    """Parameters of a breaker under a name.
+    """A named set of breaker parameters.
 
     Attributes:
-        name: As the results call it.
-        values: Values by name, of those that are not the default. `NAMES` lists the names.
+        name: The name of the set in the results.
+        values: The values of parameters without the default value, by name. `NAMES` lists the
+            names.
     """
 
     name: str
@@ -53,12 +54,12 @@ class ParameterSet:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a set such as `strict: failure_threshold=3 recovery_timeout=10`.
+        """Parse a set such as `strict: failure_threshold=3 recovery_timeout=10`.
 
-        Without a name in front, the text is its own name.
+        If the text does not start with a name, the whole text is the name.
 
         Raises:
-            ParameterError: If a name is unknown or a value out of range.
+            ParameterError: A parameter is unknown, or its value is out of range.
         """
         name, colon, rest = text.partition(":")
         values: dict[str, float] = {}
@@ -77,22 +78,22 @@ class ParameterSet:
 
     @property
     def slow_seconds(self) -> float:
-        """So long a call counts as failing, whatever its outcome; infinite without such a rule."""
+        """The duration from which a call counts as failing, in seconds; infinite if not set."""
         return self.values.get("slow_call_duration", inf)
 
     def with_values(self, name: str, values: Mapping[str, float]) -> Self:
-        """The same set with some values replaced, under another name."""
+        """A copy with another name and some values replaced."""
         return type(self)(name, {**self.values, **values})
 
     def in_words(self) -> str:
-        """The values as `parse` reads them."""
+        """Format the values in the syntax that `parse` reads."""
         return " ".join(f"{name}={value:g}" for name, value in self.values.items()) or "defaults"
 
     def circuit(self) -> CircuitStateMachine:
-        """A closed circuit that follows these parameters.
+        """Create a closed circuit with these parameters.
 
         Raises:
-            ParameterError: If a value is out of range.
+            ParameterError: A value is out of range.
         """
         given: dict[str, Any] = {name: self.values[name] for name in _PLAIN if name in self.values}
         try:
@@ -105,7 +106,7 @@ class ParameterSet:
         return _circuit(**{name: given.get(name, _DEFAULTS[name]) for name in (*_PLAIN, *_GROUPS)})
 
     def _fields(self, group: str) -> dict[str, Any]:
-        # Equal replays have equal outcomes, so jitter has a seed.
+        # A fixed seed for the jitter makes replays reproducible.
         repeatable = {"seed": 0} if group == "backoff" else {}
         given = {
             name.removeprefix(f"{group}."): value
@@ -126,7 +127,7 @@ def _circuit(
     failure_rate: FailureRate | None,
     backoff: Backoff,
 ) -> CircuitStateMachine:
-    """The rules as `CircuitBreaker` sets them up, without its short cuts past a lock."""
+    """Create the rules as `CircuitBreaker` does, without its lock-free fast paths."""
     return CircuitStateMachine(
         failure_threshold,
         recovery_timeout,

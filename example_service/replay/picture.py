@@ -1,6 +1,7 @@
-"""The outcome of a replay as a picture. Needs matplotlib, which the extra `replay` brings.
+"""Draw the result of a replay. This needs matplotlib, which the extra `replay` installs.
 
-Above are the recorded calls and failures by time, below the states of the circuit of each set.
+The upper chart shows the recorded calls and failures over time, the lower one the state of the
+circuit of each set.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,12 @@ from matplotlib.patches import Patch
 from example_service.replay.report import Report
 from example_service.replay.timeline import Timeline
 
-# As `Timeline.bands` numbers the states. They differ in brightness, too, not in colour alone.
+# In the order of the numbers in `Timeline.bands`. The colors also differ in brightness.
 _STATES: Final = (("closed", "#d5ead8"), ("half-open", "#f2b134"), ("open", "#a8201a"))
 _CALLS, _FAILURES = "#8d99ae", "#a8201a"
 LONGEST_NAME: Final = 30
 _SECONDS_PER_DAY: Final = 86_400.0
-# Text stays text, also where it has dollar signs, and equal replays give equal files.
+# Draw text as text and without TeX markup, and make the files reproducible.
 _STYLE: Final[Any] = {
     "font.family": "sans-serif",
     "svg.fonttype": "none",
@@ -33,7 +34,7 @@ _STYLE: Final[Any] = {
 
 
 def svg(report: Report) -> bytes:
-    """Draw a replay as one SVG file that needs no other."""
+    """Draw a replay as a self-contained SVG file."""
     timeline, outcomes = report.replayed.timeline, report.replayed.outcomes
     edges = _edges(timeline, has_dates=report.has_dates)
     with rc_context(_STYLE):
@@ -66,7 +67,7 @@ def _short(name: str) -> str:
 
 
 def _edges(timeline: Timeline, *, has_dates: bool) -> list[float]:
-    """Where the spans begin and end on the axis: dates as matplotlib counts them, or seconds."""
+    """The edges of the spans on the time axis: matplotlib dates, or seconds."""
     start = timeline.start or 0.0
     zero = 0.0
     if has_dates:
@@ -85,13 +86,13 @@ def _draw_calls(axes: Axes, timeline: Timeline, edges: Sequence[float]) -> None:
         rates = [count / timeline.span_seconds for count in counts]
         axes.stairs(rates, edges, fill=True, color=color, label=label)
     axes.set_ylabel("per second")
-    # Above the axes it hides no call.
+    # Placed above the axes, where it does not cover the bars.
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
     axes.margins(x=0)
 
 
 def _periods(band: Sequence[int], edges: Sequence[float]) -> Iterator[tuple[int, float, float]]:
-    """Each state with where it begins on the axis and how long it lasts."""
+    """The state, start and length of each period, in units of the time axis."""
     for state, spans in groupby(range(len(band)), key=band.__getitem__):
         numbers = list(spans)
         begin = edges[numbers[0]]

@@ -1,6 +1,6 @@
-"""Reading recorded calls from CSV, JSON Lines, or the service's own access log.
+"""Reading recorded calls from CSV, JSON Lines, or the access log of the service.
 
-A file is read once, line by line, and never kept. Calls come in the order in which they began.
+A file is read line by line and not kept in memory. Calls are returned in the order of their start.
 """
 
 import csv
@@ -26,24 +26,24 @@ from example_service.replay.lines import RecordingError, text_lines
 
 COLUMNS: Final = ("time", "duration", "outcome")
 LONGEST_REQUEST_SECONDS: Final = 300.0
-"""Lines of an access log are written at the end of requests; so far apart may both ends be."""
+"""The longest request of an access log that can be sorted, because lines are written at its end."""
 
 _MOST_ROUTES_SHOWN: Final = 10
 _PROGRESS_LINES: Final = 4_096
 
 
 class Recording:
-    """The calls of one file, to iterate over once.
+    """An iterable of the calls in one file. It can be iterated only once.
 
     Args:
-        path: The file.
-        file: The same, opened in binary mode.
-        route: Only requests of this route template count. For access logs alone.
-        progress: Called now and then with the number of bytes read so far.
+        path: The path of the file.
+        file: The file, opened in binary mode.
+        route: Return only requests with this route template. Only valid for access logs.
+        progress: Called regularly with the number of bytes read so far.
 
     Attributes:
-        kind: What the file is, once the first line has been read.
-        has_dates: Whether its times are dates, or else seconds.
+        kind: The format of the file, available after the first line has been read.
+        has_dates: Whether times are dates; otherwise they are seconds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Recording:
         self._route = route
         self._progress = progress
         self._line = 0
-        # In the order in which they were seen.
+        # Used as an ordered set.
         self._other_routes: dict[str, None] = {}
         self._first_time: tuple[int, str] | None = None
         self._read_time: Callable[[str], float] = seconds_of
@@ -70,7 +70,7 @@ class Recording:
         """Read the calls.
 
         Raises:
-            RecordingError: If there are none, or a line is not to be trusted.
+            RecordingError: The file has no calls, or a line is invalid.
         """
         lines = self._numbered(text_lines(self.path, self._file))
         try:
@@ -148,7 +148,7 @@ class Recording:
             record = self._object(line)
 
     def _from_access_log(self, record: dict[str, Any], lines: Iterator[str]) -> Iterator[Call]:
-        """The requests, in the order of the lines. A line is written when the request ends."""
+        """The requests in the order of the lines, that is, of their ends."""
         while True:
             if record.get("event") == "request":
                 route = str(record.get("route"))
@@ -179,7 +179,7 @@ class Recording:
             raise FieldError(f"{shown(line.strip())} is no JSON object; remove the line")
         return record
 
-    # Fields and their order.
+    # Parsing fields, and the order of calls.
 
     def _call(self, time: str, duration: str, outcome: str) -> Call:
         return Call(self._time(time), duration_of(duration), self._outcomes[outcome])
@@ -214,7 +214,7 @@ class Recording:
             yield call
 
     def _sorted(self, calls: Iterator[Call]) -> Iterator[Call]:
-        """Put requests, which come by their ends, in the order of their beginnings."""
+        """Sort requests by their start. The input is in the order of their ends."""
         waiting: list[Call] = []
         latest_end = begun = -inf
         for call in calls:
@@ -237,7 +237,7 @@ def _fields(line: str) -> list[str]:
     if '"' not in line:
         return line.rstrip("\r\n").split(",")
     try:
-        # Line by line, so that a quotation mark without its partner cannot swallow what follows.
+        # Parse each line separately, so that an unclosed quotation mark cannot absorb later lines.
         return next(csv.reader([line], strict=True))
     except csv.Error:
         raise FieldError("the quotation marks are not in pairs; repair the line") from None
@@ -246,7 +246,7 @@ def _fields(line: str) -> list[str]:
 def _as_text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
-    # A boolean is an integer to Python.
+    # In Python, bool is a subclass of int.
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(value)
     raise FieldError(f"the {name} {shown(json.dumps(value))} must be a text or a number")

@@ -1,4 +1,4 @@
-"""The outcome of a replay as text and as JSON."""
+"""The result of a replay as text and as JSON."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ OPENINGS_SHOWN: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is shown of one replay.
+    """The report on one replay.
 
     Attributes:
-        file: Name of the recording.
-        kind: What kind of file it is.
-        has_dates: Whether its times are dates.
-        replayed: What happened.
-        suggestion: What the search has found; None if there was none.
+        file: The name of the recording.
+        kind: The format of the recording.
+        has_dates: Whether its times are dates; otherwise they are seconds.
+        replayed: The result of the replay.
+        suggestion: The suggested parameters; None if none were requested.
     """
 
     file: str
@@ -31,7 +31,7 @@ class Report:
     suggestion: Suggestion | None = None
 
     def text(self) -> str:
-        """For a terminal: what was recorded, a row for each set, and the openings of each."""
+        """Format the report for a terminal: a summary, a row for each set, and its openings."""
         replayed = self.replayed
         seconds = replayed.last - replayed.first
         neither = replayed.calls - replayed.failed - replayed.succeeded
@@ -48,7 +48,7 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def document(self) -> dict[str, Any]:
-        """For programs: the same figures, and the parameters of each set."""
+        """Return the report for JSON, with the parameters of each set."""
         replayed = self.replayed
         suggestion = self.suggestion
         return {
@@ -126,7 +126,7 @@ class Report:
         }
 
     def _time(self, seconds: float) -> str | float:
-        """A time as the file writes times; dates are in UTC."""
+        """Format a time like those of the file. Dates are converted to UTC."""
         if not self.has_dates:
             return _rounded(seconds)
         moment = datetime.fromtimestamp(seconds, UTC)

@@ -1,10 +1,10 @@
-"""What the rules would have done with recorded calls, for several sets of parameters at once.
+"""Simulate what circuits with several sets of parameters would have done with recorded calls.
 
-The clock is simulated: it stands at the moment at which a recorded call begins or ends. A call that
-a circuit refuses does not run, so its outcome stays unknown to that circuit.
+The simulated clock moves from one start or end of a recorded call to the next. A call that a
+circuit refuses does not run, so that circuit does not see its outcome.
 
-A call is failing if it failed, or took as long as a set's `slow_call_duration`. It is healthy if it
-succeeded sooner.
+A call is failing if it failed or took at least the `slow_call_duration` of a set. It is healthy if
+it succeeded in less time.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,20 +24,21 @@ if TYPE_CHECKING:
     from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 
 MOST_OPENINGS: Final = 1_000
-"""So many openings of each circuit are kept in detail; further ones are only counted."""
+"""The most openings of each circuit that are kept in detail. Further ones are only counted."""
 
 
 @dataclass(slots=True)
 class Opening:
-    """One time that a circuit opened, until it was closed again.
+    """One opening of a circuit, until it closed again.
 
     Attributes:
         opened_at: When it opened, in seconds.
         why: The rule that opened it.
-        closed_at: When it closed; None if the recording ended first.
-        spared: Failing calls refused.
-        healthy_refused: Healthy calls refused.
-        recovery_seconds: From the end of the last failing call until it closed.
+        closed_at: When it closed, in seconds; None if the recording ended first.
+        spared: How many failing calls were refused.
+        healthy_refused: How many healthy calls were refused.
+        recovery_seconds: The time from the end of the last failing call until it closed, in
+            seconds; None if it did not close.
     """
 
     opened_at: float
@@ -50,18 +51,18 @@ class Opening:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one set of parameters would have done.
+    """The result of one set of parameters.
 
     Attributes:
         parameters: The set.
-        failing: Failing calls in the recording.
-        healthy: Healthy calls in the recording.
+        failing: How many calls of the recording are failing.
+        healthy: How many calls of the recording are healthy.
         opened: How often the circuit opened from CLOSED.
-        refused: Calls refused.
-        spared: Failing calls refused.
-        healthy_refused: Healthy calls refused.
-        seconds_spared: How long callers waited in the recording for the calls spared.
-        openings: The first `MOST_OPENINGS` of them.
+        refused: How many calls were refused.
+        spared: How many failing calls were refused.
+        healthy_refused: How many healthy calls were refused.
+        seconds_spared: The total duration of the spared calls in the recording, in seconds.
+        openings: The first `MOST_OPENINGS` openings.
     """
 
     parameters: ParameterSet
@@ -77,16 +78,16 @@ class Outcome:
 
 @dataclass(slots=True)
 class Replay:
-    """What was recorded, and what each set would have done.
+    """The totals of a recording, and the result of each set.
 
     Attributes:
-        outcomes: One for each set, in order.
-        timeline: Calls, failures and states by time.
-        calls: Calls recorded.
-        failed: Those of them that failed.
-        succeeded: Those of them that succeeded.
-        first: When the first call began.
-        last: When the last call ended.
+        outcomes: The results, in the order of the sets.
+        timeline: The calls, failures and states over time.
+        calls: How many calls were recorded.
+        failed: How many of them failed.
+        succeeded: How many of them succeeded.
+        first: When the first call started, in seconds.
+        last: When the last call ended, in seconds.
     """
 
     outcomes: list[Outcome]
@@ -99,7 +100,7 @@ class Replay:
 
 
 class _Circuit:
-    """One circuit that lives through the recording."""
+    """A circuit that is simulated for the whole recording."""
 
     __slots__ = (
         "_band",
@@ -124,11 +125,11 @@ class _Circuit:
         self._opening: Opening | None = None
         # When the last failing call ended.
         self._last_failing: float | None = None
-        # When the current state began, and when an open wait ends.
+        # When the current state began, and when an open period ends.
         self._since = self._until = 0.0
 
     def begin(self, call: Call) -> Any:
-        """The permit of a call, or None if the circuit refuses it."""
+        """Start a call. Returns its permit, or None if the circuit refuses it."""
         permit = self._machine.try_acquire(call.time)
         if happenings := self._machine.take_happenings():
             self._follow(happenings, call.time)
@@ -147,7 +148,7 @@ class _Circuit:
         return permit
 
     def end(self, permit: Any, call: Call, now: float) -> None:
-        """Hand in the outcome of a call. Without a permit it did not run."""
+        """Record the outcome of a call. A call without a permit did not run."""
         if call.outcome == FAILURE or call.duration >= self._slow_seconds:
             self._last_failing = now
         if permit is None:
@@ -162,7 +163,7 @@ class _Circuit:
             self._follow(happenings, now)
 
     def finish(self, now: float) -> None:
-        """Let the rest of the recorded time act."""
+        """Advance the circuit to the end of the recording."""
         self._machine.advance(now)
         self._follow(self._machine.take_happenings() or (), now)
         self._mark(now, self._machine.phase.state)
@@ -174,7 +175,7 @@ class _Circuit:
             self._opening.spared += 1
 
     def _follow(self, happenings: Iterable[Transition | Overdue], now: float) -> None:
-        """Note what has happened up to now, each change of state at its own moment."""
+        """Record the state changes up to now, each at the time when it happened."""
         deadline = now
         for happening in happenings:
             if isinstance(happening, Overdue):
@@ -183,12 +184,12 @@ class _Circuit:
                 self._change(happening, self._moment(happening, now, deadline))
 
     def _moment(self, change: Transition, now: float, deadline: float) -> float:
-        """When the state changed, where time may have acted before now."""
+        """When the state changed. A timeout may have changed it before `now`."""
         if change.to_state is CircuitState.HALF_OPEN:
             return self._until
         if change.to_state is CircuitState.OPEN and change.wait_seconds is not None:
             phase = self._machine.phase
-            # A circuit that is half-open again by now was opened by the overdue call before.
+            # If the circuit is half-open again already, the overdue call opened it.
             return phase.until - change.wait_seconds if isinstance(phase, Open) else deadline
         return now
 
@@ -219,13 +220,13 @@ class _Circuit:
 def replay(
     calls: Iterable[Call], sets: Sequence[ParameterSet], slow_seconds: float | None = None
 ) -> Replay:
-    """Run calls through a circuit of each set.
+    """Replay calls through one circuit for each set.
 
     Args:
-        calls: In the order in which they began.
-        sets: At least one.
-        slow_seconds: A call that takes so long is failing, for every set; None leaves that to the
-            `slow_call_duration` of each.
+        calls: The calls, in the order of their start.
+        sets: The sets of parameters, at least one.
+        slow_seconds: The duration from which a call counts as failing for all sets, in seconds. By
+            default, the `slow_call_duration` of each set.
     """
     timeline = Timeline(len(sets))
     circuits = [
@@ -233,7 +234,7 @@ def replay(
         for band, one in enumerate(sets)
     ]
     result = Replay([circuit.outcome for circuit in circuits], timeline)
-    # Calls that run, by their end. The number keeps the order of those that end at once.
+    # A heap of the running calls by their end. The number keeps calls with the same end in order.
     running: list[tuple[float, int, Call, list[Any]]] = []
 
     def end_until(now: float) -> None:

@@ -1,8 +1,8 @@
-"""Searching parameters: spare as many failing calls as possible, and refuse few healthy ones.
+"""Search for parameters that spare many failing calls and refuse few healthy ones.
 
-Values that are given stay as they are. The search first tries rules that open a circuit, then the
-best of them with other times to recover. Each step reads the recording once, for all its sets. A
-call is failing if it failed, or took as long as the given `slow_call_duration`.
+Parameters that the user has set are not changed. The search first tries rules that open a circuit,
+then the best of them with other recovery timeouts. Each step reads the recording once for all sets.
+A call is failing if it failed or took at least the `slow_call_duration` that the user has set.
 """
 
 from collections import Counter
@@ -17,17 +17,17 @@ from example_service.replay.parameters import ParameterSet
 from example_service.replay.simulation import Outcome, replay
 
 SUGGESTED: Final = "suggested"
-"""The name of the set that is found."""
+"""The name of the suggested set."""
 
 THRESHOLDS: Final = (3, 5, 10, 20)
 RATES: Final = ((0.25, 10.0), (0.5, 10.0), (0.5, 30.0))
 RECOVERY_TIMEOUTS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 FIRST_RECOVERY_TIMEOUT: Final = 5.0
 FINALISTS: Final = 6
-# Much slower than nearly every healthy call.
+# A call is suspiciously slow if it takes 3 times as long as 99 % of the healthy calls.
 _SLOW_TIMES: Final = 3.0
 _HEALTHY_SHARE: Final = 0.99
-# Durations are counted in classes of which each reaches a tenth further than the one below.
+# Durations are counted in logarithmic classes: each upper bound is 10 % above the previous one.
 _CLASS: Final = 1.1
 _SHORTEST: Final = 0.0001
 _NOTHING_FAILING: Final = (
@@ -38,11 +38,11 @@ _NOTHING_FAILING: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """The best set that was found, and why.
+    """The best set, and the reasons for it.
 
     Attributes:
-        parameters: The set; None if none keeps to the goal and spares a call.
-        why: Sentences that explain the choice, figures included.
+        parameters: The set; None if no set meets the goal and spares a call.
+        why: Sentences that explain the choice, with numbers.
     """
 
     parameters: ParameterSet | None
@@ -54,12 +54,12 @@ def suggest(
     base: ParameterSet,
     share: float,
 ) -> Suggestion:
-    """Search parameters for a recording.
+    """Search for the best parameters for a recording.
 
     Args:
-        read: Reads the recording from its beginning; called once for each step.
-        base: Has the values of all parameters that are not searched.
-        share: The goal: so large a share of the healthy calls may be refused.
+        read: Reads the recording from its beginning. Called once for each step.
+        base: The parameters that the search does not change.
+        share: The goal: the largest share of the healthy calls that may be refused, from 0 to 1.
     """
     first = list(_opening_rules(base, slow_seconds(read())))
     tried = replay(read(), first, base.slow_seconds).outcomes
@@ -77,7 +77,7 @@ def suggest(
 
 
 def slow_seconds(calls: Iterable[Call]) -> float | None:
-    """A duration that healthy calls nearly never reach; None if no call reaches it at all."""
+    """A duration that healthy calls rarely reach, in seconds; None if no call reaches it."""
     classes: Counter[int] = Counter()
     longest = 0.0
     for call in calls:
@@ -117,11 +117,11 @@ def _opening_rules(base: ParameterSet, slow: float | None) -> Iterator[Parameter
 
 
 def _rank(outcome: Outcome, share: float) -> tuple[float, ...]:
-    """What makes an outcome better than another: a larger tuple."""
+    """The sort key of an outcome. A larger tuple is better."""
     values = outcome.parameters.values
     if not outcome.spared:
         return (0,)
-    # Of equal ones the simpler, then the less hasty.
+    # Of equal outcomes, prefer fewer parameters, then a higher threshold.
     simplicity = -len(values), values.get("failure_threshold", 0)
     if not _keeps(outcome, share):
         return (1, -outcome.healthy_refused, outcome.spared, *simplicity)
@@ -162,16 +162,16 @@ def _in_words(outcome: Outcome) -> str:
 
 
 def of(part: int, whole: int) -> str:
-    """A count with the whole and its share."""
+    """Format a count with the total and its share of it."""
     return f"{part:,} of {whole:,} ({percent(part / whole if whole else 0.0)})"
 
 
 def percent(share: float) -> str:
-    """A share in percent with at most two decimals."""
+    """Format a share in percent with at most two decimals."""
     return f"{100 * share:.2f}".rstrip("0").rstrip(".") + " %"
 
 
 def _rounded_up(seconds: float) -> float:
-    """The next number of two digits."""
+    """Round up to two significant digits."""
     unit = 10.0 ** (floor(log10(seconds)) - 1)
     return round(ceil(seconds / unit) * unit, 6)

@@ -1,4 +1,4 @@
-"""What happened when, in a bounded number of equal spans, however long a recording is."""
+"""Calls, failures and states over time, in a limited number of equal spans."""
 
 from array import array
 from typing import Final
@@ -8,21 +8,21 @@ FIRST_SPAN_SECONDS: Final = 0.25
 
 
 class Timeline:
-    """Counts of calls and failures by time, and the worst state of each circuit.
+    """The calls and failures, and the worst state of each circuit, in each span of time.
 
-    Spans begin short. When there are too many, each two become one of twice the length, so that
-    memory is constant.
+    When there are too many spans, each pair is merged into one of twice the length, so that memory
+    stays constant.
 
     Args:
-        circuits: How many circuits have a band.
+        circuits: The number of circuits.
 
     Attributes:
-        start: When the first span begins, in seconds.
-        span_seconds: Length of each span.
-        calls: Calls that began in each span.
-        failures: Those of them that failed.
-        bands: For each circuit and span the worst of its states: 0 for closed, 1 for half-open, 2
-            for open.
+        start: When the first span begins, in seconds; None before the first call.
+        span_seconds: The length of each span, in seconds.
+        calls: How many calls started in each span.
+        failures: How many of them failed.
+        bands: The worst state of each circuit in each span: 0 for closed, 1 for half-open, 2 for
+            open.
     """
 
     def __init__(self, circuits: int) -> None:
@@ -33,14 +33,14 @@ class Timeline:
         self.bands = [array("B", [0]) for _ in range(circuits)]
 
     def count(self, time: float, *, failed: bool) -> None:
-        """Count a call that began at a time."""
+        """Count a call that started at `time`, in seconds."""
         span = self._span(time)
         self.calls[span] += 1
         if failed:
             self.failures[span] += 1
 
     def mark(self, circuit: int, since: float, until: float, state: int) -> None:
-        """Note that a circuit was in a state for some time."""
+        """Record that a circuit was in a state from `since` until `until`, in seconds."""
         last = self._span(until)
         band = self.bands[circuit]
         for span in range(self._span(since), last + 1):
