@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     serving = commands.add_parser(
         "serve",
         help="serve HTTP until SIGTERM or Ctrl+C",
-        description="Serve HTTP. In development, whatever else the service needs is started, too.",
+        description="Serve HTTP. In development, this also starts what the service needs.",
     )
     serving.add_argument("--host", help="address to listen on, instead of HOST")
     serving.add_argument("--port", help="TCP port to listen on, 0 for a free one, instead of PORT")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "migrate",
         help="bring the schema of the database up to date",
-        description="Apply the migrations that the database lacks. Safe to start several times at "
+        description="Apply all pending migrations. Safe to run several times at "
         "once, and when there is nothing to do.",
     )
     commands.add_parser(

@@ -152,7 +152,7 @@ def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     if isinstance(address, SQLiteAddress) and (read_only := _read_only(Path(address.path))):
         return (where, f"cannot be written: {read_only} is read-only"), False
     if isinstance(address, SQLiteAddress) and not Path(address.path).exists():
-        return (where, "not there yet; `example-service migrate` makes it"), True
+        return (where, "does not exist yet; `example-service migrate` creates it"), True
     fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
     return (where, fault or "answers, and its schema is up to date"), fault is None
 

@@ -13,9 +13,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command to the command line parser."""
     parser = commands.add_parser(
         "key",
-        help="make a key for a caller of the API",
-        description="Make a key for a caller of the API, and the entry of API__KEYS that accepts "
-        "it. The key is shown once, and stored nowhere.",
+        help="create a key for a caller of the API",
+        description="Create a key for a caller of the API, and the entry of API__KEYS that accepts "
+        "it. The key is shown once and not stored.",
     )
     parser.add_argument(
         "name",
@@ -23,7 +23,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="the caller: up to 64 lower-case letters, digits and . _ -, first a letter or digit",
     )
     parser.add_argument(
-        "--read-only", action="store_true", help="a key with which nothing can be changed"
+        "--read-only", action="store_true", help="create a key that only permits reading"
     )
 
 

@@ -34,7 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add the command to the command line parser."""
     parser = commands.add_parser(
         "replay",
-        help="show what parameters of a circuit breaker would have done to recorded calls",
+        help="show what breaker parameters would have done with recorded calls",
         description=_DESCRIPTION,
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="the recorded calls")
@@ -43,17 +43,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         dest="sets",
         action="append",
         metavar='"NAME: PARAMETER=VALUE ..."',
-        help="parameters to try, the others being the defaults; repeat it to compare sets",
+        help="parameters to try, instead of the defaults; repeat it to compare sets",
     )
     parser.add_argument("--route", help="only requests of this route of an access log")
     parser.add_argument(
         "--suggest",
         metavar="PERCENT",
-        help="search the parameters that spare the most failing calls and refuse at most so many "
-        "percent of the healthy ones",
+        help="search for the parameters that spare the most failing calls and refuse at most this "
+        "percentage of the healthy ones",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the outcome, too")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE.svg", help="draw the result to this file"
+    )
 
 
 def replay(options: argparse.Namespace, output: TextIO) -> int:
@@ -118,7 +120,7 @@ def _share(text: str) -> float:
     except ValueError:
         percent = -1.0
     if not 0.0 <= percent <= 100.0:  # noqa: PLR2004
-        raise ReplayError(f"--suggest must be a number of percent from 0 to 100, not {text!r}")
+        raise ReplayError(f"--suggest must be a percentage from 0 to 100, not {text!r}")
     return percent / 100.0
 
 
@@ -154,7 +156,7 @@ def _write(path: Path, content: bytes) -> None:
 def _readings(path: Path, route: str | None) -> Iterator[Callable[[], Recording]]:
     """A function that reads the file from its beginning, with a progress bar."""
     if path.exists() and not path.is_file():
-        raise ReplayError(f"{path} is no file; write the calls to one first")
+        raise ReplayError(f"{path} is not a file; write the calls to one first")
     with path.open("rb") as file, _progress(path.stat().st_size) as progress:
 
         def read() -> Recording:

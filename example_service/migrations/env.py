@@ -60,6 +60,6 @@ async def _connect_and_migrate() -> None:
 if (given := context.config.attributes.get("connection")) is not None:
     _migrate(given)
 elif context.is_offline_mode():
-    raise SystemExit("Migrations are made for a database that can be asked: leave --sql out.")
+    raise SystemExit("Migrations need a connection to the database: leave out --sql.")
 else:
     asyncio.run(_connect_and_migrate())

@@ -63,10 +63,10 @@ def seconds_of(text: str) -> float:
         seconds = float(text)
     except ValueError:
         raise FieldError(
-            f"the time {shown(text)} is no number of seconds; write it as 12.5"
+            f"the time {shown(text)} is not a number of seconds; write it as 12.5"
         ) from None
     if not -inf < seconds < inf:
-        raise FieldError(f"the time {shown(text)} is no number of seconds; write it as 12.5")
+        raise FieldError(f"the time {shown(text)} is not a number of seconds; write it as 12.5")
     if seconds > _MILLISECONDS:
         raise FieldError(f"the time {shown(text)} is in milliseconds; divide it by 1000")
     return seconds
@@ -78,7 +78,7 @@ def moment_of(text: str) -> float:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise FieldError(
-            f"the time {shown(text)} is no date; write it as 2026-11-29T08:30:00.250Z"
+            f"the time {shown(text)} is not a date; write it as 2026-11-29T08:30:00.250Z"
         ) from None
     if moment.tzinfo is None:
         raise FieldError(
@@ -93,7 +93,7 @@ def duration_of(text: str) -> float:
         seconds = float(text)
     except ValueError:
         hint = "use a decimal point" if "," in text else "write it as 0.25"
-        raise FieldError(f"the duration {shown(text)} is no number of seconds; {hint}") from None
+        raise FieldError(f"the duration {shown(text)} is not a number of seconds; {hint}") from None
     if not 0.0 <= seconds < inf:
         raise FieldError(
             f"the duration {shown(text)} must be 0 seconds or more; correct or remove the line"

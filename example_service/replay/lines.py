@@ -48,7 +48,7 @@ def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            raise RecordingError(path, number, "this is no UTF-8 text; convert the file") from None
+            raise RecordingError(path, number, "this is not UTF-8 text; convert the file") from None
         if "\0" in text:
             raise RecordingError(path, number, "this is a binary file; give a text file")
         yield text

@@ -66,7 +66,7 @@ class ParameterSet:
         for word in (rest if colon else text).replace(",", " ").split():
             parameter, equals, value = word.partition("=")
             if not equals:
-                raise ParameterError(f"{word!r} is no name=value, such as failure_threshold=3")
+                raise ParameterError(f"{word!r} is not name=value, such as failure_threshold=3")
             if parameter not in NAMES:
                 raise ParameterError(f"there is no {parameter!r}; there are {', '.join(NAMES)}")
             if parameter in values:

@@ -139,7 +139,7 @@ class Recording:
         while True:
             if missing := [name for name in COLUMNS if name not in record]:
                 raise FieldError(
-                    f"there is no member {' and '.join(map(repr, missing))}; a line must be such "
+                    f"there is no member {' and '.join(map(repr, missing))}; write a line "
                     'as {"time": 12.5, "duration": 0.031, "outcome": "success"}'
                 )
             yield self._call(*[_as_text(name, record[name]) for name in COLUMNS])
@@ -163,7 +163,7 @@ class Recording:
     def _request(self, record: dict[str, Any]) -> Call:
         status = record.get("status")
         if type(status) is not int:
-            raise FieldError(f"the status {status!r} is no whole number; write it as 503")
+            raise FieldError(f"the status {status!r} is not a whole number; write it as 503")
         duration = duration_of(_as_text("duration_seconds", record.get("duration_seconds")))
         ended = self._time(_as_text("timestamp", record.get("timestamp")))
         return Call(ended - duration, duration, of_status(status))
@@ -172,11 +172,11 @@ class Recording:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise FieldError(f"this is no JSON ({error}); remove the line or repair it") from None
+            raise FieldError(f"this is not JSON ({error}); remove the line or repair it") from None
         except RecursionError:
             raise FieldError("the JSON is nested too deeply; remove the line") from None
         if not isinstance(record, dict):
-            raise FieldError(f"{shown(line.strip())} is no JSON object; remove the line")
+            raise FieldError(f"{shown(line.strip())} is not a JSON object; remove the line")
         return record
 
     # Parsing fields, and the order of calls.

@@ -76,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
             dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
         )
     except UnicodeError as error:
-        raise ListenError(f"{host!a} is no name of a host: HOST or --host.") from error
+        raise ListenError(f"{host!a} is not a valid host name: HOST or --host.") from error
     except OSError as error:
         raise ListenError(_why_not(host, port, error)) from error
     for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):

@@ -30,9 +30,9 @@ NOT_ONE_HOST: Final = Refusal(
     HTTPStatus.BAD_REQUEST, "A request must name its host in one valid `Host` header."
 )
 FOREIGN_TARGET: Final = Refusal(
-    HTTPStatus.BAD_REQUEST, "A target that is no path must be a URL of http or https, with a host."
+    HTTPStatus.BAD_REQUEST, "The target must be a path, or an http or https URL with a host."
 )
-NO_TUNNEL: Final = Refusal(HTTPStatus.BAD_REQUEST, "This server is no proxy.")
+NO_TUNNEL: Final = Refusal(HTTPStatus.BAD_REQUEST, "This server is not a proxy.")
 HEAD_TOO_LONG: Final = Refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"Target and headers must have at most {MAX_HEAD_BYTES} bytes.",
@@ -54,7 +54,7 @@ UNKNOWN_VERSION: Final = Refusal(
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The supported versions are HTTP/1.1 and HTTP/1.0."
 )
 TOO_MANY_CONNECTIONS: Final = Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, "Every connection of this instance is in use."
+    HTTPStatus.SERVICE_UNAVAILABLE, "This instance has too many connections."
 )
 
 _BY_PARSER_MESSAGE: Final = {

@@ -211,7 +211,7 @@ class _Options:
     def choice(self, name: str, known: tuple[str, ...]) -> str:
         value = self.take(name)
         if value and value not in known:
-            raise ValueError(f"has a value of {name} that is none of {', '.join(known)}")
+            raise ValueError(f"has a value of {name} that is not one of {', '.join(known)}")
         return value
 
     def flag(self, name: str) -> bool | None:

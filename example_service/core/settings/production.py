@@ -76,19 +76,19 @@ def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
     if "*" in settings.http.allowed_hosts:
         yield SettingProblem(
             "HTTP__ALLOWED_HOSTS",
-            'holds "*", so that requests for any host name are served',
+            'contains "*", so that requests for any host name are served',
             'HTTP__ALLOWED_HOSTS=["api.example.com"]',
         )
     if "*" in settings.http.cors_origins:
         yield SettingProblem(
             "HTTP__CORS_ORIGINS",
-            'holds "*", so that every web page may call the service',
+            'contains "*", so that every web page may call the service',
             'HTTP__CORS_ORIGINS=["https://app.example.com"]',
         )
     if any(map(_is_anywhere, settings.http.trusted_proxies)):
         yield SettingProblem(
             "HTTP__TRUSTED_PROXIES",
-            "trusts half the internet, so that every client can make up its address",
+            "trusts too many addresses, so that clients can forge their own",
             'HTTP__TRUSTED_PROXIES=["10.0.0.0/8"]',
         )
 

@@ -23,7 +23,7 @@ def _check(value: SecretStr) -> SecretStr:
     except ValueError:
         valid, options = False, {}
     if options.keys() - OPTIONS:
-        raise ValueError(f"may have no option but {', '.join(sorted(OPTIONS))}")
+        raise ValueError(f"may only have the options {', '.join(sorted(OPTIONS))}")
     if not valid or "#" in url or not re.fullmatch(r"[!-~]+", url):
         raise ValueError(
             "should be redis://USER:PASSWORD@HOST:PORT/DATABASE, the same with rediss://, or "

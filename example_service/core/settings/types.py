@@ -41,7 +41,7 @@ def _split(url: str) -> SplitResult:
 def _check_url(value: str) -> str:
     parts = _split(value)
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or a password, for URLs end up in logs")
+        raise ValueError("must not contain a user name or password, because URLs end up in logs")
     if parts.query or parts.fragment or not re.fullmatch(r"[!-~]+", value):
         raise ValueError("should be a URL without query, fragment, spaces or non-ASCII characters")
     return value.rstrip("/")

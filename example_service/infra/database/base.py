@@ -37,7 +37,7 @@ class UTCDateTime(TypeDecorator[datetime]):
             ValueError: The datetime is naive, so it is ambiguous.
         """
         if value is not None and value.tzinfo is None:
-            raise ValueError("a moment needs a time zone")
+            raise ValueError("a datetime needs a time zone")
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

@@ -151,7 +151,7 @@ def record_from_json(version: int, text: str) -> Record:
             version, leases=leases, order=None if order is None else Order(*order), **stored
         )
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"no record of a circuit: {text[:100]!r}") from error
+        raise ValueError(f"not a record of a circuit: {text[:100]!r}") from error
 
 
 _EMPTY: Final = {key: value for key, value in asdict(Record()).items() if key != "version"}

@@ -53,7 +53,7 @@ def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProb
 def _problem_with(name: str) -> str | None:
     """What is wrong with a variable, while it is the only one that is set."""
     if name == "SSL_CERT_DIR" and not Path(os.environ[name]).is_dir():
-        return "names a directory that is not there"
+        return "names a directory that does not exist"
     try:
         httpx.Client().close()
     except ssl.SSLError:

@@ -218,7 +218,7 @@ def test_a_database_that_does_not_exist_yet_is_not_a_fault(monkeypatch: pytest.M
     status, report = examine(monkeypatch)
 
     assert status == 0
-    assert "not there yet" in report
+    assert "does not exist yet" in report
 
 
 def test_a_database_with_the_current_schema_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:

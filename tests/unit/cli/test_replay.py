@@ -77,9 +77,9 @@ def test_a_picture_is_written_beside_the_table(
         (["--set", "patience=3"], "--set 'patience=3': there is no 'patience'; there are"),
         (["--set", "a:", "--set", "a:"], "--set: there is another set with the name 'a'"),
         (["--set", "suggested:", "--suggest", "5"], "another set with the name 'suggested'"),
-        (["--suggest", "many"], "--suggest must be a number of percent from 0 to 100"),
-        (["--suggest", "101"], "--suggest must be a number of percent from 0 to 100"),
-        (["--suggest", "nan"], "--suggest must be a number of percent from 0 to 100"),
+        (["--suggest", "many"], "--suggest must be a percentage from 0 to 100"),
+        (["--suggest", "101"], "--suggest must be a percentage from 0 to 100"),
+        (["--suggest", "nan"], "--suggest must be a percentage from 0 to 100"),
         (["--route", "/a"], "only the calls of an access log have a route"),
         (["--picture", "replay.png"], "--picture draws SVG; name the file replay.svg"),
         (["--picture", "nowhere/replay.svg"], "there is no folder nowhere; create it first"),
@@ -115,7 +115,11 @@ def test_a_broken_line_leaves_everything_as_it_was(
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("nowhere.csv", "cannot be read: No such file"), ("", "is no file"), ("pipe", "is no file")],
+    [
+        ("nowhere.csv", "cannot be read: No such file"),
+        ("", "is not a file"),
+        ("pipe", "is not a file"),
+    ],
 )
 def test_a_recording_that_is_not_a_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, problem: str

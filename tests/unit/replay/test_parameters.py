@@ -41,7 +41,7 @@ def test_a_circuit_follows_the_values() -> None:
         ("failure_threshold=0", "failure_threshold must be"),
         ("failure_threshold=2.5", "failure_threshold must be"),
         ("failure_threshold=many", "failure_threshold must be a number, not 'many'"),
-        ("failure_threshold", "'failure_threshold' is no name=value"),
+        ("failure_threshold", "'failure_threshold' is not name=value"),
         ("recovery_timeout=nan", "recovery_timeout must be"),
         ("recovery_timeout=1 recovery_timeout=2", "recovery_timeout is given twice"),
         ("failure_rate.threshold=2", "FailureRate.threshold must be"),

@@ -127,7 +127,7 @@ def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> Non
         ("postgresql://shop:hunter#2@db/shop", "# as %23"),
         ("postgresql://shop:hunter/2@db/shop", "write / as %2F"),
         ("postgresql://shop:p@db/shop?hunter2=1", "does not read"),
-        ("postgresql://shop:p@db/shop?sslmode=hunter2", "none of disable"),
+        ("postgresql://shop:p@db/shop?sslmode=hunter2", "not one of disable"),
         ("postgresql://shop:p@db/shop?ssl=hunter2", "one of sslmode"),
         ("postgresql://shop:p@db/shop?pgbouncer=hunter2", "neither true nor false"),
         ("postgresql://shop:p@db/shop?target_session_attrs=standby", "read-write"),

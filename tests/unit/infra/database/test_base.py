@@ -38,7 +38,7 @@ async def test_a_missing_timestamp_stays_missing(database: Database) -> None:
 async def test_a_timestamp_without_a_zone_is_refused(database: Database) -> None:
     """It is ambiguous, and the two databases would interpret it differently."""
     naive = datetime(2026, 11, 25, 12)  # noqa: DTZ001 - this is refused
-    with pytest.raises(StatementError, match="a moment needs a time zone"):
+    with pytest.raises(StatementError, match="a datetime needs a time zone"):
         async with database.transaction() as session:
             await session.scalar(select(literal(naive, UTCDateTime)))
 

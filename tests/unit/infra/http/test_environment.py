@@ -29,7 +29,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http_proxy", "http://proxy:port", "http://"),
         ("SSL_CERT_FILE", "/no/such/file.pem", "No such file"),
         ("SSL_CERT_FILE", __file__, "PEM"),
-        ("SSL_CERT_DIR", "/no/such/directory", "not there"),
+        ("SSL_CERT_DIR", "/no/such/directory", "does not exist"),
     ],
 )
 def test_an_unusable_variable_is_named(
