@@ -15,23 +15,25 @@ class FailureRateSettings(Group):
         default=None,
         gt=0,
         le=1,
-        description="Share of failures among recent calls that opens the circuit.",
+        description="Share of failures among recent calls that opens the circuit, from 0 to 1.",
         examples=[0.5],
     )
     window_seconds: Seconds | None = Field(
-        default=None, description="Seconds that count as recent.", examples=[30.0]
+        default=None,
+        description="Length of the window of recent calls in seconds.",
+        examples=[30.0],
     )
     window_calls: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="Calls that count as recent, in place of the seconds.",
+        description="Length of the window in calls, instead of seconds.",
     )
     minimum_calls: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="Recent calls before the share counts.",
+        description="Number of calls in the window before the share counts.",
         examples=[20],
     )
 
@@ -59,21 +61,22 @@ class BackoffSettings(Group):
         ge=1,
         le=1_000_000,
         allow_inf_nan=False,
-        description="Growth of the open wait with each failed recovery; 1 for none.",
+        description="Factor by which each failed recovery lengthens the open period; 1 for no "
+        "growth.",
         examples=[2.0],
     )
     max_timeout: Seconds | None = Field(
-        default=None, description="Seconds that no open wait exceeds.", examples=[300.0]
+        default=None, description="Limit of the open period in seconds.", examples=[300.0]
     )
     jitter: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Share by which open waits are shortened at random.",
+        description="Largest share by which open periods are shortened at random, from 0 to 1.",
         examples=[0.2],
     )
     seed: int | None = Field(
-        default=None, description="Makes the random shares repeatable.", examples=[7]
+        default=None, description="Seed that makes the random shares reproducible.", examples=[7]
     )
 
 
@@ -89,7 +92,7 @@ class CircuitBreakerSettings(Group):
     )
     recovery_timeout: Seconds | None = Field(
         default=None,
-        description="Seconds open before a probe is admitted.",
+        description="Seconds that the circuit stays open before a probe is admitted.",
         examples=[60.0],
     )
     success_threshold: int | None = Field(
@@ -103,7 +106,7 @@ class CircuitBreakerSettings(Group):
         default=None,
         ge=1,
         le=1_000_000_000,
-        description="Probes at once while half open.",
+        description="Limit of concurrent probes while half-open.",
         examples=[3],
     )
     probe_timeout: Seconds | None = Field(
@@ -113,7 +116,7 @@ class CircuitBreakerSettings(Group):
     )
     slow_call_duration: Seconds | None = Field(
         default=None,
-        description="Seconds after which a call that still runs counts as a failure.",
+        description="Seconds after which a running call counts as a failure.",
         examples=[10.0],
     )
     failure_rate: FailureRateSettings = FailureRateSettings()

@@ -74,33 +74,35 @@ class LimitSettings(Group):
     """Limits of requests and connections in each worker process."""
 
     max_body_bytes: int = Field(
-        default=65_536, ge=1, description="Largest request body in bytes; above: 413."
+        default=65_536, ge=1, description="Limit of a request body in bytes. Larger ones get 413."
     )
     max_connections: int = Field(
         default=4096,
         ge=16,
-        description="Connections at once in one worker process; above, those without a request are "
-        "closed, the oldest first. Fewer where the process may open fewer files.",
+        description="Limit of connections in one worker process. Above it, idle connections are "
+        "closed, the longest idle first. Lower if the process may open fewer files.",
     )
     receive_timeout_seconds: Seconds = Field(
         default=30.0,
-        description="Seconds that a client has to send the head of a request, and as long again "
-        "for the body; above: 408.",
+        description="Time limit in seconds for the head of a request, and again for its body. "
+        "Slower requests get 408.",
     )
     send_timeout_seconds: Seconds = Field(
         default=10.0,
-        description="Seconds after which a client that does not read its answer is disconnected.",
+        description="Seconds after which a client that does not read its response is disconnected.",
     )
     request_timeout_seconds: Seconds = Field(
-        default=30.0, description="Seconds that a request may take until its answer begins."
+        default=30.0, description="Time limit in seconds until the response to a request starts."
     )
     max_concurrent_requests: int = Field(
-        default=1000, ge=1, description="Requests at once in one worker process; above: 503."
+        default=1000,
+        ge=1,
+        description="Limit of concurrent requests in one worker process. Further ones get 503.",
     )
     monitoring_cache_seconds: SecondsFromZero = Field(
         default=1.0,
-        description="Seconds for which `/metrics` and `/health/circuit-breakers` are kept, however "
-        "many ask. In test 0 unless given.",
+        description="Seconds for which responses of `/metrics` and `/health/circuit-breakers` are "
+        "cached. Defaults to 0 in test.",
     )
 
 
@@ -109,8 +111,9 @@ class ShutdownSettings(Group):
 
     drain_seconds: SecondsFromZero = Field(
         default=0.0,
-        description="Seconds for which the socket stays open while readiness answers 503, so that "
-        "balancers look elsewhere. In production 5 unless given.",
+        description="Seconds for which the service accepts requests after a signal to stop, while "
+        "readiness returns 503, so that load balancers stop sending requests. "
+        "Defaults to 5 in production.",
     )
     grace_seconds: SecondsFromZero = Field(
         default=30.0,
@@ -124,39 +127,41 @@ class HTTPSettings(Group):
     allowed_hosts: HostPatterns = Field(
         default=["*"],
         min_length=1,
-        description='Host names that requests may be for; "*.example.com" for subdomains, "*" for '
-        'every name. Production refuses "*".',
+        description='Accepted host names; "*.example.com" for subdomains, "*" for all names. '
+        'Production refuses "*".',
         examples=[["api.example.com"]],
     )
     cors_origins: Origins = Field(
         default=[],
-        description="Origins whose pages may call the service from a browser; none by default. "
+        description="Origins of web pages that may call the service (CORS); none by default. "
         'Production refuses "*".',
         examples=[["https://app.example.com"]],
     )
     trusted_proxies: ProxyAddresses = Field(
         default=[],
         description="Addresses or networks of proxies whose X-Forwarded-For, -Proto and -Prefix "
-        'are believed; "*" for any peer.',
+        'headers are trusted; "*" for all clients.',
         examples=[["10.0.0.0/8"]],
     )
     root_path: PathPrefix = Field(
         default="",
-        description="Path below which a proxy shows the service, and which it removes from "
-        "requests. X-Forwarded-Prefix of a trusted proxy takes its place.",
+        description="Path prefix under which a proxy serves the service, and which the proxy "
+        "removes from requests. X-Forwarded-Prefix of a trusted proxy takes "
+        "precedence.",
         examples=["/shop"],
     )
     propagate_baggage: bool = Field(
         default=False,
-        description="Whether the `baggage` of a request (W3C Baggage) goes along with the calls "
-        "made for it. Only where every service that is called may know what callers say there.",
+        description="Whether to send the `baggage` header of a request (W3C Baggage) with "
+        "outgoing calls. Enable it only if all called services may see its contents.",
     )
     keep_alive_seconds: int = Field(
         default=75,
         ge=1,
         le=3600,
-        description="Seconds for which an idle connection is kept. Proxies in front must let go of "
-        "theirs sooner, or a request may meet the closing of its connection.",
+        description="Seconds after which an idle connection is closed. Proxies in front need a "
+        "shorter time, otherwise they may send a request on a connection that is "
+        "being closed.",
     )
 
 
@@ -167,22 +172,23 @@ class DatabaseSettings(Group):
         default=10,
         ge=1,
         le=1000,
-        description="Connections to PostgreSQL at once, of one worker process. SQLite has one.",
+        description="Limit of PostgreSQL connections in one worker process. SQLite always has one.",
     )
     pool_timeout_seconds: Seconds = Field(
-        default=2.0, description="Seconds to wait for a free connection."
+        default=2.0, description="Time limit in seconds for waiting for a free connection."
     )
     pooler: bool = Field(
         default=False,
-        description="Whether a pooler such as PgBouncer stands in front of PostgreSQL, in session "
-        "or transaction mode. `pgbouncer=true` in the URL says the same.",
+        description="Whether connections go through a pooler such as PgBouncer, in session or "
+        "transaction mode. `pgbouncer=true` in the URL has the same effect.",
     )
     connect_timeout_seconds: Seconds = Field(
-        default=2.0, description="Seconds to wait for a new connection."
+        default=2.0, description="Time limit in seconds for opening a connection."
     )
     statement_timeout_seconds: Seconds = Field(
         default=5.0,
-        description="Seconds that one statement may take; for SQLite, to wait for another writer.",
+        description="Time limit in seconds of one statement; with SQLite, of waiting for another "
+        "writer.",
     )
 
 
@@ -208,30 +214,31 @@ class RedisSettings(Group):
 
     url: RedisURL | None = Field(
         default=None,
-        description="Where it is: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// for TLS, or "
-        "unix:///PATH. Without it, only the workers of one machine act as one circuit. Production "
-        "refuses redis:// without a password, except on this machine.",
+        description="URL of Redis or Valkey: redis://USER:PASSWORD@HOST:PORT/DATABASE, rediss:// "
+        "for TLS, or unix:///PATH. Without it, only the workers of one machine share "
+        "their circuits. Production refuses redis:// without a password, except on "
+        "this machine.",
         examples=["rediss://:SECRET@cache.internal:6379/0"],
     )
     quorum: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="Processes that must have opened a circuit by themselves within its "
-        "RECOVERY_TIMEOUT before the others follow.",
+        description="Number of processes that must open a circuit within its RECOVERY_TIMEOUT "
+        "before it opens for all.",
     )
     timeout_seconds: float = Field(
         default=0.4,
         gt=0,
         le=10,
         allow_inf_nan=False,
-        description="Seconds that it has to reply. No request waits for it.",
+        description="Time limit in seconds for replies of Redis. Requests never wait for it.",
     )
     prefix: str = Field(
         default="example-service",
         min_length=1,
         max_length=100,
-        description="What its keys begin with; services that share a server need different ones.",
+        description="Prefix of all keys. Services that share a server need different prefixes.",
     )
 
 
@@ -240,8 +247,9 @@ class AdminSettings(Group):
 
     token: HeaderToken | None = Field(
         default=None,
-        description="Bearer token for /admin, at least 16 characters; without it there is no "
-        'administration. Make one with: python -c "import secrets; print(secrets.token_urlsafe())"',
+        description="Bearer token for /admin, at least 16 characters. Without it, /admin does not "
+        'exist. Create one with: python -c "import secrets; '
+        'print(secrets.token_urlsafe())"',
         examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
     )
 
@@ -252,13 +260,14 @@ class APISettings(Group):
     keys: APIKeys = Field(
         default=[],
         description="Keys of the callers: NAME:DIGEST each, or NAME:DIGEST:read for a caller that "
-        "may only read. Make one with: example-service key NAME. Without any, the API is open.",
+        "may only read. Create one with: example-service key NAME. Without keys, the "
+        "API is open.",
         examples=[[f"shop:{_EXAMPLE_DIGEST}"]],
     )
     open: bool = Field(
         default=False,
-        description="Whether production may leave the API open, because a gateway checks who "
-        "calls. Without it, production refuses to start without keys.",
+        description="Whether production may start without keys, because a gateway authenticates "
+        "the callers.",
     )
 
     @field_validator("open")
@@ -274,8 +283,8 @@ class MetricsSettings(Group):
 
     token: HeaderToken | None = Field(
         default=None,
-        description="Bearer token for /metrics, at least 16 characters; without it, any "
-        "client that reaches the service may read them.",
+        description="Bearer token for /metrics, at least 16 characters. Without it, all clients "
+        "may read the metrics.",
         examples=["$(python -c 'import secrets; print(secrets.token_urlsafe())')"],
     )
 
@@ -295,7 +304,7 @@ class DocsSettings(Group):
 
     enabled: bool = Field(
         default=True,
-        description="Serve /docs, /redoc and /openapi.json. In production false unless given.",
+        description="Serve /docs, /redoc and /openapi.json. Defaults to false in production.",
     )
 
 
@@ -320,10 +329,12 @@ class ServiceSettings(BaseSettings):
         description="development, test or production. Production refuses unsafe settings.",
     )
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; 0.0.0.0 for all addresses.",
     )
     port: int = Field(
-        default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 for any free one."
+        default=8000, ge=0, le=65_535, description="TCP port to listen on; 0 for a free one."
     )
     workers: int = Field(default=1, ge=1, le=256, description="Number of worker processes.")
     log: LogSettings = LogSettings()
@@ -332,8 +343,9 @@ class ServiceSettings(BaseSettings):
     http: HTTPSettings = HTTPSettings()
     database_url: DatabaseURL = Field(
         default=SecretStr("sqlite:///var/database.sqlite3"),
-        description="Where the database is: postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the "
-        "options of libpq, or sqlite:/// and the path of a file. Production refuses SQLite.",
+        description="URL of the database: postgresql://USER:PASSWORD@HOST:PORT/DATABASE with the "
+        "options of libpq, or sqlite:/// and the path of a file. Production refuses "
+        "SQLite.",
         examples=["postgresql://payments:SECRET@db.internal:5432/payments"],
     )
     database: DatabaseSettings = DatabaseSettings()
@@ -341,7 +353,7 @@ class ServiceSettings(BaseSettings):
     secrets_dir: str | None = Field(
         default=None,
         description="Folder with one file for each secret, named like its variable: DATABASE_URL, "
-        "ADMIN__TOKEN. Variables and `.env` win over the files.",
+        "ADMIN__TOKEN. Variables and `.env` take precedence over the files.",
     )
     api: APISettings = APISettings()
     admin: AdminSettings = AdminSettings()
