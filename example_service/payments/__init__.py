@@ -1,1 +1,1 @@
-"""The example domain: payments in front of a provider that fails."""
+"""The example domain: payments that survive failures of their provider."""

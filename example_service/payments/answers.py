@@ -1,9 +1,9 @@
-"""Which answers are the provider's own, and what they say.
+"""Validates and parses the provider's answers.
 
-Between this service and the provider there are gateways, caches and captive portals, which answer
-too. An answer counts only if it is labelled as JSON, fits its row of the contract in
-`docs/payments.md`, and names the key, or the currency, that was asked about. Anything else raises
-`InvalidProviderAnswerError`, and says nothing about the payment.
+Gateways, caches and captive portals between this service and the provider may answer in its place.
+An answer is only valid if its content type is JSON, it matches its row of the contract in
+`docs/payments.md`, and it contains the key or the currency of the call. Any other answer raises
+`InvalidProviderAnswerError`, and the outcome of the payment remains unknown.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ _JSON: Final = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer, whatever it was that gave it.
+    """A complete HTTP response, from the provider or something in its place.
 
     Attributes:
-        status_code: Its status.
-        content_type: Its `Content-Type`, empty where it had none.
-        body: What it said.
+        status_code: The HTTP status.
+        content_type: The `Content-Type` header. Empty if there is none.
+        body: The body.
     """
 
     status_code: int
@@ -47,10 +47,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """The provider has charged the order, now or at an earlier attempt.
+    """The provider has charged the order, now or in an earlier attempt.
 
     Attributes:
-        charge_id: Its id of the charge.
+        charge_id: The provider's id of the charge.
     """
 
     charge_id: str
@@ -58,7 +58,7 @@ class Charged:
 
 @dataclass(frozen=True, slots=True)
 class NotCharged:
-    """The provider has not charged the order, and promises that it never will.
+    """The provider has not charged the order, and guarantees that it never will.
 
     Attributes:
         reason: `DECLINED`, `REFUSED` or `CANCELLED`.
@@ -68,11 +68,11 @@ class NotCharged:
 
 
 Outcome: TypeAlias = Charged | NotCharged
-"""What has become of a key at the provider. It is final."""
+"""The outcome of a key at the provider. It is final."""
 
 
 class _Words(BaseModel):
-    # Members that are not used here may be there.
+    # Unknown members are allowed.
     model_config = ConfigDict(frozen=True, strict=True, hide_input_in_errors=True)
 
 
@@ -86,7 +86,7 @@ class _Reason(_Words):
 
 
 class _Charge(_Words):
-    # NUL is the one character that a JSON text may hold and PostgreSQL cannot store.
+    # NUL is the only character that JSON can contain and PostgreSQL cannot store.
     id: Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=LONGEST_CHARGE_ID)]
     amount: int
     currency: str
@@ -100,7 +100,7 @@ class _UnknownCurrency(_Words):
 
 
 _Row: TypeAlias = Mapping[int, frozenset[str]]
-"""By status code: which words may say what has become of a key."""
+"""The allowed values of the member `status`, for each HTTP status."""
 
 _DECIDED: Final = frozenset({"succeeded", "declined", "refused", "cancelled"})
 _CHARGE_ROW: Final[_Row] = {
@@ -120,11 +120,11 @@ _RATE_ROW: Final[Mapping[int, type[ExchangeRate | _UnknownCurrency]]] = {
 
 
 def read_charge(answer: Answer, payment_id: UUID, order: PaymentOrder) -> Outcome:
-    """Read the answer to a charge.
+    """Parse the answer to a charge.
 
     Raises:
-        ChargeInProgressError: If another request with the key is at work.
-        InvalidProviderAnswerError: If the answer is not the provider's own.
+        ChargeInProgressError: If another request with the key is in progress.
+        InvalidProviderAnswerError: If the answer is not valid.
     """
     word = _word(answer, payment_id, _CHARGE_ROW)
     if word in {FailureReason.DECLINED, FailureReason.REFUSED}:
@@ -133,31 +133,31 @@ def read_charge(answer: Answer, payment_id: UUID, order: PaymentOrder) -> Outcom
 
 
 def read_found(answer: Answer, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
-    """Read the answer to a look-up: None where the provider knows nothing of the key now.
+    """Parse the answer to a lookup. None if the provider does not know the key at the moment.
 
     Raises:
-        InvalidProviderAnswerError: If the answer is not the provider's own.
+        InvalidProviderAnswerError: If the answer is not valid.
     """
     word = _word(answer, payment_id, _FIND_ROW)
     return None if word == "unknown" else _outcome(answer, word, payment_id, order)
 
 
 def read_cancelled(answer: Answer, payment_id: UUID, order: PaymentOrder) -> Outcome:
-    """Read the answer to a cancellation.
+    """Parse the answer to a cancellation.
 
     Raises:
-        ChargeInProgressError: If another request with the key is at work.
-        InvalidProviderAnswerError: If the answer is not the provider's own.
+        ChargeInProgressError: If another request with the key is in progress.
+        InvalidProviderAnswerError: If the answer is not valid.
     """
     return _outcome(answer, _word(answer, payment_id, _CANCEL_ROW), payment_id, order)
 
 
 def read_rate(answer: Answer, currency: str) -> ExchangeRate:
-    """Read the answer to a question for an exchange rate.
+    """Parse the answer to a request for an exchange rate.
 
     Raises:
         UnknownCurrencyError: If the provider has no rate for the currency.
-        InvalidProviderAnswerError: If the answer is not the provider's own.
+        InvalidProviderAnswerError: If the answer is not valid.
     """
     model = _RATE_ROW.get(answer.status_code)
     if model is None:
@@ -171,7 +171,7 @@ def read_rate(answer: Answer, currency: str) -> ExchangeRate:
 
 
 def _word(answer: Answer, payment_id: UUID, row: _Row) -> str:
-    """Return what the provider says has become of the key."""
+    """Return the status of the key, if the answer is valid for it."""
     if answer.status_code not in row:
         raise _not_in_contract(answer)
     said = _parse(_KeyStatus, answer)

@@ -16,21 +16,21 @@ from example_service.payments.service import steady_seconds
 
 logger = logging.getLogger(__name__)
 
-# Seconds that the end of the service waits for a count that has begun.
+# How long the shutdown waits for a count in progress.
 _STOP_SECONDS = 1.0
 
 
 class BacklogWatch:
-    """Keeps the figures of pending payments up to date.
+    """Keeps the metrics of pending payments up to date.
 
-    It does so whether or not a worker runs: that none does is one of the reasons why payments grow
-    old.
+    It also runs in processes without a worker, because a missing worker is one of the reasons why
+    payments stay pending.
 
     Args:
-        database: Where payments are.
-        metrics: Where the figures go.
+        database: The database with the payments.
+        metrics: The metrics to update.
         moment: The clock of the database.
-        steady_clock: Gives steady seconds.
+        steady_clock: Returns steady seconds.
     """
 
     def __init__(
@@ -51,9 +51,10 @@ class BacklogWatch:
 
     @asynccontextmanager
     async def running(self, every_seconds: float) -> AsyncIterator[None]:
-        """Count again and again until the end of the block, which waits for a count in progress.
+        """Count periodically until the end of the block.
 
-        A count that is cancelled while it connects would leave its connection open.
+        The end waits for a count in progress: if it were cancelled while connecting, its connection
+        would stay open.
         """
         work = self._count_regularly(every_seconds)
         async with in_background(
@@ -62,13 +63,13 @@ class BacklogWatch:
             yield
 
     async def count(self) -> None:
-        """Count once. While the database does not answer, the oldest payment it had grows older."""
+        """Count once. If the database is unavailable, only the age of the oldest payment grows."""
         try:
             last = await self._database.run(
                 lambda session: PaymentRepository(session, self._moment).backlog()
             )
         except (CircuitOpenError, DatabaseUnavailableError):
-            # The breaker of the database has logged it.
+            # The database's breaker has already logged the error.
             self._grow_older()
             return
         except Exception:

@@ -1,4 +1,4 @@
-"""The currencies that there are."""
+"""Currency codes."""
 
 from typing import Final
 
@@ -13,5 +13,5 @@ VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG
 """
 
 CURRENCIES: Final = frozenset(_CODES.split())
-"""The codes of ISO 4217 (list one, as of 2026) that money is paid in: without metals, units of
-account, fund codes and codes for tests."""
+"""The ISO 4217 codes (list one, as of 2026) of currencies for payments, without precious metals,
+units of account, funds and test codes."""

@@ -1,4 +1,4 @@
-"""What the routes of payments may ask for, as aliases for their signatures."""
+"""Dependencies for the routes of payments, as type aliases for their signatures."""
 
 from dataclasses import dataclass
 from typing import Annotated, cast
@@ -15,10 +15,10 @@ from example_service.payments.service import PaymentService
 
 @dataclass(frozen=True, slots=True)
 class PaymentParts:
-    """What the domain opens when the application starts.
+    """The objects that the domain creates when the application starts.
 
     Attributes:
-        provider: The payment provider, behind its breaker.
+        provider: The payment provider, guarded by its breaker.
         service: Accepts payments and works on them.
     """
 
@@ -37,7 +37,7 @@ async def get_payment_provider(request: Request) -> PaymentProvider:
     """Return the payment provider.
 
     Raises:
-        ProblemError: If the settings do not say where the provider is.
+        ProblemError: If the settings have no URL of the provider.
     """
     return _parts(request).provider
 
@@ -46,7 +46,7 @@ async def get_payment_service(request: Request) -> PaymentService:
     """Return the service that accepts payments and works on them.
 
     Raises:
-        ProblemError: If the settings do not say where the provider is.
+        ProblemError: If the settings have no URL of the provider.
     """
     return _parts(request).service
 

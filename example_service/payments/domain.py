@@ -1,4 +1,4 @@
-"""Payments as one domain: everything that the rest of the service needs of them."""
+"""Payments as a domain: everything that the rest of the service uses."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,7 +22,7 @@ from example_service.payments.worker import PaymentWorker
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
-    """Open the provider and the service, and finish pending payments until the end."""
+    """Create the provider and the service, and work on pending payments while the service runs."""
     settings = services.settings
     app.state.payments = None
     async with AsyncExitStack() as stack:
@@ -39,7 +39,7 @@ async def _lifespan(app: FastAPI, services: Services) -> AsyncIterator[None]:
 
 
 async def _open(stack: AsyncExitStack, services: Services, base_url: str) -> PaymentParts:
-    """Open a client of its own, so that calls to the provider share no connections or limits."""
+    """Create a separate HTTP client, so that the provider does not share connections or limits."""
     limits = services.settings.payment_provider
     client = await stack.enter_async_context(
         create_http_client(

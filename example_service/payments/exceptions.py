@@ -1,17 +1,17 @@
-"""What can go wrong with a payment, and between this service and its payment provider.
+"""Errors of payments and of calls to the payment provider.
 
 IdempotencyKeyReusedError           one key for two different orders
 
 ProviderError
-├── ProviderUnavailableError        no usable answer; counts against the circuit
-│   ├── ProviderTimeoutError        not within the time that a call may take
-│   └── InvalidProviderAnswerError  an answer that is not the provider's own
-├── ChargeInProgressError           another request with this key is at work
+├── ProviderUnavailableError        no usable answer; the breaker counts it as a failure
+│   ├── ProviderTimeoutError        no complete answer within the time limit
+│   └── InvalidProviderAnswerError  an answer that does not match the contract
+├── ChargeInProgressError           another request with this key is in progress
 ├── UnknownCurrencyError            the provider has no rate for the currency
-└── NoFreeConnectionError           the provider was not asked: this service is too busy
+└── NoFreeConnectionError           not sent, because all connections were in use
 
-The error of the HTTP library, where there was one, is the `__cause__`. The messages hold no text
-from the provider.
+If the HTTP library raised an error, it is the `__cause__`. The messages contain no text from the
+provider.
 """
 
 from example_service.core.exceptions import ExampleServiceError
@@ -22,23 +22,23 @@ class IdempotencyKeyReusedError(ExampleServiceError):
 
 
 class ProviderError(ExampleServiceError):
-    """The root of the tree above."""
+    """The base class of errors of the provider."""
 
 
 class ProviderUnavailableError(ProviderError):
-    """The provider could not be reached, or answered that it cannot serve (5xx, 429)."""
+    """The provider could not be reached, or answered with status 5xx or 429."""
 
 
 class ProviderTimeoutError(ProviderUnavailableError):
-    """No whole answer came in time. Whether the provider has acted is unknown."""
+    """There was no complete answer in time. Whether the provider has acted is unknown."""
 
 
 class InvalidProviderAnswerError(ProviderUnavailableError):
-    """The answer does not fit the contract, so it may come from anything on the way there."""
+    """The answer does not match the contract, so it may come from an intermediary."""
 
 
 class ChargeInProgressError(ProviderError):
-    """The provider is at work on another request with this key, and says nothing of its outcome."""
+    """The provider is processing another request with this key, so the outcome is not known yet."""
 
     def __str__(self) -> str:
         return "The payment provider is at work on another request with this key."
@@ -52,4 +52,4 @@ class UnknownCurrencyError(ProviderError):
 
 
 class NoFreeConnectionError(ProviderError):
-    """All connections of this service were in use for too long, so that nothing was sent."""
+    """All connections of this service were in use for too long, so nothing was sent."""

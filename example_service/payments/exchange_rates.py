@@ -1,4 +1,4 @@
-"""Exchange rates, straight from the payment provider."""
+"""Exchange rates, read from the payment provider for each request."""
 
 from typing import Annotated
 
@@ -21,9 +21,9 @@ router = APIRouter(prefix="/api/v1/exchange-rates", tags=["payments"])
 async def read_exchange_rate(
     currency: Annotated[str, Path(pattern="^[A-Z]{3}$", examples=["EUR"])], provider: Provider
 ) -> ExchangeRate:
-    """Return how much of a currency the provider's base currency buys now.
+    """Return the current price of one unit of the provider's base currency in another currency.
 
-    There is no fallback: while the provider fails, this fails, and once the circuit is open it
+    There is no fallback: if the provider fails, this request fails. While the circuit is open, it
     fails at once, with `Retry-After`.
     """
     return await provider.exchange_rate(currency)

@@ -1,7 +1,7 @@
-"""What monitoring sees of payments.
+"""The metrics of payments.
 
-Prometheus' own kinds of metrics, which add up over several workers without further code: a domain
-of yours can have metrics in the same way.
+They use the classes of `prometheus_client`, which combine several workers without further code.
+Your own domains can define metrics in the same way.
 """
 
 from functools import cache
@@ -19,15 +19,15 @@ class PaymentMetrics:
     """The metrics of payments in one process.
 
     Args:
-        registry: Where they are exported.
+        registry: The registry that exports them.
 
     Attributes:
-        pending: Payments that are pending in the database, as this process last counted them.
-        oldest_pending_seconds: The age of the oldest of them.
+        pending: The number of pending payments in the database, as last counted by this process.
+        oldest_pending_seconds: The age of the oldest pending payment, in seconds.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        # All workers count the same payments, so the latest count stands for all of them.
+        # All workers count the same payments, so only the latest count is exported.
         self.pending = Gauge(
             "payments_pending",
             "Payments that are not finished.",
@@ -52,25 +52,26 @@ class PaymentMetrics:
             ("result",),
             registry=registry,
         )
-        # Shown as 0 until they happen, or Prometheus' increase() would miss the first of each.
+        # Created with 0, because Prometheus' increase() ignores the first sample of a new series.
         for outcome in OUTCOMES:
             self._finished.labels(outcome)
         for result in RESULTS:
             self._attempts.labels(result)
 
     def finished(self, outcome: PaymentStatus | str) -> None:
-        """Count a payment that this process has finished, or left to people."""
+        """Count a payment that this process has finished or left unresolved."""
         self._finished.labels(outcome).inc()
 
     def attempted(self, result: Literal["answered", "failed"]) -> None:
-        """Count a call to the provider: whether it said what has become of a payment."""
+        """Count a call to the provider, by whether it returned the outcome of a payment."""
         self._attempts.labels(result).inc()
 
 
 @cache
 def payment_metrics() -> PaymentMetrics:
-    """The metrics of this process, created when they are first needed.
+    """Return the metrics of this process. They are created on first use.
 
-    Not at the import, which comes before a process knows whether it shares its metrics.
+    They cannot be created on import, because it is not known then whether the process shares its
+    metrics with other workers.
     """
     return PaymentMetrics()

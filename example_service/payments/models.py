@@ -1,4 +1,4 @@
-"""What the payments domain speaks of."""
+"""The models of the payments domain."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -15,7 +15,7 @@ from example_service.infra.database.base import Base, UTCDateTime, Word
 from example_service.payments.currencies import CURRENCIES
 
 LARGEST_AMOUNT: Final = 99_999_999
-"""In minor units: a million of most currencies, less one of the smallest coins."""
+"""In minor units: 999,999.99 in most currencies."""
 
 LONGEST_CHARGE_ID: Final = 255
 LONGEST_CUSTOMER_ID: Final = 64
@@ -23,7 +23,7 @@ LONGEST_IDEMPOTENCY_KEY: Final = 255
 LONGEST_CALLER: Final = 64
 
 UNNAMED: Final = ""
-"""The caller of every request where callers have no names, as without `API__KEYS`."""
+"""The caller of every request if callers have no names, as without `API__KEYS`."""
 
 Currency = Annotated[
     str,
@@ -48,8 +48,8 @@ class PaymentOrder(BaseModel):
             strict=True,
             ge=1,
             le=LARGEST_AMOUNT,
-            description="In minor units of the currency: cents of EUR, whole JPY. Digits alone: "
-            "`1250.0` is refused, because such a client computes in fractions.",
+            description="In minor units of the currency: cents for EUR, whole units for JPY. An "
+            "integer: `1250.0` is refused, because it suggests a calculation with fractions.",
             examples=[1250],
         ),
     ]
@@ -62,52 +62,53 @@ class PaymentOrder(BaseModel):
         str,
         Field(
             pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{LONGEST_CUSTOMER_ID - 1}}}$",
-            description="Id of the customer: 1 to 64 letters, digits and `._:@-`, the first of "
-            "them a letter or a digit.",
+            description="Id of the customer: 1 to 64 letters, digits and `._:@-`, starting with a "
+            "letter or digit.",
             examples=["customer-7"],
         ),
     ]
 
 
 class PaymentStatus(StrEnum):
-    """How far a payment is. What has succeeded or failed never changes."""
+    """The status of a payment. `succeeded` and `failed` are final."""
 
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     UNRESOLVED = "unresolved"
-    """Given up at a provider that cannot cancel. It may have been charged, or may be at any later
-    time, so that people have to find out."""
+    """Given up at a provider that cannot cancel. It may have been charged or may be charged later,
+    so people have to find out."""
 
 
 class FailureReason(StrEnum):
-    """Why a payment has failed; in no case was anything charged, nor will it ever be."""
+    """Why a payment has failed. For every reason, nothing was or will be charged."""
 
     DECLINED = "declined"
-    """The provider has declined it, as for a card that is exhausted."""
+    """The provider declined it, for example because the card's limit was exceeded."""
     REFUSED = "refused"
-    """The provider does not accept what was asked for, and never will."""
+    """The provider does not accept such a payment."""
     EXPIRED = "expired"
-    """It could not be charged within `PAYMENTS__GIVE_UP_SECONDS`, and was cancelled then."""
+    """It could not be charged within `PAYMENTS__GIVE_UP_SECONDS`, so this service cancelled it."""
     CANCELLED = "cancelled"
-    """It was cancelled at the provider, not by this service."""
+    """It was cancelled at the provider, but not by this service."""
 
 
 class Payment(Base):
-    """A payment that was accepted: it will be charged exactly once, or fail with a reason.
+    """An accepted payment: it will be charged exactly once, or fail with a reason.
 
-    All moments are of the database's clock.
+    All times come from the database's clock.
 
     Attributes:
-        id: Also the idempotency key towards the provider.
-        caller: Name of the caller that ordered it, the only one that sees it; or `UNNAMED`.
-        idempotency_key: The client's; with the caller's name if another caller has used it before.
-        status: A `PaymentStatus`, or a word of a newer version.
-        failure_reason: A `FailureReason`, or a word of a newer version.
-        attempts: Calls to the provider that ended without a result.
-        due_at: When a process may work on it, None once none will. The one that takes it up moves
-            this into the future, and so has it until then.
-        charge_id: The provider's id of the charge, once it has succeeded.
+        id: The id, also used as the idempotency key for the provider.
+        caller: The name of the caller that ordered it, or `UNNAMED`. No other caller can see it.
+        idempotency_key: The client's key. If another caller has used the key before, it is stored
+            with the caller's name and as a digest.
+        status: A `PaymentStatus`, or a value of a newer version.
+        failure_reason: A `FailureReason`, or a value of a newer version.
+        attempts: The number of calls to the provider that ended without a result.
+        due_at: When a process may work on it. A process claims the payment by moving this into the
+            future. None if there is no more work on it.
+        charge_id: The provider's id of the charge, if it has succeeded.
         finished_at: When its result was recorded.
     """
 
@@ -123,9 +124,9 @@ class Payment(Base):
             "(status = 'succeeded') = (charge_id IS NOT NULL)", name="succeeded_has_charge"
         ),
         Index(None, "caller", "created_at", "id"),
-        # Instances of the version before callers list all payments.
+        # Instances of the version without callers list all payments.
         Index(None, "created_at", "id"),
-        # Few payments are pending, so this stays small however many there are.
+        # Few payments are pending, so this index stays small.
         Index(
             None,
             "due_at",
@@ -150,14 +151,14 @@ class Payment(Base):
 
     @property
     def order(self) -> PaymentOrder:
-        """What was asked for, whether or not it would still be accepted today."""
+        """The order of this payment. It is not validated, because limits may have changed since."""
         return PaymentOrder.model_construct(
             amount=self.amount, currency=self.currency, customer_id=self.customer_id
         )
 
 
 class ExchangeRate(BaseModel):
-    """How much of one currency a unit of another buys, at the time of asking."""
+    """The current price of one unit of a base currency in another currency."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -168,7 +169,7 @@ class ExchangeRate(BaseModel):
         Field(
             gt=0,
             max_digits=30,
-            description="Units of `currency` for one unit of `base`, written exactly as text.",
+            description="Units of `currency` for one unit of `base`, as text to keep it exact.",
             examples=["0.92"],
         ),
     ]

@@ -1,4 +1,4 @@
-"""Which problem each error of payments is over HTTP."""
+"""The problems of payments, and the errors that they stand for."""
 
 from typing import Final
 
@@ -39,8 +39,8 @@ PROVIDER_BUSY: Final = define(
         slug="provider-connections-busy",
         status=503,
         title="No free connection to the payment provider",
-        meaning="The payment provider was not asked, because every connection to it was in use.",
-        cause="More calls at once than this service holds connections for.",
+        meaning="The payment provider was not called, because all connections to it were in use.",
+        cause="There are more concurrent calls than this service has connections.",
         remedy="Repeat the request after the seconds in `Retry-After`.",
     )
 )
@@ -49,7 +49,7 @@ PROVIDER_NOT_CONFIGURED: Final = define(
         slug="provider-not-configured",
         status=503,
         title="No payment provider",
-        meaning="This service does not know where its payment provider is.",
+        meaning="This service has no address of a payment provider.",
         cause="`PAYMENT_PROVIDER__BASE_URL` is not set, and no sandbox was started.",
         remedy="Start the service with `example-service serve`, or set the variable.",
     )
@@ -60,8 +60,8 @@ UNKNOWN_CURRENCY: Final = define(
         status=404,
         title="Unknown currency",
         meaning="The payment provider has no exchange rate for this currency.",
-        cause="The code is not one of ISO 4217, or the provider does not deal in the currency.",
-        remedy="Ask for another currency.",
+        cause="The code is not in ISO 4217, or the provider does not support the currency.",
+        remedy="Request another currency.",
     )
 )
 
@@ -72,7 +72,7 @@ UNKNOWN_PAYMENT: Final = define(
         title="Unknown payment",
         meaning="The caller has no payment with this id.",
         cause="The id is misspelt, or belongs to another environment or another caller.",
-        remedy="Compare it with the `id` that the payment was accepted with.",
+        remedy="Compare it with the `id` in the response that accepted the payment.",
     )
 )
 PAYMENT_DECLINED: Final = define(
@@ -82,7 +82,7 @@ PAYMENT_DECLINED: Final = define(
         title="Payment declined",
         meaning="The payment provider has declined the payment; nothing was charged.",
         cause="The customer's means of payment does not cover it, or is no longer valid.",
-        remedy="Ask the customer for another one, and pay with a new `Idempotency-Key`.",
+        remedy="Ask the customer for another one, and use a new `Idempotency-Key`.",
     )
 )
 PAYMENT_FAILED: Final = define(
@@ -90,11 +90,11 @@ PAYMENT_FAILED: Final = define(
         slug="payment-failed",
         status=502,
         title="Payment failed",
-        meaning="The payment could not be made; nothing was charged, and never will be.",
+        meaning="The payment could not be made. Nothing was or will be charged.",
         cause="The provider does not accept such a payment, or it was cancelled because it could "
         "not be charged for too long. `failure_reason` says which.",
-        remedy="Pay with a new `Idempotency-Key` if it is `expired` or `cancelled`; report it if "
-        "it is `refused`.",
+        remedy="If `failure_reason` is `expired` or `cancelled`, pay with a new `Idempotency-Key`; "
+        "if it is `refused`, report it.",
     )
 )
 IDEMPOTENCY_KEY_REUSED: Final = define(
@@ -102,7 +102,7 @@ IDEMPOTENCY_KEY_REUSED: Final = define(
         slug="idempotency-key-reused",
         status=409,
         title="Idempotency key reused",
-        meaning="The `Idempotency-Key` belongs to a payment that asked for something else.",
+        meaning="The `Idempotency-Key` belongs to a payment with a different order.",
         cause="Two orders with different amounts, currencies or customers were sent with one key.",
         remedy="Use a new key for each order, and the same key only to repeat an order.",
     )
@@ -115,12 +115,12 @@ PROVIDER_CALL_PROBLEMS: Final = (
     PROVIDER_NOT_CONFIGURED,
     CIRCUIT_BREAKER_OPEN,
 )
-"""What every operation that calls the provider may answer with."""
+"""The problems of every operation that calls the provider."""
 
 PROBLEM_BY_PAYMENT_ERROR: Final[ProblemsByError] = {
     UnknownCurrencyError: Problem(UNKNOWN_CURRENCY),
     ProviderTimeoutError: Problem(PROVIDER_TIMEOUT, headers=RETRY_SOON),
-    # A provider that is set up wrongly answers so all the time, and no breaker says why.
+    # A wrong setting causes this error for every call, and the breaker does not log the reason.
     InvalidProviderAnswerError: Problem(PROVIDER_UNAVAILABLE, is_logged=True),
     ProviderUnavailableError: Problem(PROVIDER_UNAVAILABLE),
     NoFreeConnectionError: Problem(PROVIDER_BUSY, headers=RETRY_SOON, is_logged=True),

@@ -1,4 +1,4 @@
-"""The border to the payment provider: its HTTP API on one side, our words on the other."""
+"""The client for the payment provider, which converts its HTTP API to the terms of the domain."""
 
 import asyncio
 from collections.abc import Mapping
@@ -34,23 +34,23 @@ PAYMENT_BREAKER: Final = "payment"
 
 _MAX_ANSWER_BYTES: Final = 65_536
 _UNCOMPRESSED: Final = "identity"
-"""The one encoding that is asked for and accepted: a few compressed bytes may unpack to so many
-that no limit on what was unpacked comes in time."""
+"""The only content encoding that is requested and accepted. A few compressed bytes can expand to so
+many that a limit on the decompressed size is checked too late."""
 
 _OWN_FAULTS: Final = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-"""Errors that no provider can cause. They are bugs or wrong settings, and pass through as such."""
+"""Errors that a provider cannot cause. They are bugs or wrong settings, and raised unchanged."""
 
 
 def payment_breaker(
     registry: CircuitBreakerRegistry = circuit_breaker_registry,
 ) -> CircuitBreaker:
-    """Return the breaker that guards the payment provider, made when it is first asked for.
+    """Return the breaker that guards the payment provider. It is created on first use.
 
-    This is the one place that knows what counts as its failure. Besides failures in a row, it opens
-    when half of the calls of the last 30 seconds failed: a provider that answers every other call
-    never fails five times in a row. An answer that takes longer than three quarters of
-    `PAYMENT_PROVIDER__TIMEOUT_SECONDS` by default counts as a failure, too. The settings
-    `CIRCUIT_BREAKERS__PAYMENT__...` win over what is written here.
+    Only a `ProviderUnavailableError` is a failure. The circuit opens after five failures in a row,
+    or when half of the calls of the last 30 seconds failed, because a provider that fails every
+    other call never fails five times in a row. A call that takes longer than 1.5 seconds, three
+    quarters of the default `PAYMENT_PROVIDER__TIMEOUT_SECONDS`, is also a failure. The settings
+    `CIRCUIT_BREAKERS__PAYMENT__...` override these parameters.
     """
     return registry.get_or_create(
         PAYMENT_BREAKER,
@@ -61,18 +61,18 @@ def payment_breaker(
 
 
 class PaymentProvider:
-    """Speaks to the provider through its breaker.
+    """Calls the provider through its breaker.
 
-    Besides the errors that each method names, every one raises `CircuitOpenError` without sending
-    anything while the circuit is open. Whatever the provider says itself shows that it is alive:
-    only a `ProviderUnavailableError` counts against the circuit.
+    While the circuit is open, every method raises `CircuitOpenError` without sending anything. Only
+    a `ProviderUnavailableError` is a failure for the breaker: any valid answer, even a refusal,
+    shows that the provider works.
 
     Args:
-        client: Sends the requests; its redirects must be off.
-        base_url: Where the provider's API begins, with or without a slash at its end.
+        client: The HTTP client. It must not follow redirects.
+        base_url: The base URL of the provider's API, with or without a trailing slash.
         breaker: Guards every call.
-        timeout_seconds: How long one whole exchange may take, from waiting for a connection to the
-            last byte of the answer, however busily a provider may drip.
+        timeout_seconds: The time limit for a whole exchange, from waiting for a connection to the
+            last byte of the answer. It also limits answers that arrive slowly but steadily.
     """
 
     def __init__(
@@ -89,58 +89,59 @@ class PaymentProvider:
         self._timeout_seconds = timeout_seconds
 
     async def exchange_rate(self, currency: str) -> ExchangeRate:
-        """Ask how much of a currency the provider's base currency buys now.
+        """Return the current price of one unit of the provider's base currency.
 
         Args:
-            currency: Three capital letters, as ISO 4217 has them.
+            currency: The currency of the price, as an ISO 4217 code in capitals.
 
         Raises:
-            UnknownCurrencyError: If the provider has no rate for it.
-            ProviderUnavailableError: If no usable answer comes.
-            NoFreeConnectionError: If this service is too busy to ask.
+            UnknownCurrencyError: If the provider has no rate for the currency.
+            ProviderUnavailableError: If there is no usable answer.
+            NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._exchange_rate, currency)
 
     async def charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Have an order charged, once, however often this is called for the same payment.
+        """Charge an order. Repeated calls for the same payment charge it only once.
 
         Args:
-            payment_id: The idempotency key: the provider charges one key once, and answers later
-                calls as it did the first.
-            order: What is charged; always the same for one payment.
+            payment_id: The idempotency key. The provider charges a key at most once and repeats its
+                answer to later calls.
+            order: The order, which must be the same in every call for a payment.
 
         Raises:
-            ChargeInProgressError: If another request with the key is at work.
-            ProviderUnavailableError: If no usable answer comes. It may have charged nevertheless,
-                or may do so at any later time.
-            NoFreeConnectionError: If this service is too busy to ask.
+            ChargeInProgressError: If another request with the key is in progress.
+            ProviderUnavailableError: If there is no usable answer. The provider may still have
+                charged the order, or may charge it later.
+            NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._charge, payment_id, order)
 
     async def cancel(self, payment_id: UUID, order: PaymentOrder) -> Outcome:
-        """Have the provider promise that a payment is never charged, unless it was.
+        """Cancel a payment, so that it is never charged. If it has an outcome, return that.
 
         Args:
             payment_id: The idempotency key.
-            order: What would have been charged.
+            order: The order of the payment.
 
         Raises:
-            ChargeInProgressError: If another request with the key is at work.
-            ProviderUnavailableError: If no usable answer comes; nothing is promised then.
-            NoFreeConnectionError: If this service is too busy to ask.
+            ChargeInProgressError: If another request with the key is in progress.
+            ProviderUnavailableError: If there is no usable answer. The payment may then still be
+                charged.
+            NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._cancel, payment_id, order)
 
     async def find_charge(self, payment_id: UUID, order: PaymentOrder) -> Outcome | None:
-        """Ask what has become of a payment.
+        """Look up the outcome of a payment.
 
         Returns:
-            What the provider has decided; None where it knows nothing of the payment now. That may
-            change at any later time, because a charge may still be on its way.
+            The outcome. None if the provider does not know the payment, which may still change
+            because a charge may not have arrived yet.
 
         Raises:
-            ProviderUnavailableError: If no usable answer comes.
-            NoFreeConnectionError: If this service is too busy to ask.
+            ProviderUnavailableError: If there is no usable answer.
+            NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._find_charge, payment_id, order)
 
@@ -172,7 +173,7 @@ class PaymentProvider:
         content: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Return the answer, unless its status says that the provider is down."""
+        """Send a request and return the answer, unless its status is 5xx or 429."""
         request = self._client.build_request(
             method,
             self._base_url + path,

@@ -1,4 +1,4 @@
-"""Payments in the database. Each method is part of the transaction whose session it is given."""
+"""Reads and writes payments in the database, as part of the caller's transaction."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,19 +22,20 @@ from example_service.payments.models import (
 )
 
 Moment: TypeAlias = Callable[[float], ColumnElement[datetime]]
-"""Gives the moment so many seconds from now, as the database computes it."""
+"""Returns an SQL expression for the time some seconds from now, on the database's clock."""
 
 _Insert: TypeAlias = Callable[..., postgresql.Insert | sqlite.Insert]
 _INSERTS: Final[dict[str, _Insert]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
-"""The standard has no "insert unless it is there", and these two write it alike."""
+"""Standard SQL has no `ON CONFLICT DO NOTHING`, but both dialects support it with the same API."""
 
 
 class Settled(NamedTuple):
-    """A payment for which a result was to be recorded.
+    """The result of an attempt to change a payment.
 
     Attributes:
-        payment: As it is now.
-        is_changed: Whether this recorded it; False if it was finished already or is another's.
+        payment: The current payment.
+        is_changed: Whether it was changed. False if it was already finished or another process has
+            claimed it.
     """
 
     payment: Payment
@@ -42,11 +43,12 @@ class Settled(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """The payments that are pending.
+    """The pending payments.
 
     Attributes:
-        pending: How many there are.
-        oldest_seconds: The age of the oldest, by the database's clock; 0 if there is none.
+        pending: The number of pending payments.
+        oldest_seconds: The age of the oldest in seconds on the database's clock. 0 if there is
+            none.
     """
 
     pending: int
@@ -56,12 +58,12 @@ class Backlog(NamedTuple):
 class PaymentRepository:
     """Finds and changes payments.
 
-    Which process may work on a payment is said by `due_at`: the one that takes it up moves it into
-    the future, and settles it only if it still has the value that this gave it. Every moment is of
-    the database's clock, read within the statement; the clocks of processes decide nothing.
+    A process claims a payment by moving `due_at` into the future, and changes it later only if
+    `due_at` still has that value. All times come from the database's clock, read within the
+    statement, so the clocks of the processes do not matter.
 
     Args:
-        session: The transaction.
+        session: The session of the transaction.
         moment: The database's clock.
     """
 
@@ -78,20 +80,20 @@ class PaymentRepository:
         *,
         caller: str = UNNAMED,
     ) -> Payment | None:
-        """Add a pending payment that is taken up already, unless the caller has one with its key.
+        """Add and claim a pending payment, unless the caller has one with the same key.
 
-        Of several transactions that add the same key at once, one adds it; the others wait until
-        that one has been committed.
+        If several transactions add the same key at the same time, one of them adds it and the
+        others wait for its commit.
 
         Args:
-            payment_id: The new payment's.
-            idempotency_key: The client's.
-            order: What is to be paid.
-            claim_seconds: How long the payment belongs to this process.
-            caller: Who orders it.
+            payment_id: The id of the new payment.
+            idempotency_key: The client's key.
+            order: The order.
+            claim_seconds: How long the claim of this process lasts.
+            caller: The name of the caller.
 
         Returns:
-            The payment; None if the caller has one with its key.
+            The payment. None if the caller already has one with this key.
         """
         values = {
             "id": payment_id,
@@ -102,7 +104,7 @@ class PaymentRepository:
             "due_at": self._moment(claim_seconds),
             **order.model_dump(),
         }
-        # The second is for a key that is another caller's.
+        # The second key is used if another caller has the first.
         for key in (idempotency_key, _own_key(idempotency_key, caller)):
             if await self.find_by_key(idempotency_key, caller) is not None:
                 return None
@@ -118,10 +120,10 @@ class PaymentRepository:
         return added.one_or_none()
 
     async def adopt(self, idempotency_key: str, order: PaymentOrder, caller: str) -> None:
-        """Give a payment without a caller to the caller that repeats its order and key.
+        """Assign a payment without a caller to the caller that repeats its order and key.
 
-        Such payments are from a time when callers had no names. Without this, an order that is
-        repeated after the service has got keys would be paid twice.
+        Such payments were made before callers had names. Without this, an order that is repeated
+        after `API__KEYS` was set would be paid twice.
         """
         its_own = aliased(Payment)
         has_one = exists().where(
@@ -142,19 +144,19 @@ class PaymentRepository:
         )
 
     async def find(self, payment_id: UUID, caller: str = UNNAMED) -> Payment | None:
-        """The payment with this id, if it is one of the caller's."""
+        """Return the payment with this id, if it belongs to the caller."""
         query = select(Payment).where(Payment.id == payment_id, Payment.caller == caller)
         return (await self._session.scalars(query)).one_or_none()
 
     async def find_by_key(self, idempotency_key: str, caller: str = UNNAMED) -> Payment | None:
-        """The caller's payment with this idempotency key."""
+        """Return the caller's payment with this idempotency key, if any."""
         own_key = _own_key(idempotency_key, caller)
         query = (
             select(Payment)
             .where(
                 Payment.caller == caller, Payment.idempotency_key.in_((idempotency_key, own_key))
             )
-            # It has both only if it was given the payments of a time without callers.
+            # There are only two if the caller has adopted a payment from before callers had names.
             .order_by(Payment.idempotency_key == idempotency_key)
             .limit(1)
         )
@@ -163,12 +165,12 @@ class PaymentRepository:
     async def newest(
         self, limit: int, older_than: Payment | None = None, caller: str = UNNAMED
     ) -> Sequence[Payment]:
-        """The payments of a caller, from the newest to the oldest.
+        """Return payments of a caller, newest first.
 
         Args:
-            limit: How many at most.
-            older_than: The payment after which to go on; None for the newest.
-            caller: Whose.
+            limit: The maximum number of payments.
+            older_than: The last payment of the previous page. None for the first page.
+            caller: The name of the caller.
         """
         query = (
             select(Payment)
@@ -182,7 +184,7 @@ class PaymentRepository:
         return (await self._session.scalars(query)).all()
 
     async def backlog(self) -> Backlog:
-        """How many payments are pending, and the age of the oldest."""
+        """Return the number of pending payments and the age of the oldest."""
         oldest = func.min(Payment.created_at, type_=UTCDateTime)
         query = select(func.count(), oldest, self._moment(0.0)).where(Payment.due_at.is_not(None))
         pending, created_at, now = (await self._session.execute(query)).one()
@@ -195,21 +197,21 @@ class PaymentRepository:
     async def claim_due(
         self, claim_seconds: float, give_up_seconds: float, limit: int
     ) -> list[tuple[Payment, bool]]:
-        """Take up payments that are due, those that have waited longest first.
+        """Claim payments that are due, those that have waited longest first.
 
-        Those that another transaction is taking up at the same time are left to it: PostgreSQL
-        skips the rows that it has locked, and SQLite has one writer at a time.
+        Concurrent transactions never claim the same payment: PostgreSQL skips locked rows, and
+        SQLite has a single writer.
 
         Args:
-            claim_seconds: How long they belong to the caller.
-            give_up_seconds: At which age a payment is given up.
-            limit: How many at most.
+            claim_seconds: How long the claims of this process last.
+            give_up_seconds: The age in seconds at which a payment is given up.
+            limit: The maximum number of payments.
 
         Returns:
-            Each payment, and whether it is given up.
+            The payments, each with whether it is given up.
         """
-        # A common table expression is computed once, where a plain subquery may be computed again
-        # and lock more than the limit.
+        # A CTE is evaluated once. A plain subquery may be evaluated again and lock more rows than
+        # the limit.
         due = (
             self._due()
             .order_by(Payment.due_at)
@@ -227,7 +229,7 @@ class PaymentRepository:
         return [(payment, bool(is_given_up)) for payment, is_given_up in claimed]
 
     async def succeed(self, payment: Payment, charge_id: str) -> Settled:
-        """Record that a payment has been charged, even if another process has it by now."""
+        """Record that a payment was charged, even if another process has claimed it by now."""
         return await self._change(
             payment,
             Payment.status.in_((PaymentStatus.PENDING, PaymentStatus.UNRESOLVED)),
@@ -238,11 +240,11 @@ class PaymentRepository:
         )
 
     async def fail(self, payment: Payment, reason: FailureReason) -> Settled:
-        """Record that a payment will never be charged, unless another process has taken it up.
+        """Record that a payment has failed, unless another process has claimed it.
 
         Args:
-            payment: As it was when it was taken up.
-            reason: Why not.
+            payment: The payment as it was claimed.
+            reason: Why it failed.
         """
         return await self._change(
             payment,
@@ -254,25 +256,26 @@ class PaymentRepository:
         )
 
     async def leave_unresolved(self, payment: Payment) -> Settled:
-        """Leave a payment to people, unless another process has taken it up.
+        """Mark a payment as unresolved, unless another process has claimed it.
 
         Args:
-            payment: As it was when it was taken up.
+            payment: The payment as it was claimed.
         """
         return await self._change(
             payment, *_is_held(payment), status=PaymentStatus.UNRESOLVED, due_at=None
         )
 
     async def put_down(self, payment: Payment, wait_seconds: float, attempts: int) -> Payment:
-        """Give a payment back, to be due again, unless another process has taken it up.
+        """Release the claim of a payment, unless another process has claimed it.
 
         Args:
-            payment: As it was when it was taken up.
-            wait_seconds: After how long it may be taken up again.
-            attempts: How many calls for it have ended without a result by now.
+            payment: The payment as it was claimed.
+            wait_seconds: The seconds until it is due again.
+            attempts: The number of calls for it that have ended without a result.
 
         Returns:
-            The payment as it is then; unchanged if it was finished already or is another's.
+            The current payment. It is not changed if it was already finished or another process has
+            claimed it.
         """
         put_down = await self._change(
             payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
@@ -301,15 +304,15 @@ class PaymentRepository:
 
 
 def _own_key(idempotency_key: str, caller: str) -> str:
-    """What is stored as the key where another caller has used the same key before.
+    """Return the key to store if another caller has used the same key before.
 
-    The key alone is unique, as it was before there were callers. So instances of that version work
-    beside this one, and an order that was sent to either is not paid again by the other.
+    The column is still unique by itself, as in the version without callers. Instances of both
+    versions can therefore run side by side without paying an order twice.
     """
-    # A client's key has no space.
+    # The space prevents collisions, because a client's key cannot contain one.
     return f"{caller} {hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
 def _is_held(payment: Payment) -> tuple[ColumnElement[bool], ...]:
-    """Whether a payment still belongs to the process that took it up so."""
+    """The conditions under which a claim is still valid."""
     return Payment.status == PaymentStatus.PENDING, Payment.due_at == payment.due_at

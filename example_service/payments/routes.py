@@ -1,4 +1,4 @@
-"""Payments: order one, look at one, look at all."""
+"""Routes that create, read and list payments."""
 
 import math
 import re
@@ -51,17 +51,17 @@ IdempotencyKey = Annotated[
     Header(
         alias=_KEY_HEADER,
         pattern=rf"^[!-~]{{1,{LONGEST_IDEMPOTENCY_KEY}}}$",
-        description="Chosen by the client, one for each order: 1 to 255 visible ASCII characters. "
-        "An order that is repeated with its key is not paid again.",
+        description="Chosen by the client for each order: 1 to 255 visible ASCII characters. "
+        "Repeating an order with the same key does not pay it again.",
         examples=["order-2026-0815"],
     ),
 ]
 
 
 def _check_form(value: object) -> object:
-    """Refuse what pydantic takes besides: braces, `urn:uuid:`, and no hyphens.
+    """Refuse braces, `urn:uuid:` and missing hyphens, which pydantic would accept.
 
-    One payment has one address, whatever looks for it in a log or has rules for it.
+    Each payment then has a single URL, which makes it easy to find in logs and to match by rules.
     """
     if isinstance(value, str) and not _STANDARD_UUID.fullmatch(value):
         raise PydanticKnownError("uuid_parsing", {"error": "not in the form of RFC 9562"})
@@ -72,18 +72,18 @@ PaymentId = Annotated[UUID, BeforeValidator(_check_form)]
 
 
 class PaymentReport(BaseModel):
-    """A payment as it is now."""
+    """The current state of a payment."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    status: PaymentStatus | Annotated[str, Field(description="A state of a newer version.")]
+    status: PaymentStatus | Annotated[str, Field(description="A status of a newer version.")]
     amount: int = Field(description="In minor units of the currency.")
     currency: str
     customer_id: str
     failure_reason: (
         FailureReason | Annotated[str, Field(description="A reason of a newer version.")] | None
-    ) = Field(description="Only of a failed payment.")
+    ) = Field(description="Why the payment failed; null unless it has failed.")
     created_at: datetime
     finished_at: datetime | None = Field(
         description="Null until the payment has succeeded or failed."
@@ -91,11 +91,11 @@ class PaymentReport(BaseModel):
 
 
 class PaymentPage(BaseModel):
-    """Some payments, from the newest to the oldest."""
+    """A page of payments, newest first."""
 
     items: list[PaymentReport]
     next_cursor: UUID | None = Field(
-        description="The `cursor` of the next page; null where there is none."
+        description="The `cursor` of the next page; null on the last page."
     )
 
 
@@ -103,23 +103,23 @@ _PAYMENT_LINK: Final = {
     "payment": {
         "operationId": "read_payment",
         "parameters": {"payment_id": "$response.body#/id"},
-        "description": "The payment as it is later.",
+        "description": "The current state of the payment.",
     }
 }
 _PAGE_LINK: Final = {
     "next_page": {
         "operationId": "list_payments",
         "parameters": {"cursor": "$response.body#/next_cursor"},
-        "description": "The page after this one, where `next_cursor` is not null.",
+        "description": "The next page, if `next_cursor` is not null.",
     }
 }
 _PAYMENT_HEADERS: Final = {
-    "Location": {"description": "Where the payment is.", "schema": {"type": "string"}}
+    "Location": {"description": "URL of the payment.", "schema": {"type": "string"}}
 }
 _PENDING_HEADERS: Final = {
     **_PAYMENT_HEADERS,
     "Retry-After": {
-        "description": "Whole seconds after which another look may tell more.",
+        "description": "Whole seconds after which to read the payment again.",
         "schema": {"type": "integer", "minimum": 1},
     },
 }
@@ -127,8 +127,8 @@ _ORDER_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     201: {"description": "Paid.", "headers": _PAYMENT_HEADERS, "links": _PAYMENT_LINK},
     202: {
         "model": PaymentReport,
-        "description": "Accepted, and paid later: the provider or its circuit does not allow it "
-        "now.",
+        "description": "Accepted, but not paid yet, because the provider failed or its circuit is "
+        "open.",
         "headers": _PENDING_HEADERS,
         "links": _PAYMENT_LINK,
     },
@@ -157,10 +157,10 @@ async def create_payment(
     request: Request,
     response: Response,
 ) -> PaymentReport:
-    """Have an order paid, once, however often its caller sends it with its key.
+    """Pay an order. Repeating the request with the same key does not pay it again.
 
-    It is stored before the provider is asked. If the provider fails then, the answer is 202, and
-    the service goes on trying by itself until the payment has succeeded or failed.
+    The order is stored before the provider is called. If the provider fails, the response is 202,
+    and the service keeps trying until the payment has succeeded or failed.
     """
     _refuse_second_key(request)
     payment = await payments.pay(order, idempotency_key, caller or UNNAMED)
@@ -192,12 +192,12 @@ async def list_payments(
     ] = 20,
     cursor: Annotated[
         PaymentId | None,
-        Query(description="`next_cursor` of the page before; none for the newest."),
+        Query(description="`next_cursor` of the previous page; omit it for the first page."),
     ] = None,
 ) -> PaymentPage:
-    """List the payments of the caller, from the newest to the oldest, page by page.
+    """List the payments of the caller, newest first, in pages.
 
-    Payments that arrive meanwhile do not move the pages that follow.
+    New payments do not shift the following pages.
     """
 
     async def find(session: AsyncSession) -> Sequence[Payment]:
@@ -221,7 +221,7 @@ async def list_payments(
 async def read_payment(
     payment_id: PaymentId, database: OpenDatabase, caller: CallerName
 ) -> PaymentReport:
-    """Return a payment of the caller as it is now, with the reason where it has failed."""
+    """Return the current state of a payment, with the reason if it has failed."""
     payment = await database.run(
         lambda session: PaymentRepository(session).find(payment_id, caller or UNNAMED)
     )
@@ -231,10 +231,10 @@ async def read_payment(
 
 
 def _refuse_second_key(request: Request) -> None:
-    """Refuse an order with two keys, because either may be the one it was sent with before.
+    """Refuse an order with several keys, because an earlier attempt may have used any of them.
 
     Raises:
-        RequestValidationError: If the header is there more than once, even with one value.
+        RequestValidationError: If the header is repeated, even with the same value.
     """
     count = len(request.headers.getlist(_KEY_HEADER))
     if count > 1:

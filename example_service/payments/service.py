@@ -1,10 +1,9 @@
-"""Payments from order to charge, with nothing lost in between.
+"""Processes payments from order to charge without losing any.
 
-An order is stored before the provider hears of it, so that a payment which was accepted is never
-forgotten. Then the provider is asked, outside of any transaction, and its answer is stored.
-Whatever fails after the order was stored, the process included, leaves a pending payment that
-a worker takes up later. The payment's id is the idempotency key towards the provider, so that
-calling it again charges nothing again.
+An order is stored before the provider is called, so that an accepted payment is never lost. The
+provider is called outside of any transaction, and its answer is stored. If anything fails after the
+order was stored, even the process, the payment stays pending and a worker claims it later. The
+payment's id is the idempotency key for the provider, so repeated calls do not charge it again.
 """
 
 import logging
@@ -42,30 +41,30 @@ from example_service.payments.settings import PaymentSettings
 logger = logging.getLogger(__name__)
 
 _JITTER: Final = 0.25
-"""Share by which waits are spread, so that payments that failed together do not return together."""
+"""The relative jitter of waits, so that payments that fail together are not retried together."""
 
 _MOST_DOUBLINGS: Final = 30
-"""Beyond every limit that can be set; a float would overflow at 1,024."""
+"""Enough to exceed every possible limit. A float would overflow at 1,024 doublings."""
 
 _STEADY_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def steady_seconds() -> float:
-    """Seconds that only ever pass, also while this process or the machine is suspended.
+    """Return the seconds on a monotonic clock that also runs while the machine is suspended.
 
-    No change of the time of day moves them. They compare moments of this process alone.
+    Changes of the wall-clock time do not affect it. Only compare values from the same process.
     """
     return time.clock_gettime(_STEADY_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A payment that this process has taken up.
+    """A payment that this process has claimed.
 
     Attributes:
-        payment: As it is in the database since then.
-        ends_at: Until when other processes leave it alone, in steady seconds.
-        is_given_up: Whether it has reached the age at which it is charged no more.
+        payment: The payment as it was claimed.
+        ends_at: When the claim ends and other processes may claim the payment, in steady seconds.
+        is_given_up: Whether it has reached the age at which it is cancelled instead of charged.
     """
 
     payment: Payment
@@ -77,12 +76,12 @@ class PaymentService:
     """Accepts payments, and works on them until they are finished.
 
     Args:
-        database: Where payments are.
-        provider: Who charges them.
-        settings: How long they are held, how long they wait, and when they are given up.
-        metrics: Counts attempts and finished payments; those of this process if left out.
-        moment: The clock of the database, which decides about payments.
-        steady_clock: Gives steady seconds; they tell how long this process was suspended.
+        database: The database with the payments.
+        provider: The payment provider.
+        settings: The durations of claims and waits, and the age at which payments are given up.
+        metrics: The metrics to update. Defaults to those of this process.
+        moment: The clock of the database.
+        steady_clock: Returns steady seconds, to notice when this process was suspended.
     """
 
     def __init__(
@@ -105,17 +104,17 @@ class PaymentService:
     async def pay(
         self, order: PaymentOrder, idempotency_key: str, caller: str = UNNAMED
     ) -> Payment:
-        """Accept an order and try to have it charged at once.
+        """Accept an order and try to charge it at once.
 
-        When this returns, the payment is stored. It comes back as `pending` where the provider or
-        its circuit did not let it be finished now, and as it is where the same order came earlier
-        with the same key from the same caller.
+        When this returns, the payment is stored. It is `pending` if the provider failed or its
+        circuit is open. If the caller has already sent the same order with the same key, the
+        existing payment is returned.
 
         Raises:
             IdempotencyKeyReusedError: If the caller's key belongs to another order.
-            CircuitOpenError: If the circuit of the database is open; nothing is stored.
-            DatabaseUnavailableError: If the database cannot tell that the payment is stored. The
-                same call with the same key later finds out.
+            CircuitOpenError: If the circuit of the database is open. Nothing is stored.
+            DatabaseUnavailableError: If it is not known whether the payment was stored. Repeat the
+                call with the same key.
         """
         payment_id, claim_seconds = uuid4(), self._settings.claim_seconds
 
@@ -133,7 +132,7 @@ class PaymentService:
         if added is not None:
             return await self.work_on(Claim(added, ends_at))
         if earlier is None:
-            # It was deleted between the two statements. What is not stored is not charged.
+            # It was deleted between the two statements. It is not stored, so it is not charged.
             raise DatabaseUnavailableError("The payment with this key is gone.")
         if earlier.order != order:
             raise IdempotencyKeyReusedError
@@ -143,18 +142,18 @@ class PaymentService:
         """Whether a payment is due.
 
         Raises:
-            CircuitOpenError, DatabaseUnavailableError: If the database cannot serve.
+            CircuitOpenError, DatabaseUnavailableError: If the database is unavailable.
         """
         return await self._database.run(lambda session: self._payments(session).has_due())
 
     async def take_up(self, limit: int) -> list[Claim]:
-        """Take up payments that are due; they are to be worked on at once.
+        """Claim payments that are due. Work on them without delay.
 
         Raises:
-            CircuitOpenError, DatabaseUnavailableError: If the database cannot serve.
+            CircuitOpenError, DatabaseUnavailableError: If the database is unavailable.
         """
         of = self._settings
-        # Read before the database reads its clock, so that a claim never ends earlier than here.
+        # Computed before the database reads its clock, so that the claim lasts at least this long.
         ends_at = self._claim_end()
         claimed = await self._database.run(
             lambda session: self._payments(session).claim_due(
@@ -164,16 +163,16 @@ class PaymentService:
         return [Claim(payment, ends_at, is_given_up) for payment, is_given_up in claimed]
 
     async def work_on(self, claim: Claim) -> Payment:
-        """Have a payment charged that was taken up, or find out that it never will be.
+        """Charge a claimed payment, or cancel it if it is given up.
 
         Returns:
-            The payment as it is then: finished, left to people, or pending and due again later.
-            Where the database cannot store the outcome the payment stays taken up, and is due again
-            after the end of that; the provider will repeat its answer.
+            The payment: finished, unresolved, or pending and due again later. If the database
+            cannot store the outcome, the claim remains and the payment is due again at its end. The
+            provider then repeats its answer.
         """
         payment = claim.payment
         if claim.ends_at <= self._steady_clock():
-            # This process was suspended for so long that another may have the payment by now.
+            # This process was suspended until its claim ended, so another may have the payment.
             return payment
         try:
             return await self._outcome(claim)
@@ -185,7 +184,7 @@ class PaymentService:
             return payment
 
     def usual_wait_seconds(self, attempts: int) -> float:
-        """How long a payment waits after so many attempts, before that is spread."""
+        """Return the wait in seconds after a number of failed attempts, without jitter."""
         doublings = min(max(attempts - 1, 0), _MOST_DOUBLINGS)
         return min(self._settings.retry_seconds * 2.0**doublings, self._settings.max_retry_seconds)
 
@@ -194,8 +193,9 @@ class PaymentService:
         try:
             outcome = await self._ask_provider(claim)
         except (CircuitOpenError, NoFreeConnectionError):
-            # The provider was not asked, so this was no attempt. The payment is due again soon:
-            # while a circuit is open its worker takes nothing up, and another may have none open.
+            # The provider was not called, so this was not an attempt. The payment is due again
+            # soon: a worker does not claim payments while its circuit is open, but the circuit of
+            # another worker may be closed.
             return await self._put_down(payment, self._settings.retry_seconds, payment.attempts)
         except ProviderError as error:
             self._metrics.attempted("failed")
@@ -214,13 +214,14 @@ class PaymentService:
         return await self._fail(payment, FailureReason.EXPIRED if is_ours else outcome.reason)
 
     async def _ask_provider(self, claim: Claim) -> Outcome | None:
-        """Have the payment charged or, once it is given up, have it never be charged.
+        """Charge the payment or, if it is given up, cancel it.
 
-        Only the provider can say that a payment was not charged and never will be. "Unknown" says
-        neither, because a charge may still be on its way.
+        Only the provider can guarantee that a payment was not and never will be charged. That it
+        does not know a payment is no guarantee, because a charge may not have arrived yet.
 
         Returns:
-            None if it is given up at a provider that cannot cancel, and that knows nothing of it.
+            The outcome. None if the payment is given up and the provider can neither cancel nor
+            find it.
         """
         payment = claim.payment
         if not claim.is_given_up:
@@ -273,7 +274,7 @@ class PaymentService:
         return failed
 
     def _settled(self, settled: Settled) -> Payment:
-        """Count a result that has been committed, unless another process had recorded one."""
+        """Count a committed result, unless another process had already recorded one."""
         if settled.is_changed:
             self._metrics.finished(settled.payment.status)
         return settled.payment

@@ -1,4 +1,4 @@
-"""The settings of payments, and what production refuses among them."""
+"""The settings of payments, and their checks for production."""
 
 import re
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ class PaymentSettings(Group):
     claim_seconds: Seconds = Field(
         default=30.0,
         description="Seconds for which a payment belongs to the process that works on it. After a "
-        "crash it waits for so long.",
+        "crash, it waits this long.",
     )
     retry_seconds: Seconds = Field(
         default=2.0,
@@ -80,7 +80,7 @@ class PaymentSettings(Group):
 
 
 class WithPayments(ServiceSettings):
-    """The groups that payments add to the settings of the service."""
+    """The settings of the service with the groups of payments."""
 
     payment_provider: PaymentProviderSettings = PaymentProviderSettings()
     payments: PaymentSettings = PaymentSettings()
@@ -105,25 +105,25 @@ class WithPayments(ServiceSettings):
         payment = value.get("payment", CircuitBreakerSettings())
         if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
             return value
-        # Long enough to read about an open circuit, and short enough to watch one recover.
+        # Long enough to look at an open circuit, and short enough to watch it recover.
         quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
         return {**value, "payment": quick}
 
     def domain_problems(self) -> Iterator[SettingProblem]:
-        """Find what would be unsafe in production for payments."""
+        """Find settings of payments that are unsafe in production."""
         yield from super().domain_problems()
         provider = self.payment_provider
         if (reason := _unfit_provider(provider.base_url)) is not None:
             name = "PAYMENT_PROVIDER__BASE_URL"
             yield SettingProblem(name, reason, f"{name}=https://api.payment-provider.com")
         if provider.timeout_seconds >= self.limits.request_timeout_seconds:
-            # The request would be cut first. A cancelled call is no failure, so a provider that
-            # hangs would never open its circuit.
+            # The request would time out first. A cancelled call is not a failure, so a hanging
+            # provider would never open its circuit.
             name = "PAYMENT_PROVIDER__TIMEOUT_SECONDS"
             problem = "should be less than LIMITS__REQUEST_TIMEOUT_SECONDS"
             yield SettingProblem(name, problem, f"{name}=2.0")
         if self.payments.claim_seconds < 2 * provider.timeout_seconds:
-            # Another worker would claim a payment while the first still waits for its answer.
+            # Another worker could claim a payment while the first still waits for an answer.
             name = "PAYMENTS__CLAIM_SECONDS"
             problem = "should be at least twice PAYMENT_PROVIDER__TIMEOUT_SECONDS"
             yield SettingProblem(name, problem, f"{name}={2 * provider.timeout_seconds:g}")

@@ -1,8 +1,8 @@
-"""Finishes pending payments in the background, once the circuit lets it.
+"""Finishes pending payments in the background when the circuit admits calls.
 
-Every process of the service has one, and they share the work through the database: what one has
-taken up, no other sees until the end of its claim. A process may be killed at any moment; what it
-had taken up is due again then.
+Every process of the service has a worker. They share the work through the database: a payment that
+one has claimed is invisible to the others until the claim ends. A process may be killed at any
+time; its payments are due again when their claims end.
 """
 
 import asyncio
@@ -21,23 +21,23 @@ from example_service.payments.settings import PaymentSettings
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS: Final = 4.0
-"""Below the five seconds after the time of grace that a process has to clean up."""
+"""Less than the five seconds that a process has for its cleanup after the drain."""
 
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 _GRANTED_PROBE_SECONDS: Final = 0.5
-"""Half the time for which a fleet keeps the right to a probe."""
+"""Half the time for which a fleet reserves a probe for a process."""
 
 
 class PaymentWorker:
-    """Takes up payments that are due, again and again.
+    """Periodically claims payments that are due and works on them.
 
     Args:
-        service: Works on each of them.
-        breaker: The circuit of the provider; while it is open nothing is taken up.
-        settings: How often to look, and how many to work on at once.
-        stop_seconds: How long the payments in work have to be finished at the end.
-        is_stopping: Whether to take nothing more up, as while the service drains.
+        service: Claims payments and works on each of them.
+        breaker: The breaker of the provider. While its circuit is open, no payments are claimed.
+        settings: The polling interval and the batch size.
+        stop_seconds: How long the shutdown waits for payments in progress.
+        is_stopping: Returns whether to stop claiming payments, as while the service drains.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class PaymentWorker:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Work until the end of the block, which waits for the payments in work, with a limit.
+        """Work until the end of the block, which waits for payments in progress up to a limit.
 
-        Payments that are cut off then are due again at the end of their claim.
+        Payments that are interrupted then are due again when their claims end.
         """
         work = self._work()
         async with in_background(
@@ -69,10 +69,10 @@ class PaymentWorker:
             yield
 
     async def run_once(self) -> float:
-        """Work on what is due now.
+        """Work on one batch of due payments.
 
         Returns:
-            Seconds after which to look again; 0 where more may be due already.
+            The seconds until the next poll. 0 if more payments may be due already.
         """
         wait, limit = await self._admission()
         if limit == 0:
@@ -86,11 +86,11 @@ class PaymentWorker:
                     extra={"payment_id": str(claim.payment.id)},
                     exc_info=outcome,
                 )
-        # After a probe, the circuit has to show first whether there may be more.
+        # After a probe, the state of the circuit decides whether more calls are admitted.
         return wait if len(claims) < limit or self._breaker.is_half_open else 0.0
 
     async def _admission(self) -> tuple[float, int]:
-        """How long to wait before the next look, and how many payments the circuit lets through."""
+        """Return the seconds until the next poll, and how many payments the circuit admits."""
         poll_seconds = self._settings.poll_seconds
         if self._is_stopping():
             return poll_seconds, 0
@@ -101,16 +101,16 @@ class PaymentWorker:
         return poll_seconds, self._settings.batch_size
 
     async def _wait_for_probe(self) -> float:
-        """Seconds until the open circuit may let a probe through; 0 if it does now."""
+        """Return the seconds until the open circuit may admit a probe, 0 if it admits one now."""
         wait = self._breaker.get_metrics()["retry_after"]
         if wait is None:
             return self._settings.poll_seconds
         if wait > 0:
-            # An operator may close the circuit meanwhile, so it is looked at now and then.
+            # Poll more often, because an operator may close the circuit earlier.
             return min(float(wait), _LONGEST_PAUSE_SECONDS)
-        # In a fleet, a probe needs a right that is granted only after a call was refused, and that
-        # lasts for a second. No payment has to be taken up for that, but without one that is due it
-        # would be missing in a process that has calls.
+        # A fleet reserves a probe for a process, for one second, after it has refused a call of
+        # that process. The call below requests it without claiming a payment. If no payment is due,
+        # the reservation would only keep the probe from a process that has calls to make.
         if not await self._service.has_due():
             return self._settings.poll_seconds
         try:
@@ -128,11 +128,11 @@ class PaymentWorker:
             await self._pause(wait)
 
     async def _run_once_or_wait(self) -> float:
-        """Work on what is due now; without the database, wait as long as its circuit asks."""
+        """Work on one batch. If the database is unavailable, wait as long as its circuit asks."""
         try:
             return await self.run_once()
         except (CircuitOpenError, DatabaseUnavailableError) as error:
-            # The breaker of the database has logged it.
+            # The database's breaker has already logged the error.
             wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
             return min(wait, _LONGEST_PAUSE_SECONDS)
 

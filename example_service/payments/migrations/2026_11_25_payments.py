@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Bring the schema forward."""
+    """Upgrade the schema."""
     op.create_table(
         "payments",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -53,5 +53,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Bring the schema back."""
+    """Downgrade the schema."""
     op.drop_table("payments")

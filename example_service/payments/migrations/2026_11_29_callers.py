@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Bring the schema forward; payments that there are belong to no caller yet."""
+    """Upgrade the schema. Existing payments have no caller."""
     op.add_column(
         "payments", sa.Column("caller", sa.String(length=64), server_default="", nullable=False)
     )
@@ -20,6 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Bring the schema back."""
+    """Downgrade the schema."""
     op.drop_index(op.f("ix_payments_caller"), "payments")
     op.drop_column("payments", "caller")

@@ -1,1 +1,1 @@
-"""The migrations, one file each; `down_revision` names the one before."""
+"""The migrations, one in each file. `down_revision` is the revision of the previous one."""
