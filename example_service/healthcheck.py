@@ -18,7 +18,7 @@ from pathlib import Path
 _TIMEOUT_SECONDS = 3.0
 _PROC = Path("/proc")
 _NAMES = (b"example_service", b"example-service")
-"""The names of the service on a command line: the module and the program."""
+"""The names of the service on a command line: the module's and the program's."""
 _LISTEN = "0A"
 _OK = 200
 

@@ -81,7 +81,7 @@ class Readiness:
     async def _fault(self, check: Check) -> str | None:
         if (overdue := self._overdue.get(check.name)) is not None and not overdue.done():
             return "no answer to an earlier check"
-        # A coroutine of its own, because `fault` may be any awaitable.
+        # Wrapped in a coroutine, because `fault` may return any awaitable.
         task = asyncio.create_task(_ask(check))
         # asyncio.timeout() would wait until the cancelled check has cleaned up.
         await asyncio.wait([task], timeout=self._limit_seconds)
@@ -95,7 +95,7 @@ class Readiness:
 async def _ask(check: Check) -> str | None:
     try:
         return await check.fault()
-    except Exception as error:  # noqa: BLE001 - whatever it is, the check has failed
+    except Exception as error:  # noqa: BLE001 - any exception means that the check has failed
         return f"{type(error).__name__}: {error}"
 
 

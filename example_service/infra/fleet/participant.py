@@ -154,7 +154,7 @@ class Participant:
         reopenings: int,
         lease_id: str | None,
     ) -> None:
-        """A breaker opened by its own rules. `lease_id` is the lease of the probe that failed."""
+        """A breaker opened by its own rules. `lease_id` is that of the probe that failed, if any."""
         self._is_open = True
         self._own = _Own(at, at + wait_seconds, reason, reopenings)
         if not self.is_connected:
@@ -209,7 +209,7 @@ class Participant:
         return order_id
 
     def verdict(self, now: int) -> FollowOpen | None:
-        """How long the fleet keeps the circuit open, and why; None if probes may run."""
+        """How long the fleet keeps the circuit open, and why; None if it is closed or half-open."""
         record = self.record
         if not record.is_waiting(now):
             return None

@@ -85,7 +85,7 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
         return lost + self._assign()
 
     async def _close_to_the_end(self, closing: list[AsyncConnectionInterface]) -> None:
-        """Close connections in a task of its own, which cancelling the caller does not cancel."""
+        """Close connections in a separate task, which is not cancelled with the caller."""
         if closing:
             task = asyncio.create_task(self._close(closing))
             self._closing.add(task)

@@ -112,10 +112,10 @@ def track_circuit_breaker_failure(name: str) -> None:
     Our own breakers are counted without this.
 
     Args:
-        name: The `name` label; from a small fixed set.
+        name: The `name` label, from a small fixed set.
 
     Raises:
-        ValueError: If `name` is empty or no text.
+        ValueError: `name` is empty or not a string.
     """
     tracked_circuits.failure(name)
 
@@ -126,10 +126,10 @@ def track_circuit_breaker_success(name: str) -> None:
     Our own breakers are counted without this.
 
     Args:
-        name: The `name` label; from a small fixed set.
+        name: The `name` label, from a small fixed set.
 
     Raises:
-        ValueError: If `name` is empty or no text.
+        ValueError: `name` is empty or not a string.
     """
     tracked_circuits.success(name)
 
@@ -137,17 +137,17 @@ def track_circuit_breaker_success(name: str) -> None:
 def track_circuit_breaker_state_change(
     name: str, from_state: CircuitState | str, to_state: CircuitState | str
 ) -> None:
-    """Count a change of state of a circuit breaker that is not one of ours, and show the new state.
+    """Count a state change of a circuit breaker that is not one of ours, and export the new state.
 
     Our own breakers are counted without this.
 
     Args:
-        name: The `name` label; from a small fixed set.
+        name: The `name` label, from a small fixed set.
         from_state: The state before: `closed`, `open` or `half_open`.
         to_state: The state after.
 
     Raises:
-        ValueError: If `name` is empty or no text, or a state is none of the three.
+        ValueError: `name` is empty or not a string, or a state is not one of the three.
     """
     tracked_circuits.state_change(
         name, _state("from_state", from_state), _state("to_state", to_state)
@@ -155,16 +155,16 @@ def track_circuit_breaker_state_change(
 
 
 def update_circuit_breaker_state(name: str, state: CircuitState | str) -> None:
-    """Show the state of a circuit breaker that is not one of ours, without counting a change.
+    """Export the state of a circuit breaker that is not one of ours, without counting a change.
 
-    Our own breakers are read without this.
+    Our own breakers are exported without this.
 
     Args:
-        name: The `name` label; from a small fixed set.
-        state: `closed`, `open` or `half_open`.
+        name: The `name` label, from a small fixed set.
+        state: The state: `closed`, `open` or `half_open`.
 
     Raises:
-        ValueError: If `name` is empty or no text, or `state` is none of the three.
+        ValueError: `name` is empty or not a string, or `state` is not one of the three.
     """
     tracked_circuits.state(name, _state("state", state))
 

@@ -1,14 +1,14 @@
--- A member's sign of life. It writes, so that it fails where the store cannot be written.
+-- Record a member's heartbeat. Because it writes, it fails if the store is read-only.
 --
 -- KEYS[1]  hash: epoch, counter
--- KEYS[2]  sorted set: members by the time of their last beat, in milliseconds
--- ARGV[1]  the member
+-- KEYS[2]  sorted set: members by the time of their last heartbeat, in milliseconds
+-- ARGV[1]  the name of the member
 -- ARGV[2]  the highest version that it knows
 -- ARGV[3]  an epoch, used if the store has none
--- ARGV[4]  milliseconds after which a member that does not beat is left out
+-- ARGV[4]  milliseconds after which a member without a heartbeat is removed
 -- ARGV[5]  milliseconds for which the keys are kept
 --
--- Replies  {clock in milliseconds, epoch, counter before it was raised, number of members}
+-- Returns  {clock in milliseconds, epoch, counter before it was raised, number of members}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSETNX', KEYS[1], 'epoch', ARGV[3])

@@ -1,12 +1,13 @@
--- Every record.
+-- Read all records.
 --
 -- KEYS[1]  hash: epoch, counter
--- KEYS[2]  sorted set: the keys of the records by when they expire, in milliseconds
--- ARGV[1]  what the keys of records begin with
+-- KEYS[2]  sorted set: the names of the records by the time they expire, in milliseconds
+-- ARGV[1]  the prefix of the keys of records
 --
--- Replies  {clock in milliseconds, epoch, counter, a line of name, version and record for each}
+-- Returns  {clock in milliseconds, epoch, counter, a line with name, version and record for each}
 --
--- The records are one text, because a client takes a second to read thousands of replies.
+-- The records are returned as one string, because parsing thousands of replies takes a client a
+-- second.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'counter')

@@ -1,17 +1,17 @@
--- Writes one record if its version is the expected one, and publishes it.
+-- Write one record if its version is the expected one, and publish it.
 --
 -- KEYS[1]  hash: epoch, counter
--- KEYS[2]  sorted set: the keys of the records by when they expire, in milliseconds
+-- KEYS[2]  sorted set: the names of the records by the time they expire, in milliseconds
 -- KEYS[3]  string: the version, a space, and the record
--- ARGV[1]  the name under which the sorted set has the record
--- ARGV[2]  the version that the record must have; 0 for no record
+-- ARGV[1]  the name of the record in the sorted set
+-- ARGV[2]  the version that the stored record must have; 0 for no record
 -- ARGV[3]  the new record
--- ARGV[4]  milliseconds for which it is kept
+-- ARGV[4]  milliseconds for which the record is kept
 -- ARGV[5]  the highest version that the member knows
 -- ARGV[6]  the channel
 -- ARGV[7]  milliseconds for which the state and the sorted set are kept
 --
--- Replies  {clock in milliseconds, 1 if it was written or 0, version and record as they are now}
+-- Returns  {clock in milliseconds, 1 if it was written or 0, current version and record}
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local current = redis.call('GET', KEYS[3]) or ''
