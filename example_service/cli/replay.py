@@ -89,7 +89,7 @@ def _report(options: argparse.Namespace) -> Report:
     _check_names([one.name for one in sets] + ([] if goal is None else [SUGGESTED]))
     if options.picture is not None:
         _check_picture(options.picture)
-    with _readings(options.file, options.route) as read:
+    with _open_recording(options.file, options.route) as read:
         suggestion = None if goal is None else suggest(read, sets[0], goal)
         if suggestion is not None and suggestion.parameters is not None:
             sets.append(suggestion.parameters)
@@ -153,7 +153,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _readings(path: Path, route: str | None) -> Iterator[Callable[[], Recording]]:
+def _open_recording(path: Path, route: str | None) -> Iterator[Callable[[], Recording]]:
     """A function that reads the file from its beginning, with a progress bar."""
     if path.exists() and not path.is_file():
         raise ReplayError(f"{path} is not a file; write the calls to one first")

@@ -63,7 +63,7 @@ def _serve_alone(settings: Settings, listener: socket.socket, announce: Callable
 
 
 def _schema_fault(settings: Settings) -> str | None:
-    """What is wrong with the schema; None if nothing is, or if the database is still unavailable."""
+    """What is wrong with the schema; None if nothing is or the database is still unavailable."""
     try:
         fault = asyncio.run(schema_fault_at_start(settings))
     except DATABASE_ERRORS as error:

@@ -111,8 +111,8 @@ async def schema_fault(database: Database) -> str | None:
     Raises:
         CircuitOpenError, DatabaseUnavailableError: The database is unavailable.
     """
-    current, writable = await database.run(_look)
-    if fault := _what_is_missing(current):
+    current, writable = await database.run(_read_schema)
+    if fault := _schema_problem(current):
         return fault
     return None if writable else "the database is read-only; is it a standby?"
 
@@ -127,12 +127,12 @@ async def schema_fault_at_start(settings: Settings) -> str | None:
     engine = create_migration_engine(settings, statement_timeout_seconds=limit_seconds)
     try:
         async with engine.connect() as connection:
-            return _what_is_missing(await connection.run_sync(_current_revisions))
+            return _schema_problem(await connection.run_sync(_current_revisions))
     finally:
         await engine.dispose()
 
 
-def _what_is_missing(current: Revisions) -> str | None:
+def _schema_problem(current: Revisions) -> str | None:
     missing = head_revisions() - current
     if missing and not current:
         return "the database has no schema; run `example-service migrate`"
@@ -141,7 +141,7 @@ def _what_is_missing(current: Revisions) -> str | None:
     return None
 
 
-async def _look(session: AsyncSession) -> tuple[Revisions, bool]:
+async def _read_schema(session: AsyncSession) -> tuple[Revisions, bool]:
     connection = await session.connection()
     current = await connection.run_sync(_current_revisions)
     if connection.dialect.name == "sqlite":

@@ -82,9 +82,9 @@ class Recording:
                     return
         except FieldError as error:
             raise RecordingError(self.path, self._line, str(error)) from None
-        raise RecordingError(self.path, None, self._nothing_there())
+        raise RecordingError(self.path, None, self._no_calls())
 
-    def _nothing_there(self) -> str:
+    def _no_calls(self) -> str:
         if self._route is None:
             return "there is no call in the file; record some first"
         known = f"; there are {', '.join(self._other_routes)}" if self._other_routes else ""

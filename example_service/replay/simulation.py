@@ -137,7 +137,7 @@ class _Circuit:
         if call.outcome == FAILURE or call.duration >= self._slow_seconds:
             outcome.failing += 1
             if permit is None:
-                self._spare(call)
+                self._count_spared(call)
         elif call.outcome == SUCCESS:
             outcome.healthy += 1
             if permit is None:
@@ -168,7 +168,7 @@ class _Circuit:
         self._follow(self._machine.take_happenings() or (), now)
         self._mark(now, self._machine.phase.state)
 
-    def _spare(self, call: Call) -> None:
+    def _count_spared(self, call: Call) -> None:
         self.outcome.spared += 1
         self.outcome.seconds_spared += call.duration
         if self._opening is not None:
@@ -181,9 +181,9 @@ class _Circuit:
             if isinstance(happening, Overdue):
                 deadline = happening.deadline
             else:
-                self._change(happening, self._moment(happening, now, deadline))
+                self._change(happening, self._changed_at(happening, now, deadline))
 
-    def _moment(self, change: Transition, now: float, deadline: float) -> float:
+    def _changed_at(self, change: Transition, now: float, deadline: float) -> float:
         """When the state changed. A timeout may have changed it before `now`."""
         if change.to_state is CircuitState.HALF_OPEN:
             return self._until

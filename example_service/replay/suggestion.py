@@ -123,7 +123,7 @@ def _rank(outcome: Outcome, share: float) -> tuple[float, ...]:
         return (0,)
     # Of equal outcomes, prefer fewer parameters, then a higher threshold.
     simplicity = -len(values), values.get("failure_threshold", 0)
-    if not _keeps(outcome, share):
+    if not _meets_goal(outcome, share):
         return (1, -outcome.healthy_refused, outcome.spared, *simplicity)
     return (2, outcome.spared, -outcome.healthy_refused, *simplicity)
 
@@ -132,7 +132,7 @@ def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
     best = ranked[-1]
     if not best.failing:
         return Suggestion(None, (_NOTHING_FAILING,))
-    keeping = [one for one in ranked if _keeps(one, share)]
+    keeping = [one for one in ranked if _meets_goal(one, share)]
     allowed = f"at most {percent(share)} of the healthy calls"
     if not best.spared:
         return Suggestion(None, (f"None of {len(ranked)} sets spares a call.",))
@@ -150,7 +150,7 @@ def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
     return Suggestion(best.parameters.with_values(SUGGESTED, {}), tuple(why))
 
 
-def _keeps(outcome: Outcome, share: float) -> bool:
+def _meets_goal(outcome: Outcome, share: float) -> bool:
     return outcome.healthy_refused <= share * outcome.healthy
 
 

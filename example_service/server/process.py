@@ -78,13 +78,13 @@ def listen(host: str, port: int) -> socket.socket:
     except UnicodeError as error:
         raise ListenError(f"{host!a} is not a valid host name: HOST or --host.") from error
     except OSError as error:
-        raise ListenError(_why_not(host, port, error)) from error
+        raise ListenError(_listen_problem(host, port, error)) from error
     for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         listener.setsockopt(socket.SOL_SOCKET, buffer, _SOCKET_BUFFER_BYTES)
     return listener
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _listen_problem(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
             f"Port {port} on {host} is taken by another program. "

@@ -167,9 +167,9 @@ class Supervisor:
                 self._note_start()
         for worker in [self._workers[event] for event in events if event in self._workers]:
             self._note_end(worker)
-        self._look(now)
+        self._check_workers(now)
 
-    def _look(self, now: float) -> None:
+    def _check_workers(self, now: float) -> None:
         """Start missing workers, and kill those that hang or have exceeded the shutdown time."""
         if self._retry_at is not None and now >= self._retry_at:
             self._start_missing()
@@ -212,7 +212,7 @@ class Supervisor:
         worker.life.close()
         del self._workers[worker.process.sentinel]
         pid, status = worker.process.pid, worker.process.exitcode
-        self._put_away(cast("int", pid))
+        self._archive_metrics(cast("int", pid))
         if self._deadline is not None:
             self._failed |= status not in (0, -signal.SIGTERM)
         elif worker.is_serving:
@@ -221,7 +221,7 @@ class Supervisor:
         else:
             self._note_failed_start(worker)
 
-    def _put_away(self, pid: int) -> None:
+    def _archive_metrics(self, pid: int) -> None:
         """Archive the metrics of ended workers. Those that are still locked are retried later."""
         self._ended.add(pid)
         self._ended = {each for each in self._ended if not mark_worker_dead(each)}

@@ -14,8 +14,8 @@ _OWN_NAMES: Final = re.compile(
 )
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 # IPv6 networks with embedded IPv4 addresses: IPv4-compatible and NAT64.
-_ENDING_IN_IPV4: Final = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
-_FIRST_NAMED: Final = 2  # `::` and `::1` do not contain an IPv4 address.
+_EMBEDDING_IPV4: Final = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+_FIRST_EMBEDDED: Final = 2  # `::` and `::1` do not contain an IPv4 address.
 
 
 def ipv4_of_mapped(address: Address) -> Address:
@@ -71,6 +71,6 @@ def _ipv4_within(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None
         return address.ipv4_mapped
     if address.sixtofour is not None:
         return address.sixtofour
-    if any(address in network for network in _ENDING_IN_IPV4) and int(address) >= _FIRST_NAMED:
+    if any(address in network for network in _EMBEDDING_IPV4) and int(address) >= _FIRST_EMBEDDED:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None

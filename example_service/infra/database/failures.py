@@ -31,7 +31,7 @@ _DEADLOCK: Final = "40P01"
 _NO_SUCH_STATEMENT: Final = "26000"
 _DUPLICATE_STATEMENT: Final = "42P05"
 
-_NOT_NOW: Final = (
+_TEMPORARY: Final = (
     "40",  # the transaction was rolled back: serialization failure, deadlock
     "55006",  # object in use
     "55P03",  # lock_timeout, or NOWAIT
@@ -48,9 +48,9 @@ _NOT_NOW: Final = (
 )
 """Prefixes of the SQLSTATEs of temporary errors that do not count against the circuit."""
 
-_OF_POOLERS: Final = frozenset({_NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
+_POOLER_ERRORS: Final = frozenset({_NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
 
-_LOST_CONNECTION: Final = frozenset({_READ_ONLY, *_OF_POOLERS})
+_LOST_CONNECTION: Final = frozenset({_READ_ONLY, *_POOLER_ERRORS})
 """The connection no longer leads to the same server: a failover made it read-only, or a pooler has
 assigned another one."""
 
@@ -59,14 +59,14 @@ _LOCK_CONFLICTS: Final = frozenset({"55P03", _DEADLOCK})
 _ROLLED_BACK: Final = frozenset({_SERIALIZATION_FAILURE, _DEADLOCK, *_LOST_CONNECTION})
 """Nothing was committed, and a new transaction is unlikely to fail for the same reason."""
 
-_DDL_MEANWHILE: Final = (
+_SCHEMA_CHANGING: Final = (
     "cache lookup failed",
     "could not open relation with OID",
     "tuple concurrently updated",
 )
 """Internal errors that PostgreSQL reports while its schema is being changed."""
 
-_SQLITE_NOT_NOW: Final = frozenset(
+_SQLITE_TEMPORARY: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -84,11 +84,11 @@ def is_unavailable(error: BaseException) -> bool:
     driver_error = _driver_error(error)
     state = _sqlstate(driver_error)
     if state is not None:
-        return state.startswith(_NOT_NOW) or _is_outdated_cache(driver_error)
+        return state.startswith(_TEMPORARY) or _is_outdated_cache(driver_error)
     code = getattr(driver_error, "sqlite_errorcode", None)
     if code is None:
         return _is_outdated_cache(driver_error)
-    return code & PRIMARY_CODE in _SQLITE_NOT_NOW or str(driver_error).startswith(
+    return code & PRIMARY_CODE in _SQLITE_TEMPORARY or str(driver_error).startswith(
         _SQLITE_UNMIGRATED
     )
 
@@ -132,7 +132,7 @@ def what_it_said(error: BaseException) -> str:
         return "no answer in time"
     # Further lines contain details such as the values that violate a constraint.
     first_line = str(driver_error).partition("\n")[0] or type(driver_error).__name__
-    is_of_pooler = _sqlstate(driver_error) in _OF_POOLERS
+    is_of_pooler = _sqlstate(driver_error) in _POOLER_ERRORS
     if is_of_pooler or "unsupported startup parameter" in first_line:
         return f"{first_line}; behind a pooler, set DATABASE__POOLER=true"
     return first_line
@@ -164,4 +164,6 @@ def _is_outdated_cache(error: BaseException) -> bool:
     return isinstance(
         error,
         asyncpg.InvalidCachedStatementError | asyncpg.exceptions.OutdatedSchemaCacheError,
-    ) or (isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_DDL_MEANWHILE))
+    ) or (
+        isinstance(error, asyncpg.InternalServerError) and str(error).startswith(_SCHEMA_CHANGING)
+    )

@@ -22,7 +22,7 @@ _CLIENT_MARGIN_SECONDS: Final = 1.0
 """How much longer the client waits than the server's time limit. A server that still works cancels
 the statement itself, and the connection stays usable."""
 
-_FAREWELL_SECONDS: Final = 0.05
+_CLOSE_SECONDS: Final = 0.05
 """How long closing one connection may take. The server need not reply, and connections are closed
 one after another when the process ends."""
 
@@ -98,7 +98,7 @@ def postgresql_engine(
         isolation_level="READ COMMITTED",
         **options,
     )
-    event.listen(engine.sync_engine, "handle_error", _give_up_connection)
+    event.listen(engine.sync_engine, "handle_error", _close_lost_connection)
     if has_pooler:
         _adapt_to_pooler(engine, limits)
     return engine
@@ -141,7 +141,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
         which would delay the response of a request that has failed already.
         """
         with suppress(TimeoutError):
-            await super().close(timeout=_FAREWELL_SECONDS)
+            await super().close(timeout=_CLOSE_SECONDS)
 
 
 async def _connect(
@@ -162,21 +162,21 @@ async def _connect(
                 # The server may require TLS, or reject it: try the other choice.
                 failure = error
             except Exception as error:  # noqa: BLE001 - any server may listen on this port
-                failure = error if _is_understood(error) else _unusable(host, port, error)
+                failure = error if _is_clear(error) else _protocol_error(host, port, error)
                 break
     if failure is None:
         raise ValueError("there is no host to connect to")
     raise failure
 
 
-def _is_understood(error: Exception) -> bool:
+def _is_clear(error: Exception) -> bool:
     """Whether an error is clear without further explanation."""
     return isinstance(error, OSError | asyncpg.exceptions.TargetServerAttributeNotMatched) or (
         isinstance(error, asyncpg.PostgresError) and error.sqlstate is not None
     )
 
 
-def _unusable(host: str, port: int, error: Exception) -> ConnectionError:
+def _protocol_error(host: str, port: int, error: Exception) -> ConnectionError:
     """The error for a server that accepts connections but does not speak PostgreSQL's protocol."""
     unusable = ConnectionError(f"{host}:{port} cannot be used as a database: {error}")
     unusable.__cause__ = error
@@ -216,7 +216,7 @@ def _is_usable(connection: AdaptedConnection, *, limit_seconds: float) -> bool:
     return all(getattr(reported, name, "off") == "off" for name in _READ_ONLY_PARAMETERS)
 
 
-def _give_up_connection(context: ExceptionContext) -> None:
+def _close_lost_connection(context: ExceptionContext) -> None:
     # After a timeout, a rollback would first wait for the driver to cancel the statement. It does
     # that over a new connection, which hangs as well if the server does not reply.
     if loses_connection(context.original_exception):

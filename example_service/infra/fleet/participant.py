@@ -89,7 +89,7 @@ Instruction: TypeAlias = FollowOpen | FollowClose | Obey | Grant
 
 
 @dataclass(slots=True)
-class _Own:
+class _OwnOpening:
     """An opening decided by this process that the fleet has not adopted."""
 
     opened_at: float
@@ -119,7 +119,7 @@ class Participant:
         self._quorum = quorum
         self._outbox: deque[Command] = deque()
         self._in_flight: Command | None = None
-        self._own: _Own | None = None
+        self._own_opening: _OwnOpening | None = None
         self._is_open = False
         self._opening: tuple[int, str] | None = None
         self._order_id: str | None = None
@@ -154,9 +154,9 @@ class Participant:
         reopenings: int,
         lease_id: str | None,
     ) -> None:
-        """A breaker opened by its own rules. `lease_id` is that of the probe that failed, if any."""
+        """A breaker opened by its own rules. `lease_id` is that of a probe that failed, or None."""
         self._is_open = True
-        self._own = _Own(at, at + wait_seconds, reason, reopenings)
+        self._own_opening = _OwnOpening(at, at + wait_seconds, reason, reopenings)
         if not self.is_connected:
             return
         if lease_id is None:
@@ -169,7 +169,7 @@ class Participant:
         """A breaker closed by its own rules, or was reset by the application."""
         # If the fleet's circuit is open, other breakers with this name are still open.
         self._is_open = self.record.is_open
-        self._own = None
+        self._own_opening = None
         self._drop_votes()
         if self._member in self.record.votes:
             self._outbox.append(Withdraw(self._member))
@@ -222,7 +222,7 @@ class Participant:
     def connected(self, at: float, now: int, rules: Rules) -> None:
         """The store is available again. Called once its records have been received."""
         self.is_connected = True
-        if self._own is not None:
+        if self._own_opening is not None:
             self._vote(at, now, rules)
 
     def disconnected(self) -> None:
@@ -276,7 +276,7 @@ class Participant:
         if self._outbox and self._outbox[0] is command:
             self._outbox.popleft()
         if isinstance(command, Vote | Fail) and record.is_open:
-            self._own = None
+            self._own_opening = None
         instructions = self.receive(record, at, now)
         if isinstance(command, Acquire) and self.is_connected:
             instructions.append(Grant(command.lease_id, at + USE_SECONDS))
@@ -289,7 +289,7 @@ class Participant:
         self._outbox = deque(one for one in self._outbox if not isinstance(one, Vote))
 
     def _vote(self, at: float, now: int, rules: Rules) -> None:
-        own = self._own
+        own = self._own_opening
         if own is None or own.until <= at or self._sends(Vote):
             return
         self._outbox.append(
@@ -310,7 +310,7 @@ class Participant:
         order = record.order
         if order is not None and order.id != self._order_id:
             self._order_id = order.id
-            self._own = None
+            self._own_opening = None
             seconds = None if order.until is None else (order.until - now) / 1000
             if order.mode is None or seconds is None or seconds > 0:
                 instructions.append(Obey(order.mode, order.reason, seconds))
@@ -320,7 +320,7 @@ class Participant:
             instructions += self._follow_open(now)
         elif self._is_open and not self._is_newer(record.closed_at, at, now):
             self._is_open = False
-            self._own = None
+            self._own_opening = None
             self._drop_votes()
             instructions.append(FollowClose(record.reason or "the fleet closed it"))
         if not record.is_open:
@@ -337,13 +337,13 @@ class Participant:
         if verdict is None:
             return []
         self._is_open = True
-        self._own = None
+        self._own_opening = None
         self._drop_votes()
         return [verdict]
 
     def _is_newer(self, closed_at: int, at: float, now: int) -> bool:
         """Whether the breakers of this process opened after the fleet closed the circuit."""
-        own = self._own
+        own = self._own_opening
         return own is not None and now - _milliseconds(at - own.opened_at) > closed_at
 
 

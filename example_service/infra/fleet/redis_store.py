@@ -78,7 +78,7 @@ class RedisStore:
 
     async def connect(self) -> None:
         """Close the connections of an earlier session. The next operation opens a new one."""
-        await self._within(self._client.connection_pool.disconnect())
+        await self._with_time_limit(self._client.connection_pool.disconnect())
 
     async def beat(self, member: str, known: int) -> Beat:
         """Run `beat.lua`."""
@@ -105,7 +105,7 @@ class RedisStore:
             pipeline = self._client.pipeline(transaction=False)
             for change in changes:
                 pipeline.eval(script, 3, *self._arguments(change, known))
-            replies = await self._within(pipeline.execute())
+            replies = await self._with_time_limit(pipeline.execute())
         now, accepted, current = 0, set(), {}
         for change, (at, written, stored) in zip(changes, replies, strict=True):
             now = int(at)
@@ -118,14 +118,14 @@ class RedisStore:
         """Subscribe to the channel, and send a ping after `PING_SECONDS` without a message."""
         pubsub = self._client.pubsub()
         try:
-            await self._within(pubsub.subscribe(self._channel))
+            await self._with_time_limit(pubsub.subscribe(self._channel))
             is_silent = False
             while True:
                 message = await self._message(pubsub, PING_SECONDS)
                 if message is None:
                     if is_silent:
                         raise StoreError("no reply to a ping on the listening connection")
-                    await self._within(pubsub.ping())
+                    await self._with_time_limit(pubsub.ping())
                     is_silent = True
                     continue
                 is_silent = False
@@ -135,14 +135,14 @@ class RedisStore:
                     yield _notice(message["data"])
         finally:
             with contextlib.suppress(Exception):
-                await self._within(pubsub.aclose())  # type: ignore[no-untyped-call]
+                await self._with_time_limit(pubsub.aclose())  # type: ignore[no-untyped-call]
 
     async def close(self, member: str) -> None:
         """Remove the member from the sorted set, and close the connections."""
         with contextlib.suppress(StoreError):
-            await self._within(self._client.zrem(self._members, member))
+            await self._with_time_limit(self._client.zrem(self._members, member))
         with contextlib.suppress(StoreError):
-            await self._within(self._client.aclose())
+            await self._with_time_limit(self._client.aclose())
 
     def _parse(self, lines: list[str]) -> dict[str, Record]:
         self._parsed = {line: self._parsed.get(line) or _named_record(line) for line in lines}
@@ -166,7 +166,7 @@ class RedisStore:
     async def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
         registered = self._scripts[script]
         async with self._one_at_a_time:
-            return await self._within(registered(keys=keys, args=arguments))
+            return await self._with_time_limit(registered(keys=keys, args=arguments))
 
     async def _message(self, pubsub: Any, seconds: float) -> dict[str, Any] | None:
         message: dict[str, Any] | None
@@ -176,7 +176,7 @@ class RedisStore:
             raise StoreError(_text(error)) from error
         return message
 
-    async def _within(self, operation: Awaitable[T]) -> T:
+    async def _with_time_limit(self, operation: Awaitable[T]) -> T:
         """Await an operation with the time limit.
 
         Raises:
