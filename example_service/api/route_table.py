@@ -47,7 +47,9 @@ class RouteTable:
             self._find(key, scope)
         if key in self.certain:
             return self.certain[key]
-        return next((_label(one) for one in self._candidates[key] if _took(one, scope)), UNMATCHED)
+        return next(
+            (_label(one) for one in self._candidates[key] if _has_served(one, scope)), UNMATCHED
+        )
 
     def _find(self, key: int, scope: Scope) -> None:
         """Store the template of an endpoint, or its routes if it has several templates."""
@@ -55,7 +57,7 @@ class RouteTable:
         own = [one for one in contexts if id(_endpoint(one)) == key]
         if not own:
             # A mounted application does its own routing and sets its own endpoint.
-            own = [one for one in contexts if _is_mount(one) and _took(one, scope)][:1]
+            own = [one for one in contexts if _is_mount(one) and _has_served(one, scope)][:1]
         if len({_label(one) for one in own}) > 1:
             self._candidates[key] = own
         else:
@@ -85,7 +87,7 @@ def _label(route: RouteContext) -> str:
     return (route.path if _is_mount(route) else route.path_format) or UNMATCHED
 
 
-def _took(route: RouteContext, scope: Scope) -> bool:
+def _has_served(route: RouteContext, scope: Scope) -> bool:
     """Whether this route served the request."""
     if _is_mount(route):
         return str(scope.get("root_path", "")).endswith(_label(route))

@@ -141,7 +141,7 @@ class AllWorkers:
     async def report(self) -> ServiceReport:
         """Combine the reports of all workers. Those of other workers are up to a second old."""
         others = await self._others()
-        return await self._together(others)
+        return await self._combined(others)
 
     async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
         """Set the mode of the breakers of one name in the whole fleet, or reset them.
@@ -181,7 +181,7 @@ class AllWorkers:
     async def _outcome(
         self, name: str, others: dict[int, WorkerReport | None], fault: str | None = None
     ) -> Outcome:
-        report = await self._together(others)
+        report = await self._combined(others)
         shown = report.breakers.get(name)
         state = None if shown is None else shown.state
         return Outcome(state, report.workers, report.silent_workers, fault)
@@ -198,7 +198,7 @@ class AllWorkers:
 
     async def _others(self) -> dict[int, WorkerReport | None]:
         return await asyncio.to_thread(
-            lambda: {pid: _understood(one) for pid, one in self._reports.others().items()}
+            lambda: {pid: _parsed(one) for pid, one in self._reports.others().items()}
         )
 
     async def _own(self) -> WorkerReport:
@@ -209,10 +209,10 @@ class AllWorkers:
         # In a thread, so that a report on many breakers does not delay requests.
         return await asyncio.to_thread(_report, member.version, records)
 
-    async def _together(self, others: dict[int, WorkerReport | None]) -> ServiceReport:
+    async def _combined(self, others: dict[int, WorkerReport | None]) -> ServiceReport:
         own = await self._own()
         return await asyncio.to_thread(
-            _together, own, self._reports.pid, others, self._fleet_status()
+            _combined, own, self._reports.pid, others, self._fleet_status()
         )
 
     def _fleet_status(self) -> FleetStatus | None:
@@ -274,7 +274,7 @@ def _report(version: int, records: dict[str, Record] | None) -> WorkerReport:
     )
 
 
-def _understood(report: Report) -> WorkerReport | None:
+def _parsed(report: Report) -> WorkerReport | None:
     if report.is_silent:
         return None
     try:
@@ -284,7 +284,7 @@ def _understood(report: Report) -> WorkerReport | None:
         return None
 
 
-def _together(
+def _combined(
     own: WorkerReport,
     pid: int,
     others: dict[int, WorkerReport | None],

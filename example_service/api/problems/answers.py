@@ -178,7 +178,7 @@ def problem_from_refusal(status: int, text: str) -> Problem:
     if status == HTTPStatus.BAD_REQUEST and text.startswith("Disallowed CORS "):
         refused = text.removeprefix("Disallowed CORS ")
         return Problem(catalogue.CORS_REFUSED, f"Not allowed: {refused}.")
-    return Problem(_type_of(status), _own_words(status, text[:_LONGEST_REFUSAL]))
+    return Problem(_type_of(status), _specific_text(status, text[:_LONGEST_REFUSAL]))
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
@@ -201,7 +201,9 @@ def _http_error(error: HTTPException, scope: Scope) -> Problem:
         return Problem(catalogue.MALFORMED_JSON, fault, headers)
     detail: object = error.detail
     if isinstance(detail, str):
-        return Problem(_type_of(error.status_code), _own_words(error.status_code, detail), headers)
+        return Problem(
+            _type_of(error.status_code), _specific_text(error.status_code, detail), headers
+        )
     extensions = {} if detail is None else {"details": jsonable_encoder(detail)}
     return Problem(_type_of(error.status_code), None, headers, extensions)
 
@@ -210,7 +212,7 @@ def _type_of(status: int) -> ProblemType:
     return _BY_STATUS.get(status) or catalogue.plain_status(status)
 
 
-def _own_words(status: int, text: str) -> str | None:
+def _specific_text(status: int, text: str) -> str | None:
     """Return the text, or None if it only repeats the name of the status."""
     try:
         return None if text in {"", HTTPStatus(status).phrase} else text

@@ -39,11 +39,11 @@ if hasattr(os, "register_at_fork"):
 def new_identity() -> RequestIdentity:
     """Return new ids, for a request without any."""
     if not _made:
-        _make_ahead()
+        _make_batch()
     return _made.pop()
 
 
-def _make_ahead() -> None:
+def _make_batch() -> None:
     """Make a batch of identities. Their trace ids and request ids share their first half."""
     digits = _generator.getrandbits(64 * (1 + 2 * _BATCH)).to_bytes(8 * (1 + 2 * _BATCH), "big")
     beginning, *words = digits.hex("-", 8).split("-")
