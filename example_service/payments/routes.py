@@ -204,7 +204,7 @@ async def list_payments(
         payments, owner = PaymentRepository(session), caller or UNNAMED
         last = None if cursor is None else await payments.find(cursor, owner)
         if cursor is not None and last is None:
-            raise ProblemError(UNKNOWN_PAYMENT, "`cursor` is not of a page that there was.")
+            raise ProblemError(UNKNOWN_PAYMENT, "`cursor` does not belong to a page of this list.")
         return await payments.newest(limit + 1, older_than=last, caller=owner)
 
     found = await database.run(find)

@@ -4,8 +4,8 @@ import {byId, element, hide, say} from "./dom.js";
 import {signed} from "./words.js";
 
 const ORDERS = {
-  "reset": ["Reset", "Closes the circuit, ends any mode and forgets the counts."],
-  "force-open": ["Force open", "Every call is refused until the end; then the circuit is half-open."],
+  "reset": ["Reset", "Closes the circuit, ends any mode and clears the counts."],
+  "force-open": ["Force open", "Every call is refused until the mode ends. The circuit is half-open then."],
   "disable": ["Disable", "Every call is let through, and nothing opens the circuit."],
   "shadow": ["Shadow", "The circuit applies its rules and counts calls, but refuses none."],
 };

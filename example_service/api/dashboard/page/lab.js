@@ -7,7 +7,7 @@ import {perSecond, percent} from "./words.js";
 const MEANS = {
   healthy: "Answers at once.", failing: "Answers 503 at once.", slow: "Answers late.",
   hanging: "Never answers.", refusing: "Refuses connections, and cuts those that are open.",
-  garbled: "Sends broken bodies.", flaky: "A share of the calls meets a fault.",
+  garbled: "Sends broken bodies.", flaky: "Some of the calls fail.",
 };
 const PARAMETERS = {
   slow: {name: "latency_seconds", label: "Latency", value: 3, min: .5, max: 10, step: .5, shown: (value) => `${value}\u00a0s`},
@@ -75,7 +75,7 @@ async function turn(wanted) {
     takeMode(await response.json());
     return;
   }
-  failed(`The sandbox did not take the order (${response ? `status ${response.status}` : "no answer"}). Its log is in the terminal.`);
+  failed(`The sandbox did not change its mode (${response ? `status ${response.status}` : "no answer"}). Its log is in the terminal.`);
   for (const [each, input] of Object.entries(inputs)) input.checked = each === mode;
 }
 
@@ -119,7 +119,7 @@ function showAnswers(answers) {
 function showLab() {
   const parameter = PARAMETERS[mode];
   const [words, range] = byId("parameter").children;
-  say(byId("means"), MEANS[mode] ?? `The mode ${mode} was set from elsewhere.`);
+  say(byId("means"), MEANS[mode] ?? `The mode ${mode} was set elsewhere.`);
   hide(byId("parameter"), !parameter);
   if (parameter) {
     say(words.firstChild, parameter.label);
