@@ -423,5 +423,5 @@ class TestScripts:
 
     def test_sql_without_a_database_is_refused(self) -> None:
         """Migrations may read the existing data."""
-        with pytest.raises(SystemExit, match="leave --sql out"):
+        with pytest.raises(SystemExit, match="leave out --sql"):
             command.upgrade(alembic_config(), "head", sql=True)
