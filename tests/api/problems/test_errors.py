@@ -34,7 +34,7 @@ async def test_any_error_status_becomes_a_problem(
 
 
 @pytest.mark.parametrize("status", [204, 304, 307])
-async def test_a_raised_status_that_is_no_error_is_not_a_problem(
+async def test_a_raised_status_that_is_not_an_error_is_not_a_problem(
     client: httpx.AsyncClient, status: int
 ) -> None:
     """A raised redirect or empty response keeps its headers and has no body."""

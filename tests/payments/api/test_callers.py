@@ -96,7 +96,7 @@ async def test_an_order_from_before_there_were_keys_is_not_paid_twice(start: Sta
     assert (await pay(market)).json()["id"] != before["id"]
 
 
-async def test_another_order_with_the_key_of_nobody_is_a_new_payment(start: Start) -> None:
+async def test_another_order_with_a_key_without_a_caller_is_a_new_payment(start: Start) -> None:
     """The keys match by coincidence, and the old payment still has no caller."""
     before = (await pay(await start(None))).json()
     shop = await start("shop")
@@ -109,7 +109,7 @@ async def test_another_order_with_the_key_of_nobody_is_a_new_payment(start: Star
     assert await ids(shop) == [other.json()["id"]] != [before["id"]]
 
 
-async def test_payments_of_nobody_can_be_given_to_a_caller(
+async def test_payments_without_a_caller_can_be_given_to_one(
     start: Start, settings: Settings
 ) -> None:
     """The statement in docs/payments.md assigns them."""

@@ -83,7 +83,7 @@ async def test_the_rate_is_answered_as_the_provider_has_it(
 
 
 @pytest.mark.parametrize("currency", ["eur", "EURO", "EU", "E1R", "EUR%0A", "..%2F", "ÄÖÜ"])
-async def test_what_is_no_currency_code_does_not_reach_the_provider(
+async def test_an_invalid_currency_code_does_not_reach_the_provider(
     currency: str, client: httpx.AsyncClient, provider: respx.Route
 ) -> None:
     """It is refused as invalid input, or its path does not exist."""

@@ -248,7 +248,7 @@ async def test_a_bad_limit_is_refused(api: PaymentAPI, limit: str) -> None:
 @pytest.mark.parametrize(
     "query", ["%00=%00", "a" * 5_000, "&" * 2_000, "%", "=", "limit[]=1", "%ff"]
 )
-async def test_parameters_that_nobody_knows_are_ignored(api: PaymentAPI, query: str) -> None:
+async def test_unknown_parameters_are_ignored(api: PaymentAPI, query: str) -> None:
     """Parameters that others add to a URL on the way do no harm."""
     response = await api.client.get(f"{PATH}?{query}")
     assert (response.status_code, response.json()["items"]) == (200, [])

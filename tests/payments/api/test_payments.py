@@ -249,7 +249,7 @@ class TestOrders:
         """The limit is inclusive."""
         assert (await pay(key="~" * 255)).status_code == 201
 
-    async def test_a_body_that_is_no_json_is_a_problem(
+    async def test_a_body_that_is_not_json_is_a_problem(
         self, client: httpx.AsyncClient, provider: respx.Route
     ) -> None:
         """Nothing of the body is repeated."""
@@ -335,7 +335,7 @@ class TestOnePayment:
         """Its type tells it from a path that does not exist."""
         assert problem(await client.get(f"{PAYMENTS}/{uuid4()}")) == (404, "unknown-payment")
 
-    async def test_what_is_no_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
+    async def test_an_invalid_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
         """The database is not queried."""
         assert problem(await client.get(f"{PAYMENTS}/payment-7")) == (422, "validation-failed")
 

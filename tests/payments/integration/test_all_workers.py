@@ -81,7 +81,7 @@ def world() -> Iterator[World]:
             kill(service)
 
 
-def test_orders_hold_in_every_worker_and_in_those_that_come_later(world: World) -> None:
+def test_orders_apply_in_every_worker_and_in_later_ones(world: World) -> None:
     """Maintenance ends when an operator says so, not when a worker is replaced."""
     before = world.workers()
     assert len(before) == WORKERS

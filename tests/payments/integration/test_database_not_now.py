@@ -105,7 +105,7 @@ async def test_a_conflict_that_is_gone_is_not_seen(
     assert len(api.charged) == 1
 
 
-async def test_a_bug_is_no_outage(database: Database) -> None:
+async def test_a_bug_is_not_an_outage(database: Database) -> None:
     """A statement that can never work is an error of the service and raised unchanged."""
     with pytest.raises(Exception, match="syntax error"):
         await database.run(lambda session: session.execute(text("SELEC 1")))

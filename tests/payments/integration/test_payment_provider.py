@@ -87,7 +87,7 @@ async def test_each_mode_is_an_outage(
     assert (await provider.exchange_rate("EUR")).currency == "EUR"
 
 
-async def test_garbled_answers_are_told_from_lost_ones(
+async def test_garbled_answers_differ_from_lost_ones(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
     """A whole body without sense is an invalid response, half a body is none."""
@@ -101,7 +101,7 @@ async def test_garbled_answers_are_told_from_lost_ones(
     assert met == {ProviderUnavailableError, InvalidProviderAnswerError}
 
 
-async def test_an_unknown_currency_is_told_from_an_outage(
+async def test_an_unknown_currency_is_not_an_outage(
     addresses: dict[str, str], client: httpx.AsyncClient
 ) -> None:
     """The sandbox's 404 counts as a response."""

@@ -224,7 +224,7 @@ async def test_no_other_answer_is_one(
     ],
 )
 @pytest.mark.parametrize("row", CONTRACT, ids=str)
-async def test_an_answer_of_something_else_is_no_answer(
+async def test_an_answer_from_elsewhere_is_not_an_answer(
     row: Row,
     disguise: Callable[[dict[str, Any]], dict[str, Any]],
     settle: Any,
@@ -270,7 +270,7 @@ async def test_a_charge_that_is_declined_or_refused_has_a_reason(
     ],
     ids=str,
 )
-async def test_a_charge_for_something_else_or_without_a_usable_id_is_no_answer(
+async def test_a_charge_for_something_else_or_without_a_usable_id_is_not_an_answer(
     change: dict[str, Any], method: str, settle: Any, breaker: CircuitBreaker
 ) -> None:
     """A payment is only paid if its order matches and its charge ID can be stored."""
@@ -280,7 +280,7 @@ async def test_a_charge_for_something_else_or_without_a_usable_id_is_no_answer(
 
 
 @pytest.mark.parametrize("escape", [r"\ud800", r"\udfff", r"\udc00\ud800"])
-async def test_a_charge_id_that_is_no_text_is_no_answer(
+async def test_a_charge_id_that_is_not_text_is_not_an_answer(
     escape: str, method: str, settle: Any
 ) -> None:
     """JSON can have a lone surrogate, which no database can store."""

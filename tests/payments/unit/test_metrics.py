@@ -102,7 +102,7 @@ async def test_an_attempt_without_an_answer_finishes_nothing(
 
 
 @pytest.mark.parametrize("fault", NOT_ASKED, ids=repr)
-async def test_a_provider_that_was_not_asked_is_no_attempt(
+async def test_a_provider_that_was_not_called_counts_as_no_attempt(
     fault: Exception, scene: Scene, provider: FakeProvider
 ) -> None:
     """The circuit counts its refusals itself."""

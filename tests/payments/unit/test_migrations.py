@@ -206,7 +206,7 @@ class TestUpgrade:
 class TestLockOfPostgreSQL:
     """The lock between migrations."""
 
-    async def test_whoever_waits_too_long_is_told(
+    async def test_a_migration_that_waits_too_long_ends_with_a_message(
         self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """If another migration does not end, the error says so."""
@@ -219,7 +219,7 @@ class TestLockOfPostgreSQL:
 
         assert await upgrade(postgres_settings) == (head_revisions(), head_revisions())
 
-    async def test_whoever_waits_holds_up_no_index_that_is_built_concurrently(
+    async def test_waiting_does_not_delay_an_index_that_is_built_concurrently(
         self, postgres_settings: Settings, add_revision: AddRevision
     ) -> None:
         """Such a migration waits for all transactions, including those of waiting migrations."""

@@ -144,7 +144,7 @@ async def test_an_unknown_currency_is_an_answer_of_a_living_provider(
     ],
     ids=str,
 )
-async def test_a_404_that_is_not_the_provider_s_is_no_answer(
+async def test_a_404_from_elsewhere_is_not_an_answer(
     content: dict[str, Any], ask: Any, breaker: CircuitBreaker
 ) -> None:
     """A gateway responds like this for every path."""

@@ -363,7 +363,7 @@ class TestSettling:
         assert outcome(now) == expected
         assert outcome(await found(database, holder)) == expected
 
-    async def test_nobody_else_records_a_failure(self, database: Database) -> None:
+    async def test_no_other_worker_records_a_failure(self, database: Database) -> None:
         """The present holder may be charging it at this moment."""
         earlier, holder = await self.taken_up(database)
 
@@ -382,7 +382,7 @@ class TestSettling:
         assert outcome(now) == expected
         assert outcome(await found(database, holder)) == expected
 
-    async def test_nobody_else_puts_a_payment_down(self, database: Database) -> None:
+    async def test_no_other_worker_releases_a_payment(self, database: Database) -> None:
         """It stays with its holder."""
         earlier, holder = await self.taken_up(database)
 
@@ -401,7 +401,7 @@ class TestSettling:
         assert outcome(now) == outcome(await found(database, holder)) == expected
         assert await claim(database, now=1000.0) == []
 
-    async def test_nobody_else_leaves_a_payment_unresolved(self, database: Database) -> None:
+    async def test_no_other_worker_leaves_a_payment_unresolved(self, database: Database) -> None:
         """It stays with its holder."""
         earlier, holder = await self.taken_up(database)
 

@@ -129,7 +129,7 @@ class TestPay:
         assert (outcome(there), there.due_at) == (outcome(payment), payment.due_at)
 
     @pytest.mark.parametrize("fault", NOT_ASKED, ids=repr)
-    async def test_a_provider_that_was_not_asked_is_no_attempt(
+    async def test_a_provider_that_was_not_called_counts_as_no_attempt(
         self, fault: Exception, service: PaymentService, provider: FakeProvider
     ) -> None:
         """The payment waits no longer than after the first attempt."""
@@ -307,7 +307,7 @@ class TestOutcomesThatCannotBeStored:
 class TestTakeUp:
     """Claiming due payments."""
 
-    async def test_they_belong_to_whoever_takes_them_up(
+    async def test_they_belong_to_the_worker_that_claims_them(
         self, service: PaymentService, database: Database, clock: FakeClock
     ) -> None:
         """They are claimed for `PAYMENTS__CLAIM_SECONDS`, up to the limit."""
@@ -341,7 +341,7 @@ class TestTakeUp:
         assert provider.calls == []
 
     @pytest.mark.parametrize("word", ["charged", "declined", "failing"])
-    async def test_an_answer_that_comes_too_late_harms_nobody(
+    async def test_an_answer_that_comes_too_late_does_no_harm(
         self,
         word: str,
         service: PaymentService,

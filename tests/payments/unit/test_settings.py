@@ -106,7 +106,7 @@ def test_a_given_recovery_timeout_stays_in_development() -> None:
     assert Settings(circuit_breakers=given).circuit_breakers == given
 
 
-def test_nothing_runs_by_itself_under_test_unless_told_to() -> None:
+def test_background_work_is_off_in_test_by_default() -> None:
     """Background work must not change what a test checks."""
     given = PaymentSettings(worker=True, count_seconds=1.0)
 

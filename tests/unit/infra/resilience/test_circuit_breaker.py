@@ -139,7 +139,7 @@ class TestConstruction:
         breaker = make_breaker(listeners=iter(told))
         assert breaker.listeners == tuple(told)
 
-    def test_its_representation_tells_name_and_state(self) -> None:
+    def test_its_representation_shows_name_and_state(self) -> None:
         """It is meant for debugging, and reading it changes nothing."""
         clock = FakeClock()
         breaker = opened(clock)
@@ -277,7 +277,7 @@ class TestReset:
         fail(breaker)
         assert breaker.get_metrics()["retry_after"] == 60.0
 
-    async def test_it_is_told_as_a_change_only_where_it_is_one(self) -> None:
+    async def test_only_a_real_change_is_reported(self) -> None:
         """Resetting a closed circuit reports no transition."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told], failure_threshold=1)

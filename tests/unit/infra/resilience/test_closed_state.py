@@ -103,7 +103,7 @@ class TestEveryFormForPlainFunctions:
 class TestFailuresInARow:
     """Only uninterrupted failures in a row open the circuit."""
 
-    def test_a_success_starts_the_row_anew(self) -> None:
+    def test_a_success_ends_the_row_of_failures(self) -> None:
         """With a threshold of five, four failures, a success and four failures do not open."""
         breaker = make_breaker()
         fail(breaker, 4)
@@ -139,7 +139,7 @@ class TestFailuresInARow:
         fail(breaker)
         assert breaker.is_open
 
-    def test_opening_tells_the_wait_the_count_and_why(self) -> None:
+    def test_opening_reports_the_wait_the_count_and_the_reason(self) -> None:
         """One event has everything that an operator on call needs first."""
         told = RecordingListener()
         breaker = make_breaker(failure_threshold=2, recovery_timeout=7.0, listeners=[told])

@@ -228,13 +228,13 @@ class TestFutures:
         assert isinstance(future.exception(), DownError)
         assert breaker.is_open
 
-    def test_a_mock_is_no_future(self, how: str) -> None:
+    def test_a_mock_is_not_a_future(self, how: str) -> None:
         """A mock has every attribute, and would never be done."""
         breaker = make_breaker()
         PLAIN_CALLS[how](breaker, MagicMock())
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
-    async def test_what_has_callbacks_of_its_own_is_no_future(self, how: str) -> None:
+    async def test_an_object_with_other_callbacks_is_not_a_future(self, how: str) -> None:
         """An example are calls of gRPC, which have no `result` method."""
 
         class Call:
@@ -247,7 +247,7 @@ class TestFutures:
         PLAIN_CALLS[how](breaker, Call)
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
-    async def test_a_probe_holds_its_place_until_the_future_is_done(self, how: str) -> None:
+    async def test_a_probe_keeps_its_place_until_the_future_is_done(self, how: str) -> None:
         """The result of the future may be a failure, too."""
         breaker = half_opened(
             FakeClock(), half_open_max_calls=1, is_failed_result=lambda result: result == "bad"

@@ -133,7 +133,7 @@ class TestAsyncGenerators:
         assert breaker.in_flight == 0
         assert breaker.total_failures == 0
 
-    async def test_a_stream_nobody_reads_asks_for_nothing(self) -> None:
+    async def test_a_stream_that_is_never_read_asks_for_nothing(self) -> None:
         """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().stream)()
@@ -189,7 +189,7 @@ class TestAsyncGenerators:
             await guarded.athrow(thrown)
         assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
 
-    async def test_probes_of_a_recovery_hold_their_places(self) -> None:
+    async def test_probes_of_a_recovery_keep_their_places(self) -> None:
         """A stream that is being read is a running call."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
         stream = breaker.protected(Source().stream)()
@@ -268,7 +268,7 @@ class TestGenerators:
         assert source.notes == ["sent", thrown, None, "closed"]
         assert breaker.total_successes == 1
 
-    def test_a_stream_nobody_reads_asks_for_nothing(self) -> None:
+    def test_a_stream_that_is_never_read_asks_for_nothing(self) -> None:
         """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().plain_stream)()

@@ -112,7 +112,7 @@ class TestDecision:
         assert breaker.is_open
         assert breaker.get_metrics()["reason"] == "a probe failed; last failures: DownError"
 
-    def test_successes_are_counted_anew_in_each_cycle(self) -> None:
+    def test_successes_are_counted_from_zero_in_each_cycle(self) -> None:
         """Successes from before a failed recovery no longer count."""
         clock = FakeClock()
         breaker = half_opened(clock, success_threshold=2)
@@ -190,7 +190,7 @@ class TestHangingProbe:
         assert breaker.total_failures == 6
         assert breaker.in_flight == 0
 
-    def test_it_may_be_half_open_again_by_the_time_somebody_looks(self) -> None:
+    def test_it_may_be_half_open_again_when_it_is_read(self) -> None:
         """The deadline and the wait may both have passed; the first look applies both."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0)

@@ -37,7 +37,7 @@ class ListenerOfHooks:
         self.on_success = hook
 
 
-def test_a_hook_without_a_hash_that_raises_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hook_without_a_hash_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     """A hook may be any kind of callable without affecting the guarded call."""
     hook = BrokenHook()
     breaker = CircuitBreaker("told", listeners=[ListenerOfHooks(hook)], registry=None)

@@ -196,7 +196,7 @@ class TestForcedOpen:
         assert breaker.total_successes == 1
         assert breaker.in_flight == 0
 
-    def test_the_change_is_told(self) -> None:
+    def test_the_change_is_reported(self) -> None:
         """It is reported as an opening, unless the circuit was open already."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told])
@@ -207,7 +207,7 @@ class TestForcedOpen:
         assert (change.to_state, change.wait_seconds) == ("open", 30.0)
         assert change.reason == "forced open by hand: maintenance"
 
-    def test_without_an_end_no_wait_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_without_an_end_no_wait_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         """Neither listeners nor the log get a wait, because infinity is not a number of seconds."""
         told = RecordingListener()
         breaker = make_breaker(listeners=[told])
@@ -218,7 +218,7 @@ class TestForcedOpen:
         assert change.wait_seconds is None
         assert any("not before a reset" in one.getMessage() for one in caplog.records)
 
-    def test_each_refusal_is_told_and_summed_up(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_each_refusal_is_reported_and_summed_up(self, caplog: pytest.LogCaptureFixture) -> None:
         """Refusals are handled like those of a circuit that opened by itself."""
         clock, told = FakeClock(), RecordingListener()
         breaker = make_breaker(clock, listeners=[told])
@@ -268,7 +268,7 @@ class TestDisabled:
             call.succeed()
         assert breaker.in_flight == 0
 
-    def test_at_its_end_the_rules_hold_again_from_scratch(self) -> None:
+    def test_at_its_end_the_rules_start_from_zero(self) -> None:
         """Failures during the mode do not count, and calls in flight are late."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=2)

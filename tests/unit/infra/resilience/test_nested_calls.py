@@ -444,7 +444,7 @@ async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
     assert breaker.is_closed
 
 
-async def test_the_consumer_of_a_stream_is_no_part_of_its_probe() -> None:
+async def test_the_consumer_of_a_stream_is_not_part_of_its_probe() -> None:
     """Its calls between two items need their own place."""
 
     def numbers() -> Generator[int, None, None]:

@@ -57,7 +57,7 @@ def test_the_refusal_says_when_to_come_back() -> None:
         assert breaker.get_metrics()["retry_after"] == left
 
 
-def test_the_reason_tells_of_this_outage_alone() -> None:
+def test_the_reason_covers_this_outage_only() -> None:
     """Failures from before the last recovery are not mentioned."""
     clock = FakeClock()
     breaker = half_opened(clock, success_threshold=1, expected_exception=Exception)
@@ -68,7 +68,7 @@ def test_the_reason_tells_of_this_outage_alone() -> None:
     assert breaker.get_metrics()["reason"] == "5 failures in a row; last failures: TimeoutError"
 
 
-def test_the_reason_of_a_circuit_forced_open_is_that_of_whoever_did_it() -> None:
+def test_the_reason_of_a_circuit_forced_open_is_that_of_the_operator() -> None:
     """Earlier failures did not open it, so they are not the reason after the mode either."""
     clock = FakeClock()
     breaker = make_breaker(clock)
@@ -104,7 +104,7 @@ def test_looks_after_the_wait_yield_one_transition() -> None:
     RunningCall(breaker).succeed()
 
 
-def test_a_look_during_the_wait_tells_nothing() -> None:
+def test_reading_the_state_during_the_wait_changes_nothing() -> None:
     """Reading changes nothing unless something is due."""
     told = RecordingListener()
     breaker = opened(FakeClock(), listeners=[told])

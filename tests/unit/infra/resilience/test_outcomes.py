@@ -132,7 +132,7 @@ def test_a_refusal_counts_where_it_is_expected_by_name() -> None:
     assert counts(breaker) == (1, 0, 0)
 
 
-def test_a_refusal_is_no_answer_of_a_healthy_dependency() -> None:
+def test_a_refusal_is_not_an_answer_of_a_healthy_dependency() -> None:
     """An `is_success` that accepts almost any exception does not mean refusals."""
     breaker = make_breaker(
         expected_exception=Exception, is_success=lambda error: not isinstance(error, DownError)
@@ -200,7 +200,7 @@ class TestOpenFor:
         assert breaker.get_metrics()["retry_after"] == 3.0
 
     @pytest.mark.parametrize("answer", [None, 0.0, -1.0, float("nan")])
-    def test_an_answer_that_is_no_wait_leaves_the_rules_alone(self, answer: float | None) -> None:
+    def test_an_answer_that_is_not_a_wait_changes_nothing(self, answer: float | None) -> None:
         """It counts as an ordinary failure."""
         breaker = make_breaker(failure_threshold=2, open_for=lambda _: answer)
         fail(breaker)
@@ -209,7 +209,7 @@ class TestOpenFor:
         assert breaker.get_metrics()["retry_after"] == breaker.recovery_timeout
 
     @pytest.mark.parametrize("answer", ["30", timedelta(seconds=30), [30]])
-    def test_an_answer_that_is_no_number_is_refused_by_name(self, answer: Any) -> None:
+    def test_an_answer_that_is_not_a_number_is_refused_by_name(self, answer: Any) -> None:
         """The header of a response is a string until it is converted."""
         breaker = make_breaker(open_for=lambda _: answer)
         with pytest.raises(TypeError, match="open_for must return seconds or None"), breaker:

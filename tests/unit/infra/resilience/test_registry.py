@@ -23,7 +23,7 @@ CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.H
 class TestWatching:
     """Every breaker is listed automatically, and is gone with its last user."""
 
-    def test_a_breaker_is_in_the_registry_of_the_process_unless_told_otherwise(self) -> None:
+    def test_a_breaker_is_in_the_registry_of_the_process_by_default(self) -> None:
         """This needs no code."""
         breaker = CircuitBreaker("registry test: visible")
         assert circuit_breaker_registry.get(breaker.name) is breaker
@@ -225,7 +225,7 @@ class TestGetOrCreate:
         with pytest.raises(TypeError, match=r"^name must be a string"):
             CircuitBreakerRegistry().get_or_create(name)
 
-    def test_a_breaker_freed_while_it_is_looked_up_is_made_anew(self) -> None:
+    def test_a_breaker_freed_while_it_is_looked_up_is_created_again(self) -> None:
         """The lookup does not fail if another thread drops the last reference."""
         holder: list[CircuitBreaker] = []
 

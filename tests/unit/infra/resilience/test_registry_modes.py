@@ -20,7 +20,7 @@ class TestModesOfNames:
     """A mode of a name applies to every breaker with that name, whenever it was created."""
 
     @pytest.mark.parametrize("mode", list(Mode))
-    def test_it_holds_for_those_that_there_are_and_those_made_later(self, mode: Mode) -> None:
+    def test_it_applies_to_existing_breakers_and_to_later_ones(self, mode: Mode) -> None:
         """They share one reason, and other names are not affected."""
         registry = CircuitBreakerRegistry()
         before = [
@@ -59,7 +59,7 @@ class TestModesOfNames:
         assert registry.modes() == {}
         assert CircuitBreaker("host", registry=registry, clock=clock).is_closed
 
-    def test_the_last_one_holds(self) -> None:
+    def test_the_last_one_applies(self) -> None:
         """It also applies to breakers that are created afterwards."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("host", registry=registry)
@@ -96,7 +96,7 @@ class TestModesOfNames:
         await registry.reset("nobody")
         assert (one.is_closed, twin.is_closed, two.is_open) == (True, True, True)
 
-    async def test_reset_all_ends_modes_of_names_that_nobody_bears(self) -> None:
+    async def test_reset_all_ends_modes_of_names_without_a_breaker(self) -> None:
         """Otherwise they would apply again to the next breaker."""
         registry = CircuitBreakerRegistry()
         registry.set_mode("to come", Mode.FORCED_OPEN, "maintenance")
@@ -125,7 +125,7 @@ class TestModesOfNames:
         assert registry.modes() == {}
         assert "mode" not in breaker.get_metrics()
 
-    def test_whoever_is_told_may_ask_the_registry(self) -> None:
+    def test_a_listener_may_query_the_registry(self) -> None:
         """Listeners are called outside the registry's lock, and may use other threads."""
         registry, asked = CircuitBreakerRegistry(), []
 
@@ -138,7 +138,7 @@ class TestModesOfNames:
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")
         assert (kept.is_open, len(asked)) == (True, 1)
 
-    def test_nobody_is_told_of_a_breaker_that_begins_in_a_mode(
+    def test_a_breaker_that_starts_in_a_mode_notifies_no_listener(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Otherwise clients created for each request would flood the log."""

@@ -84,7 +84,7 @@ def changes(machine: CircuitStateMachine) -> list[tuple[CircuitState, CircuitSta
 
 
 @pytest.mark.parametrize("short_cuts", [ALL_SHORT_CUTS, NO_SHORT_CUTS])
-def test_a_whole_outage_is_told_word_for_word(short_cuts: ShortCuts) -> None:
+def test_a_whole_outage_is_logged_word_for_word(short_cuts: ShortCuts) -> None:
     """Every transition has its wait, failures in a row, cause and number of refused calls."""
     machine = make_machine(short_cuts=short_cuts)
     fail(machine, 3)
@@ -115,7 +115,7 @@ def test_a_whole_outage_is_told_word_for_word(short_cuts: ShortCuts) -> None:
     assert machine.in_flight() == 0
 
 
-def test_a_probe_that_hangs_is_told_with_its_time() -> None:
+def test_a_probe_that_hangs_is_reported_with_its_time() -> None:
     """Events report first the overdue call, then the opening as of its deadline."""
     machine = brought_into(HALF_OPEN, probe_timeout=30.0)
     admitted(machine, NOW + 5.0)
@@ -129,7 +129,7 @@ def test_a_probe_that_hangs_is_told_with_its_time() -> None:
     assert machine.retry_after(NOW + 40.0) == 115.0
 
 
-def test_a_share_of_failures_is_told_in_numbers() -> None:
+def test_a_share_of_failures_is_reported_in_numbers() -> None:
     """The cause says how many of how many calls failed."""
     rule = FailureRate(threshold=0.5, window_calls=10, minimum_calls=4)
     machine = make_machine(failure_threshold=100, failure_rate=rule)
@@ -162,7 +162,7 @@ BY_HAND: dict[str, tuple[CircuitState, Callable[[CircuitStateMachine], object], 
 
 @pytest.mark.parametrize("how", BY_HAND)
 @pytest.mark.parametrize("before", list(CircuitState))
-def test_what_is_done_by_hand_is_told_as_such(how: str, before: CircuitState) -> None:
+def test_what_is_done_by_hand_is_reported_as_such(how: str, before: CircuitState) -> None:
     """The cause has the operator's words; it is reported only if the state changes."""
     to_state, act, cause = BY_HAND[how]
     machine = brought_into(before)

@@ -150,7 +150,7 @@ def test_a_refused_call_is_a_look_too() -> None:
     assert caught.value.retry_after == 59.0
 
 
-def test_each_call_is_told_with_its_duration() -> None:
+def test_each_call_is_reported_with_its_duration() -> None:
     """An overdue call is reported as of its deadline, before later events."""
     clock, told = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, slow_call_duration=5.0, listeners=[told])

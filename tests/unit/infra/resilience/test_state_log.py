@@ -78,7 +78,7 @@ def _refuse(breaker: CircuitBreaker, times: int) -> None:
             breaker.call_sync(str)
 
 
-def test_an_outage_is_told_in_four_lines(lines: list[logging.LogRecord]) -> None:
+def test_an_outage_is_logged_in_four_lines(lines: list[logging.LogRecord]) -> None:
     """Each has a message for people and fields for programs."""
     clock = FakeClock()
     breaker = opened(clock)
@@ -187,7 +187,9 @@ class TestSummary:
         assert [one.rejections for one in lines] == [1, 10]  # type: ignore[attr-defined]
         assert lines[-1].state == "half_open"  # type: ignore[attr-defined]
 
-    def test_each_opening_starts_it_anew(self, heard: bool, lines: list[logging.LogRecord]) -> None:
+    def test_each_opening_starts_it_again(
+        self, heard: bool, lines: list[logging.LogRecord]
+    ) -> None:
         """Refusals of the previous opening are not reported again."""
         clock = FakeClock()
         breaker = opened(clock, listeners=[RecordingListener()] if heard else [])

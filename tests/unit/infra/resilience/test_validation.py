@@ -63,7 +63,7 @@ def test_a_count_may_be_a_member_of_an_enumeration() -> None:
 
 
 @pytest.mark.parametrize("parameter", ["is_failure", "is_failed_result"])
-def test_a_predicate_is_no_coroutine_function(parameter: str) -> None:
+def test_a_predicate_must_not_be_a_coroutine_function(parameter: str) -> None:
     """Its coroutine is always truthy, so each call would count as a failure."""
 
     async def never(_: object) -> bool:

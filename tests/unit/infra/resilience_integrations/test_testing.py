@@ -65,7 +65,7 @@ def breaker(listener: RecordingListener) -> CircuitBreaker:
 # --- the clock
 
 
-async def test_clock_moves_only_when_told() -> None:
+async def test_clock_moves_only_when_advanced() -> None:
     """Time passes only by advancing the clock or by sleeping on it."""
     clock = FakeClock(now=10)
     assert [clock(), clock()] == [10, 10]
@@ -135,7 +135,7 @@ async def test_opened_circuit_refuses_as_after_an_outage(breaker: CircuitBreaker
     assert "mode" not in metrics
 
 
-def test_opened_circuit_waits_as_long_as_told(
+def test_opened_circuit_waits_as_long_as_asked(
     breaker: CircuitBreaker, clock: FakeClock, listener: RecordingListener
 ) -> None:
     """Callers and listeners receive the wait that is in effect."""

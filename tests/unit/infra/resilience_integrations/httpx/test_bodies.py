@@ -308,7 +308,7 @@ async def test_response_without_a_body_ends_with_its_headers(  # noqa: PLR0917
     assert body.closed == 1
 
 
-async def test_response_that_is_not_told_to_end_ends_with_its_headers(
+async def test_response_without_an_announced_end_ends_with_its_headers(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
     """A response made from bytes is already closed, so it is not closed again."""
@@ -318,7 +318,7 @@ async def test_response_that_is_not_told_to_end_ends_with_its_headers(
         assert counts(registry) == (0, 1, 0)
 
 
-async def test_probe_holds_its_place_until_its_body_ends(
+async def test_probe_keeps_its_place_until_its_body_ends(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     """In a half-open circuit, only as many bodies as probes are read at a time."""

@@ -171,7 +171,7 @@ def test_threads_share_the_breaker_of_an_origin(
     assert len(registry) == 2
 
 
-async def test_hundreds_of_bodies_are_told_apart(
+async def test_hundreds_of_bodies_are_distinguished(
     transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
     """Bodies that are read in parallel, as with HTTP/2, have one outcome each."""

@@ -44,7 +44,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
         (599, True),
     ],
 )
-async def test_status_tells_whether_the_origin_fails(
+async def test_the_status_decides_whether_the_origin_fails(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, status: int, failed: bool
 ) -> None:
     """429 and 5xx are failures, and still reach the caller; other answers are successes."""

@@ -42,7 +42,7 @@ async def test_refusal_is_of_both_kinds(way: Way, upstream: Upstream) -> None:
     assert len(upstream.requests) == 2
 
 
-async def test_refusal_tells_all_that_either_kind_tells(way: Way, upstream: Upstream) -> None:
+async def test_a_refusal_has_the_attributes_of_both_kinds(way: Way, upstream: Upstream) -> None:
     """It has the breaker, state, wait and reason, and the refused request."""
     refused = await refusal(way, upstream)
 

@@ -134,7 +134,7 @@ async def test_announcement_is_left_alone_unless_asked_for(way: Way, upstream: U
     assert caught.value.retry_after == 60.0
 
 
-async def test_announcement_holds_for_one_opening(
+async def test_an_announced_wait_applies_to_one_opening(
     make: Callable[..., CircuitBreakerTransport],
     way_of: Callable[[CircuitBreakerTransport], Way],
     upstream: Upstream,

@@ -50,7 +50,7 @@ class TestAnswers:
         assert breaker.total_successes == before
         assert breaker.in_flight == 0
 
-    def test_locked_database_is_no_failure(
+    def test_locked_database_is_not_a_failure(
         self, engine: Engine, tmp_path: Path, breaker: CircuitBreaker
     ) -> None:
         """Another connection is writing; the file works, and readers must not be refused."""
@@ -64,7 +64,7 @@ class TestAnswers:
 
         assert breaker.total_failures == 0
 
-    def test_exhausted_pool_is_no_failure(
+    def test_exhausted_pool_is_not_a_failure(
         self, make_engine: MakeEngine, breaker: CircuitBreaker, clock: FakeClock
     ) -> None:
         """The pool says nothing about the database, in any state of the circuit."""
@@ -95,7 +95,7 @@ class TestAnswers:
 
         assert breaker.total_failures == 0
 
-    def test_way_back_to_a_savepoint_is_no_success(
+    def test_return_to_a_savepoint_is_not_a_success(
         self, engine: Engine, breaker: CircuitBreaker
     ) -> None:
         """It follows failures, and must not reset their count."""
@@ -132,7 +132,7 @@ class TestAnswers:
 
         assert breaker.total_successes == before + 2
 
-    def test_ping_that_finds_a_stale_connection_is_no_failure(
+    def test_ping_that_finds_a_stale_connection_is_not_a_failure(
         self, make_engine: MakeEngine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
         """Pings are meant to find stale connections, which the pool replaces."""

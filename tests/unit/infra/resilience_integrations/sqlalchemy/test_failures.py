@@ -155,7 +155,7 @@ class TestFailures:
             ),
         ],
     )
-    def test_fault_of_this_side_while_connecting_is_no_failure(
+    def test_fault_of_this_side_while_connecting_is_not_a_failure(
         self,
         make_engine: MakeEngine,
         faults: Faults,
@@ -269,7 +269,7 @@ class TestFailures:
         assert breaker.total_failures == 0
         assert breaker.total_rejections == rejections
 
-    def test_row_that_cannot_be_read_is_no_failure(
+    def test_row_that_cannot_be_read_is_not_a_failure(
         self, engine: Engine, faults: Faults, breaker: CircuitBreaker
     ) -> None:
         """A fetch error that says nothing about the database is neutral."""
