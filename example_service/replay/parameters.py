@@ -137,8 +137,7 @@ def _circuit(
         backoff,
         failure_rate,
         slow_call_duration,
-        slow_call_duration is not None,
-        NO_SHORT_CUTS,
+        NO_SHORT_CUTS._replace(timed=slow_call_duration is not None),
     )
 
 

@@ -142,7 +142,6 @@ class Guard(Decisions):
             backoff,
             failure_rate,
             slow_call_duration,
-            is_timed,
             judge.short_cuts(failure_rate, notified, is_timed=is_timed),
         )
         super().__init__(name, machine, notified, clock)

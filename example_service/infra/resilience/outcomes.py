@@ -117,7 +117,7 @@ class Judge(NamedTuple):
     ) -> ShortCuts:
         """The steps of a closed circuit that change nothing but a count."""
         if not lockfree.GIL_ENABLED:
-            return NO_SHORT_CUTS
+            return NO_SHORT_CUTS._replace(timed=is_timed)
         if self is DEFAULT_JUDGE and failure_rate is None and not is_timed:
             return ALL_SHORT_CUTS
         in_time = failure_rate is not None and failure_rate.window_seconds is not None
@@ -127,6 +127,7 @@ class Judge(NamedTuple):
             successes=True,
             uncounted=self.is_failed_result is None and not in_time and not is_timed,
             failures=not (self.looks_into_exceptions or failure_rate or are_failures_heard),
+            timed=is_timed,
         )
 
     def _expects(self, kind: type[BaseException]) -> bool:

@@ -44,7 +44,6 @@ class Circuit:
         failure_rate: The share of failures that opens a closed circuit; None for no such rule.
         slow_call_duration: Seconds after which a running call counts as a failure; None for no
             such rule.
-        is_timed: Whether each call gets a permit of its own, which knows when it started.
         short_cuts: Which steps need no lock.
     """
 
@@ -62,7 +61,6 @@ class Circuit:
         "gate",
         "half_open_max_calls",
         "has_blocks",
-        "is_timed",
         "mode",
         "permits",
         "phase",
@@ -88,7 +86,6 @@ class Circuit:
         backoff: Backoff,
         failure_rate: FailureRate | None,
         slow_call_duration: float | None,
-        is_timed: bool,
         short_cuts: ShortCuts,
     ) -> None:
         self.failure_threshold = failure_threshold
@@ -99,7 +96,6 @@ class Circuit:
         self.backoff = backoff
         self.failure_rate = failure_rate
         self.slow_call_duration = slow_call_duration
-        self.is_timed = is_timed
         self._short_cuts = short_cuts
         # Running calls and when they started, oldest first, if there is the rule on slow calls.
         self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
@@ -122,7 +118,12 @@ class Circuit:
         self.phase: Phase = closed
         self.phase_memo: Any = None
         self.admissions: Any = endless(closed) if short_cuts.admissions else EMPTY
-        self.permits: Any = EMPTY if is_timed else self.admissions
+        self.permits: Any = EMPTY if short_cuts.timed else self.admissions
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether each call gets a permit of its own, which knows when it started."""
+        return self._short_cuts.timed
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""

@@ -26,12 +26,14 @@ class ShortCuts(NamedTuple):
         successes: Successes that end no row of failures, once the result has been judged.
         uncounted: Whether such a success needs no further look at the result, clock or listeners.
         failures: Failures that do not open the circuit.
+        timed: Whether each call gets a permit of its own, which knows when it started.
     """
 
     admissions: bool
     successes: bool
     uncounted: bool
     failures: bool
+    timed: bool = False
 
 
 ALL_SHORT_CUTS = ShortCuts(admissions=True, successes=True, uncounted=True, failures=True)

@@ -38,7 +38,6 @@ def make_machine(**parameters: Any) -> CircuitStateMachine:
         "backoff": Backoff(),
         "failure_rate": None,
         "slow_call_duration": None,
-        "is_timed": False,
         "short_cuts": ALL_SHORT_CUTS,
         **parameters,
     }
@@ -259,11 +258,10 @@ def test_each_end_leaves_one_running_call_less(
 ) -> None:
     """This includes a call that was counted at its deadline and is not counted again."""
     if overdue:
-        short_cuts = NO_SHORT_CUTS
+        short_cuts = NO_SHORT_CUTS._replace(timed=True)
     machine = brought_into(
         state,
         short_cuts=short_cuts,
-        is_timed=overdue,
         slow_call_duration=1.0 if overdue else None,
     )
     permits = [admitted(machine) for _ in range(3)]
@@ -281,7 +279,7 @@ def test_a_permit_without_a_clock_is_one_for_all() -> None:
     machine = make_machine()
     assert admitted(machine) is admitted(machine) is next(machine.permits)
     assert machine.in_flight() == 3
-    timed = make_machine(is_timed=True)
+    timed = make_machine(short_cuts=ALL_SHORT_CUTS._replace(timed=True))
     assert admitted(timed) is not admitted(timed)
     assert next(timed.permits, None) is None
 
