@@ -34,7 +34,8 @@ function step({at, name, from, to, reason, wait, worker}) {
 
 function between(steps) {
   const key = `${steps[0].name} ${steps[0].at}`;
-  const tries = steps.filter(({from, to}) => from === "half_open" && to === "open").length;
+  const tries = steps.filter(({from, to, reason}) =>
+    from === "half_open" && to === "open" && !reason?.startsWith("forced open by hand")).length;
   const summary = element("summary", "", tries ? `${tries} failed ${tries === 1 ? "recovery" : "recoveries"} in between` : `${steps.length} in between`);
   const made = element("details", "", summary, ...[...steps].reverse().map(step));
   made.open = unfolded.has(key);
