@@ -31,9 +31,10 @@ class SharedFiles(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the current sums."""
         # Without the lock, counters that `put_away` is moving may be read twice or not at all. That
-        # is still better than waiting for a process that is stopped.
+        # is still better than waiting for a process that is stopped, and better than no metrics
+        # where the directory has become read-only or was deleted.
         lock = locked(self._directory / _LOCK, exclusive=False, wait_seconds=_WAIT_SECONDS)
-        with suppress(TimeoutError), lock:
+        with suppress(OSError), lock:
             return self._sums()
         return self._sums()
 

@@ -136,3 +136,20 @@ def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
 
     assert elsewhere.read_bytes() == b"not metrics"
     assert not (directory / "counter_1.db").is_symlink()
+
+
+def test_a_scrape_works_where_the_lock_cannot_be_opened(
+    process: Processes, directory: Path, total: Total
+) -> None:
+    """The directory may have become read-only, which a directory named like the lock imitates."""
+    one = process(1)
+    one.breakers.show(failures=1)
+    one.shared.copy()
+    (directory / "lock").mkdir()
+
+    assert total("circuit_breaker_failures_total", name="payment") == 1
+
+
+def test_a_scrape_works_where_the_directory_was_deleted(tmp_path: Path) -> None:
+    """There is nothing to sum, which is not an error."""
+    assert list(SharedFiles(tmp_path / "deleted").collect()) == []
