@@ -49,7 +49,6 @@ from example_service.infra.resilience.rules.phases import (
     STALE,
     Closed,
     HalfOpen,
-    NestedCall,
     Open,
     Permit,
     TimedCall,
@@ -324,13 +323,7 @@ class Guard(Decisions):
         running = machine.running
         outer = outer_call(running, machine.phase) if running and machine.has_blocks else None
         if now < machine.due and (closed := next(machine.admissions, None)) is not None:
-            if outer is None:
-                call = TimedCall()
-            else:
-                call = NestedCall()
-                call.outer = outer
-            call.phase = closed
-            call.started = now
+            call = timed_call(closed, now, outer)
             if running is not None:
                 running[call] = now
             return call
