@@ -110,13 +110,14 @@ class Part:
         """What the list names and the project does not have, or has more than once."""
         found = [f"there is no {path}" for path in self.delete if not (root / path).exists()]
         for name, piece in self.pieces:
-            text = (root / name).read_text("utf-8") if (root / name).exists() else ""
+            text = _text_of(root / name)
             if without_piece(piece, text) == text:
                 found.append(f"there is no {name}{piece}")
-        for edit in self.edits:
-            text = (root / edit.file).read_text("utf-8") if (root / edit.file).exists() else ""
-            if text.count(edit.before()) != 1:
-                found.append(f"these lines, without those with a plus, are not there once:\n{edit}")
+        found += [
+            f"these lines, without those with a plus, are not there once:\n{edit}"
+            for edit in self.edits
+            if _text_of(root / edit.file).count(edit.before()) != 1
+        ]
         return found
 
     def cost(self, root: Path) -> tuple[int, int, int]:
@@ -136,8 +137,13 @@ class Part:
         return code, tests, other
 
     def _lines_of(self, file: Path, piece: str) -> int:
-        text = file.read_text("utf-8") if file.exists() else ""
+        text = _text_of(file)
         return text.count("\n") - without_piece(piece, text).count("\n")
+
+
+def _text_of(file: Path) -> str:
+    """The text of a file; empty if it does not exist."""
+    return file.read_text("utf-8") if file.exists() else ""
 
 
 def load_parts() -> dict[str, Part]:
