@@ -101,7 +101,7 @@ def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_p
 
 
 def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
-    """The service goes on with as many workers as before."""
+    """The number of workers stays the same."""
     service = start(WORKERS="2")
     url = service.url
 

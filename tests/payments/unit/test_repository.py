@@ -345,7 +345,7 @@ class TestSettling:
         assert outcome(await found(database, holder)) == expected
 
     async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
-        """The money has moved, whoever the present holder is."""
+        """The money has moved, whichever process has the claim now."""
         earlier, holder = await self.taken_up(database)
 
         now = await settled(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
