@@ -136,21 +136,23 @@ def _mode(mode: Mode) -> Callable[[Situation], str | None]:
 
 EVENTS = [
     Event("a call begins", _begin),
-    Event("a call begins, all places of probes taken", _begin_when_full),
+    Event("a call begins while all places for probes are taken", _begin_when_full),
     Event("a call succeeds", _end("record_success", late=False)),
     Event(
-        "a call succeeds, the last success needed", _end("record_success", late=False), HALF_OPEN
+        "a call succeeds, the last one needed to close",
+        _end("record_success", late=False),
+        HALF_OPEN,
     ),
     Event("a call fails", _end("record_failure", late=False)),
     Event(
-        "a call fails, the row reaches its threshold", _end("record_failure", late=False), CLOSED
+        "a call fails and reaches `failure_threshold`", _end("record_failure", late=False), CLOSED
     ),
     Event("a call ends as neither", _end("release", late=False)),
     Event("a call becomes overdue", _overdue),
     Event("a late call succeeds", _end("record_success", late=True)),
     Event("a late call fails", _end("record_failure", late=True)),
     Event("a late call ends as neither", _end("release", late=True)),
-    Event("the open wait is over", _wait_over),
+    Event("the wait is over", _wait_over),
     Event("`reset()`", _by_hand(lambda machine: machine.reset(NOW))),
     Event("`force_open()`", _mode(Mode.FORCED_OPEN)),
     Event("`disable()`", _mode(Mode.DISABLED)),
@@ -201,9 +203,11 @@ def _changes(machine: CircuitStateMachine, before: Seen, after: Seen) -> list[st
     if after.successes > before.successes:
         changes.append("counted as a success")
     if after.state is CLOSED is before.state and after.in_a_row != before.in_a_row:
-        changes.append("the row " + ("grows" if after.in_a_row else "starts anew"))
+        changes.append(
+            "one more failure in a row" if after.in_a_row else "failures in a row are reset"
+        )
     if after.state is before.state and after.towards_closing > before.towards_closing:
-        changes.append("one success nearer to closing")
+        changes.append("counts towards closing")
     if after.state is not before.state:
         changes.append(f"**{after.state.name}**{_how_long(machine.phase)}")
     return changes
