@@ -380,13 +380,13 @@ async def _outage(processes: int) -> Table:
     for what, figure in (
         ("until all are open", f"{opened:.2f} s"),
         ("calls that reach the dependency in the first wait and a half", f"{probes_while_down}"),
-        ("most leases at once", f"{leases} of {RULES.half_open_max_calls}"),
+        ("most leases at once", f"{leases} of {RULES.success_threshold}"),
         ("until all are closed, after it is back", f"{closed:.1f} s"),
         ("requests of an idle process to the store, a second", f"{idle:.1f}"),
         ("further requests of a process for the opening", f"{extra:.1f}"),
     ):
         table.rows.append([what, figure])
-    limit = Target(RULES.half_open_max_calls)
+    limit = Target(RULES.success_threshold)
     table.verdicts.append(Verdict("leases at once", exactly(leases), limit))
     table.figures["simulation"] = {"seconds until closed": Quartiles(closed, closed, closed)}
     return table

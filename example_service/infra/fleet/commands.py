@@ -91,19 +91,24 @@ class Acquire:
         member: The member that requests it.
         seconds: How long the probe may take, in seconds.
         limit: The most leases that the fleet may have at once.
+        threshold: How many successful probes close the circuit. No more leases are granted than
+            successes are missing.
     """
 
     lease_id: str
     member: str
     seconds: float
     limit: int
+    threshold: int
 
     def apply(self, record: Record, now: int) -> Record | None:
-        """Grant the lease if the circuit is half-open and the limit is not reached."""
+        """Grant the lease if the circuit is half-open and another probe is needed and allowed."""
         if not record.is_half_open(now):
             return None
         leases = record.unexpired_leases(now)
-        if len(leases) >= self.limit:
+        # At least one, because a member with a higher threshold may have counted the successes.
+        missing = max(1, self.threshold - record.successes)
+        if len(leases) >= min(self.limit, missing):
             return None
         deadline = now + round(1000 * (self.seconds + USE_SECONDS))
         leases[self.lease_id] = Lease(self.member, deadline)

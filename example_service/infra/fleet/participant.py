@@ -185,20 +185,20 @@ class Participant:
 
     def wants_probe(self, now: int, rules: Rules) -> bool:
         """A call was refused after the open period. Returns whether a lease is being requested."""
-        if not self.is_connected or not self.record.is_half_open(now):
+        if not self.is_connected:
             return False
         if self._sends(Acquire):
             return True
-        if len(self.record.unexpired_leases(now)) >= rules.half_open_max_calls:
-            return False
-        self._outbox.append(
-            Acquire(
-                uuid.uuid4().hex[:12],
-                self._member,
-                rules.probe_timeout,
-                rules.half_open_max_calls,
-            )
+        request = Acquire(
+            uuid.uuid4().hex[:12],
+            self._member,
+            rules.probe_timeout,
+            rules.half_open_max_calls,
+            rules.success_threshold,
         )
+        if request.apply(self.record, now) is None:
+            return False
+        self._outbox.append(request)
         return True
 
     def order(self, mode: str | None, reason: str, seconds: float | None, *, opens: bool) -> str:

@@ -16,7 +16,7 @@ from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 
 NAME = "payment"
-RULES = Rules(recovery_timeout=5.0, success_threshold=2, half_open_max_calls=2, probe_timeout=2.0)
+RULES = Rules(recovery_timeout=5.0, success_threshold=2, half_open_max_calls=3, probe_timeout=2.0)
 FAILURE_THRESHOLD = 3
 TIMEOUT_SECONDS = 0.4
 

@@ -26,6 +26,11 @@ def vote(member: str = "b", opened_at: int = NOW - 100, quorum: int = 1) -> Vote
     return Vote(member, opened_at, NOW + 5000, "5 failures in a row", 2, 60_000, quorum)
 
 
+def lease(lease_id: str, member: str, limit: int = 1, threshold: int = 2) -> Acquire:
+    """The request of a member whose probes may take two seconds."""
+    return Acquire(lease_id, member, 2.0, limit, threshold)
+
+
 def applied(command: Command, record: Record = OPEN, now: int = NOW) -> Record:
     """The record after a command that must change it."""
     changed = command.apply(record, now)
@@ -90,16 +95,41 @@ def test_a_vote_can_be_withdrawn() -> None:
 
 def test_leases_are_limited() -> None:
     """The limit applies to the whole fleet, and an expired lease makes room for another."""
-    one = applied(Acquire("x", "a", 2.0, 1))
+    one = applied(lease("x", "a"))
     assert one.leases == {"x": Lease("a", NOW + 3000)}
-    assert Acquire("y", "b", 2.0, 1).apply(one, NOW) is None
-    assert set(applied(Acquire("y", "b", 2.0, 1), one, NOW + 3000).leases) == {"y"}
+    assert lease("y", "b").apply(one, NOW) is None
+    assert set(applied(lease("y", "b"), one, NOW + 3000).leases) == {"y"}
+
+
+def test_there_are_no_more_leases_than_missing_successes() -> None:
+    """A third probe could not change anything when two successes close the circuit."""
+    two = applied(lease("y", "b", 3), applied(lease("x", "a", 3)))
+    assert lease("z", "c", 3).apply(two, NOW) is None
+    one_succeeded = applied(Succeed("x", "a", 2), two)
+    assert lease("z", "c", 3).apply(one_succeeded, NOW) is None
+
+
+@pytest.mark.parametrize("later", [0, 3000], ids=["released", "expired"])
+def test_a_lease_without_an_outcome_is_granted_again(later: int) -> None:
+    """Whether its probe was neutral or its process died, another probe takes its place."""
+    two = applied(lease("y", "b", 3), applied(lease("x", "a", 3)), NOW + later)
+    one = two if later else applied(Release("x"), two)
+    three = applied(lease("z", "c", 3), one, NOW + later)
+    assert set(three.leases) == {"y", "z"}
+
+
+def test_a_process_with_a_lower_threshold_gets_a_lease() -> None:
+    """Two versions of a service may run side by side, and the one that counted may have ended."""
+    record = replace(OPEN, successes=3)
+    last = applied(lease("x", "a", 3, threshold=2), record)
+    assert lease("y", "b", 3, threshold=2).apply(last, NOW) is None
+    assert not applied(Succeed("x", "a", 2), last).is_open
 
 
 @pytest.mark.parametrize("record", [Record(), replace(OPEN, until=NOW + 1)])
 def test_there_is_no_lease_before_the_wait_is_over(record: Record) -> None:
     """There is none for a closed circuit either."""
-    assert Acquire("x", "a", 2.0, 1).apply(record, NOW) is None
+    assert lease("x", "a").apply(record, NOW) is None
 
 
 def test_enough_successes_close_the_circuit() -> None:
@@ -152,10 +182,10 @@ def test_a_reset_closes_the_circuit_and_ends_the_mode() -> None:
 def test_a_circuit_is_half_open_when_its_forced_open_mode_ends() -> None:
     """After maintenance, the whole fleet shares the limit of probes."""
     record = applied(SetMode("o", "forced_open", "maintenance", 9.0, opens=True, member="a"))
-    assert Acquire("x", "a", 2.0, 1).apply(record, NOW + 8999) is None
+    assert lease("x", "a").apply(record, NOW + 8999) is None
     assert record.mode(NOW + 8999) is not None
     assert record.mode(NOW + 9000) is None
-    assert applied(Acquire("x", "a", 2.0, 1), record, NOW + 9000).leases
+    assert applied(lease("x", "a"), record, NOW + 9000).leases
 
 
 def test_a_forgotten_record_is_restored() -> None:
