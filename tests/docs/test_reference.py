@@ -237,8 +237,8 @@ def test_architecture_shows_every_module_of_the_breaker() -> None:
 def test_readme_lists_every_page() -> None:
     """A reader of the README learns about all pages."""
     text = README.read_text(encoding="utf-8")
-    _, _, where_to_read_on = text.partition("## Where to read on\n")
-    listed = where_to_read_on.partition("\n## ")[0]
+    _, _, documentation = text.partition("## Documentation\n")
+    listed = documentation.partition("\n## ")[0]
     decisions = {*(ROOT / "docs" / "decisions").glob("[0-9]*.md")}
     pages = [
         path.relative_to(ROOT).as_posix()
@@ -247,7 +247,7 @@ def test_readme_lists_every_page() -> None:
     ]
 
     missing = [
-        f'add below "Where to read on" in README.md: - [Title]({page}): what it says.'
+        f'add below "Documentation" in README.md: - [Title]({page}): what it says.'
         for page in pages
         if f"]({page})" not in listed
     ]
