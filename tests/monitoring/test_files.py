@@ -67,8 +67,8 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> No
     assert anchor in anchors(RUNBOOK)
     assert section.splitlines()[0].lower().replace(" ", "-") == anchor
     assert f"`{alert['alert']}`, {alert['labels']['severity']}:" in section
-    assert "**Look at**" in section
-    assert "**Do**" in section
+    assert "**Check:**" in section
+    assert "**Do:**" in section
     assert alert["annotations"]["summary"]
 
 
