@@ -123,7 +123,7 @@ def without(text: str, root: Path = ROOT) -> str:
 
 def table_of_parts(parts: Iterable[Part], root: Path) -> str:
     """The parts that the project has, and their lines."""
-    rows = [f"{'PART':<16}{'code':>8}{'tests':>8}{'other':>8}   what goes"]
+    rows = [f"{'PART':<16}{'code':>8}{'tests':>8}{'other':>8}   what is removed"]
     rows += [
         f"{part.name:<16}" + "".join(f"{lines:>8}" for lines in part.cost(root)) + f"   {part.what}"
         for part in parts
