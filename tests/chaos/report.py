@@ -22,7 +22,7 @@ def markdown(result: Result) -> str:
     lines = [
         f"### {_NAMES[result.plan.database]}, {workers}",
         "",
-        "| figure | value |",
+        "| result | value |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in _rows(result)),
         "",
@@ -45,39 +45,39 @@ def _rows(result: Result) -> list[tuple[str, object]]:
     wrong = len(result.faults) - missing - sum(faults[kind] for kind in named)
     return [
         ("seed", result.plan.seed),
-        ("fault that was put back", result.plan.fault or "none"),
+        ("reintroduced fault", result.plan.fault or "none"),
         ("clocks of the replicas", "wrong by up to 2 days" if tally.has_wrong_clocks else "right"),
-        ("seconds of storm", f"{tally.seconds:.0f}"),
+        ("duration in seconds", f"{tally.seconds:.0f}"),
         ("kills", tally.blows[Blow.KILL_WORKER] + tally.blows[Blow.KILL_SERVICE]),
         ("of one worker", tally.blows[Blow.KILL_WORKER]),
         ("of the whole service", tally.blows[Blow.KILL_SERVICE]),
         ("kills that hit pending payments", _share_above_zero(tally.pending_at_kills)),
         ("payments pending at a kill, median and most", _median_and_most(tally.pending_at_kills)),
         ("kills that hit requests in flight", _share_above_zero(tally.in_flight_at_kills)),
-        ("orderly restarts", tally.blows[Blow.RESTART]),
-        ("suspended beyond the claims", tally.blows[Blow.SUSPEND_SERVICE]),
-        ("started again because it had ended by itself", tally.ended_by_itself),
+        ("graceful restarts", tally.blows[Blow.RESTART]),
+        ("suspensions longer than the claims", tally.blows[Blow.SUSPEND_SERVICE]),
+        ("restarted after it had exited by itself", tally.ended_by_itself),
         ("database crashes", tally.blows[Blow.CRASH_DATABASE]),
-        ("changes of the provider's mode", tally.blows[Blow.TURN_PROVIDER]),
+        ("changes of provider mode", tally.blows[Blow.TURN_PROVIDER]),
         ("orders", len(ledgers.orders)),
         ("requests", len(ledgers.answers)),
-        ("answers", _by_status(ledgers.answers)),
+        ("responses", _by_status(ledgers.answers)),
         ("payments at the end", _counts(Counter(map(_end, ledgers.payments)))),
         ("charges at the provider", sum(one.times_charged for one in ledgers.charges)),
         ("late charges that arrived after the end", ledgers.delivered),
-        ("seconds until nothing was pending any more", f"{tally.calm_seconds:.1f}"),
+        ("seconds until no payment was pending", f"{tally.calm_seconds:.1f}"),
         (
             f"seconds of a request, 99 % and longest (limit {result.plan.limit_seconds:g})",
             f"{_percentile(seconds, 0.99):.2f}, {seconds[-1]:.2f}",
         ),
         (
             (
-                "longest by the log, from when a process took it up "
+                "longest in the log, from acceptance by a process "
                 f"(limit {result.plan.served_limit_seconds:g})"
             ),
             f"{tally.longest_served_seconds:.2f}",
         ),
-        ("beyond their limit", faults[FaultKind.HUNG]),
+        ("over their limit", faults[FaultKind.HUNG]),
         ("missing", missing),
         ("charged twice", faults[FaultKind.CHARGED_TWICE]),
         ("failed, but charged", faults[FaultKind.FALSE_FAILURE]),

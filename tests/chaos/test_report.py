@@ -63,7 +63,7 @@ def test_the_report_has_the_counts_and_the_verdict() -> None:
     assert table["kills that hit pending payments"] == "2 of 3"
     assert table["payments pending at a kill, median and most"] == "2, 7"
     assert table["kills that hit requests in flight"] == "3 of 4"
-    assert table["answers"] == "2 201, 1 503, 1 connection broken"
+    assert table["responses"] == "2 201, 1 503, 1 connection broken"
     assert table["payments at the end"] == "1 succeeded"
     assert table["charges at the provider"] == "2"
     assert table["verdict"] == "every payment was charged once, or never"
