@@ -31,8 +31,8 @@ from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.nested_calls import (
     count_once,
     enter_probe,
-    is_within_probe,
     outer_call,
+    outer_probe,
     without_counted,
 )
 from example_service.infra.resilience.outcomes import (
@@ -52,6 +52,7 @@ from example_service.infra.resilience.rules.phases import (
     Open,
     Permit,
     TimedCall,
+    is_part,
     timed_call,
 )
 from example_service.infra.resilience.rules.states import CircuitState
@@ -151,6 +152,9 @@ class Guard(Decisions):
     def acquire(self) -> Permit:
         """Take the permit of one call. Hand it back exactly once, with one of the methods below.
 
+        It may be handed back in another task or thread. Further calls through this guard are
+        therefore not part of the call, even before that; see `enter`.
+
         Raises:
             CircuitOpenError: The circuit refuses the call.
         """
@@ -160,7 +164,8 @@ class Guard(Decisions):
     def enter(self) -> Permit:
         """Take the permit of a call that ends in the current context, such as a block.
 
-        While it is a probe, further calls through this guard in that context are part of it.
+        While it is a probe that runs, further calls through this guard in that context are part of
+        it: they need no place, and only the outcome of the probe counts.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -333,11 +338,11 @@ class Guard(Decisions):
             if now < phase.until and outage is not None and now < outage.silent_until:
                 next(machine.refusals)
                 raise CircuitOpenError(self._name, _OPEN, phase.until - now, outage.reason)
-        elif isinstance(phase, HalfOpen) and is_within_probe(phase):
-            return self._admit_uncounted()
+        elif isinstance(phase, HalfOpen):
+            outer = outer_probe(phase)
         answer = self._decide(self._try_acquire, outer, may_wait=False)
         if answer is None:
-            return self._admit_while_deciding(now)
+            return self._admit_while_deciding(now, outer)
         permit, state, retry_after, rejections = answer
         if permit is not None:
             if marks_probe:
@@ -345,24 +350,18 @@ class Guard(Decisions):
             return cast("Permit", permit)
         raise self._refusal(state, retry_after, rejections)
 
-    def _admit_uncounted(self) -> Permit:
-        """The permit of a call inside a probe: only the outcome of the probe counts."""
-        permit = timed_call(COUNTED, self.clock())
-        self._decide(self.machine.count_admission)
-        return permit
-
-    def _admit_while_deciding(self, now: float) -> Permit:
+    def _admit_while_deciding(self, now: float, outer: TimedCall | None) -> Permit:
         """Answer a call that enters during a decision of its own thread; it is never a probe."""
         phase = self.machine.phase
-        if isinstance(phase, Closed):
+        if isinstance(phase, Closed) or outer is not None:
             self._decide(self.machine.count_admission)
-            return timed_call(phase, now)
+            return timed_call(phase if isinstance(phase, Closed) else COUNTED, now)
         self._decide(self.machine.count_rejection)
         retry_after = self.machine.retry_after(now)
         raise CircuitOpenError(self._name, phase.state, retry_after, self._reason())
 
     def _judge_error(self, permit: Permit, error: BaseException) -> None:
-        if isinstance(permit, TimedCall) and permit.phase is COUNTED:
+        if isinstance(permit, TimedCall) and (permit.phase is COUNTED or is_part(permit)):
             self.release(permit)
             return
         judge = self.judge

@@ -64,9 +64,9 @@ def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
     return None
 
 
-def is_within_probe(phase: HalfOpen) -> bool:
-    """Whether the current context runs under a probe of this period that has not ended."""
-    return any(one.phase is phase for one in marked_calls())
+def outer_probe(phase: HalfOpen) -> TimedCall | None:
+    """The innermost running call of this half-open period that the current context runs under."""
+    return next((one for one in reversed(marked_calls()) if one.phase is phase), None)
 
 
 def is_probe_here(call: TimedCall) -> bool:

@@ -26,6 +26,7 @@ from example_service.infra.resilience.rules.phases import (
     Open,
     Permit,
     TimedCall,
+    is_part,
     timed_call,
 )
 from example_service.infra.resilience.rules.records import ManualMode
@@ -58,12 +59,18 @@ class CircuitStateMachine(Timetable):
         self.gate.ask()
         return False
 
+    def _end_at_gate(self, permit: Permit, *, succeeded: bool | None) -> None:
+        """Report the end of a probe to the gate, which a call inside a probe has not passed."""
+        if self.gate is not None and not isinstance(permit, NestedCall):
+            self.gate.ended(succeeded=succeeded)
+
     def try_acquire(self, now: float, outer: TimedCall | None = None) -> Permit | None:
         """Ask whether one call may run now. A refusal is counted.
 
         Args:
             now: Seconds on the clock.
-            outer: The running call inside which it is made, if it is known.
+            outer: The call of this period inside which it is made, if it is known. Inside a
+                probe that is still running it needs no place.
 
         Returns:
             The permit to hand back with the outcome, or None if the circuit refuses.
@@ -72,7 +79,12 @@ class CircuitStateMachine(Timetable):
         phase = self.phase
         if self.gate is not None and isinstance(phase, Open) and now >= phase.until:
             self.gate.ask()
-        if not isinstance(phase, Open) and phase.has_room() and self._has_right(phase):
+        if outer is not None and outer.phase is not phase:
+            outer = None
+        is_in_probe = outer is not None and isinstance(phase, HalfOpen)
+        if not isinstance(phase, Open) and (
+            is_in_probe or (phase.has_room() and self._has_right(phase))
+        ):
             permit = self._permit(phase, now, outer)
         elif self.mode is not None and self.mode.mode is Mode.SHADOW:
             self.mode.would_have_rejected += 1
@@ -108,8 +120,7 @@ class CircuitStateMachine(Timetable):
             if cause := phase.succeed(now):
                 self._open(now, cause)
         else:
-            if self.gate is not None:
-                self.gate.ended(succeeded=True)
+            self._end_at_gate(permit, succeeded=True)
             if cause := phase.succeed():
                 self._close(cause)
         self._reschedule(now)
@@ -135,8 +146,8 @@ class CircuitStateMachine(Timetable):
         """Hand a permit back: its call says nothing about the dependency."""
         phase = self._hand_back(permit, now)
         if phase is not None:
-            if self.gate is not None and isinstance(phase, HalfOpen) and phase is self.phase:
-                self.gate.ended(succeeded=None)
+            if isinstance(phase, HalfOpen) and phase is self.phase:
+                self._end_at_gate(permit, succeeded=None)
             self._outcomes_due -= 1
             self._reschedule(now)
 
@@ -164,7 +175,7 @@ class CircuitStateMachine(Timetable):
         if self.running is not None:
             self.running.pop(permit, None)
         phase = self._leave(permit)
-        if phase is COUNTED or (isinstance(permit, NestedCall) and permit.outer.phase is COUNTED):
+        if phase is COUNTED or is_part(permit):
             self._outcomes_due -= 1
             return None
         return phase

@@ -8,6 +8,7 @@ A period never changes the state itself. When an outcome ends it, it returns the
 `CircuitStateMachine` starts the next period.
 """
 
+from collections.abc import Callable
 from itertools import repeat
 from math import inf
 from operator import length_hint
@@ -192,7 +193,7 @@ class HalfOpen:
 
     Attributes:
         rejections_before: Calls refused before the circuit was last closed.
-        probes: The probes that are running, oldest first.
+        probes: The probes that are running, and the calls inside them, oldest first.
         successes: Probes that have succeeded.
     """
 
@@ -222,7 +223,11 @@ class HalfOpen:
 
     def has_room(self) -> bool:
         """Whether one more call may run."""
-        return len(self.probes) < self._max_calls
+        return sum(map(_takes_place, self.probes)) < self._max_calls
+
+    def oldest_probe(self) -> "TimedCall | None":
+        """The probe that started first, which may be a call that has outlived its probe."""
+        return next(filter(_takes_place, self.probes), None)
 
     def succeed(self) -> str | None:
         """Count the success of a probe. Returns the cause if it closes the circuit."""
@@ -240,23 +245,25 @@ class TimedCall:
         phase: The period that admitted it; `STALE` if shadow mode ran it against the rules, and
             once it has ended; `COUNTED` once it has been counted while it was still running.
         started: When, in seconds on the clock.
+        is_lost: Says whether the end of the call can no longer be seen. Set only for some calls.
     """
 
     # Without `__init__`, which would double the time that it takes to make one.
-    __slots__ = ("phase", "started")
+    __slots__ = ("is_lost", "phase", "started")
     quiet: ClassVar = False
     steady: ClassVar = False
     allowance: ClassVar = EMPTY
 
     phase: "Closed | HalfOpen"
     started: float
+    is_lost: Callable[[], bool]
 
 
 class NestedCall(TimedCall):
-    """The permit of a call inside another one of the same closed circuit.
+    """The permit of a call inside another one of the same circuit and period.
 
     Attributes:
-        outer: The call around it. If that is counted while it runs, this one is a part of it.
+        outer: The call around it.
     """
 
     __slots__ = ("outer",)
@@ -268,7 +275,7 @@ def timed_call(
     phase: "Closed | HalfOpen", started: float, outer: TimedCall | None = None
 ) -> TimedCall:
     """Make the permit of a call that started at `started`, perhaps inside another one."""
-    if outer is None or not isinstance(phase, Closed):
+    if outer is None:
         call = TimedCall()
     else:
         call = NestedCall()
@@ -276,6 +283,24 @@ def timed_call(
     call.phase = phase
     call.started = started
     return call
+
+
+def is_part(call: TimedCall) -> bool:
+    """Whether a call is a part of another one, and therefore not counted itself.
+
+    That is the case inside a probe and inside a call that was counted while it runs. Once the outer
+    call has ended, what goes on, perhaps in a task that it has started, is a call of its own.
+    """
+    while isinstance(call, NestedCall):
+        call = call.outer
+        if call.phase is COUNTED or isinstance(call.phase, HalfOpen):
+            return True
+    return False
+
+
+def _takes_place(call: TimedCall) -> bool:
+    """Whether a running call is one of those that half-open state limits."""
+    return not is_part(call) and not (hasattr(call, "is_lost") and call.is_lost())
 
 
 Permit: TypeAlias = Closed | TimedCall

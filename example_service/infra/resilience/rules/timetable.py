@@ -10,9 +10,9 @@ from example_service.infra.resilience.rules.phases import (
     COUNTED,
     Closed,
     HalfOpen,
-    NestedCall,
     Open,
     TimedCall,
+    is_part,
 )
 from example_service.infra.resilience.rules.records import Overdue
 
@@ -47,8 +47,7 @@ class Timetable(Circuit):
             slow_at = call.started + self.slow_call_duration
             act = partial(self._count_overdue, call, slow_at, "slow_call_duration")
             due.append((slow_at, act))
-        if isinstance(phase, HalfOpen) and phase.probes:
-            probe = phase.probes[0]
+        if isinstance(phase, HalfOpen) and (probe := phase.oldest_probe()) is not None:
             deadline = probe.started + self.probe_timeout
             act = partial(self._count_overdue, probe, deadline, "probe_timeout")
             due.append((deadline, act))
@@ -87,7 +86,7 @@ class Timetable(Circuit):
             return
         phase = self._leave(call)
         call.phase = COUNTED
-        if isinstance(call, NestedCall) and call.outer.phase is COUNTED:
+        if is_part(call):
             return
         self._outcomes_due += 1
         self._note(Overdue(at, at - call.started))
