@@ -14,7 +14,8 @@ from example_service.infra.resilience.guarded_stream import (
     guarded_generator,
 )
 from example_service.infra.resilience.nested_calls import leave_call
-from example_service.infra.resilience.rules.phases import Permit
+from example_service.infra.resilience.pending_call import PendingCall
+from example_service.infra.resilience.rules.phases import Permit, TimedCall
 
 
 class Continuation(Enum):
@@ -67,7 +68,13 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
     going_on = continuation(result.__class__)
     if going_on is Continuation.FUTURE:
         leave_call(permit)
-        _settle_when_done(guard, permit, result)
+        call = _FutureCall(guard, permit)
+        if result.done():
+            call(result)
+        else:
+            if isinstance(permit, TimedCall) and hasattr(result, "get_loop"):
+                permit.is_lost = result.get_loop().is_closed
+            result.add_done_callback(call)
         return result
     guard.release(permit)
     if going_on is Continuation.BLOCK:
@@ -89,19 +96,18 @@ def is_awaitable(result: object) -> bool:
     return isinstance(result, Awaitable)
 
 
-def _settle_when_done(guard: Guard, permit: Permit, future: Any) -> None:
-    def settle(done: Any) -> None:
-        if done.cancelled():
-            guard.release(permit)
-        elif (error := done.exception()) is not None:
-            guard.settle(permit, error)
-        else:
-            guard.settle_result(permit, done.result())
+class _FutureCall(PendingCall):
+    """The callback of a future, which drops it when it is done, and when it is dropped itself."""
 
-    if future.done():
-        settle(future)
-    else:
-        future.add_done_callback(settle)
+    __slots__ = ()
+
+    def __call__(self, future: Any) -> None:
+        if future.cancelled():
+            self.release()
+        elif (error := future.exception()) is not None:
+            self.settle(error)
+        elif (permit := self.take()) is not None:
+            self._guard.settle_result(permit, future.result())
 
 
 async def _await(guard: Guard, awaitable: Any) -> Any:

@@ -52,20 +52,39 @@ class GuardedBlock:
 
     Args:
         guard: The guard to hand the permit back to. None until the block is entered, if the exit
-            was looked up on the class. Held weakly, so that a guard is freed with its last
-            reference; a block that outlives its guard has nothing to report to.
+            was looked up on the class.
         permit: The permit to hand back; `NOT_ENTERED` until the block is entered.
+        is_shared: Whether the guard remembers this block. It is then held weakly, so that it is
+            freed with its last reference; a block that outlives it has nothing to report to.
     """
 
     __slots__ = ("__weakref__", "_guard", "_successes", "permit")
 
-    def __init__(self, guard: Guard | None, permit: Permit) -> None:
-        self._guard: weakref.ref[Guard] | None = None
+    def __init__(self, guard: Guard | None, permit: Permit, *, is_shared: bool = False) -> None:
+        self._guard: Guard | weakref.ref[Guard] | None = guard
         self._successes: Iterator[None]
         self.permit = permit
         if guard is not None:
-            self._guard = weakref.ref(guard)
             self._successes = guard.machine.successes
+            if is_shared:
+                self._guard = weakref.ref(guard)
+
+    def __del__(self) -> None:
+        # A block that was dropped without being left, with its exit stack or its suspended frame,
+        # says nothing about the dependency; its place becomes free.
+        permit = self.permit
+        if (
+            permit is not NOT_ENTERED
+            and permit.__class__ is not Closed
+            and (guard := self.guard) is not None
+        ):
+            guard.release(permit)
+
+    @property
+    def guard(self) -> Guard | None:
+        """The guard to hand the permit back to; None if it is not known yet, or freed."""
+        guard = self._guard
+        return guard() if isinstance(guard, weakref.ref) else guard
 
     def enter(self, guard: Guard, permit: Permit) -> bool:
         """Take the permit of the enter that belongs to this block's exit.
@@ -74,8 +93,8 @@ class GuardedBlock:
             False if the block was prepared for another guard.
         """
         if self._guard is None:
-            self._guard = weakref.ref(guard)
-        elif self._guard() is not guard:
+            self._guard = guard
+        elif self.guard is not guard:
             return False
         self.permit = permit
         return True
@@ -134,15 +153,13 @@ class GuardedBlock:
     def _settle(self, exc: BaseException | None) -> None:
         if prepared_blocks:
             _forget(self)
-        guard = self._guard() if self._guard is not None else None
-        if guard is not None:
+        if (guard := self.guard) is not None:
             _settle_block(guard, self, exc)
 
     def _settle_for(self, guard: Guard, exc: BaseException | None) -> None:
         if prepared_blocks:
             _forget(self)
-        entered_here = self._guard is not None and self._guard() is guard
-        _settle_block(guard, self if entered_here else None, exc)
+        _settle_block(guard, self if self.guard is guard else None, exc)
 
 
 class BlockExit:
@@ -240,7 +257,8 @@ def _block_to_enter(guard: Guard) -> GuardedBlock:
         is_shared = isinstance(phase, Closed) and machine.permits is not EMPTY
         refuses_all = isinstance(phase, Open) and machine.mode is None
         if is_shared or refuses_all:
-            block = GuardedBlock(guard, phase if isinstance(phase, Closed) else NOT_ENTERED)
+            permit = phase if isinstance(phase, Closed) else NOT_ENTERED
+            block = GuardedBlock(guard, permit, is_shared=True)
             machine.phase_memo = block.leave
             return block
     return _prepared(GuardedBlock(guard, NOT_ENTERED))

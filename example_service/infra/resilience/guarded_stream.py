@@ -6,7 +6,8 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.guard import Guard
 from example_service.infra.resilience.nested_calls import enter_probe, leave_call
-from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
+from example_service.infra.resilience.pending_call import PendingCall
+from example_service.infra.resilience.rules.phases import HalfOpen, TimedCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,6 +22,7 @@ def guarded_async_generator(
     async def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
+        call = PendingCall(guard, permit)
         if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
             stream = cast("AsyncGenerator[R, Any]", _AsyncSteps(stream, permit))
         thrown: BaseException | None = None
@@ -40,9 +42,9 @@ def guarded_async_generator(
                 else:
                     item = await stream.asend(sent)
         except StopAsyncIteration:
-            guard.succeed(permit)
+            call.succeed()
         except BaseException as error:
-            _settle_stream(guard, permit, error, thrown)
+            _settle_stream(call, error, thrown)
             raise
 
     return guarded_stream
@@ -57,6 +59,7 @@ def guarded_generator(
     def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
+        call = PendingCall(guard, permit)
         if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
             stream = cast("Generator[Any, Any, R]", _Steps(stream, permit))
         thrown: BaseException | None = None
@@ -76,10 +79,10 @@ def guarded_generator(
                 else:
                     item = stream.send(sent)
         except StopIteration as end:
-            guard.succeed(permit)
+            call.succeed()
             return cast("R", end.value)
         except BaseException as error:
-            _settle_stream(guard, permit, error, thrown)
+            _settle_stream(call, error, thrown)
             raise
 
     return guarded_stream
@@ -142,9 +145,7 @@ class _AsyncSteps:
             leave_call(self._probe)
 
 
-def _settle_stream(
-    guard: Guard, permit: Permit, error: BaseException, thrown: BaseException | None
-) -> None:
+def _settle_stream(call: PendingCall, error: BaseException, thrown: BaseException | None) -> None:
     """Settle a stream that raised.
 
     What its consumer threw in says nothing about the other side if it comes back as the same
@@ -152,11 +153,11 @@ def _settle_stream(
     throws in a GeneratorExit; the consumer has had an item then, so the other side works.
     """
     if not _comes_back(error, thrown):
-        guard.settle(permit, error)
+        call.settle(error)
     elif isinstance(thrown, GeneratorExit):
-        guard.succeed(permit)
+        call.succeed()
     else:
-        guard.release(permit)
+        call.release()
 
 
 def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:

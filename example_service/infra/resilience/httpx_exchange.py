@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.httpx_classes import AsyncStream, SyncStream
+from example_service.infra.resilience.pending_call import PendingCall
 from example_service.infra.resilience.retry_after import announced_seconds
 from example_service.infra.resilience.rules.phases import Permit
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from example_service.infra.resilience.httpx_classes import Request, Response
 
 
-class Exchange:
+class Exchange(PendingCall):
     """One request and its response, as the breaker sees them: settled once, by the first outcome.
 
     Args:
@@ -36,7 +37,7 @@ class Exchange:
         max_retry_after_seconds: See `CircuitBreakerTransport`.
     """
 
-    __slots__ = ("_breaker", "_max_retry_after_seconds", "_permits", "_request")
+    __slots__ = ("_max_retry_after_seconds", "_request")
 
     def __init__(
         self,
@@ -45,70 +46,41 @@ class Exchange:
         request: "Request",
         max_retry_after_seconds: float | None,
     ) -> None:
-        self._breaker = breaker
-        # A list, because taking from it is atomic: the body may be read in one thread and closed
-        # in another.
-        self._permits = [permit]
+        super().__init__(breaker, permit)
         self._request = request
         self._max_retry_after_seconds = max_retry_after_seconds
 
-    def __del__(self) -> None:
-        """A response that was dropped without being closed says nothing; its place becomes free."""
-        if (permit := self._take()) is not None:
-            self._breaker.release(permit)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the outcome is known."""
-        return not self._permits
-
     def judge(self, response: "Response") -> None:
         """Settle with the headers of the response, if they say the outcome."""
-        is_failed = self._breaker.is_failed_result
+        is_failed = self._guard.judge.is_failed_result
         try:
             response.request = self._request
             failed = is_failed is not None and is_failed(response)
             seconds = self._seconds_to_open(response) if failed else None
         except BaseException:
-            self._breaker.release(self._permits.pop())
+            self.release()
             raise
         if failed:
-            self._breaker.fail(self._permits.pop(), None, seconds)
+            self._guard.fail(self._permits.pop(), None, seconds)
         # A response created from bytes is closed already, and will not be closed again.
         elif response.is_closed or _has_no_body(response):
             self.succeed()
-
-    def succeed(self) -> None:
-        """The body was read to its end, or its reader needs no more of it."""
-        if (permit := self._take()) is not None:
-            self._breaker.succeed(permit)
 
     def close(self) -> None:
         """The reader has closed the body: it has read enough, unless it was interrupted."""
         error = sys.exception()
         if error is None or isinstance(error, (Exception, GeneratorExit)):
             self.succeed()
-        elif (permit := self._take()) is not None:
-            self._breaker.release(permit)
-
-    def settle(self, error: BaseException) -> None:
-        """The transport, or the body, has raised."""
-        if (permit := self._take()) is not None:
-            self._breaker.settle(permit, error)
+        else:
+            self.release()
 
     def _seconds_to_open(self, response: "Response") -> float | None:
-        seconds = self._breaker.seconds_to_open(response)
+        seconds = self._guard.seconds_to_open(response)
         limit, headers = self._max_retry_after_seconds, response.headers
         if seconds is not None or limit is None:
             return seconds
         seconds = announced_seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
         return None if seconds is None else min(seconds, limit)
-
-    def _take(self) -> Permit | None:
-        try:
-            return self._permits.pop()
-        except IndexError:
-            return None
 
 
 class Body(SyncStream):

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from example_service.infra.resilience import CircuitBreaker
 from example_service.infra.resilience.testing import FakeClock
@@ -57,13 +57,18 @@ def half_opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
 class RunningCall:
     """A guarded call that runs in its own context, as in a task, until the test ends it.
 
+    It goes on even if the test keeps no reference to it.
+
     Args:
         breaker: The breaker that must admit it.
     """
 
+    _all: ClassVar[list["RunningCall"]] = []
+
     def __init__(self, breaker: CircuitBreaker) -> None:
         self._stack = contextlib.ExitStack()
         copy_context().run(self._stack.enter_context, breaker)
+        self._all.append(self)
 
     def succeed(self) -> None:
         """End the call with success."""
