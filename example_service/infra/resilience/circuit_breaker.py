@@ -3,17 +3,13 @@
 `rules` says when a circuit opens and closes, `guard` asks the rules for a permit before each call.
 """
 
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from example_service.infra.resilience.continuation import (
-    Continuation,
-    continuation,
-    follow,
-    is_awaitable,
-)
+from example_service.infra.resilience.continuation import continuation, follow, is_awaitable
 from example_service.infra.resilience.events import CircuitListener
 from example_service.infra.resilience.guarded_block import (
     BlockExit,
@@ -21,7 +17,7 @@ from example_service.infra.resilience.guarded_block import (
     enter_block,
     prepared_blocks,
 )
-from example_service.infra.resilience.guarded_function import guarded
+from example_service.infra.resilience.guarded_function import guarded, is_kind
 from example_service.infra.resilience.monitored_guard import MonitoredGuard
 from example_service.infra.resilience.outcomes import ExceptionTypes
 from example_service.infra.resilience.registry import Registry
@@ -274,13 +270,14 @@ class CircuitBreaker(MonitoredGuard):
     def call_sync(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a plain function under guard.
 
-        A future that it returns is the call, whose outcome counts when the future has one; a
-        generator is guarded until it ends.
+        The object that it returns decides what is guarded, as for `protected`: a future is the
+        call, whose outcome counts when the future has one; another awaitable and a generator are
+        guarded until they end.
 
         Raises:
             CircuitOpenError: The circuit refused; `func` was not called.
-            TypeError: `func` returned a coroutine, which `call` can await and this method cannot,
-                or is no function, but what one returns.
+            TypeError: `func` is a coroutine function, which `call` can await and this method
+                cannot, or is no function, but what one returns.
         """
         machine = self.machine
         permit: Permit | None = next(machine.permits, None)
@@ -291,12 +288,10 @@ class CircuitBreaker(MonitoredGuard):
         except BaseException as error:
             self._settle_call(permit, func, error)
             raise
-        going_on = continuation(result.__class__)  # type: ignore[arg-type]
-        if going_on is not None:
-            if going_on is not Continuation.FUTURE and is_awaitable(result):
+        if continuation(result.__class__) is not None:  # type: ignore[arg-type]
+            if isinstance(result, CoroutineType) and is_kind(func, inspect.iscoroutinefunction):
                 self.release(permit)
-                if isinstance(result, CoroutineType):
-                    result.close()
+                result.close()
                 raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
             return cast("R", follow(self, permit, result))
         if permit.quiet:

@@ -2,10 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Generator
-from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Generator
+from contextlib import (
+    _AsyncGeneratorContextManager,
+    _GeneratorContextManager,
+    asynccontextmanager,
+)
 from enum import Enum
-from types import CoroutineType, GeneratorType
+from types import CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
 from example_service.infra.resilience.guard import Guard
@@ -56,7 +60,8 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
 
     - A future is the call: its outcome counts when it has one, at once if it is done.
     - Any other awaitable is guarded from the moment it is awaited. If it never is, there is no
-      outcome; so it takes a permit of its own.
+      outcome; so it takes a permit of its own. One that is entered instead, such as a request of
+      aiohttp in `async with`, is guarded until the end of its block.
     - A generator or async generator takes a permit when its first item is requested.
 
     Returns:
@@ -83,7 +88,8 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
             "put the decorator of the breaker below @contextmanager or @asynccontextmanager"
         )
     if is_awaitable(result):
-        return _await(guard, result)
+        has_block = hasattr(result.__class__, "__aenter__")
+        return _AwaitableBlock(guard, result) if has_block else _await(guard, result)
     if isinstance(result, AsyncGenerator):
         return guarded_async_generator(guard, lambda: result)()
     return guarded_generator(guard, lambda: result)()
@@ -123,3 +129,47 @@ async def _await(guard: Guard, awaitable: Any) -> Any:
     finally:
         if isinstance(awaitable, CoroutineType):
             awaitable.close()
+
+
+class _AwaitableBlock(Coroutine[Any, Any, Any]):
+    """Guards an object that is either awaited or entered."""
+
+    def __init__(self, guard: Guard, result: Any) -> None:
+        self._call = _await(guard, result)
+        self._block = _block(guard, result)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._call.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._call.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._call.throw(*error)
+
+    def close(self) -> None:
+        self._call.close()
+
+    async def __aenter__(self) -> Any:
+        self._call.close()
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._block.__aexit__(exc_type, exc, traceback)
+
+
+@asynccontextmanager
+async def _block(guard: Guard, result: Any) -> AsyncIterator[Any]:
+    call = PendingCall(guard, guard.enter())
+    try:
+        async with result as entered:
+            yield entered
+    except BaseException as error:
+        call.settle(error)
+        raise
+    call.succeed()

@@ -42,13 +42,13 @@ def guarded(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
     if not callable(func):
         raise _refusal(func)
     is_timed = guard.machine.is_timed
-    if _is_kind(func, inspect.iscoroutinefunction):
+    if is_kind(func, inspect.iscoroutinefunction):
         wrap = _timed_coroutine if is_timed else _coroutine
         return cast("Callable[P, R]", wrap(guard, cast("Callable[P, Any]", func)))
-    if _is_kind(func, inspect.isasyncgenfunction):
+    if is_kind(func, inspect.isasyncgenfunction):
         stream = guarded_async_generator(guard, cast("Callable[P, Any]", func))
         return cast("Callable[P, R]", stream)
-    if _is_kind(func, inspect.isgeneratorfunction):
+    if is_kind(func, inspect.isgeneratorfunction):
         return cast("Callable[P, R]", guarded_generator(guard, cast("Callable[P, Any]", func)))
     return _timed_function(guard, func) if is_timed else _function(guard, func)
 
@@ -214,6 +214,6 @@ def _refusal(func: object) -> TypeError:
     return TypeError(f"only functions can be guarded, not {func!r}: {way}")
 
 
-def _is_kind(func: Callable[..., Any], is_kind: Callable[[object], bool]) -> bool:
+def is_kind(func: Callable[..., Any], inspected: Callable[[object], bool]) -> bool:
     """Whether a function, or the `__call__` of an object, is of a kind that `inspect` knows."""
-    return is_kind(func) or is_kind(getattr(func, "__call__", None))  # noqa: B004
+    return inspected(func) or inspected(getattr(func, "__call__", None))  # noqa: B004

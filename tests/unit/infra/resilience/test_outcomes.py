@@ -270,16 +270,46 @@ class Awaitable:
 class TestReturnedObject:
     """The object that a plain function returns decides how it is guarded."""
 
-    @pytest.mark.parametrize("form", ["protected", "call"])
+    @pytest.mark.parametrize("form", ["protected", "call", "call_sync"])
     async def test_any_awaitable_is_awaited_under_the_guard(self, form: str) -> None:
         """The call ends when the awaitable does."""
         breaker = make_breaker()
         for error, expected in ((None, (0, 1, 0)), (DownError(), (1, 1, 0))):
             make = partial(Awaitable, error)
-            awaited = breaker.protected(make)() if form == "protected" else breaker.call(make)
+            forms: dict[str, Callable[[], Any]] = {
+                "protected": breaker.protected(make),
+                "call": partial(breaker.call, make),
+                "call_sync": partial(breaker.call_sync, make),
+            }
+            awaited = forms[form]()
             with suppress(DownError):
-                await awaited
+                assert await awaited == "fine"
             assert counts(breaker) == expected
+
+    async def test_call_sync_guards_a_coroutine_that_a_plain_function_returns(self) -> None:
+        """It is guarded when it is awaited, as it is behind the decorator."""
+        breaker = half_opened(FakeClock(), half_open_max_calls=1)
+
+        async def work() -> None:
+            raise DownError
+
+        coroutine = breaker.call_sync(plain(work))
+        assert (breaker.in_flight, breaker.is_half_open) == (0, True)
+        with pytest.raises(DownError):
+            await coroutine
+        assert breaker.is_open
+
+    async def test_call_sync_refuses_a_coroutine_function_by_name(self) -> None:
+        """Its caller meant to await it. The error shows the correct form, and is neutral."""
+        breaker = make_breaker(expected_exception=Exception)
+
+        async def work() -> None: ...
+
+        funcs: list[Callable[[], Any]] = [work, partial(work)]
+        for func in funcs:
+            with pytest.raises(TypeError, match=r"work.*use `await call\(\.\.\.\)`"):
+                breaker.call_sync(func)
+        assert counts(breaker) == (0, 0, 0)
 
     @pytest.mark.parametrize("form", ["protected", "call", "call_sync"])
     async def test_a_future_that_is_done_is_settled_at_once(self, form: str) -> None:
@@ -362,8 +392,6 @@ class TestReturnedObject:
             breaker.call_sync(work())  # type: ignore[arg-type]
         with pytest.raises(TypeError, match=r"as in call\(func, 1\), not 'work'"):
             breaker.call_sync("work")  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match=r"use `await call\(\.\.\.\)`"):
-            breaker.call_sync(Awaitable, None)
         assert counts(breaker) == (0, 0, 0)
 
     async def test_static_and_class_methods_can_be_guarded(self) -> None:
