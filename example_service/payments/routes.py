@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticKnownError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,7 +17,7 @@ from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.database import DATABASE_PROBLEMS
 from example_service.api.problems.openapi import problem_responses
 from example_service.api.request.query import PLAIN_DIGITS
-from example_service.api.request.strict_json import StrictJSONRoute
+from example_service.api.request.strict_route import StrictRoute
 from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
     LONGEST_IDEMPOTENCY_KEY,
@@ -40,7 +39,7 @@ from example_service.payments.repository import PaymentRepository
 router = APIRouter(
     prefix="/api/v1/payments",
     tags=["payments"],
-    route_class=StrictJSONRoute,
+    route_class=StrictRoute,
 )
 
 _KEY_HEADER: Final = "Idempotency-Key"
@@ -162,7 +161,6 @@ async def create_payment(
     The order is stored before the provider is called. If the provider fails, the response is 202,
     and the service keeps trying until the payment has succeeded or failed.
     """
-    _refuse_second_key(request)
     payment = await payments.pay(order, idempotency_key, caller or UNNAMED)
     if payment.status is PaymentStatus.FAILED:
         raise _failure(payment)
@@ -228,20 +226,6 @@ async def read_payment(
     if payment is None:
         raise ProblemError(UNKNOWN_PAYMENT)
     return PaymentReport.model_validate(payment)
-
-
-def _refuse_second_key(request: Request) -> None:
-    """Refuse an order with several keys, because an earlier attempt may have used any of them.
-
-    Raises:
-        RequestValidationError: If the header is repeated, even with the same value.
-    """
-    count = len(request.headers.getlist(_KEY_HEADER))
-    if count > 1:
-        limits = {"field_type": "Header", "max_length": 1, "actual_length": count}
-        raise RequestValidationError(
-            [{"loc": ("header", _KEY_HEADER), "type": "too_long", "ctx": limits}]
-        )
 
 
 def _failure(payment: Payment) -> ProblemError:

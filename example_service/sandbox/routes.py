@@ -12,7 +12,7 @@ from example_service.api.dependencies import AppSettings, HTTPClient
 from example_service.api.problems.answers import ProblemError
 from example_service.api.problems.catalogue import ProblemType, define
 from example_service.api.problems.openapi import problem_responses
-from example_service.api.request.strict_json import StrictJSONRoute
+from example_service.api.request.strict_route import StrictRoute
 from example_service.sandbox.charges import ChargesReport
 from example_service.sandbox.modes import ModeChange, ModeReport
 
@@ -42,7 +42,7 @@ _TIMEOUT_SECONDS: Final = 2.0
 router = APIRouter(
     prefix="/sandbox",
     tags=["sandbox"],
-    route_class=StrictJSONRoute,
+    route_class=StrictRoute,
     responses=problem_responses(NO_SANDBOX, SANDBOX_UNAVAILABLE),
 )
 

@@ -20,10 +20,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from example_service.api.request.access_log import DASHBOARD
 from example_service.api.request.callers import IN_PROCESS
-from example_service.api.request.strict_json import StrictJSONRoute
+from example_service.api.request.strict_route import StrictRoute
 from example_service.core.lifecycle import is_draining
 
-router = APIRouter(prefix="/sandbox", route_class=StrictJSONRoute, include_in_schema=False)
+router = APIRouter(prefix="/sandbox", route_class=StrictRoute, include_in_schema=False)
 
 _CALL: Final = "api/v1/exchange-rates/EUR"
 _MOST_AT_ONCE: Final = 250

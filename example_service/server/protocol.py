@@ -75,7 +75,8 @@ class ProblemProtocol(HttpToolsProtocol):
       `Host` (`test_a_request_without_one_host_is_refused`), which the authority of the target
       replaces (`test_the_authority_of_the_target_wins_over_the_host`), no trailers
       (`test_trailers_do_not_become_headers`) and no protocol upgrades
-      (`test_an_offer_to_change_the_protocol_is_ignored`).
+      (`test_an_offer_to_change_the_protocol_is_ignored`);
+    - no interim response to HTTP/1.0 (`test_http_1_0_gets_no_interim_response`).
 
     While the process drains, each response closes its connection.
 
@@ -172,17 +173,20 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def _feed(self, piece: bytes) -> None:
         self._framing_bytes += len(piece)
+        earlier = self._messages
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
             self._unparsed = piece[upgrade.args[0] :] + self._unparsed
             self._parse_without_offer()
         except httptools.HttpParserError as error:
-            self._refuse(self._refusal or refusals.refusal_of(str(error)))
+            # Where an invalid request behind another one begins is not known.
+            beginning = piece if self._messages == earlier + 1 else b""
+            self._refuse(self._refusal or refusals.refusal_of(str(error), beginning))
         else:
             if self._framing_bytes > MAX_HEAD_BYTES:
-                in_head = self._stage is _Stage.HEAD
-                self._refuse(refusals.HEAD_TOO_LONG if in_head else refusals.FRAMING_TOO_LONG)
+                in_body = self._stage is _Stage.BODY
+                self._refuse(refusals.FRAMING_TOO_LONG if in_body else refusals.HEAD_TOO_LONG)
 
     def _parse_without_offer(self) -> None:
         """Parse a head again without its request for a protocol upgrade (RFC 9110, section 7.8).
@@ -212,7 +216,7 @@ class ProblemProtocol(HttpToolsProtocol):
         """
         version = self.parser.get_http_version()
         has_offer = self.parser.should_upgrade()
-        if self._framing_bytes > MAX_HEAD_BYTES:
+        if self._framing_bytes > MAX_HEAD_BYTES or len(self.url) >= MAX_HEAD_BYTES:
             self._refusal = refusals.HEAD_TOO_LONG
         elif version not in _VERSIONS:
             self._refusal = refusals.UNKNOWN_VERSION
@@ -224,6 +228,9 @@ class ProblemProtocol(HttpToolsProtocol):
             raise ValueError(self._refusal.detail)
         if has_offer:
             return
+        if version == "1.0":
+            # Such a client does not understand an interim response (RFC 9110, section 10.1.1).
+            self.expect_100_continue = False
         super().on_headers_complete()
         self._stage = _Stage.BODY
         self._framing_bytes = 0

@@ -1,6 +1,7 @@
 """Responses of the server itself to requests it refuses, as `application/problem+json`."""
 
 import json
+import re
 import uuid
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -50,6 +51,9 @@ BODY_TOO_LARGE: Final = Refusal(
 UNKNOWN_CODING: Final = Refusal(
     HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is supported is `chunked`."
 )
+UNKNOWN_METHOD: Final = Refusal(
+    HTTPStatus.NOT_IMPLEMENTED, "The method is unknown. Methods are in capital letters."
+)
 UNKNOWN_VERSION: Final = Refusal(
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The supported versions are HTTP/1.1 and HTTP/1.0."
 )
@@ -68,6 +72,10 @@ _BY_PARSER_MESSAGE: Final = {
     "Request has invalid `Transfer-Encoding`": UNKNOWN_CODING,
 }
 
+_INVALID_METHOD: Final = "Invalid method encountered"
+# Other protocols, such as TLS, also begin with an invalid method.
+_REQUEST_LINE: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]+ [!-~]+ HTTP/", re.ASCII)
+
 _HEADERS: Final = (
     b"content-type: application/problem+json",
     b"cache-control: no-store",
@@ -77,8 +85,15 @@ _HEADERS: Final = (
 )
 
 
-def refusal_of(parser_message: str) -> Refusal:
-    """Return the refusal that matches an error message of the parser."""
+def refusal_of(parser_message: str, beginning: bytes) -> Refusal:
+    """Return the refusal that matches an error message of the parser.
+
+    Args:
+        parser_message: The message.
+        beginning: The first bytes of the refused request. Empty if they are not known.
+    """
+    if parser_message == _INVALID_METHOD and _REQUEST_LINE.match(beginning):
+        return UNKNOWN_METHOD
     return _BY_PARSER_MESSAGE.get(parser_message, NOT_HTTP)
 
 

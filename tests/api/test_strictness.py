@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 
-from example_service.api.request.strict_json import MOST_VALUES, StrictJSONRoute
+from example_service.api.request.strict_json import MOST_VALUES
+from example_service.api.request.strict_route import StrictRoute
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings, HTTPSettings
 from example_service.main import create_app
@@ -31,13 +32,19 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
     return await serve(app)
 
 
-def test_every_route_with_a_body_reads_it_strictly(app: FastAPI) -> None:
-    """Without `StrictJSONRoute`, a route would accept duplicate members."""
+def test_every_route_that_reads_something_reads_it_strictly(app: FastAPI) -> None:
+    """Without `StrictRoute`, a route would accept duplicate members, parameters and headers."""
     routes = [one.original_route for one in iter_route_contexts(app.routes)]
-    with_body = [one for one in routes if isinstance(one, APIRoute) and one.body_field is not None]
+    reading = [one for one in routes if isinstance(one, APIRoute) and reads_something(one)]
 
-    assert with_body
-    assert [one.path for one in with_body if not isinstance(one, StrictJSONRoute)] == []
+    assert reading
+    assert [one.path for one in reading if not isinstance(one, StrictRoute)] == []
+
+
+def reads_something(route: APIRoute) -> bool:
+    """Whether a route has a body, query parameters or headers."""
+    dependant = route.dependant
+    return bool(route.body_field or dependant.query_params or dependant.header_params)
 
 
 async def test_the_token_is_checked_before_a_body_is_read(client: httpx.AsyncClient) -> None:

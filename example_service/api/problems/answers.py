@@ -193,6 +193,8 @@ def _http_error(error: HTTPException, scope: Scope) -> Problem:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "app" in scope:
         # The router only knows the methods of the first route with this path.
         headers["Allow"] = ", ".join(allowed_methods(scope)) or headers.get("Allow", "")
+    if isinstance(error.__cause__, RequestValidationError):
+        return _invalid_request(error.__cause__)
     # Wrong encodings and overlong numbers raise a ValueError, deep nesting a RecursionError.
     if error.detail == _UNREADABLE_BODY and isinstance(
         error.__cause__, (ValueError, RecursionError)

@@ -46,10 +46,17 @@ _UNKNOWN_ENCODING: Final = Problem(
     headers={**CLOSE_CONNECTION, "Accept-Encoding": "identity"},
 )
 
+_UNKNOWN_EXPECTATION: Final = Problem(
+    catalogue.plain_status(HTTPStatus.EXPECTATION_FAILED),
+    "The only expectation that is supported is `100-continue`.",
+    headers=CLOSE_CONNECTION,
+)
+
 _READ_HEADERS: Final = frozenset(
     {
         b"content-encoding",
         b"content-length",
+        b"expect",
         b"traceparent",
         b"tracestate",
         b"transfer-encoding",
@@ -129,6 +136,9 @@ class Exchange:
                     given_trace = value if given_trace is None else b""
                 elif name == b"tracestate":
                     states.append(value)
+                elif name == b"expect":
+                    if value.lower() not in (b"", b"100-continue"):
+                        self.refusal = _UNKNOWN_EXPECTATION
                 else:
                     self._read_header_of_body(name, value)
         if given_id is None and given_trace is None:

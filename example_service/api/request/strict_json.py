@@ -5,34 +5,13 @@ the last. A proxy or a log that uses the first would see another amount than the
 """
 
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, NoReturn
-
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
 
 from example_service.api.problems.validation import JSONError
 
 MOST_VALUES: Final = 1_000
 """The maximum total number of members and items in a body, because validating each takes time."""
-
-
-class StrictJSONRoute(APIRoute):
-    """The route class for every route with a body: `APIRouter(route_class=StrictJSONRoute)`."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return a handler that parses the body strictly."""
-        handle = super().get_route_handler()
-
-        async def handle_strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
-
-        return handle_strictly
-
-
-class _StrictRequest(Request):
-    async def json(self) -> Any:
-        return parse_json(await self.body())
 
 
 def parse_json(body: bytes) -> Any:

@@ -15,7 +15,7 @@ from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import RETRY_SOON, ProblemError
 from example_service.api.problems.openapi import problem_responses
-from example_service.api.request.strict_json import StrictJSONRoute
+from example_service.api.request.strict_route import StrictRoute
 from example_service.infra.resilience import CircuitState, Mode, NamedMode
 from example_service.infra.resilience.validation import check_reason
 
@@ -24,7 +24,7 @@ LONGEST_MODE_SECONDS: Final = 7 * 86_400
 """The limit is 7 days. An operator should end a longer mode by hand."""
 
 
-class _AdministratorsRoute(StrictJSONRoute):
+class _AdministratorsRoute(StrictRoute):
     """Checks the token before the request is parsed, which is too early for a dependency."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

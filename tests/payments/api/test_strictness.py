@@ -36,6 +36,14 @@ async def test_numbers_in_queries_are_plain_digits(
     assert asked
 
 
+@pytest.mark.parametrize("query", ["limit=5&limit=6", "cursor=a&cursor=b", "cursor&x=1&cursor"])
+async def test_repeated_parameters_are_refused(query: str, client: httpx.AsyncClient) -> None:
+    """Proxies and logs may use another one of the values than the service."""
+    response = await client.get(f"/api/v1/payments?{query}")
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["location"] in (["query", "limit"], ["query", "cursor"])
+
+
 async def test_a_member_that_is_there_twice_is_refused(client: httpx.AsyncClient) -> None:
     """The problem says why, and neither of two amounts is charged."""
     response = await client.post(

@@ -13,6 +13,7 @@ from tests.unit.server.connection import (
     HEAD_SECONDS,
     HOST,
     OFFER,
+    REQUEST,
     Connection,
     head_of,
     pieces,
@@ -108,6 +109,15 @@ async def test_a_longer_head_is_refused(longest: str, piece_bytes: int) -> None:
     assert str(MAX_HEAD_BYTES) in connection.problem["detail"]
     assert connection.transport.ended
     assert not connection.scopes
+
+
+async def test_a_target_that_is_a_little_longer_than_the_limit_is_refused_as_too_long() -> None:
+    """It is not refused as invalid, although no URL parser accepts it."""
+    connection = Connection()
+
+    await connection.send(b"GET /" + b"x" * (MAX_HEAD_BYTES - 1) + b" HTTP/1.1\r\n\r\n")
+
+    assert connection.problem["status"] == 431
 
 
 @pytest.mark.parametrize("beginning", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
@@ -415,3 +425,35 @@ def test_each_part_of_the_protocol_names_a_test_that_exists() -> None:
 
     assert len(named) > 10
     assert named <= tests
+
+
+@pytest.mark.parametrize("before", [b"", REQUEST])
+@pytest.mark.parametrize("method", [b"FOO", b"get", b"X-A_b~1"])
+async def test_an_unknown_method_is_refused(before: bytes, method: bytes) -> None:
+    """The status is 501, as RFC 9110, section 9.1, recommends."""
+    connection = Connection()
+
+    await connection.send(before, method + b" / HTTP/1.1\r\n" + HOST + b"\r\n")
+
+    assert connection.transport.written.count(b"HTTP/1.1 501 Not Implemented\r\n") == 1
+    assert connection.transport.ended
+
+
+@pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"hello\r\n"])
+async def test_another_protocol_has_no_unknown_method(data: bytes) -> None:
+    """TLS on a port for plain HTTP is not a valid request."""
+    connection = Connection()
+
+    await connection.send(data)
+
+    assert connection.problem["status"] == 400
+
+
+async def test_http_1_0_gets_no_interim_response() -> None:
+    """A client of HTTP/1.0 would take `100 Continue` for the final response."""
+    connection = Connection()
+
+    head = HOST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+    await connection.send(b"POST / HTTP/1.0\r\n" + head, b"x")
+
+    assert connection.answer[0] == "HTTP/1.1 204 No Content"
