@@ -97,7 +97,7 @@ async def get_database(request: Request) -> Database:
 
 
 async def get_all_workers(request: Request) -> AllWorkers:
-    """Return the object that reads and controls the breakers of all workers."""
+    """Return the object that reports on the breakers of all workers."""
     return services_of(request).all_workers
 
 

@@ -24,7 +24,7 @@ class Services:
         settings: The settings that the application was built with.
         http_client: The client for outgoing calls that need no limits of their own.
         database: The database, guarded by its breaker.
-        all_workers: Reads and controls the breakers of all worker processes.
+        all_workers: Reports on the breakers of all worker processes.
         readiness: The checks behind `/health/ready`.
         expositions: The texts behind `/metrics`.
         dashboard: The messages for the pages of the dashboard.

@@ -1,7 +1,7 @@
-"""Reports on the breakers of all workers on this machine, and orders to all processes of the fleet.
+"""Reports on the breakers of all workers on this machine.
 
 Each worker has its own breakers and writes a report on them to a directory shared by all workers,
-so any worker can answer for the whole service. Orders go through the store of the fleet.
+so any worker can answer for the whole service.
 """
 
 import asyncio
@@ -25,19 +25,12 @@ from example_service.api.breakers.views import (
     recent_transitions,
     standing_modes,
 )
-from example_service.api.problems import catalogue
-from example_service.api.problems.answers import ProblemError
 from example_service.core.background import KeepGoing
 from example_service.infra.fleet.fleet import Fleet
+from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.reports import Report
-from example_service.infra.fleet.store import StoreError
-from example_service.infra.resilience import (
-    CircuitState,
-    Mode,
-    NamedMode,
-    circuit_breaker_registry,
-)
+from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.resilience.metrics import add_up_metrics
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
 
@@ -54,24 +47,6 @@ ANSWER_SECONDS: Final = 1.0
 # spends at most this share of its time on them.
 _SHARE_OF_TIME: Final = 0.1
 _LONGEST_REPORT_SECONDS: Final = 2.5
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of an order.
-
-    Attributes:
-        state: The worst state among the workers after the order. None if no worker has a breaker of
-            that name.
-        workers: Process ids of the workers that carried out the order.
-        silent_workers: Process ids of the workers that did not confirm it in time.
-        fault: Why the order applies to this process only. None if it applies to the whole fleet.
-    """
-
-    state: CircuitState | None
-    workers: list[int]
-    silent_workers: list[int]
-    fault: str | None = None
 
 
 class WorkerReport(BaseModel):
@@ -123,6 +98,11 @@ class AllWorkers:
         self._reports = fleet.reports
         self._keep_going = KeepGoing(logger, "The report of this worker could not be written")
 
+    @property
+    def member(self) -> Member | None:
+        """This process as a member of the fleet. None if it belongs to no fleet."""
+        return self._fleet.member
+
     @contextlib.asynccontextmanager
     async def reporting(self) -> AsyncIterator["AllWorkers"]:
         """Write reports for the other workers until the end of the block."""
@@ -143,57 +123,22 @@ class AllWorkers:
         others = await self._others()
         return await self._combined(others)
 
-    async def carry_out(self, name: str, mode: NamedMode | None) -> Outcome:
-        """Set the mode of the breakers of one name in the whole fleet, or reset them.
+    async def own_report(self) -> ServiceReport:
+        """Report on this worker only."""
+        return await self._combined({})
 
-        If two orders are given at the same time, the one that is written last applies everywhere.
+    async def report_since(self, version: int) -> ServiceReport:
+        """Combine the reports once all workers have applied a version of the fleet's records.
 
-        Args:
-            name: The name of the breakers.
-            mode: The mode to set. None resets the breakers.
-
-        Raises:
-            ProblemError: No worker has a breaker or a mode of that name.
+        Workers that have not reported within `ANSWER_SECONDS` that they have are among the silent
+        ones.
         """
-        if name not in circuit_breaker_registry:
-            report = await self.report()
-            if name not in report.breakers and name not in report.modes:
-                if report.silent_workers:
-                    return Outcome(None, [], report.silent_workers)
-                raise ProblemError(catalogue.UNKNOWN_CIRCUIT_BREAKER)
-        member = self._fleet.member
-        if member is None:
-            await _apply(name, mode)
-            return await self._outcome(name, {})
-        try:
-            version = await member.order(
-                name,
-                None if mode is None else mode.mode,
-                "reset by hand" if mode is None else mode.reason,
-                None if mode is None else mode.seconds,
-                opens=mode is not None and mode.mode is Mode.FORCED_OPEN,
-            )
-        except StoreError as error:
-            await _apply(name, mode)
-            return await self._outcome(name, {}, fault=str(error))
-        return await self._outcome(name, await self._reports_since(version))
-
-    async def _outcome(
-        self, name: str, others: dict[int, WorkerReport | None], fault: str | None = None
-    ) -> Outcome:
-        report = await self._combined(others)
-        shown = report.breakers.get(name)
-        state = None if shown is None else shown.state
-        return Outcome(state, report.workers, report.silent_workers, fault)
-
-    async def _reports_since(self, version: int) -> dict[int, WorkerReport | None]:
-        """Wait for the other workers to apply a version. The report of a late worker is None."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             others = await self._others()
             late = [pid for pid, one in others.items() if one is None or one.version < version]
             if not late or time.monotonic() >= deadline:
-                return others | dict.fromkeys(late)
+                return await self._combined(others | dict.fromkeys(late))
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _others(self) -> dict[int, WorkerReport | None]:
@@ -202,7 +147,7 @@ class AllWorkers:
         )
 
     async def _own(self) -> WorkerReport:
-        member = self._fleet.member
+        member = self.member
         if member is None:
             return await asyncio.to_thread(_report, 0, None)
         records = member.records() if member.is_connected else {}
@@ -216,7 +161,7 @@ class AllWorkers:
         )
 
     def _fleet_status(self) -> FleetStatus | None:
-        member = self._fleet.member
+        member = self.member
         if member is None:
             return None
         connected = member.is_connected
@@ -237,7 +182,7 @@ class AllWorkers:
 
     def _signature(self) -> object:
         """A value that changes whenever a new report should be written at once."""
-        member = self._fleet.member
+        member = self.member
         modes = circuit_breaker_registry.modes().items()
         return (
             circuit_breaker_registry.recent_transitions()[:1],
@@ -250,14 +195,6 @@ class AllWorkers:
         with self._keep_going:
             own = await self._own()
             await asyncio.to_thread(lambda: self._reports.write(dumped(own, "breakers")))
-
-
-async def _apply(name: str, mode: NamedMode | None) -> None:
-    """Carry out an order in this process only."""
-    if mode is None:
-        await circuit_breaker_registry.reset(name)
-    else:
-        circuit_breaker_registry.set_mode(name, *mode)
 
 
 def _report(version: int, records: dict[str, Record] | None) -> WorkerReport:

@@ -10,6 +10,7 @@ from fastapi.security import HTTPBearer
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from example_service.api.breakers.all_workers import AllWorkers
+from example_service.api.breakers.orders import carry_out
 from example_service.api.breakers.views import BreakerMetrics, StandingMode, Time
 from example_service.api.dependencies import Workers, require_admin_token
 from example_service.api.problems import catalogue
@@ -217,7 +218,7 @@ async def _carry_out(
     until = None
     if mode is not None and mode.seconds is not None:
         until = (datetime.now(UTC) + timedelta(seconds=mode.seconds)).isoformat()
-    outcome = await workers.carry_out(name, mode)
+    outcome = await carry_out(workers, name, mode)
     report = OrderReport(
         breaker=name,
         state=outcome.state,

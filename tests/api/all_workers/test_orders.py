@@ -24,7 +24,6 @@ from tests.api.all_workers.other_workers import (
     OtherWorker,
     connected,
     force_open,
-    health,
     metrics,
 )
 from tests.application import LogLines
@@ -168,20 +167,3 @@ async def test_a_new_worker_starts_in_the_modes_that_are_set(
     assert 0 < shown["ends_in"] <= 60.0
     assert CircuitBreaker("shop").is_open
     assert ended.is_closed
-
-
-async def test_when_another_worker_opens_this_one_follows(
-    client: httpx.AsyncClient, other: OtherWorker
-) -> None:
-    """It takes over the reason and the rest of the wait."""
-    shop = CircuitBreaker("shop")
-    other.member.opened("shop", 30.0, "5 failures in a row", 0)
-    async with asyncio.timeout(5):
-        while shop.is_closed:  # noqa: ASYNC110 - As in `connected`.
-            await asyncio.sleep(0.01)
-
-    shown = (await health(client))["breakers"]["shop"]
-
-    assert shown["reason"] == "5 failures in a row (opened by w2)"
-    assert 29 < shown["retry_after"] <= 30
-    assert (shown["verdict"], shown["opened_by"]) == ("fleet", "w2")

@@ -200,3 +200,20 @@ async def test_reports_go_on_after_a_failed_write(
         async with asyncio.timeout(DEADLINE_SECONDS):
             while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0.01)
+
+
+async def test_when_another_worker_opens_this_one_follows(
+    client: httpx.AsyncClient, other: OtherWorker
+) -> None:
+    """It takes over the reason and the rest of the wait."""
+    shop = CircuitBreaker("shop")
+    other.member.opened("shop", 30.0, "5 failures in a row", 0)
+    async with asyncio.timeout(5):
+        while shop.is_closed:  # noqa: ASYNC110 - As in `connected`.
+            await asyncio.sleep(0.01)
+
+    shown = (await health(client))["breakers"]["shop"]
+
+    assert shown["reason"] == "5 failures in a row (opened by w2)"
+    assert 29 < shown["retry_after"] <= 30
+    assert (shown["verdict"], shown["opened_by"]) == ("fleet", "w2")
