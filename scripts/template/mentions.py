@@ -1,4 +1,4 @@
-"""What Markdown pages say of files that are gone: links, trees, and drawings of imports."""
+"""What Markdown pages say of code that has gone: links, trees, and drawings of imports."""
 
 import posixpath
 import re
@@ -15,17 +15,20 @@ _IMPORTS: Final = " ──> "
 Exists: TypeAlias = Callable[[str], bool]
 """Whether there is a file or folder, by its path in the project."""
 
+Imports: TypeAlias = Callable[[str, str], bool]
+"""Whether one module or package imports another, by their names within the project's package."""
 
-def without_mentions(page: str, package: str, exists: Exists, text: str) -> str:
+
+def without_mentions(page: str, exists: Exists, imports: Imports, text: str) -> str:
     """Take out of a page what leads to files that are gone.
 
-    A link becomes its text, and a list item that begins with one goes. Trees and drawings lose the
-    lines of what has gone.
+    A link becomes its text, and a list item that begins with one goes. Trees lose the files, and
+    drawings the imports that have gone.
 
     Args:
         page: The path of the page.
-        package: The folder of the package, whose modules are in the drawings.
         exists: Which files and folders there are.
+        imports: Which of the drawn imports there are.
         text: What is in the page.
     """
 
@@ -35,7 +38,7 @@ def without_mentions(page: str, package: str, exists: Exists, text: str) -> str:
 
     def drawn(block: re.Match[str]) -> str:
         if _IMPORTS in block[0]:
-            return _drawing(block[0], package, exists)
+            return _drawing(block[0], imports)
         return _tree(block[0], exists) if block[0].partition("\n")[0].endswith("/") else block[0]
 
     text = _ITEM.sub(lambda item: "" if leads_nowhere(item[1]) else item[0], text)
@@ -43,18 +46,14 @@ def without_mentions(page: str, package: str, exists: Exists, text: str) -> str:
     return _BLOCK.sub(drawn, text)
 
 
-def _drawing(text: str, package: str, exists: Exists) -> str:
-    def stays(name: str) -> bool:
-        path = f"{package}/{name.replace('.', '/')}"
-        return exists(path) or exists(f"{path}.py")
-
+def _drawing(text: str, imports: Imports) -> str:
     kept = []
     for line in text.splitlines():
         name, _, imported = line.partition(_IMPORTS)
-        left = [one for one in imported.split(", ") if stays(one)]
+        left = [one for one in imported.split(", ") if imports(name.strip(), one)]
         if not imported:
             kept.append(line)
-        elif left and stays(name.strip()):
+        elif left:
             kept.append(f"{name}{_IMPORTS}{', '.join(left)}")
     return "".join(f"{line}\n" for line in kept)
 

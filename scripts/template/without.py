@@ -6,8 +6,9 @@ Without names it lists the parts, and how many lines each has. Everything is cha
 staged, nothing is committed: `git reset --hard` undoes it.
 """
 
+import ast
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scripts.template.parts import Edit, Part, load_parts
 from scripts.template.pieces import without_piece
 from scripts.template.project_name import RefusedError, distribution_name
 from scripts.template.rename import ROOT, format_and_stage, remove_if_empty, run
-from scripts.template.repository import require_clean, tracked_files
+from scripts.template.repository import git, require_clean, tracked_files
 
 
 def chosen_parts(text: str, parts: Mapping[str, Part], root: Path) -> list[Part]:
@@ -58,7 +59,6 @@ def remove(root: Path, part: Part, parts: Iterable[Part]) -> list[Edit]:
     left = [edit for edit in part.edits if not _change(root / edit.file, edit, gone)]
     for name, piece in part.pieces:
         _rewrite(root / name, partial(without_piece, piece))
-    _correct_pages(root)
     return left
 
 
@@ -80,14 +80,31 @@ def _change(path: Path, edit: Edit, gone: Iterable[Part]) -> bool:
     return False
 
 
-def _correct_pages(root: Path) -> None:
+def correct_pages(root: Path) -> None:
+    """Take out of all pages what leads to removed code. Imports without a use must have gone."""
+
     def exists(path: str) -> bool:
         return (root / path).exists()
 
     package = distribution_name(root).replace("-", "_")
+
+    def imports(name: str, imported: str) -> bool:
+        path = root / package / name.replace(".", "/")
+        sources = [path.with_suffix(".py"), *path.rglob("*.py")]
+        found = [one for source in sources if source.exists() for one in _imports(source)]
+        return any(f"{one}.".startswith(f"{package}.{imported}.") for one in found)
+
     for name in tracked_files(root):
         if name.endswith(".md"):
-            _rewrite(root / name, partial(without_mentions, name, package, exists))
+            _rewrite(root / name, partial(without_mentions, name, exists, imports))
+
+
+def _imports(source: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
 
 
 def _rewrite(path: Path, change: Callable[[str], str]) -> None:
@@ -110,7 +127,11 @@ def without(text: str, root: Path = ROOT) -> str:
         return table_of_parts(parts.values(), root)
     require_clean(root)
     left = [edit for part in chosen for edit in remove(root, part, parts.values())]
-    format_and_stage(root)
+    try:
+        format_and_stage(root)
+    finally:
+        correct_pages(root)
+        git(root, "add", "--all")
     names = " and ".join(part.name for part in chosen)
     if left:
         changes = "\n".join(f"\n{edit}" for edit in left)

@@ -9,7 +9,7 @@ import example_service
 from scripts.template.parts import Part, load_parts
 from scripts.template.rename import RECORD
 from scripts.template.repository import git
-from scripts.template.without import chosen_parts, remove
+from scripts.template.without import chosen_parts, correct_pages, remove
 from tests.docs.pages import broken_links
 from tests.template.copies import ROOT, copy_project, run_in
 
@@ -43,6 +43,7 @@ def removal(factory: pytest.TempPathFactory, names: str) -> tuple[Path, list[Par
     assert list(map(str, left)) == []
     run_in(folder, "ruff", "check", "--fix-only", "--quiet")
     run_in(folder, "ruff", "format", "--quiet")
+    correct_pages(folder)
     git(folder, "add", "--all")
     return folder, parts
 

@@ -42,7 +42,7 @@ paper_mill/
 ```
 
 ```text
-main ──> wood, glue
+main ──> wood, glue, pot
 wood ──> glue
 glue ──> pot
 ```
@@ -63,8 +63,8 @@ def mill(template: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     template.write(
         {
             "paper_mill/main.py": MAIN,
-            "paper_mill/wood/saw.py": "saw = len\n",
-            "paper_mill/glue.py": "",
+            "paper_mill/wood/saw.py": "from paper_mill import glue\n\nsaw = len\n",
+            "paper_mill/glue.py": "import paper_mill.pot\n",
             "paper_mill/pot.py": "",
             "docs/page.md": PAGE,
             "docs/wood.md": "# Wood\n\n## Trees\n",
@@ -192,7 +192,7 @@ def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> 
     assert rows == {
         "PART": ["code", "tests", "other"],
         "paint": ["0", "0", "1"],
-        "wood": ["6", "0", "8"],
+        "wood": ["8", "0", "8"],
     }
 
 
