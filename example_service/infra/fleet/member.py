@@ -149,7 +149,7 @@ class Member:
 
         self._call(note)
 
-    # Called by the admin API and when a breaker is created.
+    # Called for orders, and when a breaker is created.
 
     async def order(
         self, name: str, mode: str | None, reason: str, seconds: float | None, *, opens: bool
