@@ -1,4 +1,4 @@
-"""Takes named pieces out of files: a section of a page, a definition of a module."""
+"""Takes named pieces out of files: sections and table rows of a page, definitions of a module."""
 
 import ast
 import re
@@ -10,12 +10,16 @@ def without_piece(piece: str, text: str) -> str:
     """Take out a piece; a file that does not have it stays as it is.
 
     Args:
-        piece: `#anchor` for the section below a heading, or `::name` for what a module defines
-            under that name, with its decorators, its docstring and the comment above it.
+        piece: `#anchor` for the section below a heading, `|cell` for the rows that have this text
+            in their first cell, or `::name` for what a module defines under that name, with its
+            decorators, its docstring and the comment above it.
         text: What is in the file.
     """
     if piece.startswith("#"):
         return _without_section(text, piece[1:])
+    if piece.startswith("|"):
+        rows = text.splitlines(keepends=True)
+        return "".join(row for row in rows if not row.startswith(f"| {piece[1:]} |"))
     return _without_definition(text, piece[2:])
 
 

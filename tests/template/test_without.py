@@ -47,6 +47,11 @@ wood ──> glue
 glue ──> pot
 ```
 
+| tree | height |
+|---|---|
+| oak | 30 m |
+| oak gall | 2 cm |
+
 ## Saws
 
 They need [wood](wood.md).
@@ -79,7 +84,11 @@ def mill(template: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
         what="the wood",
         first=("paint",),
         delete=("paper_mill/wood", "docs/wood.md"),
-        pieces=(("docs/page.md", "#saws"), ("paper_mill/main.py", "::cut")),
+        pieces=(
+            ("docs/page.md", "#saws"),
+            ("docs/page.md", "|oak"),
+            ("paper_mill/main.py", "::cut"),
+        ),
         edits=(
             Edit("paper_mill/main.py", ("-from paper_mill.wood import saw",)),
             Edit("paper_mill/main.py", ("-PARTS = [glue, saw]", "+PARTS = [glue]")),
@@ -117,13 +126,14 @@ def test_lines_and_definitions_of_a_part_are_removed_from_other_files(mill: Proj
 
 
 def test_mentions_of_a_part_are_removed_from_pages(mill: Project) -> None:
-    """These are sections, list items with a link to its page, other links, trees and drawings."""
+    """These are sections, rows, list items with a link to its page, links, trees and drawings."""
     without("paint wood", mill.root)
 
     page = mill.read("docs/page.md")
     assert "- [Glue](glue.md): sticks.\n\nSee wood, [glue](glue.md) and ![a picture]" in page
     assert "comes from" not in page
     assert "## Saws" not in page
+    assert "|---|---|\n| oak gall |" in page
     assert "## Pots" in page
     assert "├── main.py    all\n└── glue.py\n" in page
     assert "main ──> glue\nglue ──> pot\n" in page
@@ -192,7 +202,7 @@ def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> 
     assert rows == {
         "PART": ["code", "tests", "other"],
         "paint": ["0", "0", "1"],
-        "wood": ["8", "0", "8"],
+        "wood": ["8", "0", "9"],
     }
 
 

@@ -5,7 +5,8 @@ A list is a TOML file: the name of the file is that of the part.
 - `what`: what goes, in a line.
 - `first`: the parts that must have gone before, because they need this one.
 - `delete`: files and folders that are nothing but this part, and pieces of others: the section
-  `docs/page.md#its-heading`, the definition `module.py::name`.
+  `docs/page.md#its-heading`, the table row ``docs/page.md|`first cell` ``, the definition
+  `module.py::name`.
 - `edits`: what other files lose, and what they get instead, in the form of a diff without line
   numbers. The lines of a change without those with a plus must be in the file once, and `@@`
   separates two changes of a file. Imports that nothing needs any more go by themselves.
@@ -155,7 +156,7 @@ def _load(path: Path) -> Part:
     with path.open("rb") as file:
         text = tomllib.load(file)
     delete: list[str] = text["delete"]
-    pieces = [re.fullmatch(r"([^#:]+)((?:#|::).+)", one) for one in delete]
+    pieces = [re.fullmatch(r"([^#|:]+)((?:#|\||::).+)", one) for one in delete]
     return Part(
         name=path.stem,
         what=text["what"],
