@@ -17,8 +17,14 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
+from example_service.infra.fleet.fault_log import FaultLog
 from example_service.infra.fleet.record import Record, record_from_json
-from example_service.infra.fleet.shared_directory import locked, replace_file
+from example_service.infra.fleet.shared_directory import (
+    directory_faults,
+    locked,
+    make_directory,
+    replace_file,
+)
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 
 FILE: Final = "circuits"
@@ -66,7 +72,7 @@ class DirectoryStore:
     """A store in a directory.
 
     Args:
-        directory: The directory. It must exist.
+        directory: The directory. It is created if it is missing.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -77,12 +83,12 @@ class DirectoryStore:
         self._parsed: dict[str, tuple[str, _Kept]] = {}
 
     @property
-    def address(self) -> str:
-        """The path of the directory."""
-        return str(self._directory)
+    def faults(self) -> FaultLog:
+        """The fault log of the directory, which the reports and metrics of this process share."""
+        return directory_faults(self._directory)
 
     async def connect(self) -> None:
-        """Create the file if it is missing or damaged."""
+        """Create the directory if it is missing, and the file if it is missing or damaged."""
         await self._in_thread(self._prepare)
 
     async def beat(self, member: str, known: int) -> Beat:
@@ -106,7 +112,7 @@ class DirectoryStore:
             try:
                 status = self._file.stat()
             except OSError as error:
-                raise StoreError(_text(error)) from error
+                raise StoreError(str(error)) from error
             if seen != (now := (status.st_mtime_ns, status.st_ino)):
                 seen = now
                 yield None
@@ -124,6 +130,7 @@ class DirectoryStore:
             return
 
     def _prepare(self) -> None:
+        make_directory(self._directory)
         if self._is_usable():
             return
         with locked(self._lock, exclusive=True, wait_seconds=_LOCK_SECONDS):
@@ -211,7 +218,7 @@ class DirectoryStore:
         try:
             return await asyncio.to_thread(work)
         except (OSError, _DamagedFileError) as error:
-            raise StoreError(_text(error)) from error
+            raise StoreError(str(error)) from error
 
 
 def _beaten_at(path: Path) -> float:
@@ -229,7 +236,3 @@ def _kept(name: str, record: Record, ends: int) -> _Kept:
 
 def _now() -> int:
     return time.monotonic_ns() // 1_000_000
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

@@ -88,7 +88,7 @@ class Member:
         self._store_time = (0, 0.0)
         self._announced_counter = 0
         self._read_due = 0.0
-        self._has_warned = self._is_ending = False
+        self._is_ending = False
         self._has_tried = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -101,8 +101,10 @@ class Member:
         self._loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._run())
         try:
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._has_tried.wait(), FIRST_READ_SECONDS)
+            except TimeoutError:
+                self._store.faults.failed(self.name, "no reply in time")
             yield
         finally:
             # Cancelling is not enough: a task group that is just failing swallows it.
@@ -194,20 +196,18 @@ class Member:
     # Connecting.
 
     async def _run(self) -> None:
-        retry_seconds, is_first = _FIRST_RETRY_SECONDS, True
+        retry_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
                 await self._session()
             except* StoreError as errors:
                 if self.is_connected:
                     retry_seconds = _FIRST_RETRY_SECONDS
-                # The event loop is busy during startup, so the first reply may come too late.
-                if self.is_connected or not (self._has_warned or is_first):
-                    self._warn(errors.exceptions[0])
-            except* Exception:
-                logger.exception("The fleet cannot be reached because of an unexpected error.")
+                self._store.faults.failed(self.name, errors.exceptions[0])
+            except* Exception as errors:
+                if self._store.faults.failed(self.name, repr(errors.exceptions[0])):
+                    logger.exception("The error is a fault of this program.")
             self._disconnect()
-            is_first = False
             self._has_tried.set()
             if self._is_ending:
                 return
@@ -279,9 +279,7 @@ class Member:
         for name, participant in self._participants.items():
             participant.connected(at, self._now(at), self._breakers.rules(name))
             self._changed(name)
-        if self._has_warned:
-            logger.warning("The fleet is back at %s.", self._store.address)
-            self._has_warned = False
+        self._store.faults.works(self.name)
         self._has_tried.set()
 
     def _disconnect(self) -> None:
@@ -292,14 +290,6 @@ class Member:
         for written in self._orders.values():
             if not written.done():
                 written.set_exception(StoreError("the connection to the store was lost"))
-
-    def _warn(self, error: BaseException) -> None:
-        self._has_warned = True
-        logger.warning(
-            "The fleet cannot be reached at %s: %s. This process works on its own.",
-            self._store.address,
-            error,
-        )
 
     # Receiving from the store.
 

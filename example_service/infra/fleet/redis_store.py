@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from example_service.core.settings.model import RedisSettings
+from example_service.infra.fleet.fault_log import FaultLog
 from example_service.infra.fleet.record import ENDLESS_SECONDS, Record, record_from_json
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 
@@ -67,6 +68,10 @@ class RedisStore:
             name: self._client.register_script(_script(name)) for name in ("beat", "read")
         }
         self._one_at_a_time = asyncio.Lock()
+        self.faults: Final = FaultLog(
+            f"The fleet cannot be reached at {self.address}: %s. This process works on its own.",
+            f"The fleet is back at {self.address}.",
+        )
         # Few of the thousands of lines change between two reads, so parsed lines are cached.
         self._parsed: dict[str, tuple[str, Record]] = {}
 

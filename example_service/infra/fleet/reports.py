@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from example_service.infra.fleet.shared_directory import replace_file
+from example_service.infra.fleet.shared_directory import (
+    directory_faults,
+    make_directory,
+    replace_file,
+)
 
 SILENT_SECONDS: Final = 3.0
 """A worker whose report is older than this many seconds counts as hanging."""
@@ -51,13 +55,17 @@ class Reports:
         self._clock = clock
 
     def write(self, text: str) -> None:
-        """Replace the report of this worker.
-
-        Raises:
-            OSError: The report cannot be written.
-        """
-        if self._directory is not None:
+        """Replace the report of this worker, or log why this is not possible."""
+        if self._directory is None:
+            return
+        faults = directory_faults(self._directory)
+        try:
+            make_directory(self._directory)
             replace_file(report_path(self._directory, self.pid), f"{self._clock()}\n{text}")
+        except OSError as error:
+            faults.failed("report", error)
+        else:
+            faults.works("report")
 
     def remove(self) -> None:
         """Remove the report of this worker when it ends.

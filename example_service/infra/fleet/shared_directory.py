@@ -5,12 +5,16 @@ several processes.
 """
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
+
+from example_service.infra.fleet.fault_log import FaultLog
 
 if sys.platform != "win32":
     import fcntl
@@ -24,6 +28,32 @@ def shared_directory() -> Path | None:
     """The directory that the workers of this service share; None if there is only one process."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     return Path(given) if given else None
+
+
+@cache
+def directory_faults(directory: Path) -> FaultLog:
+    """The fault log of a directory for all parts of this process that use it."""
+    return FaultLog(
+        f"This process cannot use the shared directory {directory}: %s. "
+        "It works on its own until it can.",
+        f"This process can use the shared directory {directory} again.",
+    )
+
+
+def make_directory(directory: Path) -> None:
+    """Create the directory if it is missing, for example because it was deleted.
+
+    Raises:
+        OSError: It cannot be created, or other users could change its contents.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise PermissionError(f"{directory} is a symbolic link")
+    if status.st_uid != os.geteuid():
+        raise PermissionError(f"{directory} belongs to another user")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write to {directory}; chmod go-w")
 
 
 @contextmanager

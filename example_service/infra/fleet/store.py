@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from example_service.infra.fleet.fault_log import FaultLog
 from example_service.infra.fleet.record import Record
 
 
@@ -92,8 +93,8 @@ class Store(Protocol):
     """Storage shared by the members of a fleet. Operations raise `StoreError` if they fail."""
 
     @property
-    def address(self) -> str:
-        """The address of the store for log messages, without credentials."""
+    def faults(self) -> FaultLog:
+        """Where a member logs that it cannot reach the store."""
         ...
 
     async def connect(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -22,12 +23,13 @@ from tests.payments.fleet_processes import (
     trip,
     wait_until,
 )
+from tests.shared_directories import replace_by_file
 
 pytestmark = pytest.mark.integration
 
 WORKERS = 4
-UNREACHABLE = "The fleet cannot be reached"
-BACK = "The fleet is back"
+UNREACHABLE = "cannot use the shared directory"
+BACK = "can use the shared directory"
 
 
 @pytest.fixture(scope="module")
@@ -173,15 +175,28 @@ def _states(service: Process, count: int = 40) -> set[str]:
         return {answer["breakers"]["payment"]["state"] for answer in answers}
 
 
+def _connected(service: Process) -> set[str]:
+    """The values of the metric that says whether a worker is connected to the fleet."""
+    metric = re.compile(r"^circuit_breaker_fleet_connected (.*)$", re.MULTILINE)
+    found = [metric.search(httpx.get(f"{service.url}/metrics").text) for _ in range(12)]
+    return {"missing" if one is None else one[1] for one in found}
+
+
 def test_without_the_directory_each_worker_is_a_local_breaker(
     service: Process, provider: CountingProvider, shared: Path
 ) -> None:
-    """No call waits or fails, and the service stops cleanly."""
-    shared.rename(shared.with_name("gone"))
+    """No call waits or fails, each worker logs one line, and all recover by themselves."""
+    replace_by_file(shared)
     assert statuses(service) == {200}
-    wait_until(lambda: service.warnings(UNREACHABLE) == WORKERS)
+    wait_until(lambda: _connected(service) == {"0.0"})
     trip(service, provider)
     # The others stay closed, because each circuit opens only by its own failures.
     wait_until(lambda: len(states := _states(service)) > 1 and "closed" in states)
-    shared.with_name("gone").rename(shared)
+    assert service.warnings(UNREACHABLE) == WORKERS
+    assert service.warnings("Traceback") == 0
+
+    shared.unlink()
+    wait_until(lambda: _connected(service) == {"1.0"})
+    wait_until(lambda: len(service.health()["workers"]) == WORKERS)
     wait_until(lambda: service.warnings(BACK) == WORKERS)
+    assert shared.stat().st_mode & 0o777 == 0o700

@@ -46,7 +46,7 @@ class SharedMetrics:
         value_class: Any = None,
         max_series: int = 10_000,
     ) -> None:
-        self._collectors = tuple(collectors)
+        self.collectors = tuple(collectors)
         self._value_class = value_class or values.ValueClass
         self._max_series = max_series
         self._series: dict[tuple[str, ...], _Counter | _Gauge] = {}
@@ -58,7 +58,7 @@ class SharedMetrics:
         """Write every value that has changed since the last copy."""
         for gauge in self._gauges:
             gauge.shown = False
-        for collector in self._collectors:
+        for collector in self.collectors:
             for family in collector.collect():
                 for name, labels, value in _stored_samples(family):
                     key = (name, *labels.values())

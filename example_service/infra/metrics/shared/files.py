@@ -11,7 +11,7 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from example_service.infra.fleet.shared_directory import locked
+from example_service.infra.fleet.shared_directory import directory_faults, locked
 from example_service.infra.metrics.shared.allocated import AllocatedDict
 
 _LOCK: Final = "lock"
@@ -23,10 +23,12 @@ class SharedFiles(Collector):
 
     Args:
         directory: The directory of the files.
+        own: Collectors of this worker, whose gauges are returned if the files have none of them.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, own: Iterable[Collector] = ()) -> None:
         self._directory = directory
+        self._own = own
 
     def collect(self) -> Iterable[Metric]:
         """Return the current sums."""
@@ -40,8 +42,29 @@ class SharedFiles(Collector):
 
     def _sums(self) -> Iterable[Metric]:
         # A new file is empty for a moment, and the library cannot read an empty file.
-        files = [str(path) for path in self._directory.glob("*.db") if _size(path)]
-        return MultiProcessCollector.merge(files)  # type: ignore[no-any-return,no-untyped-call]
+        files = [path for path in self._directory.glob("*.db") if _size(path)]
+        try:
+            sums = _merged(files)
+        except Exception:  # noqa: BLE001 - A damaged file raises almost anything.
+            sums = _merged([path for path in files if not self._is_damaged(path)])
+        else:
+            directory_faults(self._directory).works("metrics")
+        names = {family.name for family in sums}
+        families = [family for each in self._own for family in each.collect()]
+        # A counter of this worker alone would be below the sum, which looks like a restart.
+        return sums + [one for one in families if one.type == "gauge" and one.name not in names]
+
+    def _is_damaged(self, path: Path) -> bool:
+        """Whether a file cannot be read. It is removed then, and its worker writes a new one."""
+        try:
+            _merged([path])
+        except Exception:  # noqa: BLE001 - See above.
+            if _size(path):
+                directory_faults(self._directory).failed("metrics", f"{path} is damaged")
+            with suppress(OSError):
+                path.unlink()
+            return True
+        return False
 
 
 def put_away(directory: Path, pid: int) -> None:
@@ -69,6 +92,10 @@ def clear(directory: Path) -> None:
     """Remove all metric files."""
     for path in directory.glob("*.db"):
         path.unlink(missing_ok=True)
+
+
+def _merged(files: Iterable[Path]) -> list[Metric]:
+    return list(MultiProcessCollector.merge([str(path) for path in files]))  # type: ignore[no-untyped-call]
 
 
 def _add(ended: Path, sums: Path) -> None:

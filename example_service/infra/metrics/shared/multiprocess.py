@@ -26,7 +26,6 @@ import contextlib
 import logging
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import AsyncIterator
 from functools import cache
@@ -40,7 +39,9 @@ from example_service.infra.fleet.reports import report_path
 from example_service.infra.fleet.shared_directory import (
     DIRECTORY_VARIABLE,
     clear_directory,
+    directory_faults,
     locked,
+    make_directory,
     shared_directory,
 )
 from example_service.infra.metrics.call_durations import call_duration_metrics
@@ -90,26 +91,12 @@ def prepare_multiprocess_directory() -> Path:
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (fault := _fault_of(directory)) is not None:
-            raise _unusable(fault)
+        make_directory(directory)
         clear(directory)
         clear_directory(directory)
     except OSError as error:
-        raise _unusable(str(error.strerror)) from error
+        raise _unusable(error.strerror or str(error)) from error
     return directory
-
-
-def _fault_of(directory: Path) -> str | None:
-    """Why other users could change the contents of a directory; None if they cannot."""
-    status = directory.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        return "it is a symbolic link"
-    if status.st_uid != os.geteuid():
-        return "it belongs to another user"
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others may write to it; chmod go-w"
-    return None
 
 
 def _remove_left_overs(parent: Path) -> None:
@@ -159,9 +146,13 @@ def mark_worker_dead(pid: int) -> bool:
         put_away(directory, pid)
     except TimeoutError:
         return False
+    except OSError as error:
+        directory_faults(directory).failed("ended workers", error)
     except Exception:
         # A failure of metrics must not end the supervisor.
         logger.exception("The metrics of the ended worker %d could not be put away.", pid)
+    else:
+        directory_faults(directory).works("ended workers")
     return True
 
 
@@ -186,7 +177,6 @@ def this_worker() -> Worker | None:
     # If the variable is empty, the library would store the files in the current directory.
     if directory is None or values.ValueClass is values.MutexValue:
         return None
-    directory.mkdir(parents=True, exist_ok=True)
     collectors = (
         circuit_breaker_collector,
         call_duration_metrics,

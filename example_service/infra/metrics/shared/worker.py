@@ -11,6 +11,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from example_service.core.background import KeepGoing
+from example_service.infra.metrics.shared.allocated import catch_up
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 
@@ -39,6 +40,7 @@ class Worker:
         self._metrics = metrics
         self._copy_interval_seconds = copy_interval_seconds
         self._lock = threading.Lock()
+        self._is_stored = True
 
     @contextlib.asynccontextmanager
     async def sharing(self) -> AsyncIterator[None]:
@@ -55,12 +57,14 @@ class Worker:
     def gather(self) -> CollectorRegistry:
         """Copy the metrics of this worker, and return a registry with the sums over all workers.
 
-        The metrics of the others are at most `copy_interval_seconds` old. This takes a while if
-        there are many metrics, so call it in a thread.
+        The metrics of the others are at most `copy_interval_seconds` old. While the directory
+        cannot be used, there are only the gauges of this worker. This takes a while if there are
+        many metrics, so call it in a thread.
         """
         self._copy()
+        own = () if self._is_stored else self._metrics.collectors
         registry = CollectorRegistry()
-        registry.register(SharedFiles(self._directory))
+        registry.register(SharedFiles(self._directory, own))
         return registry
 
     async def _copy_regularly(self) -> None:
@@ -73,6 +77,7 @@ class Worker:
     def _copy(self) -> None:
         with self._lock:
             self._metrics.try_copy()
+            self._is_stored = catch_up(self._directory)
 
     def _end(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
+from example_service.infra.fleet.fault_log import FaultLog
 from example_service.infra.fleet.gate import LeaseGate
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
@@ -82,9 +83,8 @@ class Server:
 class SimulatedStore:
     """The client of one process for this server."""
 
-    address = "simulated"
-
     def __init__(self, server: Server) -> None:
+        self.faults = FaultLog("The store fails: %s", "The store is back")
         self._server = server
         self.is_cut_off = False
 

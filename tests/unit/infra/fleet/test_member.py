@@ -28,11 +28,14 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     CircuitOpenError,
 )
+from tests.shared_directories import delete, replace_by_file
 from tests.unit.infra.fleet.simulation import Server, SimulatedStore, now
 from tests.unit.infra.fleet.taking_part import fail, taking_part, until
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 NAME = "payment"
+LOST = "cannot use the shared directory"
+BACK = "can use the shared directory"
 MAINTENANCE = SetMode("order", "forced_open", "maintenance", None, opens=True, member="other")
 
 
@@ -136,9 +139,15 @@ async def test_a_process_starts_closed_after_the_wait_of_the_others(
     ("store", "limit"), [(SimulatedStore, 0.5), (HangingStore, FIRST_READ_SECONDS)]
 )
 def test_a_process_starts_without_the_store(
-    registry: CircuitBreakerRegistry, store: type[SimulatedStore], limit: float
+    registry: CircuitBreakerRegistry,
+    store: type[SimulatedStore],
+    limit: float,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It starts after the first error of the store, or after a limited time without any reply."""
+    """It starts after the first error of the store, or after a limited time without any reply.
+
+    When the metric first shows the fault, the log has a line about it.
+    """
 
     async def scene() -> None:
         server = Server(random.Random(0))  # noqa: S311
@@ -146,6 +155,7 @@ def test_a_process_starts_without_the_store(
         async with taking_part(store(server), registry) as member:
             assert now() <= limit
             assert not member.is_connected
+            assert caplog.messages == ["The store fails: no reply in time"]
 
     run_virtually(scene())
 
@@ -225,8 +235,14 @@ async def test_a_change_of_one_circuit_does_not_wait_for_hundreds_of_others(
             assert await member.order(name, None, "by hand", None, opens=False)
 
 
-def _delete(directory: Path, _: pytest.MonkeyPatch) -> None:
-    shutil.rmtree(directory)
+def _replace_by_file(directory: Path, _: pytest.MonkeyPatch) -> None:
+    replace_by_file(directory)
+
+
+def _let_others_write(directory: Path, _: pytest.MonkeyPatch) -> None:
+    directory.chmod(0o777)
+    # The permissions are checked when the next connection begins.
+    (directory / FILE).unlink()
 
 
 def _write_half(directory: Path, _: pytest.MonkeyPatch) -> None:
@@ -250,13 +266,14 @@ def _fail_to_write(number: int) -> Callable[[Path, pytest.MonkeyPatch], None]:
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (_delete, "No such file"),
+        (_replace_by_file, "Not a directory"),
+        (_let_others_write, "No such file"),
         (_write_half, "is damaged"),
         (_fail_to_write(errno.ENOSPC), "No space left"),
         (_fail_to_write(errno.EROFS), "Read-only file system"),
         (_fail_to_write(errno.EIO), "Input/output error"),
     ],
-    ids=["deleted", "half-written", "full", "read-only", "broken"],
+    ids=["replaced by a file", "others may write", "half-written", "full", "read-only", "broken"],
 )
 async def test_without_its_directory_a_process_works_on_its_own(
     tmp_path: Path,
@@ -282,14 +299,30 @@ async def test_without_its_directory_a_process_works_on_its_own(
             assert breaker.is_closed
             # This is enough time for several attempts to reconnect.
             await asyncio.sleep(0.6)
+        if directory.is_file():
+            directory.unlink()
         shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir()
         await until(lambda: member.is_connected)
         assert connected(metrics) == 1.0
-    lost = [line for line in caplog.messages if "The fleet cannot be reached" in line]
+    lost = [line for line in caplog.messages if LOST in line]
     assert len(lost) == 1
     assert error in lost[0]
-    assert sum("The fleet is back" in line for line in caplog.messages) == 1
+    assert sum(BACK in line for line in caplog.messages) == 1
+
+
+async def test_a_deleted_directory_is_created_again(
+    tmp_path: Path, registry: CircuitBreakerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only its owner may write to it, and what is known returns to it."""
+    directory = tmp_path / "shared"
+    async with taking_part(DirectoryStore(directory), registry) as member:
+        fail(CircuitBreaker(NAME, registry=registry))
+        await until(lambda: NAME in member.records())
+        delete(directory)
+        await until(lambda: BACK in caplog.text)
+        await until(lambda: NAME in (directory / FILE).read_text())
+        assert directory.stat().st_mode & 0o777 == 0o700
+    assert caplog.text.count(LOST) == caplog.text.count(BACK) == 1
 
 
 def connected(metrics: FleetMetrics) -> float:

@@ -166,24 +166,21 @@ def _delete(path: Path) -> None:
 
 
 async def test_a_missing_directory_is_an_error(tmp_path: Path) -> None:
-    """Every operation fails, and works again once the directory is back."""
+    """Every operation fails until the next process connects, which creates the directory."""
     directory = tmp_path / "shared"
-    directory.mkdir()
     store = DirectoryStore(directory)
     await store.connect()
     changes = store.changes()
     await anext(changes)
     _delete(directory)
     for operation in (
-        store.connect(),
         store.beat("first", 0),
         store.read(),
         store.write([change("a", 0)], 0),
         anext(changes),
     ):
-        with pytest.raises(StoreError, match="FileNotFoundError"):
+        with pytest.raises(StoreError, match="No such file"):
             await operation
-    directory.mkdir()
     await store.connect()
     assert (await store.read()).records == {}
 

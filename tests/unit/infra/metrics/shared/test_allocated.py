@@ -1,6 +1,7 @@
 """Metrics files are allocated before use, so a full disk costs only metrics."""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
-from example_service.infra.metrics.shared.allocated import AllocatedDict, SpareDict
+from example_service.infra.metrics.shared.allocated import AllocatedDict, SpareDict, catch_up
 
 resource = pytest.importorskip("resource")
 
@@ -66,7 +67,7 @@ def test_new_values_are_omitted_while_the_disk_is_full(
     with no_file_larger_than(path.stat().st_size):
         for name in names:
             file.write_value(name, 2.0, 0.0)
-        assert file.read_value(names[-1]) == (0.0, 0.0)
+        assert file.read_value(names[-1]) == (2.0, 0.0)
         file.write_value("first", 3.0, 0.0)
     during = numbers(path)
 
@@ -77,6 +78,64 @@ def test_new_values_are_omitted_while_the_disk_is_full(
     assert names[-1] not in during
     assert numbers(path)[names[-1]] == 4.0
     assert len(caplog.records) == 1
+
+
+def test_values_that_did_not_fit_are_stored_when_there_is_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that never changes again must not be missing forever."""
+    path = tmp_path / "gauge_livesum_1.db"
+    file = SpareDict(str(path))
+    with no_file_larger_than(PAGE_BYTES):
+        assert file.read_value("in flight") == (0.0, 0.0)
+        file.write_value("state", 2.0, 0.0)
+        assert not catch_up(tmp_path)
+        assert file.read_value("state") == (2.0, 0.0)
+
+    assert catch_up(tmp_path)
+    file.close()
+
+    assert numbers(path) == {"in flight": 0.0, "state": 2.0}
+    assert len(caplog.messages) == 2
+
+
+def test_a_deleted_file_is_created_again(tmp_path: Path) -> None:
+    """Otherwise the values would go into the deleted file, which no process can read."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    file = SpareDict(str(directory / "counter_1.db"))
+    file.write_value("first", 1.0, 0.0)
+    file.write_value("second", 2.0, 0.0)
+    shutil.rmtree(directory)
+    directory.touch()
+    file.write_value("first", 3.0, 0.0)
+    assert not catch_up(directory)
+
+    directory.unlink()
+    assert catch_up(directory)
+    file.write_value("second", 4.0, 0.0)
+    file.close()
+
+    assert numbers(directory / "counter_1.db") == {"first": 3.0, "second": 4.0}
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_deleted_file_can_grow(tmp_path: Path, *, replaced: bool) -> None:
+    """Until a new file takes its place, an application may add any number of values."""
+    path = tmp_path / "counter_1.db"
+    file = SpareDict(str(path))
+    file.write_value("first", 1.0, 0.0)
+    path.unlink()
+    if replaced:
+        path.touch()
+    names = [f"a number, {number}" * 10 for number in range(600)]
+    for name in names:
+        file.write_value(name, 2.0, 0.0)
+
+    assert catch_up(tmp_path)
+    file.close()
+
+    assert numbers(path) == {"first": 1.0, **dict.fromkeys(names, 2.0)}
 
 
 def test_a_file_that_cannot_be_created_is_created_later(tmp_path: Path) -> None:

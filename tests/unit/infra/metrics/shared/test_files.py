@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from example_service.infra.metrics.shared import files as shared_files
+from example_service.infra.metrics.shared.allocated import catch_up
 from example_service.infra.metrics.shared.files import SharedFiles, clear, put_away
 from example_service.infra.resilience import CircuitState
 from tests.unit.infra.metrics.fakes import FakeProcess
@@ -120,6 +121,32 @@ def test_a_scrape_waits_while_counters_are_moved(
     reading.join(5)
 
     assert seen == [2]
+
+
+@pytest.mark.parametrize(
+    "contents", [b"\x40\0\0\0\0\0\0\0\x40\0\0\0", b"\x20\0\0\0\0\0\0\0\x04\0\0\0no"]
+)
+def test_a_damaged_file_is_written_again(
+    process: Processes,
+    directory: Path,
+    total: Total,
+    contents: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It breaks no scrape, and its worker still knows the values."""
+    one, other = process(1), process(2)
+    for each in (one, other):
+        each.breakers.show(failures=1)
+        each.shared.copy()
+    with (directory / "counter_1.db").open("r+b") as file:
+        file.write(contents + bytes(100))
+
+    assert total("circuit_breaker_failures_total", name="payment") == 1
+    assert catch_up(directory)
+    assert total("circuit_breaker_failures_total", name="payment") == 2
+    lost, back = caplog.messages
+    assert "counter_1.db is damaged" in lost
+    assert "again" in back
 
 
 def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,19 @@ def test_without_a_directory_a_dead_worker_needs_no_clean_up(
     monkeypatch.delenv(DIRECTORY_VARIABLE, raising=False)
 
     mark_worker_dead(NEVER_A_PID)
+
+
+def test_a_dead_worker_without_its_directory_is_one_line_in_the_log(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The supervisor continues, and logs no traceback for each worker that ends."""
+    shutil.rmtree(directory)
+
+    assert mark_worker_dead(NEVER_A_PID)
+    assert mark_worker_dead(NEVER_A_PID)
+
+    (line,) = caplog.messages
+    assert "cannot use the shared directory" in line
 
 
 def test_a_dead_worker_s_report_is_removed(directory: Path) -> None:

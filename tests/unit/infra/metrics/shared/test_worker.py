@@ -1,6 +1,7 @@
 """How a worker shares its metrics while its application runs."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,25 @@ async def test_a_worker_that_gathers_copies_its_own_metrics_first(
         registry = asked.gather()
 
         assert registry.get_sample_value(FAILURES, {"name": "payment"}) == 5
+
+
+def test_without_the_directory_a_worker_returns_its_own_gauges(
+    process: Processes, directory: Path
+) -> None:
+    """It shows its own circuits and that the fleet is lost; a partial sum would be wrong."""
+    one = process(1)
+    worker = Worker(directory, one.shared)
+    one.breakers.show(failures=1, state=CircuitState.OPEN)
+    worker.gather()
+    shutil.rmtree(directory)
+    directory.touch()
+
+    registry = worker.gather()
+
+    assert registry.get_sample_value("circuit_breaker_state", {"name": "payment"}) == 2
+    assert registry.get_sample_value(FAILURES, {"name": "payment"}) is None
+    directory.unlink()
+    assert worker.gather().get_sample_value(FAILURES, {"name": "payment"}) == 1
 
 
 async def test_copying_goes_on_after_an_unexpected_error(
