@@ -22,6 +22,7 @@ CHECKS = (
     "ruff format --check",
     "python -m scripts.template.parts",
     "hadolint Dockerfile",
+    "actionlint -shellcheck= -pyflakes= .github/workflows/*.yml",
     "zizmor --offline --no-progress --quiet --pedantic .github .pre-commit-config.yaml",
     *(
         f"check-jsonschema --builtin-schema {schema} {files}"
