@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import example_service
 from example_service.cli import doctor, key, migrate, replay, serve
 from example_service.core.exceptions import SettingsError, StartError
-from example_service.core.output import output
+from example_service.core.output import open_missing_streams, output
 from example_service.core.settings import load_settings
 from example_service.migrations import MigrationError
 from example_service.server.process import ListenError
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 for success, 1 for a failure, 2 for invalid settings or arguments.
     """
+    open_missing_streams()
     options = _parser().parse_args(arguments)
     try:
         return _run(options)

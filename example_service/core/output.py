@@ -19,6 +19,8 @@ _FINISH_SECONDS: Final = 1.0
 # A write of up to this many bytes to a writable pipe does not block.
 _ATOMIC_BYTES: Final = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 
+_STANDARD_ERROR: Final = 2
+
 _logger = logging.getLogger("example_service.log")
 
 
@@ -144,6 +146,20 @@ class _Target:
     def takes(self, count: int) -> bool:
         """Whether `count` bytes can be written without blocking."""
         return self.poll is None or (count <= _ATOMIC_BYTES and bool(self.poll(0)))
+
+
+def open_missing_streams() -> None:
+    """Open the null device for the standard streams that are closed, as after `serve >&-`.
+
+    Otherwise the next file or socket would get the number of such a stream, and what a library
+    writes to standard error would end up in it. Call this when the process starts.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - until the exit
 
 
 def _discard_output() -> None:

@@ -86,16 +86,28 @@ def test_the_service_survives_a_full_disk(tmp_path: Path) -> None:
     assert errors == b""
 
 
-def test_the_service_survives_without_standard_output(tmp_path: Path) -> None:
-    """`serve >&-` closes it before the start."""
+@pytest.mark.parametrize("closed", [[1], [0, 1, 2]])
+def test_the_service_survives_without_standard_streams(closed: list[int], tmp_path: Path) -> None:
+    """`serve >&-` closes standard output before the start, and `<&- >&- 2>&-` all streams.
+
+    No file or socket of the service takes their place.
+    """
     port = lasting_port()
-    with serving(tmp_path, port, subprocess.DEVNULL, preexec_fn=lambda: os.close(1)) as service:
+
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    with serving(tmp_path, port, subprocess.DEVNULL, preexec_fn=close) as service:
         wait_until(lambda: answers(port))
+        open_files = Path(f"/proc/{service.pid}/fd")
+        places = {str(open_files.joinpath(str(number)).readlink()) for number in closed}
         service.terminate()
         _, errors = service.communicate(timeout=DEADLINE_SECONDS)
 
     assert service.returncode == 0
     assert errors == b""
+    assert places == {os.devnull}
 
 
 def test_a_log_without_a_reader_loses_only_lines(tmp_path: Path) -> None:
