@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from example_service.api.request.strict_json import parse_json
 from example_service.payments.exceptions import (
     ChargeInProgressError,
     InvalidProviderAnswerError,
@@ -199,8 +200,10 @@ def _parse(model: type[ModelT], answer: Answer) -> ModelT:
             f"The answer {answer.status_code} is not labelled as JSON."
         )
     try:
+        # Of two members with the same name, the model would use the last one.
+        parse_json(answer.body)
         return model.model_validate_json(answer.body)
-    except ValidationError as error:
+    except (ValueError, RecursionError) as error:
         raise _not_in_contract(answer) from error
 
 

@@ -221,6 +221,19 @@ async def test_no_other_answer_is_one(
             "content": json.dumps(body)[:-1],
             "headers": {"Content-Type": "application/json"},
         },
+        # Of two members with the same name, another parser may use the first.
+        lambda body: {
+            "content": f'{{"idempotency_key": "{OTHER_KEY}", {json.dumps(body)[1:]}',
+            "headers": {"Content-Type": "application/json"},
+        },
+        lambda body: {
+            "content": f'{{"status": "unknown", {json.dumps(body)[1:]}',
+            "headers": {"Content-Type": "application/json"},
+        },
+        lambda body: {
+            "content": f'{json.dumps(body)[:-1]}, "more": NaN}}',
+            "headers": {"Content-Type": "application/json"},
+        },
     ],
 )
 @pytest.mark.parametrize("row", CONTRACT, ids=str)
