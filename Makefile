@@ -2,6 +2,8 @@
 # lock has changed, untouched otherwise. What another activated environment exports is ignored, and
 # the programs do not learn that make has started them, because some tests call make themselves.
 unexport PYTHONHOME PYTHONPATH UV_PYTHON VIRTUAL_ENV MAKEFLAGS MFLAGS
+# Without compiled files, each process of a test run would compile everything that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 environment = python=$$(scripts/find-python.sh $(3)) && "$$python" scripts/environment.py $(1) $(2)
 compile = uv pip compile --quiet --custom-compile-command 'make lock' --universal \
