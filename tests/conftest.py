@@ -54,6 +54,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int,
     return processors if "not integration" in config.option.markexpr else processors * 3 // 2
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a run without integration tests, do not import files that have no other tests."""
+    if "not integration" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    marked = "\npytestmark = pytest.mark.integration\n"
+    return True if marked in collection_path.read_text(encoding="utf-8") else None
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keep the developer's variables and `.env` from affecting the tests."""
