@@ -12,7 +12,7 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     CircuitState,
 )
-from example_service.infra.resilience.registry import configuration_key
+from example_service.infra.resilience.parameters import configuration_key
 
 LIMIT_SECONDS = 1.5
 """The time limit of one check, in seconds. The endpoint must reply within two seconds."""

@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable
 
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.infra.resilience import CircuitBreaker
-from example_service.infra.resilience.parameters import ConfiguredParametersError
-from example_service.infra.resilience.registry import configuration_key
+from example_service.infra.resilience.parameters import ConfiguredParametersError, configuration_key
 
 
 def create_breakers(creators: Iterable[Callable[[], CircuitBreaker]]) -> None:

@@ -35,6 +35,14 @@ class ConfiguredParametersError(ValueError):
         return f"{names}, as configured for breaker {self.breaker_name!r}: {self.reason}"
 
 
+def configuration_key(name: str) -> str:
+    """The name by which the configuration knows the breaker of that name.
+
+    In lower case, with every character but letters and digits as an underscore.
+    """
+    return "".join(one if one.isalnum() else "_" for one in name.lower())
+
+
 def combined(
     name: str, defaults: Mapping[str, Any], configured: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from example_service.infra.resilience.metrics import (
     snapshot_of,
 )
 from example_service.infra.resilience.named_modes import NamedMode, NamedModes
-from example_service.infra.resilience.parameters import combined
+from example_service.infra.resilience.parameters import combined, configuration_key
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.states import Mode
 from example_service.infra.resilience.validation import check_mode, check_name
@@ -423,14 +423,6 @@ class Registry(Generic[G]):
             self._newest[name] = living
         elif self._newest.pop(name, None) is not None:
             self._remembered[name] = self._retired.pop(name)
-
-
-def configuration_key(name: str) -> str:
-    """The name by which the configuration knows the breaker of that name.
-
-    In lower case, with every character but letters and digits as an underscore.
-    """
-    return "".join(one if one.isalnum() else "_" for one in name.lower())
 
 
 _registries: "weakref.WeakSet[Registry[Any]]" = weakref.WeakSet()
