@@ -32,7 +32,9 @@ class Outcome:
     fault: str | None = None
 
 
-async def carry_out(workers: AllWorkers, name: str, mode: NamedMode | None) -> Outcome:
+async def carry_out(
+    workers: AllWorkers, name: str, mode: NamedMode | None, reason: str | None
+) -> Outcome:
     """Set the mode of the breakers of one name in the whole fleet, or reset them.
 
     If two orders are given at the same time, the one that is written last applies everywhere.
@@ -41,6 +43,7 @@ async def carry_out(workers: AllWorkers, name: str, mode: NamedMode | None) -> O
         workers: All workers of the service on this machine.
         name: The name of the breakers.
         mode: The mode to set. None resets the breakers.
+        reason: Why. None if a reset was given no reason.
 
     Raises:
         ProblemError: No worker has a breaker or a mode of that name.
@@ -51,19 +54,20 @@ async def carry_out(workers: AllWorkers, name: str, mode: NamedMode | None) -> O
             if report.silent_workers:
                 return Outcome(None, [], report.silent_workers)
             raise ProblemError(catalogue.UNKNOWN_CIRCUIT_BREAKER)
+    why = _why(mode, reason)
     if workers.member is None:
-        await _apply(name, mode)
+        await _apply(name, mode, why)
         return _outcome(name, await workers.own_report())
     try:
         version = await workers.member.order(
             name,
             None if mode is None else mode.mode,
-            "reset by hand" if mode is None else mode.reason,
+            why,
             None if mode is None else mode.seconds,
             opens=mode is not None and mode.mode is Mode.FORCED_OPEN,
         )
     except StoreError as error:
-        await _apply(name, mode)
+        await _apply(name, mode, why)
         return _outcome(name, await workers.own_report(), fault=str(error))
     return _outcome(name, await workers.report_since(version))
 
@@ -74,9 +78,16 @@ def _outcome(name: str, report: ServiceReport, fault: str | None = None) -> Outc
     return Outcome(state, report.workers, report.silent_workers, fault)
 
 
-async def _apply(name: str, mode: NamedMode | None) -> None:
+def _why(mode: NamedMode | None, reason: str | None) -> str:
+    """The reason that all processes remember with the order."""
+    if mode is not None:
+        return mode.reason
+    return "reset by hand" if reason is None else f"reset by hand: {reason}"
+
+
+async def _apply(name: str, mode: NamedMode | None, why: str) -> None:
     """Carry out an order in this process only."""
     if mode is None:
-        await circuit_breaker_registry.reset(name)
+        await circuit_breaker_registry.reset(name, why)
     else:
         circuit_breaker_registry.set_mode(name, *mode)

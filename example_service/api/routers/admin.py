@@ -218,7 +218,7 @@ async def _carry_out(
     until = None
     if mode is not None and mode.seconds is not None:
         until = (datetime.now(UTC) + timedelta(seconds=mode.seconds)).isoformat()
-    outcome = await carry_out(workers, name, mode)
+    outcome = await carry_out(workers, name, mode, reason)
     report = OrderReport(
         breaker=name,
         state=outcome.state,

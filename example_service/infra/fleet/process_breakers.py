@@ -111,7 +111,7 @@ class ProcessBreakers:
         """See `Breakers`."""
         with self._follow(name):
             if instruction.mode is None:
-                self._registry.reset_sync(name)
+                self._registry.reset_sync(name, instruction.reason)
             else:
                 mode = Mode(instruction.mode)
                 self._registry.set_mode(name, mode, instruction.reason, instruction.seconds)

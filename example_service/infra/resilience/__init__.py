@@ -19,7 +19,7 @@ from example_service.infra.resilience.events import (
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.guard import Guard
 from example_service.infra.resilience.metrics import CircuitSnapshot
-from example_service.infra.resilience.named_modes import NamedMode
+from example_service.infra.resilience.named_modes import NamedMode, Order
 from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.rules.states import CircuitState, Mode
@@ -40,6 +40,7 @@ __all__ = [
     "Guard",
     "Mode",
     "NamedMode",
+    "Order",
     "RejectionListener",
     "StateChangeListener",
     "StateChanged",

@@ -21,7 +21,7 @@ from example_service.infra.resilience.metrics import (
     add_up_metrics,
     snapshot_of,
 )
-from example_service.infra.resilience.named_modes import NamedMode, NamedModes
+from example_service.infra.resilience.named_modes import NamedMode, NamedModes, Order
 from example_service.infra.resilience.parameters import combined, configuration_key
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.states import Mode
@@ -313,14 +313,19 @@ class Registry(Generic[G]):
         with self._lock:
             return self._modes.all()
 
-    async def reset(self, name: str) -> None:
-        """Reset every breaker of a name, and end the mode that applies to it."""
-        self.reset_sync(name)
+    def recent_orders(self) -> list[Order]:
+        """The last 20 modes set and resets made for a name here, the newest first."""
+        with self._lock:
+            return list(reversed(self._modes.orders))
 
-    def reset_sync(self, name: str) -> None:
+    async def reset(self, name: str, reason: str = "reset by hand") -> None:
+        """Reset every breaker of a name, and end its mode; `recent_orders` gives the reason."""
+        self.reset_sync(name, reason)
+
+    def reset_sync(self, name: str, reason: str = "reset by hand") -> None:
         """The same, for code that is not asynchronous."""
         with self._lock:
-            self._modes.remove(name)
+            self._modes.reset(name, reason)
             notify = [one.begin_reset() for one in self._living(name)]
         for each in notify:
             each()

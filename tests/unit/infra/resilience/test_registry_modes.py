@@ -163,3 +163,30 @@ class TestModesOfNames:
         clock.advance(1.0)
         registry.set_mode("another", Mode.SHADOW, "a look")
         assert list(registry._modes.given) == ["another"]
+
+
+class TestRecentOrders:
+    """The registry remembers which modes were set for a name, and its resets."""
+
+    async def test_modes_and_resets_are_remembered_with_their_reasons(self) -> None:
+        """The newest first, also for names without a breaker."""
+        registry = CircuitBreakerRegistry()
+        registry.set_mode("host", Mode.SHADOW, "trying it", 60.0)
+        await registry.reset("host", "reset by hand: seen enough")
+        await registry.reset("other")
+
+        assert [order[1:] for order in registry.recent_orders()] == [
+            ("other", None, "reset by hand", None),
+            ("host", None, "reset by hand: seen enough", None),
+            ("host", Mode.SHADOW, "trying it", 60.0),
+        ]
+
+    def test_only_the_last_twenty_are_remembered(self) -> None:
+        """Orders take no more memory, however many there are."""
+        registry = CircuitBreakerRegistry()
+        for number in range(25):
+            registry.set_mode(f"host-{number}", Mode.DISABLED, "maintenance")
+
+        assert [order.name for order in registry.recent_orders()] == [
+            f"host-{number}" for number in reversed(range(5, 25))
+        ]
