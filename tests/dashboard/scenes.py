@@ -182,20 +182,24 @@ class Scene:
 
 
 async def play(scene: Scene, app: FastAPI) -> None:
-    """Play five minutes at once, and then go on in real time."""
+    """Play five minutes at once."""
     services = app.state.services
     feed: Feed = services.dashboard
     feed._clock, feed._history = scene.now, History()
     for _ in range(WINDOW_SECONDS):
         scene.step()
         feed._show(await services.all_workers.report())
+
+
+async def go_on(scene: Scene) -> None:
+    """Play the scene in real time."""
     while True:
         await asyncio.sleep(1)
         scene.step()
 
 
 async def serve(circuits: list[Circuit], settings: Settings) -> None:
-    """Serve a scene on a free port until standard input ends, and print the URL."""
+    """Serve a scene on a free port until standard input ends; print the URL when it is ready."""
     scene = Scene(circuits)
     app = create_app(settings)
     config = uvicorn.Config(app, port=0, log_config=None, access_log=False, ws="none")
@@ -203,7 +207,8 @@ async def serve(circuits: list[Circuit], settings: Settings) -> None:
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.01)
-    playing = asyncio.create_task(play(scene, app))
+    await play(scene, app)
+    playing = asyncio.create_task(go_on(scene))
     port = server.servers[0].sockets[0].getsockname()[1]
     print(f"http://127.0.0.1:{port}", flush=True)  # noqa: T201 - the parent reads it
     await asyncio.to_thread(sys.stdin.read)

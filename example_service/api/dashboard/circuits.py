@@ -38,6 +38,7 @@ def circuit_view(
         "look": history.look,
         "since": round(history.since, 1),
         "spared": history.spared,
+        "past": None if history.past is None else history.past._asdict(),
         "waits": list(history.waits),
         "stays": [(round(at, 1), look) for at, look in history.stays],
         "hasBreaker": metrics is not None,

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from example_service import __version__
 from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
-from example_service.api.breakers.views import Transition
 from example_service.api.dashboard.circuits import circuit_view, look_of
-from example_service.api.dashboard.history import BUCKET_SECONDS, History, Look, epoch
+from example_service.api.dashboard.history import BUCKET_SECONDS, History, Look
+from example_service.api.dashboard.timeline import Entry, timeline
 from example_service.core.background import KeepGoing
 from example_service.core.lifecycle import is_draining
 from example_service.core.settings import Settings
@@ -78,8 +78,8 @@ class Feed:
         self._looks: dict[str, Look] = {}
         self._names: list[str] = []
         self._names_changed = 0
-        self._transitions: list[Transition] = []
-        self._transitions_changed = 0
+        self._timeline: list[Entry] = []
+        self._timeline_changed = 0
         self._messages: dict[int, str] = {}
 
     @property
@@ -181,7 +181,8 @@ class Feed:
             [] if report.silent_workers else report.workers,
             now,
         )
-        has_news = looks != self._looks or report.transitions != self._transitions
+        entries = timeline(report.transitions, circuit_breaker_registry.recent_orders(), now)
+        has_news = looks != self._looks or entries != self._timeline
         is_due = (
             has_news or self._wake.is_set() or now - self._at >= _WATCHED_SECONDS - _TICK_SECONDS
         )
@@ -203,9 +204,9 @@ class Feed:
         if names != self._names:
             self._names = names
             self._names_changed = tick
-        if report.transitions != self._transitions:
-            self._transitions = report.transitions
-            self._transitions_changed = tick
+        if entries != self._timeline:
+            self._timeline = entries
+            self._timeline_changed = tick
         self._tick, self._at = tick, now
         self._head = {
             "at": round(now, 2),
@@ -233,8 +234,8 @@ class Feed:
             head["service"] = self._service
         if self._names_changed > seen:
             head["names"] = self._names
-        if self._transitions_changed > seen:
-            head["transitions"] = [_transition_view(one) for one in self._transitions]
+        if self._timeline_changed > seen:
+            head["timeline"] = self._timeline
         circuits = [text for name, text in self._circuits.items() if self._changed[name] > seen]
         if seen == 0:
             circuits = [self._with_all_calls(name) for name in self._circuits]
@@ -247,18 +248,9 @@ class Feed:
 
 
 def _local_state() -> object:
-    """A value that changes whenever a state or a mode changes in this process."""
-    newest = next(iter(circuit_breaker_registry.recent_transitions()), None)
-    return newest, tuple(circuit_breaker_registry.modes())
-
-
-def _transition_view(transition: Transition) -> dict[str, Any]:
-    return {
-        "at": epoch(transition.at),
-        "worker": transition.worker,
-        "name": transition.breaker_name,
-        "from": transition.from_state.value,
-        "to": transition.to_state.value,
-        "reason": transition.reason,
-        "wait": transition.wait_seconds,
-    }
+    """A value that changes with each change of state and each order in this process."""
+    return (
+        circuit_breaker_registry.recent_transitions()[:1],
+        circuit_breaker_registry.recent_orders()[:1],
+        tuple(circuit_breaker_registry.modes()),
+    )

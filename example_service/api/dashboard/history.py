@@ -7,10 +7,10 @@ history is built from the reports that also go to the page, and takes about 8 kB
 from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from example_service.api.breakers.views import BreakerMetrics, Transition
-from example_service.infra.resilience import CircuitState
+from example_service.infra.resilience import CircuitState, Mode
 
 WINDOW_SECONDS: Final = 300
 BUCKET_SECONDS: Final = 5
@@ -25,8 +25,25 @@ _BUCKETS: Final = WINDOW_SECONDS // BUCKET_SECONDS + 1
 _STAYS: Final = 64
 _WAITS: Final = 8
 _OUTAGE: Final = frozenset({CircuitState.OPEN.value, CircuitState.HALF_OPEN.value})
+_REFUSING: Final = _OUTAGE | {Mode.FORCED_OPEN.value}
 _STATES: Final = frozenset(state.value for state in CircuitState)
 _SAME_MOMENT_SECONDS: Final = 0.5
+
+
+class Past(NamedTuple):
+    """A period in which a circuit refused calls.
+
+    Attributes:
+        since: When it began, in seconds since the epoch.
+        until: When it ended.
+        spared: The number of calls refused in it.
+        reason: Why they were refused.
+    """
+
+    since: float
+    until: float
+    spared: int
+    reason: str | None
 
 
 class CircuitHistory:
@@ -37,14 +54,19 @@ class CircuitHistory:
         stays: The looks of the circuit with the time at which each began, oldest first.
         since: When the current look began. During an outage, when the circuit first opened.
         spared: Calls refused since `since`.
+        past: The last period in which the circuit refused calls, once it has ended.
+        reason: Why the circuit refuses calls, or refused them the last time.
         waits: The open periods of the current outage, in seconds.
         seen_at: The time of the last report that contained the circuit.
     """
 
     __slots__ = (
         "_ends",
+        "_refused",
         "_totals",
         "buckets",
+        "past",
+        "reason",
         "seen_at",
         "since",
         "spared",
@@ -57,6 +79,9 @@ class CircuitHistory:
         self.stays: deque[tuple[float, Look]] = deque([(now, look)], maxlen=_STAYS)
         self.since = now
         self.spared = 0
+        self.past: Past | None = None
+        self.reason: str | None = None
+        self._refused = 0
         self.waits: deque[float] = deque(maxlen=_WAITS)
         self.seen_at = now
         self._totals = totals
@@ -73,13 +98,17 @@ class CircuitHistory:
         if look == before:
             return
         if not {before, look} <= _OUTAGE:
+            if before in _REFUSING:
+                # The calls refused since the last report belong to the period that has ended.
+                self.past = Past(self.since, at, self.spared + self._refused, self.reason)
+                self._refused = 0
             self.since = at
             self.spared = 0
             self.waits.clear()
         self.stays.append((max(at, self.stays[-1][0]), look))
 
     def count(self, totals: tuple[int, int, int], now: float, *, is_comparable: bool) -> None:
-        """Add the calls since the last report to the current bucket.
+        """Add the calls since the last report to the current bucket, before the look changes.
 
         Args:
             totals: The total numbers of successful, failed and refused calls.
@@ -95,13 +124,24 @@ class CircuitHistory:
         self.seen_at = now
         if not is_comparable or not any(calls):
             return
-        self.spared += calls[2]
+        self._refused = calls[2]
         begins = int(now // BUCKET_SECONDS * BUCKET_SECONDS)
         if not self.buckets or self.buckets[-1][0] != begins:
             self.buckets.append([begins, 0, 0, 0])
         bucket = self.buckets[-1]
         for index, count in enumerate(calls, start=1):
             bucket[index] += count
+
+    def settle(self, reason: str | None) -> None:
+        """Add the refused calls of the report to the current look, if it refuses calls.
+
+        Args:
+            reason: Why it refuses them.
+        """
+        if self.look in _REFUSING:
+            self.spared += self._refused
+            self.reason = reason
+        self._refused = 0
 
     def end_of(self, what: str, seconds: float | None, now: float) -> float | None:
         """Return the time at which a wait or a mode ends.
@@ -148,6 +188,7 @@ class History:
                 # The calls of a new breaker are all new, except in the very first report.
                 counted = (0, 0, 0) if self._workers is not None else totals
                 self.circuits[name] = CircuitHistory("closed", now, counted)
+            self.circuits[name].count(totals, now, is_comparable=is_comparable)
         # With several workers, a transition is that of one worker's circuit, not of the combined
         # state.
         is_alone = len(workers) == 1
@@ -156,7 +197,7 @@ class History:
         self._note_transitions(transitions, is_alone=is_alone)
         self._enter(breakers, now)
         for name, (_, metrics) in breakers.items():
-            self.circuits[name].count(_totals(metrics), now, is_comparable=is_comparable)
+            self.circuits[name].settle(None if metrics is None else _reason(metrics))
         if workers:
             self._workers = workers
         for name in [n for n, one in self.circuits.items() if one.seen_at < now - WINDOW_SECONDS]:
@@ -187,6 +228,10 @@ class History:
 def epoch(time: str) -> float:
     """Convert a time in ISO 8601 format to seconds since the epoch."""
     return datetime.fromisoformat(time).timestamp()
+
+
+def _reason(metrics: BreakerMetrics) -> str | None:
+    return metrics.reason if metrics.mode is None else metrics.mode.reason
 
 
 def _totals(metrics: BreakerMetrics | None) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ export const WINDOW = 300;
 export const BUCKET = 5;
 const RECENT = 60;
 
-export const known = {service: null, workers: [], silentWorkers: [], leftOut: 0, transitions: [], circuits: new Map(), at: null};
+export const known = {service: null, workers: [], silentWorkers: [], leftOut: 0, timeline: [], circuits: new Map(), at: null};
 let receivedAt = 0;
 let isFrozen = false;
 
@@ -19,7 +19,7 @@ export const freeze = () => { isFrozen = true };
 
 // Merges a message into `known`, and returns the names of the circuits that it changed.
 export function take(message) {
-  const {circuits, names, transitions, ...head} = message;
+  const {circuits, names, timeline, ...head} = message;
   if (message.service) known.circuits.clear();
   Object.assign(known, head);
   receivedAt = performance.now();
@@ -31,15 +31,15 @@ export function take(message) {
   for (const name of names ? [...known.circuits.keys()] : []) {
     if (!names.includes(name)) known.circuits.delete(name);
   }
-  if (transitions) known.transitions = joined(known.transitions, transitions);
+  if (timeline) known.timeline = joined(known.timeline, timeline);
   return circuits.map(({name}) => name);
 }
 
-// The service keeps only the most recent transitions, so the page keeps those that it has received.
-function joined(old, transitions) {
-  const keyOf = ({at, worker, name}) => `${at} ${worker} ${name}`;
-  const have = new Set(transitions.map(keyOf));
-  return [...transitions, ...old.filter((one) => !have.has(keyOf(one)))].sort((a, b) => b.at - a.at).slice(0, 100);
+// The service keeps only the most recent entries, so the page keeps those that it has received.
+function joined(old, timeline) {
+  const keyOf = ({at, worker, name, order}) => `${at} ${worker} ${name} ${order}`;
+  const have = new Set(timeline.map(keyOf));
+  return [...timeline, ...old.filter((one) => !have.has(keyOf(one)))].sort((a, b) => b.at - a.at).slice(0, 100);
 }
 
 function merged(old, calls) {
@@ -52,11 +52,13 @@ export const byName = (a, b) => collator.compare(a.name, b.name);
 
 export const all = () => [...known.circuits.values()];
 
-// Within a state, the circuit that has been in it longest comes first: it is more likely to be the cause,
-// and the others keep their places when another circuit opens.
+// An outage is one state here, although its circuit is half-open now and then: circuits must not change places
+// with every probe. Within a state, the circuit that has been in it longest comes first, because it is more likely
+// to be the cause. Of the closed circuits, those that have refused calls come first, the latest at the top.
 export function bySeverity(a, b) {
-  return SEVERITY.indexOf(a.look) - SEVERITY.indexOf(b.look)
-    || (a.look === "closed" ? 0 : a.since - b.since) || byName(a, b);
+  const rank = ({look}) => SEVERITY.indexOf(look === "half_open" ? "open" : look);
+  return rank(a) - rank(b)
+    || (a.look === "closed" ? (b.past?.until ?? 0) - (a.past?.until ?? 0) : a.since - b.since) || byName(a, b);
 }
 
 export const isByHand = ({look}) => BY_HAND.includes(look);
@@ -71,13 +73,15 @@ export function callsIn({calls}, from, ...kinds) {
   return sum;
 }
 
-// The seconds of a bucket that have passed. The current bucket is not complete yet.
-export const secondsOf = (start) => Math.max(1, Math.min(BUCKET, now() - start));
+// The seconds of calls that a bucket has. The current bucket is not complete yet, and begins with a report in which
+// some calls are older than it, by half a second on average.
+const secondsSince = (start) => Math.max(1, known.at - start + .5);
+export const secondsOf = (start) => Math.min(BUCKET, secondsSince(start));
 
 // Calls per second in the current bucket and the one before it.
 export function rateOf(circuit, ...kinds) {
   const from = BUCKET * Math.floor(now() / BUCKET) - BUCKET;
-  return callsIn(circuit, from, ...kinds) / Math.max(1, now() - from);
+  return callsIn(circuit, from, ...kinds) / secondsSince(from);
 }
 
 // The failure rate of the circuit's window. If there is no window or it is empty, that of the calls of the

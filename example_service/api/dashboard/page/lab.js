@@ -22,8 +22,18 @@ const at = (path) => new URL(path, document.baseURI).href;
 const send = (method, path, body, signal) => fetch(path, {method, signal, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
 
 function command(method, path, body, more = "") {
-  say(byId("curl"), `curl ${more}-X ${method} ${at(path)} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`);
+  return `curl ${more}-X ${method} ${at(path)} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`;
+}
+
+const setting = (body) => command("PUT", "sandbox/mode", body);
+const sending = (body) => command("POST", "sandbox/traffic", body, "-N ");
+
+// Shows what a click has done as commands, in the order in which it has done it.
+function showCommands(...commands) {
+  say(byId("curl-title"), commands.length > 1 ? `The last click as ${commands.length} commands` : "The last click as a command");
+  say(byId("curl"), commands.join("\n"));
   say(byId("copy"), "Copy");
+  hide(byId("copy"), false);
 }
 
 // There may be no sandbox: only `serve` starts one, and its code can be deleted from the service.
@@ -40,12 +50,11 @@ export async function prepareLab() {
   byId("parameter").lastChild.addEventListener("input", ({target}) => { PARAMETERS[mode].value = Number(target.value); showLab() });
   byId("parameter").lastChild.addEventListener("change", () => turn(mode));
   byId("speed").addEventListener("input", showLab);
-  byId("speed").addEventListener("change", () => { if (traffic) startTraffic() });
-  byId("traffic").addEventListener("click", () => (traffic ? stopTraffic() : startTraffic()));
+  byId("speed").addEventListener("change", () => { if (traffic) changeSpeed() });
+  byId("traffic").addEventListener("click", switchTraffic);
   byId("copy").addEventListener("click", copy);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) readMode() });
   takeMode(await response.json());
-  command("PUT", "sandbox/mode", {mode: "failing"});
 }
 
 // The mode may have been set elsewhere, for example by the command that the lab shows.
@@ -66,9 +75,10 @@ function takeMode(report) {
 async function turn(wanted) {
   const parameter = PARAMETERS[wanted];
   const body = {mode: wanted, ...(parameter && {[parameter.name]: parameter.value})};
-  command("PUT", "sandbox/mode", body);
   // A fault has no visible effect without calls, so it also starts traffic.
-  if (wanted !== "healthy" && !traffic) startTraffic({isQuiet: true});
+  const startsTraffic = wanted !== "healthy" && !traffic;
+  showCommands(setting(body), ...(startsTraffic ? [sending(flow())] : []));
+  if (startsTraffic) startTraffic();
   const response = await send("PUT", "sandbox/mode", body).catch(() => null);
   if (response?.ok) {
     failed("");
@@ -81,15 +91,15 @@ async function turn(wanted) {
 
 const failed = (text) => say(byId("lab-error"), text);
 
-async function startTraffic({isQuiet = false} = {}) {
-  stopTraffic({isQuiet: true});
-  const body = {calls_per_second: Number(byId("speed").value)};
-  if (!isQuiet) command("POST", "sandbox/traffic", body, "-N ");
+const flow = () => ({calls_per_second: Number(byId("speed").value)});
+
+async function startTraffic() {
+  stopTraffic();
   const mine = new AbortController();
   traffic = mine;
   showLab();
   try {
-    const response = await send("POST", "sandbox/traffic", body, mine.signal);
+    const response = await send("POST", "sandbox/traffic", flow(), mine.signal);
     if (!response.ok) throw new Error(`status ${response.status}`);
     failed("");
     for await (const message of eventsOf(response)) if (message) showAnswers(message.answers);
@@ -103,9 +113,22 @@ async function startTraffic({isQuiet = false} = {}) {
   showLab();
 }
 
-function stopTraffic({isQuiet = false} = {}) {
-  if (traffic && !isQuiet) say(byId("curl"), "Ctrl+C ends the curl command that sends the traffic.");
-  traffic?.abort();
+const stopTraffic = () => traffic?.abort();
+
+function switchTraffic() {
+  if (traffic) {
+    showCommands("# Ctrl+C ends the curl command that sends the traffic.");
+    stopTraffic();
+  } else {
+    showCommands(sending(flow()));
+    startTraffic();
+  }
+}
+
+// The service has no command for this: the running one ends, and another one begins.
+function changeSpeed() {
+  showCommands("# Ctrl+C ends the curl command that sends the traffic.", sending(flow()));
+  startTraffic();
 }
 
 const kindOf = (status) => (status < 400 ? "ok" : status === "503" ? "refused" : "failed");

@@ -12,7 +12,11 @@ const FILTERS = {
 };
 const UNFOLDED_AT_FIRST = matchMedia("(max-width: 760px)").matches ? 2 : 5;
 
-const rows = new Map();
+// The rows are places: the first shows the first circuit, and is unfolded. So nothing moves when another circuit
+// becomes the first, but what is written in the places changes.
+const rows = [];
+const unfolded = new Map();
+const looks = new Map();
 const counts = {};
 let filter = "All";
 let makeActions = () => [];
@@ -20,7 +24,7 @@ let makeActions = () => [];
 // Rows outside the viewport are not redrawn.
 const sight = new IntersectionObserver((entries) => {
   for (const {target, isIntersecting} of entries) {
-    const row = rows.get(target.id.slice("circuit-".length));
+    const row = rows.find(({node}) => node === target);
     if (!row) continue;
     row.isSeen = isIntersecting;
     if (isIntersecting) row.show();
@@ -40,60 +44,68 @@ export function prepareList(actions) {
 }
 
 export function showList() {
-  const isFirst = rows.size === 0;
-  all().sort(bySeverity).forEach((circuit, at) => {
-    let row = rows.get(circuit.name);
-    if (!row) {
-      row = new Row(circuit, isFirst && circuit.look !== "closed" && at < UNFOLDED_AT_FIRST, makeActions);
-      rows.set(circuit.name, row);
-      byId("list").append(row.node);
-      row.show();
-      sight.observe(row.node);
-    }
-    row.circuit = circuit;
-  });
-  for (const [name, row] of rows) {
-    if (known.circuits.has(name)) continue;
-    row.node.remove();
-    rows.delete(name);
+  if (!rows.length) {
+    const wanted = all().sort(bySeverity).slice(0, UNFOLDED_AT_FIRST).filter(({look}) => look !== "closed");
+    for (const {name} of wanted) unfolded.set(name, true);
   }
+  while (rows.length < known.circuits.size) addRow();
+  while (rows.length > known.circuits.size) rows.pop().node.remove();
   arrange();
-  for (const row of rows.values()) if (row.isSeen || row.look !== row.circuit.look) row.show();
+  looks.clear();
+  for (const {name, look} of all()) looks.set(name, look);
+}
+
+function addRow() {
+  const row = new Row(makeActions, (name, isUnfolded) => { unfolded.set(name, isUnfolded); arrange() });
+  rows.push(row);
+  byId("list").append(row.node);
+  sight.observe(row.node);
 }
 
 function arrange() {
-  const list = byId("list");
   const wanted = byId("search").value.trim().toLowerCase();
-  const focused = document.activeElement;
-  let shown = 0;
-  all().sort(bySeverity).forEach((circuit, at) => {
-    const {node} = rows.get(circuit.name);
-    if (list.children[at] !== node) list.insertBefore(node, list.children[at] ?? null);
-    const isShown = FILTERS[filter](circuit) && circuit.name.toLowerCase().includes(wanted);
-    hide(node, !isShown);
-    shown += isShown;
+  const isShown = (circuit) => FILTERS[filter](circuit) && circuit.name.toLowerCase().includes(wanted);
+  const circuits = all().sort(bySeverity);
+  const shown = circuits.filter(isShown);
+  const focused = byId("list").contains(document.activeElement) ? document.activeElement : null;
+  const label = focused?.getAttribute("aria-label");
+  [...shown, ...circuits.filter((circuit) => !isShown(circuit))].forEach((circuit, at) => {
+    const row = rows[at];
+    if (!row) return;
+    row.bind(circuit, unfolded.get(circuit.name) ?? at === 0, looks.has(circuit.name) && looks.get(circuit.name) !== circuit.look);
+    hide(row.node, at >= shown.length);
+    if (row.isSeen) row.show();
   });
-  // A row that is moved loses the focus.
-  if (focused !== document.activeElement && list.contains(focused)) focused.focus({preventScroll: true});
-  for (const [word, accepts] of Object.entries(FILTERS)) say(counts[word], String(all().filter(accepts).length));
-  hide(byId("nothing"), shown > 0 && !known.leftOut);
-  say(byId("nothing"), shown ? `${known.leftOut} closed circuits are not shown.`
-    : !rows.size ? "No circuit yet. A circuit appears here with its first breaker."
+  // The focus stays with its circuit, which may be in another place now.
+  if (label && focused.getAttribute("aria-label") !== label) {
+    [...byId("list").querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === label)?.focus({preventScroll: true});
+  }
+  for (const [word, accepts] of Object.entries(FILTERS)) say(counts[word], String(circuits.filter(accepts).length));
+  hide(byId("nothing"), shown.length > 0 && !known.leftOut);
+  say(byId("nothing"), shown.length ? `${known.leftOut} closed circuits are not shown.`
+    : !rows.length ? "No circuit yet. A circuit appears here with its first breaker."
       : wanted ? `No circuit here has “${wanted}” in its name.` : "No circuit is in this state.");
 }
 
+const rowOf = (name) => rows.find(({circuit, node}) => circuit.name === name && !node.hidden);
+
 export function unfold(name) {
-  const row = rows.get(name);
-  if (!row) return;
-  row.isUnfolded = true;
-  hide(row.node, false);
+  if (!known.circuits.has(name)) return;
+  unfolded.set(name, true);
+  if (!rowOf(name)) {
+    byId("search").value = "";
+    filter = "All";
+    byId("filter").querySelector("input").checked = true;
+  }
+  arrange();
+  const row = rowOf(name);
   row.show();
   row.node.scrollIntoView({block: "nearest"});
   row.fold.focus({preventScroll: true});
 }
 
 export function showActions() {
-  for (const row of rows.values()) {
+  for (const row of rows) {
     row.setActions();
     if (row.more) row.show();
   }

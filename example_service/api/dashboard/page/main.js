@@ -46,8 +46,8 @@ function onMessage(message) {
   take(message);
   isReady = true;
   if (!isConnected || message.service) showHeader();
-  if (isFirst && known.service.environment === "development") prepareLab();
-  if (message.transitions) readMode();
+  if (isFirst) prepareSide();
+  if (message.timeline) readMode();
   isConnected = true;
   byId("link").classList.remove("off");
   say(byId("link").lastChild, "Live");
@@ -56,6 +56,15 @@ function onMessage(message) {
   // A hidden page gets no animation frames, but its title must show the open circuits.
   if (document.hidden) show();
   else requestAnimationFrame(show);
+}
+
+// The page is shown with the lab, which would otherwise move the transitions when it comes.
+async function prepareSide() {
+  try {
+    if (known.service.environment === "development") await prepareLab();
+  } finally {
+    document.body.classList.add("is-ready");
+  }
 }
 
 function onLost() {
@@ -94,5 +103,6 @@ prepareAdmin(showActions);
 follow("dashboard/events", {headers, onMessage, onLost, onRefused: () => {
   say(byId("verdict").querySelector("h1"), "This dashboard asks for the admin token");
   say(byId("link").lastChild, "Locked");
+  document.body.classList.add("is-locked");
   return askForToken();
 }});

@@ -1,4 +1,4 @@
-// One circuit: a line of figures that can be unfolded.
+// A place in the list: a line of figures that can be unfolded. It shows one circuit at a time.
 
 import {BUCKET, failureRate, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
 import {badge, breakable, drawn, element, hide, say} from "./dom.js";
@@ -6,7 +6,8 @@ import {facts, meter} from "./facts.js";
 import {drawStrip} from "./strip.js";
 import {classOf, clock, count, listed, lower, moment, percent, perSecond, REFUSING, span, unsigned} from "./words.js";
 
-const FIGURES = ["Calls/s", "Failure rate", "Refused", "In flight"];
+const FIGURES = ["Calls/s", "Failure rate", "Refused in 5\u00a0min", "In flight"];
+const [, , REFUSED] = FIGURES;
 
 export const since = ({since: began}) => `since ${moment(began, now())}, for ${span(now() - began)}`;
 
@@ -17,41 +18,61 @@ export function history(circuit) {
 }
 
 export class Row {
-  constructor(circuit, isUnfolded, actions) {
-    this.circuit = circuit;
-    this.isUnfolded = isUnfolded;
-    this.isSeen = false;
+  // `fold` is called with the name of the circuit when the reader folds or unfolds it.
+  constructor(makeActions, fold) {
+    this.circuit = null;
+    this.isUnfolded = false;
+    this.isSeen = true;
     this.look = null;
     this.cursor = null;
-    this.makeActions = actions;
+    this.makeActions = makeActions;
     this.badge = element("span");
+    this.title = element("h3");
     this.brief = element("span", "brief");
     this.since = element("p", "since");
     this.mini = drawn("svg", {class: "strip", role: "img", viewBox: `0 0 ${WINDOW} 28`, preserveAspectRatio: "none"});
     this.figures = Object.fromEntries(FIGURES.map((label) => [label, element("dd")]));
-    this.rate = element("span");
     this.fold = element("button", "fold", drawn("svg", {viewBox: "0 0 12 12", "aria-hidden": "true"}, drawn("path", {d: "m4 2 4 4-4 4"})));
-    this.fold.setAttribute("aria-label", `Details of ${circuit.name}`);
-    this.fold.addEventListener("click", () => { this.isUnfolded = !this.isUnfolded; this.show(circuit.name) });
-    const top = element("div", "top", this.fold, this.badge, element("div", "name", element("h3", "", ...breakable(circuit.name)), this.brief),
+    this.fold.addEventListener("click", () => fold(this.circuit.name, !this.isUnfolded));
+    const top = element("div", "top", this.fold, this.badge, element("div", "name", this.title, this.brief),
       this.since, this.mini, element("dl", "figures", ...FIGURES.map((label) => element("div", "", element("dt", "", label), this.figures[label]))));
     this.node = element("article", "circuit", top);
-    this.node.id = `circuit-${circuit.name}`;
+    this.node.addEventListener("animationend", () => this.node.classList.remove("changed"));
+  }
+
+  // Places keep their elements and show other circuits, because moved elements would make the page jump.
+  bind(circuit, isUnfolded, isChanged) {
+    const isOther = this.circuit?.name !== circuit.name;
+    this.circuit = circuit;
+    this.isUnfolded = isUnfolded;
+    if (isOther) this.rename(circuit.name);
+    if (this.look !== circuit.look) this.changeLook(circuit.look);
+    if (isChanged) this.node.classList.add("changed");
+    else if (isOther) this.node.classList.remove("changed");
+  }
+
+  rename(name) {
+    this.cursor = null;
+    this.node.id = `circuit-${name}`;
+    this.title.replaceChildren(...breakable(name));
+    this.fold.setAttribute("aria-label", `Details of ${name}`);
+    if (!this.more) return;
+    this.large.setAttribute("aria-label", `Calls of ${name} in the last five minutes`);
+    this.setActions();
   }
 
   // Creates the details on first use only, because there may be hundreds of circuits.
   unfold() {
-    const {name} = this.circuit;
     this.why = element("p", "why");
     this.tag = element("div", "tag", element("p"), element("p", "who"));
-    this.actions = element("div", "actions", ...this.makeActions(name));
+    this.actions = element("div", "actions");
     this.readout = element("p", "readout");
     this.facts = element("dl", "facts");
-    this.large = drawn("svg", {class: "strip", role: "slider", tabindex: 0,
-      "aria-label": `Calls of ${name} in the last five minutes`, "aria-valuemin": -WINDOW, "aria-valuemax": 0});
+    this.large = drawn("svg", {class: "strip", role: "slider", tabindex: 0, "aria-valuemin": -WINDOW, "aria-valuemax": 0});
     this.more = element("div", "more", element("div", "story", this.why, this.tag, this.actions),
       element("div", "chart", this.readout, this.large), this.facts);
     this.node.append(this.more);
+    this.rename(this.circuit.name);
     this.large.addEventListener("pointermove", ({offsetX}) => this.point(now() - WINDOW + (offsetX * WINDOW) / this.large.clientWidth));
     this.large.addEventListener("pointerleave", () => this.point(null));
     this.large.addEventListener("blur", () => this.point(null));
@@ -71,7 +92,6 @@ export class Row {
   show() {
     const {circuit} = this;
     const {look} = circuit;
-    if (this.look !== look) this.changeLook(look);
     this.fold.setAttribute("aria-expanded", this.isUnfolded);
     if (this.isUnfolded && !this.more) this.unfold();
     if (this.more) hide(this.more, !this.isUnfolded);
@@ -89,9 +109,7 @@ export class Row {
     const fresh = badge(look);
     this.badge.replaceWith(fresh);
     this.badge = fresh;
-    this.node.className = `circuit ${classOf(look)}${this.look ? " changed" : ""}`;
-    // A circuit that opens is unfolded. It is never folded automatically, because a reader may need it.
-    if (this.look && look === "open") this.isUnfolded = true;
+    this.node.className = `circuit ${classOf(look)}`;
     this.look = look;
   }
 
@@ -105,9 +123,9 @@ export class Row {
       figures["Failure rate"].dataset.shown = shown;
       figures["Failure rate"].replaceChildren(element("span", "rate", meter(rate ?? 0, circuit.rateThreshold ?? null), element("span", "", rate === null ? "–" : percent(rate))));
     }
-    say(figures.Refused, count(refused));
+    say(figures[REFUSED], count(refused));
     say(figures["In flight"], count(circuit.inFlight ?? 0));
-    figures.Refused.className = refused ? "" : "none";
+    figures[REFUSED].className = refused ? "" : "none";
     figures["In flight"].className = circuit.inFlight ? "" : "none";
   }
 
@@ -115,9 +133,9 @@ export class Row {
     const {circuit} = this;
     const {mode, look} = circuit;
     hide(this.tag, !mode);
-    hide(this.why, Boolean(mode) || look === "closed");
+    hide(this.why, Boolean(mode));
     hide(this.actions, !this.actions.children.length);
-    say(this.why, circuit.reason ?? "");
+    say(this.why, look === "closed" ? `Closed ${since(circuit)}.` : circuit.reason ?? "");
     if (mode) {
       this.tag.className = `tag ${classOf(look)}`;
       const {text, operator} = unsigned(mode.reason);

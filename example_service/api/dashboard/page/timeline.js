@@ -1,17 +1,22 @@
-// The latest transitions, with one entry for each outage. Its failed attempts to recover are folded.
+// The latest transitions and orders, with one entry for each outage. Its failed attempts to recover are folded.
 
 import {known} from "./circuits.js";
 import {breakable, byId, element, glyph, say} from "./dom.js";
-import {classOf, clock, day, lower, span, zone} from "./words.js";
+import {classOf, clock, day, lower, moment, span, zone} from "./words.js";
 
 const MOST_ENTRIES = 12;
 const unfolded = new Set();
 
-// Outages are sorted newest first, the transitions of an outage oldest first.
-function outages(transitions) {
+// Entries are sorted newest first, the steps of an entry oldest first. An order is an entry of its own.
+function entriesOf(timeline) {
   const made = [];
   const running = new Map();
-  for (const one of [...transitions].reverse()) {
+  for (const one of [...timeline].reverse()) {
+    if (one.order) {
+      made.push([one]);
+      for (const [place, [first]] of running) if (first.name === one.name) running.delete(place);
+      continue;
+    }
     const place = `${one.name} ${one.worker}`;
     if (one.from === "closed" || !running.has(place)) {
       running.set(place, []);
@@ -23,13 +28,32 @@ function outages(transitions) {
   return made.sort((a, b) => b.at(-1).at - a.at(-1).at).slice(0, MOST_ENTRIES);
 }
 
-function step({at, name, from, to, reason, wait, worker}) {
+const SET = {forced_open: "forced open by hand", disabled: "disabled by hand", shadow: "set to shadow mode by hand"};
+const ENDED = {forced_open: "no longer forced open", disabled: "no longer disabled", shadow: "no longer in shadow mode"};
+const ORDERS = {set: ({mode}) => SET[mode], ended: ({mode}) => ENDED[mode], reset: () => "reset by hand"};
+
+function step(one) {
+  return one.order ? orderStep(one) : transitionStep(one);
+}
+
+function orderStep(one) {
+  const {at, name, order, reason, until} = one;
+  const look = order === "set" ? one.mode : order === "ended" && one.mode === "forced_open" ? "half_open" : "closed";
+  const end = order !== "set" ? "" : until ? `; until ${moment(until, at)}` : "; until a reset";
+  return drawnStep(at, look, element("strong", "", ...breakable(name)), " ", element("span", `to ${classOf(look)}`, ORDERS[order](one)),
+    element("span", "why", reason.replace(/^reset by hand(: )?|\.$/g, ""), end));
+}
+
+function drawnStep(at, look, ...content) {
   const time = element("time", "", clock(at));
   time.dateTime = new Date(1000 * at).toISOString();
+  return element("div", "step", time, glyph(look), element("p", "", ...content));
+}
+
+function transitionStep({at, name, from, to, reason, wait, worker}) {
   const where = known.workers.length + known.silentWorkers.length > 1 ? ` in worker ${worker}` : "";
-  return element("div", "step", time, glyph(to), element("p", "",
-    element("strong", "", ...breakable(name)), ` ${lower(from)} → `, element("span", `to ${classOf(to)}`, lower(to)), where,
-    element("span", "why", reason, wait ? `; waits ${span(wait)}` : "")));
+  return drawnStep(at, to, element("strong", "", ...breakable(name)), ` ${lower(from)} → `, element("span", `to ${classOf(to)}`, lower(to)), where,
+    element("span", "why", reason, wait ? `; waits ${span(wait)}` : ""));
 }
 
 function between(steps) {
@@ -55,13 +79,13 @@ function entry(steps) {
 export function showTimeline() {
   const list = byId("timeline");
   const several = known.workers.length + known.silentWorkers.length > 1;
-  const key = `${known.transitions.map(({at, name}) => `${at}${name}`).join()} ${several}`;
+  const key = `${known.timeline.map(({at, name, order}) => `${at}${name}${order}`).join()} ${several}`;
   if (list.dataset.key === key) return;
   list.dataset.key = key;
   say(byId("zone"), zone());
   const entries = [];
   let today = day(known.at);
-  for (const steps of outages(known.transitions)) {
+  for (const steps of entriesOf(known.timeline)) {
     const its = day(steps.at(-1).at);
     if (its !== today) entries.push(element("li", "day", its));
     today = its;

@@ -5,7 +5,8 @@ import {badge, breakable, byId, element, glyph, hide, say} from "./dom.js";
 import {since, waitOf} from "./row.js";
 import {BY_HAND, classOf, count, listed, lower, perSecond, REFUSING, moment} from "./words.js";
 
-const MOST_CASES = 5;
+// As many lines as this are always there, so that nothing moves when a circuit opens or closes.
+const MOST_LINES = 3;
 const MOST_NAMED = 14;
 const MOST_SWITCHES = 40;
 
@@ -35,12 +36,12 @@ function subline() {
   const parts = [];
   const half = names("half_open");
   const byHand = names(...BY_HAND);
+  if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not answer; its calls are missing here.`);
   if (half.length && names("open").length) parts.push(`Half-open: ${some(half)}.`);
   if (byHand.length) parts.push(`Set by hand: ${some(byHand)}.`);
-  if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not answer; its calls are missing here.`);
   if (known.circuits.size && !inLook(...REFUSING).length) {
-    const last = known.transitions.find(({to}) => to === "closed");
-    parts.push(last ? `The last to open was ${last.name}, which closed at ${moment(last.at, known.at)}.` : "Nothing has opened since the start.");
+    const [last] = over();
+    if (!byHand.length) parts.push(last ? `The last to refuse calls was ${last.name}, until ${moment(last.past.until, known.at)}.` : "Nothing has opened since the start.");
   }
   return parts.join(" ");
 }
@@ -53,13 +54,14 @@ export function showVerdict() {
   say(node.querySelector(".sub"), subline());
   showSums(node.querySelector(".sums"), cases);
   showRail(node.querySelector(".rail"));
-  showCases(node.querySelector(".cases"), cases);
+  showLines(node.querySelector(".cases"), cases);
 }
 
 function showSums(list, cases) {
   const sum = (circuits, figure) => circuits.reduce((total, circuit) => total + figure(circuit), 0);
+  const began = Math.min(...cases.map(({since: at}) => at));
   const sums = cases.length
-    ? [["calls spared so far", count(sum(cases, ({spared}) => spared))], ["spared per second", perSecond(sum(cases, (one) => rateOf(one, "refused")))]]
+    ? [[`calls spared since ${moment(began, known.at)}`, count(sum(cases, ({spared}) => spared))], ["spared per second", perSecond(sum(cases, (one) => rateOf(one, "refused")))]]
     : [["calls per second", perSecond(sum(all(), (one) => rateOf(one, "ok", "failed", "refused")))], ["refused in five minutes", count(sum(all(), (one) => lastMinutes(one, "refused")))]];
   if (list.children.length !== sums.length) list.replaceChildren(...sums.map(() => element("div", "", element("dt"), element("dd"))));
   sums.forEach(([label, value], at) => {
@@ -90,24 +92,40 @@ function showRail(rail) {
   if (focused) [...rail.querySelectorAll("a")].find(({hash}) => hash === focused)?.focus({preventScroll: true});
 }
 
+// The circuits that refused calls and no longer do, the latest first.
+const over = () => all().filter(({look, past}) => past && !REFUSING.includes(look)).sort((a, b) => b.past.until - a.past.until);
+
 // Elements are only replaced when a state changes, so that a focused link keeps the focus.
-function showCases(list, cases) {
-  const shown = cases.slice(0, MOST_CASES);
-  const key = cases.map(({name, look}) => name + look).join();
-  hide(list, !shown.length);
+function showLines(list, cases) {
+  const lines = Math.min(MOST_LINES, known.circuits.size);
+  const isCrowded = cases.length > lines;
+  const shown = isCrowded ? cases.slice(0, lines - 1) : [...cases, ...over()].slice(0, lines);
+  const key = `${lines} ${cases.length} ${shown.map(({name, look}) => name + look).join()}`;
   if (list.dataset.key !== key) {
     list.dataset.key = key;
     list.replaceChildren(...shown.map(({name, look}) => {
       const link = element("a", "", ...breakable(name));
       link.href = `#circuit-${encodeURIComponent(name)}`;
+      link.title = name;
       return element("li", "", badge(look), link, element("span", "since"), element("span", "why"), element("span", "spared"));
     }));
-    if (cases.length > shown.length) list.append(element("li", "", element("span"), element("span", "rest", `and ${cases.length - shown.length} more below`)));
+    if (isCrowded) list.append(element("li", "", element("span"), element("span", "rest", `and ${count(cases.length - shown.length)} more below`)));
+    if (lines && !shown.length) list.append(element("li", "", element("span", "rest none", "An outage would be listed here, with its reason and the calls that it spares.")));
+    while (list.children.length < lines) list.append(blank());
   }
   shown.forEach((circuit, at) => {
     const [, , began, why, spared] = list.children[at].children;
-    say(began, since(circuit));
-    say(why, [circuit.mode?.reason ?? circuit.reason, waitOf(circuit)].filter(Boolean).join("; "));
-    say(spared, `${count(circuit.spared)} spared`);
+    const isOver = !REFUSING.includes(circuit.look);
+    const reason = isOver ? circuit.past.reason : circuit.mode?.reason ?? circuit.reason;
+    say(began, isOver ? `from ${moment(circuit.past.since, known.at)} to ${moment(circuit.past.until, known.at)}` : since(circuit));
+    say(why, [waitOf(circuit), reason].filter(Boolean).join("; "));
+    say(spared, `${count(isOver ? circuit.past.spared : circuit.spared)} spared`);
+    why.title = reason ?? "";
   });
+}
+
+function blank() {
+  const made = element("li", "blank");
+  made.setAttribute("aria-hidden", "true");
+  return made;
 }

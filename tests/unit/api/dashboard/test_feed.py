@@ -105,7 +105,7 @@ async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> 
     took = asyncio.get_running_loop().time() - started
 
     assert message["circuits"][0]["look"] == "open"
-    assert message["transitions"][0]["to"] == "open"
+    assert message["timeline"][0]["to"] == "open"
     assert took < 0.2
 
 

@@ -143,6 +143,29 @@ def test_an_outage_begins_when_the_circuit_leaves_its_closed_state(reports: Repo
     assert (circuit.since, circuit.spared, list(circuit.waits)) == (START + 17, 0, [])
 
 
+def test_calls_refused_up_to_the_end_belong_to_the_outage(reports: Reports) -> None:
+    """What a period without service has spared is still known when it is over."""
+    reports.add(0)
+    reports.add(1, "open", refused=3)
+    reports.add(2, "half_open", refused=10)
+    reports.add(3, "closed", refused=17)
+    reports.add(4, "closed", refused=17)
+    circuit = reports.history.circuits["payment"]
+
+    assert circuit.past == (START + 1, START + 3, 17, None)
+    assert circuit.spared == 0
+
+
+@pytest.mark.parametrize("mode", ["disabled", "shadow"])
+def test_a_mode_that_refuses_nothing_is_no_outage(reports: Reports, mode: str) -> None:
+    """Only a period in which calls were refused is remembered."""
+    reports.add(0)
+    reports.add(1, mode)
+    reports.add(2, "closed")
+
+    assert reports.history.circuits["payment"].past is None
+
+
 def test_transitions_of_single_workers_are_not_shown_for_the_service(reports: Reports) -> None:
     """With several workers, the reports decide, which contain the worst state."""
     reports.add(0, workers=[1, 2])

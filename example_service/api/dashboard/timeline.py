@@ -1,0 +1,78 @@
+"""The timeline: the latest changes of state, and what operators have ordered."""
+
+from collections.abc import Iterable
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+
+from example_service.api.breakers.views import Transition
+from example_service.api.dashboard.history import epoch
+from example_service.infra.resilience import Order
+
+Entry: TypeAlias = dict[str, Any]
+"""A change of state or an order. The times in it are in seconds since the epoch."""
+
+_BY_ORDER: Final = (
+    "forced open by hand",
+    "disabled by hand",
+    "shadowed by hand",
+    "reset by hand",
+)
+_SAME_MOMENT_SECONDS: Final = 2.0
+
+
+def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: float) -> list[Entry]:
+    """Return the entries of the timeline, newest first.
+
+    A mode whose time is over gets an entry of its own. A change of state that an order has caused
+    gets none, because the order has one; with several workers there would be one for each.
+
+    Args:
+        transitions: The latest changes of state in all workers.
+        orders: The latest orders, newest first.
+        now: The time in seconds since the epoch.
+    """
+    ordered = list(orders)
+    entries = [_of_transition(one) for one in transitions if not _is_caused_by_order(one, ordered)]
+    next_of: dict[str, float] = {}
+    for order in ordered:
+        at = order.at.timestamp()
+        ends_at = None if order.seconds is None else at + order.seconds
+        if ends_at is not None and ends_at <= min(now, next_of.get(order.name, now)):
+            entries.append(_entry(order, ends_at, "ended", "Its time is over.", None))
+        next_of[order.name] = at
+        what = "reset" if order.mode is None else "set"
+        entries.append(_entry(order, at, what, order.reason, ends_at))
+    return sorted(entries, key=itemgetter("at"), reverse=True)
+
+
+def _is_caused_by_order(transition: Transition, orders: Iterable[Order]) -> bool:
+    if not transition.reason.startswith(_BY_ORDER):
+        return False
+    at = epoch(transition.at)
+    return any(
+        one.name == transition.breaker_name and abs(one.at.timestamp() - at) < _SAME_MOMENT_SECONDS
+        for one in orders
+    )
+
+
+def _of_transition(transition: Transition) -> Entry:
+    return {
+        "at": epoch(transition.at),
+        "worker": transition.worker,
+        "name": transition.breaker_name,
+        "from": transition.from_state.value,
+        "to": transition.to_state.value,
+        "reason": transition.reason,
+        "wait": transition.wait_seconds,
+    }
+
+
+def _entry(order: Order, at: float, what: str, reason: str, until: float | None) -> Entry:
+    return {
+        "at": at,
+        "name": order.name,
+        "order": what,
+        "mode": None if order.mode is None else order.mode.value,
+        "reason": reason,
+        "until": until,
+    }
