@@ -29,10 +29,10 @@ from example_service.core.background import KeepGoing
 from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.record import Record
-from example_service.infra.fleet.reports import Report
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.infra.resilience.metrics import add_up_metrics
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
+from example_service.infra.workers.reports import Report
 
 logger = logging.getLogger(__name__)
 

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 from urllib.parse import quote
 
-from example_service.infra.fleet.fault_log import FaultLog
+from example_service.core.fault_log import FaultLog
 from example_service.infra.fleet.record import Record, record_from_json
-from example_service.infra.fleet.shared_directory import (
+from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
+from example_service.infra.workers.shared_directory import (
     directory_faults,
     locked,
     make_directory,
     replace_file,
 )
-from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 
 FILE: Final = "circuits"
 POLL_SECONDS: Final = 0.05

@@ -11,10 +11,10 @@ from example_service.core.settings import Settings
 from example_service.infra.fleet.directory_store import DirectoryStore
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.process_breakers import ProcessBreakers
-from example_service.infra.fleet.reports import Reports
-from example_service.infra.fleet.shared_directory import shared_directory
 from example_service.infra.fleet.store import Store
 from example_service.infra.resilience import CircuitBreakerRegistry, circuit_breaker_registry
+from example_service.infra.workers.reports import Reports
+from example_service.infra.workers.shared_directory import shared_directory
 
 
 @dataclass(frozen=True, slots=True)

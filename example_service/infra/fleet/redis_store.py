@@ -25,8 +25,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from example_service.core.fault_log import FaultLog
 from example_service.core.settings.model import RedisSettings
-from example_service.infra.fleet.fault_log import FaultLog
 from example_service.infra.fleet.record import ENDLESS_SECONDS, Record, record_from_json
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 

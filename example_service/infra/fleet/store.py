@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from example_service.infra.fleet.fault_log import FaultLog
+from example_service.core.fault_log import FaultLog
 from example_service.infra.fleet.record import Record
 
 

@@ -16,11 +16,11 @@ from example_service.infra.fleet.directory_store import DirectoryStore
 from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.process_breakers import ProcessBreakers
-from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import (
     circuit_breaker_registry,
 )
 from example_service.infra.resilience.testing import FakeClock
+from example_service.infra.workers.reports import Reports
 from example_service.main import create_app
 from tests.api.all_workers.other_workers import THIRD, THIS, TOKEN, OtherWorker, connected
 from tests.application import Serve

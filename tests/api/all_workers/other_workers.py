@@ -14,10 +14,10 @@ from example_service.infra.fleet.directory_store import DirectoryStore
 from example_service.infra.fleet.gate import LeaseGate
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
-from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import (
     CircuitBreaker,
 )
+from example_service.infra.workers.reports import Reports
 
 TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}

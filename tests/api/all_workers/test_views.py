@@ -9,12 +9,12 @@ import pytest
 
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.infra.fleet.fleet import Fleet
-from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import (
     CircuitBreaker,
     Mode,
     circuit_breaker_registry,
 )
+from example_service.infra.workers.reports import Reports
 from tests.api.all_workers.other_workers import (
     AUTHORISED,
     OTHER,

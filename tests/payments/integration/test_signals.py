@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from example_service.infra.fleet.shared_directory import locked
+from example_service.infra.workers.shared_directory import locked
 from tests.payments.integration.held_provider import HeldProvider
 from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
 

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
-from example_service.infra.fleet.shared_directory import directory_faults, make_directory
+from example_service.infra.workers.shared_directory import directory_faults, make_directory
 
 _FIRST_BYTES: Final = 65_536
 

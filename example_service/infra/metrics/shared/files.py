@@ -11,8 +11,8 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from example_service.infra.fleet.shared_directory import directory_faults, locked
 from example_service.infra.metrics.shared.allocated import AllocatedDict
+from example_service.infra.workers.shared_directory import directory_faults, locked
 
 _LOCK: Final = "lock"
 _WAIT_SECONDS: Final = 1.0

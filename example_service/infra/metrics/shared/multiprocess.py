@@ -35,15 +35,6 @@ from typing import Final
 from prometheus_client import values
 
 from example_service.core.exceptions import SettingProblem, SettingsError
-from example_service.infra.fleet.reports import report_path
-from example_service.infra.fleet.shared_directory import (
-    DIRECTORY_VARIABLE,
-    clear_directory,
-    directory_faults,
-    locked,
-    make_directory,
-    shared_directory,
-)
 from example_service.infra.metrics.call_durations import call_duration_metrics
 from example_service.infra.metrics.circuit_breakers import circuit_breaker_collector
 from example_service.infra.metrics.database_pool import pool_metrics
@@ -53,6 +44,15 @@ from example_service.infra.metrics.shared.allocated import allocate_before_use
 from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import clear, put_away
 from example_service.infra.metrics.shared.worker import Worker
+from example_service.infra.workers.reports import report_path
+from example_service.infra.workers.shared_directory import (
+    DIRECTORY_VARIABLE,
+    clear_directory,
+    directory_faults,
+    locked,
+    make_directory,
+    shared_directory,
+)
 
 logger = logging.getLogger(__name__)
 

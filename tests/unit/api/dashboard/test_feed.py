@@ -14,13 +14,13 @@ from example_service.api.dashboard.history import History
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.infra.fleet.fleet import Fleet
-from example_service.infra.fleet.reports import Reports
 from example_service.infra.resilience import (
     CircuitBreaker,
     FailureRate,
     Mode,
     circuit_breaker_registry,
 )
+from example_service.infra.workers.reports import Reports
 
 pytestmark = pytest.mark.usefixtures("no_breakers_of_other_tests")
 LIMIT_SECONDS = 5.0

@@ -9,7 +9,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from example_service.infra.fleet.fault_log import FaultLog
+from example_service.core.fault_log import FaultLog
 from example_service.infra.fleet.gate import LeaseGate
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, values
 
-from example_service.infra.fleet.shared_directory import DIRECTORY_VARIABLE
 from example_service.infra.metrics.shared.files import SharedFiles
+from example_service.infra.workers.shared_directory import DIRECTORY_VARIABLE
 from tests.unit.infra.metrics.fakes import FakeProcess
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from example_service.core.exceptions import SettingsError
-from example_service.infra.fleet.reports import report_path
-from example_service.infra.fleet.shared_directory import DIRECTORY_VARIABLE
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
@@ -20,6 +18,8 @@ from example_service.infra.metrics.shared.multiprocess import (
     shared_metrics,
     this_worker,
 )
+from example_service.infra.workers.reports import report_path
+from example_service.infra.workers.shared_directory import DIRECTORY_VARIABLE
 
 NEVER_A_PID = 4_194_305  # One more than the highest process id of Linux.
 

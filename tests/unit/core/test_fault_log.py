@@ -2,7 +2,7 @@
 
 import pytest
 
-from example_service.infra.fleet.fault_log import FaultLog
+from example_service.core.fault_log import FaultLog
 
 
 @pytest.fixture

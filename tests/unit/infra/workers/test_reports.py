@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from example_service.infra.fleet.reports import Reports
+from example_service.infra.workers.reports import Reports
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from example_service.infra.fleet.shared_directory import (
+from example_service.infra.workers.shared_directory import (
     directory_faults,
     make_directory,
     replace_file,

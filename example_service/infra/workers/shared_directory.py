@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from example_service.infra.fleet.fault_log import FaultLog
+from example_service.core.fault_log import FaultLog
 
 if sys.platform != "win32":
     import fcntl
