@@ -52,7 +52,7 @@ from example_service.infra.resilience.rules.phases import (
     Open,
     Permit,
     TimedCall,
-    is_part,
+    is_uncounted,
     timed_call,
 )
 from example_service.infra.resilience.rules.states import CircuitState
@@ -361,7 +361,7 @@ class Guard(Decisions):
         raise CircuitOpenError(self._name, phase.state, retry_after, self._reason())
 
     def _judge_error(self, permit: Permit, error: BaseException) -> None:
-        if isinstance(permit, TimedCall) and (permit.phase is COUNTED or is_part(permit)):
+        if is_uncounted(permit):
             self.release(permit)
             return
         judge = self.judge

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, StatementError
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.nested_calls import count_once
+from example_service.infra.resilience.rules.phases import is_uncounted
 
 if TYPE_CHECKING:
     # Without greenlet, which synchronous engines do not need, this cannot be imported.
@@ -325,7 +326,7 @@ class _EngineGuard:
             failed = (
                 isinstance(error, Exception)
                 and (self._failed(error, connection, cursor) or call.is_connect_refused)
-                and count_once(error, self._breaker)
+                and self._is_to_count(permit, error)
             )
         finally:
             if failed:
@@ -351,12 +352,19 @@ class _EngineGuard:
             and isinstance(error, Exception)
             and (context.is_disconnect or self._is_failure(error))
             and not self._breaker.is_open
-            and count_once(error, self._breaker)
         ):
             # The statement has succeeded, and now its rows stop coming.
             with suppress(CircuitOpenError):
-                self._breaker.fail(self._breaker.acquire(), type(error).__name__)
+                permit = self._breaker.acquire()
+                if self._is_to_count(permit, error):
+                    self._breaker.fail(permit, type(error).__name__)
+                else:
+                    self._breaker.release(permit)
         return None
+
+    def _is_to_count(self, permit: "Permit", error: Exception) -> bool:
+        """Whether a failure is to be counted here, and not by a guard of the breaker around it."""
+        return not is_uncounted(permit) and count_once(error, self._breaker)
 
 
 def _surround(owner: object, name: str, guard: Callable[..., Any]) -> None:

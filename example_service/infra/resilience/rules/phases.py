@@ -298,6 +298,11 @@ def is_part(call: TimedCall) -> bool:
     return False
 
 
+def is_uncounted(permit: "Permit") -> bool:
+    """Whether the outcome of a call is not counted: it was already, or that of an outer call is."""
+    return isinstance(permit, TimedCall) and (permit.phase is COUNTED or is_part(permit))
+
+
 def _takes_place(call: TimedCall) -> bool:
     """Whether a running call is one of those that half-open state limits."""
     return not is_part(call) and not (hasattr(call, "is_lost") and call.is_lost())

@@ -32,6 +32,7 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
     Faults,
     MakeEngine,
     breaker_of,
+    half_open,
     select_one,
 )
 
@@ -169,6 +170,23 @@ class TestGuarding:
             with pytest.raises(LookupError):
                 find()
             assert breaker.total_failures == failures
+
+    @pytest.mark.parametrize("fault", ["connect", "execute", "fetch"])
+    def test_failure_inside_a_guarded_probe_is_that_of_the_probe(
+        self, make_engine: MakeEngine, faults: Faults, clock: FakeClock, fault: str
+    ) -> None:
+        """The engine leaves it to the guard around it."""
+        breaker = breaker_of(clock, expected_exception=OperationalError, success_threshold=2)
+        engine = make_engine(by=breaker)
+        setattr(faults, fault, DISK_ERROR)
+        half_open(breaker, clock)
+        with breaker, pytest.raises(OperationalError) as handled:
+            engine.connect().execute(SELECT).fetchmany()
+        assert (breaker.total_failures, breaker.is_half_open) == (0, True)
+        with pytest.raises(OperationalError), breaker:
+            engine.connect().execute(SELECT).fetchmany()
+        assert (breaker.total_failures, breaker.is_open) == (1, True)
+        assert handled.value.orig is DISK_ERROR
 
     def test_options_of_an_engine_share_its_guard(
         self, engine: Engine, breaker: CircuitBreaker
