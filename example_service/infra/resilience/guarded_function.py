@@ -48,7 +48,7 @@ def guarded(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
     if is_kind(func, inspect.isasyncgenfunction):
         stream = guarded_async_generator(guard, cast("Callable[P, Any]", func))
         return cast("Callable[P, R]", stream)
-    if is_kind(func, inspect.isgeneratorfunction):
+    if is_kind(func, _is_generator_function):
         return cast("Callable[P, R]", guarded_generator(guard, cast("Callable[P, Any]", func)))
     return _timed_function(guard, func) if is_timed else _function(guard, func)
 
@@ -217,3 +217,11 @@ def _refusal(func: object) -> TypeError:
 def is_kind(func: Callable[..., Any], inspected: Callable[[object], bool]) -> bool:
     """Whether a function, or the `__call__` of an object, is of a kind that `inspect` knows."""
     return inspected(func) or inspected(getattr(func, "__call__", None))  # noqa: B004
+
+
+def _is_generator_function(func: object) -> bool:
+    """Whether calls return a generator to iterate, rather than one to await (`types.coroutine`)."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    flags: int = getattr(getattr(func, "__code__", None), "co_flags", 0)
+    return inspect.isgeneratorfunction(func) and not flags & inspect.CO_ITERABLE_COROUTINE

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -285,6 +286,21 @@ class TestReturnedObject:
             with suppress(DownError):
                 assert await awaited == "fine"
             assert counts(breaker) == expected
+
+    async def test_a_coroutine_made_from_a_generator_is_awaited_in_every_form(self) -> None:
+        """`types.coroutine` marks a generator function whose generators are awaited."""
+        breaker = make_breaker()
+
+        @types.coroutine
+        def work() -> Generator[Any, Any, str]:
+            yield from asyncio.sleep(0).__await__()
+            return "fine"
+
+        assert await breaker.protected(work)() == "fine"
+        assert await breaker.protected(partial(work))() == "fine"
+        assert await breaker.call(work) == "fine"
+        assert await breaker.call_sync(work) == "fine"
+        assert counts(breaker) == (0, 4, 0)
 
     async def test_call_sync_guards_a_coroutine_that_a_plain_function_returns(self) -> None:
         """It is guarded when it is awaited, as it is behind the decorator."""
