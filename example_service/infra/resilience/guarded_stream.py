@@ -6,8 +6,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.guard import Guard
 from example_service.infra.resilience.nested_calls import enter_probe, leave_call
-from example_service.infra.resilience.pending_call import PendingCall
-from example_service.infra.resilience.rules.phases import HalfOpen, TimedCall
+from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,9 +21,8 @@ def guarded_async_generator(
     async def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R, Any]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
-        call = PendingCall(guard, permit)
         if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
-            stream = cast("AsyncGenerator[R, Any]", _AsyncSteps(stream, permit))
+            stream = cast("AsyncGenerator[R, Any]", _AsyncSteps(guard, stream, permit))
         thrown: BaseException | None = None
         try:
             item = await anext(stream)
@@ -42,9 +40,9 @@ def guarded_async_generator(
                 else:
                     item = await stream.asend(sent)
         except StopAsyncIteration:
-            call.succeed()
+            guard.succeed(permit)
         except BaseException as error:
-            _settle_stream(call, error, thrown)
+            _settle_stream(guard, permit, error, thrown)
             raise
 
     return guarded_stream
@@ -59,7 +57,6 @@ def guarded_generator(
     def guarded_stream(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, R]:
         stream = func(*args, **kwargs)
         permit = guard.acquire()
-        call = PendingCall(guard, permit)
         if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
             stream = cast("Generator[Any, Any, R]", _Steps(stream, permit))
         thrown: BaseException | None = None
@@ -79,10 +76,10 @@ def guarded_generator(
                 else:
                     item = stream.send(sent)
         except StopIteration as end:
-            call.succeed()
+            guard.succeed(permit)
             return cast("R", end.value)
         except BaseException as error:
-            _settle_stream(call, error, thrown)
+            _settle_stream(guard, permit, error, thrown)
             raise
 
     return guarded_stream
@@ -121,9 +118,16 @@ class _Steps:
 class _AsyncSteps:
     """The same, of an async generator."""
 
-    def __init__(self, stream: AsyncGenerator[Any, Any], probe: TimedCall) -> None:
+    def __init__(self, guard: Guard, stream: AsyncGenerator[Any, Any], probe: TimedCall) -> None:
+        self._guard = guard
         self._stream = stream
         self._probe = probe
+
+    def __del__(self) -> None:
+        # Python does not close an async generator whose loop has closed. It says nothing about the
+        # dependency then, and its place becomes free.
+        if isinstance(self._probe.phase, HalfOpen):
+            self._guard.release(self._probe)
 
     async def __anext__(self) -> Any:
         return await self._step(self._stream.__anext__)
@@ -145,7 +149,9 @@ class _AsyncSteps:
             leave_call(self._probe)
 
 
-def _settle_stream(call: PendingCall, error: BaseException, thrown: BaseException | None) -> None:
+def _settle_stream(
+    guard: Guard, permit: Permit, error: BaseException, thrown: BaseException | None
+) -> None:
     """Settle a stream that raised.
 
     What its consumer threw in says nothing about the other side if it comes back as the same
@@ -153,11 +159,11 @@ def _settle_stream(call: PendingCall, error: BaseException, thrown: BaseExceptio
     throws in a GeneratorExit; the consumer has had an item then, so the other side works.
     """
     if not _comes_back(error, thrown):
-        call.settle(error)
+        guard.settle(permit, error)
     elif isinstance(thrown, GeneratorExit):
-        call.succeed()
+        guard.succeed(permit)
     else:
-        call.release()
+        guard.release(permit)
 
 
 def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:

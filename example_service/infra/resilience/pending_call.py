@@ -24,7 +24,8 @@ class PendingCall:
         self._permits = [permit]
 
     def __del__(self) -> None:
-        self.release()
+        if self._permits:
+            self.release()
 
     @property
     def is_settled(self) -> bool:

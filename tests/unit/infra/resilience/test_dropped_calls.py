@@ -116,7 +116,7 @@ def test_a_dropped_probe_makes_room_for_another(
     assert breaker.is_closed
 
 
-@pytest.mark.parametrize("drop", [dropped_future, dropped_executor_future, stream_of_a_closed_loop])
+@pytest.mark.parametrize("drop", [dropped_future, dropped_executor_future])
 def test_a_dropped_call_is_not_in_flight(
     drop: Callable[[CircuitBreaker, asyncio.AbstractEventLoop], None],
 ) -> None:
