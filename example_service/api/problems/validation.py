@@ -14,6 +14,9 @@ _MOST_ERRORS = 20
 _DEEPEST_LOCATION = 10
 _LONGEST_NAME = 64
 
+REPEATED = "repeated"
+"""The type of the error of a query parameter or a header that occurs more than once."""
+
 _SET_BY_THE_MODEL = frozenset(
     {
         "class",
@@ -87,6 +90,8 @@ def _message(error_type: str, context: dict[str, Any]) -> str:
     `actual_length` and others) may come from the input, so they are withheld. The text of a
     `ValueError` that a validator raised is also withheld, because it may contain anything.
     """
+    if error_type == REPEATED:
+        return "Value must not be repeated"
     try:
         template = PydanticKnownError(error_type, context).message_template  # type: ignore[arg-type]
     except (KeyError, TypeError):

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers, QueryParams
 
+from example_service.api.problems.validation import REPEATED
 from example_service.api.request.strict_json import parse_json
 
 
@@ -73,6 +74,5 @@ def _only(values: list[str], place: str, name: str, default: Any) -> Any:
         RequestValidationError: If there are several, even if they are equal.
     """
     if len(values) > 1:
-        limits = {"field_type": place.capitalize(), "max_length": 1, "actual_length": len(values)}
-        raise RequestValidationError([{"loc": (place, name), "type": "too_long", "ctx": limits}])
+        raise RequestValidationError([{"loc": (place, name), "type": REPEATED}])
     return values[0] if values else default

@@ -78,7 +78,9 @@ async def test_a_repeated_value_is_refused(
     response = await client.get(url, headers=headers)
 
     assert response.status_code == 422
-    assert [error["location"] for error in response.json()["errors"]] == [location]
+    assert response.json()["errors"] == [
+        {"location": location, "message": "Value must not be repeated", "type": "repeated"}
+    ]
 
 
 async def test_a_repeated_content_type_is_refused(app: FastAPI, serve: Serve) -> None:
