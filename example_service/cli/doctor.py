@@ -154,7 +154,7 @@ def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     if isinstance(address, SQLiteAddress) and not Path(address.path).exists():
         return (where, "does not exist yet; `example-service migrate` creates it"), True
     fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
-    return (where, fault or "answers, and its schema is up to date"), fault is None
+    return (where, fault or "responds, and its schema is up to date"), fault is None
 
 
 def _read_only(file: Path) -> Path | None:
@@ -184,7 +184,7 @@ def _check_fleet(settings: Settings) -> tuple[list[Sequence[str]], bool]:
     if (store := redis_store(settings.redis)) is None:
         return [], True
     fault = _within_limit(lambda: asyncio.run(_store_fault(store)))
-    return [(store.address, fault or "answers, and can be written")], fault is None
+    return [(store.address, fault or "responds, and is writable")], fault is None
 
 
 async def _store_fault(store: Store) -> str | None:
@@ -228,4 +228,4 @@ def _within_limit(find_fault: Callable[[], str | None]) -> str | None:
     thread = threading.Thread(target=lambda: outcome.append(find_fault()), daemon=True)
     thread.start()
     thread.join(UPSTREAM_LIMIT_SECONDS)
-    return outcome[0] if outcome else f"no answer within {UPSTREAM_LIMIT_SECONDS:g} s"
+    return outcome[0] if outcome else f"no response within {UPSTREAM_LIMIT_SECONDS:g} s"

@@ -67,7 +67,7 @@ def _schema_fault(settings: Settings) -> str | None:
     try:
         fault = asyncio.run(schema_fault_at_start(settings))
     except DATABASE_ERRORS as error:
-        logger.warning("The database cannot be asked yet", extra={"reason": what_it_said(error)})
+        logger.warning("The database cannot be reached yet", extra={"reason": what_it_said(error)})
         return None
     if fault is not None:
         logger.warning("The service is not ready", extra={"reason": fault})
@@ -84,7 +84,9 @@ def _announcement(
         logger.info("Serving", extra={"url": url, "workers": settings.workers})
         if not settings.api.keys:
             reason = "API__OPEN is true" if settings.api.open else "API__KEYS is not set"
-            logger.info("The API is open to anyone who reaches it", extra={"reason": reason})
+            logger.info(
+                "The API is open to every client that can reach it", extra={"reason": reason}
+            )
         if settings.environment == "development":
             output.write(_banner(url, hints, fault))
 

@@ -170,7 +170,7 @@ def _shown(value: object, convert: Callable[[object], str]) -> str:
     try:
         return convert(value)
     except Exception:  # noqa: BLE001 - logging a value must not raise
-        return f"<{type(value).__name__} that cannot be shown>"
+        return f"<{type(value).__name__} that cannot be displayed>"
 
 
 def _console_rendering() -> list[Processor]:

@@ -93,7 +93,7 @@ class Output:
             lost, self._lost = self._lost, 0
         if lost:
             _logger.warning(
-                "Log lines were lost, because their reader was too slow", extra={"lost": lost}
+                "Log lines were lost because the reader was too slow", extra={"lost": lost}
             )
 
     def _next_waiting(self) -> bytes | None:

@@ -80,7 +80,7 @@ class Readiness:
 
     async def _fault(self, check: Check) -> str | None:
         if (overdue := self._overdue.get(check.name)) is not None and not overdue.done():
-            return "no answer to an earlier check"
+            return "no response to an earlier check"
         # Wrapped in a coroutine, because `fault` may return any awaitable.
         task = asyncio.create_task(_ask(check))
         # asyncio.timeout() would wait until the cancelled check has cleaned up.
@@ -89,7 +89,7 @@ class Readiness:
             return task.result()
         task.cancel()
         self._overdue[check.name] = task
-        return f"no answer within {self._limit_seconds:g} seconds"
+        return f"no response within {self._limit_seconds:g} seconds"
 
 
 async def _ask(check: Check) -> str | None:

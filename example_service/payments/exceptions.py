@@ -3,7 +3,7 @@
 IdempotencyKeyReusedError           one key for two different orders
 
 ProviderError
-├── ProviderUnavailableError        no usable answer; the breaker counts it as a failure
+├── ProviderUnavailableError        no usable response; the breaker counts it as a failure
 │   ├── ProviderTimeoutError        no complete answer within the time limit
 │   └── InvalidProviderAnswerError  an answer that does not match the contract
 ├── ChargeInProgressError           another request with this key is in progress

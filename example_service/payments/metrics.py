@@ -30,25 +30,25 @@ class PaymentMetrics:
         # All workers count the same payments, so only the latest count is exported.
         self.pending = Gauge(
             "payments_pending",
-            "Payments that are not finished.",
+            "Unfinished payments.",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
         self.oldest_pending_seconds = Gauge(
             "payments_oldest_pending_seconds",
-            "Age of the oldest payment that is not finished; 0 if there is none.",
+            "Age in seconds of the oldest unfinished payment; 0 if there is none.",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )
         self._finished = Counter(
             "payments_finished_total",
-            "Payments that the service will not work on any more.",
+            "Finished payments, by outcome.",
             ("outcome",),
             registry=registry,
         )
         self._attempts = Counter(
             "payments_attempts_total",
-            "Calls to the provider about a payment.",
+            "Calls to the provider about a payment, by result.",
             ("result",),
             registry=registry,
         )

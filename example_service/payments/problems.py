@@ -18,10 +18,10 @@ PROVIDER_UNAVAILABLE: Final = define(
         slug="provider-unavailable",
         status=502,
         title="Payment provider unavailable",
-        meaning="The payment provider gave no usable answer.",
-        cause="It could not be reached, answered with an error, or something else answered in its "
-        "place.",
-        remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
+        meaning="The payment provider gave no usable response.",
+        cause="It could not be reached, responded with an error, or something else responded "
+        "in its place.",
+        remedy="Repeat the request after a few seconds. If it keeps failing, the circuit opens.",
     )
 )
 PROVIDER_TIMEOUT: Final = define(
@@ -29,9 +29,9 @@ PROVIDER_TIMEOUT: Final = define(
         slug="provider-timeout",
         status=504,
         title="Payment provider timed out",
-        meaning="The payment provider did not answer in time.",
-        cause="No whole answer came within `PAYMENT_PROVIDER__TIMEOUT_SECONDS`.",
-        remedy="Repeat the request after some seconds. If this goes on, the circuit opens.",
+        meaning="The payment provider did not respond in time.",
+        cause="No complete response arrived within `PAYMENT_PROVIDER__TIMEOUT_SECONDS`.",
+        remedy="Repeat the request after a few seconds. If it keeps failing, the circuit opens.",
     )
 )
 PROVIDER_BUSY: Final = define(
@@ -49,7 +49,7 @@ PROVIDER_NOT_CONFIGURED: Final = define(
         slug="provider-not-configured",
         status=503,
         title="No payment provider",
-        meaning="This service has no address of a payment provider.",
+        meaning="This service has no payment provider.",
         cause="`PAYMENT_PROVIDER__BASE_URL` is not set, and no sandbox was started.",
         remedy="Start the service with `example-service serve`, or set the variable.",
     )
@@ -81,8 +81,8 @@ PAYMENT_DECLINED: Final = define(
         status=402,
         title="Payment declined",
         meaning="The payment provider has declined the payment; nothing was charged.",
-        cause="The customer's means of payment does not cover it, or is no longer valid.",
-        remedy="Ask the customer for another one, and use a new `Idempotency-Key`.",
+        cause="The customer's payment method does not cover the amount, or is no longer valid.",
+        remedy="Ask the customer for another payment method, and use a new `Idempotency-Key`.",
     )
 )
 PAYMENT_FAILED: Final = define(

@@ -96,7 +96,7 @@ class PaymentProvider:
 
         Raises:
             UnknownCurrencyError: If the provider has no rate for the currency.
-            ProviderUnavailableError: If there is no usable answer.
+            ProviderUnavailableError: If there is no usable response.
             NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._exchange_rate, currency)
@@ -111,7 +111,7 @@ class PaymentProvider:
 
         Raises:
             ChargeInProgressError: If another request with the key is in progress.
-            ProviderUnavailableError: If there is no usable answer. The provider may still have
+            ProviderUnavailableError: If there is no usable response. The provider may still have
                 charged the order, or may charge it later.
             NoFreeConnectionError: If all connections are in use.
         """
@@ -126,7 +126,7 @@ class PaymentProvider:
 
         Raises:
             ChargeInProgressError: If another request with the key is in progress.
-            ProviderUnavailableError: If there is no usable answer. The payment may then still be
+            ProviderUnavailableError: If there is no usable response. The payment may then still be
                 charged.
             NoFreeConnectionError: If all connections are in use.
         """
@@ -140,7 +140,7 @@ class PaymentProvider:
             because a charge may not have arrived yet.
 
         Raises:
-            ProviderUnavailableError: If there is no usable answer.
+            ProviderUnavailableError: If there is no usable response.
             NoFreeConnectionError: If all connections are in use.
         """
         return await self._breaker.call(self._find_charge, payment_id, order)
@@ -184,7 +184,7 @@ class PaymentProvider:
             async with asyncio.timeout(self._timeout_seconds):
                 return await self._exchange(request)
         except TimeoutError as error:
-            raise ProviderTimeoutError("The answer was not complete in time.") from error
+            raise ProviderTimeoutError("The response was not complete in time.") from error
         except _OWN_FAULTS:
             raise
         except httpx.TransportError as error:
@@ -195,15 +195,15 @@ class PaymentProvider:
         async with aclosing(response):
             if response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error:
                 raise ProviderUnavailableError(
-                    f"The provider answered with status {response.status_code}."
+                    f"The provider responded with status {response.status_code}."
                 )
             if response.headers.get("Content-Encoding", _UNCOMPRESSED) != _UNCOMPRESSED:
-                raise InvalidProviderAnswerError("The answer is compressed.")
+                raise InvalidProviderAnswerError("The response is compressed.")
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > _MAX_ANSWER_BYTES:
-                    raise InvalidProviderAnswerError("The answer is too large.")
+                    raise InvalidProviderAnswerError("The response is too large.")
             content_type = response.headers.get("Content-Type", "")
             return Answer(response.status_code, content_type, bytes(body))
 
@@ -212,5 +212,5 @@ def _translate(error: httpx.TransportError) -> NoReturn:
     if isinstance(error, httpx.PoolTimeout):
         raise NoFreeConnectionError("All connections of this service are in use.") from error
     if isinstance(error, httpx.TimeoutException):
-        raise ProviderTimeoutError("The provider did not answer in time.") from error
+        raise ProviderTimeoutError("The provider did not respond in time.") from error
     raise ProviderUnavailableError("The provider cannot be reached.") from error

@@ -253,7 +253,7 @@ class PaymentService:
         )
         if unresolved.status is PaymentStatus.UNRESOLVED:
             logger.error(
-                "A payment was given up; look at the provider whether it was charged",
+                "A payment was given up; check with the provider whether it was charged",
                 extra={"payment_id": str(payment.id), "attempts": payment.attempts},
             )
         return unresolved

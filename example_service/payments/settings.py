@@ -22,15 +22,15 @@ class PaymentProviderSettings(Group):
 
     base_url: HTTPURL | None = Field(
         default=None,
-        description="Where the provider's API begins. In development `serve` brings a sandbox "
-        "when this is not given; production refuses to start without a real one.",
+        description="Base URL of the provider's API. In development `serve` starts a sandbox if "
+        "this is not set; production refuses to start without a real provider.",
         examples=["https://api.payment-provider.com"],
     )
     timeout_seconds: Seconds = Field(
-        default=2.0, description="Seconds to wait for the provider to send or take more bytes."
+        default=2.0, description="Time limit in seconds for a call to the provider."
     )
     connect_timeout_seconds: Seconds = Field(
-        default=1.0, description="Seconds to wait for a connection to the provider."
+        default=1.0, description="Time limit in seconds for opening a connection to the provider."
     )
 
 
@@ -39,42 +39,43 @@ class PaymentSettings(Group):
 
     worker: bool = Field(
         default=True,
-        description="Whether this service finishes pending payments. In test false unless given.",
+        description="Whether this service processes pending payments. Defaults to false in test.",
     )
     poll_seconds: Seconds = Field(
-        default=1.0, description="Seconds between two looks for payments that are due."
+        default=1.0, description="Seconds between polls for due payments."
     )
     batch_size: int = Field(
-        default=10, ge=1, le=1000, description="Payments that one worker process works on at once."
+        default=10,
+        ge=1,
+        le=1000,
+        description="Limit of payments that one worker process handles concurrently.",
     )
     count_seconds: SecondsFromZero = Field(
         default=5.0,
-        description="Seconds between two counts of pending payments for the metrics; 0 for none. "
-        "In test 0 unless given.",
+        description="Seconds between counts of pending payments for the metrics; 0 for none. "
+        "Defaults to 0 in test.",
     )
     claim_seconds: Seconds = Field(
         default=30.0,
-        description="Seconds for which a payment belongs to the process that works on it. After a "
-        "crash, it waits this long.",
+        description="Seconds for which a process claims a payment. After a crash, the payment "
+        "waits this long.",
     )
     retry_seconds: Seconds = Field(
         default=2.0,
-        description="Seconds to wait after the first failed attempt; they double each time.",
+        description="Seconds to wait after the first failed attempt; doubled each time.",
     )
-    max_retry_seconds: Seconds = Field(
-        default=300.0, description="The longest of these waits, in seconds."
-    )
+    max_retry_seconds: Seconds = Field(default=300.0, description="Limit of this wait in seconds.")
     give_up_seconds: float = Field(
         default=86_400.0,
         gt=0,
         le=31_536_000,
         allow_inf_nan=False,
-        description="Age in seconds at which a payment is cancelled at the provider rather than "
+        description="Age in seconds at which a payment is cancelled at the provider instead of "
         "charged. It has failed once the provider confirms that.",
     )
     provider_can_cancel: bool = Field(
         default=True,
-        description="Whether the provider can promise that a key is never charged. Without that, a "
+        description="Whether the provider can promise that a key is never charged. Otherwise a "
         "payment that is given up becomes `unresolved`, for people to review.",
     )
 

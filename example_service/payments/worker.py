@@ -82,7 +82,7 @@ class PaymentWorker:
         for claim, outcome in zip(claims, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 logger.error(
-                    "Work on a payment ended with an unexpected error; it will be taken up again",
+                    "Processing a payment failed unexpectedly; it will be retried",
                     extra={"payment_id": str(claim.payment.id)},
                     exc_info=outcome,
                 )
@@ -120,7 +120,7 @@ class PaymentWorker:
         return 0.0
 
     async def _work(self) -> None:
-        keep_going = KeepGoing(logger, "The payment worker failed; it goes on")
+        keep_going = KeepGoing(logger, "The payment worker failed; it continues")
         while not self._stopped.is_set():
             wait = _LONGEST_PAUSE_SECONDS
             with keep_going:

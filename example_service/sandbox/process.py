@@ -74,7 +74,7 @@ def _hints(url: str) -> list[str]:
     return [
         f"  Try it            curl {url}/api/v1/exchange-rates/EUR",
         "",
-        "The payment provider is a sandbox. Make it fail, and heal it again:",
+        "The payment provider is a sandbox. Make it fail, then let it recover:",
         "",
         *(f"  {_switch(url, mode)}" for mode in ("failing", "healthy")),
     ]

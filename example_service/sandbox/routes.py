@@ -31,7 +31,7 @@ SANDBOX_UNAVAILABLE: Final = define(
         slug="sandbox-unavailable",
         status=503,
         title="Sandbox unavailable",
-        meaning="The sandbox did not answer.",
+        meaning="The sandbox did not respond.",
         cause="Its process has ended or is blocked.",
         remedy="Check the log of the service, then restart the service.",
     )
@@ -96,7 +96,7 @@ async def read_mode(sandbox: _Sandbox) -> ModeReport:
     return ModeReport.model_validate_json(await sandbox.exchange("GET", "/sandbox/mode"))
 
 
-@router.put("/mode", operation_id="set_sandbox_mode", summary="Make the sandbox fail, or heal it")
+@router.put("/mode", operation_id="set_sandbox_mode", summary="Make the sandbox fail or recover")
 async def set_mode(change: ModeChange, sandbox: _Sandbox) -> ModeReport:
     """Set the mode of the sandbox. It applies from the next call."""
     answer = await sandbox.exchange("PUT", "/sandbox/mode", change.model_dump_json())

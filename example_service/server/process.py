@@ -266,7 +266,7 @@ class DrainingServer(uvicorn.Server):
         except OSError as error:
             if not self._has_no_files:
                 logger.error(  # noqa: TRY400 - there is no more to say
-                    "No file can be opened; new connections are refused until one is closed",
+                    "No file descriptors are left; new connections are refused until one is closed",
                     extra={"reason": error.strerror, "connections": len(self._connections())},
                 )
             self._has_no_files = True

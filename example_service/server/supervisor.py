@@ -177,7 +177,7 @@ class Supervisor:
             self._kill()
         for worker in self._workers.values():
             if worker.is_unresponsive(now, is_stopping=self._deadline is not None):
-                logger.error("A worker does not respond; it is killed", extra=_about(worker))
+                logger.error("A worker does not respond and is killed", extra=_about(worker))
                 worker.kill()
 
     def _start(self) -> None:
@@ -216,7 +216,7 @@ class Supervisor:
         if self._deadline is not None:
             self._failed |= status not in (0, -signal.SIGTERM)
         elif worker.is_serving:
-            logger.error("A worker died; another takes its place", extra=_about(worker))
+            logger.error("A worker died and is replaced", extra=_about(worker))
             self._start()
         else:
             self._note_failed_start(worker)
@@ -229,7 +229,7 @@ class Supervisor:
     def _note_failed_start(self, worker: _Worker) -> None:
         self._failed_starts += 1
         if self._announced and self._failed_starts < MOST_FAILED_STARTS:
-            logger.error("A worker could not start; another is tried", extra=_about(worker))
+            logger.error("A worker could not start; trying another", extra=_about(worker))
             self._retry_at = time.monotonic() + RETRY_SECONDS
         else:
             logger.error("A worker could not start", extra=_about(worker))

@@ -8,9 +8,9 @@ from typing import Any, Final
 _BAD_LEVELS: Final = frozenset({"error", "critical"})
 _EXPECTED_EVENTS: Final = frozenset(
     {
-        "A worker died; another takes its place",
+        "A worker died and is replaced",
         # The worker was killed before it served.
-        "A worker could not start; another is tried",
+        "A worker could not start; trying another",
         # That happened five times in a row, so the service ended; the report counts that.
         "A worker could not start",
     }

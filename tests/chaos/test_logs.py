@@ -15,7 +15,7 @@ QUIET = """
 Example Service 1.0 is ready: http://127.0.0.1:8000
 {"level":"info","event":"Serving"}
 {"level":"warning","event":"A payment could not be charged yet"}
-{"level":"error","event":"A worker died; another takes its place"}
+{"level":"error","event":"A worker died and is replaced"}
 {"level":"info","event":"request","duration_seconds":0.25}
 {"level":"info","event":"request","duration_seconds":1.5}
 {"level":"error","event":"cut sho"""

@@ -237,7 +237,7 @@ def test_running_out_of_file_descriptors_logs_one_line(service: Service) -> None
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 5, limit[1]))
     try:
         with connections(service, 30):
-            wait_until(lambda: "No file can be opened" in service.text[before:])
+            wait_until(lambda: "No file descriptors are left" in service.text[before:])
             # Twice the interval after which it would be logged again.
             time.sleep(2.0)
     finally:
@@ -245,6 +245,6 @@ def test_running_out_of_file_descriptors_logs_one_line(service: Service) -> None
 
     wait_until(lambda: httpx.get(service.url + LIVE).status_code == 200)
     said = service.text[before:]
-    assert said.count("No file can be opened") == 1
+    assert said.count("No file descriptors are left") == 1
     assert "Traceback" not in said
     assert service.errors == ""

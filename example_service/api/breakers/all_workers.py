@@ -217,7 +217,7 @@ def _parsed(report: Report) -> WorkerReport | None:
     try:
         return parsed(report.text, WorkerReport, "breakers", BreakerMetrics)
     except ValueError:
-        logger.exception("The report of another worker could not be understood.")
+        logger.exception("The report of another worker could not be read.")
         return None
 
 

@@ -121,7 +121,7 @@ class Feed:
             self._pages.discard(news)
 
     async def _run(self) -> None:
-        keep_going = KeepGoing(logger, "The dashboard could not look at the circuits")
+        keep_going = KeepGoing(logger, "The dashboard could not poll the circuits")
         while not is_draining():
             with keep_going:
                 await self._pause(await self._look())

@@ -76,7 +76,7 @@ def plain_status(status: int) -> ProblemType:
         title, meaning = known.phrase, known.description or known.phrase
     except ValueError:
         title = "Client error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "Server error"
-        meaning = f"The service answered with HTTP status {status}"
+        meaning = f"The service responded with HTTP status {status}"
     return ProblemType(
         slug=f"http-{status}",
         status=status,

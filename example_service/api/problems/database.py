@@ -11,7 +11,7 @@ DATABASE_UNAVAILABLE: Final = define(
         slug="database-unavailable",
         status=503,
         title="Database unavailable",
-        meaning="The database did not answer. Whether the request took effect is not known.",
+        meaning="The database did not respond. Whether the request took effect is not known.",
         cause="The database is down, starting, or too busy.",
         remedy="Repeat the request after the seconds in `Retry-After`, with the same "
         "`Idempotency-Key` if it had one.",

@@ -41,7 +41,7 @@ class FailureRateSettings(Group):
     @classmethod
     def _one_window(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and info.data.get("window_seconds") is not None:
-            raise ValueError("should not be set beside WINDOW_SECONDS")
+            raise ValueError("should not be set together with WINDOW_SECONDS")
         return value
 
     @field_validator("minimum_calls")

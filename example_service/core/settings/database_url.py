@@ -43,7 +43,7 @@ _NOT_READ: Final = {
     "pgbouncer=true",
     "prepared_statement_cache_size": "has the option prepared_statement_cache_size; behind a "
     "pooler, write pgbouncer=true",
-    "hostaddr": "has the option hostaddr; write the address in the place of the host",
+    "hostaddr": "has the option hostaddr; write the address instead of the host",
     "passfile": "has the option passfile; write the password into the URL, or into .pgpass",
     "sslpassword": "has the option sslpassword; use a key without a password",
     "unix_sock": "has the option unix_sock; write host= and the folder of the socket",
@@ -149,7 +149,7 @@ def parse_database_url(text: str) -> PostgreSQLAddress | SQLiteAddress:
         if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
             raise ValueError("should be sqlite:///, then the path of a file, without options")
         if rest[1:] == ":memory:":
-            raise ValueError("should name a file: each connection would have a memory of its own")
+            raise ValueError("should name a file: each connection would have its own memory")
         return SQLiteAddress(rest[1:])
     if not separator or dialect not in {"postgresql", "postgres"}:
         raise ValueError("should begin with postgresql:// or sqlite:///")

@@ -274,7 +274,7 @@ class APISettings(Group):
     @classmethod
     def _not_beside_keys(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("keys"):
-            raise ValueError("should be false where API__KEYS is set")
+            raise ValueError("should be false if API__KEYS is set")
         return value
 
 
@@ -294,8 +294,8 @@ class DashboardSettings(Group):
 
     enabled: bool = Field(
         default=True,
-        description="Serve /dashboard. In production false unless given; there, the page needs "
-        "ADMIN__TOKEN and asks for it.",
+        description="Serve /dashboard. Defaults to false in production, where the page requires "
+        "ADMIN__TOKEN.",
     )
 
 

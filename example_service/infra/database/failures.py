@@ -129,7 +129,7 @@ def what_it_said(error: BaseException) -> str:
         return "every connection of the pool is in use"
     driver_error = _driver_error(error)
     if isinstance(driver_error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     # Further lines contain details such as the values that violate a constraint.
     first_line = str(driver_error).partition("\n")[0] or type(driver_error).__name__
     is_of_pooler = _sqlstate(driver_error) in _POOLER_ERRORS

@@ -122,7 +122,7 @@ class CallDurations:
 def _durations_family() -> HistogramMetricFamily:
     return HistogramMetricFamily(
         "circuit_breaker_call_duration_seconds",
-        "Seconds that guarded calls took, of the breakers that ask for it.",
+        "Duration of guarded calls in seconds, of breakers with the listener CallDurations.",
         labels=("name", "outcome"),
     )
 

@@ -32,7 +32,7 @@ _VALUES: Final[tuple[_Value, ...]] = (
     (
         GaugeMetricFamily,
         "circuit_breaker_state",
-        "State: 0 closed, 1 half open, 2 open.",
+        "State: 0 closed, 1 half-open, 2 open.",
         lambda snapshot: STATE_VALUES[snapshot.state],
     ),
     (
@@ -50,13 +50,13 @@ _VALUES: Final[tuple[_Value, ...]] = (
     (
         CounterMetricFamily,
         "circuit_breaker_rejections_total",
-        "Calls refused without being made.",
+        "Refused calls.",
         attrgetter("rejections"),
     ),
     (
         GaugeMetricFamily,
         "circuit_breaker_calls_in_flight",
-        "Calls admitted and not ended.",
+        "Admitted calls that have not ended.",
         attrgetter("in_flight"),
     ),
 )
@@ -103,7 +103,7 @@ def _families(snapshots: Collection[CircuitSnapshot]) -> list[Metric]:
         families.append(family)
     state_changes = CounterMetricFamily(
         "circuit_breaker_state_changes_total",
-        "Changes of state.",
+        "State changes.",
         labels=("name", "from_state", "to_state"),
     )
     for snapshot in snapshots:
@@ -119,12 +119,12 @@ def _window_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Me
     """The windows of the breakers that have a failure rate rule."""
     rates = GaugeMetricFamily(
         "circuit_breaker_window_failure_rate",
-        "Share of failures among the recent calls that the failure rate rule looks at.",
+        "Share of failures among the recent calls that the failure rate rule counts.",
         labels=("name",),
     )
     calls = GaugeMetricFamily(
         "circuit_breaker_window_calls",
-        "Recent calls that the failure rate rule looks at.",
+        "Number of recent calls that the failure rate rule counts.",
         labels=("name",),
     )
     thresholds = GaugeMetricFamily(
@@ -150,7 +150,7 @@ def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metr
     )
     shadow_rejections = CounterMetricFamily(
         "circuit_breaker_shadow_rejections_total",
-        "Calls let through by shadow mode that would have been refused.",
+        "Calls admitted by shadow mode that would have been refused.",
         labels=("name",),
     )
     for snapshot in snapshots:

@@ -39,9 +39,7 @@ class PoolMetrics(Collector):
 
 
 def _family() -> GaugeMetricFamily:
-    return GaugeMetricFamily(
-        _NAME, "Connections to the database, by what they do.", labels=("state",)
-    )
+    return GaugeMetricFamily(_NAME, "Connections to the database, by state.", labels=("state",))
 
 
 pool_metrics = PoolMetrics()

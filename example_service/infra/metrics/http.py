@@ -105,7 +105,7 @@ class RequestMetrics(Collector):
 def _requests_family() -> CounterMetricFamily:
     return CounterMetricFamily(
         "http_requests_total",
-        "HTTP requests answered, by the template of their route.",
+        "Completed HTTP requests, by route template.",
         labels=("method", "route", "status"),
     )
 
@@ -119,9 +119,7 @@ def _durations_family() -> HistogramMetricFamily:
 
 
 def _in_flight_family() -> GaugeMetricFamily:
-    return GaugeMetricFamily(
-        "http_requests_in_flight", "HTTP requests that are being answered.", labels=()
-    )
+    return GaugeMetricFamily("http_requests_in_flight", "HTTP requests in progress.", labels=())
 
 
 request_metrics = RequestMetrics()

@@ -15,6 +15,6 @@ def _gauge() -> Gauge:
     # Not created at import, because it is not yet known then whether metrics are shared.
     return Gauge(
         "service_ready",
-        "1 if this instance wants requests, 0 if it does not.",
+        "1 if this instance accepts requests, 0 if it does not.",
         multiprocess_mode="livemostrecent",
     )

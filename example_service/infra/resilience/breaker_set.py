@@ -67,8 +67,8 @@ class BreakerSet:
             is_news, self._was_full = not self._was_full, True
         if is_news:
             logger.warning(
-                "All %d circuit breakers of a set are open or in use, so '%s' is not guarded; it "
-                "is logged only once",
+                "All %d circuit breakers of a set are open or in use, so '%s' is not guarded; "
+                "this is logged only once",
                 self._limit,
                 name,
                 extra={"breaker": name},

@@ -145,7 +145,7 @@ class CircuitBreakerTransport(TransportBase):
             parameters["max_breakers"] = max_breakers
         if breakers is not None and parameters:
             raise TypeError(
-                f"{', '.join(parameters)} would have no effect beside breakers; "
+                f"{', '.join(parameters)} would have no effect together with breakers; "
                 "give it to transport_breakers(...) instead"
             )
         if max_retry_after_seconds is not None:

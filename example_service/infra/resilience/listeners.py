@@ -70,7 +70,7 @@ class Listeners:
         if id(hook) not in self._failed:
             self._failed.add(id(hook))
             logger.error(
-                "Listener %r of circuit breaker %r raised; it is logged only once",
+                "Listener %r of circuit breaker %r raised; this is logged only once",
                 getattr(hook, "__qualname__", hook),
                 event.breaker_name,
                 exc_info=error,

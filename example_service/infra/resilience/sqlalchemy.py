@@ -133,7 +133,7 @@ def guard_engine(
             case.
 
     Raises:
-        ValueError: The engine is guarded already.
+        ValueError: The engine is already guarded.
 
     Example:
         ```python
@@ -154,7 +154,7 @@ def guard_engine(
     """
     sync_engine = engine if isinstance(engine, Engine) else engine.sync_engine
     if sync_engine.dialect in _guarded_dialects:
-        raise ValueError(f"{engine!r} is guarded already")
+        raise ValueError(f"{engine!r} is already guarded")
     _guarded_dialects.add(sync_engine.dialect)
     _EngineGuard(sync_engine.dialect, breaker, is_failure).install(sync_engine)
 

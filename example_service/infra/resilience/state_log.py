@@ -62,7 +62,7 @@ def log_rejections(
 def log_mode(breaker_name: str, mode: ManualMode, seconds: float | None) -> None:
     """Write the line of a mode set by hand."""
     logger.warning(
-        "Circuit breaker %r set to %s by hand: %s; holds %s",
+        "Circuit breaker %r set to %s by hand: %s; applies %s",
         breaker_name,
         mode.mode.value,
         mode.reason,

@@ -145,7 +145,7 @@ async def test_a_report_that_cannot_be_parsed_counts_as_missing(
 
     assert response.status_code == 504
     assert shop.is_open
-    assert "could not be understood" in caplog.text
+    assert "report of another worker could not be read" in caplog.text
 
 
 async def test_a_worker_reports_when_something_has_changed(

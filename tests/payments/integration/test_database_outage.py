@@ -474,5 +474,5 @@ async def test_a_migration_of_a_silent_database_ends(
 
     assert migrating.returncode == 1
     (line,) = errors.decode().splitlines()
-    assert line.endswith("could not be migrated: no answer in time")
+    assert line.endswith("could not be migrated: no response in time")
     assert time.monotonic() - started < DEADLINE_SECONDS

@@ -331,7 +331,7 @@ class TestRunning:
         (record,) = caplog.records
         assert (record.levelname, record.message) == (
             "ERROR",
-            "The payment worker failed; it goes on",
+            "The payment worker failed; it continues",
         )
 
     async def test_an_error_that_comes_again_is_logged_once(

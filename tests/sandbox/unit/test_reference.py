@@ -21,7 +21,7 @@ def test_parameters_of_modes_are_documented() -> None:
     defaults = {
         "latency_seconds": str(DEFAULT_LATENCY_SECONDS),
         "failure_rate": str(DEFAULT_FAILURE_RATE),
-        "seed": "drawn",
+        "seed": "random",
     }
     given = [name for name in ModeChange.model_fields if name != "mode"]
 

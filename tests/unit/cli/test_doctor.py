@@ -228,7 +228,7 @@ def test_a_database_with_the_current_schema_is_healthy(monkeypatch: pytest.Monke
     status, report = examine(monkeypatch)
 
     assert status == 0
-    assert "answers, and its schema is up to date" in report
+    assert "responds, and its schema is up to date" in report
 
 
 def test_a_schema_that_is_behind_is_a_fault(
@@ -321,7 +321,7 @@ def test_a_store_that_can_be_written_is_healthy(monkeypatch: pytest.MonkeyPatch)
         status, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=url)
 
     assert status == 0, report
-    assert row(report, f"redis://127.0.0.1:{server.port}/0")[1] == "answers, and can be written"
+    assert row(report, f"redis://127.0.0.1:{server.port}/0")[1] == "responds, and is writable"
     assert row(report, "REDIS__URL")[1] == "********"
 
 

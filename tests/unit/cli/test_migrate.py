@@ -80,7 +80,7 @@ def test_a_silent_database_gets_a_readable_reason() -> None:
         url = f"postgresql://me@127.0.0.1:{silent.getsockname()[1]}/payments?sslmode=disable"
         limits = settings_for(url).database.model_copy(update={"connect_timeout_seconds": 0.01})
         settings = settings_for(url).model_copy(update={"database": limits})
-        with pytest.raises(MigrationError, match=r"could not be migrated: no answer in time$"):
+        with pytest.raises(MigrationError, match=r"could not be migrated: no response in time$"):
             migrate(settings, io.StringIO())
 
 

@@ -128,4 +128,4 @@ def test_a_database_that_cannot_be_reached_does_not_prevent_the_start(
     url = SecretStr("postgresql://me@127.0.0.1:1/payments")
 
     assert _schema_fault(Settings(environment="test", database_url=url)) is None
-    assert "The database cannot be asked yet" in caplog.text
+    assert "The database cannot be reached yet" in caplog.text

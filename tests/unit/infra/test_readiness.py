@@ -98,7 +98,7 @@ async def test_a_check_that_hangs_is_a_fault(dependency: FakeDependency) -> None
     hanging.answering.clear()
     checks = [Check("hanging", hanging.fault), Check("fine", dependency.fault)]
     readiness = Readiness(checks, limit_seconds=0)
-    assert await readiness.faults() == {"hanging": "no answer within 0 seconds"}
+    assert await readiness.faults() == {"hanging": "no response within 0 seconds"}
 
 
 async def test_a_check_that_resists_cancellation_delays_no_answer(clock: FakeClock) -> None:
@@ -114,9 +114,9 @@ async def test_a_check_that_resists_cancellation_delays_no_answer(clock: FakeClo
             await released.wait()
 
     readiness = Readiness([Check("database", hang)], limit_seconds=0, clock=clock)
-    assert await readiness.faults() == {"database": "no answer within 0 seconds"}
+    assert await readiness.faults() == {"database": "no response within 0 seconds"}
     clock.advance(1)
-    assert await readiness.faults() == {"database": "no answer to an earlier check"}
+    assert await readiness.faults() == {"database": "no response to an earlier check"}
     assert asked == 1
 
     released.set()

@@ -161,8 +161,8 @@ async def test_running_out_of_files_is_logged_once(
 
     messages = [record.message for record in caplog.records]
     assert [message.partition(";")[0] for message in messages] == [
-        "No file can be opened",
-        "No file can be opened",
+        "No file descriptors are left",
+        "No file descriptors are left",
         "something else",
     ]
 

@@ -57,7 +57,7 @@ async function unlock(event) {
   const given = byId("token").value;
   const response = await fetch("admin/circuit-breakers", {headers: {Authorization: `Bearer ${given}`}, cache: "no-store"}).catch(() => null);
   if (!response?.ok) {
-    say(byId("token-error"), response?.status === 401 ? "This token was refused." : "The service did not answer as expected. Try again.");
+    say(byId("token-error"), response?.status === 401 ? "This token was refused." : "The service did not respond as expected. Try again.");
     return;
   }
   token = given;
@@ -104,7 +104,7 @@ async function carryOut(event) {
     method: "POST", headers: {...headers(), "Content-Type": "application/json"}, body: JSON.stringify(body),
   }).catch(() => null);
   if (response?.ok) byId("order").close();
-  else say(byId("order-error"), response ? await faultOf(response) : "The service did not answer. Try again.");
+  else say(byId("order-error"), response ? await faultOf(response) : "The service did not respond. Try again.");
 }
 
 async function faultOf(response) {

@@ -85,7 +85,7 @@ async function turn(wanted) {
     takeMode(await response.json());
     return;
   }
-  failed(`The sandbox did not change its mode (${response ? `status ${response.status}` : "no answer"}). Its log is in the terminal.`);
+  failed(`The sandbox did not change its mode (${response ? `status ${response.status}` : "no response"}). Its log is in the terminal.`);
   for (const [each, input] of Object.entries(inputs)) input.checked = each === mode;
 }
 

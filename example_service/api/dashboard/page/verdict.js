@@ -36,7 +36,7 @@ function subline() {
   const parts = [];
   const half = names("half_open");
   const byHand = names(...BY_HAND);
-  if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not answer; its calls are missing here.`);
+  if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not respond; its calls are missing here.`);
   if (half.length && names("open").length) parts.push(`Half-open: ${some(half)}.`);
   if (byHand.length) parts.push(`Set by hand: ${some(byHand)}.`);
   if (known.circuits.size && !inLook(...REFUSING).length) {

@@ -137,7 +137,7 @@ def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> Non
         ("postgresql://shop:p@db/shop?connection_limit=1", "DATABASE__POOL_SIZE"),
         ("postgresql://shop:p@db/shop?currentSchema=a", "options=-csearch_path%3DSCHEMA"),
         ("postgresql://shop:p@db/shop?prepareThreshold=0", "pgbouncer=true"),
-        ("postgresql://shop:p@db/shop?hostaddr=10.0.0.1", "in the place of the host"),
+        ("postgresql://shop:p@db/shop?hostaddr=10.0.0.1", "instead of the host"),
         ("postgresql://shop:p@db/shop?passfile=/x", ".pgpass"),
         ("postgresql://shop:p@db/shop?sslpassword=x", "a key without a password"),
         ("postgresql://shop:p@db/shop?ssl_min_protocol_version=TLSv1.2", "ssl_min_protocol_ver"),
