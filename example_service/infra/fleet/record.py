@@ -6,7 +6,9 @@ All times are in milliseconds on the store's clock, whose starting point does no
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 CLOSED_SECONDS: Final = 60
 """How long a closed circuit's record is kept, so that openings before the close are ignored."""
@@ -138,20 +140,16 @@ class Record:
 
 
 def record_from_json(version: int, text: str) -> Record:
-    """Parse a record that `to_json` serialized.
+    """Parse a record that `to_json` serialized. Fields of later versions are ignored.
 
     Raises:
         ValueError: The text is not a record.
     """
     try:
-        stored: dict[str, Any] = json.loads(text)
-        leases = {key: Lease(*lease) for key, lease in stored.pop("leases", {}).items()}
-        order = stored.pop("order", None)
-        return Record(
-            version, leases=leases, order=None if order is None else Order(*order), **stored
-        )
-    except (TypeError, AttributeError) as error:
+        return _RECORD.validate_json(text).with_version(version)
+    except ValidationError as error:
         raise ValueError(f"not a record of a circuit: {text[:100]!r}") from error
 
 
 _EMPTY: Final = {key: value for key, value in asdict(Record()).items() if key != "version"}
+_RECORD: Final = TypeAdapter(Record)

@@ -63,6 +63,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
             decode_responses=True,
+            encoding_errors="replace",
         )
         self._scripts = {
             name: self._client.register_script(_script(name)) for name in ("beat", "read")
@@ -225,9 +226,13 @@ def _record(stored: str) -> Record:
         raise StoreError(_text(error)) from error
 
 
-def _notice(data: str) -> Notice:
-    now, name, stored = data.split(" ", 2)
-    return Notice(unquote(name), _record(stored), int(now))
+def _notice(data: str) -> Notice | None:
+    """Parse a message. None means that it is not one of ours, so that all records are read."""
+    try:
+        now, name, stored = data.split(" ", 2)
+        return Notice(unquote(name), _record(stored), int(now))
+    except (ValueError, StoreError):
+        return None
 
 
 def _text(error: Exception) -> str:

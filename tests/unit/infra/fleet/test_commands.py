@@ -225,8 +225,23 @@ def test_a_record_keeps_its_durations_on_another_clock() -> None:
     assert moved.moved(-1000) == record
 
 
-@pytest.mark.parametrize("text", ["", "[]", "1", '{"state": 1}', '{"leases": {"x": [1]}}', "{"])
+def test_fields_of_a_later_version_are_ignored() -> None:
+    """During an update, both versions of a service are one circuit."""
+    record = record_from_json(7, '{"is_open":true,"until":5,"weather":"fine"}')
+    assert record == Record(version=7, is_open=True, until=5)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "1", "{"),
+        '{"leases":{"x":[1]}}',
+        '{"leases":{"x":["a","soon"]}}',
+        '{"until":"soon"}',
+        '{"order":["id","disabled"]}',
+    ],
+)
 def test_an_invalid_record_is_refused(text: str) -> None:
-    """Any other content is an error."""
+    """Otherwise it would fail later, in the middle of a change."""
     with pytest.raises(ValueError, match=r".+"):
         record_from_json(1, text)

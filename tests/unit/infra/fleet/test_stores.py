@@ -373,6 +373,19 @@ async def test_every_key_has_the_prefix_and_expires(store: RedisStore) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("message", ["", "1 2", "soon name 1 {}", "1 name 9 {", b"\xff\xfe"])
+async def test_a_foreign_message_on_the_channel_causes_a_read(
+    store: RedisStore, message: str | bytes
+) -> None:
+    """It is no reason to be disconnected."""
+    changes = store.changes()
+    assert await anext(changes) is None
+    await store._client.publish("{test}:changes", message)
+    assert await asyncio.wait_for(anext(changes), 2.0) is None
+    await changes.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.integration
 async def test_one_process_has_two_connections(own_valkey: ValkeyServer, store: RedisStore) -> None:
     """One is for commands and one for listening, however many writes are concurrent."""
     changes = store.changes()
