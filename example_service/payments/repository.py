@@ -265,7 +265,7 @@ class PaymentRepository:
             payment, *_is_held(payment), status=PaymentStatus.UNRESOLVED, due_at=None
         )
 
-    async def put_down(self, payment: Payment, wait_seconds: float, attempts: int) -> Payment:
+    async def release(self, payment: Payment, wait_seconds: float, attempts: int) -> Payment:
         """Release the claim of a payment, unless another process has claimed it.
 
         Args:
@@ -277,10 +277,10 @@ class PaymentRepository:
             The current payment. It is not changed if it was already finished or another process has
             claimed it.
         """
-        put_down = await self._change(
+        release = await self._change(
             payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
         )
-        return put_down.payment
+        return release.payment
 
     def _due(self) -> Select[UUID]:
         return select(Payment.id).where(

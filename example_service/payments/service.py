@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 _JITTER: Final = 0.25
 """The relative jitter of waits, so that payments that fail together are not retried together."""
 
-_MOST_DOUBLINGS: Final = 30
+_MAX_DOUBLINGS: Final = 30
 """Enough to exceed every possible limit. A float would overflow at 1,024 doublings."""
 
 _STEADY_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -130,7 +130,7 @@ class PaymentService:
         ends_at = self._claim_end()
         added, earlier = await self._database.run(store)
         if added is not None:
-            return await self.work_on(Claim(added, ends_at))
+            return await self.process_claim(Claim(added, ends_at))
         if earlier is None:
             # It was deleted between the two statements. It is not stored, so it is not charged.
             raise DatabaseUnavailableError("The payment with this key is gone.")
@@ -146,7 +146,7 @@ class PaymentService:
         """
         return await self._database.run(lambda session: self._payments(session).has_due())
 
-    async def take_up(self, limit: int) -> list[Claim]:
+    async def claim_due(self, limit: int) -> list[Claim]:
         """Claim payments that are due. Work on them without delay.
 
         Raises:
@@ -162,7 +162,7 @@ class PaymentService:
         )
         return [Claim(payment, ends_at, is_given_up) for payment, is_given_up in claimed]
 
-    async def work_on(self, claim: Claim) -> Payment:
+    async def process_claim(self, claim: Claim) -> Payment:
         """Charge a claimed payment, or cancel it if it is given up.
 
         Returns:
@@ -185,7 +185,7 @@ class PaymentService:
 
     def usual_wait_seconds(self, attempts: int) -> float:
         """Return the wait in seconds after a number of failed attempts, without jitter."""
-        doublings = min(max(attempts - 1, 0), _MOST_DOUBLINGS)
+        doublings = min(max(attempts - 1, 0), _MAX_DOUBLINGS)
         return min(self._settings.retry_seconds * 2.0**doublings, self._settings.max_retry_seconds)
 
     async def _outcome(self, claim: Claim) -> Payment:
@@ -282,7 +282,7 @@ class PaymentService:
     async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
         wait_seconds = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         return await self._database.run(
-            lambda session: self._payments(session).put_down(payment, wait_seconds, attempts)
+            lambda session: self._payments(session).release(payment, wait_seconds, attempts)
         )
 
     def _payments(self, session: AsyncSession) -> PaymentRepository:

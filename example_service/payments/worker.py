@@ -77,8 +77,10 @@ class PaymentWorker:
         wait, limit = await self._admission()
         if limit == 0:
             return wait
-        claims = await self._service.take_up(limit)
-        outcomes = await asyncio.gather(*map(self._service.work_on, claims), return_exceptions=True)
+        claims = await self._service.claim_due(limit)
+        outcomes = await asyncio.gather(
+            *map(self._service.process_claim, claims), return_exceptions=True
+        )
         for claim, outcome in zip(claims, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 logger.error(

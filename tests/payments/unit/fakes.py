@@ -68,7 +68,7 @@ async def stored(database: Database, *payments: Payment) -> list[UUID]:
     return ids
 
 
-async def taken_up(database: Database, **values: Any) -> Claim:
+async def claimed(database: Database, **values: Any) -> Claim:
     """Store a pending payment that was claimed at noon."""
     payment = pending_payment(**values)
     await stored(database, payment)

@@ -191,7 +191,7 @@ class PaymentsMachine(RuleBasedStateMachine):
         limit=st.integers(1, 3),
         killed=kills,
     )
-    def take_up(self, process: int, limit: int, killed: int | None) -> None:
+    def claim_due(self, process: int, limit: int, killed: int | None) -> None:
         """A process claims payments that are due, and may be killed meanwhile."""
         self._start(self._work(self.services[process], limit), killed)
 
@@ -318,8 +318,8 @@ class PaymentsMachine(RuleBasedStateMachine):
             self.answered[payment.id] = payment.status
 
     async def _work(self, service: PaymentService, limit: int) -> None:
-        for claim in await service.take_up(limit):
-            self._watch(asyncio.create_task(service.work_on(claim)))
+        for claim in await service.claim_due(limit):
+            self._watch(asyncio.create_task(service.process_claim(claim)))
 
     async def _settled(self) -> None:
         """Wait until every task has ended or waits for the provider."""

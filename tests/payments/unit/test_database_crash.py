@@ -49,10 +49,10 @@ async def test_a_crash_between_the_charge_and_its_record_loses_nothing(
 
     postgres_databases.server.start()
     provider.meanwhile = nothing
-    assert await service.take_up(1) == []
+    assert await service.claim_due(1) == []
     clock.advance(SETTINGS.claim_seconds)
-    (again,) = await service.take_up(1)
-    finished = await service.work_on(again)
+    (again,) = await service.claim_due(1)
+    finished = await service.process_claim(again)
 
     assert (finished.status, finished.charge_id) == (
         PaymentStatus.SUCCEEDED,

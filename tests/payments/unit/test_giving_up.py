@@ -20,10 +20,10 @@ from tests.payments.unit.fakes import (
     NOT_ASKED,
     ORDER,
     FakeProvider,
+    claimed,
     found,
     moments,
     outcome,
-    taken_up,
 )
 
 PENDING, SUCCEEDED, FAILED, UNRESOLVED = PaymentStatus
@@ -37,9 +37,9 @@ class TestGivingUp:
 
     async def give_up(self, service: PaymentService, database: Database, clock: FakeClock) -> Claim:
         """Claim a payment that was not finished for a day."""
-        claim = await taken_up(database, due_at=at(DAY), attempts=300)
+        claim = await claimed(database, due_at=at(DAY), attempts=300)
         clock.advance(DAY)
-        (taken,) = await service.take_up(1)
+        (taken,) = await service.claim_due(1)
         assert taken.payment.id == claim.payment.id
         return taken
 
@@ -47,11 +47,11 @@ class TestGivingUp:
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
     ) -> None:
         """The age is counted from the time of acceptance."""
-        claim = await taken_up(database, due_at=at(DAY - 0.001))
+        claim = await claimed(database, due_at=at(DAY - 0.001))
         clock.advance(DAY - 0.001)
-        (taken,) = await service.take_up(1)
+        (taken,) = await service.claim_due(1)
 
-        assert (await service.work_on(taken)).status is SUCCEEDED
+        assert (await service.process_claim(taken)).status is SUCCEEDED
         assert provider.calls == [("charge", claim.payment.id)]
 
     async def test_one_that_was_charged_has_succeeded(
@@ -60,7 +60,7 @@ class TestGivingUp:
         """The provider never cancels a charge, and only its answers were lost."""
         claim = await self.give_up(service, database, clock)
         provider.charged[claim.payment.id] = 1
-        payment = await service.work_on(claim)
+        payment = await service.process_claim(claim)
 
         assert outcome(payment) == (SUCCEEDED, None, f"ch_{payment.id}", 300, at(DAY))
         assert provider.calls == [("cancel", payment.id)]
@@ -74,7 +74,7 @@ class TestGivingUp:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """The provider promises never to charge it, and the end is logged."""
-        payment = await service.work_on(await self.give_up(service, database, clock))
+        payment = await service.process_claim(await self.give_up(service, database, clock))
 
         assert outcome(payment) == (FAILED, FailureReason.EXPIRED, None, 300, at(DAY))
         assert provider.calls == [("cancel", payment.id)]
@@ -86,7 +86,7 @@ class TestGivingUp:
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
     ) -> None:
         """The charge was delayed beyond every limit."""
-        payment = await service.work_on(await self.give_up(service, database, clock))
+        payment = await service.process_claim(await self.give_up(service, database, clock))
         provider.arrive_late(payment.id)
 
         assert payment.status is FAILED
@@ -105,7 +105,7 @@ class TestGivingUp:
         claim = await self.give_up(service, database, clock)
         provider.ended[claim.payment.id] = reason
 
-        assert outcome(await service.work_on(claim))[:2] == (FAILED, reason)
+        assert outcome(await service.process_claim(claim))[:2] == (FAILED, reason)
 
     async def test_a_key_that_others_have_cancelled_has_failed(
         self, service: PaymentService, provider: FakeProvider
@@ -131,18 +131,18 @@ class TestGivingUp:
         clock: FakeClock,
     ) -> None:
         """However old it is, a payment stays pending until the provider decides."""
-        await taken_up(database, due_at=at(365 * DAY), attempts=300)
+        await claimed(database, due_at=at(365 * DAY), attempts=300)
         clock.advance(365 * DAY)
         provider.fault = fault
-        (taken,) = await service.take_up(1)
-        payment = await service.work_on(taken)
+        (taken,) = await service.claim_due(1)
+        payment = await service.process_claim(taken)
 
         assert payment.status is PENDING
         provider.fault = None
         provider.arrive_late(payment.id)
         clock.advance(400.0)
-        (taken,) = await service.take_up(1)
-        assert (await service.work_on(taken)).status is SUCCEEDED
+        (taken,) = await service.claim_due(1)
+        assert (await service.process_claim(taken)).status is SUCCEEDED
 
     async def test_a_cancellation_without_an_answer_is_logged(
         self,
@@ -154,7 +154,7 @@ class TestGivingUp:
     ) -> None:
         """Operators can see that a payment is old, and why it is still pending."""
         provider.fault = ProviderTimeoutError("slow")
-        payment = await service.work_on(await self.give_up(service, database, clock))
+        payment = await service.process_claim(await self.give_up(service, database, clock))
 
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
         assert record.message == "A payment that was given up is not cancelled yet"
@@ -185,9 +185,9 @@ class TestProviderThatCannotCancel:
     @pytest.fixture
     async def claim(self, service: PaymentService, database: Database, clock: FakeClock) -> Claim:
         """The claim of a payment that is to be given up."""
-        await taken_up(database, due_at=at(DAY), attempts=300)
+        await claimed(database, due_at=at(DAY), attempts=300)
         clock.advance(DAY)
-        (taken,) = await service.take_up(1)
+        (taken,) = await service.claim_due(1)
         return taken
 
     async def test_what_it_does_not_know_is_left_to_people(
@@ -198,12 +198,12 @@ class TestProviderThatCannotCancel:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         """A charge may still arrive, so the payment is unresolved and never claimed again."""
-        payment = await service.work_on(claim)
+        payment = await service.process_claim(claim)
 
         assert outcome(payment) == (UNRESOLVED, None, None, 300, None)
         assert payment.due_at is None
         assert provider.calls == [("find_charge", payment.id)]
-        assert await service.take_up(1) == []
+        assert await service.claim_due(1) == []
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
         assert (record.levelname, record.__dict__["payment_id"]) == ("ERROR", str(payment.id))
 
@@ -213,7 +213,7 @@ class TestProviderThatCannotCancel:
         """Only the answers were lost."""
         provider.charged[claim.payment.id] = 1
 
-        assert (await service.work_on(claim)).status is SUCCEEDED
+        assert (await service.process_claim(claim)).status is SUCCEEDED
 
     @pytest.mark.parametrize("reason", [FailureReason.DECLINED, FailureReason.REFUSED])
     async def test_what_it_has_decided_has_failed(
@@ -222,7 +222,7 @@ class TestProviderThatCannotCancel:
         """A decline or a refusal is final."""
         provider.ended[claim.payment.id] = reason
 
-        assert outcome(await service.work_on(claim))[:2] == (FAILED, reason)
+        assert outcome(await service.process_claim(claim))[:2] == (FAILED, reason)
 
     @pytest.mark.parametrize("fault", [*ATTEMPTS, *NOT_ASKED], ids=repr)
     async def test_without_an_answer_it_stays_pending(
@@ -231,7 +231,7 @@ class TestProviderThatCannotCancel:
         """Only an answer of the provider makes it unresolved."""
         provider.fault = fault
 
-        assert (await service.work_on(claim)).status is PENDING
+        assert (await service.process_claim(claim)).status is PENDING
 
     @pytest.mark.parametrize(
         ("number", "status"), [(0, UNRESOLVED), (1, SUCCEEDED), (2, FAILED)], ids=str
@@ -248,7 +248,7 @@ class TestProviderThatCannotCancel:
         clock: FakeClock,
     ) -> None:
         """They list payments, have one looked up again, or record that it was never charged."""
-        payment = await service.work_on(claim)
+        payment = await service.process_claim(claim)
         provider.charged[payment.id] = 1
         clock.now = datetime.now(UTC).timestamp() + 60.0
         statement = text(STATEMENTS[number])
@@ -257,8 +257,8 @@ class TestProviderThatCannotCancel:
         async with database.transaction() as session:
             result = await session.execute(statement)
             assert number or len(result.all()) == 1
-        for again in await service.take_up(1):
-            await service.work_on(again)
+        for again in await service.claim_due(1):
+            await service.process_claim(again)
 
         assert (await found(database, payment)).status is status
 
@@ -267,9 +267,9 @@ class TestProviderThatCannotCancel:
     ) -> None:
         """An earlier process may still wait for the answer to its charge."""
         slow = Claim(claim.payment, ends_at=clock.now + 1.0)
-        unresolved = await service.work_on(claim)
+        unresolved = await service.process_claim(claim)
         assert unresolved.status is UNRESOLVED
 
-        now = await service.work_on(slow)
+        now = await service.process_claim(slow)
 
         assert (now.status, provider.charged[now.id]) == (SUCCEEDED, 1)

@@ -21,10 +21,10 @@ from tests.payments.unit.fakes import (
     NOT_ASKED,
     ORDER,
     FakeProvider,
+    claimed,
     moments,
     pending_payment,
     stored,
-    taken_up,
 )
 
 DEADLINE_SECONDS: Final = 10.0
@@ -118,9 +118,9 @@ async def test_a_payment_that_is_left_to_people_is_counted(
 ) -> None:
     """It waits for an operator and not for the service."""
     await stored(database, pending_payment(created_at=at(-90_000), due_at=at(0)))
-    [claim] = await scene.service.take_up(1)
+    [claim] = await scene.service.claim_due(1)
 
-    await scene.service.work_on(claim)
+    await scene.service.process_claim(claim)
 
     assert scene.counted() == {"answered": 1, "unresolved": 1}
 
@@ -129,10 +129,10 @@ async def test_a_payment_that_two_processes_finish_is_counted_once(
     scene: Scene, database: Database
 ) -> None:
     """The process that recorded its end counts it."""
-    claim = await taken_up(database)
+    claim = await claimed(database)
 
-    await scene.service.work_on(claim)
-    await scene.service.work_on(claim)
+    await scene.service.process_claim(claim)
+    await scene.service.process_claim(claim)
 
     assert scene.counted() == {"answered": 2, "succeeded": 1}
 

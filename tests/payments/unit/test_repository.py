@@ -308,7 +308,7 @@ class TestDatabaseClock:
                 payments = PaymentRepository(session)
                 there = await payments.find(payment.id)
                 assert there is not None
-                await payments.put_down(there, wait_seconds, 0)
+                await payments.release(there, wait_seconds, 0)
             async with database.transaction() as session:
                 due = await PaymentRepository(session).claim_due(60.0, give_up_seconds, 10)
             return [is_given_up for _, is_given_up in due]
@@ -326,7 +326,7 @@ class TestDatabaseClock:
 class TestSettling:
     """Recording the result of a claim."""
 
-    async def taken_up(self, database: Database) -> tuple[Payment, Payment]:
+    async def claimed(self, database: Database) -> tuple[Payment, Payment]:
         """A payment with its expired claim, and with the later claim of its present holder."""
         await stored(database, pending_payment(due_at=NOON))
         (earlier,) = await claim(database)
@@ -336,7 +336,7 @@ class TestSettling:
 
     async def test_a_success_is_recorded(self, database: Database) -> None:
         """It is final, and the claim ends."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
@@ -346,7 +346,7 @@ class TestSettling:
 
     async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
         """The money has moved, whichever process has the claim now."""
-        earlier, holder = await self.taken_up(database)
+        earlier, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
 
@@ -355,7 +355,7 @@ class TestSettling:
 
     async def test_the_holder_records_a_failure(self, database: Database) -> None:
         """The failure has a reason."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
 
@@ -365,7 +365,7 @@ class TestSettling:
 
     async def test_no_other_worker_records_a_failure(self, database: Database) -> None:
         """The present holder may be charging it at this moment."""
-        earlier, holder = await self.taken_up(database)
+        earlier, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
 
@@ -374,9 +374,9 @@ class TestSettling:
 
     async def test_the_holder_puts_a_payment_down(self, database: Database) -> None:
         """It is due again at the given time."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
 
-        now = await within(database, lambda all_: all_.put_down(holder, 8.0, 3), 32.0)
+        now = await within(database, lambda all_: all_.release(holder, 8.0, 3), 32.0)
 
         expected = (PaymentStatus.PENDING, None, None, 3, at(40), None)
         assert outcome(now) == expected
@@ -384,16 +384,16 @@ class TestSettling:
 
     async def test_no_other_worker_releases_a_payment(self, database: Database) -> None:
         """It stays with its holder."""
-        earlier, holder = await self.taken_up(database)
+        earlier, holder = await self.claimed(database)
 
-        now = await within(database, lambda all_: all_.put_down(earlier, 8.0, 3), 32.0)
+        now = await within(database, lambda all_: all_.release(earlier, 8.0, 3), 32.0)
 
         assert outcome(now) == outcome(holder)
         assert outcome(await found(database, holder)) == outcome(holder)
 
     async def test_the_holder_leaves_a_payment_unresolved(self, database: Database) -> None:
         """It is never claimed again, and it is not finished."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.leave_unresolved(holder), 32.0)
 
@@ -403,7 +403,7 @@ class TestSettling:
 
     async def test_no_other_worker_leaves_a_payment_unresolved(self, database: Database) -> None:
         """It stays with its holder."""
-        earlier, holder = await self.taken_up(database)
+        earlier, holder = await self.claimed(database)
 
         now = await settled(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
 
@@ -411,11 +411,11 @@ class TestSettling:
 
     async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
         """A charge may still be confirmed; operators decide the rest."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
         unresolved = outcome(await settled(database, lambda all_: all_.leave_unresolved(holder)))
         failed = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
-        put_down = await within(database, lambda all_: all_.put_down(holder, 8.0, 3))
-        assert outcome(failed) == outcome(put_down) == unresolved
+        release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
+        assert outcome(failed) == outcome(release) == unresolved
 
         now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
@@ -424,7 +424,7 @@ class TestSettling:
     @pytest.mark.parametrize("first", ["succeed", "fail"])
     async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
         """Later results are ignored, and its present state is returned."""
-        _, holder = await self.taken_up(database)
+        _, holder = await self.claimed(database)
         settle: dict[str, Callable[[PaymentRepository], Awaitable[Settled]]] = {
             "succeed": lambda all_: all_.succeed(holder, "ch_1"),
             "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED),
@@ -436,12 +436,12 @@ class TestSettling:
         finished = outcome(recorded.payment)
 
         later = [await within(database, settle[one]) for one in list(settle)[2:]]
-        put_down = await within(database, lambda all_: all_.put_down(holder, 8.0, 3))
+        release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
 
         assert recorded.is_changed
         assert [one.is_changed for one in later] == [False] * 3
         assert [outcome(one.payment) for one in later] == [finished] * 3
-        assert outcome(put_down) == finished
+        assert outcome(release) == finished
         assert outcome(await found(database, holder)) == finished
 
     async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:

@@ -25,9 +25,9 @@ from tests.payments.unit.fakes import (
     NOT_ASKED,
     ORDER,
     FakeProvider,
+    claimed,
     found,
     outcome,
-    taken_up,
 )
 
 PENDING, SUCCEEDED, FAILED, UNRESOLVED = PaymentStatus
@@ -161,9 +161,9 @@ class TestPay:
         with pytest.raises(asyncio.CancelledError):
             await service.pay(ORDER, "k")
 
-        assert await service.take_up(1) == []
+        assert await service.claim_due(1) == []
         clock.advance(30.0)
-        (claim,) = await service.take_up(1)
+        (claim,) = await service.claim_due(1)
         assert outcome(await found(other, claim.payment)) == (PENDING, None, None, 0, None)
 
     async def test_a_bug_is_not_swallowed(
@@ -272,10 +272,10 @@ class TestOutcomesThatCannotBeStored:
 
         provider.meanwhile = FakeProvider().meanwhile
         await database_breaker().reset()
-        assert await service.take_up(1) == []
+        assert await service.claim_due(1) == []
         clock.advance(30.0)
-        (again,) = await service.take_up(1)
-        finished = await service.work_on(again)
+        (again,) = await service.claim_due(1)
+        finished = await service.process_claim(again)
 
         assert outcome(finished) == (SUCCEEDED, None, f"ch_{payment.id}", 0, at(30))
         assert provider.charged == {payment.id: 1}
@@ -304,7 +304,7 @@ class TestOutcomesThatCannotBeStored:
         assert "A payment has failed" not in caplog.text
 
 
-class TestTakeUp:
+class TestClaimDue:
     """Claiming due payments."""
 
     async def test_they_belong_to_the_worker_that_claims_them(
@@ -312,13 +312,13 @@ class TestTakeUp:
     ) -> None:
         """They are claimed for `PAYMENTS__CLAIM_SECONDS`, up to the limit."""
         for wait in (1, 2, 3):
-            await taken_up(database, due_at=at(-wait))
+            await claimed(database, due_at=at(-wait))
 
-        batches = [await service.take_up(2) for _ in range(3)]
+        batches = [await service.claim_due(2) for _ in range(3)]
         clock.advance(29.9)
-        batches.append(await service.take_up(2))
+        batches.append(await service.claim_due(2))
         clock.advance(0.1)
-        batches.append(await service.take_up(10))
+        batches.append(await service.claim_due(10))
 
         assert [len(batch) for batch in batches] == [2, 1, 0, 0, 3]
         assert {claim.payment.due_at for claim in batches[0]} == {at(30)}
@@ -334,10 +334,10 @@ class TestTakeUp:
         clock: FakeClock,
     ) -> None:
         """A process that was suspended for that long leaves the payment to others."""
-        claim = await taken_up(database)
+        claim = await claimed(database)
         clock.advance(late)
 
-        assert await service.work_on(claim) is claim.payment
+        assert await service.process_claim(claim) is claim.payment
         assert provider.calls == []
 
     @pytest.mark.parametrize("word", ["charged", "declined", "failing"])
@@ -350,18 +350,18 @@ class TestTakeUp:
         clock: FakeClock,
     ) -> None:
         """Another process holds the payment, so only a charge is still recorded."""
-        claim = await taken_up(database)
+        claim = await claimed(database)
         payment = claim.payment
 
         async def be_overtaken() -> None:
             clock.advance(31.0)
-            (holder,) = await service.take_up(1)
+            (holder,) = await service.claim_due(1)
             assert holder.payment.due_at == at(61)
 
         provider.meanwhile = be_overtaken
         provider.refuses_with = FailureReason.DECLINED if word == "declined" else None
         provider.fault = ProviderTimeoutError("slow") if word == "failing" else None
-        now = await service.work_on(claim)
+        now = await service.process_claim(claim)
 
         charged = (SUCCEEDED, None, f"ch_{payment.id}", 0, at(31))
         assert outcome(now) == (charged if word == "charged" else (PENDING, None, None, 0, None))
@@ -382,7 +382,7 @@ class TestBackoff:
         provider.fault = ProviderUnavailableError("down")
         waits = []
         for attempts in (0, 1, 2, 3, 4, 5, 6, 7, 8, 30, 2_000_000):
-            now = await service.work_on(await taken_up(database, attempts=attempts))
+            now = await service.process_claim(await claimed(database, attempts=attempts))
             assert now.attempts == attempts + 1
             waits.append(wait_of(now))
 
@@ -394,7 +394,7 @@ class TestBackoff:
     ) -> None:
         """Payments that failed together are not retried together."""
         provider.fault = ProviderUnavailableError("down")
-        waits = [wait_of(await service.work_on(await taken_up(database))) for _ in range(10)]
+        waits = [wait_of(await service.process_claim(await claimed(database))) for _ in range(10)]
 
         assert len(set(waits)) == 10
         assert all(1.5 <= wait <= 2.5 for wait in waits)
@@ -410,7 +410,7 @@ class TestBackoff:
     ) -> None:
         """The provider got no call, so the attempt does not count."""
         provider.fault = fault
-        now = await service.work_on(await taken_up(database, attempts=9))
+        now = await service.process_claim(await claimed(database, attempts=9))
 
         assert (now.attempts, wait_of(now), len(no_jitter)) == (9, 2, 1)
 
@@ -423,8 +423,8 @@ class TestBackoff:
     ) -> None:
         """The payment's ID leads to the other data."""
         provider.fault = InvalidProviderAnswerError("too large")
-        claim = await taken_up(database, attempts=2)
-        await service.work_on(claim)
+        claim = await claimed(database, attempts=2)
+        await service.process_claim(claim)
 
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
         told = {

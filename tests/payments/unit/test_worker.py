@@ -32,8 +32,8 @@ class FakeService(PaymentService):
     """A service with due payments that works on them as a test demands.
 
     Attributes:
-        due: The payments that `take_up` returns and the errors that it raises, in order.
-        limits: The limit of each `take_up`.
+        due: The payments that `claim_due` returns and the errors that it raises, in order.
+        limits: The limit of each `claim_due`.
         worked_on: The payments that were worked on.
         work: Called for each payment.
     """
@@ -44,7 +44,7 @@ class FakeService(PaymentService):
         self.worked_on: list[Payment] = []
         self.work: Callable[[Payment], Awaitable[None]] = lambda _: nothing()
 
-    async def take_up(self, limit: int) -> list[Claim]:
+    async def claim_due(self, limit: int) -> list[Claim]:
         """Return the due payments, or raise the next error."""
         self.limits.append(limit)
         batch: list[Claim] = []
@@ -57,7 +57,7 @@ class FakeService(PaymentService):
             batch.append(Claim(one, ends_at=0.0))
         return batch
 
-    async def work_on(self, claim: Claim) -> Payment:
+    async def process_claim(self, claim: Claim) -> Payment:
         """Record the payment as worked on."""
         await self.work(claim.payment)
         self.worked_on.append(claim.payment)
@@ -223,10 +223,10 @@ class TestRunOnce:
         with opened(breaker, retry_after=2.0, clock=clock):
             clock.advance(2.1)
             refused = await worker.run_once()
-            taken_up, gate.grants = list(service.limits), 1
+            claimed, gate.grants = list(service.limits), 1
             await worker.run_once()
 
-        assert (gate.asked, refused, taken_up) == (1, 0.5, [])
+        assert (gate.asked, refused, claimed) == (1, 0.5, [])
         assert service.limits == [breaker.half_open_max_calls]
         assert len(service.worked_on) == 1
 
