@@ -25,7 +25,7 @@ from example_service.server.process import server_config
 
 # wrk runs for a second at least, so these rounds are fewer than the others.
 SECONDS_PER_SLICE = 1
-MOST_ROUNDS = 12
+MAX_ROUNDS = 12
 CONNECTIONS = 32
 START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 10.0
@@ -48,7 +48,7 @@ def time_load(plan: Plan) -> Table:
     """The request rates of the applications, and their shares of the bare one's rate.
 
     Args:
-        plan: How many rounds, at most `MOST_ROUNDS`, and their order.
+        plan: How many rounds, at most `MAX_ROUNDS`, and their order.
     """
     applications, _ = load_applications()
     names = [name for name in (BARE, OURS, USUAL_STACK) if name in applications]
@@ -75,7 +75,7 @@ def _load_in_turn(addresses: Mapping[str, str], plan: Plan) -> Samples:
     shuffle = random.Random(plan.seed).shuffle
     for name in order:
         requests_per_second(addresses[name])
-    for _ in range(min(plan.rounds, MOST_ROUNDS)):
+    for _ in range(min(plan.rounds, MAX_ROUNDS)):
         shuffle(order)
         for name in order:
             nanoseconds[name].append(1e9 / requests_per_second(addresses[name]))

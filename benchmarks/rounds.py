@@ -17,7 +17,7 @@ Slice = Callable[[int], Awaitable[None]]
 """Does the given number of operations, and nothing else that takes time."""
 
 # Slices are sized by trial; this is enough even if a slice still seems to take no time.
-_MOST_OPERATIONS = 1 << 20
+_MAX_OPERATIONS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ async def _operations(run: Slice, plan: Plan, after_slice: Callable[[], None]) -
     """The number of operations in a slice; the trial also warms the interpreter's caches."""
     wanted_ns = plan.slice_seconds * 1e9
     count = 1
-    while count < _MOST_OPERATIONS:
+    while count < _MAX_OPERATIONS:
         taken_ns = await _time(run, count)
         after_slice()
         if taken_ns >= wanted_ns / 4:

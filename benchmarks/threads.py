@@ -19,7 +19,7 @@ THREADS = 16
 # Enough that every thread is preempted several times.
 CALLS = 40_000
 # A round takes as long as two hundred rounds of other groups.
-MOST_ROUNDS = 20
+MAX_ROUNDS = 20
 TARGET = Target(2.0)
 
 
@@ -28,7 +28,7 @@ def time_threads(contenders: Sequence[Contender], plan: Plan, *, quick: bool) ->
     calls = CALLS // 100 if quick else CALLS
     guarded = {one.name: _guarded(one) for one in contenders if one.serves_threads}
     nanoseconds: dict[str, list[float]] = {}
-    for _ in range(min(plan.rounds, MOST_ROUNDS)):
+    for _ in range(min(plan.rounds, MAX_ROUNDS)):
         for name, function in guarded.items():
             for threads in (1, THREADS):
                 taken = time_in_threads(function, calls, threads)

@@ -24,8 +24,8 @@ WHOLE = "a whole request of the client"
 RIVAL = "interlock-cb"
 
 # The larger of the two is the target.
-MOST_MICROSECONDS = 6.0
-MOST_SHARE = 0.03
+MAX_MICROSECONDS = 6.0
+MAX_SHARE = 0.03
 
 Wrap = Callable[[httpx.MockTransport], httpx.AsyncBaseTransport]
 
@@ -114,8 +114,8 @@ def _table(names: list[str], samples: Samples) -> Table:
             cell = "" if name in {ALONE, WHOLE} else with_quartiles(added, 1)
             table.rows.append([entrant, f"{time.median:.1f}", cell])
             table.figures[entrant] = {"microseconds": time, "added": added}
-        share = samples.time(whole).in_microseconds().median * MOST_SHARE
+        share = samples.time(whole).in_microseconds().median * MAX_SHARE
         added = samples.difference(_entrant(OURS, body), alone).in_microseconds()
-        target = Target(max(MOST_MICROSECONDS, round(share, 1)))
+        target = Target(max(MAX_MICROSECONDS, round(share, 1)))
         table.verdicts.append(Verdict(f"microseconds added by ours, {body}", added, target))
     return table

@@ -103,10 +103,10 @@ async def get_all_workers(request: Request) -> AllWorkers:
 
 async def bears_admin_token(request: Request) -> bool:
     """Whether the request carries the token set by `ADMIN__TOKEN`. False if no token is set."""
-    return _bears(request, services_of(request).settings.admin.token)
+    return _has_token(request, services_of(request).settings.admin.token)
 
 
-def _bears(request: Request, token: SecretStr | None) -> bool:
+def _has_token(request: Request, token: SecretStr | None) -> bool:
     if token is None:
         return False
     return has_digest(bearer_token(request.scope), digest(token.get_secret_value().encode()))
@@ -131,7 +131,7 @@ async def require_metrics_token(request: Request) -> None:
         ProblemError: If the token is missing or wrong.
     """
     token = services_of(request).settings.metrics.token
-    if token is not None and not _bears(request, token):
+    if token is not None and not _has_token(request, token):
         raise ProblemError(
             catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="metrics"'}
         )

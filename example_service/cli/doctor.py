@@ -22,7 +22,7 @@ from example_service.domain import Upstream
 from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
-from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.infra.database.failures import DATABASE_ERRORS, describe_error
 from example_service.infra.fleet.store import Store, StoreError
 from example_service.infra.http.environment import environment_problems
 from example_service.infra.resilience import circuit_breaker_registry
@@ -52,9 +52,9 @@ def doctor(output: TextIO) -> int:
         raise SettingsError(problems)
     unsafe = production_problems(settings)
     in_production = settings.environment == "production"
-    surroundings = environment_problems()
+    from_environment = environment_problems()
     contradictions = _breaker_problems(settings)
-    faults = [*problems, *contradictions, *surroundings, *(unsafe if in_production else [])]
+    faults = [*problems, *contradictions, *from_environment, *(unsafe if in_production else [])]
     database, database_serves = _check_database(settings)
     fleet_rows, fleet_meets = _check_fleet(settings)
     upstreams = [
@@ -84,8 +84,8 @@ def doctor(output: TextIO) -> int:
         and fleet_meets
         and all(answers for _, _, answers in upstreams)
     )
-    good_end = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
-    output.write(good_end if healthy else "Something is wrong; see above.\n")
+    success_message = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
+    output.write(success_message if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
 
 
@@ -171,7 +171,7 @@ async def _database_fault(settings: Settings) -> str | None:
     except DatabaseUnavailableError as error:
         return str(error)
     except DATABASE_ERRORS as error:
-        return what_it_said(error)
+        return describe_error(error)
 
 
 def _check_fleet(settings: Settings) -> tuple[list[Sequence[str]], bool]:

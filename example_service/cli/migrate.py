@@ -7,7 +7,7 @@ from example_service.core.exceptions import SettingsError
 from example_service.core.settings import Settings
 from example_service.core.settings.database_url import PostgreSQLAddress
 from example_service.infra.database.engine import database_address
-from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.infra.database.failures import DATABASE_ERRORS, describe_error
 from example_service.infra.http.environment import TRUST, environment_problems
 from example_service.migrations import MigrationError, in_words, upgrade
 
@@ -34,7 +34,7 @@ def migrate(settings: Settings, output: TextIO) -> int:
         before, after = asyncio.run(upgrade(settings))
     except DATABASE_ERRORS as error:
         raise MigrationError(
-            f"The database {where} could not be migrated: {what_it_said(error)}"
+            f"The database {where} could not be migrated: {describe_error(error)}"
         ) from error
     if before == after:
         output.write(f"The schema of {where} is up to date ({in_words(after)}).\n")

@@ -12,9 +12,9 @@ from example_service.core.logging import configure_logging
 from example_service.core.output import output
 from example_service.core.settings import Settings
 from example_service.domain import Hints
-from example_service.infra.database.failures import DATABASE_ERRORS, what_it_said
+from example_service.infra.database.failures import DATABASE_ERRORS, describe_error
 from example_service.infra.http.environment import environment_problems
-from example_service.infra.metrics.shared.multiprocess import keep_to_itself
+from example_service.infra.metrics.shared.multiprocess import disable_sharing
 from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault_at_start
 from example_service.server.process import DrainingServer, listen, server_config
@@ -42,7 +42,7 @@ def serve(settings: Settings) -> int:
         hints = [stack.enter_context(domain.serving(settings)) for domain in domains]
         announce = _announcement(settings, listener, hints, _schema_fault(settings))
         if settings.workers == 1:
-            keep_to_itself()
+            disable_sharing()
             return _serve_alone(settings, listener, announce)
         # Check the settings of breakers once, because otherwise every worker would fail to start.
         create_own_breakers(settings, domains)
@@ -67,7 +67,9 @@ def _schema_fault(settings: Settings) -> str | None:
     try:
         fault = asyncio.run(schema_fault_at_start(settings))
     except DATABASE_ERRORS as error:
-        logger.warning("The database cannot be reached yet", extra={"reason": what_it_said(error)})
+        logger.warning(
+            "The database cannot be reached yet", extra={"reason": describe_error(error)}
+        )
         return None
     if fault is not None:
         logger.warning("The service is not ready", extra={"reason": fault})

@@ -250,7 +250,7 @@ def _filtering_logger(level: int) -> type[Any]:
     """A structlog logger that writes a line even if the arguments do not match the message."""
     base = structlog.make_filtering_bound_logger(level)
 
-    def forgiving(method: Callable[..., Any]) -> Callable[..., Any]:
+    def tolerant(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def log(self: Any, event: Any, *args: Any, **fields: Any) -> Any:
             if not args:
@@ -262,4 +262,4 @@ def _filtering_logger(level: int) -> type[Any]:
 
         return log
 
-    return type("Logger", (base,), {name: forgiving(getattr(base, name)) for name in _METHODS})
+    return type("Logger", (base,), {name: tolerant(getattr(base, name)) for name in _METHODS})

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
 
-MOST_WAITING_BYTES: Final = 1_048_576
+MAX_WAITING_BYTES: Final = 1_048_576
 """The most bytes that wait for a slow reader. Text beyond that is dropped and counted."""
 
 _FINISH_SECONDS: Final = 1.0
@@ -30,12 +30,12 @@ class Output:
     Writing to a pipe that is full because nothing reads it would block the event loop.
 
     Args:
-        most_waiting_bytes: The most bytes that may wait for the thread. Text beyond that is
+        max_waiting_bytes: The most bytes that may wait for the thread. Text beyond that is
             dropped, and the number of dropped texts is logged later.
     """
 
-    def __init__(self, most_waiting_bytes: int = MOST_WAITING_BYTES) -> None:
-        self._most_waiting_bytes = most_waiting_bytes
+    def __init__(self, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
+        self._most_waiting_bytes = max_waiting_bytes
         self._lock = threading.RLock()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0

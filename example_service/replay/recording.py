@@ -28,7 +28,7 @@ COLUMNS: Final = ("time", "duration", "outcome")
 LONGEST_REQUEST_SECONDS: Final = 300.0
 """The longest request of an access log that can be sorted, because lines are written at its end."""
 
-_MOST_ROUTES_SHOWN: Final = 10
+_MAX_ROUTES_SHOWN: Final = 10
 _PROGRESS_LINES: Final = 4_096
 
 
@@ -154,7 +154,7 @@ class Recording:
                 route = str(record.get("route"))
                 if self._route in {None, route}:
                     yield self._request(record)
-                elif len(self._other_routes) < _MOST_ROUTES_SHOWN:
+                elif len(self._other_routes) < _MAX_ROUTES_SHOWN:
                     self._other_routes[route] = None
             if (line := next(lines, None)) is None:
                 return

@@ -23,7 +23,7 @@ from example_service.replay.timeline import Timeline
 if TYPE_CHECKING:
     from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 
-MOST_OPENINGS: Final = 1_000
+MAX_OPENINGS: Final = 1_000
 """The most openings of each circuit that are kept in detail. Further ones are only counted."""
 
 
@@ -62,7 +62,7 @@ class Outcome:
         spared: How many failing calls were refused.
         healthy_refused: How many healthy calls were refused.
         seconds_spared: The total duration of the spared calls in the recording, in seconds.
-        openings: The first `MOST_OPENINGS` openings.
+        openings: The first `MAX_OPENINGS` openings.
     """
 
     parameters: ParameterSet
@@ -209,7 +209,7 @@ class _Circuit:
     def _open(self, at: float, why: str) -> None:
         self.outcome.opened += 1
         self._opening = Opening(at, why)
-        if len(self.outcome.openings) < MOST_OPENINGS:
+        if len(self.outcome.openings) < MAX_OPENINGS:
             self.outcome.openings.append(self._opening)
 
     def _mark(self, until: float, state: CircuitState) -> None:

@@ -3,7 +3,7 @@
 from array import array
 from typing import Final
 
-MOST_SPANS: Final = 600
+MAX_SPANS: Final = 600
 FIRST_SPAN_SECONDS: Final = 0.25
 
 
@@ -49,7 +49,7 @@ class Timeline:
     def _span(self, time: float) -> int:
         if self.start is None:
             self.start = time
-        while (span := int((time - self.start) / self.span_seconds)) >= MOST_SPANS:
+        while (span := int((time - self.start) / self.span_seconds)) >= MAX_SPANS:
             self._halve()
         if (missing := span + 1 - len(self.calls)) > 0:
             for spans in (self.calls, self.failures, *self.bands):

@@ -26,7 +26,7 @@ from example_service.core.lifecycle import is_draining
 router = APIRouter(prefix="/sandbox", route_class=StrictRoute, include_in_schema=False)
 
 _CALL: Final = "api/v1/exchange-rates/EUR"
-_MOST_AT_ONCE: Final = 250
+_MAX_CONCURRENT: Final = 250
 _REPORT_SECONDS: Final = 1.0
 
 
@@ -76,7 +76,7 @@ class _Calls:
             next_call = max(next_call, now - 1.0)
             while next_call <= now:
                 next_call += 1.0 / calls_per_second
-                if len(self._running) < _MOST_AT_ONCE:
+                if len(self._running) < _MAX_CONCURRENT:
                     task = asyncio.create_task(self._call())
                     self._running.add(task)
                     task.add_done_callback(self._running.discard)

@@ -18,7 +18,7 @@ from example_service.server.heads import fault_of_headers, origin_form, without_
 from example_service.server.refusals import MAX_HEAD_BYTES, Refusal
 from example_service.server.transport import PatientTransport
 
-MOST_PIPELINED: Final = 32
+MAX_PIPELINED: Final = 32
 """The most requests of one connection that wait. Further ones are not read until there is room."""
 
 # Received bytes are parsed in pieces of this size, which fit 20 of the shortest requests.
@@ -166,7 +166,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def _has_room(self) -> bool:
         return (
-            len(self.pipeline) < MOST_PIPELINED
+            len(self.pipeline) < MAX_PIPELINED
             and self._late_refusal is None
             and not self.flow.write_paused
         )

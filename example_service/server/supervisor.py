@@ -47,14 +47,14 @@ STARTING: Final = b"starting"
 """The heartbeat of a worker that is still starting. Any other heartbeat means that it serves."""
 
 RETRY_SECONDS: Final = 1.0
-MOST_FAILED_STARTS: Final = 5
+MAX_FAILED_STARTS: Final = 5
 
 UNRESPONSIVE_SECONDS: Final = 10.0
 """A worker is killed after this time without a heartbeat: its event loop is blocked, or the process
 is stopped."""
 UNRESPONSIVE_AT_END_SECONDS: Final = 5.0
 """The same limit while the service is shutting down."""
-UNBORN_SECONDS: Final = 60.0
+FIRST_HEARTBEAT_SECONDS: Final = 60.0
 """How long a new process may take until its first heartbeat, which it sends before it loads the
 application."""
 
@@ -69,33 +69,35 @@ class _Worker:
     """A worker process, and the pipe on which it sends heartbeats."""
 
     process: SpawnProcess
-    life: Connection
-    heard_at: float
+    pipe: Connection
+    last_heartbeat_at: float
     has_begun: bool = False
     is_serving: bool = False
 
-    def hear(self, now: float) -> None:
+    def read_heartbeat(self, now: float) -> None:
         """Read one heartbeat from the pipe."""
         try:
-            sign = self.life.recv_bytes()
+            sign = self.pipe.recv_bytes()
         except EOFError:
             # The event loop has ended, so the process will end soon.
-            self.life.close()
-            self.heard_at = math.inf
+            self.pipe.close()
+            self.last_heartbeat_at = math.inf
         else:
-            self.heard_at = now
+            self.last_heartbeat_at = now
             self.has_begun = True
             self.is_serving |= sign != STARTING
 
     def is_unresponsive(self, now: float, *, is_stopping: bool) -> bool:
         """Whether the last heartbeat is too long ago."""
         if is_stopping:
-            return now > self.heard_at + UNRESPONSIVE_AT_END_SECONDS
-        return now > self.heard_at + (UNRESPONSIVE_SECONDS if self.has_begun else UNBORN_SECONDS)
+            return now > self.last_heartbeat_at + UNRESPONSIVE_AT_END_SECONDS
+        return now > self.last_heartbeat_at + (
+            UNRESPONSIVE_SECONDS if self.has_begun else FIRST_HEARTBEAT_SECONDS
+        )
 
     def kill(self) -> None:
         """Kill the process, even if it is stopped."""
-        self.heard_at = math.inf
+        self.last_heartbeat_at = math.inf
         self.process.kill()
 
 
@@ -151,18 +153,18 @@ class Supervisor:
     def _next_event(self, signalled: Connection) -> None:
         """Wait for and handle a signal, a heartbeat, the end of a worker, or a timeout."""
         began = time.monotonic()
-        living = {w.life: w for w in self._workers.values() if not w.life.closed}
+        living = {w.pipe: w for w in self._workers.values() if not w.pipe.closed}
         events = wait([signalled, *living, *self._workers], self._seconds_to_wait(began))
         now = time.monotonic()
         if now > began + 2 * _CHECK_SECONDS:
             # This process was stopped itself, and probably the workers as well: give them time.
             for worker in living.values():
-                worker.heard_at = now
+                worker.last_heartbeat_at = now
         if signalled in events:
             self._note_signal(signalled.recv(), now)
         for worker in [living[event] for event in events if event in living]:
             was_serving = worker.is_serving
-            worker.hear(now)
+            worker.read_heartbeat(now)
             if worker.is_serving and not was_serving:
                 self._note_start()
         for worker in [self._workers[event] for event in events if event in self._workers]:
@@ -209,7 +211,7 @@ class Supervisor:
 
     def _note_end(self, worker: _Worker) -> None:
         worker.process.join()
-        worker.life.close()
+        worker.pipe.close()
         del self._workers[worker.process.sentinel]
         pid, status = worker.process.pid, worker.process.exitcode
         self._archive_metrics(cast("int", pid))
@@ -228,7 +230,7 @@ class Supervisor:
 
     def _note_failed_start(self, worker: _Worker) -> None:
         self._failed_starts += 1
-        if self._announced and self._failed_starts < MOST_FAILED_STARTS:
+        if self._announced and self._failed_starts < MAX_FAILED_STARTS:
             logger.error("A worker could not start; trying another", extra=_about(worker))
             self._retry_at = time.monotonic() + RETRY_SECONDS
         else:
@@ -287,12 +289,12 @@ def _ignoring_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, former)
 
 
-def _serve(listener: socket.socket, life: Connection) -> None:
+def _serve(listener: socket.socket, pipe: Connection) -> None:
     """Run a worker. This is the main function of the new process."""
     # Never block on a supervisor that does not read heartbeats.
-    os.set_blocking(life.fileno(), False)
+    os.set_blocking(pipe.fileno(), False)
     is_alive = threading.Event()
-    threading.Thread(target=_report_start, args=(life, is_alive), daemon=True).start()
+    threading.Thread(target=_report_start, args=(pipe, is_alive), daemon=True).start()
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -301,22 +303,22 @@ def _serve(listener: socket.socket, life: Connection) -> None:
     configure_logging(settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def report_life() -> None:
+    def send_heartbeats() -> None:
         is_alive.set()
         with contextlib.suppress(OSError):
-            life.send_bytes(b".")
+            pipe.send_bytes(b".")
 
     server = DrainingServer(
         server_config(settings),
         drain_seconds=settings.shutdown.drain_seconds,
         on_started=lambda: None,
-        on_alive=report_life,
+        on_alive=send_heartbeats,
         stop_signals=frozenset({signal.SIGTERM}),
         # A worker may get one signal from the process group and one from the supervisor, which
         # kills it if it does not stop in time.
         second_signal_ends=False,
     )
-    with life:
+    with pipe:
         try:
             server.run([listener])
         except SettingsError as error:
@@ -325,13 +327,13 @@ def _serve(listener: socket.socket, life: Connection) -> None:
     output.finish()
 
 
-def _report_start(life: Connection, is_alive: threading.Event) -> None:
+def _report_start(pipe: Connection, is_alive: threading.Event) -> None:
     """Send heartbeats until the event loop sends them."""
     with contextlib.suppress(OSError):
-        life.send_bytes(STARTING)
+        pipe.send_bytes(STARTING)
     while not is_alive.wait(ALIVE_SECONDS):
         with contextlib.suppress(OSError):
-            life.send_bytes(STARTING)
+            pipe.send_bytes(STARTING)
 
 
 def _end_with_parent() -> None:

@@ -164,9 +164,9 @@ async def test_the_number_of_open_pages_is_bounded(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A page above the limit is asked to come back later."""
-    monkeypatch.setattr("example_service.api.routers.dashboard.MOST_PAGES", 0)
+    monkeypatch.setattr("example_service.api.routers.dashboard.MAX_PAGES", 0)
 
     response = await client.get("/dashboard/events")
 
     assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert feed.MOST_PAGES > 0
+    assert feed.MAX_PAGES > 0

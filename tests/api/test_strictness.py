@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, iter_route_contexts
 from pydantic import SecretStr
 
-from example_service.api.request.strict_json import MOST_VALUES
+from example_service.api.request.strict_json import MAX_VALUES
 from example_service.api.request.strict_route import StrictRoute
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings, HTTPSettings
@@ -73,7 +73,7 @@ async def test_the_duration_of_a_mode_is_in_range(
 
 async def test_garbage_is_refused_quickly(client: httpx.AsyncClient) -> None:
     """A body with as many values as allowed takes little time to refuse."""
-    members = ",".join(f'"{number:x}":0' for number in range(MOST_VALUES))
+    members = ",".join(f'"{number:x}":0' for number in range(MAX_VALUES))
     start = time.process_time()
     response = await client.post(
         "/admin/circuit-breakers/database/shadow",

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from tests.chaos.ledgers import Answer, Payment
 from tests.chaos.run import Result
-from tests.chaos.storm import Blow
+from tests.chaos.storm import Disruption
 from tests.chaos.verdict import FaultKind
 
 _NAMES = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
-_MOST_OF_A_KIND = 10
+_MAX_OF_A_KIND = 10
 
 
 def markdown(result: Result) -> str:
@@ -28,10 +28,10 @@ def markdown(result: Result) -> str:
         "",
     ]
     if result.faults:
-        lines += [f"{len(result.faults)} faults, here at most {_MOST_OF_A_KIND} of a kind:", ""]
+        lines += [f"{len(result.faults)} faults, here at most {_MAX_OF_A_KIND} of a kind:", ""]
         for kind in FaultKind:
             of_kind = [fault for fault in result.faults if fault.kind is kind]
-            lines += [f"- {fault}" for fault in of_kind[:_MOST_OF_A_KIND]]
+            lines += [f"- {fault}" for fault in of_kind[:_MAX_OF_A_KIND]]
         lines += [""]
     return "\n".join(lines)
 
@@ -48,17 +48,20 @@ def _rows(result: Result) -> list[tuple[str, object]]:
         ("reintroduced fault", result.plan.fault or "none"),
         ("clocks of the replicas", "wrong by up to 2 days" if tally.has_wrong_clocks else "right"),
         ("duration in seconds", f"{tally.seconds:.0f}"),
-        ("kills", tally.blows[Blow.KILL_WORKER] + tally.blows[Blow.KILL_SERVICE]),
-        ("of one worker", tally.blows[Blow.KILL_WORKER]),
-        ("of the whole service", tally.blows[Blow.KILL_SERVICE]),
+        (
+            "kills",
+            tally.disruptions[Disruption.KILL_WORKER] + tally.disruptions[Disruption.KILL_SERVICE],
+        ),
+        ("of one worker", tally.disruptions[Disruption.KILL_WORKER]),
+        ("of the whole service", tally.disruptions[Disruption.KILL_SERVICE]),
         ("kills that hit pending payments", _share_above_zero(tally.pending_at_kills)),
         ("payments pending at a kill, median and most", _median_and_most(tally.pending_at_kills)),
         ("kills that hit requests in flight", _share_above_zero(tally.in_flight_at_kills)),
-        ("graceful restarts", tally.blows[Blow.RESTART]),
-        ("suspensions longer than the claims", tally.blows[Blow.SUSPEND_SERVICE]),
+        ("graceful restarts", tally.disruptions[Disruption.RESTART]),
+        ("suspensions longer than the claims", tally.disruptions[Disruption.SUSPEND_SERVICE]),
         ("restarted after it had exited by itself", tally.ended_by_itself),
-        ("database crashes", tally.blows[Blow.CRASH_DATABASE]),
-        ("changes of provider mode", tally.blows[Blow.TURN_PROVIDER]),
+        ("database crashes", tally.disruptions[Disruption.CRASH_DATABASE]),
+        ("changes of provider mode", tally.disruptions[Disruption.TURN_PROVIDER]),
         ("orders", len(ledgers.orders)),
         ("requests", len(ledgers.answers)),
         ("responses", _by_status(ledgers.answers)),

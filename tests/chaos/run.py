@@ -23,7 +23,7 @@ from tests.chaos.storm import (
     GIVE_UP_SECONDS,
     LATE_SECONDS,
     PROVIDER_TIMEOUT_SECONDS,
-    Blow,
+    Disruption,
     Strike,
     plan,
 )
@@ -83,7 +83,7 @@ class Tally:
     """What happened during a run.
 
     Attributes:
-        blows: The number of times that each blow struck.
+        disruptions: The number of disruptions of each kind.
         pending_at_kills: The number of pending payments at each SIGKILL, where known.
         in_flight_at_kills: The number of unanswered requests at each SIGKILL.
         ended_by_itself: How often the service had ended without having been stopped.
@@ -93,7 +93,7 @@ class Tally:
         has_wrong_clocks: Whether the clocks of the replicas were wrong.
     """
 
-    blows: dict[Blow, int] = field(default_factory=lambda: dict.fromkeys(Blow, 0))
+    disruptions: dict[Disruption, int] = field(default_factory=lambda: dict.fromkeys(Disruption, 0))
     pending_at_kills: list[int] = field(default_factory=list)
     in_flight_at_kills: list[int] = field(default_factory=list)
     ended_by_itself: int = 0
@@ -120,13 +120,13 @@ class Result:
     faults: list[Fault]
 
 
-async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result:
+async def run(plan: Plan, folder: Path, report_progress: Callable[[str], object]) -> Result:
     """Run a plan to its end.
 
     Args:
         plan: The parameters of the run.
         folder: An empty folder for logs and data.
-        tell: Called with messages about the progress.
+        report_progress: Called with messages about the progress.
     """
     with (
         running_database(plan.database, folder) as database,
@@ -151,7 +151,7 @@ async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result
         ]
         services[0].migrate()
         try:
-            attempt = _Run(plan, database, sandbox, services, tell)
+            attempt = _Run(plan, database, sandbox, services, report_progress)
             attempt.tally.has_wrong_clocks = library is not None
             return await attempt.result(folder)
         finally:
@@ -189,13 +189,13 @@ class _Run:
         database: Database,
         sandbox: Sandbox,
         services: list[Service],
-        tell: Callable[[str], object],
+        report_progress: Callable[[str], object],
     ) -> None:
         self._plan = plan
         self._database = database
         self._sandbox = sandbox
         self._services = services
-        self._tell = tell
+        self._tell = report_progress
         self._chance = random.Random(f"{plan.seed}/victims")
         self._ledgers = Ledgers()
         urls = [service.url for service in services]
@@ -248,7 +248,7 @@ class _Run:
         for number, strike in enumerate(strikes, 1):
             await asyncio.sleep(strike.pause_seconds)
             await self._suffer(strike)
-            self._tell(f"{number}/{len(strikes)} {strike.blow.name}: {self._progress()}")
+            self._tell(f"{number}/{len(strikes)} {strike.disruption.name}: {self._progress()}")
         if self._crash is not None:
             await self._crash
         # These charges arrive after the ledgers have been read.
@@ -259,23 +259,23 @@ class _Run:
         self.tally.seconds = time.monotonic() - began
 
     async def _suffer(self, strike: Strike) -> None:
-        self.tally.blows[strike.blow] += 1
+        self.tally.disruptions[strike.disruption] += 1
         service = self._chance.choice(self._services)
-        if strike.blow in (Blow.KILL_WORKER, Blow.KILL_SERVICE):
+        if strike.disruption in (Disruption.KILL_WORKER, Disruption.KILL_SERVICE):
             await service.wait_until_it_serves()
             await self._count_what_is_in_flight()
-        match strike.blow:
-            case Blow.KILL_WORKER:
+        match strike.disruption:
+            case Disruption.KILL_WORKER:
                 await service.kill_worker(self._chance)
-            case Blow.KILL_SERVICE:
+            case Disruption.KILL_SERVICE:
                 await service.kill()
-            case Blow.RESTART:
+            case Disruption.RESTART:
                 self._note_end(await service.restart())
-            case Blow.SUSPEND_SERVICE:
+            case Disruption.SUSPEND_SERVICE:
                 await service.suspend(strike.down_seconds)
-            case Blow.CRASH_DATABASE:
+            case Disruption.CRASH_DATABASE:
                 await self._crash_database(strike.down_seconds)
-            case Blow.TURN_PROVIDER:
+            case Disruption.TURN_PROVIDER:
                 await self._sandbox.turn(strike.mode)
                 await asyncio.sleep(strike.lasts_seconds)
 

@@ -35,7 +35,7 @@ LATE_SECONDS: Final = 1.25 * GIVE_UP_SECONDS
 """How long charges are delayed in a late phase; some payments are given up meanwhile."""
 
 
-class Blow(Enum):
+class Disruption(Enum):
     """The kinds of events."""
 
     KILL_WORKER = auto()
@@ -51,14 +51,14 @@ class Strike:
     """One event of a storm.
 
     Attributes:
-        blow: The kind of event.
+        disruption: The kind of event.
         pause_seconds: The pause after the previous event.
         down_seconds: How long the database is down or the service suspended.
         mode: The new mode of the provider.
         lasts_seconds: How long no other event follows.
     """
 
-    blow: Blow
+    disruption: Disruption
     pause_seconds: float
     down_seconds: float = 0.0
     mode: dict[str, object] = field(default_factory=dict)
@@ -75,15 +75,17 @@ def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
         workers: The number of workers.
     """
     chance = random.Random(f"{seed}/storm")
-    blows = [Blow.CRASH_DATABASE] * crashes + [Blow.RESTART] * (kills // _KILLS_FOR_A_RESTART)
-    blows += [Blow.SUSPEND_SERVICE] * (kills // _KILLS_FOR_A_SUSPENSION)
-    blows += [Blow.TURN_PROVIDER] * (kills + crashes)
+    disruptions = [Disruption.CRASH_DATABASE] * crashes + [Disruption.RESTART] * (
+        kills // _KILLS_FOR_A_RESTART
+    )
+    disruptions += [Disruption.SUSPEND_SERVICE] * (kills // _KILLS_FOR_A_SUSPENSION)
+    disruptions += [Disruption.TURN_PROVIDER] * (kills + crashes)
     for _ in range(kills):
         whole = workers == 1 or chance.random() < _SHARE_OF_WHOLE_SERVICE
-        blows.append(Blow.KILL_SERVICE if whole else Blow.KILL_WORKER)
-    chance.shuffle(blows)
+        disruptions.append(Disruption.KILL_SERVICE if whole else Disruption.KILL_WORKER)
+    chance.shuffle(disruptions)
     modes = _modes(chance)
-    return [_strike(blow, chance, modes) for blow in blows]
+    return [_strike(disruption, chance, modes) for disruption in disruptions]
 
 
 def _modes(chance: random.Random) -> Iterator[str]:
@@ -92,17 +94,17 @@ def _modes(chance: random.Random) -> Iterator[str]:
         yield from chance.sample(_MODES, len(_MODES))
 
 
-def _strike(blow: Blow, chance: random.Random, modes: Iterator[str]) -> Strike:
+def _strike(disruption: Disruption, chance: random.Random, modes: Iterator[str]) -> Strike:
     pause = chance.uniform(*_PAUSE_SECONDS)
-    if blow is Blow.CRASH_DATABASE:
-        return Strike(blow, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
-    if blow is Blow.SUSPEND_SERVICE:
-        return Strike(blow, pause, down_seconds=chance.uniform(*_SUSPENDED_SECONDS))
-    if blow is Blow.TURN_PROVIDER:
+    if disruption is Disruption.CRASH_DATABASE:
+        return Strike(disruption, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
+    if disruption is Disruption.SUSPEND_SERVICE:
+        return Strike(disruption, pause, down_seconds=chance.uniform(*_SUSPENDED_SECONDS))
+    if disruption is Disruption.TURN_PROVIDER:
         mode = next(modes)
         lasts_seconds = LATE_SECONDS if mode == "late" else 0.0
-        return Strike(blow, pause, mode=_change(mode, chance), lasts_seconds=lasts_seconds)
-    return Strike(blow, pause)
+        return Strike(disruption, pause, mode=_change(mode, chance), lasts_seconds=lasts_seconds)
+    return Strike(disruption, pause)
 
 
 def _change(mode: str, chance: random.Random) -> dict[str, object]:

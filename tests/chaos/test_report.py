@@ -9,7 +9,7 @@ from tests.chaos import __main__ as program
 from tests.chaos.ledgers import Answer, Charge, Ledgers, Payment
 from tests.chaos.report import markdown
 from tests.chaos.run import Plan, Result, Tally
-from tests.chaos.storm import Blow
+from tests.chaos.storm import Disruption
 from tests.chaos.verdict import Fault, FaultKind
 
 FAULT = Fault(FaultKind.CHARGED_TWICE, "payment-1")
@@ -18,7 +18,8 @@ FAULT = Fault(FaultKind.CHARGED_TWICE, "payment-1")
 def result(plan: Plan, *faults: Fault) -> Result:
     """The result of a small run."""
     tally = Tally(
-        blows=dict.fromkeys(Blow, 0) | {Blow.KILL_WORKER: 3, Blow.KILL_SERVICE: 1},
+        disruptions=dict.fromkeys(Disruption, 0)
+        | {Disruption.KILL_WORKER: 3, Disruption.KILL_SERVICE: 1},
         pending_at_kills=[0, 2, 7],
         in_flight_at_kills=[1, 1, 0, 4],
         longest_served_seconds=0.75,
@@ -85,10 +86,10 @@ def test_the_exit_status_shows_the_verdict(
     """If something is wrong, it is 1 and the logs are kept."""
     plans: list[Plan] = []
 
-    async def run(plan: Plan, folder: Path, tell: Callable[[str], object]) -> Result:
+    async def run(plan: Plan, folder: Path, report_progress: Callable[[str], object]) -> Result:
         plans.append(plan)
         (folder / "service-1-001.log").touch()
-        tell("done")
+        report_progress("done")
         return result(plan, *faults)
 
     monkeypatch.setattr(program, "run", run)

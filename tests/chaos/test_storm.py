@@ -4,7 +4,7 @@ from collections import Counter
 
 from example_service.sandbox.modes import ModeChange, SandboxMode
 from tests.chaos.run import REQUEST_TIMEOUT_SECONDS
-from tests.chaos.storm import CLAIM_SECONDS, PROVIDER_TIMEOUT_SECONDS, Blow, plan
+from tests.chaos.storm import CLAIM_SECONDS, PROVIDER_TIMEOUT_SECONDS, Disruption, plan
 
 
 def test_the_same_seed_draws_the_same_storm() -> None:
@@ -15,18 +15,18 @@ def test_the_same_seed_draws_the_same_storm() -> None:
 
 def test_a_storm_has_the_requested_number_of_kills_and_crashes() -> None:
     """Some kills strike one worker, some the whole service."""
-    blows = Counter(strike.blow for strike in plan(1, kills=200, crashes=20, workers=2))
+    disruptions = Counter(strike.disruption for strike in plan(1, kills=200, crashes=20, workers=2))
 
-    assert blows[Blow.KILL_WORKER] + blows[Blow.KILL_SERVICE] == 200
-    assert blows[Blow.KILL_WORKER] > blows[Blow.KILL_SERVICE] > 20
-    assert blows[Blow.CRASH_DATABASE] == 20
-    assert blows[Blow.RESTART] > 0
+    assert disruptions[Disruption.KILL_WORKER] + disruptions[Disruption.KILL_SERVICE] == 200
+    assert disruptions[Disruption.KILL_WORKER] > disruptions[Disruption.KILL_SERVICE] > 20
+    assert disruptions[Disruption.CRASH_DATABASE] == 20
+    assert disruptions[Disruption.RESTART] > 0
 
 
 def test_services_are_suspended_beyond_their_claims() -> None:
     """Other processes claim their payments meanwhile, but no request times out."""
     strikes = plan(1, kills=6, crashes=0, workers=2)
-    seconds = [s.down_seconds for s in strikes if s.blow is Blow.SUSPEND_SERVICE]
+    seconds = [s.down_seconds for s in strikes if s.disruption is Disruption.SUSPEND_SERVICE]
 
     assert seconds
     assert CLAIM_SECONDS < min(seconds) <= max(seconds) < REQUEST_TIMEOUT_SECONDS
@@ -34,15 +34,19 @@ def test_services_are_suspended_beyond_their_claims() -> None:
 
 def test_one_worker_is_the_whole_service() -> None:
     """Without a supervisor, each kill ends the service."""
-    blows = {strike.blow for strike in plan(1, kills=50, crashes=0, workers=1)}
+    disruptions = {strike.disruption for strike in plan(1, kills=50, crashes=0, workers=1)}
 
-    assert not blows & {Blow.KILL_WORKER, Blow.CRASH_DATABASE}
+    assert not disruptions & {Disruption.KILL_WORKER, Disruption.CRASH_DATABASE}
 
 
 def test_the_provider_fails_in_every_way() -> None:
     """Each mode is drawn and valid, and slow answers exceed the timeout."""
     strikes = plan(1, kills=200, crashes=20, workers=2)
-    changes = [ModeChange.model_validate(s.mode) for s in strikes if s.blow is Blow.TURN_PROVIDER]
+    changes = [
+        ModeChange.model_validate(s.mode)
+        for s in strikes
+        if s.disruption is Disruption.TURN_PROVIDER
+    ]
 
     assert {change.mode for change in changes} == set(SandboxMode)
     for change in changes:

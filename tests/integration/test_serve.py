@@ -15,7 +15,7 @@ import pytest
 
 from example_service.core.settings import Settings
 from example_service.server.process import listen
-from example_service.server.supervisor import MOST_FAILED_STARTS, Supervisor
+from example_service.server.supervisor import MAX_FAILED_STARTS, Supervisor
 from tests.service_process import (
     DATABASE,
     DEADLINE_SECONDS,
@@ -190,7 +190,7 @@ def test_replacements_that_never_start_end_the_service(
         striking = threading.Thread(target=kill_first_worker, args=(attempts,))
         assert Supervisor(Settings(workers=2), listener, striking.start).run() == 1
 
-    assert len(list(attempts.iterdir())) == 2 + MOST_FAILED_STARTS
+    assert len(list(attempts.iterdir())) == 2 + MAX_FAILED_STARTS
 
 
 def test_workers_that_cannot_start_end_the_service(

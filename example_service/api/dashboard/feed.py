@@ -30,10 +30,10 @@ from example_service.infra.resilience import circuit_breaker_registry
 
 logger = logging.getLogger(__name__)
 
-MOST_PAGES: Final = 200
+MAX_PAGES: Final = 200
 """Pages that one worker process serves at once."""
 
-MOST_CIRCUITS: Final = 1_000
+MAX_CIRCUITS: Final = 1_000
 """Circuits that a page shows. If there are more, those that need attention take precedence."""
 
 _TICK_SECONDS: Final = 0.1
@@ -171,10 +171,10 @@ class Feed:
             for name in names
         }
         looks = {name: look_of(report.breakers.get(name), modes[name]) for name in names}
-        if len(names) > MOST_CIRCUITS:
+        if len(names) > MAX_CIRCUITS:
             names.sort(key=lambda name: _SEVERITY.index(looks[name]))
-        left_out = max(0, len(names) - MOST_CIRCUITS)
-        names = names[:MOST_CIRCUITS]
+        left_out = max(0, len(names) - MAX_CIRCUITS)
+        names = names[:MAX_CIRCUITS]
         self._history.add(
             {name: (looks[name], report.breakers.get(name)) for name in names},
             report.transitions,

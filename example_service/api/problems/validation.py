@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic_core import PydanticKnownError
 
-_MOST_ERRORS = 20
+_MAX_ERRORS = 20
 _DEEPEST_LOCATION = 10
 _LONGEST_NAME = 64
 
@@ -67,7 +67,7 @@ def described(errors: Sequence[Any]) -> list[dict[str, Any]]:
             "message": _message(error["type"], error.get("ctx") or {}),
             "type": error["type"],
         }
-        for error in errors[:_MOST_ERRORS]
+        for error in errors[:_MAX_ERRORS]
     ]
 
 

@@ -23,7 +23,7 @@ TOO_LARGE: Final = Problem(catalogue.BODY_TOO_LARGE, headers=CLOSE_CONNECTION)
 CLIENT_CLOSED_REQUEST: Final = 499
 """The status in logs and metrics if the client left before the response, as in nginx."""
 
-MOST_HEADERS: Final = 100
+MAX_HEADERS: Final = 100
 LONGEST_QUERY: Final = 8_192
 """More headers or a longer query would block the event loop for too long while they are parsed."""
 
@@ -32,7 +32,7 @@ LARGEST_UNFINISHED_BODY: Final = 65_536
 
 _TOO_MANY_HEADERS: Final = Problem(
     catalogue.plain_status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-    f"A request may have at most {MOST_HEADERS} headers.",
+    f"A request may have at most {MAX_HEADERS} headers.",
     headers=CLOSE_CONNECTION,
 )
 _QUERY_TOO_LONG: Final = Problem(
@@ -118,7 +118,7 @@ class Exchange:
         self._has_whole_body = not self.may_have_body
         if self._declared_bytes > max_body_bytes:
             self.refusal = TOO_LARGE
-        elif len(scope["headers"]) > MOST_HEADERS:
+        elif len(scope["headers"]) > MAX_HEADERS:
             self.refusal = _TOO_MANY_HEADERS
         elif len(scope["query_string"]) > LONGEST_QUERY:
             self.refusal = _QUERY_TOO_LONG

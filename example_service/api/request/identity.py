@@ -17,7 +17,7 @@ _SAMPLED = 0x01
 _OWN_SPAN = slice(35, 53)
 _TRACE = slice(3, 35)
 _TRACESTATE = re.compile(rb"(?=.{1,512}$)[a-z0-9][!-~]*=[ -~]*")
-_MOST_MEMBERS = 32
+_MAX_MEMBERS = 32
 
 # Ids must be unique but not unguessable, and `random` is much cheaper than `secrets`. The generator
 # is separate, so that `random.seed` elsewhere cannot give two workers the same ids.
@@ -110,6 +110,6 @@ def continued_state(
         return None
     members = [member.strip(b" \t") for value in given for member in value.split(b",")]
     state = b",".join(filter(None, members))
-    if not _TRACESTATE.fullmatch(state) or state.count(b",") >= _MOST_MEMBERS:
+    if not _TRACESTATE.fullmatch(state) or state.count(b",") >= _MAX_MEMBERS:
         return None
     return state.decode("ascii")

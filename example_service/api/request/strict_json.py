@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 
 from example_service.api.problems.validation import JSONError
 
-MOST_VALUES: Final = 1_000
+MAX_VALUES: Final = 1_000
 """The maximum total number of members and items in a body, because validating each takes time."""
 
 
@@ -18,7 +18,7 @@ def parse_json(body: bytes) -> Any:
     """Parse a body.
 
     Raises:
-        JSONError: The body is not UTF-8, repeats a member, has more than `MOST_VALUES` members and
+        JSONError: The body is not UTF-8, repeats a member, has more than `MAX_VALUES` members and
             items, or contains a number or character that JSON does not allow.
         json.JSONDecodeError: The body is not JSON.
         RecursionError: The body is nested too deeply.
@@ -32,8 +32,8 @@ def parse_json(body: bytes) -> Any:
     except UnicodeError:
         raise JSONError("The body must be UTF-8.") from None
     # Counting commas first is cheap: a body with too many values has at least that many commas.
-    if body.count(b",") >= MOST_VALUES and sum(1 for _ in _values(value)) > MOST_VALUES:
-        raise JSONError(f"The body may have at most {MOST_VALUES} members and items.")
+    if body.count(b",") >= MAX_VALUES and sum(1 for _ in _values(value)) > MAX_VALUES:
+        raise JSONError(f"The body may have at most {MAX_VALUES} members and items.")
     return value
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.staticfiles import StaticFiles
 
-from example_service.api.dashboard.feed import MOST_PAGES, Feed
+from example_service.api.dashboard.feed import MAX_PAGES, Feed
 from example_service.api.dependencies import require_admin_token
 from example_service.api.page_policy import page_headers
 from example_service.api.problems import catalogue
@@ -38,7 +38,7 @@ async def get_feed(request: Request) -> Feed:
     services = services_of(request)
     if services.settings.environment == "production":
         await require_admin_token(request)
-    if services.dashboard.pages >= MOST_PAGES:
+    if services.dashboard.pages >= MAX_PAGES:
         raise ProblemError(catalogue.OVERLOADED, headers={"Retry-After": "5"})
     return services.dashboard
 

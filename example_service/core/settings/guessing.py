@@ -17,12 +17,12 @@ _LONGEST: Final = 72
 _UNPREDICTABLE_SHARE: Final = 1 / 3
 
 
-def can_be_guessed(secret: str, fewest_guesses_log10: float, known: Iterable[str] = ()) -> bool:
+def can_be_guessed(secret: str, min_guesses_log10: float, known: Iterable[str] = ()) -> bool:
     """Estimate whether a secret is too easy to guess.
 
     Args:
         secret: The secret.
-        fewest_guesses_log10: The guesses that it must withstand, as a power of ten.
+        min_guesses_log10: The guesses that it must withstand, as a power of ten.
         known: Words that an attacker knows, such as the user name.
     """
     # Imported on use, because it takes 0.1 seconds to load and only production needs it.
@@ -32,7 +32,7 @@ def can_be_guessed(secret: str, fewest_guesses_log10: float, known: Iterable[str
     if not text:
         return True
     estimate = zxcvbn(text, user_inputs=[*_OUR_WORDS, *known])
-    if estimate["guesses_log10"] < fewest_guesses_log10:
+    if estimate["guesses_log10"] < min_guesses_log10:
         return True
     matches = estimate["sequence"]
     unpredictable = sum(len(one["token"]) for one in matches if one["pattern"] == "bruteforce")

@@ -12,10 +12,10 @@ from example_service.infra.database.engine import create_engine
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import (
     DATABASE_ERRORS,
+    describe_error,
     is_outage,
     is_unavailable,
     may_repeat,
-    what_it_said,
 )
 from example_service.infra.resilience import (
     Backoff,
@@ -113,7 +113,7 @@ class Database:
                 yield session
         except DATABASE_ERRORS as error:
             if is_unavailable(error):
-                raise DatabaseUnavailableError(what_it_said(error)) from error
+                raise DatabaseUnavailableError(describe_error(error)) from error
             raise
 
 

@@ -123,7 +123,7 @@ def is_lock_conflict(error: BaseException) -> bool:
     return _sqlstate(_driver_error(error)) in _LOCK_CONFLICTS
 
 
-def what_it_said(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The database's error message in one line, without the parameters of the statement."""
     if isinstance(error, PoolTimeoutError):
         return "every connection of the pool is in use"

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from example_service.infra.fleet.gate import LeaseGate
-from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, FollowOrder, Rules
 
 
 class Breakers(Protocol):
@@ -21,7 +21,7 @@ class Breakers(Protocol):
         """Close all breakers called `name`."""
         ...
 
-    def obey(self, name: str, instruction: Obey) -> None:
+    def obey(self, name: str, instruction: FollowOrder) -> None:
         """Set a mode on all breakers called `name`, or reset them."""
         ...
 

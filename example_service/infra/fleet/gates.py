@@ -9,7 +9,7 @@ from example_service.infra.fleet.gate import LeaseGate
 
 logger = logging.getLogger(__name__)
 
-MOST_CIRCUITS: Final = 10_000
+MAX_CIRCUITS: Final = 10_000
 
 
 class Gates:
@@ -42,11 +42,11 @@ class Gates:
         return self._gates.get(name)
 
     def get_or_create(self, name: str) -> LeaseGate | None:
-        """The gate of a circuit, created if needed; None if `MOST_CIRCUITS` have one already."""
+        """The gate of a circuit, created if needed; None if `MAX_CIRCUITS` have one already."""
         gate = self._gates.get(name)
         if gate is not None:
             return gate
-        if len(self._gates) >= MOST_CIRCUITS:
+        if len(self._gates) >= MAX_CIRCUITS:
             self._warn()
             return None
         new = LeaseGate(
@@ -83,5 +83,5 @@ class Gates:
             logger.warning(
                 "More than %d circuits are not closed; further ones are not shared with the fleet. "
                 "Name breakers after dependencies, not after requests or users.",
-                MOST_CIRCUITS,
+                MAX_CIRCUITS,
             )

@@ -12,13 +12,13 @@ from typing import Final
 
 from example_service.infra.fleet.breakers import Breakers
 from example_service.infra.fleet.gate import LeaseGate
-from example_service.infra.fleet.gates import MOST_CIRCUITS, Gates
+from example_service.infra.fleet.gates import MAX_CIRCUITS, Gates
 from example_service.infra.fleet.participant import (
     FollowClose,
     FollowOpen,
+    FollowOrder,
     Grant,
     Instruction,
-    Obey,
     Participant,
 )
 from example_service.infra.fleet.record import Record
@@ -35,7 +35,7 @@ ORDER_SECONDS: Final = 2.0
 
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 1.0
-_MOST_CHANGES: Final = 100
+_MAX_CHANGES: Final = 100
 
 
 class Member:
@@ -265,7 +265,7 @@ class Member:
             self._restore_into(snapshot, shift)
         for number, (name, record) in enumerate(snapshot.records.items()):
             self._receive(name, record, snapshot.now)
-            if number % _MOST_CHANGES == 0:
+            if number % _MAX_CHANGES == 0:
                 await asyncio.sleep(0)  # Applying thousands at once would delay requests.
         for name in [one for one in self._participants if one not in snapshot.records]:
             self._forget(name, snapshot)
@@ -299,7 +299,7 @@ class Member:
 
     def _receive(self, name: str, record: Record, now: int) -> None:
         known = self._participants.get(name)
-        if known is None and len(self._participants) >= MOST_CIRCUITS:
+        if known is None and len(self._participants) >= MAX_CIRCUITS:
             self._gate(name)
         elif known is None or known.record.version < record.version:
             self._apply(name, self._participant(name).receive(record, self._clock(), now))
@@ -331,7 +331,7 @@ class Member:
                 case FollowClose():
                     self._gates.clear(name)
                     self._breakers.close(name, instruction)
-                case Obey():
+                case FollowOrder():
                     self._gates.clear(name)
                     self._breakers.obey(name, instruction)
                 case Grant() if gate is not None:
@@ -354,7 +354,7 @@ class Member:
             await self._wake.wait()
             self._wake.clear()
             while self.is_connected and (
-                changes := list(islice(self._next_changes(), _MOST_CHANGES))
+                changes := list(islice(self._next_changes(), _MAX_CHANGES))
             ):
                 await self._write(changes)
 

@@ -58,7 +58,7 @@ class FollowClose:
 
 
 @dataclass(frozen=True, slots=True)
-class Obey:
+class FollowOrder:
     """Set the mode that an operator has chosen, or reset the breakers.
 
     Attributes:
@@ -85,7 +85,7 @@ class Grant:
     use_by: float
 
 
-Instruction: TypeAlias = FollowOpen | FollowClose | Obey | Grant
+Instruction: TypeAlias = FollowOpen | FollowClose | FollowOrder | Grant
 
 
 @dataclass(slots=True)
@@ -252,7 +252,7 @@ class Participant:
         instructions: list[Instruction] = []
         if had_mode:
             self._order_id = None
-            instructions.append(Obey(None, "the mode was ended", None))
+            instructions.append(FollowOrder(None, "the mode was ended", None))
         instructions += self._instructions(at, now)
         self.record = Record()
         return instructions
@@ -313,7 +313,7 @@ class Participant:
             self._own_opening = None
             seconds = None if order.until is None else (order.until - now) / 1000
             if order.mode is None or seconds is None or seconds > 0:
-                instructions.append(Obey(order.mode, order.reason, seconds))
+                instructions.append(FollowOrder(order.mode, order.reason, seconds))
                 self._is_open = record.is_open
                 self._opening = (record.opened_at, record.opener)
         if record.is_open:

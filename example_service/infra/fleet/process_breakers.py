@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from example_service.infra.fleet.gate import LeaseGate
-from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, FollowOrder, Rules
 from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
@@ -107,7 +107,7 @@ class ProcessBreakers:
             for breaker in self._registry.living(name):
                 breaker.follow(CircuitState.CLOSED, instruction.reason)
 
-    def obey(self, name: str, instruction: Obey) -> None:
+    def obey(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         with self._follow(name):
             if instruction.mode is None:

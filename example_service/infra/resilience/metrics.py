@@ -173,7 +173,7 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Add up the metrics of several breakers of one name; of states and waits, take the worst."""
     if len(metrics) == 1:
         return metrics[0]
-    worst = max(metrics, key=_badness)
+    worst = max(metrics, key=_severity)
     total = {
         key: sum(one[key] for one in metrics)
         for key in (
@@ -201,7 +201,7 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return added_up
 
 
-def _badness(metrics: dict[str, Any]) -> tuple[int, float]:
+def _severity(metrics: dict[str, Any]) -> tuple[int, float]:
     """Larger is worse: first by the state, then by the wait, which may have no end."""
     wait = metrics["retry_after"]
     return STATE_VALUES[CircuitState(metrics["state"])], math.inf if wait is None else wait

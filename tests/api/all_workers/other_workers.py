@@ -13,7 +13,7 @@ import httpx
 from example_service.infra.fleet.directory_store import DirectoryStore
 from example_service.infra.fleet.gate import LeaseGate
 from example_service.infra.fleet.member import Member
-from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, FollowOrder, Rules
 from example_service.infra.resilience import (
     CircuitBreaker,
 )
@@ -41,7 +41,7 @@ class OtherBreakers:
     def close(self, name: str, instruction: FollowClose) -> None:
         """See `Breakers`."""
 
-    def obey(self, name: str, instruction: Obey) -> None:
+    def obey(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         self.obeyed.append((name, instruction.mode))
 

@@ -59,7 +59,7 @@ def test_a_reader_that_keeps_up_gets_each_line_at_once() -> None:
 def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
     """The lines are queued, so the writer does not have to wait."""
     with piped() as pipe:
-        output = Output(most_waiting_bytes=10_000_000)
+        output = Output(max_waiting_bytes=10_000_000)
         lines = [f"{number:099}\n" for number in range(MORE_THAN_A_PIPE_TAKES)]
 
         for line in lines:
@@ -72,7 +72,7 @@ def test_lines_that_are_not_read_are_dropped_and_counted() -> None:
     """Once the reader continues, the log says how many were dropped, and goes on as before."""
     with piped() as pipe:
         configure_logging(Settings(environment="test"))
-        output = Output(most_waiting_bytes=1_000)
+        output = Output(max_waiting_bytes=1_000)
         for _ in range(MORE_THAN_A_PIPE_TAKES):
             output.write(LINE)
 

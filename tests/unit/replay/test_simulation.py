@@ -7,8 +7,8 @@ import pytest
 
 from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
-from example_service.replay.simulation import MOST_OPENINGS, Outcome, replay
-from example_service.replay.timeline import MOST_SPANS
+from example_service.replay.simulation import MAX_OPENINGS, Outcome, replay
+from example_service.replay.timeline import MAX_SPANS
 
 
 def outage(begin: int = 10, end: int = 20, until: int = 40) -> Iterator[Call]:
@@ -122,9 +122,9 @@ def test_memory_does_not_grow_with_the_recording() -> None:
 
     [outcome] = result.outcomes
     assert outcome.opened == 2_000
-    assert len(outcome.openings) == MOST_OPENINGS
+    assert len(outcome.openings) == MAX_OPENINGS
     timeline = result.timeline
-    assert len(timeline.calls) == len(timeline.failures) == len(timeline.bands[0]) <= MOST_SPANS
+    assert len(timeline.calls) == len(timeline.failures) == len(timeline.bands[0]) <= MAX_SPANS
     assert (sum(timeline.calls), sum(timeline.failures)) == (6_000, 2_000)
 
 

@@ -3,7 +3,7 @@
 import pytest
 from uvicorn.server import ServerState
 
-from example_service.server.protocol import MOST_PIPELINED
+from example_service.server.protocol import MAX_PIPELINED
 from example_service.server.transport import LINGER_BYTES, LINGER_SECONDS
 from tests.unit.server.connection import (
     CHUNKED,
@@ -23,7 +23,7 @@ async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None
 
     await connection.send(REQUEST * 200)
 
-    assert MOST_PIPELINED <= len(connection.protocol.pipeline) <= MOST_PIPELINED + 20
+    assert MAX_PIPELINED <= len(connection.protocol.pipeline) <= MAX_PIPELINED + 20
     assert not connection.transport.reading
     connection.may_answer.set()
     await connection.settle(2_000)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from example_service.server.supervisor import (
+    FIRST_HEARTBEAT_SECONDS,
     STARTING,
-    UNBORN_SECONDS,
     UNRESPONSIVE_AT_END_SECONDS,
     UNRESPONSIVE_SECONDS,
     _report_start,
@@ -38,8 +38,8 @@ def test_a_new_process_has_a_minute_for_its_first_sign_of_life(
     """Otherwise the supervisor would wait forever for a process that was stopped that early."""
     new = worker(pipe[0])
 
-    assert not new.is_unresponsive(STARTED_AT + UNBORN_SECONDS, is_stopping=False)
-    assert new.is_unresponsive(STARTED_AT + UNBORN_SECONDS + 0.1, is_stopping=False)
+    assert not new.is_unresponsive(STARTED_AT + FIRST_HEARTBEAT_SECONDS, is_stopping=False)
+    assert new.is_unresponsive(STARTED_AT + FIRST_HEARTBEAT_SECONDS + 0.1, is_stopping=False)
 
 
 def test_a_starting_worker_must_keep_giving_signs_of_life(
@@ -49,7 +49,7 @@ def test_a_starting_worker_must_keep_giving_signs_of_life(
     starting = worker(pipe[0])
     pipe[1].send_bytes(STARTING)
     now = STARTED_AT + 50
-    starting.hear(now)
+    starting.read_heartbeat(now)
 
     assert not starting.is_serving
     assert not starting.is_unresponsive(now + UNRESPONSIVE_SECONDS, is_stopping=False)
@@ -63,7 +63,7 @@ def test_a_late_sign_of_starting_does_not_end_serving(
     serving = worker(pipe[0])
     for sign in (b".", STARTING):
         pipe[1].send_bytes(sign)
-        serving.hear(STARTED_AT)
+        serving.read_heartbeat(STARTED_AT)
 
     assert serving.is_serving
 
@@ -81,9 +81,9 @@ def test_no_signs_of_life_are_expected_once_the_event_loop_has_ended(
     """The process closes its end of the pipe, and then cleans up in silence."""
     ending = worker(pipe[0])
     pipe[1].close()
-    ending.hear(STARTED_AT)
+    ending.read_heartbeat(STARTED_AT)
 
-    assert ending.heard_at == math.inf
+    assert ending.last_heartbeat_at == math.inf
     assert not ending.is_unresponsive(STARTED_AT + 1e6, is_stopping=True)
 
 

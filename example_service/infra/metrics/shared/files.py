@@ -32,7 +32,7 @@ class SharedFiles(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the current sums."""
-        # Without the lock, counters that `put_away` is moving may be read twice or not at all. That
+        # Without the lock, counters that `archive` is moving may be read twice or not at all. That
         # is still better than waiting for a process that is stopped, and better than no metrics
         # where the directory has become read-only or was deleted.
         lock = locked(self._directory / _LOCK, exclusive=False, wait_seconds=_WAIT_SECONDS)
@@ -67,7 +67,7 @@ class SharedFiles(Collector):
         return False
 
 
-def put_away(directory: Path, pid: int) -> None:
+def archive(directory: Path, pid: int) -> None:
     """Remove the gauges of a worker that has ended, and keep its counters.
 
     The counters are added to those of all workers that ended before, in one file of each kind, so

@@ -42,7 +42,7 @@ from example_service.infra.metrics.fleet import fleet_metrics
 from example_service.infra.metrics.http import request_metrics
 from example_service.infra.metrics.shared.allocated import allocate_before_use
 from example_service.infra.metrics.shared.copies import SharedMetrics
-from example_service.infra.metrics.shared.files import clear, put_away
+from example_service.infra.metrics.shared.files import archive, clear
 from example_service.infra.metrics.shared.worker import Worker
 from example_service.infra.workers.reports import report_path
 from example_service.infra.workers.shared_directory import (
@@ -118,7 +118,7 @@ def _unusable(why: str) -> SettingsError:
     return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
 
 
-def keep_to_itself() -> None:
+def disable_sharing() -> None:
     """Export only the metrics of this process, and ignore `PROMETHEUS_MULTIPROC_DIR`.
 
     A single process has nothing to share, and would add the files that earlier processes left.
@@ -143,7 +143,7 @@ def mark_worker_dead(pid: int) -> bool:
         return True
     try:
         report_path(directory, pid).unlink(missing_ok=True)
-        put_away(directory, pid)
+        archive(directory, pid)
     except TimeoutError:
         return False
     except OSError as error:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from example_service.api.problems.validation import JSONError
-from example_service.api.request.strict_json import MOST_VALUES, parse_json
+from example_service.api.request.strict_json import MAX_VALUES, parse_json
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from example_service.api.request.strict_json import MOST_VALUES, parse_json
         {"amount": 1, "more": [{"amount": 2}, {"amount": 3}]},
         {"ä": "ä\u2028\U0001f600"},
         {"text": "," * 5_000},
-        [0] * MOST_VALUES,
+        [0] * MAX_VALUES,
     ],
 )
 def test_ordinary_json_is_parsed_unchanged(value: Any) -> None:
@@ -42,9 +42,9 @@ def test_ordinary_json_is_parsed_unchanged(value: Any) -> None:
         '{"a": 1}'.encode("utf-16"),
         b'{"a": "\\ud800"}',
         b'{"\\udfff": 1}',
-        b"[" + b"0," * MOST_VALUES + b"0]",
-        b'{"a":[' + b"[0,0]," * MOST_VALUES + b"0]}",
-        b"{" + b",".join(b'"%d":0' % number for number in range(MOST_VALUES + 1)) + b"}",
+        b"[" + b"0," * MAX_VALUES + b"0]",
+        b'{"a":[' + b"[0,0]," * MAX_VALUES + b"0]}",
+        b"{" + b",".join(b'"%d":0' % number for number in range(MAX_VALUES + 1)) + b"}",
     ],
 )
 def test_ambiguous_json_is_refused(body: bytes) -> None:

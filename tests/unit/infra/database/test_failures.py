@@ -8,10 +8,10 @@ from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import (
+    describe_error,
     is_outage,
     is_unavailable,
     may_repeat,
-    what_it_said,
 )
 
 
@@ -63,7 +63,7 @@ def test_errors_of_a_pooler_that_mixes_up_statements_name_the_setting(state: str
     error = asyncpg.PostgresError('prepared statement "a" does not exist')
     error.sqlstate = state
 
-    assert "set DATABASE__POOLER=true" in what_it_said(error)
+    assert "set DATABASE__POOLER=true" in describe_error(error)
 
 
 @pytest.mark.parametrize(

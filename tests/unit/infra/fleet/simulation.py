@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from example_service.core.fault_log import FaultLog
 from example_service.infra.fleet.gate import LeaseGate
 from example_service.infra.fleet.member import Member
-from example_service.infra.fleet.participant import FollowClose, FollowOpen, Obey, Rules
+from example_service.infra.fleet.participant import FollowClose, FollowOpen, FollowOrder, Rules
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, StoreError, Written
 
@@ -188,7 +188,7 @@ class Breaker:
         if self.state != "closed":
             self._begin("closed")
 
-    def obey(self, name: str, instruction: Obey) -> None:
+    def obey(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         self.mode = instruction.mode
         seconds = math.inf if instruction.seconds is None else instruction.seconds

@@ -17,7 +17,7 @@ import pytest
 from example_service.infra.fleet import gates
 from example_service.infra.fleet.commands import SetMode, Vote
 from example_service.infra.fleet.directory_store import FILE, DirectoryStore
-from example_service.infra.fleet.gates import MOST_CIRCUITS
+from example_service.infra.fleet.gates import MAX_CIRCUITS
 from example_service.infra.fleet.member import FIRST_READ_SECONDS, Member
 from example_service.infra.fleet.process_breakers import ProcessBreakers
 from example_service.infra.fleet.record import Record
@@ -29,8 +29,8 @@ from example_service.infra.resilience import (
     CircuitOpenError,
 )
 from tests.shared_directories import delete, replace_by_file
+from tests.unit.infra.fleet.joined_fleet import fail, joined_fleet, until
 from tests.unit.infra.fleet.simulation import Server, SimulatedStore, now
-from tests.unit.infra.fleet.taking_part import fail, taking_part, until
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 NAME = "payment"
@@ -86,7 +86,7 @@ async def test_a_process_starts_in_the_mode_that_is_set(
     """The mode is in effect before the first request, even if the store is read-only."""
     await write(tmp_path, None)
     breaker = CircuitBreaker(NAME, registry=registry)
-    async with taking_part(kind(tmp_path), registry):
+    async with joined_fleet(kind(tmp_path), registry):
         with pytest.raises(CircuitOpenError) as refused:
             await breaker.call(asyncio.sleep, 0)
     assert refused.value.reason == "forced open by hand: maintenance"
@@ -99,7 +99,7 @@ async def test_a_process_starts_open_while_the_others_are_open(
     """It waits for the rest of their wait."""
     await write(tmp_path, 7.0)
     breaker = CircuitBreaker(NAME, registry=registry)
-    async with taking_part(kind(tmp_path), registry):
+    async with joined_fleet(kind(tmp_path), registry):
         with pytest.raises(CircuitOpenError) as refused:
             await breaker.call(asyncio.sleep, 0)
     assert refused.value.reason == "5 failures (opened by other)"
@@ -112,7 +112,7 @@ async def test_a_breaker_that_is_created_later_starts_open(
 ) -> None:
     """Otherwise a breaker that is created for each request would never follow the fleet."""
     await write(tmp_path, 7.0)
-    async with taking_part(DirectoryStore(tmp_path), registry) as member:
+    async with joined_fleet(DirectoryStore(tmp_path), registry) as member:
         before = member.version
         caplog.clear()
         for _ in range(3):
@@ -131,7 +131,7 @@ async def test_a_process_starts_closed_after_the_wait_of_the_others(
     await write(tmp_path, 0.02)
     await asyncio.sleep(0.03)
     breaker = CircuitBreaker(NAME, registry=registry)
-    async with taking_part(DirectoryStore(tmp_path), registry):
+    async with joined_fleet(DirectoryStore(tmp_path), registry):
         assert await breaker.call(asyncio.sleep, 0, "answer") == "answer"
 
 
@@ -152,7 +152,7 @@ def test_a_process_starts_without_the_store(
     async def scene() -> None:
         server = Server(random.Random(0))  # noqa: S311
         server.faults.hangs = True
-        async with taking_part(store(server), registry) as member:
+        async with joined_fleet(store(server), registry) as member:
             assert now() <= limit
             assert not member.is_connected
             assert caplog.messages == ["The store fails: no reply in time"]
@@ -178,7 +178,7 @@ async def test_breakers_open_in_threads_while_the_fleet_comes_and_goes(
     member = Member(ReadOnlyStore(tmp_path), ProcessBreakers(registry))
 
     def open_breakers() -> None:
-        for number in range(MOST_CIRCUITS):
+        for number in range(MAX_CIRCUITS):
             member.opened(f"{number}", 5.0, "5 failures", 0)
             if is_over.is_set():
                 return
@@ -201,9 +201,9 @@ async def test_a_flood_of_names_is_capped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Circuits above the limit are not shared, and one warning says so."""
-    monkeypatch.setattr(gates, "MOST_CIRCUITS", 3)
+    monkeypatch.setattr(gates, "MAX_CIRCUITS", 3)
     store = DirectoryStore(tmp_path)
-    async with taking_part(store, registry) as member:
+    async with joined_fleet(store, registry) as member:
         breakers = [
             CircuitBreaker(f"user-{number}", recovery_timeout=seconds, registry=registry)
             for number, seconds in enumerate([60.0] * 5 + [0.01])
@@ -230,7 +230,7 @@ async def test_a_change_of_one_circuit_does_not_wait_for_hundreds_of_others(
     record = opened.apply(Record(), 0)
     assert record is not None
     await store.write([Change(name, 0, record, 60_000) for name in names], 0)
-    async with taking_part(store, registry) as member:
+    async with joined_fleet(store, registry) as member:
         for name in names[::-1][:5]:
             assert await member.order(name, None, "by hand", None, opens=False)
 
@@ -287,7 +287,7 @@ async def test_without_its_directory_a_process_works_on_its_own(
     directory.mkdir()
     metrics = FleetMetrics()
     breaker = CircuitBreaker(NAME, recovery_timeout=0.01, success_threshold=1, registry=registry)
-    async with taking_part(DirectoryStore(directory), registry) as member:
+    async with joined_fleet(DirectoryStore(directory), registry) as member:
         metrics.watch(member)
         with pytest.MonkeyPatch.context() as patch:
             fault(directory, patch)
@@ -315,7 +315,7 @@ async def test_a_deleted_directory_is_created_again(
 ) -> None:
     """Only its owner may write to it, and what is known returns to it."""
     directory = tmp_path / "shared"
-    async with taking_part(DirectoryStore(directory), registry) as member:
+    async with joined_fleet(DirectoryStore(directory), registry) as member:
         fail(CircuitBreaker(NAME, registry=registry))
         await until(lambda: NAME in member.records())
         delete(directory)

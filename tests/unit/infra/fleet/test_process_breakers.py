@@ -13,7 +13,7 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     CircuitOpenError,
 )
-from tests.unit.infra.fleet.taking_part import fail, taking_part, until
+from tests.unit.infra.fleet.joined_fleet import fail, joined_fleet, until
 
 NAME = "payment"
 
@@ -27,7 +27,7 @@ def registry() -> CircuitBreakerRegistry:
 @pytest.fixture
 async def member(tmp_path: Path, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
     """This process as a member of the fleet."""
-    async with taking_part(DirectoryStore(tmp_path), registry) as member:
+    async with joined_fleet(DirectoryStore(tmp_path), registry) as member:
         yield member
 
 

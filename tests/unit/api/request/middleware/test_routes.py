@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from example_service.api.request.exchange import LONGEST_QUERY, MOST_HEADERS
+from example_service.api.request.exchange import LONGEST_QUERY, MAX_HEADERS
 from tests.unit.api.request.middleware.asgi import LEAVES, Headers, Service
 
 
@@ -26,8 +26,8 @@ class TestHeads:
             ([(b"expect", b"200-ok")], "/known", 417),
             ([(b"expect", b"100-continue, 200-ok")], "/known", 417),
             ([(b"expect", b"100-Continue")], "/known", 200),
-            ([(b"a", b"b")] * MOST_HEADERS, "/known", 431),
-            ([(b"a", b"b")] * (MOST_HEADERS - 1), "/known", 200),
+            ([(b"a", b"b")] * MAX_HEADERS, "/known", 431),
+            ([(b"a", b"b")] * (MAX_HEADERS - 1), "/known", 200),
             ([], "/known?" + "a&" * LONGEST_QUERY, 414),
         ],
     )

@@ -8,7 +8,7 @@ import pytest
 
 from example_service.infra.metrics.shared import files as shared_files
 from example_service.infra.metrics.shared.allocated import catch_up
-from example_service.infra.metrics.shared.files import SharedFiles, clear, put_away
+from example_service.infra.metrics.shared.files import SharedFiles, archive, clear
 from example_service.infra.resilience import CircuitState
 from tests.unit.infra.metrics.fakes import FakeProcess
 
@@ -39,7 +39,7 @@ def test_an_ended_worker_has_nothing_in_flight(
         each.requests.started()
         each.shared.copy()
 
-    put_away(directory, 1)
+    archive(directory, 1)
 
     assert total("circuit_breaker_calls_in_flight", name="payment") == 3
     assert total("http_requests_in_flight") == 1
@@ -55,7 +55,7 @@ def test_counters_of_ended_workers_stay_in_the_sums(
         each.breakers.show(failures=2)
         each.request(seconds=0.5)
         each.shared.copy()
-        put_away(directory, pid)
+        archive(directory, pid)
     living = process(4)
     living.breakers.show(failures=1)
     living.request(seconds=0.25)
@@ -77,7 +77,7 @@ def test_ended_workers_leave_one_file_of_each_kind(process: Processes, directory
         each.breakers.show(failures=1)
         each.request()
         each.shared.copy()
-        put_away(directory, pid)
+        archive(directory, pid)
 
     assert sorted(path.name for path in directory.glob("*.db")) == [
         "counter_ended.db",
@@ -89,7 +89,7 @@ def test_a_worker_that_left_no_complete_file_causes_no_error(directory: Path) ->
     """It may have died before it wrote a value, or while it created its file."""
     (directory / "counter_1.db").touch()
 
-    put_away(directory, 1)
+    archive(directory, 1)
 
     assert [one for one in SharedFiles(directory).collect() if one.samples] == []
 
@@ -102,7 +102,7 @@ def test_a_scrape_waits_while_counters_are_moved(
         each = process(pid)
         each.breakers.show(failures=1)
         each.shared.copy()
-    put_away(directory, 1)
+    archive(directory, 1)
     seen: list[float | None] = []
     reading = threading.Thread(
         target=lambda: seen.append(total("circuit_breaker_failures_total", name="payment"))
@@ -117,7 +117,7 @@ def test_a_scrape_waits_while_counters_are_moved(
         assert seen == []
 
     monkeypatch.setattr(shared_files, "_add", add_with_a_reader)
-    put_away(directory, 2)
+    archive(directory, 2)
     reading.join(5)
 
     assert seen == [2]
@@ -158,7 +158,7 @@ def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     (directory / "counter_1.db").symlink_to(elsewhere)
 
     assert list(SharedFiles(directory).collect()) == []
-    put_away(directory, 1)
+    archive(directory, 1)
     clear(directory)
 
     assert elsewhere.read_bytes() == b"not metrics"

@@ -13,7 +13,7 @@ from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegis
 
 
 @asynccontextmanager
-async def taking_part(store: Store, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
+async def joined_fleet(store: Store, registry: CircuitBreakerRegistry) -> AsyncIterator[Member]:
     """Let the breakers take part in the fleet until the end of the block."""
     breakers = ProcessBreakers(registry)
     member = Member(store, breakers)
