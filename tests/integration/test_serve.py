@@ -6,9 +6,11 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ from example_service.server.supervisor import MAX_FAILED_STARTS, Supervisor
 from tests.service_process import (
     DATABASE,
     DEADLINE_SECONDS,
+    START_SECONDS,
     Service,
     refuses_connections,
     wait_until,
@@ -107,10 +110,10 @@ def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
 
     os.kill(service.workers()[0], signal.SIGKILL)
 
-    wait_until(lambda: len(service.workers()) == 3)
+    wait_until(lambda: len(service.workers()) == 3, START_SECONDS)
     assert httpx.get(url + READY).status_code == 200
     assert '"exit_status":-9' in service.text
-    wait_until(lambda: service.text.count("Application startup complete") == 3)
+    wait_until(lambda: service.text.count("Application startup complete") == 3, START_SECONDS)
     service.process.send_signal(signal.SIGTERM)
     assert service.status() == 0
 
@@ -126,26 +129,31 @@ def test_workers_do_not_outlive_their_parent(start: Callable[..., Service]) -> N
     wait_until(lambda: refuses_connections(url))
 
 
-def serve_on_the_third_attempt(_: socket.socket, started: Connection) -> None:
+def serve(life: Connection) -> NoReturn:
+    """Be a worker that serves and sends heartbeats, until a signal ends it."""
+    while True:
+        life.send_bytes(b"serving")
+        time.sleep(0.2)
+
+
+def serve_on_the_third_attempt(_: socket.socket, life: Connection) -> None:
     """Be a worker that serves, except the third and fourth, which exit before that."""
     attempts = Path(os.environ["ATTEMPTS"])
     before = len(list(attempts.iterdir()))
     (attempts / str(os.getpid())).touch()
     if before in (2, 3):
         sys.exit(1)
-    started.send_bytes(b"serving")
-    signal.pause()
+    serve(life)
 
 
-def serve_only_at_first(_: socket.socket, started: Connection) -> None:
+def serve_only_at_first(_: socket.socket, life: Connection) -> None:
     """Be a worker that serves if it is one of the first two, and exits otherwise."""
     attempts = Path(os.environ["ATTEMPTS"])
     before = len(list(attempts.iterdir()))
     (attempts / str(os.getpid())).touch()
     if before > 1:
         sys.exit(1)
-    started.send_bytes(b"serving")
-    signal.pause()
+    serve(life)
 
 
 @pytest.fixture
@@ -172,7 +180,7 @@ def test_a_replacement_that_cannot_start_is_tried_again(
 
     def strike() -> None:
         kill_first_worker(attempts)
-        wait_until(lambda: len(list(attempts.iterdir())) == 5)
+        wait_until(lambda: len(list(attempts.iterdir())) == 5, START_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with listen("127.0.0.1", 0) as listener:
