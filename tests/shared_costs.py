@@ -15,7 +15,8 @@ def pytest_collection_finish() -> None:
     Many tests collect garbage to prove that an object is freed. Visiting the objects of all modules
     and tests would take most of their time.
     """
-    _collect_and_exempt()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,16 +27,7 @@ def _garbage_of_a_file() -> Iterator[None]:
     would be thousands of them.
     """
     yield
-    if gc.get_freeze_count() > 0:
-        gc.collect()
-    else:
-        # A test has ended the exemption.
-        _collect_and_exempt()
-
-
-def _collect_and_exempt() -> None:
     gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
