@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if marked in collection_path.read_text(encoding="utf-8") else None
 
 
+_numbers = count(1)
+
+
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _no_settings_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Keep the developer's variables and `.env` from affecting the tests."""
     groups = group_names(Settings)
     for name in os.environ:
@@ -71,5 +77,6 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         if group in groups if delimiter else group in Settings.model_fields:
             monkeypatch.delenv(name)
     monkeypatch.setitem(Settings.model_config, "env_file", None)
-    # No test may use the developer's database.
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/database.sqlite3")
+    # No test may use the developer's database. A folder for each test would take longer than most.
+    file = tmp_path_factory.getbasetemp() / f"database-{next(_numbers)}.sqlite3"
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{file}")
