@@ -235,6 +235,18 @@ def test_the_window_shown_is_what_the_rule_decides_by() -> None:
     assert snapshot.window == (3, 4, 0.9)
 
 
+def test_the_window_shown_forgets_calls_that_are_older() -> None:
+    """No call is needed for that."""
+    clock = FakeClock()
+    breaker = make_breaker(
+        clock=clock, failure_rate=FailureRate(window_seconds=30.0), failure_threshold=99
+    )
+    fail(breaker)
+    assert breaker.get_metrics()["window"]["calls"] == 1
+    clock.advance(31.0)
+    assert breaker.get_metrics()["window"]["calls"] == 0
+
+
 def test_a_late_success_is_not_in_the_window() -> None:
     """It belongs to a period that is over."""
     breaker = make_breaker(failure_rate=FailureRate(minimum_calls=9), failure_threshold=1)
