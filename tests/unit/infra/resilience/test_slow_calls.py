@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     CircuitBreakerRegistry,
     CircuitOpenError,
+    CircuitState,
     StateChanged,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
@@ -22,6 +24,7 @@ from tests.unit.infra.resilience.scenes import (
     fail,
     half_opened,
     make_breaker,
+    opened,
     succeed,
 )
 
@@ -306,3 +309,26 @@ def test_a_call_that_ends_while_it_is_found_overdue_is_not_counted() -> None:
     breaker.machine.running = Racing(breaker.machine.running or {})
     clock.advance(2.0)
     assert breaker.total_failures == 0
+
+
+@pytest.mark.parametrize("state", [CircuitState.OPEN, CircuitState.CLOSED])
+def test_slow_calls_are_found_after_other_processes_were_followed(state: CircuitState) -> None:
+    """Opening and closing with them leaves the deadlines of calls as they are."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=99)
+    call = RunningCall(breaker)
+    breaker.follow(state, "another process", 60.0)
+    clock.advance(2.0)
+    assert breaker.total_failures == 1
+    call.succeed()
+    assert breaker.total_successes == 0
+
+
+def test_an_opening_in_the_past_ends_a_wait_beside_slow_calls() -> None:
+    """The moments of both rules are kept."""
+    clock = FakeClock()
+    breaker = opened(clock, slow_call_duration=2.0, recovery_timeout=60.0)
+    breaker._last_failure_time = datetime.now(UTC) - timedelta(seconds=20)
+    assert breaker.is_open
+    clock.advance(41.0)
+    assert breaker.is_half_open
