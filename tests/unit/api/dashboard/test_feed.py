@@ -237,4 +237,4 @@ async def test_a_failed_report_is_logged_and_the_next_one_is_shown(
     monkeypatch.setattr(*broken, fail)
     await following(pages)
 
-    assert "could not look at the circuits" in caplog.text
+    assert "could not poll the circuits" in caplog.text
