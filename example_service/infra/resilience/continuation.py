@@ -112,8 +112,8 @@ class _FutureCall(PendingCall):
             self.release()
         elif (error := future.exception()) is not None:
             self.settle(error)
-        elif (permit := self.take()) is not None:
-            self._guard.settle_result(permit, future.result())
+        else:
+            self._guard.settle_result(self._permits.pop(), future.result())
 
 
 async def _await(guard: Guard, awaitable: Any) -> Any:

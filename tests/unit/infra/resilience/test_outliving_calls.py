@@ -191,6 +191,17 @@ async def test_a_call_that_starts_after_the_probe_needs_its_own_place() -> None:
             await task
 
 
+async def test_a_call_inside_a_probe_that_has_hung_is_refused() -> None:
+    """The circuit is open by then, also for what the probe still calls."""
+    breaker, clock = half_open(probe_timeout=100.0)
+    async with breaker:
+        clock.advance(100.0)
+        with pytest.raises(CircuitOpenError):
+            await breaker.call(asyncio.sleep, 0)
+    assert breaker.is_open
+    assert breaker.in_flight == 0
+
+
 async def test_after_a_hung_probe_has_ended_it_comes_late() -> None:
     """While the probe ran, its own failure stood for both."""
     breaker, clock = half_open(probe_timeout=100.0)
