@@ -22,7 +22,7 @@ MORE_THAN_A_PIPE_TAKES = 20_000
 def piped() -> Iterator[int]:
     """Redirect standard output to a pipe, and yield its reading end."""
     reading, writing = os.pipe()
-    former = sys.stdout
+    former, threads = sys.stdout, set(threading.enumerate())
     with os.fdopen(writing, "w") as stream:
         sys.stdout = stream
         try:
@@ -31,9 +31,8 @@ def piped() -> Iterator[int]:
             sys.stdout = former
             # This ends the thread of an output whose reader has stopped.
             os.close(reading)
-            for thread in threading.enumerate():
-                if thread.daemon:
-                    thread.join(10)
+            for thread in set(threading.enumerate()) - threads:
+                thread.join(10)
 
 
 def read_lines(reading: int, last: str) -> list[str]:
