@@ -24,9 +24,8 @@ class BreakerSet:
     thread.
 
     Args:
-        max_breakers: How many breakers are kept at most. A further name takes the place of the
-            breaker that was not used for the longest time among those that are closed and idle,
-            or else among those that are idle and whose open wait is over.
+        max_breakers: Limit of breakers. A new name replaces the least recently used breaker that is
+            closed and idle, or otherwise one that is idle and whose wait is over.
         parameters: Parameters of every `CircuitBreaker` created here.
 
     Attributes:
@@ -52,8 +51,7 @@ class BreakerSet:
     def named(self, name: str) -> CircuitBreaker:
         """The breaker of a name, created if there is none.
 
-        If every place is taken by a breaker that must stay, it is one for this call alone, which
-        lets the call run.
+        If all breakers must stay, returns a breaker for this call only, which admits the call.
         """
         with self._lock:
             breaker = self._by_name.get(name)
@@ -88,7 +86,7 @@ class BreakerSet:
                 self._was_full = False
 
     def _make_room(self) -> bool:
-        """Forget a breaker that can be spared, if there is one. Requires the lock.
+        """Remove a breaker that can be replaced, if there is one. Requires the lock.
 
         As a rule nothing else holds it, so the registry and the metrics lose it too. A request
         that has just looked it up keeps it, and is the last one to use it.
@@ -101,7 +99,7 @@ class BreakerSet:
         return False
 
 
-# None of these lets time act on the state, because that would notify listeners under the lock.
+# None of these processes what has become due, because that would notify listeners under the lock.
 
 
 def _is_idle(breaker: CircuitBreaker) -> bool:

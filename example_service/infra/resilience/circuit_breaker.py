@@ -33,24 +33,24 @@ R = TypeVar("R")
 class CircuitBreakerRegistry(Registry["CircuitBreaker"]):
     """The circuit breakers of a process, by name.
 
-    Every breaker registers itself when it is created, and is held weakly: it is gone from here when
-    nothing uses it any more. One that is registered by hand, or created by `get_or_create`, is kept
-    until it is unregistered. Several living breakers may have one name; for monitoring their
-    counters add up.
+    Every breaker registers itself when it is created. The registry has only weak references, so a
+    breaker disappears from it when nothing uses it any more. Breakers from `register` or
+    `get_or_create` are kept until they are unregistered. Several breakers may have the same name;
+    for monitoring, their counters are added up.
 
     Safe to use from any thread.
 
     Args:
-        clock: Where "now" comes from, in seconds, for the ends of modes that apply to a name.
+        clock: Returns the current time in seconds, for the ends of modes that apply to a name.
     """
 
     def register(self, breaker: "CircuitBreaker") -> None:
         """Keep a breaker until it is unregistered; `get` finds it before others of its name.
 
-        It replaces the breaker that was kept under its name before, if any.
+        It replaces the breaker that was registered under this name before, if any.
 
         Raises:
-            TypeError: It is no breaker.
+            TypeError: It is not a breaker.
         """
         check_instance("breaker", breaker, CircuitBreaker)
         super().register(breaker)
@@ -63,44 +63,44 @@ circuit_breaker_registry = CircuitBreakerRegistry()
 
 
 class CircuitBreaker(MonitoredGuard):
-    """Stops calling a dependency that fails, and finds out when it works again.
+    """Stops calling a failing dependency, and detects when it works again.
 
     Use it as a decorator (`@breaker.protected`, or `@breaker`), as a block (`async with breaker:`
     or `with breaker:`), or for one call (`await breaker.call(func, ...)`, `breaker.call_sync`).
     One breaker, created at import time, serves any number of tasks, event loops and threads.
 
-    A call ends as a success, as a failure, or neutral. Neutral is an exception outside
-    `expected_exception` or refused by `is_failure`, a refusal of this or another breaker, any
-    exception that is no `Exception`, and cancellation: it changes no counter and no state. An
-    exception group is a failure if one of its exceptions is. The exception of the guarded call
+    A call ends as a success, as a failure, or neutral. A neutral outcome changes no counter and no
+    state: an exception outside `expected_exception` or for which `is_failure` returns False, a
+    refusal by this or another breaker, an exception that is not an `Exception`, and cancellation.
+    An exception group is a failure if one of its exceptions is. The exception of the guarded call
     always propagates unchanged.
 
     Args:
         name: The breaker's name in logs, metrics and errors; not empty.
         failure_threshold: Failures in a row that open the circuit; at least 1.
-        recovery_timeout: Seconds open before a probe may run, the first time; above 0.
+        recovery_timeout: Seconds before the first probe may run, after the first opening; above 0.
         success_threshold: Successes in half-open state that close the circuit; at least 1.
-        half_open_max_calls: Calls at once in half-open state; at least 1. Others are refused.
+        half_open_max_calls: Concurrent calls in half-open state; at least 1. Others are refused.
         expected_exception: The type, or tuple of types, of exceptions that count as failures;
             subclasses of `Exception`.
         is_failure: Called with an exception of those types; False makes it neutral.
-        is_success: Called with an exception; True makes it a success, because it is an answer of a
-            healthy dependency (a 404 that a client raises).
-        open_for: Called with the exception or result that is a failure; returns the seconds for
-            which the dependency asks to be left alone, or None. The circuit then opens at once, for
-            that long and at most a day.
+        is_success: Called with an exception; True makes it a success, because a healthy dependency
+            raises it (such as a 404).
+        open_for: Called with the exception or result that is a failure; returns for how many
+            seconds the dependency asks callers to wait, or None. The circuit then opens at once,
+            for that long but for at most a day.
         is_failed_result: Called with a returned value; True makes it a failure.
-        slow_call_duration: Seconds after which a running call counts as one failure, at that
-            moment and whatever it does later; None for no such rule.
-        failure_rate: The share of failures among recent calls that opens the circuit, beside the
-            rule of failures in a row; None for no such rule.
-        backoff: How the open wait grows with each failed recovery.
+        slow_call_duration: Seconds after which a running call counts as one failure, at that moment
+            and whatever it does later; None switches the rule off.
+        failure_rate: The share of failures among recent calls that opens the circuit, in addition
+            to `failure_threshold`; None switches the rule off.
+        backoff: How the wait grows with each failed recovery.
         probe_timeout: Seconds after which a running probe counts as a failure, so that a hanging
             one cannot keep the circuit half-open; None means the greater of `recovery_timeout` and
             60 seconds.
-        listeners: Objects with methods to call when something happens; see `events`.
-        clock: Where "now" comes from: returns seconds that never go back.
-        registry: Where the breaker shows up, held weakly; None keeps it out of every registry.
+        listeners: Objects whose methods are called on events; see `events`.
+        clock: Returns the current time in seconds, and never goes back.
+        registry: The registry that lists the breaker, with a weak reference; None for none.
 
     Raises:
         TypeError: A value is of the wrong type.
@@ -182,7 +182,7 @@ class CircuitBreaker(MonitoredGuard):
 
     @property
     def registry(self) -> CircuitBreakerRegistry | None:
-        """Where the breaker shows up; None for nowhere."""
+        """The registry that lists the breaker; None for none."""
         return cast("CircuitBreakerRegistry | None", self.observer)
 
     # Ways to call.
@@ -191,12 +191,11 @@ class CircuitBreaker(MonitoredGuard):
         """Guard every call of a function; for use as a decorator.
 
         Args:
-            func: A coroutine function, a plain function, an async generator function or a
-                generator function. For a plain function the object that it returns decides: a
-                future is the call, whose outcome counts when the future has one; another awaitable
-                and a generator are guarded until they end. A generator takes its permit when its
-                first item is requested. It succeeds when it is exhausted, or when its consumer
-                closes it after an item.
+            func: A coroutine function, a plain function, an async generator function or a generator
+                function. For a plain function the returned object decides what is guarded: a future
+                counts when it is done; another awaitable and a generator are guarded until they
+                end. A generator takes its permit when its first item is requested. It succeeds when
+                it is exhausted, or when its consumer closes it after an item.
 
         Returns:
             A function of the same kind, signature and metadata.
@@ -231,18 +230,18 @@ class CircuitBreaker(MonitoredGuard):
         self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> Coroutine[Any, Any, R]: ...
     async def call(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function under guard, and await what it returns if that can be awaited.
+        """Call a function under guard, and await what it returns if that is awaitable.
 
         Args:
-            func: A coroutine function, or a plain function that returns an awaitable or a value.
-                An executor's future that it returns is the call, whose outcome counts when the
-                future has one; a generator is guarded until it ends.
+            func: A coroutine function, or a plain function that returns an awaitable or a value. A
+                returned executor's future counts when it is done; a returned generator is guarded
+                until it ends.
             args: Passed to it.
             kwargs: Passed to it.
 
         Raises:
             CircuitOpenError: The circuit refused; `func` was not called.
-            TypeError: `func` is no function, but what one returns.
+            TypeError: `func` is not a function, but the result of calling one.
         """
         machine = self.machine
         permit: Permit | None = next(machine.permits, None)
@@ -270,14 +269,13 @@ class CircuitBreaker(MonitoredGuard):
     def call_sync(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a plain function under guard.
 
-        The object that it returns decides what is guarded, as for `protected`: a future is the
-        call, whose outcome counts when the future has one; another awaitable and a generator are
-        guarded until they end.
+        The returned object decides what is guarded, as for `protected`: a future counts when it is
+        done; another awaitable and a generator are guarded until they end.
 
         Raises:
             CircuitOpenError: The circuit refused; `func` was not called.
-            TypeError: `func` is a coroutine function, which `call` can await and this method
-                cannot, or is no function, but what one returns.
+            TypeError: `func` is a coroutine function, which only `call` can await, or is not a
+                function, but the result of calling one.
         """
         machine = self.machine
         permit: Permit | None = next(machine.permits, None)

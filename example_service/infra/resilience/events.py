@@ -1,8 +1,8 @@
-"""What a breaker tells its listeners.
+"""The events that a breaker reports to its listeners.
 
-Events are frozen and are handed over after the decision, outside the breaker's lock: a listener may
-call the breaker. A listener is any object that has one or more of the four methods below; a
-breaker pays only for the hooks that its listeners have.
+Events are frozen. Listeners are called after the decision, outside the breaker's lock, so a
+listener may call the breaker. A listener is any object that has one or more of the four methods
+below; a breaker pays only for the methods that its listeners have.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from example_service.infra.resilience.rules.states import CircuitState
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """A circuit changed its state.
+    """The state of a circuit has changed.
 
     Attributes:
         breaker_name: Name of the breaker.
         from_state: The state before.
         to_state: The state after.
-        wait_seconds: Seconds until a probe may be admitted, where it opened; None where it did
+        wait_seconds: Seconds until a probe may be admitted, if the circuit opened; None if it did
             not, or was forced open without an end.
         failure_count: Failures in a row that led to it.
         rejections: Calls refused since the circuit was last closed.
-        reason: What led to it: the rule, its numbers and, where it opened, the type names of the
-            last exceptions.
+        reason: What led to it: the rule, its numbers and, if the circuit opened, the type names of
+            the most recent exceptions.
     """
 
     breaker_name: str
@@ -54,8 +54,8 @@ class CallFailed:
 
     Attributes:
         breaker_name: Name of the breaker.
-        error_type: Type name of the exception; None where the returned value was the failure, or
-            where the call still runs past its deadline.
+        error_type: Type name of the exception; None if the returned value was the failure, or if
+            the call is still running past its deadline.
         duration_seconds: How long it took, or has been running.
     """
 
@@ -71,7 +71,7 @@ class CallRejected:
     Attributes:
         breaker_name: Name of the breaker.
         state: The state in which it was refused: open or half-open.
-        retry_after: Seconds until a call may be admitted; None when forced open without an end.
+        retry_after: Seconds until a call may be admitted; None if forced open without an end.
     """
 
     breaker_name: str
@@ -80,28 +80,28 @@ class CallRejected:
 
 
 class StateChangeListener(Protocol):
-    """Hears of every change of state."""
+    """Is called on every state change."""
 
     def on_state_change(self, event: StateChanged, /) -> None:
         """Called once for each change, in the thread that caused it."""
 
 
 class SuccessListener(Protocol):
-    """Hears of every success."""
+    """Is called on every success."""
 
     def on_success(self, event: CallSucceeded, /) -> None:
         """Called once for each call that succeeded."""
 
 
 class FailureListener(Protocol):
-    """Hears of every failure."""
+    """Is called on every failure."""
 
     def on_failure(self, event: CallFailed, /) -> None:
         """Called once for each call that counted as a failure."""
 
 
 class RejectionListener(Protocol):
-    """Hears of every refused call."""
+    """Is called on every refused call."""
 
     def on_rejection(self, event: CallRejected, /) -> None:
         """Called once for each call that was refused."""

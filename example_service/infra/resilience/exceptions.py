@@ -1,4 +1,4 @@
-"""What the package raises.
+"""The errors that the package raises.
 
 Exception
 └── CircuitOpenError    a call was refused; the guarded function was not called
@@ -6,27 +6,27 @@ Exception
 
 from example_service.infra.resilience.rules.states import CircuitState
 
-# How many facts a breaker puts into `args`.
+# The number of values that a breaker puts into `args`.
 _FACTS = 4
 
 
 class CircuitOpenError(Exception):
-    """A circuit breaker refused a call, which therefore never ran.
+    """A circuit breaker refused a call, which did not run.
 
-    A breaker raises it with its name, its state, the seconds to wait and the reason; code that
-    refuses for itself may raise it with a message alone.
+    A breaker raises it with its name, its state, the seconds to wait and the reason. Your own code
+    may raise it with only a message.
 
     Attributes:
-        breaker_name: Name of the breaker that refused; None when raised with a message alone.
-        state: The state in which it refused: open, or half-open with every probe taken; None
-            when raised with a message alone.
-        retry_after: Seconds until a call may be admitted; 0.0 when half-open and merely full;
-            None when not known.
-        reason: What opened the circuit; None when raised with a message alone.
+        breaker_name: Name of the breaker that refused; None if raised with only a message.
+        state: The state in which it refused: open, or half-open with every probe taken; None if
+            raised with only a message.
+        retry_after: Seconds until a call may be admitted; 0.0 if half-open with every probe taken;
+            None if unknown.
+        reason: What opened the circuit; None if raised with only a message.
     """
 
-    # Refusing is the hot path of an outage. The facts travel in `args`, which needs no __init__,
-    # pickles and copies by itself, and leaves the message to its readers.
+    # Refusing is the hot path of an outage. The values are in `args`, which needs no __init__,
+    # supports pickle and copy, and creates the message only when it is read.
 
     @property
     def breaker_name(self) -> str | None:

@@ -78,10 +78,10 @@ class Guard(Decisions):
     Safe to use from any thread and any event loop, in a finalizer and in a signal handler. After
     `os.fork` the child has the same state, a lock of its own, and no call in flight.
 
-    The parameters are those of `CircuitBreaker`, without `registry`.
+    The parameters are those of `CircuitBreaker`, except `registry`.
 
     Attributes:
-        judge: The parameters that say what counts.
+        judge: The parameters that decide what counts.
         unclaimed: Permits of blocks that were entered by name; see `guarded_block`.
     """
 
@@ -150,10 +150,10 @@ class Guard(Decisions):
     # The two steps.
 
     def acquire(self) -> Permit:
-        """Take the permit of one call. Hand it back exactly once, with one of the methods below.
+        """Take the permit for one call. Hand it back exactly once, with one of the methods below.
 
-        It may be handed back in another task or thread. Further calls through this guard are
-        therefore not part of the call, even before that; see `enter`.
+        It may be handed back in another task or thread. So other calls through this guard are not
+        part of the call; see `enter`.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -162,10 +162,10 @@ class Guard(Decisions):
         return self.admit(marks_probe=False) if permit is None else permit
 
     def enter(self) -> Permit:
-        """Take the permit of a call that ends in the current context, such as a block.
+        """Take the permit for a call that ends in the current context, such as a block.
 
-        While it is a probe that runs, further calls through this guard in that context are part of
-        it: they need no place, and only the outcome of the probe counts.
+        While it is a running probe, other calls through this guard in that context are part of it:
+        they need no place, and only the outcome of the probe counts.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -218,7 +218,7 @@ class Guard(Decisions):
         Args:
             permit: What `acquire` returned.
             error_type: Type name of the exception; None if the result was the failure.
-            open_for: Seconds for which the dependency asks to be left alone: the circuit opens at
+            open_for: Seconds for which the dependency asks callers to wait: the circuit opens at
                 once, for that long. None if it does not ask.
         """
         self._decide(self._record_failure, permit, error_type, open_for)
@@ -285,7 +285,7 @@ class Guard(Decisions):
         return True
 
     def seconds_to_open(self, failure: object) -> float | None:
-        """For how long `open_for` says that a failure asks to be left alone; None if it does not.
+        """For how many seconds a failure asks callers to wait, by `open_for`; None if it does not.
 
         Raises:
             BaseException: Whatever `open_for` raises.
@@ -293,7 +293,7 @@ class Guard(Decisions):
         return self.judge.seconds_to_open(failure)
 
     def look(self) -> CircuitState:
-        """Let the time that has passed act, and return the state."""
+        """Process what has become due, and return the state."""
         machine = self.machine
         if self._forks != fork.generation or (
             machine.due < math.inf and self.clock() >= machine.due
@@ -304,7 +304,7 @@ class Guard(Decisions):
     def follow(
         self, state: CircuitState, reason: str, wait_seconds: float = 0.0, reopenings: int = 0
     ) -> None:
-        """Open or close with the other processes of a fleet; a mode that is set wins.
+        """Open or close with the other processes of a fleet; a mode takes precedence.
 
         Args:
             state: OPEN or CLOSED.
@@ -351,7 +351,7 @@ class Guard(Decisions):
         raise self._refusal(state, retry_after, rejections)
 
     def _admit_while_deciding(self, now: float, outer: TimedCall | None) -> Permit:
-        """Answer a call that enters during a decision of its own thread; it is never a probe."""
+        """Handle a call that enters during a decision of its own thread; it is never a probe."""
         phase = self.machine.phase
         if isinstance(phase, Closed) or outer is not None:
             self._decide(self.machine.count_admission)

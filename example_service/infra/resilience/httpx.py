@@ -1,11 +1,11 @@
-"""A transport for httpx and httpx2 that stops calling an origin which fails.
+"""A transport for httpx and httpx2 that stops calling failing origins.
 
     TransportError    CircuitOpenError
            └──────┬──────────┘
       CircuitOpenTransportError    a request was refused; nothing was sent
 
-When the outcome of a request is known: see `httpx_exchange`. Everything here works with either of
-the two libraries, and with both.
+`httpx_exchange` describes when the outcome of a request is known. Everything here works with either
+of the two libraries, and with both.
 """
 
 from collections.abc import Callable
@@ -36,13 +36,13 @@ _ORIGIN_LENGTH: Final = 300
 
 
 class CircuitOpenTransportError(TransportErrorBase, CircuitOpenError):
-    """A circuit breaker refused a request; nothing of it was sent.
+    """A circuit breaker refused a request; nothing was sent.
 
-    It has the attributes of `CircuitOpenError`, and `request` as every error of httpx.
+    It has the attributes of `CircuitOpenError`, and `request` like every error of httpx.
 
     Args:
-        facts: What `CircuitOpenError` takes: a message alone, or breaker name, state, seconds to
-            wait and reason.
+        facts: The arguments of `CircuitOpenError`: only a message, or breaker name, state, seconds
+            to wait and reason.
         request: The request that was refused.
     """
 
@@ -64,8 +64,8 @@ def origin_of(request: "Request") -> str:
 def is_upstream_failure(error: Exception) -> bool:
     """Whether an error means that the other side failed; for use as `is_failure`.
 
-    A wrong request, a connection pool that is used up, and the refusal of another breaker do not
-    mean that. In an exception group, one error that does is enough.
+    An invalid request, an exhausted connection pool, and the refusal of another breaker do not mean
+    that. In an exception group, one error that does is enough.
     """
     if isinstance(error, ExceptionGroup):
         return any(is_upstream_failure(one) for one in error.exceptions)
@@ -84,20 +84,21 @@ def is_failed_response(response: "Response") -> bool:
 class CircuitBreakerTransport(TransportBase):
     """Sends requests through another transport, under a circuit breaker for each origin.
 
-    Like `httpx.MockTransport` it serves both kinds of client, of httpx and of httpx2: it can be
-    used wherever the wrapped transport can. Put it outside other transports that wrap one, so that
-    a refused request reaches none of them. Safe to use from any thread.
+    Like `httpx.MockTransport` it supports synchronous and asynchronous clients, of httpx and of
+    httpx2: it can be used wherever the wrapped transport can. Put it around all other wrapping
+    transports, so that a refused request reaches none of them. Safe to use from any thread.
 
     Args:
-        transport: What sends the requests. It is closed with this one.
-        key: Names the breaker that guards a request; requests of equal names share one. The names
-            appear in logs and metrics, so they should be few, short and free of secrets.
-        breakers: Breakers to share with another transport; None for a set of its own, which
-            `transport_breakers` creates from `max_breakers` and `parameters`.
-        max_breakers: How many breakers are kept at most; None means 256. See `BreakerSet`.
+        transport: The transport that sends the requests. It is closed together with this one.
+        key: Returns the name of the breaker for a request; requests with the same name share a
+            breaker. The names appear in logs and metrics, so they should be few, short and free of
+            secrets.
+        breakers: Breakers to share with another transport; None creates a new set from
+            `max_breakers` and `parameters`, like `transport_breakers`.
+        max_breakers: Limit of breakers; None means 256. See `BreakerSet`.
         max_retry_after_seconds: A failed response with a `Retry-After` opens the circuit at once,
-            for the seconds that it announces and at most this many, unless the breaker's `open_for`
-            has an answer. None ignores the header.
+            for as long as it asks but for at most this many seconds, unless the breaker's
+            `open_for` returns a wait. None ignores the header.
         parameters: Parameters of every `CircuitBreaker` created here. By default its
             `expected_exception` is the library's `TransportError`, its `is_failure` is
             `is_upstream_failure`, and its `is_failed_result`, which sees the status and headers of
@@ -105,7 +106,7 @@ class CircuitBreakerTransport(TransportBase):
 
     Raises:
         TypeError: A value is of the wrong type, there is no such parameter, or it would have no
-            effect beside `breakers`.
+            effect together with `breakers`.
         ValueError: A value is out of range.
 
     Example:
@@ -158,7 +159,7 @@ class CircuitBreakerTransport(TransportBase):
             raise TypeError("max_retry_after_seconds would have no effect without is_failed_result")
 
     def breaker_for(self, request: "Request") -> CircuitBreaker:
-        """The breaker that guards such a request, created if there is none."""
+        """The breaker for such a request, created if there is none."""
         return self._breakers.named(self._key(request))
 
     def handle_request(self, request: Any) -> Any:

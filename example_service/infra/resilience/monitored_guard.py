@@ -190,12 +190,12 @@ class MonitoredGuard(Guard):
 
             - `state`: "closed", "open" or "half_open".
             - `failure_count`: failures in a row.
-            - `success_count`: successes so far while half-open, else 0.
+            - `success_count`: successes so far in half-open state, otherwise 0.
             - `total_failures`, `total_successes`, `total_rejections`: since construction or the
               last `reset`.
             - `last_failure_time`: ISO 8601 in UTC, or None.
-            - `failure_rate`: failures / (failures + successes), 0.0 when there are neither.
-            - `retry_after`: seconds until a call may run, 0.0 unless open; None when forced open
+            - `failure_rate`: failures / (failures + successes), 0.0 if there are none.
+            - `retry_after`: seconds until a call may run, 0.0 unless open; None if forced open
               without an end.
             - `opened_count`: openings since construction or the last `reset`.
             - `in_flight`: calls that are running.
@@ -224,10 +224,10 @@ class MonitoredGuard(Guard):
     # Operators.
 
     async def reset(self) -> None:
-        """Close the circuit and forget counts, totals, backoff, the last failure and the mode.
+        """Close the circuit and clear counts, totals, backoff, the last failure and the mode.
 
-        The outcomes of calls that are running then come late: they no longer act on the state. The
-        counters of Prometheus never go down.
+        Calls that are running are late: their outcomes do not change the state. Prometheus counters
+        never go down.
         """
         self.begin_reset()()
 

@@ -1,16 +1,16 @@
-"""The open wait that an upstream announces with `Retry-After` (RFC 9110, section 10.2.3)."""
+"""The wait that an upstream asks for with `Retry-After` (RFC 9110, section 10.2.3)."""
 
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 
 def announced_seconds(retry_after: str, date: str) -> float | None:
-    """How long a response asks to be left alone, in seconds; None for not at all.
+    """For how many seconds a response asks callers to wait; None if it does not.
 
     Args:
-        retry_after: Its header `Retry-After`: seconds or a date; empty for none.
-        date: Its header `Date`; empty for none. A date is counted from there, so that our own
-            clock need not be right.
+        retry_after: The header `Retry-After`: seconds or a date; empty for none.
+        date: The header `Date`; empty for none. Dates are relative to it, so the local clock does
+            not matter.
     """
     if retry_after.isascii() and retry_after.isdigit():
         seconds = float(retry_after)

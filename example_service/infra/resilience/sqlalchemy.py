@@ -1,4 +1,4 @@
-"""A breaker around an SQLAlchemy engine: while the database is down, its users learn it at once.
+"""A breaker around an SQLAlchemy engine: while the database is down, callers fail at once.
 
 Events such as `before_cursor_execute` and `handle_error` come in pairs that some ways out leave
 unpaired, and none says how a COMMIT ended. What an engine asks of its driver passes through the
@@ -54,12 +54,11 @@ _current_call: "ContextVar[_Call | None]" = ContextVar("_current_call", default=
 def is_database_failure(error: BaseException) -> bool:
     """Whether an exception means that the database cannot serve; for use as `is_failure`.
 
-    It does when it invalidated the connection, when connecting or waiting failed, or when the
-    server reports that it cannot work. Everything else is either the answer of a database
-    that lives, such as a violated constraint, a deadlock or an unknown table, or comes from this
-    side, such as a pool that has no free connection. A cancelled statement is a failure if the
-    server's message names a timeout, and not if a user asked for it. In an exception group, one
-    error that is a failure is enough.
+    It does if it invalidated the connection, if connecting or waiting failed, or if the server
+    reports that it cannot work. Everything else is either reported by a healthy database, such as a
+    violated constraint, a deadlock or an unknown table, or caused on this side, such as an
+    exhausted pool. A cancelled statement is a failure if the server's message names a timeout, but
+    not if a user cancelled it. In an exception group, one error that is a failure is enough.
 
     Args:
         error: What SQLAlchemy or the driver raised.
@@ -114,23 +113,21 @@ def guard_engine(
     *,
     is_failure: Callable[[Exception], bool] = is_database_failure,
 ) -> None:
-    """Have a breaker guard everything that an engine asks of its database, from now on.
+    """Put a circuit breaker between an engine and its database.
 
-    While the circuit refuses, a statement raises `CircuitOpenError`, and so does whatever needs a
-    connection, without waiting in the pool's queue. A transaction may always end: COMMIT, ROLLBACK
-    and their like are let through.
+    While the circuit refuses calls, statements raise `CircuitOpenError`, and so does everything
+    that needs a connection, without waiting for the pool. Transactions can always be completed:
+    COMMIT, ROLLBACK and similar statements are admitted.
 
-    A statement or a COMMIT that works is a success. A connect or a ping that works is neither
-    success nor failure, for a proxy in front of a dead database accepts connections, too.
+    A successful statement or COMMIT is a success. A successful connect or ping is neither success
+    nor failure, because a proxy in front of a dead database accepts connections, too.
 
     Args:
-        engine: The engine; sessions, connections and `execution_options()` of it included.
-        breaker: What refuses and counts. Of its parameters, those that judge outcomes have no
-            effect here: `expected_exception`, `is_failure`, `is_success`, `is_failed_result` and
-            `open_for`.
-        is_failure: Asked about the driver's own exception; see `is_database_failure`. An error by
-            which a connection is lost, and the server's refusal of a new one, are failures in any
-            case.
+        engine: The engine, including its sessions, connections and `execution_options()`.
+        breaker: The circuit breaker. Its parameters that judge outcomes have no effect here:
+            `expected_exception`, `is_failure`, `is_success`, `is_failed_result` and `open_for`.
+        is_failure: Called with the driver's own exception; see `is_database_failure`. Errors that
+            lose the connection, and refusals of new connections, are always failures.
 
     Raises:
         ValueError: The engine is already guarded.
@@ -160,10 +157,10 @@ def guard_engine(
 
 
 def ask_admission(breaker: CircuitBreaker) -> None:
-    """Find out whether the database may be asked, before anything is prepared for that.
+    """Check whether the circuit admits calls, before preparing one.
 
-    An engine that is guarded would tell when it takes a connection. That is late where a session
-    and its statement are made first, which costs more than all the rest of a refusal.
+    A guarded engine refuses when it takes a connection. That is late if a session and its statement
+    are created first, which costs more than the rest of a refusal.
 
     Raises:
         CircuitOpenError: The circuit refuses.

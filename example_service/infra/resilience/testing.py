@@ -1,12 +1,12 @@
 """A kit for tests of code that uses circuit breakers.
 
 This is the only module of the package that imports pytest, and nothing of the service imports it.
-One line in the topmost `conftest.py` lets no breaker of a test be seen by another test:
+One line in the top-level `conftest.py` isolates the breakers of each test:
 
     pytest_plugins = ["example_service.infra.resilience.testing"]
 
-There is no assertion in here to explain, so PYTEST_DONT_REWRITE: else pytest would warn of every
-`conftest.py` that imports from here and has that line too.
+This module contains no assertions, so PYTEST_DONT_REWRITE: otherwise pytest would warn about every
+`conftest.py` that has this line and also imports from here.
 """
 
 import gc
@@ -40,13 +40,13 @@ __all__ = ["FakeClock", "RecordingListener", "half_opened", "isolated_registry",
 
 
 class FakeClock:
-    """A clock that moves only by `advance`; for the `clock` of a breaker.
+    """A clock that only `advance` moves; for the `clock` of a breaker.
 
     Args:
-        now: Seconds that it shows at first.
+        now: The initial time in seconds.
 
     Attributes:
-        now: Seconds that it shows.
+        now: The current time in seconds.
     """
 
     def __init__(self, now: float = 1000.0) -> None:
@@ -57,7 +57,7 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let so many seconds pass.
+        """Let some seconds pass.
 
         Raises:
             TypeError: That is not a number.
@@ -72,7 +72,7 @@ class FakeClock:
 
 
 class RecordingListener:
-    """Keeps the events of a breaker, in the order in which they came; for its `listeners`.
+    """Records the events of a breaker in order; for its `listeners`.
 
     Attributes:
         events: Every event, oldest first.
@@ -114,19 +114,19 @@ def opened(
     retry_after: float | None = None,
     clock: Callable[[], float] | None = None,
 ) -> Iterator[CircuitBreaker]:
-    """Have a circuit that has just opened, and have it closed after the block.
+    """Open a circuit for the length of a block, and close it afterwards.
 
-    The block begins with no count, no backoff and no mode set by hand, whatever was before. From
-    there the breaker's own rules hold: when its wait is over the circuit is half-open, and so on.
-    At its end the breaker is reset. Calls in flight at either end become stale. Log, listeners and
-    metrics see every change as any other.
+    At the start of the block the circuit has just opened, with no counts, no backoff and no mode.
+    Then the breaker's own rules apply: when its wait is over the circuit becomes half-open, and so
+    on. At the end the breaker is reset. Calls in flight at the start or the end become late. Log,
+    listeners and metrics report every state change as usual.
 
     Args:
         breaker: The breaker; one that was made at import time will do.
-        retry_after: Seconds until the circuit is half-open; None means what the breaker would wait
-            the first time, which is `recovery_timeout` where no jitter is set.
-        clock: Where the breaker takes "now" from for the length of the block, a `FakeClock` say;
-            None leaves it its own.
+        retry_after: Seconds until the circuit is half-open; None means the breaker's first wait,
+            which is `recovery_timeout` without jitter.
+        clock: The clock of the breaker for the length of the block, such as a `FakeClock`; None
+            keeps its own clock.
 
     Raises:
         TypeError: `retry_after` is not a number.
@@ -143,16 +143,15 @@ def opened(
 def half_opened(
     breaker: CircuitBreaker, *, clock: Callable[[], float] | None = None
 ) -> Iterator[CircuitBreaker]:
-    """Have a circuit that has just become half-open, and have it closed after the block.
+    """Make a circuit half-open for the length of a block, and close it afterwards.
 
-    It has opened before, once, and all that was said of `opened` holds. No probe runs yet and none
-    has succeeded: `success_threshold` successes close the circuit, and a failure opens it for the
-    second of the breaker's waits.
+    The circuit has opened once before, and everything described in `opened` applies. No probe has
+    started yet: `success_threshold` successes close the circuit, and a failure opens it for the
+    breaker's second wait.
 
     Args:
         breaker: The breaker; one that was made at import time will do.
-        clock: Where the breaker takes "now" from for the length of the block; None leaves it its
-            own.
+        clock: The clock of the breaker for the length of the block; None keeps its own clock.
     """
     with _clean(breaker, clock):
         _open(breaker, None)
@@ -182,7 +181,7 @@ def _open(breaker: CircuitBreaker, wait_seconds: float | None) -> None:
 
 @pytest.fixture(autouse=True)
 def isolated_registry() -> Iterator[CircuitBreakerRegistry]:
-    """The process's registry, as untouched by other tests.
+    """The process's registry, isolated from other tests.
 
     Every breaker that exists before the test is reset before and after it, and gets its clock back:
     those created at import time, in transports, in other registries and in none. Whatever the test

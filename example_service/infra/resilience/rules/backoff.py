@@ -9,20 +9,20 @@ from example_service.infra.resilience.validation import check_number
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """The open wait as a function of failed recoveries.
+    """The wait of an open circuit as a function of failed recoveries.
 
     The wait is `min(recovery_timeout * multiplier**reopenings, max_timeout)`, where `reopenings`
     counts the failed recoveries since the circuit was last closed.
 
     Attributes:
-        multiplier: Growth of the wait with each failed recovery, at least 1.0, which means no
-            growth.
-        max_timeout: Seconds that no wait exceeds; None means five times `recovery_timeout`.
+        multiplier: Factor by which each failed recovery lengthens the wait; at least 1.0, which
+            means no growth.
+        max_timeout: Limit of the wait in seconds; None means five times `recovery_timeout`.
         jitter: Share of the wait, 0.0 to 1.0, by which it is shortened at random, so that many
-            processes that opened together do not probe together. With 0.2 a wait of 60 seconds
-            falls anywhere between 48 and 60.
-        seed: Makes the random shares repeatable: equal seeds give equal waits, opening for
-            opening. None draws another share each time.
+            processes do not probe at the same time. With 0.2 a wait of 60 seconds becomes one
+            between 48 and 60.
+        seed: Makes the random shares repeatable: equal seeds give equal waits, opening by opening.
+            With None they vary.
 
     Example:
         Wait 30 seconds, then 60, then 120, and from then on 120:
