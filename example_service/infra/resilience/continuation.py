@@ -70,8 +70,8 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
     Raises:
         TypeError: It is a context manager made from a generator, whose block cannot be guarded.
     """
-    going_on = continuation(result.__class__)
-    if going_on is Continuation.FUTURE:
+    continued = continuation(result.__class__)
+    if continued is Continuation.FUTURE:
         leave_call(permit)
         call = _FutureCall(guard, permit)
         if result.done():
@@ -82,7 +82,7 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
             result.add_done_callback(call)
         return result
     guard.release(permit)
-    if going_on is Continuation.BLOCK:
+    if continued is Continuation.BLOCK:
         raise TypeError(
             f"the block of {result.func!r} cannot be guarded from outside: "
             "put the decorator of the breaker below @contextmanager or @asynccontextmanager"

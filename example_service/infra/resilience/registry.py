@@ -143,7 +143,7 @@ class Registry(Generic[G]):
         lock.acquire()
         try:
             if self._dead:
-                self._bury()
+                self._keep_counters()
             ref.older = self._newest.get(name)
             self._newest[name] = ref
             if self._remembered and name in self._remembered:
@@ -195,7 +195,7 @@ class Registry(Generic[G]):
             living = self._living(name)
             if living:
                 return living[-1]
-            self._bury()
+            self._keep_counters()
             known = ", ".join(sorted(self._newest)) or "none"
         raise KeyError(f"no circuit breaker named {name!r}; known: {known}")
 
@@ -393,7 +393,7 @@ class Registry(Generic[G]):
             # A list of the names, because a finalizer may create a breaker in the meantime.
             by_name = {name: self._living(name) for name in list(self._newest)}
             # Only now: one that another thread frees between the two would be in neither.
-            self._bury()
+            self._keep_counters()
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
     def _snapshot(self, name: str, breakers: list[G]) -> CircuitSnapshot:
@@ -401,20 +401,20 @@ class Registry(Generic[G]):
         retired = self._retired.get(name)
         return snapshot if retired is None else snapshot.plus(retired)
 
-    def _bury(self) -> None:
+    def _keep_counters(self) -> None:
         """Keep the counters of breakers that were freed. Requires the lock."""
         if self._is_burying:
             return  # A finalizer has come here while this thread was at it.
         self._is_burying = True
         try:
             while self._dead:
-                self._bury_chain(self._dead.popleft().name)
+                self._keep_counters_of(self._dead.popleft().name)
         finally:
             self._is_burying = False
         while len(self._remembered) > REMEMBERED_NAMES:
             self._remembered.popitem(last=False)
 
-    def _bury_chain(self, name: str) -> None:
+    def _keep_counters_of(self, name: str) -> None:
         living: _Ref[G] | None = None
         for ref in reversed(self._chain(name)):
             if ref() is not None:

@@ -175,8 +175,8 @@ class TestMonitoring:
         freed: list[CircuitBreaker] = []
 
         class FreeingRegistry(CircuitBreakerRegistry):
-            def _bury(self) -> None:
-                super()._bury()
+            def _keep_counters(self) -> None:
+                super()._keep_counters()
                 freed.clear()
 
         registry = FreeingRegistry()
@@ -273,9 +273,9 @@ def test_a_finalizer_may_scrape_while_the_counts_of_a_freed_breaker_are_kept() -
     class Scraped(CircuitBreakerRegistry):
         """A registry that is read in the middle of that."""
 
-        def _bury_chain(self, name: str) -> None:
+        def _keep_counters_of(self, name: str) -> None:
             self.snapshots()
-            super()._bury_chain(name)
+            super()._keep_counters_of(name)
 
     registry = Scraped()
     fail(make_breaker(registry=registry))
