@@ -108,9 +108,9 @@ class TestEveryMode:
         assert [one.levelname for one in lines] == ["WARNING", "WARNING"]
         assert lines[0].getMessage() == (
             f"Circuit breaker 'scene' set to {MODES[method]} by hand: maintenance; "
-            "holds for 30.0 seconds"
+            "applies for 30.0 seconds"
         )
-        assert lines[1].getMessage().endswith("holds until a reset")
+        assert lines[1].getMessage().endswith("applies until a reset")
         fields = {one: getattr(lines[0], one) for one in ("breaker", "mode", "reason", "seconds")}
         assert fields == {
             "breaker": "scene",

@@ -135,7 +135,7 @@ async def test_without_room_a_further_origin_is_called_unguarded(
     [warning] = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert warning.getMessage() == (
         f"All 1 circuit breakers of a set are open or in use, so '{OTHER_ORIGIN}' is not guarded; "
-        "it is logged only once"
+        "this is logged only once"
     )
 
 

@@ -133,7 +133,7 @@ class TestGuarding:
 
     def test_engine_is_guarded_once(self, engine: Engine, breaker: CircuitBreaker) -> None:
         """Two guards would count everything twice."""
-        with pytest.raises(ValueError, match="guarded already"):
+        with pytest.raises(ValueError, match="already guarded"):
             guard_engine(engine, breaker)
 
     def test_two_engines_may_share_a_breaker(
