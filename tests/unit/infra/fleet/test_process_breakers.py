@@ -1,5 +1,8 @@
 """The breakers of one process in a fleet: breakers that share a name act as one circuit."""
 
+import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -63,6 +66,46 @@ async def test_a_failed_probe_of_a_breaker_opens_another_with_its_name_again(
     await until(lambda: probe_fails(first))
     await until(lambda: second.get_metrics()["retry_after"] > 0)
     assert first.get_metrics()["opened_count"] == 2
+
+
+async def test_two_processes_send_as_many_probes_as_successes_are_needed(
+    registry: CircuitBreakerRegistry, member: Member, tmp_path: Path
+) -> None:
+    """While two probes run, a third call is refused, although three may run at once."""
+    elsewhere = CircuitBreakerRegistry()
+    answer, started = asyncio.Event(), 0
+
+    async def probe() -> None:
+        nonlocal started
+        started += 1
+        await answer.wait()
+
+    async with joined_fleet(DirectoryStore(tmp_path), elsewhere), asyncio.TaskGroup() as calls:
+        breakers = [
+            CircuitBreaker(NAME, recovery_timeout=0.3, registry=one)
+            for one in (registry, elsewhere)
+        ]
+
+        async def call(breaker: CircuitBreaker) -> None:
+            with contextlib.suppress(CircuitOpenError):
+                await breaker.call(probe)
+
+        async def call_for_a_while(seconds: float) -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for breaker in breakers:
+                    calls.create_task(call(breaker))
+                await asyncio.sleep(0.01)
+
+        fail(breakers[0])
+        await until(lambda: breakers[1].is_open)
+        while started < 2:
+            await call_for_a_while(0.05)
+        await call_for_a_while(0.4)
+        assert (started, breakers[0].success_threshold) == (2, 2)
+        answer.set()
+        await until(lambda: all(breaker.is_closed for breaker in breakers))
+    assert member.is_connected
 
 
 @pytest.mark.usefixtures("member")
