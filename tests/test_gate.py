@@ -20,6 +20,7 @@ def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     for name, text in {
         "scripts/find-python.sh": 'test "${1:-}" != 3.11',
         ".venv/bin/python": "echo 3.13.5",
+        "tests/test_clocks.py": "@pytest.mark.alone",
         "bin/chromium": "",
         "bin/prometheus": "",
         "bin/prometheus-alertmanager": "",
