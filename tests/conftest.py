@@ -47,12 +47,12 @@ def _former_logging() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> Generator[None, int, int]:
-    """Run three processes on two processors, because tests with servers spend their time waiting.
+    """Run two processes on each processor, because tests with servers spend their time waiting.
 
     Tests without servers keep a processor busy, so one process for each is enough.
     """
     processors = yield
-    return processors if "not integration" in config.option.markexpr else processors * 3 // 2
+    return processors if "not integration" in config.option.markexpr else processors * 2
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -181,7 +181,7 @@ def test_the_tests_begin_with_their_duration_and_what_is_missing(
 
 @pytest.mark.parametrize(
     ("marks", "workers"),
-    [(FAST, 4), ("not image and not alone", 6), ("", 6)],
+    [(FAST, 4), ("not image and not alone", 8), ("", 8)],
 )
 def test_waiting_tests_share_a_processor(marks: str, workers: int) -> None:
     """Only tests without servers run with exactly one process per processor."""
