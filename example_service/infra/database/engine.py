@@ -73,7 +73,9 @@ def database_address(settings: Settings) -> PostgreSQLAddress | SQLiteAddress:
 def _sqlite_engine(
     address: SQLiteAddress, busy_timeout_seconds: float, **options: Any
 ) -> AsyncEngine:
-    Path(address.path).parent.mkdir(parents=True, exist_ok=True)
+    # Without the folder, connecting fails, which is handled like any outage of the database.
+    with suppress(OSError):
+        Path(address.path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=address.path),
         connect_args={"timeout": busy_timeout_seconds},

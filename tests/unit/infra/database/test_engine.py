@@ -14,10 +14,12 @@ from sqlalchemy.pool import NullPool
 
 from example_service.core.settings import Settings
 from example_service.core.settings.model import DatabaseSettings
+from example_service.infra.database.database import open_database
 from example_service.infra.database.engine import (
     create_engine,
     create_migration_engine,
 )
+from example_service.infra.database.exceptions import DatabaseUnavailableError
 from tests.databases import settings_for
 
 
@@ -45,6 +47,14 @@ class TestSQLite:
         await engine.dispose()
 
         assert found == ["wal", 2, 1]
+
+    async def test_a_folder_that_cannot_be_created_means_unavailable(self, tmp_path: Path) -> None:
+        """The service starts all the same, and readiness says what is wrong."""
+        (tmp_path / "file").touch()
+        settings = settings_for(f"sqlite:///{tmp_path}/file/folder/database.sqlite3")
+        async with open_database(settings) as database:
+            with pytest.raises(DatabaseUnavailableError, match="unable to open database file"):
+                await database.run(lambda session: session.execute(text("SELECT 1")))
 
     async def test_the_folder_of_the_file_is_created(self, tmp_path: Path) -> None:
         """A fresh clone has no folder `var/`."""
