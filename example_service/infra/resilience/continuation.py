@@ -1,4 +1,4 @@
-"""Calls that go on in the object that they return: a future, an awaitable or a generator."""
+"""Calls that continue in the object that they return: a future, an awaitable or a generator."""
 
 import functools
 import inspect
@@ -38,9 +38,9 @@ _BLOCKS = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 # can be created at run time.
 @functools.lru_cache(maxsize=256)
 def continuation(kind: type) -> Continuation | None:
-    """How a call that returned an object of this class goes on; None if it has ended."""
+    """How a call that returned an object of this class continues; None if it has ended."""
     if hasattr(kind, "add_done_callback"):
-        # Where there is such a future both are imported already; other programs do not pay for it.
+        # If there is such a future, both are already imported; other programs do not pay for it.
         import asyncio  # noqa: PLC0415
         import concurrent.futures  # noqa: PLC0415
 
@@ -56,19 +56,20 @@ def continuation(kind: type) -> Continuation | None:
 
 
 def follow(guard: Guard, permit: Permit, result: Any) -> Any:
-    """Guard a call that goes on in the object that it returned, until it ends.
+    """Guard a call that continues in the object that it returned, until it ends.
 
-    - A future is the call: its outcome counts when it has one, at once if it is done.
-    - Any other awaitable is guarded from the moment it is awaited. If it never is, there is no
-      outcome; so it takes a permit of its own. One that is entered instead, such as a request of
-      aiohttp in `async with`, is guarded until the end of its block.
+    - A future counts when it is done, which may be at once.
+    - Any other awaitable is guarded from its `await`, and takes its own permit, because it may
+      never be awaited. If it is entered instead, such as a request of aiohttp in `async with`, it
+      is guarded until the end of its block.
     - A generator or async generator takes a permit when its first item is requested.
 
     Returns:
         What the caller gets instead of `result`.
 
     Raises:
-        TypeError: It is a context manager made from a generator, whose block cannot be guarded.
+        TypeError: The object is a context manager made from a generator, whose block cannot be
+            guarded.
     """
     continued = continuation(result.__class__)
     if continued is Continuation.FUTURE:
@@ -96,7 +97,7 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
 
 
 def is_awaitable(result: object) -> bool:
-    """Whether an object that goes on is awaited, rather than iterated or left to run."""
+    """Whether an object that continues is awaited, rather than iterated or left to run."""
     if isinstance(result, GeneratorType):
         return bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
     return isinstance(result, Awaitable)

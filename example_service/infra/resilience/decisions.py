@@ -29,9 +29,9 @@ _OPEN = CircuitState.OPEN
 
 
 class Decisions:
-    """Takes the steps of a circuit one after another, then notifies registry, log and listeners.
+    """Takes the steps of a circuit one at a time, then notifies registry, log and listeners.
 
-    A guarded call always runs outside the lock, and so does everything that is notified.
+    Guarded calls always run outside the lock, and so do log and listeners.
 
     Args:
         name: Name of the breaker.
@@ -41,8 +41,8 @@ class Decisions:
 
     Attributes:
         machine: The rules, for forms of calling that take the short cuts of `lockfree`.
-        clock: Where "now" comes from. Tests may set another one.
-        observer: Notified of changes of state before log and listeners: the registry.
+        clock: Returns the current time in seconds. Tests may replace it.
+        observer: Notified of state changes before log and listeners: the registry.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Decisions:
         self._outage: Outage | None = None
         self.observer: StateChangeListener | None = None
         self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
-        # Steps that entered while this thread was deciding; None while it is not.
+        # Steps that entered while this thread was deciding; None while it is not deciding.
         self._reentered: list[tuple[Step, tuple[Any, ...]]] | None = None
         self._forks = fork.generation
 
@@ -100,11 +100,11 @@ class Decisions:
         """Take one step of the rules under the lock.
 
         A finalizer, a weak reference's callback or a signal handler can enter here while its own
-        thread is deciding. Its step then waits until that decision is complete, or is not taken
-        at all unless it `may_wait`; in both cases the answer is None.
+        thread is deciding. Its step is then taken after that decision if it `may_wait`, and not at
+        all otherwise; in both cases the result is None.
 
         Returns:
-            The step's answer, and what `_finish` needs.
+            The result of the step, and what `_finish` needs.
         """
         now = self.clock()
         with self.mutex:
@@ -125,7 +125,7 @@ class Decisions:
         return answer, events, waiting
 
     def _finish(self, events: list[Event], waiting: list[tuple[Step, tuple[Any, ...]]]) -> None:
-        """Notify, and take the steps that had to wait. Must not be called under a lock."""
+        """Notify, then take the steps that had to wait. Must not be called under a lock."""
         if events:
             self._publish(events)
         for step, arguments in waiting:
@@ -134,7 +134,7 @@ class Decisions:
     # Reports.
 
     def _take_events(self, now: float) -> list[Event]:
-        """What to publish: calls that have become overdue, and changes of state."""
+        """The events to publish: calls that have become overdue, and state changes."""
         machine = self.machine
         happenings = machine.take_happenings()
         if happenings is None:
@@ -155,7 +155,7 @@ class Decisions:
         outage.begin_summary(self.machine.rejections(), now, silent=silent)
 
     def _take_summary(self, now: float) -> int:
-        """How many refused calls to log now; 0 while the last line is recent."""
+        """The number of refused calls to log now; 0 while the last line is recent."""
         outage = self._outage or self._first_outage()
         count = outage.rejections_to_log(self.machine.rejections(), now)
         if count:
@@ -165,7 +165,7 @@ class Decisions:
     def _refusal(
         self, state: CircuitState, retry_after: float | None, rejections: int
     ) -> CircuitOpenError:
-        """Notify of a refused call, and make the error to raise."""
+        """Notify of a refused call, and create the error to raise."""
         if rejections:
             log_rejections(self._name, state, rejections, retry_after)
         if self._listeners is not None:

@@ -154,9 +154,9 @@ def _settle_stream(
 ) -> None:
     """Settle a stream that raised.
 
-    What its consumer threw in says nothing about the other side if it comes back as the same
-    object: FastAPI throws the error of an endpoint into its dependencies. To close it, Python
-    throws in a GeneratorExit; the consumer has had an item then, so the other side works.
+    An error that the consumer threw in says nothing about the dependency if the same object comes
+    out: FastAPI throws the error of an endpoint into its dependencies. To close a generator, Python
+    throws in a GeneratorExit. The consumer has had an item by then, so the dependency works.
     """
     if not _comes_back(error, thrown):
         guard.settle(permit, error)
@@ -167,7 +167,7 @@ def _settle_stream(
 
 
 def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:
-    """Whether an error is what was thrown in, also as task groups and Python wrap it."""
+    """Whether an error is the one that was thrown in, or a task group or Python wrapped it."""
     if error is thrown or (isinstance(error, GeneratorExit) and isinstance(thrown, GeneratorExit)):
         return True
     if isinstance(error, BaseExceptionGroup):

@@ -1,6 +1,6 @@
 """The classes of httpx and httpx2 that the transport derives from and recognizes.
 
-Either library will do, and so will both.
+One of the libraries must be installed, or both.
 """
 
 from importlib import import_module
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    # A type checker takes a library that is not installed for `Any`.
+    # For a type checker, a library that is not installed is `Any`.
     import httpx  # type: ignore[import-not-found, unused-ignore]
     import httpx2  # type: ignore[import-not-found, unused-ignore]
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         | httpx2.AsyncBaseTransport
     )
 
-    # What the two libraries do not agree on is overridden below.
+    # Members that differ between the two libraries are overridden below.
     class _OfHttpx(httpx.BaseTransport, httpx.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]
 
     class _OfHttpx2(httpx2.BaseTransport, httpx2.AsyncBaseTransport): ...  # type: ignore[misc, unused-ignore]

@@ -4,9 +4,9 @@ The outcome of an exchange is known
 
 - when the wrapped transport raises: a failure, unless the fault is on this side,
 - with the headers of a response whose status says that the origin is failing: a failure, whatever
-  becomes of its body,
-- else when its body ends: read to its end, or closed early by its reader, it is a success; cut
-  short it is a failure,
+  happens to its body,
+- otherwise when its body ends: a success if it was read to its end or closed early by its reader, a
+  failure if it was cut short,
 - when the response is dropped without being closed: neutral.
 
 Until then the exchange keeps its permit.
@@ -31,8 +31,8 @@ class Exchange(PendingCall):
     """One request and its response, as the breaker sees them: settled once, by the first outcome.
 
     Args:
-        breaker: What gave the permit.
-        permit: What it gave.
+        breaker: The breaker that admitted the request.
+        permit: The permit to hand back.
         request: The request.
         max_retry_after_seconds: See `CircuitBreakerTransport`.
     """
@@ -51,7 +51,7 @@ class Exchange(PendingCall):
         self._max_retry_after_seconds = max_retry_after_seconds
 
     def judge(self, response: "Response") -> None:
-        """Settle with the headers of the response, if they say the outcome."""
+        """Settle with the headers of the response, if they decide the outcome."""
         is_failed = self._guard.judge.is_failed_result
         try:
             response.request = self._request
@@ -86,8 +86,8 @@ class Exchange(PendingCall):
 class Body(SyncStream):
     """The body of a response, which settles the exchange when it ends.
 
-    A reader may begin again at what is left, after its own end marker, so that the connection can
-    be used again. How that ends says nothing: it has what it needs.
+    After its own end marker, a reader may read the rest, so that the connection can be reused. The
+    outcome of that says nothing, because the reader already has what it needs.
     """
 
     def __init__(self, stream: Any, exchange: Exchange) -> None:

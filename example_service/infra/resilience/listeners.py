@@ -1,4 +1,4 @@
-"""Calling listeners, so that a listener that raises harms nothing else."""
+"""Calling listeners, so that a listener that raises does no harm."""
 
 import inspect
 import logging

@@ -1,4 +1,4 @@
-"""What monitoring sees of breakers: snapshots, the dictionary of `get_metrics`, and their sums."""
+"""The metrics of breakers: snapshots, the dictionary of `get_metrics`, and their sums."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, Circui
 
 
 class WindowCounts(NamedTuple):
-    """The recent results that the rule on the share of failures looks at.
+    """The recent outcomes that the failure rate rule counts.
 
     Attributes:
         failures: Failures in the window; 0 unless closed.

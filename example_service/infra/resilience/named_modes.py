@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from example_service.infra.resilience.rules.states import Mode
 
-# As many as the registry remembers of the changes of state.
+# The same number as that of remembered state changes.
 REMEMBERED_ORDERS = 20
 
 
@@ -28,7 +28,7 @@ class NamedMode(NamedTuple):
 
 
 class Order(NamedTuple):
-    """What an operator has ordered for every breaker of a name.
+    """An operator's order for every breaker of a name.
 
     Attributes:
         at: When, as wall time in UTC.
@@ -53,7 +53,7 @@ class NamedModes:
 
     Attributes:
         given: By name, each mode as it was given and the time when it ends.
-        orders: The last orders, the oldest first.
+        orders: The most recent orders, oldest first.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -62,14 +62,14 @@ class NamedModes:
         self.orders: deque[Order] = deque(maxlen=REMEMBERED_ORDERS)
 
     def set(self, name: str, mode: NamedMode) -> None:
-        """Have a mode apply to a name, in place of the one before."""
+        """Set the mode of a name, replacing the one before."""
         self._note(name, *mode)
         self._forget_ended()
         ends_at = math.inf if mode.seconds is None else self._clock() + mode.seconds
         self.given[name] = mode, ends_at
 
     def reset(self, name: str, reason: str) -> None:
-        """End the mode of a name, if there is one, by an order."""
+        """End the mode of a name, if there is one, and record the order."""
         self._note(name, None, reason, None)
         self.remove(name)
 
@@ -83,7 +83,7 @@ class NamedModes:
         self.orders.clear()
 
     def get(self, name: str) -> NamedMode | None:
-        """The mode that applies to a name now, with the seconds that are left."""
+        """The mode that applies to a name now, with the remaining seconds."""
         mode, ends_at = self.given.get(name, (None, 0.0))
         if mode is None or mode.seconds is None:
             return mode

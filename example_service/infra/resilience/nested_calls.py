@@ -1,11 +1,11 @@
 """One call that passes the same breaker twice is one call.
 
 A guarded function may be called inside a guarded block of the same breaker. While the circuit is
-closed, both take a permit without looking at each other, so a success costs nothing extra. Two
-things keep such a call from counting twice where it matters:
+closed, both take a permit independently, so a success costs nothing extra. Two things prevent such
+a call from counting twice where it matters:
 
 - A failure is marked on its exception. A guard does not count an exception that another guard of
-  its breaker has counted and that was only passed on, or translated, since.
+  its breaker has counted, and that has only been passed on or translated since.
 - A probe is marked in the context. A call inside it runs under the probe's permit.
 
 With `slow_call_duration` a guarded block is marked in the context, too, so that a call inside it
@@ -50,7 +50,7 @@ def enter_probe(permit: Permit) -> None:
 
 
 def leave_call(permit: Permit) -> None:
-    """Take the mark off: the call has ended, or goes on outside the current context."""
+    """Remove the mark: the call has ended, or continues outside the current context."""
     marked = marked_calls()
     if permit in marked:
         _marked.set(tuple([one for one in marked if one is not permit]))

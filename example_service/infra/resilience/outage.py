@@ -1,4 +1,4 @@
-"""What a breaker remembers of an outage: names, times and counts, never an exception."""
+"""What a breaker remembers about an outage: names, times and counts, never an exception."""
 
 import math
 import sys

@@ -15,12 +15,13 @@ _OTHER_WINDOW: Final = {"window_seconds": "window_calls", "window_calls": "windo
 
 
 class ConfiguredParametersError(ValueError):
-    """Configured parameters contradict those of the code; each alone is in its range.
+    """Configured parameters contradict those of the code, although each one is in its range.
 
     Attributes:
         breaker_name: The breaker's name.
-        parameters: The configured parameters that have a part in it: `failure_rate.minimum_calls`.
-        reason: Which parameters do not go together, with their values.
+        parameters: The configured parameters that contribute to it, such as
+            `failure_rate.minimum_calls`.
+        reason: Which parameters contradict each other, with their values.
     """
 
     def __init__(self, breaker_name: str, parameters: tuple[str, ...], reason: str) -> None:
@@ -36,9 +37,9 @@ class ConfiguredParametersError(ValueError):
 
 
 def configuration_key(name: str) -> str:
-    """The name by which the configuration knows the breaker of that name.
+    """The name of a breaker in the configuration.
 
-    In lower case, with every character but letters and digits as an underscore.
+    In lower case, with an underscore for every character other than letters and digits.
     """
     return "".join(one if one.isalnum() else "_" for one in name.lower())
 
@@ -51,8 +52,8 @@ def combined(
     Args:
         name: The breaker's name.
         defaults: Those of the code.
-        configured: Those that win over them. `failure_rate` and `backoff` may be mappings of some
-            of their fields; the others are then as the code has them.
+        configured: Those that take precedence. `failure_rate` and `backoff` may be mappings of some
+            of their fields; the other fields then come from the code.
 
     Raises:
         TypeError: A field is of the wrong type, or there is no such field.

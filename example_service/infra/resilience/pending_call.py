@@ -1,4 +1,4 @@
-"""A call that ends in an object which its caller may drop: a future, a stream, a response."""
+"""A call that ends in an object that its caller may drop: a future, a stream, a response."""
 
 from example_service.infra.resilience.guard import Guard
 from example_service.infra.resilience.rules.phases import Permit

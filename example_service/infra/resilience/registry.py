@@ -1,4 +1,4 @@
-"""Guards by name, held weakly, with what must outlive them: their counters."""
+"""Guards by name, as weak references, with what must outlive them: their counters."""
 
 import os
 import time
@@ -36,7 +36,7 @@ REMEMBERED_TRANSITIONS = 20
 
 
 class Registrable(Protocol):
-    """What a registry needs of a breaker."""
+    """What a registry needs from a breaker."""
 
     machine: CircuitStateMachine
     observer: StateChangeListener | None
@@ -108,7 +108,7 @@ class Registry(Generic[G]):
         clock: Where "now" comes from, in seconds, for the ends of modes.
 
     Attributes:
-        fleet: Notified of new breakers and of changes of state; None in a process that is alone.
+        fleet: Notified of new breakers and of state changes; None without a fleet.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -166,7 +166,7 @@ class Registry(Generic[G]):
             self._held[breaker.name] = breaker
 
     def unregister(self, name: str) -> None:
-        """Remove all breakers of a name; they keep working, but no longer show up here.
+        """Remove all breakers of a name; they continue to work, but are no longer listed.
 
         Raises:
             KeyError: There is no breaker of that name.
@@ -183,7 +183,7 @@ class Registry(Generic[G]):
             self._modes.remove(name)
 
     def get(self, name: str) -> G:
-        """The breaker of a name: the registered one, else the oldest that is alive.
+        """The breaker of a name: the registered one, otherwise the oldest that is alive.
 
         Raises:
             KeyError: There is none; the message lists the known names.
@@ -209,8 +209,8 @@ class Registry(Generic[G]):
 
         Args:
             name: The breaker's name.
-            defaults: Parameters for creating it. The parameters that `configure` was given for
-                the name win over them.
+            defaults: Parameters for creating it. Parameters that `configure` has set for the name
+                take precedence.
 
         Raises:
             ValueError: A parameter's value is out of range, or a configured one contradicts one of
@@ -246,11 +246,11 @@ class Registry(Generic[G]):
         """Set the parameters with which `get_or_create` creates breakers from now on.
 
         Args:
-            parameters: For each name, the parameters that are not to have their default. Names
-                are compared in lower case, with every character but letters and digits as an
-                underscore, so `payment_api` stands for `Payment-API` too. For `failure_rate` and
-                `backoff`, a mapping of some of their fields leaves the others to the code.
-            listeners: Listeners of every breaker, besides its own.
+            parameters: For each name, the parameters that differ from the defaults. Names are
+                compared in lower case, with an underscore for every character other than letters
+                and digits, so `payment_api` also matches `Payment-API`. For `failure_rate` and
+                `backoff`, a mapping of some fields leaves the others to the code.
+            listeners: Listeners of every breaker, in addition to its own.
         """
         with self._lock:
             self._listeners = tuple(listeners)
@@ -259,7 +259,7 @@ class Registry(Generic[G]):
             }
 
     def get_all_metrics(self) -> dict[str, dict[str, Any]]:
-        """`CircuitBreaker.get_metrics()` of every name; several breakers of one name add up."""
+        """`CircuitBreaker.get_metrics()` for every name, summed over breakers of the same name."""
         return {
             name: add_up_metrics([one.get_metrics() for one in breakers])
             for name, breakers in self._by_name().items()
@@ -270,17 +270,17 @@ class Registry(Generic[G]):
         return [self._snapshot(name, breakers) for name, breakers in self._by_name().items()]
 
     def on_state_change(self, event: StateChanged, /) -> None:
-        """Add a change of state to the recent ones; every breaker calls this."""
+        """Add a state change to the recent ones; every breaker calls this."""
         self._recent.append((time.time(), event))
         if self.fleet is not None:
             self.fleet.on_state_change(event)
 
     def recent_transitions(self) -> list[tuple[datetime, StateChanged]]:
-        """The last changes of state of all breakers, the newest first.
+        """The most recent state changes of all breakers, newest first.
 
-        At most `REMEMBERED_TRANSITIONS`, also of breakers already freed. Each comes with the wall
-        time, in UTC, at which it was noticed. No timer runs, so a change that time brings may be
-        noticed after it was due.
+        At most `REMEMBERED_TRANSITIONS`, including those of breakers that were freed. Each has the
+        wall-clock time in UTC at which it was noticed. No timer runs, so a change may be noticed
+        after it was due.
         """
         return [
             (datetime.fromtimestamp(at, UTC), event) for at, event in reversed(self._recent.copy())
@@ -314,7 +314,7 @@ class Registry(Generic[G]):
             return self._modes.all()
 
     def recent_orders(self) -> list[Order]:
-        """The last 20 modes set and resets made for a name here, the newest first."""
+        """The last 20 modes and resets ordered for a name here, newest first."""
         with self._lock:
             return list(reversed(self._modes.orders))
 
