@@ -244,13 +244,13 @@ class Guard(Decisions):
             outage is None
             or type(error) is not outage.failing_type
             or error.__cause__ is not None
-            or permit.__class__ is TimedCall
+            or permit.__class__ is not Closed
         ):
             self._judge_error(permit, error)
         elif not count_once(error, self):
             self.release(permit)
         elif next(permit.allowance, None):
-            permit.quiet = permit.steady = False  # type: ignore[misc]
+            permit.quiet = permit.steady = False
             outage.failed_at = time.time()
         else:
             self._decide(self._record_failure, permit, type(error).__name__, None)

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
+from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.scenes import DownError, half_opened, make_breaker
 
@@ -388,8 +389,12 @@ async def test_a_nested_probe_counts_once() -> None:
     assert breaker.in_flight == 0
 
 
-async def test_a_nested_probe_that_fails_opens_the_circuit_again() -> None:
-    """The outcome of the whole call is that of the probe."""
+@pytest.mark.parametrize("has_gil", [True, False])
+async def test_a_nested_probe_that_fails_opens_the_circuit_again(
+    has_gil: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outcome of the whole call is that of the probe, with and without short cuts."""
+    monkeypatch.setattr(lockfree, "GIL_ENABLED", has_gil)
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
     with pytest.raises(DownError):
         await nested_functions(breaker)()
