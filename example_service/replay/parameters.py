@@ -9,8 +9,8 @@ from typing import Any, Final, Self
 
 from example_service.infra.resilience import Backoff, CircuitBreaker, FailureRate
 from example_service.infra.resilience.guard import default_probe_timeout
+from example_service.infra.resilience.outcomes import DEFAULT_JUDGE
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
-from example_service.infra.resilience.rules.phases import NO_SHORT_CUTS
 
 _PLAIN: Final = (
     "failure_threshold",
@@ -127,7 +127,8 @@ def _circuit(
     failure_rate: FailureRate | None,
     backoff: Backoff,
 ) -> CircuitStateMachine:
-    """Create the rules as `CircuitBreaker` does, without its lock-free fast paths."""
+    """Create the rules as `CircuitBreaker` does."""
+    is_timed = slow_call_duration is not None
     return CircuitStateMachine(
         failure_threshold,
         recovery_timeout,
@@ -137,7 +138,7 @@ def _circuit(
         backoff,
         failure_rate,
         slow_call_duration,
-        NO_SHORT_CUTS._replace(timed=slow_call_duration is not None),
+        DEFAULT_JUDGE.short_cuts(failure_rate, None, is_timed=is_timed),
     )
 
 

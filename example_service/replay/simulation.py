@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final
 
 from example_service.infra.resilience.metrics import STATE_VALUES
-from example_service.infra.resilience.rules.phases import Open
+from example_service.infra.resilience.rules.phases import Closed, Open
 from example_service.infra.resilience.rules.records import Overdue, Transition
 from example_service.infra.resilience.rules.states import CircuitState
 from example_service.replay.calls import FAILURE, SUCCESS, Call
@@ -130,9 +130,13 @@ class _Circuit:
 
     def begin(self, call: Call) -> Any:
         """Start a call. Returns its permit, or None if the circuit refuses it."""
-        permit = self._machine.try_acquire(call.time)
-        if happenings := self._machine.take_happenings():
-            self._follow(happenings, call.time)
+        machine = self._machine
+        # The short cuts of `Guard`: in a quiet closed circuit, a success is only counted.
+        permit: Any = next(machine.permits, None)
+        if permit is None:
+            permit = machine.try_acquire(call.time)
+            if happenings := machine.take_happenings():
+                self._follow(happenings, call.time)
         outcome = self.outcome
         if call.outcome == FAILURE or call.duration >= self._slow_seconds:
             outcome.failing += 1
@@ -153,13 +157,17 @@ class _Circuit:
             self._last_failing = now
         if permit is None:
             return
+        machine = self._machine
         if call.outcome == SUCCESS:
-            self._machine.record_success(permit, now)
+            if isinstance(permit, Closed) and permit.steady and now < machine.due:
+                next(machine.successes)
+                return
+            machine.record_success(permit, now)
         elif call.outcome == FAILURE:
-            self._machine.record_failure(permit, now)
+            machine.record_failure(permit, now)
         else:
-            self._machine.release(permit, now)
-        if happenings := self._machine.take_happenings():
+            machine.release(permit, now)
+        if happenings := machine.take_happenings():
             self._follow(happenings, now)
 
     def finish(self, now: float) -> None:

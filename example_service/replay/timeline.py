@@ -30,11 +30,18 @@ class Timeline:
         self.span_seconds = FIRST_SPAN_SECONDS
         self.calls = array("Q", [0])
         self.failures = array("Q", [0])
+        # The span of the last call: its number, its begin and its end.
+        self._counted, self._begins, self._ends = 0, 0.0, 0.0
         self.bands = [array("B", [0]) for _ in range(circuits)]
 
     def count(self, time: float, *, failed: bool) -> None:
         """Count a call that started at `time`, in seconds."""
-        span = self._span(time)
+        if self._begins <= time < self._ends:
+            span = self._counted
+        else:
+            span = self._counted = self._span(time)
+            self._begins = (self.start or 0.0) + span * self.span_seconds
+            self._ends = self._begins + self.span_seconds
         self.calls[span] += 1
         if failed:
             self.failures[span] += 1
@@ -58,6 +65,7 @@ class Timeline:
 
     def _halve(self) -> None:
         self.span_seconds *= 2
+        self._ends = self._begins
         for counts in (self.calls, self.failures):
             padded = [*counts, 0]
             counts[:] = array("Q", map(sum, zip(padded[::2], padded[1::2], strict=False)))
