@@ -6,12 +6,9 @@ import sys
 from collections.abc import Sequence
 
 import example_service
-from example_service.cli import doctor, key, migrate, replay, serve
+from example_service.cli import key, replay
 from example_service.core.exceptions import SettingsError, StartError
 from example_service.core.output import open_missing_streams, output
-from example_service.core.settings import load_settings
-from example_service.migrations import MigrationError
-from example_service.server.process import ListenError
 
 EXIT_FAILURE = 1
 EXIT_SETTINGS = 2
@@ -39,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except replay.ReplayError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_SETTINGS
-    except (ListenError, MigrationError, StartError) as error:
-        sys.stderr.write(f"{error}\n")
-        return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -51,19 +45,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.command == "doctor":
-        return doctor.doctor(sys.stdout)
     if options.command == "key":
         return key.key(options.name, sys.stdout, is_read_only=options.read_only)
-    if options.command == "migrate":
-        return migrate.migrate(load_settings(), sys.stdout)
     if options.command == "replay":
         return replay.replay(options, sys.stdout)
+    return _run_service(options)
+
+
+def _run_service(options: argparse.Namespace) -> int:
+    """Run a command of the service, which the other commands do not import: it takes a second."""
+    from example_service.cli import doctor, migrate, serve  # noqa: PLC0415
+    from example_service.core.settings import load_settings  # noqa: PLC0415
+    from example_service.migrations import MigrationError  # noqa: PLC0415
+    from example_service.server.process import ListenError  # noqa: PLC0415
+
+    if options.command == "doctor":
+        return doctor.doctor(sys.stdout)
+    try:
+        if options.command == "migrate":
+            return migrate.migrate(load_settings(), sys.stdout)
+        _override(options)
+        return serve.serve(load_settings())
+    except (ListenError, MigrationError, StartError) as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILURE
+
+
+def _override(options: argparse.Namespace) -> None:
+    """Let options win over variables, also in workers, which inherit the variables."""
     for name in _OVERRIDES:
-        # Environment variables are validated like any setting, and all workers inherit them.
         if (value := getattr(options, name)) is not None:
             os.environ[name.upper()] = value
-    return serve.serve(load_settings())
 
 
 def _parser() -> argparse.ArgumentParser:

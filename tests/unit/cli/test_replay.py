@@ -170,9 +170,27 @@ def test_a_terminal_shows_the_progress(
 def test_serving_imports_nothing_of_the_extra() -> None:
     """Commands other than `replay` load neither matplotlib nor tqdm."""
     code = (
-        "import sys; import example_service.cli; "
+        "import sys; import example_service.cli.serve; "
         "print([name for name in ('matplotlib', 'numpy', 'tqdm') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+def test_replaying_imports_nothing_of_the_service(tmp_path: Path) -> None:
+    """The modules of the service would take a second of the ten that a million calls may take."""
+    recording = tmp_path / "calls.csv"
+    recording.write_text("time,duration,outcome\n1,0.1,success\n")
+    code = (
+        "import sys; from example_service.cli import main; main(sys.argv[1:]); "
+        "print([name for name in ('alembic', 'fastapi', 'sqlalchemy') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "replay", str(recording)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout.endswith("[]\n")
