@@ -57,6 +57,12 @@ async def fleet(fleet_directory: Path) -> AsyncIterator[Fleet]:
 
 
 @pytest.fixture
+def workers(fleet: Fleet) -> AllWorkers:
+    """All workers, as this process sees them."""
+    return AllWorkers(fleet)
+
+
+@pytest.fixture
 async def app() -> FastAPI:
     """The service as one of several workers."""
     admin = AdminSettings(token=SecretStr(TOKEN))
@@ -64,8 +70,8 @@ async def app() -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI, serve: Serve, fleet: Fleet) -> httpx.AsyncClient:
+async def client(app: FastAPI, serve: Serve, workers: AllWorkers) -> httpx.AsyncClient:
     """A client of this worker."""
     client = await serve(app)
-    app.state.services = replace(app.state.services, all_workers=AllWorkers(fleet))
+    app.state.services = replace(app.state.services, all_workers=workers)
     return client

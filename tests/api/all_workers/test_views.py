@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 from example_service.api.breakers.all_workers import AllWorkers
-from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.resilience import (
     CircuitBreaker,
     Mode,
@@ -149,12 +148,12 @@ async def test_a_report_that_cannot_be_parsed_counts_as_missing(
 
 
 async def test_a_worker_reports_when_something_has_changed(
-    fleet: Fleet, fleet_directory: Path
+    workers: AllWorkers, fleet_directory: Path
 ) -> None:
     """A change is reported at once, and the report is deleted when the worker stops."""
     reader = Reports(fleet_directory, pid=OTHER)
     shop = CircuitBreaker("shop")
-    async with AllWorkers(fleet).reporting():
+    async with workers.reporting():
         shop.force_open("now")
         async with asyncio.timeout(0.9):
             while '"state":"open"' not in reader.others()[THIS].text:  # noqa: ASYNC110 - There is no event to wait for.
@@ -163,7 +162,7 @@ async def test_a_worker_reports_when_something_has_changed(
 
 
 async def test_a_report_that_cannot_be_written_is_logged_once(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    workers: AllWorkers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If the disk is full, the service goes on without reports."""
 
@@ -171,7 +170,6 @@ async def test_a_report_that_cannot_be_written_is_logged_once(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Reports, "write", fail)
-    workers = AllWorkers(fleet)
     async with workers.reporting():
         await workers._write()
         await workers._write()
@@ -180,7 +178,10 @@ async def test_a_report_that_cannot_be_written_is_logged_once(
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left"), RuntimeError("no new thread")])
 async def test_reports_go_on_after_a_failed_write(
-    fault: Exception, fleet: Fleet, fleet_directory: Path, monkeypatch: pytest.MonkeyPatch
+    fault: Exception,
+    workers: AllWorkers,
+    fleet_directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The other workers see this one again as soon as it can write."""
     reader = Reports(fleet_directory, pid=OTHER)
@@ -191,7 +192,7 @@ async def test_reports_go_on_after_a_failed_write(
         loop.call_soon_threadsafe(has_failed.set)
         raise fault
 
-    async with AllWorkers(fleet).reporting():
+    async with workers.reporting():
         with monkeypatch.context() as patch:
             patch.setattr(Reports, "write", fail)
             shop.force_open("now")
