@@ -29,7 +29,10 @@ def chosen_parts(text: str, parts: Mapping[str, Part], root: Path) -> list[Part]
     names = set(text.replace(",", " ").split())
     for name in sorted(names):
         if name not in parts:
-            raise RefusedError(f"PART={name} is not a part. The parts are: {', '.join(parts)}.")
+            raise RefusedError(
+                f"PART={name} is not a part. The parts are: {', '.join(parts)}. "
+                "docs/clone.md lists what to remove for a service without a database."
+            )
         if parts[name].is_gone(root):
             raise RefusedError(f"PART={name} has been removed already.")
         for first in parts[name].first:
@@ -91,7 +94,7 @@ def correct_pages(root: Path) -> None:
     def imports(name: str, imported: str) -> bool:
         path = root / package / name.replace(".", "/")
         sources = [path.with_suffix(".py"), *path.rglob("*.py")]
-        found = [one for source in sources if source.exists() for one in _imports(source)]
+        found = [one for source in sources if source.exists() for one in imported_names(source)]
         return any(f"{one}.".startswith(f"{package}.{imported}.") for one in found)
 
     for name in tracked_files(root):
@@ -99,7 +102,8 @@ def correct_pages(root: Path) -> None:
             _rewrite(root / name, partial(without_mentions, name, exists, imports))
 
 
-def _imports(source: Path) -> Iterator[str]:
+def imported_names(source: Path) -> Iterator[str]:
+    """The full names of what a module imports."""
     for node in ast.walk(ast.parse(source.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
