@@ -266,15 +266,19 @@ class Stopped:
         finally:
             sys.settrace(None)
 
-    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
+    def _trace(self, frame: FrameType, _: str, __: object) -> Any:
+        return self._count if frame.f_code.co_filename.startswith(PACKAGE) else None
+
+    def _count(self, frame: FrameType, event: str, _: object) -> Any:
         if event == "line":
             self._lines += 1
             if self._lines == self.stop_at:
                 self.line = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
                 self._let_b_act()
-        return self._trace
+                # The rest of A runs at full speed.
+                sys.settrace(None)
+                return None
+        return self._count
 
     def _let_b_act(self) -> None:
         other = threading.Thread(target=self._run_b)
