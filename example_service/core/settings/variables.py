@@ -21,6 +21,9 @@ _ALIKE = 0.75
 _NEARLY_EQUAL = 0.93
 _LONG = 8
 
+# Many images read a secret from the file that such a variable names. This service has SECRETS_DIR.
+_FILE_SUFFIX = "_FILE"
+
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -126,8 +129,9 @@ def unknown_variables(
     """Find variables that have the prefix of one of our groups, but are not settings.
 
     It also finds known fields in a misspelled group (`LIMIT__MAX_BODY_BYTES`), a mapping as a
-    single variable or with single underscores (`CIRCUIT_BREAKERS`), and names that are similar to a
-    setting without a group (`ENVIROMENT`). All other names belong to other programs.
+    single variable or with single underscores (`CIRCUIT_BREAKERS`), names that are similar to a
+    setting without a group (`ENVIROMENT`), and the file of a secret (`DATABASE_URL_FILE`). All
+    other names belong to other programs.
 
     Args:
         settings_class: The class of the settings.
@@ -153,11 +157,19 @@ class _Catalogue:
         keys = {key for _, key, *rest in parts if key and rest} or {"name"}
         known = variables(settings_class, sorted(keys))
         self._examples = {variable.name: variable.example for variable in known}
+        self._secrets = {variable.name for variable in known if variable.is_secret}
         self._alone = [one for one in self._examples if DELIMITER not in one and len(one) >= _LONG]
 
     def problem_with(self, name: str) -> SettingProblem | None:
         if name in self._examples:
             return None
+        if name.endswith(_FILE_SUFFIX) and name.removesuffix(_FILE_SUFFIX) in self._secrets:
+            return SettingProblem(
+                name,
+                "is not a setting; SECRETS_DIR names a folder in which a file "
+                f"{name.removesuffix(_FILE_SUFFIX)} has the value",
+                "SECRETS_DIR=/run/secrets",
+            )
         if DELIMITER not in name:
             meant = self._undelimited(name)
             return self._unknown(name, meant) if meant else None

@@ -6,6 +6,7 @@ import pytest
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from pydantic_settings import BaseSettings
 
+from example_service.core.settings import Settings
 from example_service.core.settings.variables import (
     as_text,
     group_names,
@@ -107,6 +108,22 @@ def test_a_misspelling_is_found(name: str, meant: str | None) -> None:
         assert problem.example.startswith(f"{meant}=")
 
 
+def test_the_file_of_a_secret_is_pointed_to_the_folder_of_secrets() -> None:
+    """Other images read such variables; ignoring one would use the default instead."""
+    (problem,) = unknown_variables(Basket, ["FRUIT__PIN_FILE"])
+
+    assert problem.variable == "FRUIT__PIN_FILE"
+    assert "a file FRUIT__PIN has the value" in problem.problem
+    assert problem.example == "SECRETS_DIR=/run/secrets"
+
+
+def test_the_url_of_the_database_is_not_taken_from_a_variable_for_files() -> None:
+    """Without this the service would start with an empty SQLite database."""
+    (problem,) = unknown_variables(Settings, ["DATABASE_URL_FILE"])
+
+    assert problem.variable == "DATABASE_URL_FILE"
+
+
 def test_names_of_other_programs_are_left_alone() -> None:
     """Variables outside the groups and correct names are not reported."""
     names = [
@@ -117,6 +134,7 @@ def test_names_of_other_programs_are_left_alone() -> None:
             "PATH",
             "DELIVERY_DATE",
             "DELIVERY_DAY_2",
+            "DELIVERY_DAY_FILE",
             "DELIVERY",
             "PRICES_OF_OIL",
         ),
