@@ -32,6 +32,10 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_SECOND
         time.sleep(0.02)
 
 
+_SERVING = re.compile(r'(?:"event":"Serving","url":"| is (?:not )?ready\b.*?: )(http[^\s"]+)')
+"""What a service prints when it accepts requests, in a log for programs or for people."""
+
+
 class Service:
     """`example-service serve` in a separate process, on a free port, without any `.env`.
 
@@ -65,13 +69,15 @@ class Service:
     @property
     def url(self) -> str:
         """The URL that the service has printed."""
-        wait_until(
-            lambda: "Stop with Ctrl+C" in self.text or self.process.poll() is not None,
-            START_SECONDS,
-        )
-        found = re.search(r"is (?:not )?ready\b.*?: (http\S+)", self.text)
-        assert found is not None, self.errors
-        return found[1]
+        found: list[re.Match[str]] = []
+
+        def has_ended_or_serves() -> bool:
+            found.extend(_SERVING.finditer(self.text))
+            return bool(found) or self.process.poll() is not None
+
+        wait_until(has_ended_or_serves, START_SECONDS)
+        assert found, self.errors
+        return found[0][1]
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import example_service
 from example_service.core.exceptions import SettingsError
-from example_service.core.logging import configure_logging
+from example_service.core.logging import configure_logging, writes_to_console
 from example_service.core.output import output
 from example_service.core.settings import Settings
 from example_service.domain import Hints
@@ -89,7 +89,8 @@ def _announcement(
             logger.info(
                 "The API is open to every client that can reach it", extra={"reason": reason}
             )
-        if settings.environment == "development":
+        # Among JSON lines, it would be a line that no program can read.
+        if settings.environment == "development" and writes_to_console(settings):
             output.write(_banner(url, hints, fault))
 
     return announce

@@ -35,7 +35,7 @@ _STARTS_SERVICE = re.compile(
     r"^(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make run|\S*example-service serve)(?P<options>[^#\n]*)",
     re.MULTILINE,
 )
-_READY = re.compile(r" is ready: (http://\S+)")
+_READY = re.compile(r'(?: is ready: |"event":"Serving","url":")(http://[^\s"]+)')
 _VOLATILE = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(\+00:00|Z)"), "<time>"),
     (re.compile(r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\b"), "<traceparent>"),

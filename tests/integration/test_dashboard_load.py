@@ -23,7 +23,12 @@ GRACE_SECONDS = 20.0
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """The service as a process with one worker."""
-    service = Service(tmp_path, LOG__LEVEL="WARNING", SHUTDOWN__GRACE_SECONDS=str(GRACE_SECONDS))
+    service = Service(
+        tmp_path,
+        LOG__LEVEL="WARNING",
+        LOG__FORMAT="console",
+        SHUTDOWN__GRACE_SECONDS=str(GRACE_SECONDS),
+    )
     yield service
     kill(service)
 

@@ -28,7 +28,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         tmp_path, WORKERS=str(WORKERS), CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1"
     )
     try:
-        wait_until(lambda: "Stop with Ctrl+C" in service.text, START_SECONDS)
+        wait_until(lambda: '"event":"Serving"' in service.text, START_SECONDS)
         yield service
     finally:
         kill(service)

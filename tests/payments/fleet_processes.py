@@ -112,7 +112,7 @@ class Process:
 
     def wait(self) -> None:
         """Wait until it serves."""
-        wait_until(lambda: "is ready: " in self.service.text, START_SECONDS)
+        wait_until(lambda: '"event":"Serving"' in self.service.text, START_SECONDS)
         self.url = self.service.url
         self._connect()
 

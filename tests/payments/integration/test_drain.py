@@ -45,7 +45,7 @@ def test_development_needs_nothing_and_ends_with_status_0(
     number: signal.Signals, start: Callable[..., Service]
 ) -> None:
     """Without settings, the sandbox is the provider, and it ends with the service."""
-    service = start()
+    service = start(LOG__FORMAT="console")
     url = service.url
 
     rate = httpx.get(url + RATES)

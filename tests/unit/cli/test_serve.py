@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from example_service.cli.serve import _banner, _schema_fault, serve
 from example_service.core.exceptions import StartError
-from example_service.core.settings import Settings
+from example_service.core.settings import LogSettings, Settings
 from example_service.core.settings.model import APISettings
 from example_service.domain import Domain, Hints
 from example_service.server.process import DrainingServer
@@ -46,7 +46,13 @@ def test_the_banner_shows_addresses_that_work(
     domains(monkeypatch, Domain(name="shop", serving=opening_hours))
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
 
-    assert serve(Settings(host=host, port=0, database_url=sqlite_settings.database_url)) == 0
+    settings = Settings(
+        host=host,
+        port=0,
+        database_url=sqlite_settings.database_url,
+        log=LogSettings(format="console"),
+    )
+    assert serve(settings) == 0
 
     banner = capsys.readouterr().out
     assert f"is ready: {shown}" in banner
@@ -63,6 +69,19 @@ def test_a_domain_that_cannot_start_prevents_the_start(monkeypatch: pytest.Monke
 
     with pytest.raises(StartError, match="shop is empty"):
         serve(Settings(port=0))
+
+
+def test_a_log_for_programs_has_no_banner(
+    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In development, too, every line is JSON, so the log can be replayed."""
+    monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
+    database_url = sqlite_settings.database_url
+
+    assert serve(Settings(port=0, database_url=database_url, log=LogSettings(format="json"))) == 0
+
+    events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
+    assert "Serving" in events
 
 
 def test_production_has_no_banner(
