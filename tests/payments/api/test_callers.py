@@ -115,8 +115,8 @@ async def test_payments_without_a_caller_can_be_given_to_one(
     """The statement in docs/payments.md assigns them."""
     before = (await pay(await start(None))).json()
     page = (ROOT / "docs" / "payments.md").read_text(encoding="utf-8")
-    _, _, rest = page.partition("statement `UPDATE ")
+    _, _, rest = page.partition("`UPDATE payments ")
     async with open_database(settings) as database, database.transaction() as session:
-        await session.execute(text("UPDATE " + rest.partition("`")[0]))
+        await session.execute(text("UPDATE payments " + rest.partition("`")[0]))
 
     assert await ids(await start("shop")) == [before["id"]]
