@@ -402,6 +402,23 @@ async def test_a_nested_probe_that_fails_opens_the_circuit_again(
     assert breaker.total_failures == 6
 
 
+@pytest.mark.parametrize("nest", NESTED)
+async def test_every_nested_probe_that_fails_opens_the_circuit_again(
+    nest: Callable[[CircuitBreaker], Callable[[], Awaitable[None]]],
+) -> None:
+    """Each counts as one failure, even if all failures are of one type."""
+    clock = FakeClock()
+    breaker = half_opened(clock, failure_threshold=1)
+    call = nest(breaker)
+    for failures in (2, 3, 4):
+        with pytest.raises(DownError):
+            await call()
+        assert breaker.is_open
+        assert breaker.total_failures == failures
+        clock.advance(breaker.get_metrics()["retry_after"])
+    assert breaker.in_flight == 0
+
+
 async def test_callers_beside_a_probe_are_refused() -> None:
     """Only calls inside the probe are part of it."""
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
