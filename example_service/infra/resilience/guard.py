@@ -273,16 +273,28 @@ class Guard(Decisions):
         Raises:
             BaseException: Whatever a predicate raises; the call is then neutral.
         """
-        judge = self.judge
+        is_failed_result = self.judge.is_failed_result
         try:
-            if judge.is_failed_result is None or not judge.is_failed_result(result):
+            if is_failed_result is None or not is_failed_result(result):
                 return False
-            seconds = judge.seconds_to_open(result)
+        except BaseException:
+            self.release(permit)
+            raise
+        self.fail_result(permit, result)
+        return True
+
+    def fail_result(self, permit: Permit, result: object) -> None:
+        """Hand a permit back: `is_failed_result` has said that this value is a failure.
+
+        Raises:
+            BaseException: Whatever `open_for` raises; the call is then neutral.
+        """
+        try:
+            seconds = self.judge.seconds_to_open(result)
         except BaseException:
             self.release(permit)
             raise
         self.fail(permit, None, seconds)
-        return True
 
     def seconds_to_open(self, failure: object) -> float | None:
         """For how many seconds a failure asks callers to wait, by `open_for`; None if it does not.

@@ -71,12 +71,12 @@ def _coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awa
             return result
         if is_failed_result is not None:
             try:
-                is_failed = is_failed_result(result)
+                is_passed = not is_failed_result(result)
             except BaseException:
                 guard.release(permit)
                 raise
-            if is_failed:
-                guard.settle_failed_result(permit, result)
+            if not is_passed:
+                guard.fail_result(permit, result)
                 return result
         if permit.steady and (machine.due == inf or guard.clock() < machine.due):
             next(machine.successes)
@@ -107,12 +107,12 @@ def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
             return result
         if is_failed_result is not None:
             try:
-                is_failed = is_failed_result(result)
+                is_passed = not is_failed_result(result)
             except BaseException:
                 guard.release(permit)
                 raise
-            if is_failed:
-                guard.settle_failed_result(permit, result)
+            if not is_passed:
+                guard.fail_result(permit, result)
                 return result
         if permit.steady and (machine.due == inf or guard.clock() < machine.due):
             next(machine.successes)

@@ -102,6 +102,36 @@ def test_a_predicate_that_raises_counts_nothing(call: Caller, rules: dict[str, A
 
 
 @FORMS
+@pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
+def test_a_result_is_judged_once(call: Caller, rules: dict[str, Any]) -> None:
+    """A predicate may use up what it reads, so a second answer could be another one."""
+    breaker = make_breaker(FakeClock(), is_failed_result=list.pop, **rules)
+
+    call(breaker, lambda: [False, True])
+
+    assert _totals(breaker) == (0, 1, 0)
+
+
+class _Undecided:
+    def __bool__(self) -> bool:
+        raise ZeroDivisionError
+
+
+@FORMS
+@pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
+def test_an_answer_that_is_neither_true_nor_false_counts_nothing(
+    call: Caller, rules: dict[str, Any]
+) -> None:
+    """Comparing an array returns such an answer, whose error reaches the caller."""
+    breaker = make_breaker(FakeClock(), is_failed_result=lambda _: _Undecided(), **rules)
+
+    with pytest.raises(ZeroDivisionError):
+        call(breaker, lambda: "good")
+
+    assert _totals(breaker) == (0, 0, 0)
+
+
+@FORMS
 def test_a_call_that_takes_too_long_counts_as_a_failure(call: Caller) -> None:
     """It counts as a failure even if it returns eventually."""
     clock = FakeClock()
