@@ -48,6 +48,7 @@ class TestSQLite:
 
         assert found == ["wal", 2, 1]
 
+    @pytest.mark.usefixtures("threads_of_sqlite")
     async def test_a_folder_that_cannot_be_created_means_unavailable(self, tmp_path: Path) -> None:
         """The service starts all the same, and readiness says what is wrong."""
         (tmp_path / "file").touch()
