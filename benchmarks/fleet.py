@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import redis
+import redis.asyncio
 
 from benchmarks.fleet_services import seconds_to_follow
 from benchmarks.rounds import Plan, Quartiles, interleave, quartiles
@@ -99,16 +99,18 @@ async def _calls(valkey: ValkeyServer, plan: Plan, hang_seconds: float) -> Table
         valkey.resume()
         _row(table, f"{SHARED}, its store hangs", hung)
     for name, make in _RIVALS.items():
-        try:
-            call = await make(valkey)
-        except ImportError:
-            continue
-        _row(table, name, await _seconds(call, RIVAL_CALLS))
+        async with AsyncExitStack() as stack:
+            try:
+                call = await make(valkey, stack)
+            except ImportError:
+                continue
+            _row(table, name, await _seconds(call, RIVAL_CALLS))
     ratio = samples.ratio(SHARED, ALONE)
     table.verdicts.append(Verdict(f"{SHARED}, in the time of one alone", ratio, Target(1.02)))
     table.note = (
         f"In a fleet a call takes {with_quartiles(ratio, 3)} times as long as without, measured in "
-        "turns. Rivals ask their Redis in each call, over loopback."
+        "turns. Rivals ask their Redis in each call, over loopback, except interlock-cb: it asks "
+        "once a second for each breaker."
     )
     return table
 
@@ -140,7 +142,16 @@ def _at(figures: list[float], share: float) -> float:
     return sorted(figures)[min(len(figures) - 1, int(share * len(figures)))]
 
 
-async def _purgatory(valkey: ValkeyServer) -> Call:
+async def _interlock_cb(valkey: ValkeyServer, stack: AsyncExitStack) -> Call:
+    library = import_module("interlock")
+    module = import_module("interlock.integrations.redis")
+    client = await stack.enter_async_context(redis.asyncio.Redis.from_url(valkey.url))
+    breaker = library.CircuitBreaker(name="bench", storage=module.AsyncRedisStorage(client))
+    stack.push_async_callback(breaker.aclose)
+    return lambda: breaker.call(_answer)
+
+
+async def _purgatory(valkey: ValkeyServer, _: AsyncExitStack) -> Call:
     purgatory = import_module("purgatory")
     work = purgatory.AsyncRedisUnitOfWork(valkey.url)
     factory = purgatory.AsyncCircuitBreakerFactory(uow=work)
@@ -153,7 +164,7 @@ async def _purgatory(valkey: ValkeyServer) -> Call:
     return call
 
 
-async def _pybreaker(valkey: ValkeyServer) -> Call:
+async def _pybreaker(valkey: ValkeyServer, _: AsyncExitStack) -> Call:
     pybreaker = import_module("pybreaker")
     storage = pybreaker.CircuitRedisStorage("closed", redis.Redis.from_url(valkey.url))
     breaker = pybreaker.CircuitBreaker(state_storage=storage)
@@ -164,7 +175,7 @@ async def _pybreaker(valkey: ValkeyServer) -> Call:
     return call
 
 
-async def _aiobreaker(valkey: ValkeyServer) -> Call:
+async def _aiobreaker(valkey: ValkeyServer, _: AsyncExitStack) -> Call:
     aiobreaker = import_module("aiobreaker")
     module = import_module("aiobreaker.storage.redis")
     storage = module.CircuitRedisStorage(
@@ -180,7 +191,8 @@ async def _aiobreaker(valkey: ValkeyServer) -> Call:
     return call
 
 
-_RIVALS: dict[str, Callable[[ValkeyServer], Awaitable[Call]]] = {
+_RIVALS: dict[str, Callable[[ValkeyServer, AsyncExitStack], Awaitable[Call]]] = {
+    "interlock-cb, Redis": _interlock_cb,
     "purgatory, Redis": _purgatory,
     "pybreaker, Redis": _pybreaker,
     "aiobreaker, Redis": _aiobreaker,

@@ -43,6 +43,7 @@ def _client(valkey_url: str) -> Iterator[httpx.Client]:
             REDIS__URL=valkey_url,
             ADMIN__TOKEN=TOKEN,
             LOG__LEVEL="ERROR",
+            LOG__FORMAT="console",
             LIMITS__MONITORING_CACHE_SECONDS="0",
         )
         try:
