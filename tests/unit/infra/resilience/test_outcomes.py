@@ -230,6 +230,16 @@ class TestOpenFor:
         assert breaker.call_sync(lambda: 12.0) == 12.0
         assert breaker.get_metrics()["retry_after"] == 12.0
 
+    def test_a_failed_result_is_neutral_if_reading_its_wait_raises(self) -> None:
+        """The caller gets the exception, and the call is no longer in flight."""
+        breaker = make_breaker(
+            is_failed_result=lambda _: True, open_for=lambda result: result["wait"]
+        )
+        with pytest.raises(KeyError, match="wait"):
+            breaker.call_sync(dict)
+        assert counts(breaker) == (0, 0, 0)
+        assert breaker.get_metrics()["in_flight"] == 0
+
     def test_of_a_group_the_longest_wait_of_its_failures_counts(self) -> None:
         """Neutral exceptions in the group are ignored."""
         breaker = make_breaker(
