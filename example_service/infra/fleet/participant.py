@@ -90,12 +90,27 @@ Instruction: TypeAlias = FollowOpen | FollowClose | FollowOrder | Grant
 
 @dataclass(slots=True)
 class _OwnOpening:
-    """An opening decided by this process that the fleet has not adopted."""
+    """An opening decided by this process that the fleet has not adopted.
+
+    Attributes:
+        opened_at: When, in seconds on the member's clock.
+        until: When its wait ends, on the same clock.
+        reason: Why.
+        reopenings: How many recoveries had failed.
+        earliest: When it was at the earliest, in milliseconds on the store's clock, because this
+            process already knew that the fleet had closed the circuit. The estimate of that clock
+            may be a few milliseconds behind.
+    """
 
     opened_at: float
     until: float
     reason: str
     reopenings: int
+    earliest: int
+
+    def on_store_clock(self, at: float, now: int) -> int:
+        """When, in milliseconds on the store's clock."""
+        return max(now - _milliseconds(at - self.opened_at), self.earliest)
 
 
 class Participant:
@@ -120,6 +135,7 @@ class Participant:
         self._outbox: deque[Command] = deque()
         self._in_flight: Command | None = None
         self._own_opening: _OwnOpening | None = None
+        self._received_at = -math.inf
         self._is_open = False
         self._opening: tuple[int, str] | None = None
         self._order_id: str | None = None
@@ -156,7 +172,8 @@ class Participant:
     ) -> None:
         """A breaker opened by its own rules. `lease_id` is that of a probe that failed, or None."""
         self._is_open = True
-        self._own_opening = _OwnOpening(at, at + wait_seconds, reason, reopenings)
+        earliest = self.record.closed_at + 1 if at >= self._received_at else 0
+        self._own_opening = _OwnOpening(at, at + wait_seconds, reason, reopenings, earliest)
         if not self.is_connected:
             return
         if lease_id is None:
@@ -228,6 +245,9 @@ class Participant:
     def disconnected(self) -> None:
         """The store is unavailable, so the breakers of this process decide independently."""
         self.is_connected = False
+        if self._own_opening is not None:
+            # The next store may have another clock.
+            self._own_opening.earliest = 0
         # Leases are given up, and votes are repeated after the next connection.
         self._outbox.clear()
 
@@ -241,6 +261,7 @@ class Participant:
         if record.version <= self.record.version:
             return []
         self.record = record
+        self._received_at = at
         return self._instructions(at, now)
 
     def forget(self, version: int, at: float, now: int) -> list[Instruction]:
@@ -295,7 +316,7 @@ class Participant:
         self._outbox.append(
             Vote(
                 self._member,
-                now - _milliseconds(at - own.opened_at),
+                own.on_store_clock(at, now),
                 now + _milliseconds(own.until - at),
                 own.reason,
                 own.reopenings,
@@ -344,7 +365,7 @@ class Participant:
     def _is_newer(self, closed_at: int, at: float, now: int) -> bool:
         """Whether the breakers of this process opened after the fleet closed the circuit."""
         own = self._own_opening
-        return own is not None and now - _milliseconds(at - own.opened_at) > closed_at
+        return own is not None and own.on_store_clock(at, now) > closed_at
 
 
 def _milliseconds(seconds: float) -> int:
