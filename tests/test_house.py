@@ -74,18 +74,25 @@ def test_a_forbidden_import_breaks_a_contract(tmp_path: Path, package: str, stra
 # --- files
 
 
-def test_no_file_mentions_a_machine_or_a_package_index() -> None:
-    """The project does not depend on anyone's folders, nor on a particular index."""
-    forbidden = re.compile(f"{MACHINE_PATHS}|{INDEX_HOSTS}")
-
-    mentions = [
+def lines_that_match(pattern: str) -> list[str]:
+    """The lines of the project in which this is found, with file and number."""
+    sought = re.compile(pattern)
+    return [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in files_of_the_project()
         for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1)
-        if forbidden.search(line)
+        if sought.search(line)
     ]
 
-    assert mentions == []
+
+def test_no_file_mentions_a_machine_or_a_package_index() -> None:
+    """The project does not depend on anyone's folders, nor on a particular index."""
+    assert lines_that_match(f"{MACHINE_PATHS}|{INDEX_HOSTS}") == []
+
+
+def test_no_file_has_the_marks_of_a_merge_conflict() -> None:
+    """Text that git could not merge is easily committed with both versions."""
+    assert lines_that_match("^<{7} |^>{7} ") == []
 
 
 @pytest.mark.parametrize(
