@@ -1,6 +1,8 @@
 """The dashboard in a real browser with the real service behind it."""
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,17 +201,21 @@ def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Servic
     expect(page.get_by_role("button", name="Details of database", expanded=True)).to_be_visible()
 
     page.get_by_role("button", name="Force open database").click()
-    page.get_by_label("Reason").fill("maintenance")
+    page.get_by_label("Reason").fill("it's maintenance")
     page.get_by_label("Your name").fill("m.keller")
     page.get_by_label("End").select_option("in 1 hour")
     page.get_by_role("dialog").get_by_role("button", name="Force open database").click()
 
     expect(verdict(page)).to_have_text("database is forced open")
     tag = circuit(page, "database").locator(".tag")
-    expect(tag.locator("p").first).to_have_text("maintenance")
+    expect(tag.locator("p").first).to_have_text("it's maintenance")
     expect(tag).to_contain_text(re.compile(r"Set by m\.keller; ends at \d\d:\d\d, in (60|59)"))
     modes = httpx.get(f"{service.url}/health/circuit-breakers").json()["modes"]
-    assert modes["database"]["reason"] == "maintenance (by m.keller)"
+    assert modes["database"]["reason"] == "it's maintenance (by m.keller)"
+    shown = shlex.split(page.locator("#curl").text_content() or "")
+    assert f"{service.url}/admin/circuit-breakers/database/force-open" in shown
+    assert "Authorization: Bearer $ADMIN_TOKEN" in shown
+    assert json.loads(shown[-1]) == {"reason": "it's maintenance (by m.keller)", "seconds": 3600}
     assert findings(page) == []
 
     page.get_by_role("button", name="Reset database").click()

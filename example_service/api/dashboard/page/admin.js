@@ -1,5 +1,6 @@
 // Orders by an operator. The page asks for the token once and keeps it in memory only.
 
+import {command, showCommands} from "./command.js";
 import {byId, element, hide, say} from "./dom.js";
 import {signed} from "./words.js";
 
@@ -100,11 +101,16 @@ async function carryOut(event) {
   const reason = signed(byId("reason").value.trim(), byId("operator").value.trim());
   const seconds = Number(byId("end").value) || null;
   const body = {...(reason && {reason}), ...(action !== "reset" && {seconds})};
-  const response = await fetch(`admin/circuit-breakers/${encodeURIComponent(name)}/${action}`, {
+  const path = `admin/circuit-breakers/${encodeURIComponent(name)}/${action}`;
+  const response = await fetch(path, {
     method: "POST", headers: {...headers(), "Content-Type": "application/json"}, body: JSON.stringify(body),
   }).catch(() => null);
-  if (response?.ok) byId("order").close();
-  else say(byId("order-error"), response ? await faultOf(response) : "The service did not respond. Try again.");
+  if (!response?.ok) {
+    say(byId("order-error"), response ? await faultOf(response) : "The service did not respond. Try again.");
+    return;
+  }
+  byId("order").close();
+  showCommands(command("POST", path, body, '-H "Authorization: Bearer $ADMIN_TOKEN" '));
 }
 
 async function faultOf(response) {

@@ -1,5 +1,6 @@
 // The outage lab, in development only: sets the sandbox's mode, and generates traffic to show the effect.
 
+import {command, showCommands} from "./command.js";
 import {byId, choice, element, hide, say, swatch} from "./dom.js";
 import {eventsOf} from "./stream.js";
 import {perSecond, percent} from "./words.js";
@@ -18,23 +19,10 @@ let mode = null;
 let traffic = null;
 let inputs = {};
 
-const at = (path) => new URL(path, document.baseURI).href;
 const send = (method, path, body, signal) => fetch(path, {method, signal, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
-
-function command(method, path, body, more = "") {
-  return `curl ${more}-X ${method} ${at(path)} \\\n  -H 'Content-Type: application/json' \\\n  -d '${JSON.stringify(body)}'`;
-}
 
 const setting = (body) => command("PUT", "sandbox/mode", body);
 const sending = (body) => command("POST", "sandbox/traffic", body, "-N ");
-
-// Shows what a click has done as commands, in the order in which it has done it.
-function showCommands(...commands) {
-  say(byId("curl-title"), commands.length > 1 ? `The last click as ${commands.length} commands` : "The last click as a command");
-  say(byId("curl"), commands.join("\n"));
-  say(byId("copy"), "Copy");
-  hide(byId("copy"), false);
-}
 
 // There may be no sandbox: only `serve` starts one, and its code can be deleted from the service.
 export async function prepareLab() {
