@@ -35,7 +35,7 @@ class Output:
     """
 
     def __init__(self, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
-        self._most_waiting_bytes = max_waiting_bytes
+        self._max_waiting_bytes = max_waiting_bytes
         self._lock = threading.RLock()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -68,7 +68,7 @@ class Output:
         with self._lock:
             if self._writer is None and target.takes(len(data)):
                 os.write(descriptor, data)
-            elif self._waiting_bytes + len(data) > self._most_waiting_bytes:
+            elif self._waiting_bytes + len(data) > self._max_waiting_bytes:
                 self._lost += 1
             else:
                 self._waiting.append(data)

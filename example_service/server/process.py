@@ -98,7 +98,7 @@ def _listen_problem(host: str, port: int, error: OSError) -> str:
 def server_config(settings: Settings) -> uvicorn.Config:
     """Configure uvicorn, without the features that the service implements itself."""
     limits = ConnectionLimits(
-        connections=_most_connections(settings),
+        connections=_max_connections(settings),
         receive_seconds=settings.limits.receive_timeout_seconds,
         send_seconds=settings.limits.send_timeout_seconds,
     )
@@ -124,7 +124,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
     )
 
 
-def _most_connections(settings: Settings) -> int:
+def _max_connections(settings: Settings) -> int:
     """The limit of connections, reduced if too few file descriptors would be left."""
     if sys.platform == "win32":
         return settings.limits.max_connections

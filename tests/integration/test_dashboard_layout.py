@@ -13,7 +13,7 @@ from tests.service_process import Service, kill
 pytestmark = pytest.mark.integration
 
 HEADERS = {"Authorization": "Bearer Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"}
-MOST_SHIFT = 0.01
+MAX_SHIFT = 0.01
 WINDOWS = {
     "light": (1440, 900),
     "dark": (1280, 720),
@@ -101,4 +101,4 @@ def test_nothing_moves_when_circuits_open_and_close(
 
     shifts = {name: page.evaluate("window.shift") for name, page in pages.items()}
     moved = {name: page.evaluate("window.moved") for name, page in pages.items()}
-    assert max(shifts.values()) < MOST_SHIFT, (shifts, moved)
+    assert max(shifts.values()) < MAX_SHIFT, (shifts, moved)

@@ -124,7 +124,7 @@ class Connection:
 
     Attributes:
         keep_alive_seconds: How long the connection may be idle.
-        most_connections: How many connections the server accepts.
+        max_connections: How many connections the server accepts.
         state: The state that all connections of a server share.
         scopes: The scopes of the requests that reached the application.
         bodies: The bodies of those requests.
@@ -135,7 +135,7 @@ class Connection:
     """
 
     keep_alive_seconds: int = 5
-    most_connections: int = 100
+    max_connections: int = 100
     state: ServerState = field(default_factory=ServerState)
     scopes: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -161,7 +161,7 @@ class Connection:
             config,
             self.state,
             LifespanOff(config).state,
-            limits=ConnectionLimits(self.most_connections, HEAD_SECONDS, SEND_SECONDS),
+            limits=ConnectionLimits(self.max_connections, HEAD_SECONDS, SEND_SECONDS),
         )
         self.protocol.loop = self.timers  # type: ignore[assignment]
         self.protocol.connection_made(self.transport)

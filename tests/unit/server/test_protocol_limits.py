@@ -369,13 +369,13 @@ async def test_a_broken_request_that_waits_for_its_turn_is_not_started() -> None
 async def test_one_connection_too_many_closes_those_without_a_request() -> None:
     """The one that has been idle longest is closed; connections with a request stay open."""
     state = ServerState()
-    busy, idle, young = (Connection(state=state, most_connections=3) for _ in range(3))
+    busy, idle, young = (Connection(state=state, max_connections=3) for _ in range(3))
     busy.may_answer.clear()
     await busy.send(REQUEST)
     idle.protocol.idle_since, young.protocol.idle_since = 1.0, 2.0
     await young.send(b"GET / ")
 
-    new = Connection(state=state, most_connections=3)
+    new = Connection(state=state, max_connections=3)
 
     assert [one.transport.closed for one in (busy, idle, young, new)] == [False, True, False, False]
 
@@ -383,11 +383,11 @@ async def test_one_connection_too_many_closes_those_without_a_request() -> None:
 async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:
     """The client may retry after a second."""
     state = ServerState()
-    busy = Connection(state=state, most_connections=1)
+    busy = Connection(state=state, max_connections=1)
     busy.may_answer.clear()
     await busy.send(REQUEST)
 
-    new = Connection(state=state, most_connections=1)
+    new = Connection(state=state, max_connections=1)
 
     assert new.problem["status"] == 503
     assert "retry-after: 1" in new.answer[1]

@@ -4,7 +4,7 @@ import {failureRate, lastMinutes, now} from "./circuits.js";
 import {drawn, element} from "./dom.js";
 import {count, percent, span} from "./words.js";
 
-const MOST_PIPS = 8;
+const MAX_PIPS = 8;
 
 export function meter(value, mark, className = "") {
   const bar = drawn("svg", {class: "meter", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true"},
@@ -17,7 +17,7 @@ export function meter(value, mark, className = "") {
 }
 
 function pips(taken, all, className = "") {
-  if (all > MOST_PIPS) return "";
+  if (all > MAX_PIPS) return "";
   return element("span", `pips ${className}`, ...Array.from({length: all}, (_, at) => element("i", at < taken ? "taken" : "")));
 }
 

@@ -4,7 +4,7 @@ import {known} from "./circuits.js";
 import {breakable, byId, element, glyph, say} from "./dom.js";
 import {classOf, clock, day, lower, moment, span, zone} from "./words.js";
 
-const MOST_ENTRIES = 12;
+const MAX_ENTRIES = 12;
 const unfolded = new Set();
 
 // Entries are sorted newest first, the steps of an entry oldest first. An order is an entry of its own.
@@ -25,7 +25,7 @@ function entriesOf(timeline) {
     running.get(place).push(one);
     if (one.to === "closed") running.delete(place);
   }
-  return made.sort((a, b) => b.at(-1).at - a.at(-1).at).slice(0, MOST_ENTRIES);
+  return made.sort((a, b) => b.at(-1).at - a.at(-1).at).slice(0, MAX_ENTRIES);
 }
 
 const SET = {forced_open: "forced open by hand", disabled: "disabled by hand", shadow: "set to shadow mode by hand"};

@@ -6,9 +6,9 @@ import {since, waitOf} from "./row.js";
 import {BY_HAND, classOf, count, listed, lower, perSecond, REFUSING, moment} from "./words.js";
 
 // As many lines as this are always there, so that nothing moves when a circuit opens or closes.
-const MOST_LINES = 3;
-const MOST_NAMED = 14;
-const MOST_SWITCHES = 40;
+const MAX_LINES = 3;
+const MAX_NAMED = 14;
+const MAX_SWITCHES = 40;
 
 const inLook = (...looks) => all().filter(({look}) => looks.includes(look));
 const names = (...looks) => inLook(...looks).sort(bySeverity).map(({name}) => name);
@@ -72,14 +72,14 @@ function showSums(list, cases) {
 
 function showRail(rail) {
   const circuits = all().sort(byName);
-  const isCrowded = circuits.length > MOST_SWITCHES;
-  const shown = isCrowded ? circuits.filter(({look}) => look !== "closed").slice(0, MOST_SWITCHES) : circuits;
+  const isCrowded = circuits.length > MAX_SWITCHES;
+  const shown = isCrowded ? circuits.filter(({look}) => look !== "closed").slice(0, MAX_SWITCHES) : circuits;
   const closed = isCrowded ? circuits.filter(({look}) => look === "closed").length : 0;
   const key = `${shown.map(({name, look}) => name + look).join()} ${closed}`;
   if (rail.dataset.key === key) return;
   rail.dataset.key = key;
   const focused = document.activeElement?.closest(".rail a")?.hash;
-  rail.classList.toggle("many", shown.length > MOST_NAMED);
+  rail.classList.toggle("many", shown.length > MAX_NAMED);
   hide(rail, circuits.length === 0);
   rail.replaceChildren(...shown.map(({name, look}) => {
     const link = element("a", `${classOf(look)} ${look === "closed" ? "" : "not-closed"}`, glyph(look), element("span", "", name));
@@ -97,7 +97,7 @@ const over = () => all().filter(({look, past}) => past && !REFUSING.includes(loo
 
 // Elements are only replaced when a state changes, so that a focused link keeps the focus.
 function showLines(list, cases) {
-  const lines = Math.min(MOST_LINES, known.circuits.size);
+  const lines = Math.min(MAX_LINES, known.circuits.size);
   const isCrowded = cases.length > lines;
   const shown = isCrowded ? cases.slice(0, lines - 1) : [...cases, ...over()].slice(0, lines);
   const key = `${lines} ${cases.length} ${shown.map(({name, look}) => name + look).join()}`;
