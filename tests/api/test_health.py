@@ -249,6 +249,7 @@ async def test_the_last_transitions_are_shown_with_reason_and_time(
         "wait_seconds": 3.0,
         "failure_count": 5,
         "rejections": 0,
+        "caused_by": "rules",
     }
     assert (half_open["to_state"], half_open["wait_seconds"]) == ("half_open", None)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from example_service.infra.fleet.record import Record
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
-from example_service.infra.resilience.rules.states import Mode
+from example_service.infra.resilience.rules.states import CausedBy, Mode
 from example_service.infra.resilience.validation import LONGEST_REASON
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -104,6 +104,10 @@ class Transition(BaseModel):
     )
     failure_count: int = Field(description="Failures in a row before the change.")
     rejections: int = Field(description="Calls refused since the circuit was last closed.")
+    caused_by: CausedBy = Field(
+        description="What changed the state: the circuit's own rules, an operator's mode or reset, "
+        "or another process of the fleet."
+    )
 
 
 def breaker_metrics() -> dict[str, BreakerMetrics]:
@@ -148,6 +152,7 @@ def recent_transitions() -> list[Transition]:
             wait_seconds=change.wait_seconds,
             failure_count=change.failure_count,
             rejections=change.rejections,
+            caused_by=change.caused_by,
         )
         for at, change in circuit_breaker_registry.recent_transitions()
     ]

@@ -11,12 +11,6 @@ from example_service.infra.resilience import Order
 Entry: TypeAlias = dict[str, Any]
 """A change of state or an order. The times in it are in seconds since the epoch."""
 
-_BY_ORDER: Final = (
-    "forced open by hand",
-    "disabled by hand",
-    "shadowed by hand",
-    "reset by hand",
-)
 _SAME_MOMENT_SECONDS: Final = 2.0
 
 
@@ -46,7 +40,7 @@ def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: fl
 
 
 def _is_caused_by_order(transition: Transition, orders: Iterable[Order]) -> bool:
-    if not transition.reason.startswith(_BY_ORDER):
+    if transition.caused_by != "operator":
         return False
     at = epoch(transition.at)
     return any(
@@ -63,6 +57,7 @@ def _of_transition(transition: Transition) -> Entry:
         "from": transition.from_state.value,
         "to": transition.to_state.value,
         "reason": transition.reason,
+        "causedBy": transition.caused_by,
         "wait": transition.wait_seconds,
     }
 

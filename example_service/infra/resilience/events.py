@@ -8,7 +8,7 @@ below; a breaker pays only for the methods that its listeners have.
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
-from example_service.infra.resilience.rules.states import CircuitState
+from example_service.infra.resilience.rules.states import CausedBy, CircuitState
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class StateChanged:
         rejections: Calls refused since the circuit was last closed.
         reason: What led to it: the rule, its numbers and, if the circuit opened, the type names of
             the most recent exceptions.
+        caused_by: What changed the state: `"rules"` for the circuit's own rules, `"operator"` for a
+            mode or a reset, `"fleet"` for another process of the fleet.
     """
 
     breaker_name: str
@@ -34,6 +36,7 @@ class StateChanged:
     failure_count: int
     rejections: int
     reason: str
+    caused_by: CausedBy = "rules"
 
 
 class CallSucceeded(NamedTuple):

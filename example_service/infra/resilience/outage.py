@@ -85,6 +85,7 @@ class Outage:
             failure_count=happening.failure_count,
             rejections=happening.rejections,
             reason=self._reason(happening, mode),
+            caused_by=happening.caused_by,
         )
 
     def _reason(self, transition: Transition, mode: ManualMode | None) -> str:

@@ -123,6 +123,7 @@ def transition(at: str, worker: int) -> dict[str, Any]:
         "wait_seconds": 60.0,
         "failure_count": 1,
         "rejections": 0,
+        "caused_by": "rules",
     }
 
 

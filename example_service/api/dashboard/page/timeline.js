@@ -30,7 +30,7 @@ function entriesOf(timeline) {
 
 const SET = {forced_open: "forced open by hand", disabled: "disabled by hand", shadow: "set to shadow mode by hand"};
 const ENDED = {forced_open: "no longer forced open", disabled: "no longer disabled", shadow: "no longer in shadow mode"};
-const ORDERS = {set: ({mode}) => SET[mode], ended: ({mode}) => ENDED[mode], reset: () => "reset by hand"};
+const ORDERS = {set: ({mode}) => SET[mode], ended: ({mode}) => ENDED[mode], reset: () => "closed"};
 
 function step(one) {
   return one.order ? orderStep(one) : transitionStep(one);
@@ -41,7 +41,7 @@ function orderStep(one) {
   const look = order === "set" ? one.mode : order === "ended" && one.mode === "forced_open" ? "half_open" : "closed";
   const end = order !== "set" ? "" : until ? `; until ${moment(until, at)}` : "; until a reset";
   return drawnStep(at, look, element("strong", "", ...breakable(name)), " ", element("span", `to ${classOf(look)}`, ORDERS[order](one)),
-    element("span", "why", reason.replace(/^reset by hand(: )?|\.$/g, ""), end));
+    element("span", "why", reason.replace(/\.$/, ""), end));
 }
 
 function drawnStep(at, look, ...content) {
@@ -58,8 +58,7 @@ function transitionStep({at, name, from, to, reason, wait, worker}) {
 
 function between(steps) {
   const key = `${steps[0].name} ${steps[0].at}`;
-  const tries = steps.filter(({from, to, reason}) =>
-    from === "half_open" && to === "open" && !reason?.startsWith("forced open by hand")).length;
+  const tries = steps.filter(({from, to, causedBy}) => from === "half_open" && to === "open" && causedBy !== "operator").length;
   const summary = element("summary", "", tries ? `${tries} failed ${tries === 1 ? "recovery" : "recoveries"} in between` : `${steps.length} in between`);
   const made = element("details", "", summary, ...[...steps].reverse().map(step));
   made.open = unfolded.has(key);

@@ -22,7 +22,7 @@ from example_service.infra.resilience.rules.records import (
     Totals,
     Transition,
 )
-from example_service.infra.resilience.rules.states import CircuitState, Mode
+from example_service.infra.resilience.rules.states import CausedBy, CircuitState, Mode
 
 if TYPE_CHECKING:
     from example_service.infra.resilience.rules.gate import Gate
@@ -211,13 +211,15 @@ class Circuit:
         cause: str,
         wait_seconds: float | None = None,
         reopenings: int | None = None,
+        caused_by: CausedBy = "rules",
     ) -> None:
         if reopenings is None:
             reopenings = self.phase.reopenings
         if wait_seconds is None:
             opening = self.totals().openings + 1
             wait_seconds = self.backoff.wait_seconds(self.recovery_timeout, reopenings, opening)
-        self._change(Open(since, wait_seconds, self.failures_in_a_row(), reopenings), cause)
+        phase = Open(since, wait_seconds, self.failures_in_a_row(), reopenings)
+        self._change(phase, cause, caused_by)
 
     def _half_open(self, cause: str) -> None:
         phase = HalfOpen(
@@ -228,14 +230,14 @@ class Circuit:
         )
         self._change(phase, cause)
 
-    def _close(self, cause: str) -> None:
+    def _close(self, cause: str, caused_by: CausedBy = "rules") -> None:
         disabled = self._is_disabled()
         rate = None if disabled else self.failure_rate
         window = None if rate is None else rate.window(self.successes)
         threshold = _NEVER if disabled else self.failure_threshold
-        self._change(Closed(threshold, window, self._short_cuts), cause)
+        self._change(Closed(threshold, window, self._short_cuts), cause, caused_by)
 
-    def _change(self, phase: Phase, cause: str) -> None:
+    def _change(self, phase: Phase, cause: str, caused_by: CausedBy = "rules") -> None:
         """End the current period and start another: the only way in which the state changes."""
         before, admissions = self.phase, self.admissions
         self.phase, self.phase_memo = phase, None
@@ -262,7 +264,8 @@ class Circuit:
         self.state_changes = {**counts, change: counts.get(change, 0) + 1}
         wait = phase.wait_seconds if isinstance(phase, Open) else None
         rejections = self.rejections() - rejections_before
-        self._note(Transition(*change, wait, before.failures_in_a_row, cause, rejections))
+        failures = before.failures_in_a_row
+        self._note(Transition(*change, wait, failures, cause, rejections, caused_by))
 
     def _note(self, happening: Transition | Overdue) -> None:
         self._happenings = [*(self._happenings or ()), happening]

@@ -197,15 +197,15 @@ class CircuitStateMachine(Timetable):
         if self.mode is not None and self.mode.mode is not Mode.SHADOW:
             return
         if state is CircuitState.OPEN:
-            self._open(now, cause, wait_seconds, reopenings)
+            self._open(now, cause, wait_seconds, reopenings, "fleet")
         elif not isinstance(self.phase, Closed):
-            self._close(cause)
+            self._close(cause, "fleet")
         self._reschedule(now)
 
     def reset(self, now: float) -> None:
         """Close; forget failures in a row, failed recoveries and the mode."""
         self.mode = None
-        self._close("reset by hand")
+        self._close("reset by hand", "operator")
         self.totals_at_reset = self.totals()
         self._reschedule(now)
 
@@ -215,13 +215,14 @@ class CircuitStateMachine(Timetable):
         if mode is Mode.FORCED_OPEN:
             wait = inf if until is None else until - now
             cause = f"forced open by hand: {reason}"
-            self._change(Open(now, wait, self.failures_in_a_row(), self.reopenings), cause)
+            phase = Open(now, wait, self.failures_in_a_row(), self.reopenings)
+            self._change(phase, cause, "operator")
         elif mode is Mode.DISABLED:
-            self._close(f"disabled by hand: {reason}")
+            self._close(f"disabled by hand: {reason}", "operator")
         elif before is not None and before.mode is Mode.SHADOW:
             self.mode.would_have_rejected = before.would_have_rejected
         elif before is not None or isinstance(self.phase, Closed):
-            self._close(f"shadowed by hand: {reason}")
+            self._close(f"shadowed by hand: {reason}", "operator")
         self._reschedule(now)
         return self.mode
 

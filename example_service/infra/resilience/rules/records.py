@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from example_service.infra.resilience.rules.states import CircuitState, Mode
+from example_service.infra.resilience.rules.states import CausedBy, CircuitState, Mode
 
 
 class Totals(NamedTuple):
@@ -55,6 +55,7 @@ class Transition:
         failure_count: Failures in a row before it.
         cause: The rule that led to it, with its numbers.
         rejections: Calls refused since the circuit was last closed.
+        caused_by: What changed the state.
     """
 
     from_state: CircuitState
@@ -63,6 +64,7 @@ class Transition:
     failure_count: int
     cause: str
     rejections: int
+    caused_by: CausedBy = "rules"
 
 
 class Overdue(NamedTuple):

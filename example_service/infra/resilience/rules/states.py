@@ -1,6 +1,10 @@
 """The words for a circuit: its three states, and the modes that an operator can set."""
 
 from enum import StrEnum
+from typing import Literal, TypeAlias
+
+CausedBy: TypeAlias = Literal["rules", "operator", "fleet"]
+"""What changed a state: the circuit's own rules, an operator's mode or reset, or the fleet."""
 
 
 class CircuitState(StrEnum):

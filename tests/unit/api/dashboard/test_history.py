@@ -41,6 +41,7 @@ def change(second: float, before: str, after: str, wait: float | None = None) ->
         wait_seconds=wait,
         failure_count=5,
         rejections=0,
+        caused_by="rules",
     )
 
 

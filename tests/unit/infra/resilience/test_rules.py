@@ -169,6 +169,36 @@ def test_what_is_done_by_hand_is_reported_as_such(how: str, before: CircuitState
     assert changes(machine) == ([] if before is to_state else [(before, to_state, cause)])
 
 
+def test_each_change_says_what_caused_it() -> None:
+    """The rules, an operator or the fleet; what follows an operator's mode is up to the rules."""
+    machine = make_machine()
+    fail(machine, 3)
+    machine.reset(NOW)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW, NOW + 10.0)
+    machine.advance(NOW + 10.0)
+    machine.follow(OPEN, "a probe failed elsewhere", 60.0, 1, NOW + 11.0)
+    machine.follow(CLOSED, "the fleet closed it", 0.0, 0, NOW + 12.0)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW + 13.0, None)
+    machine.set_mode(Mode.SHADOW, "why", NOW + 14.0, None)
+    machine.set_mode(Mode.FORCED_OPEN, "why", NOW + 15.0, None)
+    machine.set_mode(Mode.DISABLED, "why", NOW + 16.0, None)
+    happenings = machine.take_happenings() or []
+    assert [
+        (one.to_state.value, one.caused_by) for one in happenings if isinstance(one, Transition)
+    ] == [
+        ("open", "rules"),
+        ("closed", "operator"),
+        ("open", "operator"),
+        ("half_open", "rules"),
+        ("open", "fleet"),
+        ("closed", "fleet"),
+        ("open", "operator"),
+        ("closed", "operator"),
+        ("open", "operator"),
+        ("closed", "operator"),
+    ]
+
+
 def test_shadow_after_another_mode_closes_and_says_so() -> None:
     """The rules alone would not have opened the circuit, so the shadow mode closes it."""
     machine = make_machine()
