@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,7 +70,8 @@ def replay(options: argparse.Namespace, output: TextIO) -> int:
         The exit status, 0.
 
     Raises:
-        ReplayError: An option or a line of the file is invalid. The message names it.
+        ReplayError: An option or a line of the file is invalid, or the result cannot be written.
+            The message says which.
     """
     try:
         report = _report(options)
@@ -77,9 +79,9 @@ def replay(options: argparse.Namespace, output: TextIO) -> int:
         raise ReplayError(str(error)) from None
     except OSError as error:
         raise ReplayError(f"{options.file} cannot be read: {error.strerror}") from None
-    if options.picture is not None:
-        _write(options.picture, _picture(report))
-    output.write(json.dumps(report.document(), indent=2) + "\n" if options.json else report.text())
+    text = json.dumps(report.document(), indent=2) + "\n" if options.json else report.text()
+    with _new_file(options.picture, lambda: _picture(report)):
+        _print(text, output)
     return 0
 
 
@@ -88,7 +90,7 @@ def _report(options: argparse.Namespace) -> Report:
     goal = None if options.suggest is None else _share(options.suggest)
     _check_names([one.name for one in sets] + ([] if goal is None else [SUGGESTED]))
     if options.picture is not None:
-        _check_picture(options.picture)
+        _check_picture(options.picture, options.file)
     with _open_recording(options.file, options.route) as read:
         suggestion = None if goal is None else suggest(read, sets[0], goal)
         if suggestion is not None and suggestion.parameters is not None:
@@ -124,12 +126,16 @@ def _share(text: str) -> float:
     return percent / 100.0
 
 
-def _check_picture(path: Path) -> None:
+def _check_picture(path: Path, recording: Path) -> None:
     """Check the path of the picture before the replay, which may take long."""
     if path.suffix.lower() != ".svg":
         raise ReplayError(f"--picture draws SVG; name the file {path.with_suffix('.svg').name}")
     if not path.parent.is_dir():
         raise ReplayError(f"--picture: there is no folder {path.parent}; create it first")
+    if path.is_dir():
+        raise ReplayError(f"--picture: {path} is a folder; name a file")
+    if path.exists() and path.samefile(recording):
+        raise ReplayError("--picture would overwrite the recording; name another file")
     if find_spec("matplotlib") is None:
         raise ReplayError(f"--picture needs matplotlib; {INSTALL}")
 
@@ -141,15 +147,39 @@ def _picture(report: Report) -> bytes:
     return svg(report)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    part = path.with_name(f"{path.name}.part")
+@contextmanager
+def _new_file(path: Path | None, make_content: Callable[[], bytes]) -> Iterator[None]:
+    """Write a file, if there is a path, and put it in its place if the block succeeds."""
+    if path is None:
+        yield
+        return
+    content = make_content()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
+        with _reported(path):
+            part.write_bytes(content)
+        yield
+        with _reported(path):
+            part.replace(path)
+    finally:
         part.unlink(missing_ok=True)
-        raise ReplayError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _print(text: str, output: TextIO) -> None:
+    with _reported("The result"):
+        output.write(text)
+        output.flush()
+
+
+@contextmanager
+def _reported(what: object) -> Iterator[None]:
+    """Say what cannot be written. A reader that has exited, as with `| head`, is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ReplayError(f"{what} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

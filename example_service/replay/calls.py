@@ -13,6 +13,8 @@ NEITHER: Final = "neither"
 CLIENT_CLOSED_REQUEST: Final = 499
 # Unix time in seconds reaches this number in the year 5138; in milliseconds, it did so in 1973.
 _MILLISECONDS: Final = 1e11
+_LONGEST_CALL_SECONDS: Final = 1e6
+_STATUS_DIGITS: Final = 3
 
 
 class Call(NamedTuple):
@@ -40,13 +42,19 @@ class Outcomes(dict[str, str]):
         super().__init__({word: word for word in (SUCCESS, FAILURE, NEITHER)})
 
     def __missing__(self, text: str) -> str:
-        if not (text.isascii() and text.isdigit() and 100 <= int(text) <= 599):  # noqa: PLR2004
+        is_number = len(text) == _STATUS_DIGITS and text.isascii() and text.isdigit()
+        if not (is_number and is_status(int(text))):
             raise FieldError(
                 f"the outcome {shown(text)} is unknown; write {SUCCESS}, {FAILURE}, {NEITHER} "
                 "or an HTTP status"
             )
         self[text] = outcome = of_status(int(text))
         return outcome
+
+
+def is_status(number: int) -> bool:
+    """Whether a number is an HTTP status."""
+    return 100 <= number <= 599  # noqa: PLR2004
 
 
 def of_status(status: int) -> str:
@@ -67,7 +75,7 @@ def seconds_of(text: str) -> float:
         ) from None
     if not -inf < seconds < inf:
         raise FieldError(f"the time {shown(text)} is not a number of seconds; write it as 12.5")
-    if seconds > _MILLISECONDS:
+    if abs(seconds) > _MILLISECONDS:
         raise FieldError(f"the time {shown(text)} is in milliseconds; divide it by 1000")
     return seconds
 
@@ -98,6 +106,8 @@ def duration_of(text: str) -> float:
         raise FieldError(
             f"the duration {shown(text)} must be 0 seconds or more; correct or remove the line"
         )
+    if seconds > _LONGEST_CALL_SECONDS:
+        raise FieldError(f"the duration {shown(text)} is more than eleven days; write seconds")
     return seconds
 
 

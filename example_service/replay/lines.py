@@ -60,4 +60,4 @@ def _refuse_other_kinds(path: Path, line: bytes) -> None:
     if line.startswith(_GZIP):
         raise RecordingError(path, 1, "the file is compressed; unpack it with gunzip first")
     if line.startswith(_UTF_16):
-        raise RecordingError(path, 1, "the file is UTF-16; save it as UTF-8")
+        raise RecordingError(path, 1, "the file is UTF-16 or UTF-32; save it as UTF-8")

@@ -72,7 +72,10 @@ class ParameterSet:
             if parameter in values:
                 raise ParameterError(f"{parameter} is given twice; remove one")
             values[parameter] = _number(parameter, value)
-        parsed = cls((name if colon else text).strip() or "defaults", values)
+        label = (name if colon else text).strip() or "defaults"
+        if not label.isprintable():
+            raise ParameterError(f"the name {label!r} has a control character; remove it")
+        parsed = cls(label, values)
         parsed.circuit()
         return parsed
 

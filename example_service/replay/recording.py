@@ -17,6 +17,7 @@ from example_service.replay.calls import (
     FieldError,
     Outcomes,
     duration_of,
+    is_status,
     moment_of,
     of_status,
     seconds_of,
@@ -125,6 +126,8 @@ class Recording:
                 f"header such as {','.join(COLUMNS)}, or give JSON Lines, such as a log with "
                 "LOG__FORMAT=json"
             )
+        if twice := [name for name in COLUMNS if names.count(name) > 1]:
+            raise FieldError(f"the first line has two columns {twice[0]!r}; rename one of them")
         pick = itemgetter(*map(names.index, COLUMNS))
         for line in lines:
             row = _fields(line)
@@ -162,8 +165,10 @@ class Recording:
 
     def _request(self, record: dict[str, Any]) -> Call:
         status = record.get("status")
-        if type(status) is not int:
-            raise FieldError(f"the status {status!r} is not a whole number; write it as 503")
+        if type(status) is not int or not is_status(status):
+            raise FieldError(
+                f"the status {status!r:.40} is not a whole number from 100 to 599; write it as 503"
+            )
         duration = duration_of(_as_text("duration_seconds", record.get("duration_seconds")))
         ended = self._time(_as_text("timestamp", record.get("timestamp")))
         return Call(ended - duration, duration, of_status(status))
@@ -226,7 +231,7 @@ class Recording:
                     "can be put in order; sort the lines, or choose one route with --route"
                 )
             heappush(waiting, call)
-            while waiting[0].time < latest_end - LONGEST_REQUEST_SECONDS:
+            while waiting and waiting[0].time < latest_end - LONGEST_REQUEST_SECONDS:
                 yield (earliest := heappop(waiting))
                 begun = earliest.time
         while waiting:

@@ -1,14 +1,18 @@
 """The output, the written files and the errors of `example-service replay`."""
 
+import errno
+import io
 import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from example_service.cli import main
+from example_service.cli.replay import ReplayError, replay
 
 CALLS = "time,duration,outcome\n" + "".join(
     f"{second},0.1,{'failure' if 5 <= second < 25 else 'success'}\n" for second in range(100)
@@ -77,11 +81,14 @@ def test_a_picture_is_written_beside_the_table(
         (["--set", "patience=3"], "--set 'patience=3': there is no 'patience'; there are"),
         (["--set", "a:", "--set", "a:"], "--set: there is another set with the name 'a'"),
         (["--set", "suggested:", "--suggest", "5"], "another set with the name 'suggested'"),
+        (["--set", "\x1b[31mred: failure_threshold=3"], "has a control character; remove it"),
         (["--suggest", "many"], "--suggest must be a percentage from 0 to 100"),
         (["--suggest", "101"], "--suggest must be a percentage from 0 to 100"),
         (["--suggest", "nan"], "--suggest must be a percentage from 0 to 100"),
         (["--route", "/a"], "only the calls of an access log have a route"),
         (["--picture", "replay.png"], "--picture draws SVG; name the file replay.svg"),
+        (["--picture", "{folder}/calls.svg"], "would overwrite the recording; name another file"),
+        (["--picture", "{folder}/folder.svg"], "folder.svg is a folder; name a file"),
         (["--picture", "nowhere/replay.svg"], "there is no folder nowhere; create it first"),
     ],
 )
@@ -89,7 +96,13 @@ def test_unusable_options_are_refused(
     recording: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
     """The exit status is 2, and the error names the option and its valid values."""
-    assert main(["replay", str(recording), *arguments]) == 2
+    folder = recording.parent
+    (folder / "folder.svg").mkdir()
+    (folder / "calls.svg").symlink_to(recording)
+    given = [one.replace("{folder}", str(folder)) for one in arguments]
+
+    assert main(["replay", str(recording), *given]) == 2
+    assert recording.read_text() == CALLS
 
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -131,16 +144,64 @@ def test_a_recording_that_is_not_a_file_is_refused(
     assert f"{tmp_path / name} {problem}" in capsys.readouterr().err
 
 
+class FailingOutput(io.StringIO):
+    """A standard output that fails at each write."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, _text: str) -> int:
+        """Fail."""
+        raise self._error
+
+
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_a_picture_that_cannot_be_written_is_an_error(
-    recording: Path, capsys: pytest.CaptureFixture[str]
+    recording: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The table is not printed either, so a failure never looks like a partial success."""
     picture = recording.with_name("replay.svg")
-    picture.mkdir()
+
+    def write_half(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:1000])
+        raise DISK_FULL
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
 
     assert main(["replay", str(recording), "--picture", str(picture)]) == 2
     printed = capsys.readouterr()
-    assert (printed.out, "cannot be written" in printed.err) == ("", True)
+    assert (printed.out, printed.err) == (
+        "",
+        f"{picture} cannot be written: No space left on device\n",
+    )
+    assert [path.name for path in recording.parent.iterdir()] == ["calls.csv"]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (DISK_FULL, ReplayError),
+        (BrokenPipeError(), BrokenPipeError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_without_the_table_there_is_no_picture_either(
+    recording: Path, error: BaseException, raised: type[BaseException]
+) -> None:
+    """An earlier picture stays as it was, whether the output fails or Ctrl+C interrupts it."""
+    picture = recording.with_name("replay.svg")
+    picture.write_text("earlier")
+    options = Namespace(
+        file=recording, sets=None, route=None, suggest=None, json=False, picture=picture
+    )
+
+    with pytest.raises(raised):
+        replay(options, FailingOutput(error))
+    assert picture.read_text() == "earlier"
     assert {path.name for path in recording.parent.iterdir()} == {"calls.csv", "replay.svg"}
 
 

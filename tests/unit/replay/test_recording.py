@@ -136,6 +136,13 @@ def test_a_route_selects_requests(tmp_path: Path) -> None:
         calls_of(tmp_path, content, route="/c")
 
 
+def test_the_first_request_of_an_access_log_may_have_taken_long(tmp_path: Path) -> None:
+    """Nothing is above it, so it is in order however early it began."""
+    content = request(MOMENT, duration_seconds=3600) + request(MOMENT, duration_seconds=1)
+
+    assert [call.duration for call in calls_of(tmp_path, content.encode())] == [3600, 1]
+
+
 def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Path) -> None:
     """Memory is bounded, so a line that is too late is an error and not a wrong order."""
     content = (
@@ -156,6 +163,10 @@ def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Pa
         (HEADER, r"calls.log: there is no call in the file"),
         (b"1,2,success\n", r"line 1: the first line names no column 'time'"),
         (b"time;duration;outcome\n", r"line 1: the first line names no column"),
+        (
+            b"time,duration,outcome, time\n1,2,success,3\n",
+            r"line 1: the first line has two columns 'time'; rename one",
+        ),
         (HEADER + b"1,2\n", r"line 2: the line has 2 fields, but the header has 3; correct"),
         (HEADER + b"1,2,success,4\n", r"line 2: the line has 4 fields, but the header has 3"),
         (HEADER + b'1,2,"success\n', r"line 2: the quotation marks are not in pairs"),
@@ -178,6 +189,9 @@ def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Pa
         ),
         (HEADER + b"1,1,ok\n", r"line 2: the outcome 'ok' is unknown; write success, failure"),
         (HEADER + b"1,1,700\n", r"line 2: the outcome '700' is unknown"),
+        (HEADER + b"1,1," + b"2" * 5_000, r"line 2: the outcome '2{40}…' is unknown"),
+        (HEADER + b"1,1e300,success\n", r"line 2: the duration '1e300' is more than eleven days"),
+        (HEADER + b"-1e300,1,success\n", r"line 2: the time '-1e300' is in milliseconds"),
         (HEADER + b"inf,1,success\n", r"line 2: the time 'inf' is not a number of seconds; write"),
         (HEADER + b"nan,1,success\n", r"line 2: the time 'nan' is not a number of seconds"),
         (HEADER + b"soon,1,success\n", r"line 2: the time 'soon' is not a date; write"),
@@ -212,8 +226,10 @@ def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Pa
         (b'{"a":' * 10_000, r"line 1: th(e JSON is nested too deeply|is is not JSON)"),
         (
             request(MOMENT, status="200").encode(),
-            r"line 1: the status '200' is not a whole number; write",
+            r"line 1: the status '200' is not a whole number from 100 to 599; write",
         ),
+        (request(MOMENT, status=-7).encode(), r"line 1: the status -7 is not a whole number from"),
+        (request(MOMENT, status=600).encode(), r"line 1: the status 600 is not"),
         (request(MOMENT, duration_seconds=None).encode(), r"line 1: the duration_seconds 'null'"),
         (request("now").encode(), r"line 1: the time 'now' is not a date"),
         ((request(MOMENT) + "Traceback\n").encode(), r"line 2: this is not JSON"),
