@@ -141,7 +141,7 @@ def _circuit(
         backoff,
         failure_rate,
         slow_call_duration,
-        DEFAULT_JUDGE.short_cuts(failure_rate, None, is_timed=is_timed),
+        DEFAULT_JUDGE.lock_free_steps(failure_rate, None, is_timed=is_timed),
     )
 
 

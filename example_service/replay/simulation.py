@@ -135,8 +135,8 @@ class _Circuit:
         permit: Any = next(machine.permits, None)
         if permit is None:
             permit = machine.try_acquire(call.time)
-            if happenings := machine.take_happenings():
-                self._follow(happenings, call.time)
+            if reports := machine.take_reports():
+                self._follow(reports, call.time)
         outcome = self.outcome
         if call.outcome == FAILURE or call.duration >= self._slow_seconds:
             outcome.failing += 1
@@ -159,7 +159,7 @@ class _Circuit:
             return
         machine = self._machine
         if call.outcome == SUCCESS:
-            if isinstance(permit, Closed) and permit.steady and now < machine.due:
+            if isinstance(permit, Closed) and permit.lock_free and now < machine.due:
                 next(machine.successes)
                 return
             machine.record_success(permit, now)
@@ -167,13 +167,13 @@ class _Circuit:
             machine.record_failure(permit, now)
         else:
             machine.release(permit, now)
-        if happenings := machine.take_happenings():
-            self._follow(happenings, now)
+        if reports := machine.take_reports():
+            self._follow(reports, now)
 
     def finish(self, now: float) -> None:
         """Advance the circuit to the end of the recording."""
         self._machine.advance(now)
-        self._follow(self._machine.take_happenings() or (), now)
+        self._follow(self._machine.take_reports() or (), now)
         self._mark(now, self._machine.phase.state)
 
     def _count_spared(self, call: Call) -> None:
@@ -182,14 +182,14 @@ class _Circuit:
         if self._opening is not None:
             self._opening.spared += 1
 
-    def _follow(self, happenings: Iterable[Transition | Overdue], now: float) -> None:
+    def _follow(self, reports: Iterable[Transition | Overdue], now: float) -> None:
         """Record the state changes up to now, each at the time when it happened."""
         deadline = now
-        for happening in happenings:
-            if isinstance(happening, Overdue):
-                deadline = happening.deadline
+        for report in reports:
+            if isinstance(report, Overdue):
+                deadline = report.deadline
             else:
-                self._change(happening, self._changed_at(happening, now, deadline))
+                self._change(report, self._changed_at(report, now, deadline))
 
     def _changed_at(self, change: Transition, now: float, deadline: float) -> float:
         """When the state changed. A timeout may have changed it before `now`."""

@@ -23,7 +23,7 @@ from example_service.infra.resilience import (
     CircuitBreakerRegistry,
     circuit_breaker_registry,
 )
-from example_service.infra.resilience.sqlalchemy import ask_admission, guard_engine
+from example_service.infra.resilience.sqlalchemy import guard_engine, raise_if_open
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class Database:
                 for a temporary reason. If this is raised by the commit, the transaction may have
                 been committed.
         """
-        ask_admission(self._breaker)
+        raise_if_open(self._breaker)
         try:
             async with self._sessions.begin() as session:
                 yield session

@@ -43,11 +43,11 @@ class LeaseGate:
 
     # Called by breakers.
 
-    def is_open(self) -> bool:
+    def can_probe(self) -> bool:
         """Whether a probe may start."""
         return not self.is_bound or any(self._clock() < one.use_by for one in self._unused.copy())
 
-    def take(self) -> bool:
+    def take_probe(self) -> bool:
         """Use one lease for a probe. Returns whether the probe may start."""
         while (grant := _first(self._unused)) is not None:
             if self._clock() < grant.use_by:
@@ -56,13 +56,13 @@ class LeaseGate:
             self._on_end(grant.lease_id, None)
         return not self.is_bound
 
-    def ask(self) -> None:
+    def request_probe(self) -> None:
         """Request a lease, because a call was refused that could have been a probe."""
         if self.is_bound and (now := self._clock()) >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
             self._on_demand()
 
-    def ended(self, *, succeeded: bool | None) -> None:
+    def probe_ended(self, *, succeeded: bool | None) -> None:
         """Record that a probe ended without failing.
 
         If its outcome says nothing about the dependency, the next probe reuses the lease.

@@ -9,7 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, overload
 
-from example_service.infra.resilience.continuation import continuation, follow, is_awaitable
+from example_service.infra.resilience.continuation import (
+    continuation,
+    guard_continuation,
+    is_awaitable,
+)
 from example_service.infra.resilience.events import CircuitListener
 from example_service.infra.resilience.guarded_block import (
     BlockExit,
@@ -175,7 +179,7 @@ class CircuitBreaker(MonitoredGuard):
             clock,
         )
         if registry is not None:
-            registry.watch(self)
+            registry.add(self)
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r} {self.machine.phase.state.value}>"
@@ -254,13 +258,13 @@ class CircuitBreaker(MonitoredGuard):
             elif continuation(result.__class__) is not None:
                 if not is_awaitable(result):
                     followed, permit = permit, None
-                    return follow(self, followed, result)
+                    return guard_continuation(self, followed, result)
                 result = await result
         except BaseException as error:
             if permit is not None:
                 self._settle_call(permit, func, error)
             raise
-        if permit.quiet:
+        if permit.counts_only:
             next(machine.successes)
         else:
             self.settle_result(permit, result)
@@ -291,8 +295,8 @@ class CircuitBreaker(MonitoredGuard):
                 self.release(permit)
                 result.close()
                 raise TypeError(f"call_sync cannot await {func!r}: use `await call(...)`")
-            return cast("R", follow(self, permit, result))
-        if permit.quiet:
+            return cast("R", guard_continuation(self, permit, result))
+        if permit.counts_only:
             next(machine.successes)
         else:
             self.settle_result(permit, result)

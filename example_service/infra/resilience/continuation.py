@@ -17,7 +17,7 @@ from example_service.infra.resilience.guarded_stream import (
     guarded_async_generator,
     guarded_generator,
 )
-from example_service.infra.resilience.nested_calls import leave_call
+from example_service.infra.resilience.nested_calls import unmark_call
 from example_service.infra.resilience.pending_call import PendingCall
 from example_service.infra.resilience.rules.phases import Permit, TimedCall
 
@@ -55,7 +55,7 @@ def continuation(kind: type) -> Continuation | None:
     return None
 
 
-def follow(guard: Guard, permit: Permit, result: Any) -> Any:
+def guard_continuation(guard: Guard, permit: Permit, result: Any) -> Any:
     """Guard a call that continues in the object that it returned, until it ends.
 
     - A future counts when it is done, which may be at once.
@@ -73,7 +73,7 @@ def follow(guard: Guard, permit: Permit, result: Any) -> Any:
     """
     continued = continuation(result.__class__)
     if continued is Continuation.FUTURE:
-        leave_call(permit)
+        unmark_call(permit)
         call = _FutureCall(guard, permit)
         if result.done():
             call(result)

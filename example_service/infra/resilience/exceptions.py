@@ -7,7 +7,7 @@ Exception
 from example_service.infra.resilience.rules.states import CircuitState
 
 # The number of values that a breaker puts into `args`.
-_FACTS = 4
+_VALUES = 4
 
 
 class CircuitOpenError(Exception):
@@ -31,22 +31,22 @@ class CircuitOpenError(Exception):
     @property
     def breaker_name(self) -> str | None:
         """Name of the breaker that refused."""
-        return self.args[0] if len(self.args) == _FACTS else None
+        return self.args[0] if len(self.args) == _VALUES else None
 
     @property
     def state(self) -> CircuitState | None:
         """The state in which it refused."""
-        return self.args[1] if len(self.args) == _FACTS else None
+        return self.args[1] if len(self.args) == _VALUES else None
 
     @property
     def retry_after(self) -> float | None:
         """Seconds until a call may be admitted."""
-        return self.args[2] if len(self.args) == _FACTS else None
+        return self.args[2] if len(self.args) == _VALUES else None
 
     @property
     def reason(self) -> str | None:
         """What opened the circuit."""
-        return self.args[3] if len(self.args) == _FACTS else None
+        return self.args[3] if len(self.args) == _VALUES else None
 
     def __str__(self) -> str:
         """The given message, or one made from the attributes."""

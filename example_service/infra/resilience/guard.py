@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from example_service.infra.resilience import fork
-from example_service.infra.resilience.decisions import Decisions
 from example_service.infra.resilience.events import (
     CallFailed,
     CallSucceeded,
@@ -28,9 +27,10 @@ from example_service.infra.resilience.events import (
 )
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.listeners import Listeners
+from example_service.infra.resilience.locked_circuit import LockedCircuit
 from example_service.infra.resilience.nested_calls import (
     count_once,
-    enter_probe,
+    mark_probe,
     outer_call,
     outer_probe,
     without_counted,
@@ -72,7 +72,7 @@ _OPEN = CircuitState.OPEN
 _new_tuple = tuple.__new__
 
 
-class Guard(Decisions):
+class Guard(LockedCircuit):
     """One circuit, and the two steps around each call: take a permit, hand it back.
 
     Safe to use from any thread and any event loop, in a finalizer and in a signal handler. After
@@ -142,7 +142,7 @@ class Guard(Decisions):
             backoff,
             failure_rate,
             slow_call_duration,
-            judge.short_cuts(failure_rate, notified, is_timed=is_timed),
+            judge.lock_free_steps(failure_rate, notified, is_timed=is_timed),
         )
         super().__init__(name, machine, notified, clock)
         self.unclaimed: list[TimedCall] | None = None
@@ -177,11 +177,11 @@ class Guard(Decisions):
         """Hand a permit back: the call succeeded."""
         machine, now = self.machine, self.clock()
         if isinstance(permit, Closed):
-            needs_lock = not permit.steady or now >= machine.due
+            needs_lock = not permit.lock_free or now >= machine.due
         else:
             running = machine.running
             needs_lock = (
-                not permit.phase.steady
+                not permit.phase.lock_free
                 or now >= machine.due
                 or (running is not None and running.pop(permit, None) is None)
             )
@@ -191,11 +191,11 @@ class Guard(Decisions):
         if machine.has_blocks and isinstance(permit, TimedCall):
             permit.phase = STALE
         next(machine.successes)
-        if self.hears_success:
+        if self.has_success_listener:
             self.notify_success(_seconds_of(permit, now))
 
     @property
-    def hears_success(self) -> bool:
+    def has_success_listener(self) -> bool:
         """Whether a listener has the hook `on_success`."""
         return self._listeners is not None and bool(self._listeners.on_success)
 
@@ -249,8 +249,8 @@ class Guard(Decisions):
             self._judge_error(permit, error)
         elif not count_once(error, self):
             self.release(permit)
-        elif next(permit.allowance, None):
-            permit.quiet = permit.steady = False
+        elif next(permit.lock_free_failures, None):
+            permit.counts_only = permit.lock_free = False
             outage.failed_at = time.time()
         else:
             self._decide(self._record_failure, permit, type(error).__name__, None)
@@ -358,7 +358,7 @@ class Guard(Decisions):
         permit, state, retry_after, rejections = answer
         if permit is not None:
             if marks_probe:
-                enter_probe(permit)
+                mark_probe(permit)
             return cast("Permit", permit)
         raise self._refusal(state, retry_after, rejections)
 

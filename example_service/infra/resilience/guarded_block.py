@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from example_service.infra.resilience.guard import Guard
-from example_service.infra.resilience.nested_calls import enter_call, is_probe_here, leave_call
+from example_service.infra.resilience.nested_calls import is_marked, mark_call, unmark_call
 from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.phases import (
     STALE,
@@ -116,7 +116,7 @@ class GuardedBlock:
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """`__aexit__` of the block."""
-        if exc is None and self.permit.quiet:
+        if exc is None and self.permit.counts_only:
             next(self._successes)
         else:
             self._settle(exc)
@@ -174,7 +174,7 @@ class BlockExit:
         if prepared_blocks:
             prepared_blocks.pop(get_ident(), None)
         leave: Callable[..., Coroutine[Any, Any, None]] = (
-            guard.machine.phase_memo or _block_to_enter(guard).leave
+            guard.machine.shared_exit or _block_for_next_enter(guard).leave
         )
         return leave
 
@@ -190,8 +190,8 @@ class BlockExitSync:
             return _prepared(GuardedBlock(None, NOT_ENTERED)).leave_unbound_sync
         if prepared_blocks:
             prepared_blocks.pop(get_ident(), None)
-        leave = guard.machine.phase_memo
-        block: GuardedBlock = _block_to_enter(guard) if leave is None else leave.__self__
+        leave = guard.machine.shared_exit
+        block: GuardedBlock = _block_for_next_enter(guard) if leave is None else leave.__self__
         return block.leave_sync
 
 
@@ -212,7 +212,7 @@ def enter_block(guard: Guard) -> None:
         return
     if isinstance(permit.phase, Closed) and guard.machine.running is not None:
         guard.machine.has_blocks = True
-        enter_call(permit)
+        mark_call(permit)
     if block is None or not block.enter(guard, permit):
         with guard.mutex:
             guard.unclaimed = [*(guard.unclaimed or ()), permit]
@@ -225,7 +225,7 @@ def _settle_block(guard: Guard, block: GuardedBlock | None, exc: BaseException |
         with guard.mutex:
             permit = _permit_of(guard, block)
         if guard.machine.has_blocks:
-            leave_call(permit)
+            unmark_call(permit)
     guard.settle(permit, exc)
 
 
@@ -237,7 +237,7 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
         return permit
     unclaimed = guard.unclaimed or []
     # Only the outcome of a probe depends on who hands it back.
-    own = [one for one in unclaimed if not isinstance(one.phase, HalfOpen) or is_probe_here(one)]
+    own = [one for one in unclaimed if not isinstance(one.phase, HalfOpen) or is_marked(one)]
     if own or (unclaimed and permit is None):
         claimed = (own or unclaimed)[-1]
         guard.unclaimed = [one for one in unclaimed if one is not claimed] or None
@@ -247,7 +247,7 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
     return phase if isinstance(phase, Closed) else STALE
 
 
-def _block_to_enter(guard: Guard) -> GuardedBlock:
+def _block_for_next_enter(guard: Guard) -> GuardedBlock:
     """The block of the period if its calls share one, else one for this thread's next enter."""
     machine = guard.machine
     if machine.is_timed and isinstance(machine.phase, Closed):
@@ -259,7 +259,7 @@ def _block_to_enter(guard: Guard) -> GuardedBlock:
         if is_shared or refuses_all:
             permit = phase if isinstance(phase, Closed) else NOT_ENTERED
             block = GuardedBlock(guard, permit, is_shared=True)
-            machine.phase_memo = block.leave
+            machine.shared_exit = block.leave
             return block
     return _prepared(GuardedBlock(guard, NOT_ENTERED))
 

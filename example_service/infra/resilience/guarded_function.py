@@ -22,7 +22,7 @@ from math import inf
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar, cast
 
-from example_service.infra.resilience.continuation import continuation, follow
+from example_service.infra.resilience.continuation import continuation, guard_continuation
 from example_service.infra.resilience.guard import Guard
 from example_service.infra.resilience.guarded_stream import (
     guarded_async_generator,
@@ -66,7 +66,7 @@ def _coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awa
         except BaseException as error:
             guard.settle(permit, error)
             raise
-        if permit.quiet:
+        if permit.counts_only:
             next(machine.successes)
             return result
         if is_failed_result is not None:
@@ -78,7 +78,7 @@ def _coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awa
             if not is_passed:
                 guard.fail_result(permit, result)
                 return result
-        if permit.steady and (machine.due == inf or guard.clock() < machine.due):
+        if permit.lock_free and (machine.due == inf or guard.clock() < machine.due):
             next(machine.successes)
         else:
             guard.succeed(permit)
@@ -101,8 +101,8 @@ def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
             guard.settle(permit, error)
             raise
         if continuation(result.__class__) is not None:  # type: ignore[arg-type]
-            return cast("R", follow(guard, permit, result))
-        if permit.quiet:
+            return cast("R", guard_continuation(guard, permit, result))
+        if permit.counts_only:
             next(machine.successes)
             return result
         if is_failed_result is not None:
@@ -114,7 +114,7 @@ def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
             if not is_passed:
                 guard.fail_result(permit, result)
                 return result
-        if permit.steady and (machine.due == inf or guard.clock() < machine.due):
+        if permit.lock_free and (machine.due == inf or guard.clock() < machine.due):
             next(machine.successes)
         else:
             guard.succeed(permit)
@@ -124,7 +124,8 @@ def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
 
 
 def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    machine, running, hears_success = guard.machine, guard.machine.running, guard.hears_success
+    machine, running = guard.machine, guard.machine.running
+    has_listener = guard.has_success_listener
     judges_results = guard.judge.is_failed_result is not None
 
     @functools.wraps(func)
@@ -148,12 +149,12 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
             return result
         ended = guard.clock()
         if (
-            closed.steady
+            closed.lock_free
             and ended < machine.due
             and (running is None or running.pop(call, None) is not None)
         ):
             next(machine.successes)
-            if hears_success:
+            if has_listener:
                 guard.notify_success(ended - started)
         else:
             guard.succeed(call)
@@ -163,7 +164,8 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
 
 
 def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
-    machine, running, hears_success = guard.machine, guard.machine.running, guard.hears_success
+    machine, running = guard.machine, guard.machine.running
+    has_listener = guard.has_success_listener
     judges_results = guard.judge.is_failed_result is not None
 
     @functools.wraps(func)
@@ -184,17 +186,17 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
             guard.settle(call, error)
             raise
         if continuation(result.__class__) is not None:  # type: ignore[arg-type]
-            return cast("R", follow(guard, call, result))
+            return cast("R", guard_continuation(guard, call, result))
         if judges_results and guard.settle_failed_result(call, result):
             return result
         ended = guard.clock()
         if (
-            closed.steady
+            closed.lock_free
             and ended < machine.due
             and (running is None or running.pop(call, None) is not None)
         ):
             next(machine.successes)
-            if hears_success:
+            if has_listener:
                 guard.notify_success(ended - started)
         else:
             guard.succeed(call)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, ParamSpec, TypeVar, cast
 
 from example_service.infra.resilience.guard import Guard
-from example_service.infra.resilience.nested_calls import enter_probe, leave_call
+from example_service.infra.resilience.nested_calls import mark_probe, unmark_call
 from example_service.infra.resilience.rules.phases import HalfOpen, Permit, TimedCall
 
 P = ParamSpec("P")
@@ -108,11 +108,11 @@ class _Steps:
         self._step(self._stream.close)
 
     def _step(self, step: Callable[..., Any], *given: Any) -> Any:
-        enter_probe(self._probe)
+        mark_probe(self._probe)
         try:
             return step(*given)
         finally:
-            leave_call(self._probe)
+            unmark_call(self._probe)
 
 
 class _AsyncSteps:
@@ -142,11 +142,11 @@ class _AsyncSteps:
         await self._step(self._stream.aclose)
 
     async def _step(self, step: Callable[..., Any], *given: Any) -> Any:
-        enter_probe(self._probe)
+        mark_probe(self._probe)
         try:
             return await step(*given)
         finally:
-            leave_call(self._probe)
+            unmark_call(self._probe)
 
 
 def _settle_stream(

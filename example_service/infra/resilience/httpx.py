@@ -19,7 +19,7 @@ from example_service.infra.resilience.breaker_set import BreakerSet
 from example_service.infra.resilience.circuit_breaker import CircuitBreaker
 from example_service.infra.resilience.exceptions import CircuitOpenError
 from example_service.infra.resilience.httpx_classes import (
-    OWN_FAULTS,
+    LOCAL_ERRORS,
     TRANSPORT_ERRORS,
     TRANSPORTS,
     TransportBase,
@@ -69,8 +69,8 @@ def is_upstream_failure(error: Exception) -> bool:
     """
     if isinstance(error, ExceptionGroup):
         return any(is_upstream_failure(one) for one in error.exceptions)
-    own_faults = (*OWN_FAULTS, CircuitOpenError)
-    return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, own_faults)
+    local_errors = (*LOCAL_ERRORS, CircuitOpenError)
+    return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, local_errors)
 
 
 def is_failed_response(response: "Response") -> bool:
@@ -124,7 +124,7 @@ class CircuitBreakerTransport(TransportBase):
 
     def __new__(cls, transport: Any = None, **_: Any) -> Self:
         """Make a transport of the same library as the wrapped one."""
-        made: Self = object.__new__(_in_the_library_of(transport, cls))
+        made: Self = object.__new__(_subclass_for(transport, cls))
         return made
 
     def __init__(
@@ -245,7 +245,7 @@ class CircuitBreakerTransport(TransportBase):
         await self._transport.aclose()
 
 
-def _in_the_library_of(transport: object, kind: Any) -> Any:
+def _subclass_for(transport: object, kind: Any) -> Any:
     """A subclass of `kind` that is a transport of whatever library this one is of."""
     libraries = (classes for classes in TRANSPORTS if isinstance(transport, classes))
     return _subclass(kind, *chain.from_iterable(libraries))

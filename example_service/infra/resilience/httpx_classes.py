@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     TRANSPORTS: tuple[tuple[type, type], ...]
     TRANSPORT_ERRORS: tuple[type[Exception], ...]
-    OWN_FAULTS: tuple[type[Exception], ...]
+    LOCAL_ERRORS: tuple[type[Exception], ...]
 else:
     # Both libraries test for their own classes, so ours derive from those of each. A transport
     # does so from those of one alone, because a client may refuse what is of the other.
@@ -67,7 +67,7 @@ else:
     )
     TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
     # Faults of this side: a wrong request, or a connection pool that is used up.
-    OWN_FAULTS = tuple(
+    LOCAL_ERRORS = tuple(
         getattr(library, name)
         for library in _LIBRARIES
         for name in ("LocalProtocolError", "PoolTimeout", "UnsupportedProtocol")

@@ -84,7 +84,7 @@ class CircuitSnapshot(NamedTuple):
             max(windows, key=lambda one: (one.failure_rate, one.calls), default=None),
         )
 
-    def after_its_end(self) -> "CircuitSnapshot":
+    def lifetime_counts(self) -> "CircuitSnapshot":
         """The lifetime counts alone, to keep when the breaker is freed."""
         return self._replace(
             state=CircuitState.CLOSED, in_flight=0, mode=None, would_have_rejected=0, window=None

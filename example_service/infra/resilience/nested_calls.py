@@ -35,7 +35,7 @@ marked_calls = _marked.get
 """The calls that the current context runs under, perhaps with some that have ended."""
 
 
-def enter_call(call: TimedCall) -> None:
+def mark_call(call: TimedCall) -> None:
     """Mark the current context as running under a call."""
     marked = marked_calls()
     if marked:
@@ -43,13 +43,13 @@ def enter_call(call: TimedCall) -> None:
     _marked.set((*marked, call))
 
 
-def enter_probe(permit: Permit) -> None:
+def mark_probe(permit: Permit) -> None:
     """Mark the current context as running under a probe, if the permit is that of a probe."""
     if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
-        enter_call(permit)
+        mark_call(permit)
 
 
-def leave_call(permit: Permit) -> None:
+def unmark_call(permit: Permit) -> None:
     """Remove the mark: the call has ended, or continues outside the current context."""
     marked = marked_calls()
     if permit in marked:
@@ -69,7 +69,7 @@ def outer_probe(phase: HalfOpen) -> TimedCall | None:
     return next((one for one in reversed(marked_calls()) if one.phase is phase), None)
 
 
-def is_probe_here(call: TimedCall) -> bool:
+def is_marked(call: TimedCall) -> bool:
     """Whether the current context runs under this probe."""
     return call in marked_calls()
 

@@ -68,24 +68,24 @@ class Outage:
     def event(
         self,
         breaker_name: str,
-        happening: Transition | Overdue,
+        report: Transition | Overdue,
         mode: ManualMode | None,
         now: float,
     ) -> Event:
         """Turn what the rules report into an event, and remember what is in it."""
-        if isinstance(happening, Overdue):
-            self.remember("overdue call", time.time() - (now - happening.deadline))
-            return CallFailed(breaker_name, None, happening.seconds)
-        wait = happening.wait_seconds
+        if isinstance(report, Overdue):
+            self.remember("overdue call", time.time() - (now - report.deadline))
+            return CallFailed(breaker_name, None, report.seconds)
+        wait = report.wait_seconds
         return StateChanged(
             breaker_name=breaker_name,
-            from_state=happening.from_state,
-            to_state=happening.to_state,
+            from_state=report.from_state,
+            to_state=report.to_state,
             wait_seconds=None if wait == math.inf else wait,
-            failure_count=happening.failure_count,
-            rejections=happening.rejections,
-            reason=self._reason(happening, mode),
-            caused_by=happening.caused_by,
+            failure_count=report.failure_count,
+            rejections=report.rejections,
+            reason=self._reason(report, mode),
+            caused_by=report.caused_by,
         )
 
     def _reason(self, transition: Transition, mode: ManualMode | None) -> str:

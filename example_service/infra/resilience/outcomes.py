@@ -17,9 +17,9 @@ from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 from example_service.infra.resilience.rules.phases import (
-    ALL_SHORT_CUTS,
-    NO_SHORT_CUTS,
-    ShortCuts,
+    ALL_LOCK_FREE_STEPS,
+    NO_LOCK_FREE_STEPS,
+    LockFreeSteps,
 )
 from example_service.infra.resilience.validation import check_exception_types, check_predicate
 
@@ -112,21 +112,21 @@ class Judge(NamedTuple):
         """Whether two exceptions of one type may be judged differently."""
         return not (self.is_failure is None and self.is_success is None and self.open_for is None)
 
-    def short_cuts(
+    def lock_free_steps(
         self, failure_rate: FailureRate | None, listeners: Listeners | None, *, is_timed: bool
-    ) -> ShortCuts:
+    ) -> LockFreeSteps:
         """The steps of a closed circuit that change nothing but a count."""
         if not lockfree.GIL_ENABLED:
-            return NO_SHORT_CUTS._replace(timed=is_timed)
+            return NO_LOCK_FREE_STEPS._replace(timed=is_timed)
         if self is DEFAULT_JUDGE and failure_rate is None and not is_timed:
-            return ALL_SHORT_CUTS
+            return ALL_LOCK_FREE_STEPS
         in_time = failure_rate is not None and failure_rate.window_seconds is not None
-        are_failures_heard = listeners is not None and bool(listeners.on_failure)
-        return ShortCuts(
+        has_failure_listener = listeners is not None and bool(listeners.on_failure)
+        return LockFreeSteps(
             admissions=True,
             successes=True,
-            uncounted=self.is_failed_result is None and not in_time and not is_timed,
-            failures=not (self.looks_into_exceptions or failure_rate or are_failures_heard),
+            counts_only=self.is_failed_result is None and not in_time and not is_timed,
+            failures=not (self.looks_into_exceptions or failure_rate or has_failure_listener),
             timed=is_timed,
         )
 

@@ -115,7 +115,7 @@ class Registry(Generic[G]):
         self._lock = RLock()
         self._modes = NamedModes(clock)
         self._newest: dict[str, _Ref[G]] = {}
-        self._held: dict[str, G] = {}
+        self._registered: dict[str, G] = {}
         self._retired: dict[str, CircuitSnapshot] = {}
         self._remembered: OrderedDict[str, CircuitSnapshot] = OrderedDict()
         self._parameters: dict[str, dict[str, Any]] = {}
@@ -123,18 +123,18 @@ class Registry(Generic[G]):
         self._recent: deque[tuple[float, StateChanged]] = deque(maxlen=REMEMBERED_TRANSITIONS)
         # A breaker may be freed at any moment, even while this thread has the lock. So its
         # reference is only put aside here, for the next operation.
-        self._dead: deque[_Ref[G]] = deque()
-        self._mark_dead = self._dead.append
-        self._is_burying = False
+        self._freed: deque[_Ref[G]] = deque()
+        self._note_freed = self._freed.append
+        self._is_collecting = False
         self.fleet: FleetHooks | None = None
         _registries.add(self)
 
-    def watch(self, breaker: G) -> None:
+    def add(self, breaker: G) -> None:
         """Add a breaker without keeping it alive; every new breaker calls this.
 
         From now on it reports its changes of state here, and to no other registry.
         """
-        ref = _Ref(breaker, self._mark_dead)
+        ref = _Ref(breaker, self._note_freed)
         name = ref.name = breaker.name
         ref.machine = breaker.machine
         breaker.report_to(self)
@@ -142,7 +142,7 @@ class Registry(Generic[G]):
         lock = self._lock
         lock.acquire()
         try:
-            if self._dead:
+            if self._freed:
                 self._keep_counters()
             ref.older = self._newest.get(name)
             self._newest[name] = ref
@@ -162,8 +162,8 @@ class Registry(Generic[G]):
         """
         with self._lock:
             if breaker not in self._living(breaker.name):
-                self.watch(breaker)
-            self._held[breaker.name] = breaker
+                self.add(breaker)
+            self._registered[breaker.name] = breaker
 
     def unregister(self, name: str) -> None:
         """Remove all breakers of a name; they continue to work, but are no longer listed.
@@ -176,7 +176,7 @@ class Registry(Generic[G]):
             for breaker in self._living(name):
                 if breaker.observer is self:
                     breaker.report_to(None)
-            self._held.pop(name, None)
+            self._registered.pop(name, None)
             self._newest.pop(name)
             if name in self._retired:
                 self._remembered[name] = self._retired.pop(name)
@@ -189,7 +189,7 @@ class Registry(Generic[G]):
             KeyError: There is none; the message lists the known names.
         """
         with self._lock:
-            held = self._held.get(name)
+            held = self._registered.get(name)
             if held is not None:
                 return held
             living = self._living(name)
@@ -217,21 +217,21 @@ class Registry(Generic[G]):
                 the defaults.
             TypeError: A parameter's value is of the wrong type, or there is no such parameter.
         """
-        held = self._held.get(name)
+        held = self._registered.get(name)
         if held is not None:
             return held
         check_name("name", name)
         with self._lock:
             living = self._living(name)
             if living:
-                breaker = self._held.get(name, living[-1])
+                breaker = self._registered.get(name, living[-1])
             else:
                 configured = self._parameters.get(configuration_key(name), {})
                 parameters = combined(name, defaults, configured)
                 if self._listeners:
                     parameters["listeners"] = (*parameters.get("listeners", ()), *self._listeners)
                 breaker = self._create(name, parameters)
-            self._held[name] = breaker
+            self._registered[name] = breaker
             return breaker
 
     def _create(self, name: str, parameters: dict[str, Any]) -> G:
@@ -355,7 +355,7 @@ class Registry(Generic[G]):
             # This list keeps them alive, so their places in the registry stay valid.
             existing = list(self)
             newest = {breaker.name: self._newest[breaker.name] for breaker in existing}
-            held, parameters = dict(self._held), self._parameters
+            held, parameters = dict(self._registered), self._parameters
             retired, remembered = dict(self._retired), OrderedDict(self._remembered)
             recent = list(self._recent)
             self._modes.clear()
@@ -364,7 +364,7 @@ class Registry(Generic[G]):
         finally:
             with self._lock:
                 self._modes.clear()
-                self._newest, self._held, self._parameters = newest, held, parameters
+                self._newest, self._registered, self._parameters = newest, held, parameters
                 self._retired, self._remembered = retired, remembered
                 self._recent.clear()
                 self._recent.extend(recent)
@@ -374,7 +374,7 @@ class Registry(Generic[G]):
     def renew_lock(self) -> None:
         """Leave the lock to the parent process, after a fork."""
         self._lock = RLock()
-        self._is_burying = False
+        self._is_collecting = False
 
     def _living(self, name: str) -> list[G]:
         """The living breakers of a name, newest first. Requires the lock."""
@@ -403,14 +403,14 @@ class Registry(Generic[G]):
 
     def _keep_counters(self) -> None:
         """Keep the counters of breakers that were freed. Requires the lock."""
-        if self._is_burying:
+        if self._is_collecting:
             return  # A finalizer has come here while this thread was at it.
-        self._is_burying = True
+        self._is_collecting = True
         try:
-            while self._dead:
-                self._keep_counters_of(self._dead.popleft().name)
+            while self._freed:
+                self._keep_counters_of(self._freed.popleft().name)
         finally:
-            self._is_burying = False
+            self._is_collecting = False
         while len(self._remembered) > REMEMBERED_NAMES:
             self._remembered.popitem(last=False)
 
@@ -421,7 +421,7 @@ class Registry(Generic[G]):
                 ref.older = living
                 living = ref
                 continue
-            counts = snapshot_of(name, ref.machine, 0.0).after_its_end()
+            counts = snapshot_of(name, ref.machine, 0.0).lifetime_counts()
             retired = self._retired.get(name)
             self._retired[name] = counts if retired is None else retired.plus(counts)
         if living is not None:

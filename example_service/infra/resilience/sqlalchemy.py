@@ -79,7 +79,7 @@ def is_database_failure(error: BaseException) -> bool:
     # Refused connections and expired time limits are OSErrors. Drivers have no common base class,
     # but PEP 249 gives their exceptions this name.
     is_operational = any(base.__name__ == "OperationalError" for base in type(error).__mro__)
-    return isinstance(error, OSError) or (is_operational and not _is_of_a_pool(error))
+    return isinstance(error, OSError) or (is_operational and not _is_pool_error(error))
 
 
 def _sqlstate(error: BaseException) -> str | None:
@@ -102,7 +102,7 @@ def _has_refused_connection(error: BaseException) -> bool:
     return any(frame.f_globals.get("__name__") == _CONNECTING for frame in frames)
 
 
-def _is_of_a_pool(error: BaseException) -> bool:
+def _is_pool_error(error: BaseException) -> bool:
     """Whether psycopg's pool raised it, whose errors are `OperationalError`s without a cause."""
     return any(base.__module__.startswith("psycopg_pool") for base in type(error).__mro__)
 
@@ -156,7 +156,7 @@ def guard_engine(
     _EngineGuard(sync_engine.dialect, breaker, is_failure).install(sync_engine)
 
 
-def ask_admission(breaker: CircuitBreaker) -> None:
+def raise_if_open(breaker: CircuitBreaker) -> None:
     """Check whether the circuit admits calls, before preparing one.
 
     A guarded engine refuses when it takes a connection. That is late if a session and its statement
@@ -197,22 +197,22 @@ class _EngineGuard:
     def install(self, engine: Engine) -> None:
         """Put the guard around the dialect's methods and the pool's."""
         dialect = self._dialect
-        _surround(dialect, "do_ping", self._turn_to_database)
+        _wrap(dialect, "do_ping", self._use_database)
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            _surround(dialect, name, self._execute)
+            _wrap(dialect, name, self._execute)
         for name in ("do_commit", "do_commit_twophase", "do_release_savepoint"):
-            _surround(dialect, name, partial(self._end, True))
+            _wrap(dialect, name, partial(self._end, True))
         # A transaction is rolled back after a failure, which its success would make forgotten.
         for name in ("do_rollback_to_savepoint", "do_rollback_twophase"):
-            _surround(dialect, name, partial(self._end, False))
+            _wrap(dialect, name, partial(self._end, False))
         event.listen(engine, "handle_error", self._on_error, retval=True)
         event.listen(engine, "engine_disposed", self._guard_pool)
         self._guard_pool(engine)
 
     def _guard_pool(self, engine: Engine) -> None:
-        _surround(engine.pool, "connect", self._check_out)
+        _wrap(engine.pool, "connect", self._check_out)
         # Here, since neither the dialect nor an event sees the connects of `creator=` functions.
-        _surround(engine.pool, "_invoke_creator", self._connect)
+        _wrap(engine.pool, "_invoke_creator", self._connect)
 
     def _check_out(self, check_out: Callable[[], R]) -> R:
         """Take a connection from the pool: one call, whatever has to be asked of the database.
@@ -224,7 +224,7 @@ class _EngineGuard:
         with self._guarded(self._permit_unless_closed, proves_health=False):
             return check_out()
 
-    def _turn_to_database(self, method: Callable[..., R], *args: Any) -> R:
+    def _use_database(self, method: Callable[..., R], *args: Any) -> R:
         """Connect or ping for the pool, which knows what to do about a stale connection."""
         call = _current_call.get()
         if call is not None and call.guard is self and call.permit is None:
@@ -234,7 +234,7 @@ class _EngineGuard:
     def _connect(self, connect: Callable[..., R], *args: Any) -> R:
         """Connect for the pool. Poolers refuse with SQLSTATEs that mean a bug anywhere else."""
         try:
-            return self._turn_to_database(connect, *args)
+            return self._use_database(connect, *args)
         except Exception as error:
             call = _current_call.get()
             if call is not None and call.guard is self:
@@ -245,7 +245,7 @@ class _EngineGuard:
         """Whether a server has refused a connection: it gave an SQLSTATE, or the driver says so."""
         if isinstance(error, BaseExceptionGroup):
             return any(self._is_refusal(one) for one in error.exceptions)
-        if _is_of_a_pool(error) or hasattr(error, "sqlite_errorcode"):
+        if _is_pool_error(error) or hasattr(error, "sqlite_errorcode"):
             return False
         return _sqlstate(error) is not None or isinstance(error, self._dialect.loaded_dbapi.Error)
 
@@ -323,7 +323,7 @@ class _EngineGuard:
             failed = (
                 isinstance(error, Exception)
                 and (self._failed(error, connection, cursor) or call.is_connect_refused)
-                and self._is_to_count(permit, error)
+                and self._counts(permit, error)
             )
         finally:
             if failed:
@@ -353,17 +353,17 @@ class _EngineGuard:
             # The statement has succeeded, and now its rows stop coming.
             with suppress(CircuitOpenError):
                 permit = self._breaker.acquire()
-                if self._is_to_count(permit, error):
+                if self._counts(permit, error):
                     self._breaker.fail(permit, type(error).__name__)
                 else:
                     self._breaker.release(permit)
         return None
 
-    def _is_to_count(self, permit: "Permit", error: Exception) -> bool:
+    def _counts(self, permit: "Permit", error: Exception) -> bool:
         """Whether a failure is to be counted here, and not by a guard of the breaker around it."""
         return not is_uncounted(permit) and count_once(error, self._breaker)
 
 
-def _surround(owner: object, name: str, guard: Callable[..., Any]) -> None:
+def _wrap(owner: object, name: str, guard: Callable[..., Any]) -> None:
     """Have calls of an object's method go through `guard`, which gets the method itself first."""
     setattr(owner, name, partial(guard, getattr(owner, name)))

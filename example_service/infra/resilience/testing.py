@@ -213,9 +213,9 @@ _create = CircuitBreaker.__init__
 
 
 @wraps(_create)
-def _create_and_note(breaker: CircuitBreaker, *arguments: Any, **parameters: Any) -> None:
+def _create_and_track(breaker: CircuitBreaker, *arguments: Any, **parameters: Any) -> None:
     _create(breaker, *arguments, **parameters)
     _breakers.add(breaker)
 
 
-CircuitBreaker.__init__ = _create_and_note  # type: ignore[assignment, method-assign]
+CircuitBreaker.__init__ = _create_and_track  # type: ignore[assignment, method-assign]

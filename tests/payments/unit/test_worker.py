@@ -80,20 +80,20 @@ class FakeGate:
         self.grants = 0
         self.asked = 0
 
-    def is_open(self) -> bool:
+    def can_probe(self) -> bool:
         """Whether a probe may start."""
         return self.grants > 0
 
-    def take(self) -> bool:
+    def take_probe(self) -> bool:
         """Take a grant for a probe."""
         self.grants -= 1
         return self.grants >= 0
 
-    def ask(self) -> None:
+    def request_probe(self) -> None:
         """Record that a probe is wanted."""
         self.asked += 1
 
-    def ended(self, *, succeeded: bool | None) -> None:
+    def probe_ended(self, *, succeeded: bool | None) -> None:
         """Return the grant of a probe without a result."""
         if succeeded is None:
             self.grants += 1

@@ -203,7 +203,7 @@ async def test_a_circuit_that_waits_for_a_probe_is_not_a_fault() -> None:
     class ClosedGate:
         """A gate like a fleet's, which grants a probe only after a call has asked for it."""
 
-        def is_open(self) -> bool:
+        def can_probe(self) -> bool:
             return False
 
     clock = FakeClock()

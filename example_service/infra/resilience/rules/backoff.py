@@ -46,7 +46,7 @@ class Backoff:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values from which no wait can be computed."""
+        """Check the values."""
         check_number("Backoff.multiplier", self.multiplier, at_least=1.0)
         if self.max_timeout is not None:
             check_number("Backoff.max_timeout", self.max_timeout)

@@ -10,9 +10,9 @@ from example_service.infra.resilience.rules.phases import (
     STALE,
     Closed,
     HalfOpen,
+    LockFreeSteps,
     Open,
     Phase,
-    ShortCuts,
     TimedCall,
 )
 from example_service.infra.resilience.rules.records import (
@@ -44,15 +44,15 @@ class Circuit:
         failure_rate: The share of failures that opens a closed circuit; None for no such rule.
         slow_call_duration: Seconds after which a running call counts as a failure; None for no
             such rule.
-        short_cuts: Which steps need no lock.
+        lock_free_steps: Which steps need no lock.
     """
 
     __slots__ = (
+        "_expected_outcomes",
         "_failures",
-        "_happenings",
-        "_outcomes_due",
+        "_lock_free_steps",
+        "_reports",
         "_shadow_rejections",
-        "_short_cuts",
         "admissions",
         "backoff",
         "due",
@@ -64,11 +64,11 @@ class Circuit:
         "mode",
         "permits",
         "phase",
-        "phase_memo",
         "probe_timeout",
         "recovery_timeout",
         "refusals",
         "running",
+        "shared_exit",
         "slow_call_duration",
         "state_changes",
         "success_threshold",
@@ -86,7 +86,7 @@ class Circuit:
         backoff: Backoff,
         failure_rate: FailureRate | None,
         slow_call_duration: float | None,
-        short_cuts: ShortCuts,
+        lock_free_steps: LockFreeSteps,
     ) -> None:
         self.failure_threshold = failure_threshold
         self.recovery_timeout = recovery_timeout
@@ -96,34 +96,36 @@ class Circuit:
         self.backoff = backoff
         self.failure_rate = failure_rate
         self.slow_call_duration = slow_call_duration
-        self._short_cuts = short_cuts
-        # Running calls and when they started, oldest first, if there is the rule on slow calls.
+        self._lock_free_steps = lock_free_steps
+        # Running calls with their start, oldest first; None without `slow_call_duration`.
         self.running: dict[TimedCall, float] | None = None if slow_call_duration is None else {}
         self.due = inf if slow_call_duration is None else -inf
-        # Whether calls may be made inside others that are known by a mark in the context.
+        # Whether a timed block was ever entered. Only then can a call be inside another one that
+        # is marked in the context; see `nested_calls`.
         self.has_blocks = False
         self.mode: ManualMode | None = None
         self.gate: Gate | None = None
         self.successes = endless(None)
-        # Created when the circuit first opens, which most circuits never do.
+        # Created when the circuit first opens, to save memory.
         self.refusals = EMPTY
         self.state_changes: dict[tuple[CircuitState, CircuitState], int] | None = None
         self.totals_at_reset = NO_TOTALS
         self._failures = self._shadow_rejections = 0
-        # Admissions except those that `admissions` counts. A call counted while it runs is two.
-        self._outcomes_due = 0
-        self._happenings: list[Transition | Overdue] | None = None
+        # Outcomes to come from calls that `admissions` does not count. A call counted as overdue
+        # adds one, because it was counted and is still running.
+        self._expected_outcomes = 0
+        self._reports: list[Transition | Overdue] | None = None
         window = None if failure_rate is None else failure_rate.window(self.successes)
-        closed = Closed(failure_threshold, window, short_cuts)
+        closed = Closed(failure_threshold, window, lock_free_steps)
         self.phase: Phase = closed
-        self.phase_memo: Any = None
-        self.admissions: Any = endless(closed) if short_cuts.admissions else EMPTY
-        self.permits: Any = EMPTY if short_cuts.timed else self.admissions
+        self.shared_exit: Any = None
+        self.admissions: Any = endless(closed) if lock_free_steps.admissions else EMPTY
+        self.permits: Any = EMPTY if lock_free_steps.timed else self.admissions
 
     @property
     def is_timed(self) -> bool:
         """Whether each call gets a permit of its own, which knows when it started."""
-        return self._short_cuts.timed
+        return self._lock_free_steps.timed
 
     def totals(self) -> Totals:
         """Lifetime counts up to this moment."""
@@ -139,7 +141,7 @@ class Circuit:
         )
 
     def failures_in_a_row(self) -> int:
-        """Failures since the last success that acted on the state."""
+        """Failures since the last success that was not late."""
         return self.phase.failures_in_a_row
 
     def rejections(self) -> int:
@@ -153,11 +155,11 @@ class Circuit:
             totals: What `totals` has just returned, if the caller has it.
         """
         totals = totals or self.totals()
-        admitted = self._outcomes_due + taken(self.admissions)
+        admitted = self._expected_outcomes + taken(self.admissions)
         return max(0, admitted - totals.successes - totals.failures)
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until a call may run: 0.0 unless open, None when open without an end."""
+        """Seconds until a call may run: 0.0 unless open, None if only a reset ends the wait."""
         if not isinstance(self.phase, Open):
             return 0.0
         return None if self.phase.until == inf else max(0.0, self.phase.until - now)
@@ -166,10 +168,10 @@ class Circuit:
         """Failures and calls in the window of `failure_rate`; None while there is no window."""
         return self.phase.window_counts(now) if isinstance(self.phase, Closed) else None
 
-    def take_happenings(self) -> list[Transition | Overdue] | None:
-        """What has happened since the last call of this method, in order; None for nothing."""
-        happenings, self._happenings = self._happenings, None
-        return happenings
+    def take_reports(self) -> list[Transition | Overdue] | None:
+        """Remove and return the reports since the last call, oldest first; None if none."""
+        reports, self._reports = self._reports, None
+        return reports
 
     @property
     def reopenings(self) -> int:
@@ -179,7 +181,7 @@ class Circuit:
     # Changing the state.
 
     def _leave(self, call: TimedCall) -> Closed | HalfOpen:
-        """Free the place of a call. Returns its period."""
+        """End a call, which frees its probe slot. Returns its period."""
         phase, call.phase = call.phase, STALE
         if isinstance(phase, HalfOpen):
             phase.probes.remove(call)
@@ -188,7 +190,7 @@ class Circuit:
     def _count_failure(
         self, phase: Phase, at: float, probe_cause: str, open_for: float | None = None
     ) -> None:
-        """Count a failure of a call that `phase` admitted; late, it changes nothing else."""
+        """Count a failure of a call that `phase` admitted. If late, it changes nothing else."""
         if phase is self.phase and isinstance(phase, Closed):
             cause = phase.fail(at)
             if open_for is not None and not self._is_disabled():
@@ -235,37 +237,37 @@ class Circuit:
         rate = None if disabled else self.failure_rate
         window = None if rate is None else rate.window(self.successes)
         threshold = _NEVER if disabled else self.failure_threshold
-        self._change(Closed(threshold, window, self._short_cuts), cause, caused_by)
+        self._change(Closed(threshold, window, self._lock_free_steps), cause, caused_by)
 
     def _change(self, phase: Phase, cause: str, caused_by: CausedBy = "rules") -> None:
-        """End the current period and start another: the only way in which the state changes."""
+        """End the current period and start `phase`. Every change of state goes through here."""
         before, admissions = self.phase, self.admissions
-        self.phase, self.phase_memo = phase, None
+        self.phase, self.shared_exit = phase, None
         self.permits = self.admissions = EMPTY
         if isinstance(before, Closed):
-            before.quiet = before.steady = False
-            self._failures += before.end()
+            before.counts_only = before.lock_free = False
+            self._failures += before.lock_failures()
             rejections_before = self.rejections()
         else:
             rejections_before = before.rejections_before
         if not isinstance(phase, Closed):
             phase.rejections_before = rejections_before
             self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
-        elif self._short_cuts.admissions and self.mode is None:
+        elif self._lock_free_steps.admissions and self.mode is None:
             self.admissions = endless(phase)
             self.permits = EMPTY if self.is_timed else self.admissions
-        # Only now, because until `permits` was replaced other threads could take more.
-        self._outcomes_due += taken(admissions)
+        # Counted last: other threads could take permits until `permits` was replaced.
+        self._expected_outcomes += taken(admissions)
         if before.state is phase.state:
             return
         change = before.state, phase.state
         counts = self.state_changes or {}
-        # A new dictionary, so that another thread can go on reading the old one.
+        # A new dictionary, because another thread may be reading the old one.
         self.state_changes = {**counts, change: counts.get(change, 0) + 1}
         wait = phase.wait_seconds if isinstance(phase, Open) else None
         rejections = self.rejections() - rejections_before
         failures = before.failures_in_a_row
-        self._note(Transition(*change, wait, failures, cause, rejections, caused_by))
+        self._report(Transition(*change, wait, failures, cause, rejections, caused_by))
 
-    def _note(self, happening: Transition | Overdue) -> None:
-        self._happenings = [*(self._happenings or ()), happening]
+    def _report(self, report: Transition | Overdue) -> None:
+        self._reports = [*(self._reports or ()), report]

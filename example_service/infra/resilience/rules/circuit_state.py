@@ -6,16 +6,17 @@
     HALF_OPEN   success_threshold successes          ->  CLOSED
     HALF_OPEN   a failure, or a probe that hangs     ->  OPEN, for longer
 
-`phases` says what happens within one period in a state, `circuit` how one period follows another,
-`timetable` what time does, and this module what calls and operators do. Every method takes the
-current time as `now`, in seconds on a clock of which only differences matter.
+The rules are in four files: `phases` has what happens within one period in a state, `circuit` how
+the next period starts, `deadlines` what happens as time passes, and this module what calls and
+operators do. Every method takes the current time as `now`, in seconds on a monotonic clock.
 
-A call carries the period that admitted it. Once that period is over the outcome is late: it counts
-in the totals and changes nothing else (sony/gobreaker calls a period a generation).
+A call remembers the period that admitted it. Once that period is over, its outcome is late: it
+counts in the totals and changes nothing else (sony/gobreaker calls a period a generation).
 """
 
 from math import inf
 
+from example_service.infra.resilience.rules.deadlines import CircuitWithDeadlines
 from example_service.infra.resilience.rules.lockfree import EMPTY, endless, taken
 from example_service.infra.resilience.rules.phases import (
     COUNTED,
@@ -26,51 +27,48 @@ from example_service.infra.resilience.rules.phases import (
     Open,
     Permit,
     TimedCall,
-    is_part,
+    is_part_of_another,
     timed_call,
 )
 from example_service.infra.resilience.rules.records import ManualMode
 from example_service.infra.resilience.rules.states import CircuitState, Mode
-from example_service.infra.resilience.rules.timetable import Timetable
 
 
-class CircuitStateMachine(Timetable):
+class CircuitStateMachine(CircuitWithDeadlines):
     """One circuit, with the parameters of `Circuit`. The breaker calls its methods under a lock.
 
-    Without the lock, a caller may advance `permits`, which yields the current `Closed` period as
-    the permit of a call that is not timed; `successes`; `refusals`; and the `allowance` of a
-    permit. See `lockfree`. Before the moment `due`, time changes nothing. Until then a caller may
-    also advance `admissions`, which yields the current `Closed` period for a timed call, add that
-    call to `running`, and remove it there at its end: the one that removes it, the caller or time,
-    counts its outcome.
+    A caller may advance some counters without the lock (see `lockfree`):
 
-    `phase_memo` keeps what the breaker wants to remember until the period ends. `gate` is asked
-    before each probe, if there is one; a closed circuit never asks.
+    - `permits`, which yields the current `Closed` period as the permit of a call without a timer,
+    - `successes`, `refusals`, and the `lock_free_failures` of a permit,
+    - before the time `due`, `admissions`, which yields the current `Closed` period for a timed
+      call. The caller adds that call to `running` and removes it when it ends. If the call becomes
+      overdue first, `advance` removes it. The one that removes it counts the outcome.
     """
 
     __slots__ = ()
 
     # Calls.
 
-    def _has_right(self, phase: Closed | HalfOpen) -> bool:
-        """Whether the gate, if there is one, lets a call of this period run."""
-        if self.gate is None or isinstance(phase, Closed) or self.gate.take():
+    def _gate_admits(self, phase: Closed | HalfOpen) -> bool:
+        """Whether the gate, if there is one, admits a call. It only limits probes."""
+        if self.gate is None or isinstance(phase, Closed) or self.gate.take_probe():
             return True
-        self.gate.ask()
+        self.gate.request_probe()
         return False
 
-    def _end_at_gate(self, permit: Permit, *, succeeded: bool | None) -> None:
-        """Report the end of a probe to the gate, which a call inside a probe has not passed."""
+    def _report_to_gate(self, permit: Permit, *, succeeded: bool | None) -> None:
+        """Report the end of a probe to the gate, unless it was part of another probe."""
         if self.gate is not None and not isinstance(permit, NestedCall):
-            self.gate.ended(succeeded=succeeded)
+            self.gate.probe_ended(succeeded=succeeded)
 
     def try_acquire(self, now: float, outer: TimedCall | None = None) -> Permit | None:
         """Ask whether one call may run now. A refusal is counted.
 
         Args:
             now: Seconds on the clock.
-            outer: The call of this period inside which it is made, if it is known. Inside a
-                probe that is still running it needs no place.
+            outer: The call inside which this one is made, if any. A call inside a running probe
+                needs no probe slot of its own.
 
         Returns:
             The permit to hand back with the outcome, or None if the circuit refuses.
@@ -78,12 +76,12 @@ class CircuitStateMachine(Timetable):
         self.advance(now)
         phase = self.phase
         if self.gate is not None and isinstance(phase, Open) and now >= phase.until:
-            self.gate.ask()
+            self.gate.request_probe()
         if outer is not None and outer.phase is not phase:
             outer = None
         is_in_probe = outer is not None and isinstance(phase, HalfOpen)
         if not isinstance(phase, Open) and (
-            is_in_probe or (phase.has_room() and self._has_right(phase))
+            is_in_probe or (phase.has_room() and self._gate_admits(phase))
         ):
             permit = self._permit(phase, now, outer)
         elif self.mode is not None and self.mode.mode is Mode.SHADOW:
@@ -93,16 +91,16 @@ class CircuitStateMachine(Timetable):
         else:
             next(self.refusals)
             return None
-        self._outcomes_due += 1
+        self._expected_outcomes += 1
         self._reschedule(now)
         return permit
 
     def count_admission(self, now: float) -> None:  # noqa: ARG002
         """Count a call that runs without having asked for a permit."""
-        self._outcomes_due += 1
+        self._expected_outcomes += 1
 
     def count_rejection(self, now: float) -> None:  # noqa: ARG002
-        """Count a call that was refused without having asked."""
+        """Count a call that was refused without asking for a permit."""
         self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
         next(self.refusals)
 
@@ -120,7 +118,7 @@ class CircuitStateMachine(Timetable):
             if cause := phase.succeed(now):
                 self._open(now, cause)
         else:
-            self._end_at_gate(permit, succeeded=True)
+            self._report_to_gate(permit, succeeded=True)
             if cause := phase.succeed():
                 self._close(cause)
         self._reschedule(now)
@@ -132,8 +130,8 @@ class CircuitStateMachine(Timetable):
         Args:
             permit: What `try_acquire` returned.
             now: Seconds on the clock.
-            open_for: Seconds for which the dependency asked to be left alone, which opens the
-                circuit at once; None if it did not ask.
+            open_for: Seconds that the dependency asked callers to wait: the circuit opens at once,
+                for that long. None if it did not ask.
         """
         phase = self._hand_back(permit, now)
         if phase is None:
@@ -147,8 +145,8 @@ class CircuitStateMachine(Timetable):
         phase = self._hand_back(permit, now)
         if phase is not None:
             if isinstance(phase, HalfOpen) and phase is self.phase:
-                self._end_at_gate(permit, succeeded=None)
-            self._outcomes_due -= 1
+                self._report_to_gate(permit, succeeded=None)
+            self._expected_outcomes -= 1
             self._reschedule(now)
 
     def _permit(self, phase: Closed | HalfOpen, now: float, outer: TimedCall | None) -> Permit:
@@ -175,8 +173,8 @@ class CircuitStateMachine(Timetable):
         if self.running is not None:
             self.running.pop(permit, None)
         phase = self._leave(permit)
-        if phase is COUNTED or is_part(permit):
-            self._outcomes_due -= 1
+        if phase is COUNTED or is_part_of_another(permit):
+            self._expected_outcomes -= 1
             return None
         return phase
 
@@ -185,7 +183,7 @@ class CircuitStateMachine(Timetable):
     def follow(
         self, state: CircuitState, cause: str, wait_seconds: float, reopenings: int, now: float
     ) -> None:
-        """Open or close with the other processes, unless an operator has decided.
+        """Open or close as the other processes do. Modes other than shadow take precedence.
 
         Args:
             state: OPEN or CLOSED.
@@ -252,13 +250,13 @@ class CircuitStateMachine(Timetable):
         self._reschedule(now)
 
     def move_opening(self, since: float, now: float) -> None:
-        """Have the current open period, if there is one, begin at `since`."""
+        """Move the start of the current open period to `since`; do nothing unless open."""
         if isinstance(self.phase, Open):
             self.phase.until = since + self.phase.wait_seconds
             self._reschedule(now)
 
     def forget_running_calls(self) -> None:
-        """Treat every running call as one of another process, after a fork."""
+        """Drop the calls in flight, which belong to the parent process after a fork."""
         running = list(self.running or ())
         if isinstance(self.phase, HalfOpen):
             running += self.phase.probes
@@ -269,4 +267,4 @@ class CircuitStateMachine(Timetable):
             self.running.clear()
         totals = self.totals()
         ended = totals.successes + totals.failures
-        self._outcomes_due = ended - taken(self.admissions)
+        self._expected_outcomes = ended - taken(self.admissions)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from itertools import repeat
 
 BUCKETS = 60
-"""A time window is counted in so many parts."""
+"""The number of buckets of a time window."""
 LARGEST_WINDOW_CALLS = 1_000_000
 
 
@@ -21,8 +21,8 @@ LARGEST_WINDOW_CALLS = 1_000_000
 class FailureRate:
     """Opens the circuit when the share of failures in a window reaches a threshold.
 
-    It works beside the rule of failures in a row; whichever is reached first opens. Memory is
-    bounded by the window, whatever the traffic.
+    It works beside `failure_threshold`: the circuit opens when either limit is reached. The window
+    bounds the memory, no matter how many calls there are.
 
     Example:
         Open when half of the calls of the last 30 seconds failed, but not before 20 calls:
@@ -42,11 +42,11 @@ class FailureRate:
             with the first of them.
         window_calls: Length of a window of calls: this many of the latest results, at most
             1,000,000. Give one of the two windows; with neither it is `window_calls=100`.
-        minimum_calls: Results that the window must hold before the share counts.
+        minimum_calls: Results that the window must contain before the share counts.
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: A value is out of range, both windows are given, or the window can never hold
+        ValueError: A value is out of range, both windows are given, or the window can never contain
             `minimum_calls`.
     """
 
@@ -96,7 +96,7 @@ class FailureRate:
 
 
 class _Window(ABC):
-    """Knows which of the circuit's successes it has not added yet.
+    """Adds the successes that were counted without the lock, when they are needed.
 
     Args:
         successes: Counts every success of the circuit.
@@ -109,24 +109,24 @@ class _Window(ABC):
         self._seen = taken(successes)
 
     def catch_up(self) -> None:
-        """Add the successes that were only counted so far."""
+        """Add the successes that were counted without the lock since the last time."""
         seen, self._seen = self._seen, taken(self._successes)
         self.add_successes(self._seen - seen)
 
     def skip_success(self) -> None:
-        """Leave out a success that has just been counted."""
+        """Do not add the success that was just counted."""
         self._seen += 1
 
     @abstractmethod
     def add_successes(self, number: int) -> None:
-        """Add successes that were only counted so far."""
+        """Add successes that were counted without the lock."""
 
 
 class CallWindow(_Window):
-    """The last so many results of a closed circuit.
+    """The results of the last `window_calls` calls of a closed circuit.
 
-    Only failures are stored, each as the number of its call. A success lowers the share, so it is
-    only counted, except while the window fills up to `minimum_calls`.
+    Only failures are stored, each as the number of its call. A success lowers the share and cannot
+    open the circuit, so it needs no lock, except while the window fills up to `minimum_calls`.
 
     Args:
         rate: The rule, with the size of the window.
@@ -143,12 +143,12 @@ class CallWindow(_Window):
         self._failed: deque[int] = deque()
 
     @property
-    def quiet_until(self) -> float:
-        """Until when a success needs only to be counted; minus infinity if it must be added."""
+    def lock_free_until(self) -> float:
+        """Until when a success may be counted without the lock; minus infinity if it must not."""
         return inf if not self._failed or self._calls >= self._rate.minimum_calls else -inf
 
     def add_successes(self, number: int) -> None:
-        """Add successes that were only counted so far."""
+        """Add successes that were counted without the lock."""
         self._calls += number
 
     def add(self, now: float, *, failed: bool) -> str | None:
@@ -166,18 +166,18 @@ class CallWindow(_Window):
 
 
 class TimeWindow(_Window):
-    """The results of the last so many seconds of a closed circuit, in buckets.
+    """The results of the last `window_seconds` seconds of a closed circuit, in buckets.
 
-    A bucket starts with a result and takes the results of a sixtieth of the window; they leave
-    together. Within a bucket a success is only counted, unless it might raise the share: while the
-    window fills up to `minimum_calls`, and after an old bucket has left.
+    A bucket starts with a result and covers a sixtieth of the window. Its results leave the window
+    together. Within a bucket a success needs no lock, except when it could open the circuit: while
+    the window fills up to `minimum_calls`, and after an old bucket has left.
 
     Args:
         rate: The rule, with the length of the window.
         successes: Counts every success of the circuit.
     """
 
-    __slots__ = ("_buckets", "_calls", "_failures", "_rate", "_seconds", "quiet_until")
+    __slots__ = ("_buckets", "_calls", "_failures", "_rate", "_seconds", "lock_free_until")
 
     def __init__(self, rate: FailureRate, successes: "repeat[None]" = EMPTY) -> None:
         super().__init__(successes)
@@ -187,11 +187,11 @@ class TimeWindow(_Window):
         self._buckets: deque[list[float]] = deque()
         self._calls = 0
         self._failures = 0
-        self.quiet_until = -inf
-        """Until when a success needs only to be counted; minus infinity if it must be added."""
+        self.lock_free_until = -inf
+        """Until when a success may be counted without the lock; minus infinity if it must not."""
 
     def add_successes(self, number: int) -> None:
-        """Add successes that were only counted so far, all of them in the newest bucket."""
+        """Add successes that were counted without the lock, all to the newest bucket."""
         if number and self._buckets:
             self._buckets[-1][2] += number
             self._calls += number
@@ -206,7 +206,7 @@ class TimeWindow(_Window):
         buckets[-1][2] += 1
         self._failures += failed
         self._calls += 1
-        self.quiet_until = self._quiet_until()
+        self.lock_free_until = self._lock_free_until()
         return self._rate.cause(self._failures, self._calls)
 
     def counts(self, now: float) -> tuple[int, int]:
@@ -214,7 +214,7 @@ class TimeWindow(_Window):
         self._forget(now)
         return self._failures, self._calls
 
-    def _quiet_until(self) -> float:
+    def _lock_free_until(self) -> float:
         bucket_ends = self._buckets[-1][0] + self._seconds / BUCKETS
         if not self._failures:
             return bucket_ends

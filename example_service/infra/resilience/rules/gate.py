@@ -1,26 +1,26 @@
-"""What stands between OPEN and HALF_OPEN where several processes act as one circuit."""
+"""The limit on probes where several processes share one circuit."""
 
 from typing import Protocol
 
 
 class Gate(Protocol):
-    """Decides how many probes this process may run. Its methods return at once.
+    """Decides whether this process may run a probe. Its methods must not block.
 
-    Without a gate a circuit probes on its own.
+    A circuit without a gate decides alone.
     """
 
-    def is_open(self) -> bool:
+    def can_probe(self) -> bool:
         """Whether a probe may start."""
         ...
 
-    def take(self) -> bool:
-        """Take the right to one probe. Returns whether there was one."""
+    def take_probe(self) -> bool:
+        """Use up the permission for one probe. Returns whether the probe may start."""
         ...
 
-    def ask(self) -> None:
-        """A call was refused that could have been a probe."""
+    def request_probe(self) -> None:
+        """Ask for a probe, because a call was refused that could have been one."""
         ...
 
-    def ended(self, *, succeeded: bool | None) -> None:
-        """A probe ended without opening the circuit; None if it says nothing."""
+    def probe_ended(self, *, succeeded: bool | None) -> None:
+        """Record that a probe ended: with success, or None if it was neutral."""
         ...

@@ -2,7 +2,7 @@
 
 `itertools.repeat(item, n)` yields `item` n times. `next(counter, None)` is a single call into C,
 which no other thread can interrupt while there is a global interpreter lock (GIL): it returns the
-item and counts that it did, in one atomic step. `length_hint` says how many are left.
+item and counts it in one atomic step. `length_hint` says how many are left.
 
 Free-threaded builds of Python have no GIL. There, `GIL_ENABLED` is False and a breaker takes its
 lock for every admission and every outcome.

@@ -2,10 +2,10 @@
 
     Closed      every call runs       failures in a row, or a share of failures, open it
     Open        no call runs          until its wait is over
-    HalfOpen    a few run at once     enough successes close it, one failure opens it
+    HalfOpen    a few probes run      enough successes close it, one failure opens it
 
-A period never changes the state itself. When an outcome ends it, it returns the cause, a text, and
-`CircuitStateMachine` starts the next period.
+A period never changes the state itself. When an outcome ends the period, the method returns the
+cause as text, and `CircuitStateMachine` starts the next period.
 """
 
 from collections.abc import Callable
@@ -19,82 +19,90 @@ from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.states import CircuitState
 
 
-class ShortCuts(NamedTuple):
+class LockFreeSteps(NamedTuple):
     """Which steps of a closed circuit need no lock, because they change nothing but a count.
 
     Attributes:
-        admissions: Admissions. Where calls are timed they also take a `TimedCall`.
-        successes: Successes that end no row of failures, once the result has been judged.
-        uncounted: Whether such a success needs no further look at the result, clock or listeners.
-        failures: Failures that do not open the circuit.
-        timed: Whether each call gets a permit of its own, which knows when it started.
+        admissions: Whether calls are admitted without the lock.
+        successes: Whether a success is, unless it ends a row of failures.
+        counts_only: Whether such a success needs no check of the result, the clock or listeners.
+        failures: Whether a failure is, unless it opens the circuit.
+        timed: Whether each call gets its own permit, which records when it started.
     """
 
     admissions: bool
     successes: bool
-    uncounted: bool
+    counts_only: bool
     failures: bool
     timed: bool = False
 
 
-ALL_SHORT_CUTS = ShortCuts(admissions=True, successes=True, uncounted=True, failures=True)
-NO_SHORT_CUTS = ShortCuts(admissions=False, successes=False, uncounted=False, failures=False)
+ALL_LOCK_FREE_STEPS = LockFreeSteps(
+    admissions=True, successes=True, counts_only=True, failures=True
+)
+NO_LOCK_FREE_STEPS = LockFreeSteps(
+    admissions=False, successes=False, counts_only=False, failures=False
+)
 
 
 class Closed:
-    """Every call runs. It is also the permit of every call that it admits without timing it.
+    """Every call runs. Calls that are not timed share this object as their permit.
 
-    Three attributes spare callers the lock:
+    Three attributes say what the guard may do without the lock:
 
-    - `steady`: a success changes nothing but its count.
-    - `quiet`: it is steady, and the caller of the rules need not look at the success either.
-    - `allowance`: a failure for which `next(allowance, None)` yields something is counted by that,
-      and does not open the circuit. The caller then clears `quiet` and `steady`, because the next
-      success ends the row of failures.
+    - `lock_free`: a success changes nothing but its count, so the guard may count it itself.
+    - `counts_only`: in addition, the guard need not check the result, the clock or the listeners.
+    - `lock_free_failures`: a counter of failures that do not open the circuit. If
+      `next(lock_free_failures, None)` yields something, the failure is counted. The guard then
+      clears `counts_only` and `lock_free`, because the next success ends the row of failures.
 
     Args:
         threshold: Failures in a row that open it.
         window: The recent results, if a share of failures opens it, too.
-        short_cuts: Which steps need no lock.
+        lock_free_steps: Which steps need no lock.
     """
 
     __slots__ = (
         "_counted",
-        "_row_began",
-        "_short_cuts",
+        "_lock_free_steps",
+        "_row_start",
         "_threshold",
         "_window",
-        "allowance",
-        "quiet",
-        "steady",
+        "counts_only",
+        "lock_free",
+        "lock_free_failures",
     )
     state: ClassVar = CircuitState.CLOSED
     reopenings: ClassVar = 0
 
-    def __init__(self, threshold: int, window: RateWindow | None, short_cuts: ShortCuts) -> None:
+    def __init__(
+        self, threshold: int, window: RateWindow | None, lock_free_steps: LockFreeSteps
+    ) -> None:
         self._threshold = threshold
         self._window = window
-        self._short_cuts = short_cuts
-        # Failures of this period, with those that `allowance` still allows.
-        self._counted = self._row_began = 0
-        self.steady = short_cuts.successes and (window is None or window.quiet_until > -inf)
-        self.quiet = self.steady and short_cuts.uncounted
-        self.allowance: repeat[bool] | repeat[None] = EMPTY
+        self._lock_free_steps = lock_free_steps
+        # Failures of this period, plus those that `lock_free_failures` has left.
+        self._counted = self._row_start = 0
+        self.lock_free = lock_free_steps.successes and (
+            window is None or window.lock_free_until > -inf
+        )
+        self.counts_only = self.lock_free and lock_free_steps.counts_only
+        self.lock_free_failures: repeat[bool] | repeat[None] = EMPTY
 
     @property
     def failures(self) -> int:
         """All failures of this period."""
-        return self._counted - length_hint(self.allowance)
+        return self._counted - length_hint(self.lock_free_failures)
 
     @property
     def failures_in_a_row(self) -> int:
         """Failures since the last success."""
-        return self.failures - self._row_began
+        return self.failures - self._row_start
 
     @property
-    def steady_until(self) -> float:
-        """When time makes it unsteady, in seconds on the clock; infinite for never."""
-        return self._window.quiet_until if self._window is not None and self.steady else inf
+    def lock_free_until(self) -> float:
+        """Until when `lock_free` may stay set, in seconds on the clock; infinite for always."""
+        return self._window.lock_free_until if self._window is not None and self.lock_free else inf
 
     def window_counts(self, now: float) -> tuple[int, int] | None:
         """Failures and calls in the window; None without one."""
@@ -107,52 +115,54 @@ class Closed:
         """Whether one more call may run."""
         return True
 
-    def unsteady(self) -> None:
-        """Have the next success take the lock; time may have changed what it does."""
-        self.quiet = self.steady = False
+    def require_lock(self) -> None:
+        """Require the lock for the next success, which may do more than count."""
+        self.counts_only = self.lock_free = False
         if self._window is not None:
             self._window.catch_up()
 
     def succeed(self, now: float) -> str | None:
-        """Act on a success, already counted. Returns the cause if it opens the circuit."""
+        """Apply the rules to a counted success. Returns the cause if it opens the circuit."""
         window, cause = self._window, None
         if window is not None:
             window.skip_success()
             window.catch_up()
             cause = window.add(now, failed=False)
-        # Steady before the row ends: a failure that another thread counts meanwhile undoes it.
-        self.steady = self._short_cuts.successes and (window is None or window.quiet_until > now)
-        self.quiet = self.steady and self._short_cuts.uncounted
-        self._row_began = self.end()
-        self._allow(self._threshold - 1)
+        # Set before the row ends, so that a failure counted by another thread can still clear it.
+        self.lock_free = self._lock_free_steps.successes and (
+            window is None or window.lock_free_until > now
+        )
+        self.counts_only = self.lock_free and self._lock_free_steps.counts_only
+        self._row_start = self.lock_failures()
+        self._allow_lock_free(self._threshold - 1)
         return cause
 
     def fail(self, now: float) -> str | None:
         """Count a failure. Returns the cause if it opens the circuit."""
-        self.unsteady()
-        self._counted = self.end() + 1
-        row = self._counted - self._row_began
+        self.require_lock()
+        self._counted = self.lock_failures() + 1
+        row = self._counted - self._row_start
         if row >= self._threshold:
             return f"{row} {'failure' if row == 1 else 'failures'} in a row"
-        self._allow(self._threshold - row - 1)
+        self._allow_lock_free(self._threshold - row - 1)
         return None if self._window is None else self._window.add(now, failed=True)
 
     def ignore_success(self) -> None:
-        """Keep a success of an earlier period, already counted, out of the window."""
+        """Leave a late success, which was already counted, out of the window."""
         if self._window is not None:
             self._window.skip_success()
 
-    def end(self) -> int:
-        """Have every failure take the lock from now on. Returns all failures of this period."""
-        before, self.allowance = self.allowance, EMPTY
+    def lock_failures(self) -> int:
+        """Require the lock for every failure from now on. Returns all failures of this period."""
+        before, self.lock_free_failures = self.lock_free_failures, EMPTY
         self._counted -= length_hint(before)
         return self._counted
 
-    def _allow(self, failures: int) -> None:
-        """Let this many failures pass without the lock."""
-        if failures and self._short_cuts.failures:
+    def _allow_lock_free(self, failures: int) -> None:
+        """Let this many failures be counted without the lock."""
+        if failures and self._lock_free_steps.failures:
             self._counted += failures
-            self.allowance = repeat(True, failures)
+            self.lock_free_failures = repeat(True, failures)
 
 
 class Open:
@@ -170,7 +180,7 @@ class Open:
 
     __slots__ = ("failures_in_a_row", "rejections_before", "reopenings", "until", "wait_seconds")
     state: ClassVar = CircuitState.OPEN
-    steady_until: ClassVar = inf
+    lock_free_until: ClassVar = inf
 
     def __init__(
         self, since: float, wait_seconds: float, failures_in_a_row: int, reopenings: int
@@ -207,8 +217,8 @@ class HalfOpen:
         "successes",
     )
     state: ClassVar = CircuitState.HALF_OPEN
-    steady: ClassVar = False
-    steady_until: ClassVar = inf
+    lock_free: ClassVar = False
+    lock_free_until: ClassVar = inf
 
     def __init__(
         self, max_calls: int, success_threshold: int, failures_in_a_row: int, reopenings: int
@@ -223,11 +233,11 @@ class HalfOpen:
 
     def has_room(self) -> bool:
         """Whether one more call may run."""
-        return sum(map(_takes_place, self.probes)) < self._max_calls
+        return sum(map(_uses_slot, self.probes)) < self._max_calls
 
     def oldest_probe(self) -> "TimedCall | None":
-        """The probe that started first, which may be a call that has outlived its probe."""
-        return next(filter(_takes_place, self.probes), None)
+        """The running probe that started first."""
+        return next(filter(_uses_slot, self.probes), None)
 
     def succeed(self) -> str | None:
         """Count the success of a probe. Returns the cause if it closes the circuit."""
@@ -242,17 +252,17 @@ class TimedCall:
     """The permit of a call whose running time matters: a probe, or any call where calls are timed.
 
     Attributes:
-        phase: The period that admitted it; `STALE` if shadow mode ran it against the rules, and
-            once it has ended; `COUNTED` once it has been counted while it was still running.
-        started: When, in seconds on the clock.
-        is_lost: Says whether the end of the call can no longer be seen. Set only for some calls.
+        phase: The period that admitted it. `STALE` once it has ended, or if the rules refused it
+            and shadow mode ran it. `COUNTED` once it was counted as overdue while still running.
+        started: When it started, in seconds on the clock.
+        is_lost: Returns whether the end of the call can no longer be noticed. Set only for futures.
     """
 
-    # Without `__init__`, which would double the time that it takes to make one.
+    # There is no `__init__`, because it would double the time to create a permit.
     __slots__ = ("is_lost", "phase", "started")
-    quiet: ClassVar = False
-    steady: ClassVar = False
-    allowance: ClassVar = EMPTY
+    counts_only: ClassVar = False
+    lock_free: ClassVar = False
+    lock_free_failures: ClassVar = EMPTY
 
     phase: "Closed | HalfOpen"
     started: float
@@ -260,10 +270,10 @@ class TimedCall:
 
 
 class NestedCall(TimedCall):
-    """The permit of a call inside another one of the same circuit and period.
+    """The permit of a call that is made inside another call of the same circuit and period.
 
     Attributes:
-        outer: The call around it.
+        outer: The other call.
     """
 
     __slots__ = ("outer",)
@@ -285,11 +295,11 @@ def timed_call(
     return call
 
 
-def is_part(call: TimedCall) -> bool:
-    """Whether a call is a part of another one, and therefore not counted itself.
+def is_part_of_another(call: TimedCall) -> bool:
+    """Whether a call is part of another one, so that its own outcome is not counted.
 
-    That is the case inside a probe and inside a call that was counted while it runs. Once the outer
-    call has ended, what goes on, perhaps in a task that it has started, is a call of its own.
+    This is so while it runs inside a probe, or inside a call that was already counted as overdue.
+    A call that outlives its outer call, for example in a task, is a call of its own from then on.
     """
     while isinstance(call, NestedCall):
         call = call.outer
@@ -299,20 +309,20 @@ def is_part(call: TimedCall) -> bool:
 
 
 def is_uncounted(permit: "Permit") -> bool:
-    """Whether the outcome of a call is not counted: it was already, or that of an outer call is."""
-    return isinstance(permit, TimedCall) and (permit.phase is COUNTED or is_part(permit))
+    """Whether an outcome must not be counted, because the call or an outer call already counts."""
+    return isinstance(permit, TimedCall) and (permit.phase is COUNTED or is_part_of_another(permit))
 
 
-def _takes_place(call: TimedCall) -> bool:
-    """Whether a running call is one of those that half-open state limits."""
-    return not is_part(call) and not (hasattr(call, "is_lost") and call.is_lost())
+def _uses_slot(call: TimedCall) -> bool:
+    """Whether a running call uses one of the probe slots of half-open state."""
+    return not is_part_of_another(call) and not (hasattr(call, "is_lost") and call.is_lost())
 
 
 Permit: TypeAlias = Closed | TimedCall
 Phase: TypeAlias = Closed | Open | HalfOpen
 
-STALE = Closed(1, None, NO_SHORT_CUTS)
-"""A period that is over: an outcome under it is counted, and changes nothing else."""
+STALE = Closed(1, None, NO_LOCK_FREE_STEPS)
+"""Stands for any period that is over: an outcome is late, so it only counts in the totals."""
 
-COUNTED = Closed(1, None, NO_SHORT_CUTS)
-"""In place of the period of a call whose outcome is counted already."""
+COUNTED = Closed(1, None, NO_LOCK_FREE_STEPS)
+"""Stands for the period of a call that was already counted as overdue."""

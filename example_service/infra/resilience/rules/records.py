@@ -1,4 +1,4 @@
-"""What the rules report: counts, changes of state, calls that hang, and the current mode."""
+"""What the rules report: counts, changes of state, overdue calls, and the current mode."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,7 +14,7 @@ class Totals(NamedTuple):
         successes: Calls that succeeded.
         rejections: Calls that were refused.
         openings: How often the circuit opened.
-        shadow_rejections: Calls that shadow mode ran against the rules.
+        shadow_rejections: Calls that the rules refused, but shadow mode ran.
     """
 
     failures: int
@@ -35,7 +35,7 @@ class ManualMode:
         mode: Which mode.
         reason: Why, in the operator's words.
         until: When it ends, in seconds on the clock; None means at the next reset.
-        would_have_rejected: Calls that shadow mode has run against the rules.
+        would_have_rejected: Calls that the rules refused, but shadow mode ran.
     """
 
     mode: Mode
@@ -53,7 +53,7 @@ class Transition:
         to_state: The state after.
         wait_seconds: Seconds until a probe may run, if `to_state` is open.
         failure_count: Failures in a row before it.
-        cause: The rule that led to it, with its numbers.
+        cause: Why, for logs and listeners: the rule and its numbers.
         rejections: Calls refused since the circuit was last closed.
         caused_by: What changed the state.
     """
@@ -68,11 +68,11 @@ class Transition:
 
 
 class Overdue(NamedTuple):
-    """A call was counted as a failure while it was still running.
+    """A running call passed its deadline and was counted as a failure.
 
     Attributes:
-        deadline: When, in seconds on the clock.
-        seconds: How long it had been running by then.
+        deadline: The deadline, in seconds on the clock.
+        seconds: How long the call had been running at its deadline.
     """
 
     deadline: float

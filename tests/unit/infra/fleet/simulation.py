@@ -202,10 +202,10 @@ class Breaker:
     async def call(self) -> None:
         """Make one call to the dependency."""
         if self.state == "open" and now() >= self.until:
-            if self.gate is None or self.gate.is_open():
+            if self.gate is None or self.gate.can_probe():
                 self._begin("half_open")
             else:
-                self.gate.ask()
+                self.gate.request_probe()
         if self.state == "open":
             return
         if self.state == "half_open":
@@ -222,8 +222,8 @@ class Breaker:
     async def _probe(self) -> None:
         if self._probes >= RULES.half_open_max_calls:
             return
-        if self.gate is not None and not self.gate.take():
-            self.gate.ask()
+        if self.gate is not None and not self.gate.take_probe():
+            self.gate.request_probe()
             return
         self._probes += 1
         period = self._period
@@ -236,7 +236,7 @@ class Breaker:
             self._open("a probe failed")
             return
         if self.gate is not None:
-            self.gate.ended(succeeded=True)
+            self.gate.probe_ended(succeeded=True)
         self._successes += 1
         if self._successes >= RULES.success_threshold:
             self._begin("closed")

@@ -52,22 +52,22 @@ def gate(calls: Calls, clock: FakeClock) -> LeaseGate:
 def test_a_process_outside_a_fleet_probes_without_leases(gate: LeaseGate, calls: Calls) -> None:
     """The gate is always open, and reports nothing."""
     gate.is_bound = False
-    assert gate.is_open()
-    assert gate.take()
-    gate.ask()
-    gate.ended(succeeded=True)
+    assert gate.can_probe()
+    assert gate.take_probe()
+    gate.request_probe()
+    gate.probe_ended(succeeded=True)
     assert (calls.demands, calls.ended) == (0, [])
 
 
 def test_a_lease_admits_one_probe(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
     """The outcome of the probe is reported with the id of the lease."""
-    assert not gate.is_open()
-    assert not gate.take()
+    assert not gate.can_probe()
+    assert not gate.take_probe()
     gate.grant(Grant("x", clock() + 1))
-    assert gate.is_open()
-    assert gate.take()
-    assert not gate.take()
-    gate.ended(succeeded=True)
+    assert gate.can_probe()
+    assert gate.take_probe()
+    assert not gate.take_probe()
+    gate.probe_ended(succeeded=True)
     assert calls.ended == [("x", True)]
 
 
@@ -78,10 +78,10 @@ def test_a_lease_that_was_not_used_in_time_is_given_back(
     gate.grant(Grant("x", clock() + 1))
     gate.grant(Grant("y", clock() + 1))
     clock.advance(1.0)
-    assert not gate.is_open()
+    assert not gate.can_probe()
     assert gate.take_expired() == ["x", "y"]
     gate.grant(Grant("z", clock()))
-    assert not gate.take()
+    assert not gate.take_probe()
     assert calls.ended == [("z", None)]
 
 
@@ -89,22 +89,22 @@ def test_refused_calls_ask_for_leases_at_a_limited_rate(
     gate: LeaseGate, calls: Calls, clock: FakeClock
 ) -> None:
     """A thousand refusals per second cause only fifty requests for a lease."""
-    gate.ask()
-    gate.ask()
+    gate.request_probe()
+    gate.request_probe()
     assert calls.demands == 1
     clock.advance(ASK_SECONDS)
-    gate.ask()
+    gate.request_probe()
     assert calls.demands == 2
 
 
 def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
     """It does not matter whether they were used."""
     gate.grant(Grant("x", clock() + 1))
-    gate.take()
+    gate.take_probe()
     gate.grant(Grant("y", clock() + 1))
     gate.clear()
-    gate.ended(succeeded=True)
-    assert not gate.is_open()
+    gate.probe_ended(succeeded=True)
+    assert not gate.can_probe()
     assert calls.ended == []
 
 
@@ -125,10 +125,10 @@ def test_threads_share_the_leases(gate: LeaseGate, calls: Calls, clock: FakeCloc
 
     def probe() -> None:
         while not is_over.is_set():
-            if gate.is_open() and gate.take():
-                gate.ended(succeeded=True)
+            if gate.can_probe() and gate.take_probe():
+                gate.probe_ended(succeeded=True)
             else:
-                gate.ask()
+                gate.request_probe()
 
     threads = [threading.Thread(target=probe) for _ in range(4)]
     for thread in threads:

@@ -17,32 +17,32 @@ class FakeGate(Gate):
     """A gate that the test opens.
 
     Attributes:
-        rights: The number of probes that may start.
-        asked: How often refused calls have asked for a probe.
+        available: The number of probes that may start.
+        requested: How often refused calls have requested a probe.
         outcomes: The reported outcomes of probes.
     """
 
     def __init__(self) -> None:
-        self.rights = 0
-        self.asked = 0
+        self.available = 0
+        self.requested = 0
         self.outcomes: list[bool | None] = []
 
-    def is_open(self) -> bool:
+    def can_probe(self) -> bool:
         """See `Gate`."""
-        return self.rights > 0
+        return self.available > 0
 
-    def take(self) -> bool:
+    def take_probe(self) -> bool:
         """See `Gate`."""
-        if self.rights == 0:
+        if self.available == 0:
             return False
-        self.rights -= 1
+        self.available -= 1
         return True
 
-    def ask(self) -> None:
+    def request_probe(self) -> None:
         """See `Gate`."""
-        self.asked += 1
+        self.requested += 1
 
-    def ended(self, *, succeeded: bool | None) -> None:
+    def probe_ended(self, *, succeeded: bool | None) -> None:
         """See `Gate`."""
         self.outcomes.append(succeeded)
 
@@ -91,7 +91,7 @@ def test_a_closed_circuit_never_asks(breaker: CircuitBreaker, gate: FakeGate) ->
     """Its calls cost the same as without a gate."""
     breaker.call_sync(str)
     fail(breaker)
-    assert (gate.asked, gate.outcomes) == (0, [])
+    assert (gate.requested, gate.outcomes) == (0, [])
 
 
 def test_the_circuit_stays_open_until_the_gate_opens(
@@ -101,13 +101,13 @@ def test_the_circuit_stays_open_until_the_gate_opens(
     fail(breaker)
     clock.advance(9.0)
     refused(breaker)
-    assert gate.asked == 0
+    assert gate.requested == 0
     clock.advance(100.0)
     refused(breaker)
     assert breaker.is_open
-    assert gate.asked == 1
+    assert gate.requested == 1
 
-    gate.rights = 1
+    gate.available = 1
     assert breaker.is_half_open
     breaker.call_sync(str)
     assert gate.outcomes == [True]
@@ -119,11 +119,11 @@ def test_each_probe_takes_a_right(
     """Without a right, the call is refused and asks for one."""
     fail(breaker)
     clock.advance(10.0)
-    gate.rights = 1
+    gate.available = 1
     breaker.call_sync(str)
     refused(breaker)
-    assert gate.asked == 1
-    gate.rights = 1
+    assert gate.requested == 1
+    gate.available = 1
     breaker.call_sync(str)
     assert breaker.is_closed
     assert gate.outcomes == [True, True]
@@ -135,7 +135,7 @@ def test_a_probe_without_a_verdict_is_reported(
     """Another probe can then use its right."""
     fail(breaker)
     clock.advance(10.0)
-    gate.rights = 1
+    gate.available = 1
     permit = breaker.acquire()
     breaker.release(permit)
     assert gate.outcomes == [None]
@@ -147,7 +147,7 @@ def test_a_late_outcome_is_not_reported(
     """Its right became void when the circuit opened again."""
     fail(breaker)
     clock.advance(10.0)
-    gate.rights = 2
+    gate.available = 2
     first, second = breaker.acquire(), breaker.acquire()
     breaker.fail(first)
     breaker.succeed(second)
@@ -163,7 +163,7 @@ def test_in_shadow_mode_a_call_asks_and_runs(
     fail(breaker)
     clock.advance(10.0)
     breaker.call_sync(str)
-    assert gate.asked == 1
+    assert gate.requested == 1
     assert breaker.is_open
 
 

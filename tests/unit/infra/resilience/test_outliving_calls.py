@@ -224,9 +224,9 @@ async def test_it_has_no_right_of_its_own_to_report_to_a_fleet() -> None:
     breaker, _ = half_open()
     gate = FakeGate()
     breaker.machine.gate = gate
-    gate.rights = 1
+    gate.available = 1
     for error in (None, asyncio.CancelledError()):
-        gate.rights, gate.outcomes = 1, []
+        gate.available, gate.outcomes = 1, []
         background = Background(breaker)
         await breaker.protected(background.start)()
         await background.end(error)

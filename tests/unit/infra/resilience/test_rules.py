@@ -10,10 +10,10 @@ from example_service.infra.resilience import Backoff, CircuitState, FailureRate,
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.lockfree import EMPTY
 from example_service.infra.resilience.rules.phases import (
-    ALL_SHORT_CUTS,
-    NO_SHORT_CUTS,
+    ALL_LOCK_FREE_STEPS,
+    NO_LOCK_FREE_STEPS,
+    LockFreeSteps,
     Permit,
-    ShortCuts,
 )
 from example_service.infra.resilience.rules.records import (
     NO_TOTALS,
@@ -38,7 +38,7 @@ def make_machine(**parameters: Any) -> CircuitStateMachine:
         "backoff": Backoff(),
         "failure_rate": None,
         "slow_call_duration": None,
-        "short_cuts": ALL_SHORT_CUTS,
+        "lock_free_steps": ALL_LOCK_FREE_STEPS,
         **parameters,
     }
     return CircuitStateMachine(**given)
@@ -68,24 +68,22 @@ def brought_into(state: CircuitState, **parameters: Any) -> CircuitStateMachine:
     machine = make_machine(**parameters)
     if state is not CLOSED:
         machine.force(state, NOW, "set by hand")
-    machine.take_happenings()
+    machine.take_reports()
     return machine
 
 
 def changes(machine: CircuitStateMachine) -> list[tuple[CircuitState, CircuitState, str]]:
     """The transitions since the last call of this function, with their causes."""
-    happenings = machine.take_happenings() or []
+    reports = machine.take_reports() or []
     return [
-        (one.from_state, one.to_state, one.cause)
-        for one in happenings
-        if isinstance(one, Transition)
+        (one.from_state, one.to_state, one.cause) for one in reports if isinstance(one, Transition)
     ]
 
 
-@pytest.mark.parametrize("short_cuts", [ALL_SHORT_CUTS, NO_SHORT_CUTS])
-def test_a_whole_outage_is_logged_word_for_word(short_cuts: ShortCuts) -> None:
+@pytest.mark.parametrize("lock_free_steps", [ALL_LOCK_FREE_STEPS, NO_LOCK_FREE_STEPS])
+def test_a_whole_outage_is_logged_word_for_word(lock_free_steps: LockFreeSteps) -> None:
     """Every transition has its wait, failures in a row, cause and number of refused calls."""
-    machine = make_machine(short_cuts=short_cuts)
+    machine = make_machine(lock_free_steps=lock_free_steps)
     fail(machine, 3)
     assert machine.try_acquire(NOW) is None
     assert machine.try_acquire(NOW + 59.0) is None
@@ -93,7 +91,7 @@ def test_a_whole_outage_is_logged_word_for_word(short_cuts: ShortCuts) -> None:
     assert machine.try_acquire(NOW + 179.0) is None
     succeed(machine, 2, now=NOW + 180.0)
     fail(machine, 3, now=NOW + 181.0)
-    assert machine.take_happenings() == [
+    assert machine.take_reports() == [
         Transition(CLOSED, OPEN, 60.0, 3, "3 failures in a row", 0),
         Transition(OPEN, HALF_OPEN, None, 3, "the open wait is over", 2),
         Transition(HALF_OPEN, OPEN, 120.0, 4, "a probe failed", 2),
@@ -101,7 +99,7 @@ def test_a_whole_outage_is_logged_word_for_word(short_cuts: ShortCuts) -> None:
         Transition(HALF_OPEN, CLOSED, None, 0, "2 probes succeeded", 3),
         Transition(CLOSED, OPEN, 60.0, 3, "3 failures in a row", 0),
     ]
-    assert machine.take_happenings() is None
+    assert machine.take_reports() is None
     assert machine.totals() == Totals(
         failures=7, successes=2, rejections=3, openings=3, shadow_rejections=0
     )
@@ -119,7 +117,7 @@ def test_a_probe_that_hangs_is_reported_with_its_time() -> None:
     machine = brought_into(HALF_OPEN, probe_timeout=30.0)
     admitted(machine, NOW + 5.0)
     machine.advance(NOW + 40.0)
-    assert machine.take_happenings() == [
+    assert machine.take_reports() == [
         Overdue(deadline=NOW + 35.0, seconds=30.0),
         Transition(
             HALF_OPEN, OPEN, 120.0, 1, "a probe did not end within 30 seconds (probe_timeout)", 0
@@ -182,9 +180,9 @@ def test_each_change_says_what_caused_it() -> None:
     machine.set_mode(Mode.SHADOW, "why", NOW + 14.0, None)
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW + 15.0, None)
     machine.set_mode(Mode.DISABLED, "why", NOW + 16.0, None)
-    happenings = machine.take_happenings() or []
+    reports = machine.take_reports() or []
     assert [
-        (one.to_state.value, one.caused_by) for one in happenings if isinstance(one, Transition)
+        (one.to_state.value, one.caused_by) for one in reports if isinstance(one, Transition)
     ] == [
         ("open", "rules"),
         ("closed", "operator"),
@@ -217,8 +215,8 @@ def test_a_circuit_forced_open_says_until_when() -> None:
     assert machine.retry_after(NOW + 4.0) == 6.0
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None)
     assert machine.retry_after(NOW + 4.0) is None
-    happenings = machine.take_happenings() or []
-    assert [one.wait_seconds for one in happenings if isinstance(one, Transition)] == [10.0]
+    reports = machine.take_reports() or []
+    assert [one.wait_seconds for one in reports if isinstance(one, Transition)] == [10.0]
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, inf)
     assert machine.retry_after(NOW) is None
 
@@ -280,18 +278,18 @@ ENDS: dict[str, Callable[[CircuitStateMachine, Permit], object]] = {
 
 
 @pytest.mark.parametrize("overdue", [False, True])
-@pytest.mark.parametrize("short_cuts", [ALL_SHORT_CUTS, NO_SHORT_CUTS])
+@pytest.mark.parametrize("lock_free_steps", [ALL_LOCK_FREE_STEPS, NO_LOCK_FREE_STEPS])
 @pytest.mark.parametrize("state", [CLOSED, HALF_OPEN])
 @pytest.mark.parametrize("how", ENDS)
 def test_each_end_leaves_one_running_call_less(
-    how: str, state: CircuitState, short_cuts: ShortCuts, overdue: bool
+    how: str, state: CircuitState, lock_free_steps: LockFreeSteps, overdue: bool
 ) -> None:
     """This includes a call that was counted at its deadline and is not counted again."""
     if overdue:
-        short_cuts = NO_SHORT_CUTS._replace(timed=True)
+        lock_free_steps = NO_LOCK_FREE_STEPS._replace(timed=True)
     machine = brought_into(
         state,
-        short_cuts=short_cuts,
+        lock_free_steps=lock_free_steps,
         slow_call_duration=1.0 if overdue else None,
     )
     permits = [admitted(machine) for _ in range(3)]
@@ -309,22 +307,22 @@ def test_a_permit_without_a_clock_is_one_for_all() -> None:
     machine = make_machine()
     assert admitted(machine) is admitted(machine) is next(machine.permits)
     assert machine.in_flight() == 3
-    timed = make_machine(short_cuts=ALL_SHORT_CUTS._replace(timed=True))
+    timed = make_machine(lock_free_steps=ALL_LOCK_FREE_STEPS._replace(timed=True))
     assert admitted(timed) is not admitted(timed)
     assert next(timed.permits, None) is None
 
 
-def test_a_circuit_that_has_recovered_takes_the_same_short_cuts_as_a_new_one() -> None:
+def test_a_circuit_that_has_recovered_takes_the_same_steps_without_the_lock() -> None:
     """Admissions and successes need no lock, but are still counted."""
     machine = brought_into(HALF_OPEN, success_threshold=1)
     succeed(machine)
     permits = [next(machine.permits) for _ in range(3)]
     assert permits == [machine.phase] * 3
-    assert permits[0].quiet
+    assert permits[0].counts_only
     assert machine.in_flight() == 3
-    heard = brought_into(HALF_OPEN, success_threshold=1, short_cuts=NO_SHORT_CUTS)
+    heard = brought_into(HALF_OPEN, success_threshold=1, lock_free_steps=NO_LOCK_FREE_STEPS)
     succeed(heard)
-    assert not admitted(heard).quiet
+    assert not admitted(heard).counts_only
 
 
 def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
@@ -332,14 +330,14 @@ def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
     machine = make_machine(failure_threshold=4)
     fail(machine)
     permit = admitted(machine)
-    quiet_before = permit.quiet
+    counts_only_before = permit.counts_only
     machine.record_success(permit, NOW)
-    assert (quiet_before, permit.quiet) == (False, True)
+    assert (counts_only_before, permit.counts_only) == (False, True)
     for taken in (1, 2, 3):
-        assert next(permit.allowance, None)
+        assert next(permit.lock_free_failures, None)
         assert machine.failures_in_a_row() == taken
         assert machine.totals().failures == 1 + taken
-    assert next(permit.allowance, None) is None
+    assert next(permit.lock_free_failures, None) is None
     machine.record_failure(permit, NOW)
     assert changes(machine) == [(CLOSED, OPEN, "4 failures in a row")]
     assert machine.totals().failures == 5
@@ -350,7 +348,7 @@ def test_a_failure_leaves_room_for_as_many_as_do_not_open() -> None:
     machine = make_machine(failure_threshold=4)
     permit = admitted(machine)
     machine.record_failure(permit, NOW)
-    assert list(permit.allowance) == [True, True]
+    assert list(permit.lock_free_failures) == [True, True]
     machine.record_failure(permit, NOW)
     assert changes(machine) == [(CLOSED, OPEN, "4 failures in a row")]
 
@@ -360,7 +358,7 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
     machine = make_machine(failure_threshold=2)
     permit = admitted(machine)
     passed: list[bool | None] = []
-    machine.backoff = TenSeconds(lambda *_: passed.extend(permit.allowance))
+    machine.backoff = TenSeconds(lambda *_: passed.extend(permit.lock_free_failures))
     fail(machine, 2)
     assert machine.phase.state is OPEN
     assert passed == []
@@ -369,7 +367,7 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
 def test_a_new_circuit_has_nothing_to_tell() -> None:
     """There are no transitions and no calls, and nothing is allocated for refusals."""
     machine = make_machine()
-    assert machine.take_happenings() is None
+    assert machine.take_reports() is None
     assert machine.state_changes is None
     assert machine.totals() == NO_TOTALS
     assert machine.in_flight() == 0
@@ -382,8 +380,8 @@ def test_a_new_circuit_has_nothing_to_tell() -> None:
 
 def test_a_success_needs_no_lock_until_something_has_failed() -> None:
     """With a listener, it does need the lock."""
-    assert admitted(make_machine()).quiet
-    assert not admitted(make_machine(short_cuts=NO_SHORT_CUTS)).quiet
+    assert admitted(make_machine()).counts_only
+    assert not admitted(make_machine(lock_free_steps=NO_LOCK_FREE_STEPS)).counts_only
 
 
 class AlwaysTooMany(FailureRate):

@@ -53,10 +53,10 @@ class Watching(CircuitBreakerRegistry):
         super().__init__()
         self.names: list[str] = []
 
-    def watch(self, breaker: CircuitBreaker) -> None:
+    def add(self, breaker: CircuitBreaker) -> None:
         """Record the name."""
         self.names.append(breaker.name)
-        super().watch(breaker)
+        super().add(breaker)
 
 
 def test_nothing_is_registered_before_the_first_request(

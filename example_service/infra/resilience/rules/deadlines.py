@@ -1,4 +1,4 @@
-"""What time does to a circuit."""
+"""What happens to a circuit as time passes: waits and modes end, calls become overdue."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,26 +12,26 @@ from example_service.infra.resilience.rules.phases import (
     HalfOpen,
     Open,
     TimedCall,
-    is_part,
+    is_part_of_another,
 )
 from example_service.infra.resilience.rules.records import Overdue
 
 
-class Timetable(Circuit):
-    """A circuit whose calls become overdue, whose waits end, and whose mode ends.
+class CircuitWithDeadlines(Circuit):
+    """A circuit on which `advance` applies everything that has become due.
 
-    No timer is needed: `advance` lets the time that has passed act. `due` says when there will be
-    something to do, so that most calls need no more than one comparison.
+    No timer runs. `due` is the time before which `advance` has nothing to do, so that most calls
+    need only one comparison.
     """
 
     __slots__ = ()
 
     def advance(self, now: float) -> None:
-        """Let the time that has passed act, in the order of the moments at which it acts.
+        """Process everything that was due by `now`, in the order in which it was due.
 
-        A mode ends. A call past its deadline counts as one failure at that deadline. An open
-        circuit whose wait is over becomes half-open; one that the deadline of a probe re-opened
-        has been open since then, perhaps for so long that it is half-open once more.
+        Modes end, calls past their deadline count as failures at that deadline, and an open circuit
+        whose wait is over becomes half-open. One event can lead to the next: a probe's deadline
+        re-opens the circuit, and by now that wait may be over, too.
         """
         if now < self.due:
             return
@@ -40,7 +40,7 @@ class Timetable(Circuit):
         self._reschedule(now)
 
     def _next_due(self) -> tuple[float, Callable[[], None]] | None:
-        """The next moment at which time acts, and how; None for never."""
+        """When the next thing is due, and the function to call then; None if nothing is."""
         due: list[tuple[float, Callable[[], None]]] = []
         phase = self.phase
         if self.slow_call_duration is not None and (call := self._oldest_running()) is not None:
@@ -55,9 +55,9 @@ class Timetable(Circuit):
             due.append((self.mode.until, self._end_mode))
         if isinstance(phase, Open) and phase.until < inf and self._may_probe():
             due.append((phase.until, partial(self._half_open, "the open wait is over")))
-        if isinstance(phase, Closed) and phase.steady_until < inf:
-            due.append((phase.steady_until, phase.unsteady))
-        # Of several at one moment, the first in this list comes first.
+        if isinstance(phase, Closed) and phase.lock_free_until < inf:
+            due.append((phase.lock_free_until, phase.require_lock))
+        # If several are due at the same time, the first in this list wins.
         return min(due, key=itemgetter(0), default=None)
 
     def _oldest_running(self) -> TimedCall | None:
@@ -69,32 +69,32 @@ class Timetable(Circuit):
         return None
 
     def _may_probe(self) -> bool:
-        return self.gate is None or self.gate.is_open()
+        return self.gate is None or self.gate.can_probe()
 
     def _reschedule(self, now: float) -> None:
-        """Note when time acts next. A slow call that starts later cannot be due earlier."""
+        """Set `due`, also early enough for a slow call that starts after `now`."""
         due = self._next_due()
         self.due = inf if due is None else due[0]
         if self.gate is not None and isinstance(self.phase, Open):
-            self.due = min(self.due, self.phase.until)  # The gate opens at any moment after it.
+            self.due = min(self.due, self.phase.until)  # Then the gate may open at any time.
         if self.slow_call_duration is not None:
             self.due = min(self.due, now + self.slow_call_duration)
 
     def _count_overdue(self, call: TimedCall, at: float, parameter: str) -> None:
-        """Count a call as failed while it is still running, unless it has just ended."""
+        """Count a running call as a failure, unless another thread has just ended it."""
         if self.running is not None and self.running.pop(call, None) is None:
             return
         phase = self._leave(call)
         call.phase = COUNTED
-        if is_part(call):
+        if is_part_of_another(call):
             return
-        self._outcomes_due += 1
-        self._note(Overdue(at, at - call.started))
+        self._expected_outcomes += 1
+        self._report(Overdue(at, at - call.started))
         cause = f"a probe did not end within {at - call.started:g} seconds ({parameter})"
         self._count_failure(phase, at, cause)
 
     def _end_mode(self) -> None:
-        """Follow the rules again. A circuit that was forced open becomes half-open by its wait."""
+        """End the mode. A forced-open circuit then becomes half-open, because its wait is over."""
         self.mode = None
         if isinstance(self.phase, Closed):
             self._close("the mode set by hand ended")

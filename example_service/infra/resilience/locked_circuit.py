@@ -28,7 +28,7 @@ Step: TypeAlias = Callable[..., Any]
 _OPEN = CircuitState.OPEN
 
 
-class Decisions:
+class LockedCircuit:
     """Takes the steps of a circuit one at a time, then notifies registry, log and listeners.
 
     Guarded calls always run outside the lock, and so do log and listeners.
@@ -136,11 +136,11 @@ class Decisions:
     def _take_events(self, now: float) -> list[Event]:
         """The events to publish: calls that have become overdue, and state changes."""
         machine = self.machine
-        happenings = machine.take_happenings()
-        if happenings is None:
+        reports = machine.take_reports()
+        if reports is None:
             return []
         outage = self._outage or self._first_outage()
-        events = [outage.event(self._name, one, machine.mode, now) for one in happenings]
+        events = [outage.event(self._name, one, machine.mode, now) for one in reports]
         if machine.phase.state is _OPEN:
             self._begin_summary(outage, now)
         return events

@@ -7,7 +7,7 @@ from example_service.infra.resilience import (
     CircuitOpenError,
 )
 from example_service.infra.resilience.sqlalchemy import (
-    ask_admission,
+    raise_if_open,
 )
 from example_service.infra.resilience.testing import FakeClock
 
@@ -16,13 +16,13 @@ def test_admission_can_be_asked_for_without_using_it(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     """An admission counts nothing and uses no probe; a refusal counts as one."""
-    ask_admission(breaker)
+    raise_if_open(breaker)
     breaker.force_open("a test", seconds=10.0)
     with pytest.raises(CircuitOpenError):
-        ask_admission(breaker)
+        raise_if_open(breaker)
     clock.advance(10.0)
     for _ in range(10):
-        ask_admission(breaker)
+        raise_if_open(breaker)
 
     assert breaker.is_half_open
     assert (breaker.in_flight, breaker.total_rejections, breaker.total_successes) == (0, 1, 0)
