@@ -3,12 +3,14 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from example_service.replay.lines import RecordingError
 from example_service.replay.parameters import NAMES, ParameterError, ParameterSet
@@ -18,6 +20,8 @@ from example_service.replay.simulation import replay as run
 from example_service.replay.suggestion import SUGGESTED, suggest
 
 INSTALL = "pip install 'example-service[replay]'"
+
+_PERCENTAGE: Final = re.compile(r"[0-9]{1,3}(\.[0-9]{1,20})?%?")
 
 _DESCRIPTION = f"""
 Run recorded calls through the rules of the circuit breaker, under a simulated clock, and show when
@@ -117,13 +121,10 @@ def _check_names(names: list[str]) -> None:
 
 
 def _share(text: str) -> float:
-    try:
-        percent = float(text.removesuffix("%"))
-    except ValueError:
-        percent = -1.0
-    if not 0.0 <= percent <= 100.0:  # noqa: PLR2004
+    share = float(text.removesuffix("%")) / 100 if _PERCENTAGE.fullmatch(text) else inf
+    if share > 1:
         raise ReplayError(f"--suggest must be a percentage from 0 to 100, not {text!r}")
-    return percent / 100.0
+    return share
 
 
 def _check_picture(path: Path, recording: Path) -> None:

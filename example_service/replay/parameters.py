@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
@@ -12,6 +13,8 @@ from example_service.infra.resilience.guard import default_probe_timeout
 from example_service.infra.resilience.outcomes import DEFAULT_JUDGE
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 
+# `float` also reads `1_0`, ` 5 ` and the digits of other scripts.
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 _PLAIN: Final = (
     "failure_threshold",
     "recovery_timeout",
@@ -146,11 +149,6 @@ def _circuit(
 
 
 def _number(parameter: str, text: str) -> float:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise ParameterError(f"{parameter} must be a number, not {text!r}") from None
+    if not _NUMBER.fullmatch(text):
+        raise ParameterError(f"{parameter} must be a number in plain digits, not {text!r}")
+    return float(text) if "." in text else int(text)

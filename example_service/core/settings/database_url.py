@@ -23,7 +23,7 @@ _LAST_PORT: Final = 65_535
 _FORM: Final = re.compile(
     r"(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<database>[^/?#]*))?(?:\?(?P<options>[^#]*))?"
 )
-_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>\d+)?)?")
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]+)?)?")
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TARGETS: Final = ("any", "read-write", "primary")
 _FLAGS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
@@ -262,7 +262,7 @@ def _host(text: str, default_port: str) -> tuple[str, int]:
 
 
 def _port(text: str) -> int:
-    port = int(text) if re.fullmatch(r"\d{1,5}", text) else 0
+    port = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
     if not 1 <= port <= _LAST_PORT:
         raise ValueError("should have a port from 1 to 65535")
     return port

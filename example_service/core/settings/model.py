@@ -27,7 +27,7 @@ from example_service.core.settings.files import (
     read_env_file,
     read_secret_files,
 )
-from example_service.core.settings.group import Group
+from example_service.core.settings.group import Group, PlainNumbers
 from example_service.core.settings.redis_url import RedisURL
 from example_service.core.settings.types import (
     APIKeys,
@@ -311,7 +311,7 @@ class DocsSettings(Group):
 PageT = TypeVar("PageT", DashboardSettings, DocsSettings)
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(PlainNumbers, BaseSettings):
     """The general settings. `Settings` adds the groups of the domains."""
 
     model_config = SettingsConfigDict(

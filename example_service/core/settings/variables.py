@@ -45,7 +45,7 @@ class Variable:
     @property
     def is_secret(self) -> bool:
         """Whether the value must never be shown."""
-        return _mentions(self.field.annotation, SecretStr)
+        return mentions(self.field.annotation, SecretStr)
 
     @property
     def default_text(self) -> str:
@@ -68,8 +68,9 @@ class Variable:
         return value
 
 
-def _mentions(annotation: object, sought: type) -> bool:
-    return annotation is sought or any(_mentions(part, sought) for part in get_args(annotation))
+def mentions(annotation: object, sought: type) -> bool:
+    """Whether an annotation is a type or contains it, as `int | None` contains `int`."""
+    return annotation is sought or any(mentions(part, sought) for part in get_args(annotation))
 
 
 def as_text(value: object) -> str:

@@ -83,6 +83,7 @@ def test_a_picture_is_written_beside_the_table(
         (["--set", "suggested:", "--suggest", "5"], "another set with the name 'suggested'"),
         (["--set", "\x1b[31mred: failure_threshold=3"], "has a control character; remove it"),
         (["--suggest", "many"], "--suggest must be a percentage from 0 to 100"),
+        (["--suggest", "1_0"], "--suggest must be a percentage from 0 to 100"),
         (["--suggest", "101"], "--suggest must be a percentage from 0 to 100"),
         (["--suggest", "nan"], "--suggest must be a percentage from 0 to 100"),
         (["--route", "/a"], "only the calls of an access log have a route"),

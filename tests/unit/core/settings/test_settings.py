@@ -13,7 +13,7 @@ from example_service.core.settings import Settings, load_settings
 from example_service.core.settings.breakers import CircuitBreakerSettings
 from example_service.core.settings.loading import read_settings, variable_sources
 from example_service.core.settings.model import AdminSettings, ShutdownSettings
-from example_service.core.settings.variables import variables
+from example_service.core.settings.variables import mentions, variables
 
 ENV_EXAMPLE = Path(__file__).parents[4] / ".env.example"
 
@@ -158,7 +158,7 @@ def test_every_invalid_variable_is_named_at_once() -> None:
         "LIMITS__MAX_BODY",
         "CIRCUIT_BREAKERS__DATABASE__RECOVERY_TIMEOUT",
     }
-    assert "integer" in problems["PORT"]
+    assert "whole number" in problems["PORT"]
     assert "'development', 'test' or 'production'" in problems["ENVIRONMENT"]
     assert "did you mean LIMITS__MAX_BODY_BYTES?" in problems["LIMITS__MAX_BODY"]
 
@@ -186,6 +186,21 @@ def test_every_invalid_variable_is_named_at_once() -> None:
 def test_values_out_of_range_are_refused(name: str, value: str) -> None:
     """Each number has a range, and the error names the variable."""
     assert set(problems_of(**{name: value})) == {name}
+
+
+@pytest.mark.parametrize("value", ["1_0", " 5", "5 ", "5\n", "+5", "٣", "1e3", "0x10", ".5", "5."])
+def test_numbers_are_written_in_plain_digits(value: str) -> None:
+    """Every number of every group refuses what only Python reads as a number."""
+    numbers = [
+        one.name
+        for one in variables(Settings, ["payment"])
+        if mentions(one.field.annotation, int) or mentions(one.field.annotation, float)
+    ]
+
+    problems = problems_of(**dict.fromkeys(numbers, value))
+
+    assert set(problems) == set(numbers)
+    assert all("in plain digits" in problem for problem in problems.values())
 
 
 def test_rules_of_a_breaker_are_set_field_by_field(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +370,7 @@ def test_problems_carry_an_example() -> None:
         _, problems = read_settings()
 
     expected = SettingProblem(
-        "PORT", "should be a valid integer, unable to parse string as an integer", "PORT=8000"
+        "PORT", "should be a whole number in plain digits, without spaces", "PORT=8000"
     )
     assert problems == [expected]
 
