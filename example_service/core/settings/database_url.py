@@ -23,7 +23,9 @@ _LAST_PORT: Final = 65_535
 _FORM: Final = re.compile(
     r"(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<database>[^/?#]*))?(?:\?(?P<options>[^#]*))?"
 )
-_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]+)?)?")
+_HOST: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]+)?)?"
+)
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TARGETS: Final = ("any", "read-write", "primary")
 _FLAGS: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}

@@ -52,6 +52,83 @@ def test_an_unusable_variable_is_named(
     assert f"{name} " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "https_proxy", "All_Proxy"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://[bad",
+        "http://",
+        "http:///",
+        "http://:3128",
+        "http://user@:3128",
+        "http:/proxy:3128",
+        "//proxy:3128",
+        "http://proxy:99999",
+        "http://proxy:0",
+        "http://proxy:-1",
+        "http://proxy:1_0",
+        "http://proxy:3128 ",
+        " http://proxy:3128",
+        "http://proxy 3128",
+        "http://%zz",
+        "http://.",
+        "socks4://proxy:1080",
+        "direct://",
+    ],
+)
+def test_a_proxy_needs_a_known_scheme_and_a_host(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise httpx would accept most of these, and every call would fail."""
+    monkeypatch.setenv(name, value)
+
+    (problem,) = environment_problems()
+
+    assert problem.variable == name
+    assert "names a host" in problem.problem
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "proxy:3128",
+        "http://proxy.internal",
+        "HTTP://proxy:3128/",
+        "https://user:p%40ss@proxy:3128",
+        "http://127.0.0.1:3128",
+        "http://[::1]:3128",
+        "[::1]:3128",
+        "http://bücher.example:3128",
+    ],
+)
+def test_each_form_of_a_proxy_is_accepted(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheme, the port and the credentials of a proxy are optional."""
+    monkeypatch.setenv("https_proxy", value)
+
+    assert environment_problems() == []
+
+
+@pytest.mark.parametrize("entry", ["[bad", "http://[bad", "a b", "user@host", "host:99999", "h:x"])
+def test_an_unreadable_exception_is_named(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of NO_PROXY that matches no host would send calls through the proxy."""
+    monkeypatch.setenv("no_proxy", f"localhost,{entry}")
+
+    (problem,) = environment_problems()
+
+    assert problem.variable == "no_proxy"
+    assert "cannot be read" in problem.problem
+
+
+def test_each_form_of_an_exception_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs read networks and stars, so these must not stop the service."""
+    entries = (
+        "*, localhost ,.internal,*.svc,db:5432,http://api.example.com,10.0.0.0/8,10.1.2.3,::1,,"
+    )
+    monkeypatch.setenv("NO_PROXY", entries)
+
+    assert environment_problems() == []
+
+
 def test_usable_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An IPv6 address without brackets is accepted, because httpx can read it."""
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1,::1,.internal")
