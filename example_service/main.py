@@ -23,6 +23,7 @@ from example_service.api.request.baggage import BaggageMiddleware
 from example_service.api.request.callers import CallersMiddleware, callers_by_key, document_keys
 from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.request.proxies import ProxiesMiddleware
+from example_service.api.request.server_options import ServerOptions
 from example_service.api.routers import admin, api_docs, dashboard, health, metrics, problems
 from example_service.api.services import Services
 from example_service.api.traces import Traces, prepare_traces
@@ -99,6 +100,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         document_keys(app)
     for router in (*(each for domain in domains for each in domain.routers), *_routers(settings)):
         app.include_router(router)
+    app.router.default = ServerOptions(app.router.default)
     create_requested_breakers(app)
     return app
 

@@ -78,6 +78,13 @@ def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
     return path if path.startswith(b"/") else b"/" + path
 
 
+def unparsed_headers(head: bytes) -> Headers:
+    """Split a head into its headers, where the parser refused it before them."""
+    lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    fields = [line.partition(b":") for line in lines]
+    return [(name.lower(), value.strip(b" \t")) for name, _, value in fields]
+
+
 def without_offer(headers: Headers) -> Iterator[tuple[bytes, bytes]]:
     """Remove the headers that request a protocol upgrade, which a server may ignore."""
     for name, value in headers:

@@ -12,9 +12,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from example_service.api.request.proxies import PathPrefix
 from example_service.core.lifecycle import is_draining
 from example_service.server import refusals
-from example_service.server.heads import fault_of_headers, origin_form, without_offer
+from example_service.server.heads import (
+    fault_of_headers,
+    origin_form,
+    unparsed_headers,
+    without_offer,
+)
 from example_service.server.refusals import MAX_HEAD_BYTES, Refusal
 from example_service.server.transport import PatientTransport
 
@@ -82,6 +88,7 @@ class ProblemProtocol(HttpToolsProtocol):
 
     Args:
         limits: The limits of connections.
+        path_prefix: The path under which clients see the service, for the links in refusals.
     """
 
     transport: PatientTransport
@@ -106,9 +113,11 @@ class ProblemProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
+        path_prefix: PathPrefix,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
+        self._path_prefix = path_prefix
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Accept a connection. It is idle until its first byte."""
@@ -181,7 +190,9 @@ class ProblemProtocol(HttpToolsProtocol):
             self._parse_without_offer()
         except httptools.HttpParserError as error:
             # Where an invalid request behind another one begins is not known.
-            beginning = piece if self._messages == earlier + 1 else b""
+            beginning = piece + self._unparsed if self._messages == earlier + 1 else b""
+            if beginning and self._stage is _Stage.HEAD:
+                self.headers = unparsed_headers(beginning)
             self._refuse(self._refusal or refusals.refusal_of(str(error), beginning))
         else:
             if self._framing_bytes > MAX_HEAD_BYTES:
@@ -246,6 +257,9 @@ class ProblemProtocol(HttpToolsProtocol):
             target = origin_form(self.url, self.headers)
             if isinstance(target, Refusal):
                 return target
+            for_server = target == b"*" and self.parser.get_method() == b"OPTIONS"
+            if not target.startswith(b"/") and not for_server:
+                return refusals.FOREIGN_TARGET
             self.url = target
         return fault
 
@@ -380,5 +394,8 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def _end_with(self, refusal: Refusal) -> None:
         self._late_refusal = None
-        self.transport.write(refusals.answer(refusal, self.server_state.default_headers))
+        in_body = self._stage is _Stage.BODY
+        headers = self.scope["headers"] if in_body else self.headers or []
+        prefix = self._path_prefix.of(self.client, headers)
+        self.transport.write(refusals.answer(refusal, self.server_state.default_headers, prefix))
         self.transport.close()

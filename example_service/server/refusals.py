@@ -7,58 +7,65 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from example_service.api.problems import catalogue
+from example_service.api.problems.catalogue import ProblemType
+
 
 class Refusal(NamedTuple):
     """Why a request is refused.
 
     Attributes:
-        status: The status of the response.
+        type: The entry in the catalogue of problems, with the status of the response.
         detail: What is wrong with the request, for the client.
     """
 
-    status: HTTPStatus
+    type: ProblemType
     detail: str
+
+
+def _plain(status: HTTPStatus, detail: str) -> Refusal:
+    return Refusal(catalogue.plain_status(status), detail)
 
 
 MAX_HEAD_BYTES: Final = 65_536
 """The limit of the target and headers of a request together, and of the framing of its body."""
 
-NOT_HTTP: Final = Refusal(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP request.")
-INCOMPLETE: Final = Refusal(
+NOT_HTTP: Final = _plain(HTTPStatus.BAD_REQUEST, "This is not a valid HTTP request.")
+INCOMPLETE: Final = _plain(
     HTTPStatus.BAD_REQUEST, "The connection ended in the middle of the request."
 )
 NOT_ONE_HOST: Final = Refusal(
-    HTTPStatus.BAD_REQUEST, "A request must name its host in one valid `Host` header."
+    catalogue.INVALID_HOST, "A request must name its host in one valid `Host` header."
 )
-FOREIGN_TARGET: Final = Refusal(
+FOREIGN_TARGET: Final = _plain(
     HTTPStatus.BAD_REQUEST, "The target must be a path, or an http or https URL with a host."
 )
-NO_TUNNEL: Final = Refusal(HTTPStatus.BAD_REQUEST, "This server is not a proxy.")
-HEAD_TOO_LONG: Final = Refusal(
+NO_TUNNEL: Final = _plain(HTTPStatus.BAD_REQUEST, "This server is not a proxy.")
+HEAD_TOO_LONG: Final = _plain(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"Target and headers must have at most {MAX_HEAD_BYTES} bytes.",
 )
-FRAMING_TOO_LONG: Final = Refusal(
+FRAMING_TOO_LONG: Final = _plain(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     f"Chunk extensions and trailers must have at most {MAX_HEAD_BYTES} bytes.",
 )
-HEAD_TOO_SLOW: Final = Refusal(
+HEAD_TOO_SLOW: Final = _plain(
     HTTPStatus.REQUEST_TIMEOUT, "Target and headers did not arrive within the time limit."
 )
 BODY_TOO_LARGE: Final = Refusal(
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than any that is accepted."
+    catalogue.BODY_TOO_LARGE, "The body is larger than any that is accepted."
 )
-UNKNOWN_CODING: Final = Refusal(
+UNKNOWN_CODING: Final = _plain(
     HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is supported is `chunked`."
 )
-UNKNOWN_METHOD: Final = Refusal(
+UNKNOWN_METHOD: Final = _plain(
     HTTPStatus.NOT_IMPLEMENTED, "The method is unknown. Methods are in capital letters."
 )
-UNKNOWN_VERSION: Final = Refusal(
+UNKNOWN_VERSION: Final = _plain(
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The supported versions are HTTP/1.1 and HTTP/1.0."
 )
 TOO_MANY_CONNECTIONS: Final = Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, "This instance has too many connections."
+    catalogue.OVERLOADED, "This instance has too many connections."
 )
 
 _BY_PARSER_MESSAGE: Final = {
@@ -97,7 +104,9 @@ def refusal_of(parser_message: str, beginning: bytes) -> Refusal:
     return _BY_PARSER_MESSAGE.get(parser_message, NOT_HTTP)
 
 
-def answer(refusal: Refusal, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def answer(
+    refusal: Refusal, default_headers: Iterable[tuple[bytes, bytes]], path_prefix: str
+) -> bytes:
     """Return the bytes of the response to a refused request. The connection is closed after it.
 
     The application does not see such a request, so the path is unknown and a new request id is
@@ -106,12 +115,13 @@ def answer(refusal: Refusal, default_headers: Iterable[tuple[bytes, bytes]]) -> 
     Args:
         refusal: Why the request is refused.
         default_headers: The headers that the server adds to every response.
+        path_prefix: The path under which clients see the service; empty if it has none.
     """
-    status, request_id = refusal.status, uuid.uuid4()
+    status, request_id = HTTPStatus(refusal.type.status), uuid.uuid4()
     body = json.dumps(
         {
-            "type": f"/problems/http-{status}",
-            "title": status.phrase,
+            "type": f"{path_prefix}/problems/{refusal.type.slug}",
+            "title": refusal.type.title,
             "status": status,
             "detail": refusal.detail,
             "instance": request_id.urn,

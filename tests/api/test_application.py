@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 import example_service.main
 from example_service.core.exceptions import SettingsError
@@ -77,6 +78,34 @@ async def test_a_slash_too_many_is_not_redirected(serve: Serve) -> None:
     response = await client.get("/health/live/", headers={"Host": "evil.test"})
     assert response.status_code == 404
     assert "Location" not in response.headers
+
+
+@pytest.mark.parametrize("root_path", ["", "/shop"])
+async def test_the_server_says_which_methods_it_has(serve: Serve, root_path: str) -> None:
+    """`OPTIONS *` asks about the server and not about a path (RFC 9110, section 9.3.7)."""
+    app = create_app(Settings(environment="test", http=HTTPSettings(root_path=root_path)))
+    await serve(app)
+    sent: list[Message] = []
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "OPTIONS",
+        "path": "*",
+        "raw_path": b"*",
+        "query_string": b"",
+        "headers": [],
+    }
+
+    async def nothing_to_receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, nothing_to_receive, send)
+
+    assert sent[0]["status"] == 204
+    assert b"OPTIONS" in dict(sent[0]["headers"])[b"allow"].split(b", ")
 
 
 async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:

@@ -193,8 +193,9 @@ OVERLOADED = define(
         slug="overloaded",
         status=503,
         title="Overloaded",
-        meaning="The service has reached its limit of concurrent requests and refused this one.",
-        cause="`LIMITS__MAX_CONCURRENT_REQUESTS` requests are in flight in this worker.",
+        meaning="The service has reached its limit of concurrent requests or connections.",
+        cause="This worker has `LIMITS__MAX_CONCURRENT_REQUESTS` requests in flight, or "
+        "`LIMITS__MAX_CONNECTIONS` connections that wait for responses.",
         remedy="Repeat the request after the seconds in `Retry-After`.",
     )
 )

@@ -1,18 +1,43 @@
 """Headers of trusted proxies in front of the service."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
 
 from example_service.core.settings.addresses import ipv4_of_mapped
 from example_service.core.settings.types import PATH_PREFIX
 
 _PREFIX_HEADER: Final = b"x-forwarded-prefix"
 _LONGEST_PREFIX: Final = 256
+
+Client: TypeAlias = tuple[str, int] | None
+"""The address and the port of a peer; None for a socket in the file system."""
+
+
+class PathPrefix:
+    """The path prefix under which clients see the service.
+
+    A trusted proxy names it in `X-Forwarded-Prefix`. Otherwise it is `root_path`.
+
+    Args:
+        trusted: Addresses and networks of proxies. `*` trusts every peer.
+        root_path: The prefix of requests without the header.
+    """
+
+    def __init__(self, trusted: Sequence[str], root_path: str = "") -> None:
+        self._trusted = _TrustedHosts(list(trusted))
+        self._root_path = root_path
+
+    def of(self, client: Client, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Return the prefix for a request with these headers. Empty if there is none."""
+        client = with_plain_address(client)
+        if client is None or client[0] not in self._trusted:
+            return self._root_path
+        return _prefix(headers) or self._root_path
 
 
 class ProxiesMiddleware:
@@ -32,30 +57,30 @@ class ProxiesMiddleware:
         self._app = app
         # uvicorn's middleware parses the headers and then calls `_serve`.
         self._forwarded = ProxyHeadersMiddleware(self._serve, list(trusted))  # type: ignore[arg-type]
-        self._root_path = root_path
+        self._prefix = PathPrefix(trusted, root_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request. Other connections are passed through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["client"] = _with_plain_address(scope.get("client"))
-        prefix = self._root_path
-        if scope["client"] is not None and scope["client"][0] in self._forwarded.trusted_hosts:
-            prefix = _prefix(scope) or prefix
-        if prefix:
+        scope["client"] = with_plain_address(scope.get("client"))
+        if prefix := self._prefix.of(scope["client"], scope["headers"]):
             # In ASGI, the path includes the root path.
             scope["root_path"] = prefix
-            scope["path"] = prefix + scope["path"]
-            scope["raw_path"] = prefix.encode() + scope.get("raw_path", b"")
+            # `OPTIONS *` has no path.
+            if scope["path"] != "*":
+                scope["path"] = prefix + scope["path"]
+                scope["raw_path"] = prefix.encode() + scope.get("raw_path", b"")
         await self._forwarded(scope, receive, send)  # type: ignore[arg-type]
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["client"] = _with_plain_address(scope.get("client"))
+        scope["client"] = with_plain_address(scope.get("client"))
         await self._app(scope, receive, send)
 
 
-def _with_plain_address(client: tuple[str, int] | None) -> tuple[str, int] | None:
+def with_plain_address(client: Client) -> Client:
+    """Convert the IPv4-mapped IPv6 address of a client to an IPv4 address."""
     if client is None or not client[0].lower().startswith("::ffff:"):
         return client
     try:
@@ -64,9 +89,9 @@ def _with_plain_address(client: tuple[str, int] | None) -> tuple[str, int] | Non
         return client
 
 
-def _prefix(scope: Scope) -> str:
+def _prefix(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the prefix in the headers. Empty unless there is exactly one and it is valid."""
-    given = [value for name, value in scope["headers"] if name == _PREFIX_HEADER]
+    given = [value for name, value in headers if name == _PREFIX_HEADER]
     if len(given) != 1 or len(given[0]) > _LONGEST_PREFIX:
         return ""
     prefix = given[0].decode("latin-1").strip().rstrip("/")

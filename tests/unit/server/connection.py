@@ -11,10 +11,12 @@ import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.server import ServerState
 
+from example_service.api.request.proxies import PathPrefix
 from example_service.server.protocol import ConnectionLimits, ProblemProtocol
 
 HEAD_SECONDS = 30.0
 SEND_SECONDS = 10.0
+PROXY = "10.1.2.3"
 
 _bound: contextvars.ContextVar[int | None] = contextvars.ContextVar("bound", default=None)
 
@@ -36,8 +38,8 @@ class RecordingTransport(asyncio.Transport):
         reading: Whether bytes are read from it.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, peer: tuple[str, int]) -> None:
+        super().__init__({"peername": peer})
         self.written = b""
         self.unsent = 0
         self.ended = False
@@ -125,6 +127,8 @@ class Connection:
     Attributes:
         keep_alive_seconds: How long the connection may be idle.
         max_connections: How many connections the server accepts.
+        root_path: The path prefix of the service.
+        client: The address of the client.
         state: The state that all connections of a server share.
         scopes: The scopes of the requests that reached the application.
         bodies: The bodies of those requests.
@@ -136,6 +140,8 @@ class Connection:
 
     keep_alive_seconds: int = 5
     max_connections: int = 100
+    root_path: str = ""
+    client: str = "192.0.2.1"
     state: ServerState = field(default_factory=ServerState)
     scopes: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -156,12 +162,13 @@ class Connection:
         )
         config.load()
         self.state.default_headers = [(b"date", b"today")]
-        self.transport = RecordingTransport()
+        self.transport = RecordingTransport((self.client, 50000))
         self.protocol = ProblemProtocol(
             config,
             self.state,
             LifespanOff(config).state,
             limits=ConnectionLimits(self.max_connections, HEAD_SECONDS, SEND_SECONDS),
+            path_prefix=PathPrefix([PROXY], self.root_path),
         )
         self.protocol.loop = self.timers  # type: ignore[assignment]
         self.protocol.connection_made(self.transport)
