@@ -16,10 +16,8 @@ from example_service.infra.resilience import (
     CircuitState,
     circuit_breaker_registry,
 )
+from example_service.infra.resilience.metrics import STATE_VALUES
 from example_service.infra.resilience.rules.states import Mode
-
-STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-"""The values of `circuit_breaker_state`. Higher is worse."""
 
 # Exported as 0 before it happens, otherwise Prometheus' increase() would miss the first opening.
 # All other changes happen after this one.

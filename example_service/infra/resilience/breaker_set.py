@@ -51,7 +51,7 @@ class BreakerSet:
     def named(self, name: str) -> CircuitBreaker:
         """The breaker of a name, created if there is none.
 
-        If all breakers must stay, returns a breaker for this call only, which admits the call.
+        If none can be replaced, returns a new breaker for this call only, which admits it.
         """
         with self._lock:
             breaker = self._by_name.get(name)
@@ -75,7 +75,7 @@ class BreakerSet:
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Forget, at the end of a block, the breakers that it adds; for tests."""
+        """Remove the breakers that a block adds at its end; for tests."""
         with self._lock:
             existing = OrderedDict(self._by_name)
         try:
@@ -88,8 +88,8 @@ class BreakerSet:
     def _make_room(self) -> bool:
         """Remove a breaker that can be replaced, if there is one. Requires the lock.
 
-        As a rule nothing else holds it, so the registry and the metrics lose it too. A request
-        that has just looked it up keeps it, and is the last one to use it.
+        Usually nothing else refers to it, so it also disappears from the registry and the metrics.
+        A request that has just looked it up may still use it.
         """
         for is_spare in (_is_closed, _is_past_its_wait):
             for name, breaker in self._by_name.items():
@@ -99,7 +99,7 @@ class BreakerSet:
         return False
 
 
-# None of these processes what has become due, because that would notify listeners under the lock.
+# These functions do not process what has become due: that would call listeners under the lock.
 
 
 def _is_idle(breaker: CircuitBreaker) -> bool:

@@ -34,13 +34,13 @@ class Continuation(Enum):
 _BLOCKS = (_GeneratorContextManager, _AsyncGeneratorContextManager)
 
 
-# Cached, because asking takes longer than everything else after a call; bounded, because classes
-# can be created at run time.
+# Cached, because these checks would take longer than all other steps after a call; bounded, because
+# classes can be created at run time.
 @functools.lru_cache(maxsize=256)
 def continuation(kind: type) -> Continuation | None:
     """How a call that returned an object of this class continues; None if it has ended."""
     if hasattr(kind, "add_done_callback"):
-        # If there is such a future, both are already imported; other programs do not pay for it.
+        # Imported here, because programs without futures should not pay for these modules.
         import asyncio  # noqa: PLC0415
         import concurrent.futures  # noqa: PLC0415
 
@@ -59,9 +59,9 @@ def guard_continuation(guard: Guard, permit: Permit, result: Any) -> Any:
     """Guard a call that continues in the object that it returned, until it ends.
 
     - A future counts when it is done, which may be at once.
-    - Any other awaitable is guarded from its `await`, and takes its own permit, because it may
-      never be awaited. If it is entered instead, such as a request of aiohttp in `async with`, it
-      is guarded until the end of its block.
+    - Any other awaitable takes a new permit when it is awaited, because it may never be awaited. If
+      it is entered instead, such as a request of aiohttp in `async with`, it is guarded until the
+      end of its block.
     - A generator or async generator takes a permit when its first item is requested.
 
     Returns:
@@ -97,14 +97,14 @@ def guard_continuation(guard: Guard, permit: Permit, result: Any) -> Any:
 
 
 def is_awaitable(result: object) -> bool:
-    """Whether an object that continues is awaited, rather than iterated or left to run."""
+    """Whether a returned object can be awaited, including generators of `types.coroutine`."""
     if isinstance(result, GeneratorType):
         return bool(result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)
     return isinstance(result, Awaitable)
 
 
 class _FutureCall(PendingCall):
-    """The callback of a future, which drops it when it is done, and when it is dropped itself."""
+    """The callback of a future. The future keeps it alive until it is done or dropped."""
 
     __slots__ = ()
 

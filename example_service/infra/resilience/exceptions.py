@@ -6,7 +6,7 @@ Exception
 
 from example_service.infra.resilience.rules.states import CircuitState
 
-# The number of values that a breaker puts into `args`.
+# The number of arguments with which a breaker creates the error.
 _VALUES = 4
 
 

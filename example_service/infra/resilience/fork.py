@@ -1,13 +1,13 @@
-"""Which generation of forks this process is, so that a guard can tell that it has a new parent."""
+"""Counts forks, so that a guard can notice that it is in a child process."""
 
 import os
 
 generation = 0
-"""How often this process, or one of its ancestors, has become the child of `os.fork`."""
+"""The number of forks between the first process and this one."""
 
 
 def _count() -> None:
-    global generation  # noqa: PLW0603 - A process has one history.
+    global generation  # noqa: PLW0603 - There is one per process.
     generation += 1
 
 

@@ -4,13 +4,12 @@
     try:
         answer = client.send(request)
     except BaseException as error:
-        guard.settle(permit, error)     # a failure, a success or neutral, by the parameters
+        guard.settle(permit, error)     # the parameters decide: a failure, a success or neutral
         raise
     guard.succeed(permit)
 
-`CircuitBreaker` builds every form of calling on these two steps, and so do the integrations. The
-guarded call always runs outside the lock. Logs, listeners and the registry are notified after the
-decision, outside the lock, too.
+`CircuitBreaker` and the integrations are built on these two steps. The lock protects only the
+decision: the guarded call, logs, listeners and the registry run outside it.
 """
 
 import math
@@ -82,7 +81,7 @@ class Guard(LockedCircuit):
 
     Attributes:
         judge: The parameters that decide what counts.
-        unclaimed: Permits of blocks that were entered by name; see `guarded_block`.
+        unclaimed: Permits of blocks whose exit is not known yet; see `guarded_block`.
     """
 
     __slots__ = (
@@ -152,8 +151,8 @@ class Guard(LockedCircuit):
     def acquire(self) -> Permit:
         """Take the permit for one call. Hand it back exactly once, with one of the methods below.
 
-        It may be handed back in another task or thread. So other calls through this guard are not
-        part of the call; see `enter`.
+        It may be handed back in another task or thread. Calls that are made meanwhile need permits
+        of their own; see `enter` for the alternative.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -164,8 +163,8 @@ class Guard(LockedCircuit):
     def enter(self) -> Permit:
         """Take the permit for a call that ends in the current context, such as a block.
 
-        While it is a running probe, other calls through this guard in that context are part of it:
-        they need no place, and only the outcome of the probe counts.
+        If it is a probe, other calls through this guard in the same context are part of it while it
+        runs: they need no probe slot, and only the outcome of the probe counts.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -200,14 +199,14 @@ class Guard(LockedCircuit):
         return self._listeners is not None and bool(self._listeners.on_success)
 
     def notify_success(self, seconds: float) -> None:
-        """Call the hooks `on_success`, of which there is at least one."""
+        """Call the hooks `on_success`. Requires `has_success_listener`."""
         listeners = cast("Listeners", self._listeners)
-        # What `CallSucceeded(...)` makes, in half the time.
+        # The same as `CallSucceeded(...)`, in half the time.
         event = _new_tuple(CallSucceeded, (self._name, seconds))
         for hook in listeners.on_success:
             try:
                 hook(event)
-            except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
+            except Exception as error:  # noqa: BLE001 - A listener must not break the call.
                 listeners.log_once(hook, event, error)
 
     def fail(
@@ -327,10 +326,10 @@ class Guard(LockedCircuit):
         self._decide(self._follow, state, reason, wait_seconds, reopenings)
 
     def admit(self, *, marks_probe: bool = True) -> Permit:
-        """Take a permit that `machine.permits` does not hand out, as `enter` and `acquire` do.
+        """Take a permit when `machine.permits` yields none: because calls are timed, or not closed.
 
         Args:
-            marks_probe: Whether further calls in this context are part of a probe, as in `enter`.
+            marks_probe: Whether other calls in this context are part of a probe, as in `enter`.
 
         Raises:
             CircuitOpenError: The circuit refuses the call.
@@ -363,7 +362,10 @@ class Guard(LockedCircuit):
         raise self._refusal(state, retry_after, rejections)
 
     def _admit_while_deciding(self, now: float, outer: TimedCall | None) -> Permit:
-        """Handle a call that enters during a decision of its own thread; it is never a probe."""
+        """Handle a call from a finalizer or signal handler that interrupted a decision.
+
+        It must not wait, because the interrupted decision is in the same thread. It is no probe.
+        """
         phase = self.machine.phase
         if isinstance(phase, Closed) or outer is not None:
             self._decide(self.machine.count_admission)
@@ -400,7 +402,7 @@ class Guard(LockedCircuit):
         else:
             self.release(permit)
 
-    # Steps. Each requires the lock.
+    # The steps that `_decide` runs under the lock.
 
     def _try_acquire(
         self, outer: TimedCall | None, now: float
@@ -433,7 +435,7 @@ class Guard(LockedCircuit):
         self, state: CircuitState, reason: str, wait_seconds: float, reopenings: int, now: float
     ) -> None:
         if self._outage is not None and self.machine.phase.state is not state:
-            # What failed here did not open the circuit.
+            # The failures of this process are not the reason.
             self._outage.forget_kinds()
         self.machine.follow(state, reason, wait_seconds, reopenings, now)
 

@@ -1,23 +1,24 @@
-"""`async with breaker` and `with breaker`: how each exit finds its own admission.
+"""`async with breaker` and `with breaker`: how each exit finds its own permit.
 
-Blocks of one breaker nest, overlap in hundreds of tasks, and may be left in another task than the
-one that entered them. So neither the breaker nor a context variable can keep the permit. But a
+Blocks of one breaker nest, overlap in hundreds of tasks, and may be left in a different task than
+the one that entered them. So neither the breaker nor a context variable can keep the permit. But a
 `with` statement looks up the exit method *before* it calls the enter method (PEP 343 and PEP 492
-specify that order, and `contextlib.ExitStack` keeps it). `BlockExit` is a descriptor. At that
-lookup it returns an exit bound to a `GuardedBlock` of its own, and the enter that follows in the
-same thread puts the permit into that block.
+specify that order, and `contextlib.ExitStack` keeps it). `BlockExit` is a descriptor: each lookup
+prepares a new `GuardedBlock` and returns its exit method. The enter that follows in the same thread
+stores the permit in that block.
 
-While the circuit is closed, the permit is the closed period itself, the same for every call. So all
-calls share one block and nothing is prepared. While the circuit is open no block is entered, and
-they share one, too, which stays without a permit.
+While the circuit is closed, all calls have the same permit, the closed period. So they share one
+block, and nothing is prepared. While the circuit is open no block is entered, so they also share
+one block, which has no permit.
 
-A lookup may not be followed by an enter (`hasattr`, `inspect.getmembers`). Its block is then freed
-together with the exit that it was bound to, or dropped at the next lookup.
+Some lookups are not followed by an enter (`hasattr`, `inspect.getmembers`). Their block is freed
+together with the exit method, or dropped at the next lookup.
 
-What this cannot pair (enter and exit called by name, or another thread that changes the state
-between lookup and enter) goes through `Guard.unclaimed`: an enter without a block leaves its permit
-there. An exit without a permit, or with that of a closed period that is over, takes one from there.
-It prefers the probe of its own context: with the probe of another call, each would end the other's.
+Some enters and exits cannot be paired in this way: those called by name, and those around a state
+change by another thread between lookup and enter. They use `Guard.unclaimed`. An enter without a
+block leaves its permit there. An exit without a permit, or with the permit of an earlier closed
+period, takes one from there, and prefers the probe of its own context. Otherwise two probes could
+each end the other.
 """
 
 import weakref
@@ -39,23 +40,23 @@ from example_service.infra.resilience.rules.phases import (
     timed_call,
 )
 
-# Blocks whose exit was looked up and whose enter has not come yet, by thread. An enter follows its
-# lookup at once, so a thread never has more than one.
+# Blocks between the lookup of their exit and their enter, by thread. One per thread is enough,
+# because an enter follows its lookup immediately.
 prepared_blocks: "dict[int, weakref.ref[GuardedBlock]]" = {}
 
-# A permit like any other, so that the exit of every block can look at its attributes.
+# A permit instead of None, so that an exit can read `counts_only` without a check.
 NOT_ENTERED = timed_call(STALE, 0.0)
 
 
 class GuardedBlock:
-    """One guarded block, or all those of one closed period.
+    """One guarded block, or all blocks of one closed period.
 
     Args:
         guard: The guard to hand the permit back to. None until the block is entered, if the exit
             was looked up on the class.
         permit: The permit to hand back; `NOT_ENTERED` until the block is entered.
-        is_shared: Whether the guard remembers this block. It is then held weakly, so that it is
-            freed with its last reference; a block that outlives it has nothing to report to.
+        is_shared: Whether the guard refers to this block. The block then has only a weak reference
+            to the guard, so that the two do not keep each other alive.
     """
 
     __slots__ = ("__weakref__", "_guard", "_successes", "permit")
@@ -70,8 +71,8 @@ class GuardedBlock:
                 self._guard = weakref.ref(guard)
 
     def __del__(self) -> None:
-        # A block that was dropped without being left, with its exit stack or its suspended frame,
-        # says nothing about the dependency; its place becomes free.
+        # The block was never left: its exit stack or its suspended frame was dropped. That is
+        # neutral, and frees its probe slot.
         permit = self.permit
         if (
             permit is not NOT_ENTERED
@@ -82,12 +83,12 @@ class GuardedBlock:
 
     @property
     def guard(self) -> Guard | None:
-        """The guard to hand the permit back to; None if it is not known yet, or freed."""
+        """The guard to hand the permit back to; None before the block is entered, or if freed."""
         guard = self._guard
         return guard() if isinstance(guard, weakref.ref) else guard
 
     def enter(self, guard: Guard, permit: Permit) -> bool:
-        """Take the permit of the enter that belongs to this block's exit.
+        """Store the permit with which the block was entered.
 
         Returns:
             False if the block was prepared for another guard.
@@ -100,9 +101,9 @@ class GuardedBlock:
         return True
 
     def take_permit(self) -> Permit | None:
-        """The permit to hand back, once: only that of a closed period serves many blocks.
+        """Return the permit to hand back; None if there is none, or if it was taken before.
 
-        Requires the guard's lock.
+        The permit of a closed period may be taken any number of times. Requires the guard's lock.
         """
         permit = self.permit
         if not isinstance(permit, Closed):
@@ -137,7 +138,7 @@ class GuardedBlock:
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """`__aexit__` as looked up on the class, for `contextlib.AsyncExitStack`."""
+        """`__aexit__` when looked up on the class, as `contextlib.AsyncExitStack` does."""
         self._settle_for(guard, exc)
 
     def leave_unbound_sync(
@@ -147,7 +148,7 @@ class GuardedBlock:
         exc: BaseException | None,
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
-        """`__exit__` as looked up on the class, for `contextlib.ExitStack`."""
+        """`__exit__` when looked up on the class, as `contextlib.ExitStack` does."""
         self._settle_for(guard, exc)
 
     def _settle(self, exc: BaseException | None) -> None:
@@ -196,7 +197,7 @@ class BlockExitSync:
 
 
 def enter_block(guard: Guard) -> None:
-    """Admit a block whose permit the shared short cut does not cover.
+    """Enter a block when `machine.permits` yields no permit, or when a block was prepared.
 
     Raises:
         CircuitOpenError: The circuit refuses; the block does not run.
@@ -236,7 +237,7 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
     if permit is phase or isinstance(permit, TimedCall):
         return permit
     unclaimed = guard.unclaimed or []
-    # Only the outcome of a probe depends on who hands it back.
+    # Other permits are interchangeable, but a probe must end with its own outcome.
     own = [one for one in unclaimed if not isinstance(one.phase, HalfOpen) or is_marked(one)]
     if own or (unclaimed and permit is None):
         claimed = (own or unclaimed)[-1]
@@ -248,7 +249,7 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
 
 
 def _block_for_next_enter(guard: Guard) -> GuardedBlock:
-    """The block of the period if its calls share one, else one for this thread's next enter."""
+    """The block that the calls of this period share, or a new one for the next enter."""
     machine = guard.machine
     if machine.is_timed and isinstance(machine.phase, Closed):
         return _prepared(GuardedBlock(guard, NOT_ENTERED))
@@ -270,7 +271,7 @@ def _prepared(block: GuardedBlock) -> GuardedBlock:
 
 
 def _forget(block: GuardedBlock) -> None:
-    """Keep a block whose exit was called from being entered afterwards."""
+    """Drop a prepared block whose exit was called without an enter."""
     thread = get_ident()
     prepared = prepared_blocks.get(thread)
     if prepared is not None and prepared() is block:

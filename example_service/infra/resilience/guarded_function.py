@@ -1,18 +1,18 @@
 """`@breaker.protected`: a function of the same kind whose every call is guarded.
 
-A coroutine function, an async generator function and a generator function are recognized by what
-they are. For every other function the object that it returns decides; see `continuation`.
+Coroutine functions, async generator functions and generator functions are recognized when they are
+decorated. For every other function, the returned object decides; see `continuation`.
 
-A guarded function should cost little more than the call itself, and one more call of a method
-takes as long as a whole short cut. So these wrappers take the steps of `Guard.enter` and
-`Guard.succeed` that need no lock themselves, and call the guard only when a step needs more: when
-the state changes, when a call fails, or when time has to act. There are two for each kind of
-function, because most breakers need neither the clock nor an object for each call:
+A guarded function should cost little more than the call itself, and each further method call would
+double the overhead. So these wrappers contain the lock-free steps of `Guard.enter` and
+`Guard.succeed`. They call the guard only when a step needs more: when the circuit is not closed,
+when a call fails, or when something is due. There are two wrappers for each kind of function,
+because most breakers need neither the clock nor an object for each call:
 
-- The plain one takes the closed period as its permit and counts the success. It judges the result
-  first, and reads the clock, if the rules ask for that.
-- The timed one is for `slow_call_duration` and for listeners of single calls. It notes when the
-  call started, adds it to the running ones, and takes it out again at its end.
+- The plain wrapper takes the closed period as its permit and counts the success. It checks the
+  result and reads the clock only if the rules need that.
+- The timed wrapper is for `slow_call_duration` and for listeners of single calls. It records when
+  the call started, and lists the call among the running ones until it ends.
 """
 
 import functools
@@ -208,7 +208,7 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
 def _refusal(func: object) -> TypeError:
     if isinstance(func, CoroutineType):
         func.close()
-    # A property and the like: what they decorate can be guarded.
+    # For a property and the like, the function below it can be guarded.
     is_descriptor = hasattr(type(func), "__get__")
     way = (
         "put this decorator below the other one" if is_descriptor else "pass it without calling it"

@@ -33,7 +33,7 @@ def guarded_async_generator(
                     thrown = error
                     await stream.aclose()
                     raise
-                except BaseException as error:  # noqa: BLE001 - It is thrown on.
+                except BaseException as error:  # noqa: BLE001 - Passed on to the stream.
                     thrown = error
                     item = await stream.athrow(error)
                     thrown = None
@@ -69,7 +69,7 @@ def guarded_generator(
                     thrown = error
                     stream.close()
                     raise
-                except BaseException as error:  # noqa: BLE001 - It is thrown on.
+                except BaseException as error:  # noqa: BLE001 - Passed on to the stream.
                     thrown = error
                     item = stream.throw(error)
                     thrown = None
@@ -86,9 +86,9 @@ def guarded_generator(
 
 
 class _Steps:
-    """A generator whose every step runs as a part of its probe.
+    """A generator whose steps run as part of a probe.
 
-    Its consumer runs between the steps, in the same context, and is no part of the call.
+    Calls of its consumer, which runs between the steps in the same context, are not part of it.
     """
 
     def __init__(self, stream: Generator[Any, Any, Any], probe: TimedCall) -> None:
@@ -116,7 +116,7 @@ class _Steps:
 
 
 class _AsyncSteps:
-    """The same, of an async generator."""
+    """The same for an async generator."""
 
     def __init__(self, guard: Guard, stream: AsyncGenerator[Any, Any], probe: TimedCall) -> None:
         self._guard = guard
@@ -124,8 +124,8 @@ class _AsyncSteps:
         self._probe = probe
 
     def __del__(self) -> None:
-        # Python does not close an async generator whose loop has closed. It says nothing about the
-        # dependency then, and its place becomes free.
+        # Python does not close an async generator whose loop has closed. The call is then neutral,
+        # and its probe slot becomes free.
         if isinstance(self._probe.phase, HalfOpen):
             self._guard.release(self._probe)
 
@@ -154,9 +154,9 @@ def _settle_stream(
 ) -> None:
     """Settle a stream that raised.
 
-    An error that the consumer threw in says nothing about the dependency if the same object comes
-    out: FastAPI throws the error of an endpoint into its dependencies. To close a generator, Python
-    throws in a GeneratorExit. The consumer has had an item by then, so the dependency works.
+    An error that the consumer throws in and that comes out again is neutral: FastAPI throws the
+    error of an endpoint into its dependencies. Python closes a generator by throwing in a
+    GeneratorExit. That is a success, because the consumer has received an item before.
     """
     if not _comes_back(error, thrown):
         guard.settle(permit, error)
@@ -172,5 +172,5 @@ def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:
         return True
     if isinstance(error, BaseExceptionGroup):
         return all(_comes_back(one, thrown) for one in error.exceptions)
-    # A generator cannot raise the end of an iteration: Python makes a RuntimeError of it.
+    # If a generator raises the end of an iteration, Python turns it into a RuntimeError.
     return isinstance(thrown, StopIteration | StopAsyncIteration) and error.__cause__ is thrown

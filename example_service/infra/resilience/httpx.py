@@ -31,7 +31,7 @@ from example_service.infra.resilience.validation import check_callable, check_in
 if TYPE_CHECKING:
     from example_service.infra.resilience.httpx_classes import Request, Response, Transport
 
-# No host name is longer than 253 characters, and anything longer needs no breaker of its own.
+# A host name has at most 253 characters. Longer ones may share a breaker.
 _ORIGIN_LENGTH: Final = 300
 
 
@@ -41,14 +41,14 @@ class CircuitOpenTransportError(TransportErrorBase, CircuitOpenError):
     It has the attributes of `CircuitOpenError`, and `request` like every error of httpx.
 
     Args:
-        facts: The arguments of `CircuitOpenError`: only a message, or breaker name, state, seconds
-            to wait and reason.
+        arguments: Those of `CircuitOpenError`: only a message, or breaker name, state, seconds to
+            wait and reason.
         request: The request that was refused.
     """
 
-    def __init__(self, *facts: Any, request: Any = None) -> None:
+    def __init__(self, *arguments: Any, request: Any = None) -> None:
         super().__init__("", request=request)
-        self.args = facts
+        self.args = arguments
 
 
 def origin_of(request: "Request") -> str:
@@ -246,7 +246,7 @@ class CircuitBreakerTransport(TransportBase):
 
 
 def _subclass_for(transport: object, kind: Any) -> Any:
-    """A subclass of `kind` that is a transport of whatever library this one is of."""
+    """A subclass of `kind` that is a transport of the same library as `transport`."""
     libraries = (classes for classes in TRANSPORTS if isinstance(transport, classes))
     return _subclass(kind, *chain.from_iterable(libraries))
 
@@ -257,7 +257,7 @@ def _subclass(*bases: type) -> type:
 
 
 def transport_breakers(**parameters: Any) -> BreakerSet:
-    """A set of breakers with the defaults of `CircuitBreakerTransport`, for transports that share.
+    """Create breakers that several transports can share, with the defaults of a transport.
 
     Args:
         parameters: `max_breakers`, and parameters of every `CircuitBreaker`.

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     TRANSPORT_ERRORS: tuple[type[Exception], ...]
     LOCAL_ERRORS: tuple[type[Exception], ...]
 else:
-    # Both libraries test for their own classes, so ours derive from those of each. A transport
-    # does so from those of one alone, because a client may refuse what is of the other.
-    # Once each, because `httpx2.alias_httpx` makes them one.
+    # Both libraries check for their own classes, so streams and errors derive from those of both. A
+    # transport derives from the classes of one library, because a client may refuse those of the
+    # other. The `dict` removes duplicates: `httpx2.alias_httpx` makes both names one module.
     _LIBRARIES = list(
         dict.fromkeys(import_module(name) for name in ("httpx", "httpx2") if find_spec(name))
     )
@@ -66,7 +66,7 @@ else:
         (library.BaseTransport, library.AsyncBaseTransport) for library in _LIBRARIES
     )
     TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
-    # Faults of this side: a wrong request, or a connection pool that is used up.
+    # Errors with a local cause: an invalid request, or an exhausted connection pool.
     LOCAL_ERRORS = tuple(
         getattr(library, name)
         for library in _LIBRARIES

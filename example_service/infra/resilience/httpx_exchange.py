@@ -2,11 +2,11 @@
 
 The outcome of an exchange is known
 
-- when the wrapped transport raises: a failure, unless the fault is on this side,
-- with the headers of a response whose status says that the origin is failing: a failure, whatever
-  happens to its body,
-- otherwise when its body ends: a success if it was read to its end or closed early by its reader, a
-  failure if it was cut short,
+- when the wrapped transport raises: a failure, unless the error was caused locally,
+- when the headers arrive, if `is_failed_result` says so: a failure, no matter what happens to the
+  body,
+- otherwise when the body ends: a success if it was read to its end or closed early by its reader, a
+  failure if it broke off,
 - when the response is dropped without being closed: neutral.
 
 Until then the exchange keeps its permit.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Exchange(PendingCall):
-    """One request and its response, as the breaker sees them: settled once, by the first outcome.
+    """One request and its response. The first outcome settles it.
 
     Args:
         breaker: The breaker that admitted the request.
@@ -51,7 +51,7 @@ class Exchange(PendingCall):
         self._max_retry_after_seconds = max_retry_after_seconds
 
     def judge(self, response: "Response") -> None:
-        """Settle with the headers of the response, if they decide the outcome."""
+        """Settle if the headers of the response decide the outcome."""
         is_failed = self._guard.judge.is_failed_result
         try:
             response.request = self._request
@@ -67,7 +67,7 @@ class Exchange(PendingCall):
             self.succeed()
 
     def close(self) -> None:
-        """The reader has closed the body: it has read enough, unless it was interrupted."""
+        """Settle when the reader closes the body: a success, unless the reader was cancelled."""
         error = sys.exception()
         if error is None or isinstance(error, (Exception, GeneratorExit)):
             self.succeed()
@@ -86,8 +86,8 @@ class Exchange(PendingCall):
 class Body(SyncStream):
     """The body of a response, which settles the exchange when it ends.
 
-    After its own end marker, a reader may read the rest, so that the connection can be reused. The
-    outcome of that says nothing, because the reader already has what it needs.
+    A reader that stopped at its own end marker may read the rest later, so that the connection can
+    be reused. An error of that second reading is ignored.
     """
 
     def __init__(self, stream: Any, exchange: Exchange) -> None:
@@ -100,7 +100,7 @@ class Body(SyncStream):
         try:
             yield from self._stream
         except GeneratorExit:
-            # Its reader has gone. It also closes the response, and may do so later.
+            # The reader stopped early. The outcome is known when it closes the response.
             raise
         except BaseException as error:
             if not is_rest:
@@ -109,7 +109,7 @@ class Body(SyncStream):
         self._exchange.succeed()
 
     def close(self) -> None:
-        """Close the body; what it raises is the outcome."""
+        """Close the body; an error of closing it is the outcome."""
         try:
             self._stream.close()
         except BaseException as error:
@@ -119,7 +119,7 @@ class Body(SyncStream):
 
 
 class AsyncBody(AsyncStream):
-    """The same, of an asynchronous response."""
+    """The same for an asynchronous response."""
 
     def __init__(self, stream: Any, exchange: Exchange) -> None:
         self._stream = stream
@@ -132,7 +132,7 @@ class AsyncBody(AsyncStream):
             async for chunk in self._stream:
                 yield chunk
         except GeneratorExit:
-            # Its reader has gone. It also closes the response, and may do so later.
+            # The reader stopped early. The outcome is known when it closes the response.
             raise
         except BaseException as error:
             if not is_rest:
@@ -141,7 +141,7 @@ class AsyncBody(AsyncStream):
         self._exchange.succeed()
 
     async def aclose(self) -> None:
-        """Close the body; what it raises is the outcome."""
+        """Close the body; an error of closing it is the outcome."""
         try:
             await self._stream.aclose()
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Calling listeners, so that a listener that raises does no harm."""
+"""Calls listeners. One that raises affects neither the call nor other listeners."""
 
 import inspect
 import logging
@@ -26,7 +26,7 @@ class Listeners:
         given: Objects with one or more of the four hook methods.
 
     Raises:
-        TypeError: One of them has none of the hooks, or one that is a coroutine function.
+        TypeError: An object has none of the hooks, or a hook is a coroutine function.
     """
 
     __slots__ = ("_failed", "given", "on_failure", "on_rejection", "on_state_change", "on_success")
@@ -58,15 +58,15 @@ class Listeners:
         return tuple(getattr(one, name) for one in self.given if hasattr(one, name))
 
     def notify(self, event: Event) -> None:
-        """Call each hook for an event; a hook that raises is logged the first time."""
+        """Call each hook for an event. The first error of a hook is logged."""
         for hook in self._hooks_for(event):
             try:
                 hook(event)
-            except Exception as error:  # noqa: BLE001 - A listener must harm nothing else.
+            except Exception as error:  # noqa: BLE001 - A listener must not break the call.
                 self.log_once(hook, event, error)
 
     def log_once(self, hook: Callable[[Any], None], event: Event, error: Exception) -> None:
-        """Log that a hook raised, the first time."""
+        """Log the first error of a hook."""
         if id(hook) not in self._failed:
             self._failed.add(id(hook))
             logger.error(

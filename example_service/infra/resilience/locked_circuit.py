@@ -1,4 +1,4 @@
-"""One decision of the rules at a time, and notifications after it, outside the lock."""
+"""A circuit with its lock: one decision at a time, and notifications outside the lock."""
 
 from _thread import RLock
 from collections.abc import Callable
@@ -29,20 +29,20 @@ _OPEN = CircuitState.OPEN
 
 
 class LockedCircuit:
-    """Takes the steps of a circuit one at a time, then notifies registry, log and listeners.
+    """One circuit and its lock: takes one step at a time, then notifies.
 
-    Guarded calls always run outside the lock, and so do log and listeners.
+    Guarded calls, log and listeners always run outside the lock.
 
     Args:
         name: Name of the breaker.
         machine: The rules.
         listeners: The hooks to call; None for none.
-        clock: Where "now" comes from.
+        clock: Returns the current time in seconds.
 
     Attributes:
-        machine: The rules, for forms of calling that take the short cuts of `lockfree`.
+        machine: The rules. Callers may use its lock-free counters; see `lockfree`.
         clock: Returns the current time in seconds. Tests may replace it.
-        observer: Notified of state changes before log and listeners: the registry.
+        observer: The registry, which is notified of state changes before log and listeners.
     """
 
     __slots__ = (
@@ -71,8 +71,8 @@ class LockedCircuit:
         self._listeners = listeners
         self._outage: Outage | None = None
         self.observer: StateChangeListener | None = None
-        self._mutex = RLock()  # What `threading.RLock` returns, without a call in between.
-        # Steps that entered while this thread was deciding; None while it is not deciding.
+        self._mutex = RLock()  # Faster than `threading.RLock()`, which calls it.
+        # Steps that interrupted a decision in its own thread; None while no decision is made.
         self._reentered: list[tuple[Step, tuple[Any, ...]]] | None = None
         self._forks = fork.generation
 
@@ -99,9 +99,9 @@ class LockedCircuit:
     ) -> tuple[Any, list[Event], list[tuple[Step, tuple[Any, ...]]]]:
         """Take one step of the rules under the lock.
 
-        A finalizer, a weak reference's callback or a signal handler can enter here while its own
-        thread is deciding. Its step is then taken after that decision if it `may_wait`, and not at
-        all otherwise; in both cases the result is None.
+        A finalizer, a weak reference's callback or a signal handler can interrupt a decision in its
+        own thread and call this. The result is then None. If `may_wait`, the step is taken after
+        the interrupted decision, otherwise never.
 
         Returns:
             The result of the step, and what `_finish` needs.
@@ -125,7 +125,7 @@ class LockedCircuit:
         return answer, events, waiting
 
     def _finish(self, events: list[Event], waiting: list[tuple[Step, tuple[Any, ...]]]) -> None:
-        """Notify, then take the steps that had to wait. Must not be called under a lock."""
+        """Notify, then take the steps that waited. Call it outside every lock."""
         if events:
             self._publish(events)
         for step, arguments in waiting:
@@ -155,7 +155,7 @@ class LockedCircuit:
         outage.begin_summary(self.machine.rejections(), now, silent=silent)
 
     def _take_summary(self, now: float) -> int:
-        """The number of refused calls to log now; 0 while the last line is recent."""
+        """The number of refused calls to log now; 0 if the last line was less than a second ago."""
         outage = self._outage or self._first_outage()
         count = outage.rejections_to_log(self.machine.rejections(), now)
         if count:
@@ -190,7 +190,7 @@ class LockedCircuit:
                 self._listeners.notify(event)
 
     def _adopt_after_fork(self) -> None:
-        """Leave the parent's lock and calls to the parent process."""
+        """Replace the lock and drop the running calls, which belong to the parent process."""
         self._forks = fork.generation
         self._mutex = RLock()
         self._reentered = None

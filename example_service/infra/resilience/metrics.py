@@ -13,7 +13,7 @@ from example_service.infra.resilience.rules.states import CircuitState, Mode
 StateChanges: TypeAlias = Mapping[tuple[CircuitState, CircuitState], int]
 
 STATE_VALUES: Final = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
-"""The states as numbers, from good to bad."""
+"""The values of the metric `circuit_breaker_state`. Higher is worse."""
 
 
 class WindowCounts(NamedTuple):
@@ -41,15 +41,15 @@ class CircuitSnapshot(NamedTuple):
     Attributes:
         name: The breakers' name.
         state: Their worst state: open before half-open before closed.
-        failures: Lifetime failures, with those of breakers already freed; never goes down.
+        failures: Lifetime failures, including those of breakers that were freed; never goes down.
         successes: Lifetime successes, in the same way.
         rejections: Lifetime refused calls, in the same way.
         in_flight: Calls that are running.
         state_changes: How often each change from one state to another happened.
         mode: The mode that an operator has set on one of them, or None.
-        would_have_rejected: Calls that the current shadow mode has run against the rules.
+        would_have_rejected: Calls that the rules refused, but the current shadow mode ran.
         shadow_rejections: Lifetime count of such calls; never goes down.
-        window: The window with the highest failure rate, if they have the rule on it; else None.
+        window: The window with the highest failure rate, if they have a `failure_rate`; else None.
     """
 
     name: str
@@ -110,7 +110,7 @@ def snapshot_of(name: str, machine: CircuitStateMachine, now: float) -> CircuitS
 
 
 def window_of(machine: CircuitStateMachine, now: float) -> WindowCounts | None:
-    """Read the window of a circuit; None without the rule on it. Requires the lock."""
+    """Read the window of a circuit; None without `failure_rate`. Requires the lock."""
     if machine.failure_rate is None:
         return None
     failures, calls = machine.window_counts(now) or (0, 0)
@@ -195,7 +195,7 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if windows := [one["window"] for one in metrics if one.get("window") is not None]:
         added_up["window"] = max(windows, key=lambda one: (one["failure_rate"], one["calls"]))
     if modes := [one["mode"] for one in metrics if "mode" in one]:
-        # A mode on any of them must be seen, however well the others are.
+        # A mode on any of them must be visible, also if another one is in a worse state.
         run = sum(mode["would_have_rejected"] for mode in modes)
         added_up["mode"] = {**worst.get("mode", modes[0]), "would_have_rejected": run}
     return added_up

@@ -1,4 +1,4 @@
-"""What operators see of a guard and do with it: parameters, metrics, reset and modes."""
+"""A guard for operators: its parameters, metrics, reset and modes."""
 
 import time
 from collections.abc import Callable
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class StateLock:
-    """Shows a thread lock to code that writes `async with breaker._lock`.
+    """Lets code write `async with breaker._lock`, although the lock is a thread lock.
 
-    An `asyncio.Lock` belongs to one event loop and does nothing between threads. A breaker created
-    at import time serves many of both, so a re-entrant thread lock guards its decisions. It is held
-    for less than a microsecond, and never across an `await`.
+    An `asyncio.Lock` belongs to one event loop and does not work between threads. A breaker created
+    at import time serves many event loops and threads, so a re-entrant thread lock protects its
+    decisions. It is held for less than a microsecond, and never during an `await`.
     """
 
     __slots__ = ("_lock",)
@@ -82,7 +82,7 @@ class MonitoredGuard(Guard):
 
     @property
     def half_open_max_calls(self) -> int:
-        """Calls at once in half-open state."""
+        """Probes that may run at the same time."""
         return self.machine.half_open_max_calls
 
     @property
@@ -127,7 +127,7 @@ class MonitoredGuard(Guard):
 
     @property
     def open_for(self) -> Callable[[Any], float | None] | None:
-        """The function for the wait that a failure asks for."""
+        """The function that returns the wait that a failure asks for."""
         return self.judge.open_for
 
     @property
@@ -204,7 +204,7 @@ class MonitoredGuard(Guard):
             - `reason`, only while not closed: what opened the circuit.
             - `mode`, only while an operator's mode applies: a dictionary of `name` ("forced_open",
               "disabled" or "shadow"), `reason`, `ends_in` (seconds, or None) and
-              `would_have_rejected` (calls that shadow mode ran against the rules).
+              `would_have_rejected` (calls that the rules refused, but shadow mode ran).
         """
         self.look()
         with self.mutex:
@@ -345,7 +345,7 @@ class MonitoredGuard(Guard):
         self._begin_summary(self._outage or self._first_outage(), now)
         return given
 
-    # Seams for tests, documented: they set the state and read it back.
+    # Documented hooks for tests, which set the state and read it.
 
     @property
     def _lock(self) -> StateLock:
@@ -376,6 +376,6 @@ class MonitoredGuard(Guard):
             outage = self._outage or self._first_outage()
             outage.failed_at = None if failed_at is None else failed_at.timestamp()
             if outage.failed_at is not None:
-                # Wall time has no part in the rules, so it becomes a time on the clock here.
+                # The rules do not use wall time, so convert it to the breaker's clock.
                 now = self.clock()
                 self.machine.move_opening(now - (time.time() - outage.failed_at), now)

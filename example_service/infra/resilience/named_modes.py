@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from example_service.infra.resilience.rules.states import Mode
 
-# The same number as that of remembered state changes.
+# As many as remembered state changes.
 REMEMBERED_ORDERS = 20
 
 
@@ -49,7 +49,7 @@ class NamedModes:
     """The modes that operators have set for a name. A registry calls this under its lock.
 
     Args:
-        clock: Where "now" comes from, in seconds.
+        clock: Returns the current time in seconds.
 
     Attributes:
         given: By name, each mode as it was given and the time when it ends.

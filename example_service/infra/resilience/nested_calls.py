@@ -1,16 +1,16 @@
-"""One call that passes the same breaker twice is one call.
+"""A call that passes the same breaker twice counts once.
 
 A guarded function may be called inside a guarded block of the same breaker. While the circuit is
-closed, both take a permit independently, so a success costs nothing extra. Two things prevent such
-a call from counting twice where it matters:
+closed, each of them takes a permit, so a success costs nothing extra. Two marks prevent such a call
+from counting twice where it matters:
 
-- A failure is marked on its exception. A guard does not count an exception that another guard of
-  its breaker has counted, and that has only been passed on or translated since.
-- A probe is marked in the context. A call inside it runs under the probe's permit.
+- A failure is marked on its exception. If the exception is passed on or translated and reaches the
+  same breaker again, it is not counted again.
+- A probe is marked in the context. A call inside it is part of the probe.
 
-With `slow_call_duration` a guarded block is marked in the context, too, so that a call inside it
-becomes overdue together with the block. A guarded function is not, because that would cost it a
-third of its time.
+With `slow_call_duration` a guarded block is marked in the context, too, so that a hanging call
+inside it counts only once. A guarded function is not marked, because that would make it a third
+slower.
 """
 
 import sys
@@ -22,8 +22,8 @@ from typing import Any
 
 from example_service.infra.resilience.rules.phases import STALE, HalfOpen, Permit, Phase, TimedCall
 
-# A key in the dictionary of an exception. As an attribute it would meet the `__getattr__` of those
-# that pass it on to something else, and the `__setattr__` of frozen ones.
+# A key in the `__dict__` of an exception. An attribute would involve the `__setattr__` of frozen
+# exceptions, and the `__getattr__` of those that delegate to another object.
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
 _LONGEST_CHAIN = 10
@@ -32,11 +32,11 @@ _FUTURES = "concurrent.futures._base"
 _marked: ContextVar[tuple[TimedCall, ...]] = ContextVar("calls_of_circuit_breakers", default=())
 
 marked_calls = _marked.get
-"""The calls that the current context runs under, perhaps with some that have ended."""
+"""The calls inside which the current context runs. Some of them may have ended."""
 
 
 def mark_call(call: TimedCall) -> None:
-    """Mark the current context as running under a call."""
+    """Mark the current context as running inside a call."""
     marked = marked_calls()
     if marked:
         marked = tuple([one for one in marked if one.phase is not STALE])
@@ -44,20 +44,20 @@ def mark_call(call: TimedCall) -> None:
 
 
 def mark_probe(permit: Permit) -> None:
-    """Mark the current context as running under a probe, if the permit is that of a probe."""
+    """Mark the current context as running inside this call, if it is a probe."""
     if isinstance(permit, TimedCall) and isinstance(permit.phase, HalfOpen):
         mark_call(permit)
 
 
 def unmark_call(permit: Permit) -> None:
-    """Remove the mark: the call has ended, or continues outside the current context."""
+    """Remove the mark, because the call has ended or continues outside the context."""
     marked = marked_calls()
     if permit in marked:
         _marked.set(tuple([one for one in marked if one is not permit]))
 
 
 def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
-    """The outermost of the calls `running` in this period that the current context runs under."""
+    """The outermost running call of this period inside which the current context runs, if any."""
     for call in marked_calls():
         if call.phase is phase and call in running:
             return call
@@ -65,12 +65,12 @@ def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
 
 
 def outer_probe(phase: HalfOpen) -> TimedCall | None:
-    """The innermost running call of this half-open period that the current context runs under."""
+    """The innermost probe of this period inside which the current context runs, if any."""
     return next((one for one in reversed(marked_calls()) if one.phase is phase), None)
 
 
 def is_marked(call: TimedCall) -> bool:
-    """Whether the current context runs under this probe."""
+    """Whether the current context runs inside this call."""
     return call in marked_calls()
 
 
@@ -78,8 +78,8 @@ def count_once(error: BaseException, breaker: object) -> bool:
     """Mark an exception as counted by a breaker.
 
     Returns:
-        False if the breaker has counted it already, within the call that ends now. An exception
-        object that is raised again, as mocks do, is a failure of its own.
+        False if the breaker has counted it already inside the call that ends now. An exception
+        object that a later call raises again, as mocks do, is a new failure.
     """
     traceback = error.__traceback__
     marks: _Marks | None = error.__dict__.get(_MARK)
@@ -94,9 +94,9 @@ def count_once(error: BaseException, breaker: object) -> bool:
 
 
 class _Marks(dict[int, TracebackType | None]):
-    """Where each breaker's count of an exception happened, by the identity of the breaker.
+    """The traceback with which each breaker counted an exception, by the `id` of the breaker.
 
-    It belongs to the exception, so that it lives as long, and stays behind in its copies.
+    It is stored on the exception and lives as long. Copies of the exception get an empty one.
     """
 
     def __reduce__(self) -> tuple[type["_Marks"], tuple[()]]:
@@ -104,14 +104,23 @@ class _Marks(dict[int, TracebackType | None]):
 
 
 def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None) -> bool:
-    """Whether an exception has only travelled up since its traceback began with `marked`.
+    """Whether an exception was only passed on since a breaker counted it.
 
-    An exception object that is raised again starts with its old traceback, below the frame that
-    raises it. A frame that passes it on by `raise error` has caught it, so it stands there twice.
-    What leaves a context manager made from a generator has the traceback with which it came in,
-    which is a part of `marked`. An executor's future raises again what ended the call in it; that
-    is passing on, too, unless it has raised it before it was counted. So is raising an exception
-    that was collected before, as `asyncio.gather` does.
+    Passed on means the same call. Raised again means another call, as with a mock that raises one
+    exception object for every call. The traceback distinguishes the two:
+
+    - An exception on its way up gets new entries above those in `marked`.
+    - `raise error` in a frame that caught the error passes it on. The frame is then in the
+      traceback twice.
+    - A context manager made from a generator resets the traceback to what came in, a part of
+      `marked`.
+    - The future of an executor raises the exception of its call. That is passing on, unless it was
+      counted after the future had raised it.
+    - Raising an exception that was collected before, as `asyncio.gather` does, is passing on.
+
+    Args:
+        traceback: The traceback of the exception now.
+        marked: Its traceback when the breaker counted it; None if it did not.
     """
     known = _entries(marked)
     is_of_call = not any(_is_future(one) for one in known)
@@ -130,10 +139,10 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
 
 
 def _was_collected(traceback: TracebackType | None, frames: list[FrameType]) -> bool:
-    """Whether an exception, raised again in `frames`, was collected there from calls that ended.
+    """Whether `frames` collected an exception from a call that had ended, and now raise it.
 
-    If the frame that it reached last is still running, further calls follow the one that it ended.
-    If the same code has raised it before, as a mock does, it has ended another call of that kind.
+    It was not if the frame that it reached last is still running, because that frame makes further
+    calls. Nor was it if the same code raised it before, as a mock does for every call.
     """
     if traceback is None or _is_on_stack(traceback.tb_frame):
         return False
@@ -142,7 +151,7 @@ def _was_collected(traceback: TracebackType | None, frames: list[FrameType]) -> 
 
 
 def _is_on_stack(frame: FrameType) -> bool:
-    running: FrameType | None = sys._getframe()  # noqa: SLF001 - It is documented.
+    running: FrameType | None = sys._getframe()  # noqa: SLF001 - A documented function.
     while running is not None and running is not frame:
         running = running.f_back
     return running is frame
@@ -165,7 +174,7 @@ def _is_future(traceback: TracebackType) -> bool:
 def without_counted(
     group: BaseExceptionGroup[Any], breaker: object
 ) -> BaseExceptionGroup[Any] | None:
-    """The exceptions in a group that a breaker has not counted one by one; None for none."""
+    """The group without the exceptions that a breaker has counted; None if none is left."""
 
     def is_counted(error: BaseException) -> bool:
         return not isinstance(error, BaseExceptionGroup) and _is_counted(error, breaker)
@@ -174,10 +183,10 @@ def without_counted(
 
 
 def _translates_counted(error: BaseException, breaker: object, links: int = _LONGEST_CHAIN) -> bool:
-    """Whether an exception replaces one that the breaker counted within the call that ends now.
+    """Whether an exception replaces one that the breaker counted inside the call that ends now.
 
-    It may do so in several steps: a library translates the error of a driver, and its caller that
-    of the library.
+    There may be several steps: a library translates an error of the driver, and its caller
+    translates that error again.
     """
     cause, context = error.__cause__, error.__context__
     for link in (cause, context if context is not cause else None):
@@ -194,6 +203,6 @@ def _translates_counted(error: BaseException, breaker: object, links: int = _LON
 
 
 def _is_counted(error: BaseException, breaker: object) -> bool:
-    """Whether a breaker has counted an exception, which was only passed on since."""
+    """Whether a breaker has counted an exception that was only passed on since."""
     marks: _Marks | None = error.__dict__.get(_MARK)
     return marks is not None and _was_passed_on(error.__traceback__, marks.get(id(breaker)))

@@ -1,4 +1,4 @@
-"""What a breaker remembers about an outage: names, times and counts, never an exception."""
+"""What a breaker remembers about an outage: names, times and counts, but no exceptions."""
 
 import math
 import sys
@@ -18,13 +18,13 @@ class Outage:
 
     Attributes:
         failed_at: Wall time of the last failure, in seconds since the epoch; None for none.
-        last_kind: Type name of the last failure's exception, or a word for another failure.
+        last_kind: Type name of the last failure's exception, or a short text for another failure.
         failing_type: The type of the last failure's exception, if all exceptions of that type count
             as failures; else None.
         reason: What opened the circuit; None while it is closed.
         summary_due: When the next log line about refused calls may be written, in seconds on the
             breaker's clock. There is at most one a second.
-        silent_until: Until when a refusal while open is only counted.
+        silent_until: Until when refusals are only counted, without log line or listener.
     """
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Outage:
         mode: ManualMode | None,
         now: float,
     ) -> Event:
-        """Turn what the rules report into an event, and remember what is in it."""
+        """Turn a report of the rules into an event, and remember the failure or reason in it."""
         if isinstance(report, Overdue):
             self.remember("overdue call", time.time() - (now - report.deadline))
             return CallFailed(breaker_name, None, report.seconds)
@@ -106,22 +106,22 @@ class Outage:
         return "; last failures: " + ", ".join(_printable(kind[:KIND_LENGTH]) for kind in kinds)
 
     def begin_summary(self, rejections: int, now: float, *, silent: bool) -> None:
-        """Count refused calls for the next log line from here.
+        """Start counting refused calls for the next log line.
 
         Args:
             rejections: The breaker's lifetime count.
             now: Seconds on the breaker's clock.
-            silent: Whether a refusal is only counted until the next line is due.
+            silent: Whether refusals are only counted until then, without notifying listeners.
         """
         self._logged = rejections
         self.summary_due = now + SECONDS_BETWEEN_SUMMARIES
         self.silent_until = self.summary_due if silent else -math.inf
 
     def rejections_to_log(self, rejections: int, now: float) -> int:
-        """How many refused calls the log line should mention now; 0 for no line yet."""
+        """The number of refused calls for a log line now; 0 if no line is due."""
         return 0 if now < self.summary_due else rejections - self._logged
 
 
 def _printable(kind: str) -> str:
-    """A type's name may contain anything; in a log it must not start another line."""
+    """Replace what is not printable: the name of a type must not start another log line."""
     return "".join(one if one.isprintable() else "?" for one in kind)

@@ -1,7 +1,7 @@
-"""What the end of a call says about the dependency: success, failure, or nothing.
+"""The outcome of a call: success, failure or neutral.
 
     success     a returned value; the end of an iteration; an exception that `is_success` accepts
-    failure     an exception in `expected_exception` that `is_failure` does not refuse
+    failure     an exception in `expected_exception`, unless `is_failure` returns False
     neutral     everything else: another exception, a refusal, cancellation in every form
 
 An exception group is judged by the exceptions in it: a failure if one of them is, else neutral.
@@ -26,7 +26,7 @@ from example_service.infra.resilience.validation import check_exception_types, c
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 
 LONGEST_OPEN_FOR = 86_400.0
-"""Seconds up to which `open_for` is followed: a day."""
+"""The longest wait in seconds that `open_for` can ask for: a day."""
 
 _LONGEST_CHAIN = 10
 _END_OF_ITERATION = (StopIteration, StopAsyncIteration)
@@ -50,7 +50,7 @@ class Judge(NamedTuple):
     open_for: Callable[[Any], float | None] | None = None
 
     def check(self) -> None:
-        """Refuse values that would fail at a call.
+        """Check the types, so that mistakes are found before the first call.
 
         Raises:
             TypeError: A value is of the wrong type; the message names the parameter.
@@ -61,9 +61,9 @@ class Judge(NamedTuple):
                 check_predicate(parameter, predicate)
 
     def seconds_to_open(self, failure: object) -> float | None:
-        """For how long a failure asks to be left alone, in seconds; None if it does not.
+        """The wait that a failure asks for, in seconds; None if it does not ask.
 
-        Of a group, the longest wait that one of the failures in it asks for.
+        For an exception group, the longest wait of the failures in it.
 
         Raises:
             BaseException: Whatever a predicate raises.
@@ -109,7 +109,7 @@ class Judge(NamedTuple):
 
     @property
     def looks_into_exceptions(self) -> bool:
-        """Whether two exceptions of one type may be judged differently."""
+        """Whether exceptions of the same type may have different outcomes."""
         return not (self.is_failure is None and self.is_success is None and self.open_for is None)
 
     def lock_free_steps(
@@ -131,7 +131,7 @@ class Judge(NamedTuple):
         )
 
     def _expects(self, kind: type[BaseException]) -> bool:
-        """Whether `expected_exception` names this type, or a subclass of it, itself."""
+        """Whether `expected_exception` contains this type or a subclass of it."""
         expected = self.expected_exception
         types = expected if isinstance(expected, tuple) else (expected,)
         return any(issubclass(one, kind) for one in types)
@@ -141,12 +141,12 @@ DEFAULT_JUDGE = Judge()
 
 
 def _wraps_end_of_iteration(error: BaseException) -> bool:
-    """Whether Python made a RuntimeError of it, because a coroutine or generator raised it."""
+    """Whether Python turned a StopIteration into this error (PEP 479)."""
     return type(error) is RuntimeError and isinstance(error.__cause__, _END_OF_ITERATION)
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether no call was made: a breaker refused it, perhaps behind `raise ... from`."""
+    """Whether an error is a refusal by a breaker, or was raised from one."""
     link: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):
         if link is None or isinstance(link, CircuitOpenError):

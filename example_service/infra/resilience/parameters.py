@@ -15,12 +15,11 @@ _OTHER_WINDOW: Final = {"window_seconds": "window_calls", "window_calls": "windo
 
 
 class ConfiguredParametersError(ValueError):
-    """Configured parameters contradict those of the code, although each one is in its range.
+    """Configured parameters contradict those in the code, although each is in its range.
 
     Attributes:
         breaker_name: The breaker's name.
-        parameters: The configured parameters that contribute to it, such as
-            `failure_rate.minimum_calls`.
+        parameters: The configured parameters involved, such as `failure_rate.minimum_calls`.
         reason: Which parameters contradict each other, with their values.
     """
 
@@ -51,9 +50,9 @@ def combined(
 
     Args:
         name: The breaker's name.
-        defaults: Those of the code.
-        configured: Those that take precedence. `failure_rate` and `backoff` may be mappings of some
-            of their fields; the other fields then come from the code.
+        defaults: The parameters in the code.
+        configured: The parameters that take precedence. `failure_rate` and `backoff` may be
+            mappings of some of their fields; the other fields then come from the code.
 
     Raises:
         TypeError: A field is of the wrong type, or there is no such field.
@@ -79,6 +78,6 @@ def _merged(
     """The rule of the code with some fields replaced."""
     if given is None:
         return rule(**fields)
-    # A window takes the place of one of the other kind.
+    # Setting one kind of window removes the other.
     replaced = {_OTHER_WINDOW[field]: None for field in fields if field in _OTHER_WINDOW}
     return replace(given, **{**replaced, **fields})

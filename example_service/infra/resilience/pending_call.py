@@ -7,20 +7,20 @@ from example_service.infra.resilience.rules.phases import Permit
 class PendingCall:
     """Keeps the permit of a call until its outcome is known, and hands it back once.
 
-    The object in which the call ends keeps this one alive. If it is dropped before it ends, the
-    call says nothing about the dependency, and its place becomes free.
+    The object in which the call ends keeps this one alive. If it is dropped before that, the call
+    is neutral, and its probe slot becomes free.
 
     Args:
-        guard: What gave the permit.
-        permit: What it gave.
+        guard: The guard that admitted the call.
+        permit: The permit of the call.
     """
 
     __slots__ = ("_guard", "_permits")
 
     def __init__(self, guard: Guard, permit: Permit) -> None:
         self._guard = guard
-        # A list, because taking from it is atomic: a response may be read in one thread and closed
-        # in another.
+        # A list, because `pop` is atomic: a response may be read in one thread and closed in
+        # another.
         self._permits = [permit]
 
     def __del__(self) -> None:
@@ -43,12 +43,12 @@ class PendingCall:
             self._guard.settle(permit, error)
 
     def release(self) -> None:
-        """Count nothing."""
+        """Hand the permit back: the outcome is neutral."""
         if (permit := self.take()) is not None:
             self._guard.release(permit)
 
     def take(self) -> Permit | None:
-        """The permit to hand back; None if that has been done."""
+        """Return the permit to hand back; None if it was handed back already."""
         try:
             return self._permits.pop()
         except IndexError:

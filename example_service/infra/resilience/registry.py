@@ -1,4 +1,4 @@
-"""Guards by name, as weak references, with what must outlive them: their counters."""
+"""The guards of a process by name. It does not keep them alive, but keeps their counters."""
 
 import os
 import time
@@ -27,11 +27,12 @@ from example_service.infra.resilience.rules.circuit_state import CircuitStateMac
 from example_service.infra.resilience.rules.states import Mode
 from example_service.infra.resilience.validation import check_mode, check_name
 
-# Counters must not go down when a breaker is freed and another one of its name is created, as in a
-# client that is created for each request. This many names without a living breaker are remembered.
+# Counters must not go down when a breaker is freed and another one with its name is created, for
+# example by a client that exists for one request. So the counters of this many names without a
+# living breaker are remembered.
 REMEMBERED_NAMES = 256
 
-# Enough for what led to an incident, and the same memory however many breakers there are.
+# Enough to see what led to an incident.
 REMEMBERED_TRANSITIONS = 20
 
 
@@ -71,7 +72,7 @@ class Registrable(Protocol):
         ...
 
     def start_open(self, reason: str, wait_seconds: float, reopenings: int) -> None:
-        """Start open, as the other processes of the fleet are, without notifying."""
+        """Start open, like the other processes of the fleet, without notifying."""
         ...
 
 
@@ -79,7 +80,7 @@ G = TypeVar("G", bound=Registrable)
 
 
 class FleetHooks(StateChangeListener, Protocol):
-    """What connects the breakers of a registry to those of other processes."""
+    """Connects the breakers of a registry to those of other processes."""
 
     def join(self, breaker: Registrable) -> None:
         """A breaker was created."""
@@ -87,7 +88,7 @@ class FleetHooks(StateChangeListener, Protocol):
 
 
 class _Ref(weakref.ref[G]):
-    """A weak reference that keeps what must outlive the breaker: its name and counters.
+    """A weak reference to a breaker, with its name and counters, which must outlive it.
 
     References of one name form a chain, from the newest to the oldest.
     """
@@ -105,7 +106,7 @@ class Registry(Generic[G]):
     Safe to use from any thread, in a finalizer, and after `os.fork`.
 
     Args:
-        clock: Where "now" comes from, in seconds, for the ends of modes.
+        clock: Returns the current time in seconds; decides when modes end.
 
     Attributes:
         fleet: Notified of new breakers and of state changes; None without a fleet.
@@ -122,7 +123,7 @@ class Registry(Generic[G]):
         self._listeners: tuple[CircuitListener, ...] = ()
         self._recent: deque[tuple[float, StateChanged]] = deque(maxlen=REMEMBERED_TRANSITIONS)
         # A breaker may be freed at any moment, even while this thread has the lock. So its
-        # reference is only put aside here, for the next operation.
+        # reference is only stored here, and processed by the next operation.
         self._freed: deque[_Ref[G]] = deque()
         self._note_freed = self._freed.append
         self._is_collecting = False
@@ -132,13 +133,13 @@ class Registry(Generic[G]):
     def add(self, breaker: G) -> None:
         """Add a breaker without keeping it alive; every new breaker calls this.
 
-        From now on it reports its changes of state here, and to no other registry.
+        From now on the breaker notifies this registry of state changes, and no other.
         """
         ref = _Ref(breaker, self._note_freed)
         name = ref.name = breaker.name
         ref.machine = breaker.machine
         breaker.report_to(self)
-        # Not `with`, which costs more than taking and releasing the lock.
+        # `with` would take longer.
         lock = self._lock
         lock.acquire()
         try:
@@ -158,7 +159,7 @@ class Registry(Generic[G]):
     def register(self, breaker: G) -> None:
         """Keep a breaker until it is unregistered; `get` finds it before others of its name.
 
-        It replaces the breaker that was kept under its name before, if any.
+        It replaces the breaker that was registered under this name before, if any.
         """
         with self._lock:
             if breaker not in self._living(breaker.name):
@@ -323,7 +324,7 @@ class Registry(Generic[G]):
         self.reset_sync(name, reason)
 
     def reset_sync(self, name: str, reason: str = "reset by hand") -> None:
-        """The same, for code that is not asynchronous."""
+        """The same for synchronous code."""
         with self._lock:
             self._modes.reset(name, reason)
             notify = [one.begin_reset() for one in self._living(name)]
@@ -347,12 +348,12 @@ class Registry(Generic[G]):
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
-        """Undo, at the end of a block, whatever it changes here; for tests.
+        """Undo all changes of a block to this registry at its end; for tests.
 
-        The block starts without a mode. Breakers created before it stay, those that it adds go.
+        The block starts without modes. Breakers that it adds are removed at its end.
         """
         with self._lock:
-            # This list keeps them alive, so their places in the registry stay valid.
+            # This list keeps them alive, so that the references in the registry stay valid.
             existing = list(self)
             newest = {breaker.name: self._newest[breaker.name] for breaker in existing}
             held, parameters = dict(self._registered), self._parameters
@@ -372,7 +373,7 @@ class Registry(Generic[G]):
                 breaker.report_to(self)
 
     def renew_lock(self) -> None:
-        """Leave the lock to the parent process, after a fork."""
+        """Replace the lock after a fork, because a thread of the parent may hold it."""
         self._lock = RLock()
         self._is_collecting = False
 
@@ -392,7 +393,7 @@ class Registry(Generic[G]):
         with self._lock:
             # A list of the names, because a finalizer may create a breaker in the meantime.
             by_name = {name: self._living(name) for name in list(self._newest)}
-            # Only now: one that another thread frees between the two would be in neither.
+            # After that: a breaker that is freed in between is missing from `by_name`, but counted.
             self._keep_counters()
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
@@ -402,9 +403,9 @@ class Registry(Generic[G]):
         return snapshot if retired is None else snapshot.plus(retired)
 
     def _keep_counters(self) -> None:
-        """Keep the counters of breakers that were freed. Requires the lock."""
+        """Add up the counters of breakers that were freed. Requires the lock."""
         if self._is_collecting:
-            return  # A finalizer has come here while this thread was at it.
+            return  # A finalizer has interrupted this method in the same thread.
         self._is_collecting = True
         try:
             while self._freed:

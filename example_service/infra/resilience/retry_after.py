@@ -22,7 +22,7 @@ def announced_seconds(retry_after: str, date: str) -> float | None:
 
 
 def _parsed(date: str) -> datetime | None:
-    """A date in any of the three forms that HTTP knows; None for anything else."""
+    """Parse a date in any of the three HTTP formats; None if it is not one."""
     try:
         parsed = parsedate_to_datetime(date)
     except (ValueError, OverflowError):

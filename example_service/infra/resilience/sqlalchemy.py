@@ -1,10 +1,10 @@
 """A breaker around an SQLAlchemy engine: while the database is down, callers fail at once.
 
-Events such as `before_cursor_execute` and `handle_error` come in pairs that some ways out leave
-unpaired, and none says how a COMMIT ended. What an engine asks of its driver passes through the
-methods of its dialect and its pool, though, so `guard_engine` puts the guard around those. Each
-guarded call begins and ends in one frame: whatever leaves it, be it an error, a cancellation or the
-end of a forgotten greenlet, hands the permit back.
+SQLAlchemy's events cannot be used for this: after some errors no event follows
+`before_cursor_execute`, and no event reports how a COMMIT ended. But an engine calls its driver
+only through methods of its dialect and its pool, so `guard_engine` wraps these methods. Each
+guarded call begins and ends in one frame, so the permit is always handed back: after an error,
+after a cancellation, or when an unfinished greenlet is freed.
 """
 
 import copy
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-# The beginnings of the SQLSTATEs of a PostgreSQL that cannot serve: connection exceptions, refused
-# logins, no such database, out of resources, a server that shuts down, starts up or has crashed,
-# and errors of the system below it.
+# The first characters of SQLSTATEs that mean that PostgreSQL cannot serve: connection exceptions,
+# refused logins, no such database, out of resources, a server that shuts down, starts up or has
+# crashed, and errors of its operating system.
 _FAILURE_STATES = ("08", "28", "3D", "53", "57P", "58")
 _QUERY_CANCELED = "57014"
 _CONNECTING = "asyncpg.connect_utils"
 
-# SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are left out:
-# another connection is writing, so the file is fine, and its readers can be served.
+# SQLite's NOMEM, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL and NOTADB. BUSY and LOCKED are missing,
+# because they only mean that another connection is writing.
 _FAILURE_CODES = frozenset({7, 10, 11, 13, 14, 15, 26})
 
 PRIMARY_CODE = 0xFF
-"""The bits of an SQLite result code that give its kind, without the details."""
+"""Masks the primary code of an extended SQLite result code."""
 
 _guarded_dialects: "WeakSet[Dialect]" = WeakSet()
 _current_call: "ContextVar[_Call | None]" = ContextVar("_current_call", default=None)
@@ -88,14 +88,14 @@ def _sqlstate(error: BaseException) -> str | None:
 
 
 def _names_timeout(error: BaseException) -> bool:
-    """Whether the message, without the details in its further lines, names a timeout."""
+    """Whether the first line of the message names a timeout. Other lines have details."""
     return "timeout" in str(error).partition("\n")[0]
 
 
 def _has_refused_connection(error: BaseException) -> bool:
-    """Whether asyncpg raised it while connecting. Other drivers give no SQLSTATE then.
+    """Whether asyncpg raised the error while connecting; other drivers have no SQLSTATE then.
 
-    SQLAlchemy raises an error of its own from that of the driver.
+    SQLAlchemy may have wrapped the error of the driver, which is then the cause.
     """
     links = (error, error.__cause__)
     frames = (frame for link in links if link for frame, _ in walk_tb(link.__traceback__))
@@ -103,7 +103,7 @@ def _has_refused_connection(error: BaseException) -> bool:
 
 
 def _is_pool_error(error: BaseException) -> bool:
-    """Whether psycopg's pool raised it, whose errors are `OperationalError`s without a cause."""
+    """Whether psycopg's pool raised the error; its errors are also named `OperationalError`."""
     return any(base.__module__.startswith("psycopg_pool") for base in type(error).__mro__)
 
 
@@ -157,25 +157,25 @@ def guard_engine(
 
 
 def raise_if_open(breaker: CircuitBreaker) -> None:
-    """Check whether the circuit admits calls, before preparing one.
+    """Raise if the circuit is open, before preparing a session and a statement.
 
-    A guarded engine refuses when it takes a connection. That is late if a session and its statement
-    are created first, which costs more than the rest of a refusal.
+    A guarded engine refuses only when it needs a connection. Creating a session and a statement
+    before that costs more than the refusal itself.
 
     Raises:
         CircuitOpenError: The circuit refuses.
     """
-    # A half-open circuit is asked by the engine alone: a permit that is only taken and released
-    # here would use up the one probe that a fleet grants.
+    # Not while half-open: acquiring and releasing a permit here would use up the one probe that a
+    # fleet grants.
     if breaker.is_open:
         breaker.release(breaker.acquire())
 
 
 class _Call:
-    """A guarded call that runs; calls that it makes in turn are part of it.
+    """A running guarded call. Calls that are made inside it are part of it.
 
-    It lives in a context variable, which tasks begun meanwhile inherit: `guard` is None once the
-    call has ended, so that they do not take themselves for a part of it for ever.
+    It is stored in a context variable, which tasks created inside the call inherit. `guard` becomes
+    None when the call ends, so that later calls of these tasks are not part of it.
     """
 
     __slots__ = ("guard", "is_connect_refused", "permit")
@@ -195,14 +195,14 @@ class _EngineGuard:
         self._is_failure = is_failure
 
     def install(self, engine: Engine) -> None:
-        """Put the guard around the dialect's methods and the pool's."""
+        """Wrap the methods of the dialect and of the pool."""
         dialect = self._dialect
         _wrap(dialect, "do_ping", self._use_database)
         for name in ("do_execute", "do_executemany", "do_execute_no_params"):
             _wrap(dialect, name, self._execute)
         for name in ("do_commit", "do_commit_twophase", "do_release_savepoint"):
             _wrap(dialect, name, partial(self._end, True))
-        # A transaction is rolled back after a failure, which its success would make forgotten.
+        # A rollback often follows a failure. Its success must not reset the failures in a row.
         for name in ("do_rollback_to_savepoint", "do_rollback_twophase"):
             _wrap(dialect, name, partial(self._end, False))
         event.listen(engine, "handle_error", self._on_error, retval=True)
@@ -211,28 +211,31 @@ class _EngineGuard:
 
     def _guard_pool(self, engine: Engine) -> None:
         _wrap(engine.pool, "connect", self._check_out)
-        # Here, since neither the dialect nor an event sees the connects of `creator=` functions.
+        # A private method, because no other one is called for `creator=` functions, too.
         _wrap(engine.pool, "_invoke_creator", self._connect)
 
     def _check_out(self, check_out: Callable[[], R]) -> R:
-        """Take a connection from the pool: one call, whatever has to be asked of the database.
+        """Take a connection from the pool, which may connect or ping: all of this is one call.
 
-        While the circuit is closed, the call begins when the pool first turns to the database, for
-        the time in the pool's queue is our own affair. Otherwise a refused caller must not even
-        queue, as the pool may be empty just because its connections hang.
+        While the circuit is closed, the call begins when the pool first contacts the database, so
+        that time spent waiting for the pool does not count. In other states it begins before that:
+        a refused caller must not wait for a pool that is empty because its connections hang.
         """
         with self._guarded(self._permit_unless_closed, proves_health=False):
             return check_out()
 
     def _use_database(self, method: Callable[..., R], *args: Any) -> R:
-        """Connect or ping for the pool, which knows what to do about a stale connection."""
+        """Connect or ping on behalf of the pool. It acquires the permit if the call has none."""
         call = _current_call.get()
         if call is not None and call.guard is self and call.permit is None:
             call.permit = self._breaker.acquire()
         return method(*args)
 
     def _connect(self, connect: Callable[..., R], *args: Any) -> R:
-        """Connect for the pool. Poolers refuse with SQLSTATEs that mean a bug anywhere else."""
+        """Connect on behalf of the pool, and note whether the server refused.
+
+        Connection poolers refuse with SQLSTATEs that are no failure in other places.
+        """
         try:
             return self._use_database(connect, *args)
         except Exception as error:
@@ -242,7 +245,7 @@ class _EngineGuard:
             raise
 
     def _is_refusal(self, error: BaseException) -> bool:
-        """Whether a server has refused a connection: it gave an SQLSTATE, or the driver says so."""
+        """Whether a server refused the connection: with an SQLSTATE, or an error of the driver."""
         if isinstance(error, BaseExceptionGroup):
             return any(self._is_refusal(one) for one in error.exceptions)
         if _is_pool_error(error) or hasattr(error, "sqlite_errorcode"):
@@ -260,8 +263,8 @@ class _EngineGuard:
     def _end(self, proves_health: bool, end: Callable[..., None], *args: Any, **kw: Any) -> None:
         """End a transaction or a savepoint.
 
-        It is never refused, which would spare the database little and cost much: the work of the
-        transaction or, without the way back to a savepoint, its consistency.
+        It is never refused. That would save the database little work, but lose the work of the
+        transaction or leave it in an inconsistent state.
         """
         with self._guarded(self._permit_if_closed, proves_health=proves_health):
             end(*args, **kw)
@@ -275,13 +278,13 @@ class _EngineGuard:
         connection: Any = None,
         cursor: Any = None,
     ) -> Iterator[None]:
-        """Guard a block, unless it is a part of a guarded block already.
+        """Guard a block, unless it is already part of a guarded call.
 
         Args:
-            take_permit: Gives the permit; None for a block that is not counted.
-            proves_health: Whether the block's success is one of the database.
+            take_permit: Returns the permit; None for a block that is not counted.
+            proves_health: Whether the success of the block counts as a success of the database.
             connection: The driver's connection that the block uses, if any.
-            cursor: Its cursor, if any.
+            cursor: The cursor that it uses, if any.
 
         Raises:
             CircuitOpenError: The circuit refused; the block does not run.
@@ -340,8 +343,8 @@ class _EngineGuard:
     def _on_error(self, context: ExceptionContext) -> BaseException | None:
         error = context.original_exception
         if isinstance(error, CircuitOpenError):
-            # SQLAlchemy wraps what stops it from replacing the lost connection of a statement. A
-            # copy, because it makes what is returned here the consequence of the original.
+            # SQLAlchemy wraps a refusal that occurs while it reconnects. Return the refusal itself,
+            # as a copy, because SQLAlchemy sets the original as the cause of what is returned.
             return copy.copy(error) if context.sqlalchemy_exception is not None else None
         is_fetch = context.execution_context is not None and context.statement is None
         if (
@@ -350,7 +353,7 @@ class _EngineGuard:
             and (context.is_disconnect or self._is_failure(error))
             and not self._breaker.is_open
         ):
-            # The statement has succeeded, and now its rows stop coming.
+            # The statement itself has succeeded and was counted, but fetching its rows failed.
             with suppress(CircuitOpenError):
                 permit = self._breaker.acquire()
                 if self._counts(permit, error):
@@ -360,10 +363,10 @@ class _EngineGuard:
         return None
 
     def _counts(self, permit: "Permit", error: Exception) -> bool:
-        """Whether a failure is to be counted here, and not by a guard of the breaker around it."""
+        """Whether to count a failure, which an outer guard of the breaker may have counted."""
         return not is_uncounted(permit) and count_once(error, self._breaker)
 
 
 def _wrap(owner: object, name: str, guard: Callable[..., Any]) -> None:
-    """Have calls of an object's method go through `guard`, which gets the method itself first."""
+    """Replace a method of an object by `guard`, which gets the method as its first argument."""
     setattr(owner, name, partial(guard, getattr(owner, name)))

@@ -57,7 +57,7 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let some seconds pass.
+        """Advance the clock.
 
         Raises:
             TypeError: That is not a number.
@@ -67,7 +67,7 @@ class FakeClock:
         self.now += seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Stand in for `asyncio.sleep`: let the time pass at once."""
+        """Replace `asyncio.sleep`: advance the clock and return at once."""
         self.advance(seconds)
 
 
@@ -122,7 +122,7 @@ def opened(
     listeners and metrics report every state change as usual.
 
     Args:
-        breaker: The breaker; one that was made at import time will do.
+        breaker: The breaker; it may have been created at import time.
         retry_after: Seconds until the circuit is half-open; None means the breaker's first wait,
             which is `recovery_timeout` without jitter.
         clock: The clock of the breaker for the length of the block, such as a `FakeClock`; None
@@ -150,7 +150,7 @@ def half_opened(
     breaker's second wait.
 
     Args:
-        breaker: The breaker; one that was made at import time will do.
+        breaker: The breaker; it may have been created at import time.
         clock: The clock of the breaker for the length of the block; None keeps its own clock.
     """
     with _clean(breaker, clock):
@@ -206,8 +206,8 @@ def _reset_all() -> None:
         breaker.begin_reset()()
 
 
-# Breakers know nothing of each other, so the kit notes each one. That costs no test anything, and
-# only tests pay for it.
+# All breakers of the process, including those in no registry. Only tests import this module, so
+# recording them costs nothing in production.
 _breakers = WeakSet(one for one in gc.get_objects() if isinstance(one, CircuitBreaker))
 _create = CircuitBreaker.__init__
 

@@ -25,7 +25,7 @@ def check_reason(parameter: str, value: object) -> None:
 
 
 def check_mode(reason: object, seconds: object) -> None:
-    """Require what an operator gives with a mode: a reason, and an end in seconds or None."""
+    """Require a valid reason and duration of a mode; None for no end."""
     check_reason("reason", reason)
     if seconds is not None:
         check_number("seconds", seconds)
@@ -47,7 +47,7 @@ def check_number(
         at_most: Largest value allowed.
     """
     if type(value) is float and at_least is None and 0.0 < value <= at_most:
-        return  # Almost every value passes here, in a third of the time.
+        return  # The usual case, in a third of the time.
     if isinstance(value, bool) or not isinstance(value, (float, int)):
         raise TypeError(f"{parameter} must be a number, not {value!r}")
     above = value > 0 if at_least is None else value >= at_least
