@@ -200,7 +200,8 @@ async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIt
         client = await stack.enter_async_context(create_http_client())
         database = await stack.enter_async_context(open_database(settings))
         pool_metrics.watch(database.engine.pool)
-        await stack.enter_async_context(traces.running(database.engine))
+        await stack.enter_async_context(traces.running())
+        stack.enter_context(traces.statements(database.engine))
         await stack.enter_async_context(shared_metrics())
         fleet = await stack.enter_async_context(open_fleet(settings))
         fleet_metrics.watch(fleet.member)
@@ -210,7 +211,15 @@ async def _lifespan(app: FastAPI, settings: Settings, traces: Traces) -> AsyncIt
         feed = Feed(settings, workers)
         if settings.dashboard.enabled:
             await stack.enter_async_context(feed.running())
-        services = Services(settings, client, database, workers, readiness, expositions, feed)
+        services = Services(
+            settings=settings,
+            http_client=client,
+            database=database,
+            all_workers=workers,
+            readiness=readiness,
+            expositions=expositions,
+            dashboard=feed,
+        )
         for domain in enabled_domains(settings):
             await stack.enter_async_context(domain.lifespan(app, services))
         app.state.services = services

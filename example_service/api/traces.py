@@ -1,8 +1,9 @@
 """The tracing of an application. Without `TRACES__ENABLED`, it adds nothing."""
 
 from collections.abc import Callable, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from fastapi.telemetry import TelemetryConfig
@@ -30,13 +31,15 @@ class Traces:
         telemetry: The telemetry settings of FastAPI.
         middleware: Outermost middleware.
         listeners: Listeners to add to every circuit breaker.
-        running: A context manager that records outgoing HTTP calls and the statements of an engine.
+        running: A context manager that records outgoing HTTP calls.
+        statements: A context manager that records the statements of an engine.
     """
 
     telemetry: TelemetryConfig
     middleware: Sequence[Middleware] = ()
     listeners: Sequence[CircuitListener] = ()
-    running: Callable[[AsyncEngine], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
+    running: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    statements: Callable[[AsyncEngine], AbstractContextManager[None]] = lambda _: nullcontext()
 
 
 def prepare_traces(settings: Settings) -> Traces:
@@ -47,6 +50,7 @@ def prepare_traces(settings: Settings) -> Traces:
     from example_service.api.request.trace_context import TraceContextMiddleware  # noqa: PLC0415
     from example_service.infra.traces.guarded_calls import SpanListener  # noqa: PLC0415
     from example_service.infra.traces.recording import Recording  # noqa: PLC0415
+    from example_service.infra.traces.statements import recorded_statements  # noqa: PLC0415
 
     recording = Recording()
     return Traces(
@@ -61,6 +65,7 @@ def prepare_traces(settings: Settings) -> Traces:
         middleware=[Middleware(TraceContextMiddleware)],
         listeners=[SpanListener(circuit_breaker_registry)],
         running=recording.running,
+        statements=partial(recorded_statements, recording.provider),
     )
 
 

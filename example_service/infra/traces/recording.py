@@ -9,13 +9,11 @@ from typing import Final
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
-from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from opentelemetry.propagate import get_global_textmap, set_global_textmap
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from example_service import __version__
 
@@ -47,26 +45,17 @@ class Recording:
         self.provider: TracerProvider = provider
 
     @asynccontextmanager
-    async def running(self, engine: AsyncEngine) -> AsyncIterator[None]:
-        """Record outgoing calls and statements until the end of the block.
-
-        Args:
-            engine: The engine whose statements are recorded, without their parameters.
-        """
-        httpx, sqlalchemy = HTTPXClientInstrumentor(), SQLAlchemyInstrumentor()
+    async def running(self) -> AsyncIterator[None]:
+        """Record outgoing calls until the end of the block."""
+        httpx = HTTPXClientInstrumentor()
         propagator = get_global_textmap()
         if "OTEL_PROPAGATORS" not in os.environ:
             # The default also propagates the baggage of callers, which may identify a user.
             set_global_textmap(TraceContextTextMapPropagator())
         httpx.instrument(tracer_provider=self.provider)
-        # The check rejects SQLAlchemy releases after 2.0. A test shows that this one works.
-        sqlalchemy.instrument(
-            engine=engine.sync_engine, tracer_provider=self.provider, skip_dep_check=True
-        )
         try:
             yield
         finally:
-            sqlalchemy.uninstrument()
             httpx.uninstrument()
             set_global_textmap(propagator)
             if self._is_ours:

@@ -4,14 +4,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from example_service.infra.traces import recording
 from example_service.infra.traces.recording import Recording
@@ -56,12 +55,11 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-async def record_a_statement() -> None:
-    """Record the spans of one SQL statement."""
-    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
-    async with Recording().running(engine), engine.connect() as connection:
-        await connection.execute(text("SELECT 'recorded'"))
-    await engine.dispose()
+async def record_a_call() -> None:
+    """Record the span of one outgoing call, which fails because nothing listens there."""
+    async with Recording().running(), httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get("http://127.0.0.1:1/recorded")
 
 
 @pytest.mark.parametrize(
@@ -80,11 +78,11 @@ async def test_spans_are_exported_before_the_process_ends(
     for variable, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **variables}.items():
         monkeypatch.setenv(variable, value)
 
-    await record_a_statement()
+    await record_a_call()
 
     [(path, body)] = collector.received
     assert path == "/v1/traces"
-    assert b"SELECT 'recorded'" in body
+    assert b"/recorded" in body
     assert name in body
 
 
@@ -117,7 +115,7 @@ async def test_an_existing_provider_is_used_and_left_open() -> None:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
 
-    await record_a_statement()
+    await record_a_call()
     with provider.get_tracer("a test").start_as_current_span("later"):
         pass
 
@@ -136,11 +134,9 @@ async def test_baggage_of_callers_is_not_passed_on_by_default(
     """It may identify the user."""
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    engine = create_async_engine("sqlite+aiosqlite:///:memory:")
     headers: dict[str, str] = {}
 
-    async with Recording().running(engine):
+    async with Recording().running():
         propagate.inject(headers, baggage.set_baggage("user", "7"))
-    await engine.dispose()
 
     assert ("baggage" in headers) is sent
