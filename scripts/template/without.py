@@ -29,10 +29,7 @@ def chosen_parts(text: str, parts: Mapping[str, Part], root: Path) -> list[Part]
     names = set(text.replace(",", " ").split())
     for name in sorted(names):
         if name not in parts:
-            raise RefusedError(
-                f"PART={name} is not a part. The parts are: {', '.join(parts)}. "
-                "docs/clone.md lists what to remove for a service without a database."
-            )
+            raise RefusedError(f"PART={name} is not a part. The parts are: {', '.join(parts)}.")
         if parts[name].is_gone(root):
             raise RefusedError(f"PART={name} has been removed already.")
         for first in parts[name].first:
@@ -77,8 +74,8 @@ def _change(path: Path, edit: Edit, gone: Iterable[Part]) -> bool:
     for one in (edit, edit.fitted_to(text)) if is_changed else (edit,):
         if edit.drops and not one.drops:
             return True
-        if one.before() and text.count(one.before()) == 1:
-            path.write_text(text.replace(one.before(), one.after()), "utf-8")
+        if one.fits(text):
+            path.write_text(one.made_in(text), "utf-8")
             return True
     return False
 

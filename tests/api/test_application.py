@@ -13,6 +13,7 @@ from example_service.core.settings import Settings
 from example_service.core.settings.breakers import CircuitBreakerSettings
 from example_service.core.settings.model import HTTPSettings
 from example_service.infra.database.database import database_breaker
+from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_app
 from tests.application import LogLines, Serve
 
@@ -36,7 +37,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ENVIRONMENT", "test")
     monkeypatch.setenv("CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD", "4")
     create_app()
-    assert database_breaker().failure_threshold == 4
+    assert circuit_breaker_registry.get_or_create("database").failure_threshold == 4
 
 
 def test_unusable_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from scripts.template.parts import Part, load_parts
 from scripts.template.rename import RECORD
-from scripts.template.without import imported_names
 from tests.docs.pages import table_rows
 from tests.template.copies import ROOT
 
@@ -21,7 +20,7 @@ pytestmark = [
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_list_of_a_part_fits_the_project(part: Part) -> None:
     """What it deletes exists, and the lines of each change occur exactly once."""
-    assert part.misfits(ROOT) == [], f"correct {part.file}"
+    assert part.misfits(ROOT, [PARTS[name] for name in part.first]) == [], f"correct {part.file}"
 
 
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
@@ -40,25 +39,3 @@ def test_the_page_shows_what_each_part_costs() -> None:
         assert what == part.what
         for shown, lines in zip(figures, part.cost(ROOT), strict=True):
             assert abs(int(shown.replace(",", "")) - lines) <= 50 + lines / 4, (name, lines)
-
-
-def test_the_page_lists_what_uses_the_database() -> None:
-    """All files to delete exist, and the others are those of the package that import them."""
-    page = ROOT / "docs" / "clone.md"
-    deleted = [path for path, _ in table_rows(page, "database")]
-    listed = {path for path, _ in table_rows(page, "database users")}
-    assert [path for path in deleted if not (ROOT / path).exists()] == []
-
-    gone = [*deleted, *PARTS["payments"].delete, "example_service/infra/resilience"]
-    modules = {path.removesuffix(".py").replace("/", ".") for path in deleted} | {"sqlalchemy"}
-    users = {
-        name
-        for source in (ROOT / "example_service").rglob("*.py")
-        if not (name := source.relative_to(ROOT).as_posix()).startswith(tuple(gone))
-        and any(
-            f"{one}.".startswith(f"{module}.")
-            for one in imported_names(source)
-            for module in modules
-        )
-    }
-    assert users == listed

@@ -206,6 +206,15 @@ def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> 
     }
 
 
+def test_a_change_may_fit_only_after_another_part(mill: Project) -> None:
+    """A list may name lines that the parts in `first` write."""
+    paint = Part("paint", "", (), (), (), (Edit("colours.txt", ("-red", "+rust")),))
+    wood = Part("wood", "", ("paint",), (), (), (Edit("colours.txt", ("-rust",)),))
+
+    assert wood.misfits(mill.root, [paint]) == []
+    assert wood.misfits(mill.root) != []
+
+
 def test_a_list_that_does_not_fit_says_what_is_missing(mill: Project) -> None:
     """Files, pieces, and changes whose lines are not there once."""
     part = Part(

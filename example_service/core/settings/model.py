@@ -197,8 +197,8 @@ class TraceSettings(Group):
 
     enabled: bool = Field(
         default=False,
-        description="Record requests, outgoing calls and statements as spans, and export them as "
-        "the variables OTEL_… say. Needs the extra `otel`.",
+        description="Record requests and what they call as spans, and export them as the "
+        "variables OTEL_… say. Needs the extra `otel`.",
     )
 
     @field_validator("enabled")
@@ -352,7 +352,7 @@ class ServiceSettings(PlainNumbers, BaseSettings):
     redis: RedisSettings = RedisSettings()
     secrets_dir: str | None = Field(
         default=None,
-        description="Folder with one file for each secret, named like its variable: DATABASE_URL, "
+        description="Folder with one file for each secret, named like its variable, such as "
         "ADMIN__TOKEN. Variables and `.env` take precedence over the files.",
     )
     api: APISettings = APISettings()

@@ -8,13 +8,14 @@ A list is a TOML file: the name of the file is that of the part.
   `docs/page.md#its-heading`, the table row ``docs/page.md|`first cell` ``, the definition
   `module.py::name`.
 - `edits`: what other files lose, and what they get instead, in the form of a diff without line
-  numbers. The lines of a change without those with a plus must be in the file once, and `@@`
-  separates two changes of a file. Imports that nothing needs any more go by themselves.
+  numbers. The lines of a change without those with a plus must be in the file once, as it is or as
+  the parts in `first` leave it. `@@` separates two changes of a file. Imports that nothing needs
+  any more go by themselves.
 """
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,14 @@ class Edit:
     def before(self) -> str:
         """The text that must be in the file once."""
         return "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith("+"))
+
+    def fits(self, text: str) -> bool:
+        """Whether the lines are in the file once."""
+        return bool(self.before()) and text.count(self.before()) == 1
+
+    def made_in(self, text: str) -> str:
+        """The text of the file with this change, if it fits."""
+        return text.replace(self.before(), self.after()) if self.fits(text) else text
 
     def after(self) -> str:
         """The text that takes its place."""
@@ -107,8 +116,13 @@ class Part:
         """The files of the project that go."""
         return [name for name in tracked_files(root) if self.has(name) and (root / name).exists()]
 
-    def misfits(self, root: Path) -> list[str]:
-        """What the list names and the project does not have, or has more than once."""
+    def misfits(self, root: Path, before: Iterable["Part"] = ()) -> list[str]:
+        """What the list names and the project does not have, or has more than once.
+
+        Args:
+            root: The project.
+            before: The parts in `first`.
+        """
         found = [f"there is no {path}" for path in self.delete if not (root / path).exists()]
         for name, piece in self.pieces:
             text = _text_of(root / name)
@@ -117,7 +131,8 @@ class Part:
         found += [
             f"these lines, without those with a plus, are not there once:\n{edit}"
             for edit in self.edits
-            if _text_of(root / edit.file).count(edit.before()) != 1
+            if not edit.fits(text := _text_of(root / edit.file))
+            and not edit.fits(_after(before, edit.file, text))
         ]
         return found
 
@@ -145,6 +160,15 @@ class Part:
 def _text_of(file: Path) -> str:
     """The text of a file; empty if it does not exist."""
     return file.read_text("utf-8") if file.exists() else ""
+
+
+def _after(parts: Iterable[Part], file: str, text: str) -> str:
+    """The text of a file as these parts leave it."""
+    for part in parts:
+        for edit in part.edits:
+            if edit.file == file:
+                text = edit.made_in(text)
+    return text
 
 
 def load_parts() -> dict[str, Part]:

@@ -11,10 +11,14 @@ from scripts.template.rename import RECORD, ROOT
 
 def main() -> int:
     """Print what does not fit; the exit status is 1 if there is anything."""
-    parts = load_parts().values()
-    if (ROOT / RECORD).exists() or any(part.is_gone(ROOT) for part in parts):
+    parts = load_parts()
+    if (ROOT / RECORD).exists() or any(part.is_gone(ROOT) for part in parts.values()):
         return 0
-    misfits = [f"{part.file}: {misfit}" for part in parts for misfit in part.misfits(ROOT)]
+    misfits = [
+        f"{part.file}: {misfit}"
+        for part in parts.values()
+        for misfit in part.misfits(ROOT, [parts[name] for name in part.first])
+    ]
     print(*misfits, sep="\n\n")  # noqa: T201
     return 1 if misfits else 0
 

@@ -107,8 +107,8 @@ async def test_a_route_that_needs_a_service_before_the_start_gets_a_problem() ->
     app = create_app(Settings(environment="test"))
 
     @app.get("/seen")
-    async def see(_: OpenDatabase) -> None:
-        pytest.fail("there is no database yet")
+    async def see(_: HTTPClient) -> None:
+        pytest.fail("there is no client yet")
 
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:

@@ -112,7 +112,7 @@ def test_the_doctor_reports_on_standard_output(capsys: pytest.CaptureFixture[str
     assert main(["doctor"]) == 0
 
     output = capsys.readouterr()
-    assert "DATABASE_URL" in output.out
+    assert "LOG__LEVEL" in output.out
     assert output.err == ""
 
 

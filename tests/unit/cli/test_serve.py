@@ -1,5 +1,6 @@
 """What `serve` prepares; `tests/integration/test_serve.py` tests real processes."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,14 @@ from example_service.core.exceptions import StartError
 from example_service.core.settings import LogSettings, Settings
 from example_service.core.settings.model import APISettings
 from example_service.domain import Domain, Hints
+from example_service.migrations import upgrade
 from example_service.server.process import DrainingServer
+
+
+@pytest.fixture(autouse=True)
+def _schema() -> None:
+    """A database that is up to date."""
+    asyncio.run(upgrade(Settings()))
 
 
 def domains(monkeypatch: pytest.MonkeyPatch, *domains: Domain) -> None:
@@ -38,7 +46,6 @@ def out_of_stock(_: Settings) -> AbstractContextManager[Hints]:
 def test_the_banner_shows_addresses_that_work(
     host: str,
     shown: str,
-    sqlite_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -49,7 +56,6 @@ def test_the_banner_shows_addresses_that_work(
     settings = Settings(
         host=host,
         port=0,
-        database_url=sqlite_settings.database_url,
         log=LogSettings(format="console"),
     )
     assert serve(settings) == 0
@@ -72,20 +78,19 @@ def test_a_domain_that_cannot_start_prevents_the_start(monkeypatch: pytest.Monke
 
 
 def test_a_log_for_programs_has_no_banner(
-    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In development, too, every line is JSON, so the log can be replayed."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
-    database_url = sqlite_settings.database_url
 
-    assert serve(Settings(port=0, database_url=database_url, log=LogSettings(format="json"))) == 0
+    assert serve(Settings(port=0, log=LogSettings(format="json"))) == 0
 
     events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert "Serving" in events
 
 
 def test_production_has_no_banner(
-    sqlite_settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Standard output is reserved for the log, which has a line with the address."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
@@ -93,7 +98,6 @@ def test_production_has_no_banner(
     settings = Settings(
         environment="production",
         port=0,
-        database_url=sqlite_settings.database_url,
         api=APISettings(keys=[f"shop:{'4b' * 32}"]),
     )
     assert serve(settings) == 0
@@ -109,15 +113,13 @@ def test_production_has_no_banner(
 def test_a_line_says_that_the_api_is_open(
     api: APISettings,
     reason: str,
-    sqlite_settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The line is logged once, at the start, and names the setting that causes this."""
     monkeypatch.setattr(DrainingServer, "run", lambda server, _: server._on_started())
-    database_url = sqlite_settings.database_url
 
-    serve(Settings(environment="production", port=0, database_url=database_url, api=api))
+    serve(Settings(environment="production", port=0, api=api))
 
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["reason"] for one in lines if one["event"].startswith("The API is open")] == [

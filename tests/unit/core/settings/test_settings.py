@@ -267,10 +267,10 @@ def test_a_secret_is_masked_where_settings_are_shown() -> None:
 
 
 def test_production_refuses_the_defaults_of_development() -> None:
-    """The database and the hosts must be chosen for production."""
+    """The callers and the hosts must be chosen for production."""
     problems = problems_of(ENVIRONMENT="production")
 
-    assert {"DATABASE_URL", "HTTP__ALLOWED_HOSTS"} <= set(problems)
+    assert {"API__KEYS", "HTTP__ALLOWED_HOSTS"} <= set(problems)
 
 
 def test_reading_accepts_settings_that_production_would_refuse(
