@@ -328,14 +328,14 @@ def test_environment_is_built_by_pip_and_kept(project: Path) -> None:
     assert built.returncode == 0, built.stderr
     assert not elsewhere.exists()
     assert (again.returncode, again.stderr) == (0, "")
-    told = subprocess.run(
+    result = subprocess.run(
         [project / ".venv/bin/python", "-c", "import locked, backend; print(backend.__file__)"],
         capture_output=True,
         text=True,
         check=True,
         cwd="/",
     )
-    assert told.stdout.strip() == str(project / "backend.py")
+    assert result.stdout.strip() == str(project / "backend.py")
 
 
 @pytest.mark.integration

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 SUCCESS: Final = "success"
 FAILURE: Final = "failure"
-NEITHER: Final = "neither"
+NEUTRAL: Final = "neutral"
 """The outcome of a call that says nothing about the dependency, such as a cancelled call."""
 
 CLIENT_CLOSED_REQUEST: Final = 499
@@ -23,7 +23,7 @@ class Call(NamedTuple):
     Attributes:
         time: When it started, in seconds.
         duration: How long it took until its outcome was known, in seconds.
-        outcome: `SUCCESS`, `FAILURE` or `NEITHER`.
+        outcome: `SUCCESS`, `FAILURE` or `NEUTRAL`.
     """
 
     time: float
@@ -39,13 +39,13 @@ class Outcomes(dict[str, str]):
     """A mapping from words and HTTP statuses to outcomes. Parsed statuses are cached."""
 
     def __init__(self) -> None:
-        super().__init__({word: word for word in (SUCCESS, FAILURE, NEITHER)})
+        super().__init__({word: word for word in (SUCCESS, FAILURE, NEUTRAL)})
 
     def __missing__(self, text: str) -> str:
         is_number = len(text) == _STATUS_DIGITS and text.isascii() and text.isdigit()
         if not (is_number and is_status(int(text))):
             raise FieldError(
-                f"the outcome {shown(text)} is unknown; write {SUCCESS}, {FAILURE}, {NEITHER} "
+                f"the outcome {shown(text)} is unknown; write {SUCCESS}, {FAILURE}, {NEUTRAL} "
                 "or an HTTP status"
             )
         self[text] = outcome = of_status(int(text))
@@ -60,7 +60,7 @@ def is_status(number: int) -> bool:
 def of_status(status: int) -> str:
     """The outcome of a response: 429 and 500 or above are failures, as for httpx clients."""
     if status == CLIENT_CLOSED_REQUEST:
-        return NEITHER
+        return NEUTRAL
     failed = status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     return FAILURE if failed else SUCCESS
 

@@ -34,10 +34,11 @@ class Report:
         """Format the report for a terminal: a summary, a row for each set, and its openings."""
         replayed = self.replayed
         seconds = replayed.last - replayed.first
-        neither = replayed.calls - replayed.failed - replayed.succeeded
+        neutral = replayed.calls - replayed.failed - replayed.succeeded
         recorded = (
             f"{self.file}, {self.kind}: {_calls(replayed.calls)} in {_duration(seconds)}, of which "
-            f"{replayed.succeeded:,} succeeded, {replayed.failed:,} failed and {neither:,} neither."
+            f"{replayed.succeeded:,} succeeded, {replayed.failed:,} failed "
+            f"and {neutral:,} were neutral."
         )
         rows = [("set", "opened", "failing calls spared", "healthy calls refused", "recovered in")]
         rows += [self._row(outcome) for outcome in replayed.outcomes]

@@ -86,9 +86,9 @@ def test_orders_apply_in_every_worker_and_in_later_ones(world: World) -> None:
     before = world.workers()
     assert len(before) == WORKERS
 
-    told = world.order("force-open", reason="maintenance").json()
+    answer = world.order("force-open", reason="maintenance").json()
 
-    assert set(told["workers"]) == before
+    assert set(answer["workers"]) == before
     assert world.statuses() == {503: 40}
     killed = before.pop()
     os.kill(killed, signal.SIGKILL)

@@ -79,8 +79,8 @@ class TestGivingUp:
         assert outcome(payment) == (FAILED, FailureReason.EXPIRED, None, 300, at(DAY))
         assert provider.calls == [("cancel", payment.id)]
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
-        told = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
-        assert told == {"payment_id": str(payment.id), "attempts": 300, "reason": "expired"}
+        logged = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
+        assert logged == {"payment_id": str(payment.id), "attempts": 300, "reason": "expired"}
 
     async def test_a_charge_that_arrives_after_the_end_charges_nothing(
         self, service: PaymentService, provider: FakeProvider, database: Database, clock: FakeClock
@@ -158,8 +158,8 @@ class TestGivingUp:
 
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
         assert record.message == "A payment that was given up is not cancelled yet"
-        told = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
-        assert told == {
+        logged = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
+        assert logged == {
             "payment_id": str(payment.id),
             "attempts": 301,
             "reason": "ProviderTimeoutError",

@@ -427,10 +427,10 @@ class TestBackoff:
         await service.process_claim(claim)
 
         (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
-        told = {
+        logged = {
             name: record.__dict__[name] for name in ("payment_id", "attempts", "reason", "detail")
         }
-        assert told == {
+        assert logged == {
             "payment_id": str(claim.payment.id),
             "attempts": 3,
             "reason": "InvalidProviderAnswerError",

@@ -11,7 +11,7 @@ from example_service.api.request.access_log import AccessLog
 from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings
 from example_service.core.settings.model import LogSettings
-from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
+from example_service.replay.calls import FAILURE, NEUTRAL, SUCCESS, Call
 from example_service.replay.lines import LONGEST_LINE, RecordingError
 from example_service.replay.recording import Recording
 
@@ -44,9 +44,9 @@ def request(ended: str, **members: Any) -> str:
 
 def test_csv_columns_may_be_in_any_order(tmp_path: Path) -> None:
     """Columns are identified by their names in the header; other columns are ignored."""
-    content = b"outcome,host,time,duration\r\nsuccess,a,1,0.5\r\n\r\nneither,b,1.5,2\r\n"
+    content = b"outcome,host,time,duration\r\nsuccess,a,1,0.5\r\n\r\nneutral,b,1.5,2\r\n"
 
-    assert calls_of(tmp_path, content) == [Call(1.0, 0.5, SUCCESS), Call(1.5, 2.0, NEITHER)]
+    assert calls_of(tmp_path, content) == [Call(1.0, 0.5, SUCCESS), Call(1.5, 2.0, NEUTRAL)]
 
 
 def test_a_byte_order_mark_and_quotes_are_accepted(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_byte_order_mark_and_quotes_are_accepted(tmp_path: Path) -> None:
         (200, SUCCESS),
         (404, SUCCESS),
         (429, FAILURE),
-        (499, NEITHER),
+        (499, NEUTRAL),
         (500, FAILURE),
         (503, FAILURE),
     ],

@@ -23,7 +23,8 @@ def test_the_tables_have_a_row_for_each_set_and_for_each_opening() -> None:
     text = report(STRICT, NEVER).text()
 
     assert text == (
-        "calls.csv, CSV: 100 calls in 99.1 s, of which 80 succeeded, 20 failed and 0 neither.\n"
+        "calls.csv, CSV: 100 calls in 99.1 s, "
+        "of which 80 succeeded, 20 failed and 0 were neutral.\n"
         "\n"
         "  set     opened  failing calls spared  healthy calls refused  recovered in\n"
         "  strict  once    16 of 20 (80 %)       14 of 80 (17.5 %)      16.0 s\n"

@@ -5,7 +5,7 @@ from dataclasses import replace as changed
 
 import pytest
 
-from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
+from example_service.replay.calls import FAILURE, NEUTRAL, SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
 from example_service.replay.simulation import MAX_OPENINGS, Outcome, replay
 from example_service.replay.timeline import MAX_SPANS
@@ -46,7 +46,7 @@ def test_sets_do_not_influence_one_another() -> None:
 
 def test_a_hanging_call_opens_at_its_deadline() -> None:
     """With `slow_call_duration`, a call counts as slow while it is still hanging."""
-    calls = [Call(0.0, 30.0, NEITHER), *[Call(second, 0.1, SUCCESS) for second in range(1, 8)]]
+    calls = [Call(0.0, 30.0, NEUTRAL), *[Call(second, 0.1, SUCCESS) for second in range(1, 8)]]
     outcome = outcome_of("failure_threshold=1 slow_call_duration=2.5 recovery_timeout=60", calls)
 
     [opening] = outcome.openings
@@ -71,7 +71,7 @@ def test_a_probe_that_hangs_opens_again_at_its_deadline() -> None:
     """Deadlines that pass between two calls take effect in order, however far apart the calls."""
     calls = [
         Call(0.0, 0.1, FAILURE),
-        Call(5.2, 100.0, NEITHER),
+        Call(5.2, 100.0, NEUTRAL),
         Call(50.0, 0.1, SUCCESS),
         Call(51.0, 0.1, SUCCESS),
     ]
@@ -86,7 +86,7 @@ def test_a_probe_that_hangs_opens_again_at_its_deadline() -> None:
 
 def test_calls_that_neither_succeed_nor_fail_change_nothing() -> None:
     """They count neither as failing nor as healthy, and do not open the circuit."""
-    outcome = outcome_of("failure_threshold=1", [Call(s, 0.1, NEITHER) for s in range(5)])
+    outcome = outcome_of("failure_threshold=1", [Call(s, 0.1, NEUTRAL) for s in range(5)])
 
     assert (outcome.failing, outcome.healthy, outcome.opened) == (0, 0, 0)
 
@@ -104,7 +104,7 @@ def test_slow_calls_can_count_as_failing_for_every_set() -> None:
 
 def test_there_is_no_recovery_time_without_a_failing_call() -> None:
     """If slow calls opened the circuit and no call failed, there is nothing to recover from."""
-    calls = [Call(0.0, 3.0, NEITHER), *[Call(s, 0.1, SUCCESS) for s in range(10, 20)]]
+    calls = [Call(0.0, 3.0, NEUTRAL), *[Call(s, 0.1, SUCCESS) for s in range(10, 20)]]
     outcome = replay(
         calls,
         [ParameterSet.parse("failure_threshold=1 slow_call_duration=1 recovery_timeout=2")],

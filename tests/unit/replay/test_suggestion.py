@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from example_service.replay.calls import FAILURE, NEITHER, SUCCESS, Call
+from example_service.replay.calls import FAILURE, NEUTRAL, SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
 from example_service.replay.simulation import Outcome, replay
 from example_service.replay.suggestion import slow_seconds, suggest
@@ -107,4 +107,4 @@ def test_a_slow_call_takes_much_longer_than_healthy_ones() -> None:
 
     assert slow_seconds(healthy) is None
     assert slow_seconds([]) is None
-    assert slow_seconds([*healthy, Call(100, 5.0, NEITHER)]) == pytest.approx(0.32, rel=0.1)
+    assert slow_seconds([*healthy, Call(100, 5.0, NEUTRAL)]) == pytest.approx(0.32, rel=0.1)

@@ -149,7 +149,7 @@ def test_a_process_starts_without_the_store(
     When the metric first shows the fault, the log has a line about it.
     """
 
-    async def scene() -> None:
+    async def scenario() -> None:
         server = Server(random.Random(0))  # noqa: S311
         server.faults.hangs = True
         async with joined_fleet(store(server), registry) as member:
@@ -157,7 +157,7 @@ def test_a_process_starts_without_the_store(
             assert not member.is_connected
             assert caplog.messages == ["The store fails: no reply in time"]
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 @pytest.fixture

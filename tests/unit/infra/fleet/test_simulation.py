@@ -18,7 +18,7 @@ CLOSED_WITHIN = 45.0
 def test_when_one_process_opens_the_others_follow() -> None:
     """All circuits are open a tenth of a second after the first."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(4)
         async with world.running():
             for process in world.processes[1:]:
@@ -30,13 +30,13 @@ def test_when_one_process_opens_the_others_follow() -> None:
             await asyncio.sleep(0.75)
             assert world.states() == ["open"] * 4
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_all_processes_together_send_no_more_probes_than_one() -> None:
     """Two successes close all circuits, so there are two probes, although three may run at once."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(8)
         async with world.running():
             world.dependency.is_down = True
@@ -46,13 +46,13 @@ def test_all_processes_together_send_no_more_probes_than_one() -> None:
             assert world.states() == ["closed"] * 8
             assert world.dependency.probes == RULES.success_threshold
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
     """The fleet shares its backoff: eight processes wait as long as one would."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(8)
         async with world.running():
             world.dependency.is_down = True
@@ -61,13 +61,13 @@ def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
             # A single process would wait for 5, 10, 20 and 20 seconds, with two probes each.
             assert world.dependency.probes <= 2 * 4
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_the_lease_of_a_killed_prober_expires() -> None:
     """After its deadline, another process probes, and the circuit closes for all."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3)
         async with world.running():
             world.dependency.is_down = True
@@ -82,13 +82,13 @@ def test_the_lease_of_a_killed_prober_expires() -> None:
             await asyncio.sleep(RULES.probe_timeout + 3)
             assert set(world.states()) == {"closed"}
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_one_process_with_a_broken_network_is_open_alone() -> None:
     """With a quorum of two, one process opens only its own circuit, and recovers on its own."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3, quorum=2)
         async with world.running():
             for process in world.processes[1:]:
@@ -102,13 +102,13 @@ def test_one_process_with_a_broken_network_is_open_alone() -> None:
             await asyncio.sleep(6)
             assert world.states() == ["closed"] * 3
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_two_processes_that_open_are_a_quorum() -> None:
     """The second vote also opens the circuit of the third process, which had no failure."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3, quorum=2)
         async with world.running():
             world.processes[2].is_idle = True
@@ -116,7 +116,7 @@ def test_two_processes_that_open_are_a_quorum() -> None:
             await asyncio.sleep(2)
             assert world.states() == ["open"] * 3
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def _hang(world: World) -> None:
@@ -137,7 +137,7 @@ def test_without_the_store_each_process_recovers_on_its_own(
 ) -> None:
     """A store that fails while the circuit is open does not keep it open longer."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3)
         async with world.running():
             world.dependency.is_down = True
@@ -147,13 +147,13 @@ def test_without_the_store_each_process_recovers_on_its_own(
             await asyncio.sleep(9)
             assert world.states() == ["closed"] * 3
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_votes_from_a_time_without_the_store_are_merged() -> None:
     """A circuit that one process opened on its own opens for all once the store is back."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3)
         async with world.running():
             _hang(world)
@@ -170,13 +170,13 @@ def test_votes_from_a_time_without_the_store_are_merged() -> None:
             await asyncio.sleep(2.5)
             assert world.states() == ["open"] * 3
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
     """Modes and votes survive the restart as long as one process knows them."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(2)
         async with world.running():
             first = world.processes[0].member
@@ -189,13 +189,13 @@ def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
             assert order.mode == "forced_open"
             assert world.states() == ["open"] * 2
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 def test_a_mode_reaches_processes_that_were_cut_off() -> None:
     """The mode survives the process that set it, and applies once the others can read again."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(3)
         async with world.running():
             world.processes[2].store.is_cut_off = True
@@ -210,7 +210,7 @@ def test_a_mode_reaches_processes_that_were_cut_off() -> None:
             await asyncio.sleep(2)
             assert world.states() == ["open", "open"]
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 STEPS = st.lists(
@@ -244,7 +244,7 @@ def test_after_the_last_fault_all_agree(
 ) -> None:
     """After any faults, leases stay within the limit, and all circuits close in bounded time."""
 
-    async def scene() -> None:
+    async def scenario() -> None:
         world = World(4, seed=seed, quorum=quorum)
         async with world.running():
             for step, number, seconds in steps:
@@ -257,7 +257,7 @@ def test_after_the_last_fault_all_agree(
             assert set(world.states()) <= {"closed"}
             assert len({_view(world, one) for one in world.processes}) == 1
 
-    run_virtually(scene())
+    run_virtually(scenario())
 
 
 async def _take(world: World, step: str, number: int) -> None:

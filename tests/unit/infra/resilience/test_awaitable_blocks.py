@@ -9,7 +9,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     BadRequestError,
     DownError,
     half_opened,
@@ -156,7 +156,7 @@ async def test_call_awaits_it() -> None:
     assert counts(breaker) == (0, 1, 0)
 
 
-async def test_one_that_is_neither_awaited_nor_entered_takes_no_place() -> None:
+async def test_one_that_is_neither_awaited_nor_entered_takes_no_slot() -> None:
     """It can be closed, as a coroutine can."""
     breaker = make_breaker()
     FORMS["protected"](breaker).close()

@@ -15,7 +15,7 @@ from example_service.infra.resilience import (
     FailureRate,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     BadRequestError,
     DownError,
     RunningCall,
@@ -70,7 +70,7 @@ class TestConstruction:
     ) -> None:
         """The error names the parameter, and no breaker is registered."""
         registry = CircuitBreakerRegistry()
-        given: dict[str, Any] = {"name": "scene", "registry": registry, parameter: value}
+        given: dict[str, Any] = {"name": "search", "registry": registry, parameter: value}
         with pytest.raises(error, match=parameter):
             CircuitBreaker(given.pop("name"), **given)
         assert len(registry) == 0
@@ -78,17 +78,17 @@ class TestConstruction:
     def test_an_unknown_parameter_is_refused(self) -> None:
         """A misspelt name is an error."""
         with pytest.raises(TypeError, match="treshold"):
-            CircuitBreaker("scene", failure_treshold=3)  # type: ignore[call-arg]
+            CircuitBreaker("search", failure_treshold=3)  # type: ignore[call-arg]
 
     def test_only_the_name_is_positional(self) -> None:
         """Numbers without a name would be easy to confuse."""
         with pytest.raises(TypeError):
-            CircuitBreaker("scene", 3)  # type: ignore[call-arg]
+            CircuitBreaker("search", 3)  # type: ignore[call-arg]
 
     def test_every_default_is_the_documented_one(self) -> None:
         """A breaker with only a name has the documented defaults."""
-        breaker = CircuitBreaker("scene", registry=None)
-        assert breaker.name == "scene"
+        breaker = CircuitBreaker("search", registry=None)
+        assert breaker.name == "search"
         assert breaker.failure_threshold == 5
         assert breaker.recovery_timeout == 60.0
         assert breaker.success_threshold == 2
@@ -105,7 +105,7 @@ class TestConstruction:
 
     def test_every_parameter_can_be_read_back(self) -> None:
         """Each property returns the given value."""
-        told, clock = RecordingListener(), FakeClock()
+        recorder, clock = RecordingListener(), FakeClock()
         given: dict[str, Any] = {
             "failure_threshold": 1,
             "recovery_timeout": 2,
@@ -118,11 +118,11 @@ class TestConstruction:
             "failure_rate": FailureRate(threshold=0.1),
             "backoff": Backoff(jitter=0.1),
             "probe_timeout": 6.5,
-            "listeners": (told,),
+            "listeners": (recorder,),
             "clock": clock,
             "registry": CircuitBreakerRegistry(),
         }
-        breaker = CircuitBreaker("scene", **given)
+        breaker = CircuitBreaker("search", **given)
         assert {one: getattr(breaker, one) for one in given} == given
 
     def test_parameters_cannot_be_changed(self) -> None:
@@ -135,18 +135,18 @@ class TestConstruction:
 
     def test_listeners_may_come_from_any_iterable(self) -> None:
         """A generator is accepted."""
-        told = [RecordingListener(), RecordingListener()]
-        breaker = make_breaker(listeners=iter(told))
-        assert breaker.listeners == tuple(told)
+        recorders = [RecordingListener(), RecordingListener()]
+        breaker = make_breaker(listeners=iter(recorders))
+        assert breaker.listeners == tuple(recorders)
 
     def test_its_representation_shows_name_and_state(self) -> None:
         """It is meant for debugging, and reading it changes nothing."""
         clock = FakeClock()
         breaker = opened(clock)
         clock.advance(60.0)
-        assert repr(breaker) == "<CircuitBreaker 'scene' open>"
+        assert repr(breaker) == "<CircuitBreaker 'search' open>"
         assert breaker.is_half_open
-        assert repr(breaker) == "<CircuitBreaker 'scene' half_open>"
+        assert repr(breaker) == "<CircuitBreaker 'search' half_open>"
 
 
 class TestMetrics:
@@ -255,7 +255,7 @@ class TestReset:
         assert breaker.in_flight == 0
 
     async def test_a_probe_in_flight_does_not_close_the_next_recovery(self) -> None:
-        """It does not take one of its places either."""
+        """It does not take one of its slots either."""
         clock = FakeClock()
         breaker = half_opened(clock, half_open_max_calls=1, success_threshold=1)
         late = RunningCall(breaker)
@@ -279,13 +279,13 @@ class TestReset:
 
     async def test_only_a_real_change_is_reported(self) -> None:
         """Resetting a closed circuit reports no transition."""
-        told = RecordingListener()
-        breaker = make_breaker(listeners=[told], failure_threshold=1)
+        recorder = RecordingListener()
+        breaker = make_breaker(listeners=[recorder], failure_threshold=1)
         await breaker.reset()
-        assert told.events == []
+        assert recorder.events == []
         fail(breaker)
         await breaker.reset()
-        assert [getattr(one, "reason", None) for one in told.events][-1] == "reset by hand"
+        assert [getattr(one, "reason", None) for one in recorder.events][-1] == "reset by hand"
 
     async def test_what_was_due_before_it_has_happened_before_it(self) -> None:
         """A call that became overdue before the reset is forgotten like other failures."""

@@ -7,7 +7,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitOpenError, StateChanged
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     PLAIN_FORMS,
     BadRequestError,
@@ -48,7 +48,7 @@ class TestEveryFormForCoroutines:
             with pytest.raises(DownError, match=f"call {number}"):
                 await FORMS[form](breaker, work)
         assert breaker.is_open
-        with pytest.raises(CircuitOpenError, match="'scene' is open"):
+        with pytest.raises(CircuitOpenError, match="'search' is open"):
             await FORMS[form](breaker, work)
         assert calls == 3
 
@@ -95,7 +95,7 @@ class TestEveryFormForPlainFunctions:
             with pytest.raises(DownError, match=f"call {number}"):
                 PLAIN_FORMS[form](breaker, work)
         assert breaker.is_open
-        with pytest.raises(CircuitOpenError, match="'scene' is open"):
+        with pytest.raises(CircuitOpenError, match="'search' is open"):
             PLAIN_FORMS[form](breaker, work)
         assert calls == 3
 
@@ -141,10 +141,10 @@ class TestFailuresInARow:
 
     def test_opening_reports_the_wait_the_count_and_the_reason(self) -> None:
         """One event has everything that an operator on call needs first."""
-        told = RecordingListener()
-        breaker = make_breaker(failure_threshold=2, recovery_timeout=7.0, listeners=[told])
+        recorder = RecordingListener()
+        breaker = make_breaker(failure_threshold=2, recovery_timeout=7.0, listeners=[recorder])
         fail(breaker, 2)
-        changes = [one for one in told.events if isinstance(one, StateChanged)]
+        changes = [one for one in recorder.events if isinstance(one, StateChanged)]
         assert [(one.from_state, one.to_state) for one in changes] == [("closed", "open")]
         assert changes[0].wait_seconds == 7.0
         assert changes[0].failure_count == 2

@@ -9,7 +9,7 @@ import pytest
 
 from example_service.infra.resilience import CallSucceeded, CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import DownError, make_breaker
+from tests.unit.infra.resilience.breakers import DownError, make_breaker
 
 Step = Callable[[], Any]
 Caller = Callable[[CircuitBreaker, Step], Any]

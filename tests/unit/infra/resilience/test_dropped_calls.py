@@ -1,4 +1,4 @@
-"""A call whose object is dropped before it ends is neutral, and its place becomes free."""
+"""A call whose object is dropped before it ends is neutral, and its probe slot becomes free."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import RunningCall, half_opened, make_breaker
+from tests.unit.infra.resilience.breakers import RunningCall, half_opened, make_breaker
 
 
 def dropped_future(breaker: CircuitBreaker, loop: asyncio.AbstractEventLoop) -> None:
@@ -129,7 +129,7 @@ def test_a_dropped_call_is_not_in_flight(
     assert (breaker.in_flight, breaker.total_successes) == (0, 0)
 
 
-def test_a_future_of_a_closed_loop_takes_no_place() -> None:
+def test_a_future_of_a_closed_loop_takes_no_slot() -> None:
     """Its outcome can no longer be seen, even if its caller keeps it and sets it."""
     clock = FakeClock()
     breaker = half_opened(clock, half_open_max_calls=1, success_threshold=2)
@@ -173,7 +173,7 @@ async def test_a_task_that_goes_on_is_not_dropped() -> None:
     assert breaker.is_closed
 
 
-async def test_awaitables_that_are_never_awaited_take_no_place() -> None:
+async def test_awaitables_that_are_never_awaited_take_no_slot() -> None:
     """They take their permit when they are awaited."""
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
 
@@ -190,7 +190,7 @@ async def test_awaitables_that_are_never_awaited_take_no_place() -> None:
     assert breaker.in_flight == 0
 
 
-def test_a_block_that_is_kept_keeps_its_place() -> None:
+def test_a_block_that_is_kept_keeps_its_slot() -> None:
     """Only dropping it makes room."""
     breaker = half_opened(FakeClock(), half_open_max_calls=1)
     call = RunningCall(breaker)

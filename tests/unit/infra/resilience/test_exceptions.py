@@ -8,7 +8,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     RunningCall,
     half_opened,
     make_breaker,
@@ -35,19 +35,19 @@ EXPECTED = {
         CircuitState.OPEN,
         60.0,
         "5 failures in a row; last failures: DownError",
-        "Circuit breaker 'scene' is open, retry after 60.0 seconds",
+        "Circuit breaker 'search' is open, retry after 60.0 seconds",
     ),
     "half-open": (
         CircuitState.HALF_OPEN,
         0.0,
         "5 failures in a row; last failures: DownError",
-        "Circuit breaker 'scene' half-open call limit reached",
+        "Circuit breaker 'search' half-open call limit reached",
     ),
     "forced open": (
         CircuitState.OPEN,
         None,
         "forced open by hand: maintenance",
-        "Circuit breaker 'scene' is open",
+        "Circuit breaker 'search' is open",
     ),
 }
 
@@ -75,7 +75,7 @@ def test_it_carries_its_facts_also_into_another_process(state: str, how: str) ->
     error = COPIES[how](_raised(state))
     expected_state, retry_after, reason, message = EXPECTED[state]
     assert type(error) is CircuitOpenError
-    assert error.breaker_name == "scene"
+    assert error.breaker_name == "search"
     assert error.state is expected_state
     assert error.retry_after == retry_after
     assert error.reason == reason

@@ -13,7 +13,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     DownError,
     RunningCall,
     fail,
@@ -429,7 +429,7 @@ def test_an_exit_without_an_enter_changes_no_state() -> None:
 
 
 def test_a_block_refused_counts_as_a_rejection() -> None:
-    """A half-open circuit without a free place refuses a block like a call."""
+    """A half-open circuit without a free slot refuses a block like a call."""
     breaker = half_open_breaker(FakeClock())
     RunningCall(breaker)
     with pytest.raises(CircuitOpenError), breaker:

@@ -9,7 +9,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     BadRequestError,
     DownError,
     fail,
@@ -189,7 +189,7 @@ class TestAsyncGenerators:
             await guarded.athrow(thrown)
         assert (breaker.total_failures, breaker.total_successes, breaker.in_flight) == (0, 0, 0)
 
-    async def test_probes_of_a_recovery_keep_their_places(self) -> None:
+    async def test_probes_of_a_recovery_keep_their_slots(self) -> None:
         """A stream that is being read is a running call."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1, success_threshold=1)
         stream = breaker.protected(Source().stream)()

@@ -6,7 +6,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitOpenError, CircuitState, StateChanged
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     BadRequestError,
     RunningCall,
@@ -22,7 +22,7 @@ class TestLimit:
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
     def test_it_is_exact_and_the_excess_is_refused_at_once(self, limit: int) -> None:
-        """The refusal says that all places for probes are taken."""
+        """The refusal says that all probe slots are taken."""
         breaker = half_opened(FakeClock(), half_open_max_calls=limit)
         probes = [RunningCall(breaker) for _ in range(limit)]
         for _ in range(3):
@@ -70,8 +70,8 @@ class TestLimit:
             succeed(breaker)
         assert breaker.is_closed
 
-    def test_probes_of_the_last_cycle_take_no_place_in_this_one(self) -> None:
-        """When they end, they do not free a place either."""
+    def test_probes_of_the_last_cycle_take_no_slot_in_this_one(self) -> None:
+        """When they end, they do not free a slot either."""
         clock = FakeClock()
         breaker = half_opened(clock, half_open_max_calls=2)
         old, failing = RunningCall(breaker), RunningCall(breaker)
@@ -90,15 +90,15 @@ class TestDecision:
 
     def test_enough_successes_close(self) -> None:
         """The event has the number of calls refused since the opening."""
-        clock, told = FakeClock(), RecordingListener()
-        breaker = opened(clock, success_threshold=2, listeners=[told])
+        clock, recorder = FakeClock(), RecordingListener()
+        breaker = opened(clock, success_threshold=2, listeners=[recorder])
         for _ in range(4):
             with pytest.raises(CircuitOpenError):
                 succeed(breaker)
         clock.advance(60.0)
         succeed(breaker, 2)
         assert breaker.is_closed
-        last = told.events[-1]
+        last = recorder.events[-1]
         assert isinstance(last, StateChanged)
         assert (last.to_state, last.rejections, last.failure_count) == ("closed", 4, 0)
         assert last.wait_seconds is None
@@ -143,7 +143,7 @@ class TestDecision:
         assert breaker.total_successes == (2 if ends_well else 1)
 
     def test_a_neutral_probe_makes_room_for_another(self) -> None:
-        """It decides nothing, and frees its place."""
+        """It is neutral, and frees its slot."""
         breaker = half_opened(FakeClock(), half_open_max_calls=1)
         for _ in range(10):
             RunningCall(breaker).end_with(BadRequestError())
@@ -175,16 +175,16 @@ class TestHangingProbe:
 
     def test_it_reopens_as_of_its_deadline_with_backoff(self) -> None:
         """The wait starts at the deadline, not when the deadline is noticed."""
-        clock, told = FakeClock(), RecordingListener()
-        breaker = half_opened(clock, probe_timeout=5.0, recovery_timeout=60.0, listeners=[told])
+        clock, recorder = FakeClock(), RecordingListener()
+        breaker = half_opened(clock, probe_timeout=5.0, recovery_timeout=60.0, listeners=[recorder])
         hung = RunningCall(breaker)
         clock.advance(45.0)
-        told.events.clear()
+        recorder.events.clear()
         metrics = breaker.get_metrics()
         assert metrics["state"] == "open"
         assert metrics["retry_after"] == 80.0
         assert "a probe did not end within 5 seconds" in metrics["reason"]
-        assert [type(one).__name__ for one in told.events] == ["CallFailed", "StateChanged"]
+        assert [type(one).__name__ for one in recorder.events] == ["CallFailed", "StateChanged"]
         assert breaker.total_failures == 6
         hung.fail()
         assert breaker.total_failures == 6

@@ -15,7 +15,7 @@ from example_service.infra.resilience import (
     StateChanged,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import DownError, RunningCall, fail, make_breaker, succeed
+from tests.unit.infra.resilience.breakers import DownError, RunningCall, fail, make_breaker, succeed
 
 
 @dataclass
@@ -40,14 +40,14 @@ class ListenerOfHooks:
 def test_a_hook_without_a_hash_that_raises_does_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     """A hook may be any kind of callable without affecting the guarded call."""
     hook = BrokenHook()
-    breaker = CircuitBreaker("told", listeners=[ListenerOfHooks(hook)], registry=None)
+    breaker = CircuitBreaker("search", listeners=[ListenerOfHooks(hook)], registry=None)
     with caplog.at_level(logging.ERROR, logger="example_service.infra.resilience"):
         assert breaker.call_sync(lambda: "fine") == "fine"
         assert breaker.call_sync(lambda: "fine") == "fine"
     assert hook.calls == 2
     assert len(caplog.records) == 1
     assert caplog.records[0].exc_info is not None
-    assert caplog.records[0].breaker == "told"  # type: ignore[attr-defined]
+    assert caplog.records[0].breaker == "search"  # type: ignore[attr-defined]
 
 
 class BrokenListener:
@@ -79,9 +79,9 @@ class BrokenListener:
 
 def test_one_that_raises_keeps_nothing_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
     """The circuit works, the others receive all events, and each broken hook is logged once."""
-    broken, told = BrokenListener(), RecordingListener()
+    broken, recorder = BrokenListener(), RecordingListener()
     clock = FakeClock()
-    breaker = make_breaker(clock, failure_threshold=2, listeners=[broken, told])
+    breaker = make_breaker(clock, failure_threshold=2, listeners=[broken, recorder])
     with caplog.at_level(logging.ERROR, logger="example_service.infra.resilience"):
         for _ in range(3):
             succeed(breaker)
@@ -90,14 +90,14 @@ def test_one_that_raises_keeps_nothing_from_the_others(caplog: pytest.LogCapture
                 succeed(breaker)
             clock.advance(1000.0)
             succeed(breaker, 2)
-    assert len(told.events) == broken.heard == 3 * (1 + 3 + 1 + 1 + 3)
+    assert len(recorder.events) == broken.heard == 3 * (1 + 3 + 1 + 1 + 3)
     assert len(caplog.records) == 4
 
 
 def test_events_tell_what_happened_in_order() -> None:
     """The list is complete, with durations if calls are timed."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = make_breaker(clock, failure_threshold=1, success_threshold=1, listeners=[told])
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, failure_threshold=1, success_threshold=1, listeners=[recorder])
     first = RunningCall(breaker)
     clock.advance(2.0)
     first.succeed()
@@ -114,29 +114,29 @@ def test_events_tell_what_happened_in_order() -> None:
     third.succeed()
     closed, opened, half_open = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
     reason = "1 failure in a row; last failures: DownError"
-    assert told.events == [
-        CallSucceeded("scene", 2.0),
-        CallFailed("scene", "DownError", 3.0),
-        StateChanged("scene", closed, opened, 60.0, 1, 0, reason),
-        CallRejected("scene", opened, 60.0),
-        StateChanged("scene", opened, half_open, None, 1, 1, "the open wait is over"),
-        CallRejected("scene", half_open, 0.0),
-        CallSucceeded("scene", 4.0),
-        StateChanged("scene", half_open, closed, None, 0, 2, "1 probes succeeded"),
+    assert recorder.events == [
+        CallSucceeded("search", 2.0),
+        CallFailed("search", "DownError", 3.0),
+        StateChanged("search", closed, opened, 60.0, 1, 0, reason),
+        CallRejected("search", opened, 60.0),
+        StateChanged("search", opened, half_open, None, 1, 1, "the open wait is over"),
+        CallRejected("search", half_open, 0.0),
+        CallSucceeded("search", 4.0),
+        StateChanged("search", half_open, closed, None, 0, 2, "1 probes succeeded"),
     ]
 
 
 def test_a_failed_result_has_no_error_type() -> None:
     """A failed result raises nothing."""
-    told = RecordingListener()
-    breaker = make_breaker(listeners=[told], is_failed_result=bool)
+    recorder = RecordingListener()
+    breaker = make_breaker(listeners=[recorder], is_failed_result=bool)
     breaker.call_sync(lambda: 503)
-    assert told.events == [CallFailed("scene", None, 0.0)]
+    assert recorder.events == [CallFailed("search", None, 0.0)]
 
 
 def test_events_are_frozen() -> None:
     """A listener cannot change the event for the next one."""
-    event = CallSucceeded("scene", 1.0)
+    event = CallSucceeded("search", 1.0)
     with pytest.raises(AttributeError):
         event.breaker_name = "other"  # type: ignore[misc]
 

@@ -16,7 +16,7 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.guarded_block import prepared_blocks
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import FORMS, DownError, make_breaker, opened, succeed
+from tests.unit.infra.resilience.breakers import FORMS, DownError, make_breaker, opened, succeed
 
 
 class Payload:

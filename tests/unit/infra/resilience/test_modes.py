@@ -15,7 +15,7 @@ from example_service.infra.resilience import (
     StateChanged,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     RunningCall,
     fail,
     half_opened,
@@ -107,13 +107,13 @@ class TestEveryMode:
         lines = [one for one in caplog.records if hasattr(one, "mode")]
         assert [one.levelname for one in lines] == ["WARNING", "WARNING"]
         assert lines[0].getMessage() == (
-            f"Circuit breaker 'scene' set to {MODES[method]} by hand: maintenance; "
+            f"Circuit breaker 'search' set to {MODES[method]} by hand: maintenance; "
             "applies for 30.0 seconds"
         )
         assert lines[1].getMessage().endswith("applies until a reset")
         fields = {one: getattr(lines[0], one) for one in ("breaker", "mode", "reason", "seconds")}
         assert fields == {
-            "breaker": "scene",
+            "breaker": "search",
             "mode": MODES[method],
             "reason": "maintenance",
             "seconds": 30.0,
@@ -161,7 +161,7 @@ class TestForcedOpen:
         breaker = STATES[state](clock)
         breaker.force_open("provider's maintenance")
         for _ in range(2):
-            with pytest.raises(CircuitOpenError, match=r"'scene' is open$") as caught:
+            with pytest.raises(CircuitOpenError, match=r"'search' is open$") as caught:
                 breaker.call_sync(str)
             assert caught.value.retry_after is None
             assert caught.value.state is CircuitState.OPEN
@@ -198,38 +198,38 @@ class TestForcedOpen:
 
     def test_the_change_is_reported(self) -> None:
         """It is reported as an opening, unless the circuit was open already."""
-        told = RecordingListener()
-        breaker = make_breaker(listeners=[told])
+        recorder = RecordingListener()
+        breaker = make_breaker(listeners=[recorder])
         breaker.force_open("maintenance", 30.0)
         breaker.force_open("maintenance", 60.0)
-        (change,) = told.events
+        (change,) = recorder.events
         assert isinstance(change, StateChanged)
         assert (change.to_state, change.wait_seconds) == ("open", 30.0)
         assert change.reason == "forced open by hand: maintenance"
 
     def test_without_an_end_no_wait_is_reported(self, caplog: pytest.LogCaptureFixture) -> None:
         """Neither listeners nor the log get a wait, because infinity is not a number of seconds."""
-        told = RecordingListener()
-        breaker = make_breaker(listeners=[told])
+        recorder = RecordingListener()
+        breaker = make_breaker(listeners=[recorder])
         with caplog.at_level(logging.DEBUG, logger=LOGGER):
             breaker.force_open("maintenance")
-        (change,) = told.events
+        (change,) = recorder.events
         assert isinstance(change, StateChanged)
         assert change.wait_seconds is None
         assert any("not before a reset" in one.getMessage() for one in caplog.records)
 
     def test_each_refusal_is_reported_and_summed_up(self, caplog: pytest.LogCaptureFixture) -> None:
         """Refusals are handled like those of a circuit that opened by itself."""
-        clock, told = FakeClock(), RecordingListener()
-        breaker = make_breaker(clock, listeners=[told])
+        clock, recorder = FakeClock(), RecordingListener()
+        breaker = make_breaker(clock, listeners=[recorder])
         breaker.force_open("maintenance")
-        told.events.clear()
+        recorder.events.clear()
         with caplog.at_level(logging.DEBUG, logger=LOGGER):
             for _ in range(30):
                 with pytest.raises(CircuitOpenError):
                     breaker.call_sync(str)
                 clock.advance(0.125)
-        assert len(told.events) == 30
+        assert len(recorder.events) == 30
         summaries = [one.rejections for one in caplog.records if hasattr(one, "rejections")]
         assert summaries == [9, 8, 8]
 
@@ -285,10 +285,10 @@ class TestDisabled:
 
     def test_disabling_an_open_circuit_closes_it(self) -> None:
         """It is reported as a closing."""
-        told = RecordingListener()
-        breaker = opened(FakeClock(), listeners=[told])
+        recorder = RecordingListener()
+        breaker = opened(FakeClock(), listeners=[recorder])
         breaker.disable("false alarm")
-        assert getattr(told.events[-1], "reason", None) == "disabled by hand: false alarm"
+        assert getattr(recorder.events[-1], "reason", None) == "disabled by hand: false alarm"
         succeed(breaker)
 
 

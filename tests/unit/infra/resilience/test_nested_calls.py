@@ -10,7 +10,7 @@ import pytest
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, half_opened, make_breaker
+from tests.unit.infra.resilience.breakers import DownError, half_opened, make_breaker
 
 
 class TranslatedError(DownError):
@@ -300,7 +300,7 @@ async def test_what_is_neutral_beside_counted_failures_adds_nothing(neutral: Bas
 
 
 async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
-    """A stream and the calls that it makes need a single place, at each of its items."""
+    """A stream and the calls that it makes need a single slot, at each of its items."""
     breaker = half_opened(FakeClock(), success_threshold=2, half_open_max_calls=1)
 
     @breaker.protected
@@ -324,7 +324,7 @@ async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
 
 
 async def test_the_consumer_of_a_stream_is_not_part_of_its_probe() -> None:
-    """Its calls between two items need their own place."""
+    """Its calls between two items need their own slot."""
 
     def numbers() -> Generator[int, None, None]:
         yield from range(2)

@@ -10,7 +10,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     PLAIN_FORMS,
     BadRequestError,

@@ -6,7 +6,7 @@ import pytest
 
 from example_service.infra.resilience import Backoff, CircuitOpenError, CircuitState
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     PLAIN_FORMS,
     DownError,
@@ -52,7 +52,7 @@ def test_the_refusal_says_when_to_come_back() -> None:
             breaker.call_sync(str)
         assert caught.value.retry_after == left
         assert caught.value.state is CircuitState.OPEN
-        assert caught.value.breaker_name == "scene"
+        assert caught.value.breaker_name == "search"
         assert caught.value.reason == "5 failures in a row; last failures: DownError"
         assert breaker.get_metrics()["retry_after"] == left
 
@@ -91,29 +91,29 @@ def test_the_wait_ends_exactly_on_time() -> None:
 
 def test_looks_after_the_wait_yield_one_transition() -> None:
     """However often it is read, the transition is reported once, and no permit is used."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = opened(clock, listeners=[told], half_open_max_calls=1)
-    told.events.clear()
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = opened(clock, listeners=[recorder], half_open_max_calls=1)
+    recorder.events.clear()
     clock.advance(1e6)
     for _ in range(3):
         assert breaker.state is CircuitState.HALF_OPEN
         assert breaker.get_metrics()["state"] == "half_open"
         assert breaker.is_half_open
         assert breaker.total_failures == 5
-    assert len(told.events) == 1
+    assert len(recorder.events) == 1
     RunningCall(breaker).succeed()
 
 
 def test_reading_the_state_during_the_wait_changes_nothing() -> None:
     """Reading changes nothing unless something is due."""
-    told = RecordingListener()
-    breaker = opened(FakeClock(), listeners=[told])
-    told.events.clear()
+    recorder = RecordingListener()
+    breaker = opened(FakeClock(), listeners=[recorder])
+    recorder.events.clear()
     assert breaker.is_open
     assert not breaker.is_closed
     assert not breaker.is_half_open
     breaker.get_metrics()
-    assert told.events == []
+    assert recorder.events == []
 
 
 @pytest.mark.parametrize("end", ["success", "failure"])
@@ -138,8 +138,8 @@ def test_late_outcomes_change_neither_state_nor_opening_time(end: str) -> None:
 
 def test_simultaneous_failures_open_once() -> None:
     """When a hundred calls fail together, failures beyond the threshold change nothing."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = make_breaker(clock, failure_threshold=5, listeners=[told])
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, failure_threshold=5, listeners=[recorder])
     calls = [RunningCall(breaker) for _ in range(100)]
     for call in calls:
         call.fail()
@@ -210,8 +210,8 @@ class TestWaits:
 
 def test_the_whole_story_of_an_outage() -> None:
     """Events report closed, open, half-open, open for longer, half-open, closed in order."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = opened(clock, failure_threshold=2, listeners=[told])
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = opened(clock, failure_threshold=2, listeners=[recorder])
     with pytest.raises(CircuitOpenError):
         breaker.call_sync(str)
     clock.advance(60.0)
@@ -221,7 +221,7 @@ def test_the_whole_story_of_an_outage() -> None:
     RunningCall(breaker).succeed()
     RunningCall(breaker).succeed()
     story = []
-    for event in told.events:
+    for event in recorder.events:
         kind = type(event).__name__
         to = getattr(event, "to_state", None)
         story.append(f"{kind} {to}" if to else kind)

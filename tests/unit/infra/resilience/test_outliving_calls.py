@@ -8,7 +8,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import FORMS, DownError, half_opened
+from tests.unit.infra.resilience.breakers import FORMS, DownError, half_opened
 from tests.unit.infra.resilience.test_gate import FakeGate
 
 
@@ -47,7 +47,7 @@ class Background:
 
 
 def half_open(**parameters: Any) -> tuple[CircuitBreaker, FakeClock]:
-    """A half-open breaker with a single place, and its clock."""
+    """A half-open breaker with a single slot, and its clock."""
     clock = FakeClock()
     given = {"half_open_max_calls": 1, "success_threshold": 3, **parameters}
     return half_opened(clock, **given), clock
@@ -82,7 +82,7 @@ async def test_its_failure_opens_the_circuit(form: str) -> None:
     assert breaker.in_flight == 0
 
 
-async def test_its_cancellation_frees_the_place() -> None:
+async def test_its_cancellation_frees_the_slot() -> None:
     """It is neutral, as that of any call."""
     breaker, _ = half_open()
     background = Background(breaker)
@@ -173,7 +173,7 @@ async def test_what_outlives_a_call_inside_the_probe_is_a_part_of_the_probe() ->
     assert breaker.in_flight == 0
 
 
-async def test_a_call_that_starts_after_the_probe_needs_its_own_place() -> None:
+async def test_a_call_that_starts_after_the_probe_needs_its_own_slot() -> None:
     """The task was started by the probe, but its call was not made inside it."""
     breaker, _ = half_open()
     may_call = asyncio.Event()

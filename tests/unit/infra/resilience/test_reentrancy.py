@@ -12,7 +12,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, fail, half_opened, make_breaker, opened
+from tests.unit.infra.resilience.breakers import DownError, fail, half_opened, make_breaker, opened
 
 
 def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
@@ -150,7 +150,7 @@ def test_a_call_within_a_decision_of_a_disabled_circuit_runs_and_counts() -> Non
 
 @pytest.mark.parametrize("state", ["open", "half-open"])
 def test_a_call_within_a_decision_of_another_circuit_is_refused(state: str) -> None:
-    """It is counted as refused, and takes no place of a probe."""
+    """It is counted as refused, and takes no probe slot."""
     breaker = half_opened(FakeClock()) if state == "half-open" else opened(FakeClock())
     during_a_decision(breaker, lambda: call(breaker))
     assert _counts(breaker) == (5, 0, 1)

@@ -15,7 +15,7 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.registry import Registrable
 from example_service.infra.resilience.testing import RecordingListener
-from tests.unit.infra.resilience.scenes import fail, make_breaker
+from tests.unit.infra.resilience.breakers import fail, make_breaker
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -74,10 +74,10 @@ class TestHolding:
         registry.register(CircuitBreaker("held", registry=registry))
         registry.register(make_breaker())
         gc.collect()
-        assert {one.name for one in registry} == {"held", "scene"}
+        assert {one.name for one in registry} == {"held", "search"}
         registry.unregister("held")
         gc.collect()
-        assert {one.name for one in registry} == {"scene"}
+        assert {one.name for one in registry} == {"search"}
 
     def test_registering_twice_changes_nothing(self) -> None:
         """It is still a single breaker."""
@@ -289,5 +289,5 @@ def test_the_fleet_hears_of_new_breakers_and_of_changes_of_state() -> None:
     registry.fleet = Fleet()
     breaker = make_breaker(registry=registry, failure_threshold=1)
     fail(breaker)
-    assert heard == ["scene", "open"]
-    assert registry.living("scene") == [breaker]
+    assert heard == ["search", "open"]
+    assert registry.living("search") == [breaker]

@@ -16,7 +16,7 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.registry import REMEMBERED_NAMES
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import RunningCall, fail, make_breaker, opened, succeed
+from tests.unit.infra.resilience.breakers import RunningCall, fail, make_breaker, opened, succeed
 
 CLOSED, OPEN, HALF_OPEN = CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN
 
@@ -41,7 +41,7 @@ class TestMonitoring:
         with pytest.raises(CircuitOpenError):
             succeed(second)
         RunningCall(first)
-        metrics = registry.get_all_metrics()["scene"]
+        metrics = registry.get_all_metrics()["search"]
         assert metrics["state"] == "open"
         assert metrics["retry_after"] == 60.0
         assert metrics["total_successes"] == 6
@@ -55,7 +55,7 @@ class TestMonitoring:
         assert snapshot == CircuitSnapshot(
             **{
                 **_as_dict(snapshot),
-                "name": "scene",
+                "name": "search",
                 "state": OPEN,
                 "failures": 2,
                 "successes": 6,
@@ -71,7 +71,7 @@ class TestMonitoring:
         """There is no division by zero."""
         registry = CircuitBreakerRegistry()
         both = [make_breaker(registry=registry) for _ in range(2)]
-        metrics = registry.get_all_metrics()["scene"]
+        metrics = registry.get_all_metrics()["search"]
         assert metrics["failure_rate"] == 0.0
         assert metrics["last_failure_time"] is None
         assert len(both) == len(registry)
@@ -89,7 +89,7 @@ class TestMonitoring:
         for breaker, state in zip(breakers, states, strict=True):
             breaker._state = state
         assert registry.snapshots()[0].state is worst
-        assert registry.get_all_metrics()["scene"]["state"] == worst
+        assert registry.get_all_metrics()["search"]["state"] == worst
 
     @pytest.mark.parametrize("set_on", [0, 1])
     def test_a_mode_of_any_of_them_is_shown(self, set_on: int) -> None:
@@ -98,7 +98,7 @@ class TestMonitoring:
         breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(2)]
         fail(breakers[1 - set_on])
         breakers[set_on].disable("forgotten")
-        metrics = registry.get_all_metrics()["scene"]
+        metrics = registry.get_all_metrics()["search"]
         assert metrics["state"] == "open"
         assert metrics["mode"]["reason"] == "forgotten"
 
@@ -109,7 +109,7 @@ class TestMonitoring:
         breakers[0].disable("one")
         breakers[1].force_open("two")
         breakers[2].disable("three")
-        assert registry.get_all_metrics()["scene"]["mode"]["reason"] == "two"
+        assert registry.get_all_metrics()["search"]["mode"]["reason"] == "two"
 
     @pytest.mark.parametrize("waits", [(10.0, 100.0), (100.0, 10.0)])
     def test_the_longest_wait_is_shown(self, waits: tuple[float, ...]) -> None:
@@ -118,9 +118,9 @@ class TestMonitoring:
         kept = [
             opened(FakeClock(), registry=registry, recovery_timeout=seconds) for seconds in waits
         ]
-        assert registry.get_all_metrics()["scene"]["retry_after"] == 100.0
+        assert registry.get_all_metrics()["search"]["retry_after"] == 100.0
         kept[0].force_open("for good")
-        assert registry.get_all_metrics()["scene"]["retry_after"] is None
+        assert registry.get_all_metrics()["search"]["retry_after"] is None
 
     def test_a_scrape_is_a_look(self) -> None:
         """An open circuit whose wait has ended is shown as half-open."""
@@ -138,7 +138,7 @@ class TestMonitoring:
         succeed(make_breaker(registry=registry), 100)
         gc.collect()
         breaker = make_breaker(registry=registry)
-        registry.unregister("scene")
+        registry.unregister("search")
         registry.register(breaker)
         assert [one.successes for one in registry.snapshots()] == [100]
 
@@ -146,11 +146,11 @@ class TestMonitoring:
         """It adds up like all other counters of breakers with one name."""
         registry = CircuitBreakerRegistry()
         breakers = [make_breaker(registry=registry, failure_threshold=1) for _ in range(3)]
-        registry.set_mode("scene", Mode.SHADOW, "a look")
+        registry.set_mode("search", Mode.SHADOW, "a look")
         for breaker in breakers:
             fail(breaker)
             succeed(breaker, 2)
-        shown = registry.get_all_metrics()["scene"]["mode"]
+        shown = registry.get_all_metrics()["search"]["mode"]
         assert (shown["name"], shown["would_have_rejected"]) == (Mode.SHADOW, 6)
 
     async def test_counters_of_monitoring_never_go_down(self) -> None:
@@ -230,7 +230,7 @@ def test_the_window_shown_is_what_the_rule_decides_by() -> None:
     assert well.get_metrics()["window"] == {"failure_rate": 0.0, "calls": 4, "threshold": 0.9}
     worst = {"failure_rate": 0.75, "calls": 4, "threshold": 0.9}
     assert ill.get_metrics()["window"] == worst
-    assert registry.get_all_metrics()["scene"]["window"] == worst
+    assert registry.get_all_metrics()["search"]["window"] == worst
     (snapshot,) = registry.snapshots()
     assert snapshot.window == (3, 4, 0.9)
 

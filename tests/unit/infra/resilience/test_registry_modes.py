@@ -13,7 +13,7 @@ from example_service.infra.resilience import (
     StateChanged,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import succeed
+from tests.unit.infra.resilience.breakers import succeed
 
 
 class TestModesOfNames:

@@ -11,7 +11,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, half_opened, make_breaker
+from tests.unit.infra.resilience.breakers import DownError, half_opened, make_breaker
 
 
 @dataclass(frozen=True)

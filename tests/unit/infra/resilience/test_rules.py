@@ -273,7 +273,7 @@ def test_calls_let_through_by_shadow_are_counted() -> None:
 ENDS: dict[str, Callable[[CircuitStateMachine, Permit], object]] = {
     "success": lambda machine, permit: machine.record_success(permit, NOW + 2.0),
     "failure": lambda machine, permit: machine.record_failure(permit, NOW + 2.0),
-    "neither": lambda machine, permit: machine.release(permit, NOW + 2.0),
+    "neutral": lambda machine, permit: machine.release(permit, NOW + 2.0),
 }
 
 
@@ -296,7 +296,7 @@ def test_each_end_leaves_one_running_call_less(
     for left in (2, 1, 0):
         counted = ENDS[how](machine, permits[left])
         assert machine.in_flight() == left
-        assert counted is (None if how == "neither" else not overdue)
+        assert counted is (None if how == "neutral" else not overdue)
     totals = machine.totals()
     assert totals.failures == (3 if overdue or how == "failure" else 0)
     assert totals.successes == (3 if how == "success" and not overdue else 0)

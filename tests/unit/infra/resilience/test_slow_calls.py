@@ -17,7 +17,7 @@ from example_service.infra.resilience import (
     StateChanged,
 )
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     DownError,
     RunningCall,
@@ -69,14 +69,14 @@ def test_calls_that_hang_open_the_circuit_before_they_end() -> None:
 @pytest.mark.parametrize("look", LOOKS)
 def test_any_look_finds_what_is_overdue(look: str) -> None:
     """The totals and the state are those of the deadline, however late the first look is."""
-    clock, registry, told = FakeClock(now=0.0), CircuitBreakerRegistry(), RecordingListener()
+    clock, registry, recorder = FakeClock(now=0.0), CircuitBreakerRegistry(), RecordingListener()
     breaker = make_breaker(
-        clock, slow_call_duration=2.0, failure_threshold=1, registry=registry, listeners=[told]
+        clock, slow_call_duration=2.0, failure_threshold=1, registry=registry, listeners=[recorder]
     )
     RunningCall(breaker)
     clock.advance(12.0)
     LOOKS[look](breaker, registry)
-    assert [type(one) for one in told.events] == [CallFailed, StateChanged]
+    assert [type(one) for one in recorder.events] == [CallFailed, StateChanged]
     assert breaker.get_metrics()["retry_after"] == 50.0
     assert breaker.total_failures == 1
 
@@ -154,8 +154,8 @@ def test_a_refused_call_is_a_look_too() -> None:
 
 def test_each_call_is_reported_with_its_duration() -> None:
     """An overdue call is reported as of its deadline, before later events."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = make_breaker(clock, slow_call_duration=5.0, listeners=[told])
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, slow_call_duration=5.0, listeners=[recorder])
     hanging, quick, failing = (RunningCall(breaker) for _ in range(3))
     clock.advance(2.0)
     quick.succeed()
@@ -166,11 +166,11 @@ def test_each_call_is_reported_with_its_duration() -> None:
     clock.advance(1.0)
     late.succeed()
     hanging.fail()
-    assert told.events == [
-        CallSucceeded("scene", 2.0),
-        CallFailed("scene", "DownError", 3.0),
-        CallFailed("scene", None, 5.0),
-        CallSucceeded("scene", 1.0),
+    assert recorder.events == [
+        CallSucceeded("search", 2.0),
+        CallFailed("search", "DownError", 3.0),
+        CallFailed("search", None, 5.0),
+        CallSucceeded("search", 1.0),
     ]
 
 
@@ -191,12 +191,12 @@ def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
 
 def test_a_late_look_finds_open_wait_and_deadline_in_their_order() -> None:
     """The circuit opened at the deadline, and its wait has ended long ago."""
-    clock, told = FakeClock(), RecordingListener()
-    breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=1, listeners=[told])
+    clock, recorder = FakeClock(), RecordingListener()
+    breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=1, listeners=[recorder])
     RunningCall(breaker)
     clock.advance(500.0)
     assert breaker.is_half_open
-    assert [getattr(one, "to_state", "failed") for one in told.events] == [
+    assert [getattr(one, "to_state", "failed") for one in recorder.events] == [
         "failed",
         "open",
         "half_open",
@@ -232,20 +232,20 @@ def test_a_probe_of_a_cycle_that_is_over_is_still_slow() -> None:
 
 def test_events_of_one_look_come_in_the_order_of_their_moments() -> None:
     """The wait ended before a call from before the outage became overdue."""
-    clock, told = FakeClock(), RecordingListener()
+    clock, recorder = FakeClock(), RecordingListener()
     breaker = make_breaker(
         clock,
         slow_call_duration=15.0,
         failure_threshold=1,
         recovery_timeout=10.0,
-        listeners=[told],
+        listeners=[recorder],
     )
     RunningCall(breaker)
     fail(breaker)
-    told.events.clear()
+    recorder.events.clear()
     clock.advance(20.0)
     assert breaker.is_half_open
-    assert [type(one) for one in told.events] == [StateChanged, CallFailed]
+    assert [type(one) for one in recorder.events] == [StateChanged, CallFailed]
 
 
 async def test_a_stream_that_takes_too_long_is_slow() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import DownError, RunningCall, make_breaker, succeed
+from tests.unit.infra.resilience.breakers import DownError, RunningCall, make_breaker, succeed
 
 
 async def _function_in_block(breaker: CircuitBreaker, work: Callable[[], Awaitable[None]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     RunningCall,
     fail,
     half_opened,
@@ -93,21 +93,21 @@ def test_an_outage_is_logged_in_four_lines(lines: list[logging.LogRecord]) -> No
     assert [(one.levelname, one.getMessage()) for one in lines] == [
         (
             "WARNING",
-            f"Circuit breaker 'scene' opened: {opening}; probes admitted in 60.0 seconds",
+            f"Circuit breaker 'search' opened: {opening}; probes admitted in 60.0 seconds",
         ),
-        ("INFO", "Circuit breaker 'scene' is half-open: the next calls are probes"),
+        ("INFO", "Circuit breaker 'search' is half-open: the next calls are probes"),
         (
             "WARNING",
-            f"Circuit breaker 'scene' opened: {reopening}; probes admitted in 120.0 seconds",
+            f"Circuit breaker 'search' opened: {reopening}; probes admitted in 120.0 seconds",
         ),
-        ("INFO", "Circuit breaker 'scene' is half-open: the next calls are probes"),
+        ("INFO", "Circuit breaker 'search' is half-open: the next calls are probes"),
         (
             "INFO",
-            "Circuit breaker 'scene' closed: 2 probes succeeded; calls rejected meanwhile: 7",
+            "Circuit breaker 'search' closed: 2 probes succeeded; calls rejected meanwhile: 7",
         ),
     ]
     assert _fields(lines[0]) == {
-        "breaker": "scene",
+        "breaker": "search",
         "from_state": "closed",
         "to_state": "open",
         "reason": opening,
@@ -115,13 +115,13 @@ def test_an_outage_is_logged_in_four_lines(lines: list[logging.LogRecord]) -> No
         "failure_count": 5,
     }
     assert _fields(lines[1]) == {
-        "breaker": "scene",
+        "breaker": "search",
         "from_state": "open",
         "to_state": "half_open",
         "reason": "the open wait is over",
     }
     assert _fields(lines[4]) == {
-        "breaker": "scene",
+        "breaker": "search",
         "from_state": "half_open",
         "to_state": "closed",
         "reason": "2 probes succeeded",
@@ -162,13 +162,13 @@ class TestSummary:
         assert [one.levelname for one in lines] == ["INFO"] * 4
         assert [one.rejections for one in lines] == [251, 250, 250, 250]  # type: ignore[attr-defined]
         assert _fields(lines[0]) == {
-            "breaker": "scene",
+            "breaker": "search",
             "state": "open",
             "rejections": 251,
             "retry_after": 59.0,
         }
         assert lines[0].getMessage() == (
-            "Circuit breaker 'scene' refuses calls: 251 since the last such line"
+            "Circuit breaker 'search' refuses calls: 251 since the last such line"
         )
 
     def test_refusals_of_a_full_half_open_circuit_are_summed_up_too(

@@ -6,7 +6,7 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitState
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import fail, make_breaker, opened, succeed
+from tests.unit.infra.resilience.breakers import fail, make_breaker, opened, succeed
 
 
 @pytest.mark.parametrize("failure_time_first", [False, True])
@@ -48,14 +48,14 @@ def test_a_state_is_set_and_read_back(state: str) -> None:
 
 def test_setting_a_state_is_a_change_like_any_other() -> None:
     """It is reported, and the rules apply to everything that follows."""
-    told = RecordingListener()
-    breaker = make_breaker(success_threshold=1, listeners=[told])
+    recorder = RecordingListener()
+    breaker = make_breaker(success_threshold=1, listeners=[recorder])
     breaker._state = CircuitState.HALF_OPEN
     succeed(breaker)
     assert breaker.is_closed
     breaker._state = CircuitState.OPEN
     breaker._state = CircuitState.CLOSED
-    assert [getattr(one, "to_state", "success") for one in told.events] == [
+    assert [getattr(one, "to_state", "success") for one in recorder.events] == [
         "half_open",
         "success",
         "closed",

@@ -11,7 +11,7 @@ from example_service.infra.resilience import CircuitState
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.phases import HalfOpen, Open, Permit, Phase
 from example_service.infra.resilience.rules.states import Mode
-from tests.unit.infra.resilience.scenes import make_breaker
+from tests.unit.infra.resilience.breakers import make_breaker
 
 PAGE = Path(__file__).parents[4] / "docs" / "circuit-breaker.md"
 BEGIN, END = "<!-- state table -->\n", "<!-- end -->"
@@ -107,7 +107,7 @@ def _wait_over(one: Situation) -> str | None:
 def _by_hand(act: Callable[[CircuitStateMachine], object]) -> Callable[[Situation], str]:
     def by_hand(one: Situation) -> str:
         act(one.machine)
-        # Try one call more than HALF_OPEN has places.
+        # Try one call more than HALF_OPEN has probe slots.
         runs = all(one.machine.try_acquire(NOW) for _ in range(3))
         return "every call runs" if runs else "calls are refused"
 
@@ -136,7 +136,7 @@ def _mode(mode: Mode) -> Callable[[Situation], str | None]:
 
 EVENTS = [
     Event("a call begins", _begin),
-    Event("a call begins while all places for probes are taken", _begin_when_full),
+    Event("a call begins while all probe slots are taken", _begin_when_full),
     Event("a call succeeds", _end("record_success", late=False)),
     Event(
         "a call succeeds, the last one needed to close",
@@ -147,11 +147,11 @@ EVENTS = [
     Event(
         "a call fails and reaches `failure_threshold`", _end("record_failure", late=False), CLOSED
     ),
-    Event("a call ends as neither", _end("release", late=False)),
+    Event("a call ends as neutral", _end("release", late=False)),
     Event("a call becomes overdue", _overdue),
     Event("a late call succeeds", _end("record_success", late=True)),
     Event("a late call fails", _end("record_failure", late=True)),
-    Event("a late call ends as neither", _end("release", late=True)),
+    Event("a late call ends as neutral", _end("release", late=True)),
     Event("the wait is over", _wait_over),
     Event("`reset()`", _by_hand(lambda machine: machine.reset(NOW))),
     Event("`force_open()`", _mode(Mode.FORCED_OPEN)),

@@ -16,7 +16,7 @@ from example_service.infra.resilience import (
 )
 from example_service.infra.resilience.rules.lockfree import GIL_ENABLED
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     FORMS,
     PLAIN_FORMS,
     DownError,
@@ -141,7 +141,7 @@ class TestThreads:
 
     def test_everything_at_once_keeps_the_books(self) -> None:
         """Every call is counted despite outages, recoveries, resets, modes and scrapes."""
-        clock, told, registry = FakeClock(), RecordingListener(), CircuitBreakerRegistry()
+        clock, recorder, registry = FakeClock(), RecordingListener(), CircuitBreakerRegistry()
         breaker = make_breaker(
             clock,
             failure_threshold=3,
@@ -149,7 +149,7 @@ class TestThreads:
             probe_timeout=1_000_000.0,
             success_threshold=2,
             registry=registry,
-            listeners=[told],
+            listeners=[recorder],
         )
         ran = [0] * THREADS
         failed = [0] * THREADS
@@ -184,7 +184,7 @@ class TestThreads:
         assert snapshot.successes == sum(ran) - sum(failed)
         assert snapshot.rejections == sum(refused)
         assert snapshot.in_flight == 0
-        changes = [one for one in told.events if hasattr(one, "from_state")]
+        changes = [one for one in recorder.events if hasattr(one, "from_state")]
         assert sum(snapshot.state_changes.values()) == len(changes)
 
     def test_a_thread_may_leave_a_block_that_another_entered(self) -> None:

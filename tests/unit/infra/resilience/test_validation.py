@@ -17,14 +17,14 @@ from example_service.infra.resilience import (
 def test_listeners_that_are_no_iterable_are_named(listeners: Any) -> None:
     """The error names the parameter to correct."""
     with pytest.raises(TypeError, match=r"^listeners must be"):
-        CircuitBreaker("scene", registry=None, listeners=listeners)
+        CircuitBreaker("search", registry=None, listeners=listeners)
 
 
 @pytest.mark.parametrize("reason", ["two\nlines", "\x1b[31m", "x" * 501])
 @pytest.mark.parametrize("mode", ["force_open", "disable", "shadow"])
 def test_a_reason_is_one_short_line(mode: str, reason: str) -> None:
     """It appears unchanged in logs and metrics."""
-    breaker = CircuitBreaker("scene", registry=None)
+    breaker = CircuitBreaker("search", registry=None)
     with pytest.raises(ValueError, match=r"^reason must be printable"):
         getattr(breaker, mode)(reason)
     assert "mode" not in breaker.get_metrics()
@@ -42,10 +42,10 @@ def test_a_window_is_not_larger_than_memory() -> None:
 def test_a_count_has_an_upper_end(parameter: str) -> None:
     """Without the limit, a huge count would fail at the first call, not at the constructor."""
     largest: dict[str, Any] = {parameter: 1_000_000_000}
-    assert CircuitBreaker("scene", registry=None, **largest).is_closed
+    assert CircuitBreaker("search", registry=None, **largest).is_closed
     larger: dict[str, Any] = {parameter: 10**20}
     with pytest.raises(ValueError, match=rf"^{parameter} must be at most 1000000000$"):
-        CircuitBreaker("scene", registry=None, **larger)
+        CircuitBreaker("search", registry=None, **larger)
 
 
 class Limit(IntEnum):
@@ -71,12 +71,12 @@ def test_a_predicate_must_not_be_a_coroutine_function(parameter: str) -> None:
 
     predicate: dict[str, Any] = {parameter: never}
     with pytest.raises(TypeError, match=rf"^{parameter} is not awaited"):
-        CircuitBreaker("scene", registry=None, **predicate)
+        CircuitBreaker("search", registry=None, **predicate)
 
 
 def test_the_synchronous_call_refuses_what_only_await_can_run() -> None:
     """A coroutine that is never awaited would count as a success."""
-    breaker = CircuitBreaker("scene", registry=None)
+    breaker = CircuitBreaker("search", registry=None)
 
     async def work() -> None:
         raise NotImplementedError

@@ -44,13 +44,13 @@ def test_nothing_is_remembered_where_nothing_happened(registry: CircuitBreakerRe
     assert registry.recent_transitions() == []
 
 
-async def test_a_story_is_remembered_as_listeners_heard_it(
+async def test_remembered_transitions_are_the_events_of_listeners(
     registry: CircuitBreakerRegistry,
 ) -> None:
     """Each entry is the event itself, with its reason; the newest comes first."""
     clock, listener = FakeClock(), RecordingListener()
     breaker = CircuitBreaker(
-        "told",
+        "search",
         failure_threshold=1,
         success_threshold=1,
         recovery_timeout=5.0,
@@ -65,7 +65,7 @@ async def test_a_story_is_remembered_as_listeners_heard_it(
 
     heard = [event for event in listener.events if isinstance(event, StateChanged)]
     assert [event for _, event in reversed(registry.recent_transitions())] == heard
-    assert changes(registry) == [("told", "closed"), ("told", "half_open"), ("told", "open")]
+    assert changes(registry) == [("search", "closed"), ("search", "half_open"), ("search", "open")]
     assert heard[0].reason == "1 failure in a row; last failures: ConnectionError"
 
 

@@ -11,7 +11,7 @@ from example_service.infra.resilience.rules.failure_rate import (
     TimeWindow,
 )
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.scenes import (
+from tests.unit.infra.resilience.breakers import (
     BadRequestError,
     RunningCall,
     fail,

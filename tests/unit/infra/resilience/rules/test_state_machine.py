@@ -184,7 +184,7 @@ class BreakerMachine(RuleBasedStateMachine):
             with contextlib.suppress(StopIteration):
                 coroutine.send(value)
         else:
-            error = error_type("told to")
+            error = error_type("on purpose")
             with pytest.raises(error_type) as caught:
                 coroutine.throw(error)
             assert caught.value is error
@@ -209,7 +209,7 @@ class BreakerMachine(RuleBasedStateMachine):
             nonlocal calls
             calls += 1
             if error_type is not None:
-                raise error_type("told to")
+                raise error_type("on purpose")
 
         def in_block() -> None:
             with self.breaker:

@@ -22,7 +22,7 @@ class BadRequestError(Exception):
 def make_breaker(clock: FakeClock | None = None, **parameters: Any) -> CircuitBreaker:
     """A closed breaker outside any registry, for which only `DownError` is a failure."""
     given = {"expected_exception": DownError, "registry": None, **parameters}
-    return CircuitBreaker("scene", clock=clock or FakeClock(), **given)
+    return CircuitBreaker("search", clock=clock or FakeClock(), **given)
 
 
 def succeed(breaker: CircuitBreaker, times: int = 1) -> None:
