@@ -287,6 +287,27 @@ def test_five_hundred_circuits_are_searched_smoothly(many: str, browser: Browser
     page.close()
 
 
+def test_a_failure_rate_has_a_threshold_only_while_the_rule_counts(
+    states: str, browser: Browser
+) -> None:
+    """It is that of the rule then, with that of the last minute below it."""
+    page = browser.new_page(base_url=states, timezone_id="UTC")
+    page.goto("/dashboard")
+    page.get_by_role("button", name="Details of database").click()
+    closed, opened = circuit(page, "database"), circuit(page, "payment")
+
+    expect(closed.locator(".facts")).to_contain_text("Failure rate, 100 calls in the window")
+    expect(closed.locator(".facts")).to_contain_text("opens at 50 % of 20 calls or more")
+    expect(closed.locator(".facts")).to_contain_text("In the last minute")
+    expect(closed.locator(".mark-at")).to_have_count(2)
+    expect(opened.locator(".facts")).to_contain_text("Failure rate, last minute")
+    expect(opened.locator(".facts")).to_contain_text("counts again once it is closed")
+    expect(opened.locator(".mark-at")).to_have_count(0)
+    expect(circuit(page, "email").locator(".facts")).to_contain_text("By its rules it is")
+    expect(page.locator("#zone")).to_have_text("UTC")
+    page.close()
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_with_every_state_on_the_page(
     states: str, browser: Browser, theme: str

@@ -84,10 +84,14 @@ export function rateOf(circuit, ...kinds) {
   return callsIn(circuit, from, ...kinds) / secondsSince(from);
 }
 
-// The failure rate of the circuit's window. If there is no window or it is empty, that of the calls of the
-// last minute. Null if there were no calls.
-export function failureRate(circuit) {
-  if (circuit.window?.calls) return circuit.window.rate;
+// The window of the circuit's rule on its failure rate, which counts only while the circuit is closed. Null if
+// there is none now.
+export function ruleWindow({state, look, window}) {
+  return state === "closed" && look !== "disabled" ? window ?? null : null;
+}
+
+// The share of failures in the calls of the last minute. Null if there were no calls.
+export function recentFailureRate(circuit) {
   const failed = callsIn(circuit, now() - RECENT, "failed");
   const ended = failed + callsIn(circuit, now() - RECENT, "ok");
   return ended ? failed / ended : null;

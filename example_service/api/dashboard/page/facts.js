@@ -1,15 +1,14 @@
 // The facts beside the strip of one circuit: what has to happen before it opens or closes, and the progress.
 
-import {failureRate, lastMinutes, now} from "./circuits.js";
+import {lastMinutes, now, recentFailureRate, ruleWindow} from "./circuits.js";
 import {drawn, element} from "./dom.js";
-import {count, percent, span} from "./words.js";
+import {count, lower, percent, span} from "./words.js";
 
 const MAX_PIPS = 8;
 
-export function meter(value, mark, className = "") {
+export function meter(value, mark, isOver, className = "") {
   const bar = drawn("svg", {class: "meter", viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true"},
     drawn("rect", {class: "track", y: 1, width: 100, height: 6}));
-  const isOver = mark !== null && value >= mark;
   if (mark !== null) bar.append(drawn("rect", {class: "beyond", x: 100 * mark, y: 1, width: 100 - 100 * mark, height: 6}));
   bar.append(drawn("rect", {class: `value ${className} ${isOver ? "over" : ""}`, y: 1, width: 100 * Math.min(1, value), height: 6}));
   if (mark !== null) bar.append(drawn("rect", {class: "mark-at", x: 100 * mark - .6, y: -1, width: 1.2, height: 10}));
@@ -41,9 +40,9 @@ export function facts(circuit) {
       fact("Successes needed", outOf(circuit.probesSucceeded, circuit.successesNeeded, "square")));
   }
   if (look === "half_open" && waits.length) made.push(fact("Waits so far", `${waits.join(", ")}\u00a0s`));
-  if (look === "shadow") made.push(fact("Would have refused", count(mode.letThrough)));
+  if (look === "shadow") made.push(fact("By its rules it is", lower(circuit.state)), fact("Would have refused", count(mode.letThrough)));
   if (look === "disabled") made.push(fact("Failures let through in five minutes", count(lastMinutes(circuit, "failed"))));
-  made.push(rateFact(circuit));
+  made.push(...rateFacts(circuit));
   if (["half_open", "forced_open"].includes(look) || !circuit.failureThreshold) return made;
   made.push(fact("Failures in a row", outOf(Math.min(circuit.failuresInARow, circuit.failureThreshold), circuit.failureThreshold, "open")));
   return made;
@@ -53,13 +52,32 @@ function countdown({until, waits}) {
   const left = Math.max(0, until - now());
   const wait = Math.max(waits.at(-1) ?? left, left, 1);
   const note = waits.length > 1 ? `of ${wait}\u00a0s; waits so far: ${waits.join(", ")}\u00a0s` : `of ${Math.round(wait)}\u00a0s, the first wait`;
-  return fact("Probes admitted in", element("span", "big", span(left)), meter(left / wait, null, "wait"), note);
+  return fact("Probes admitted in", element("span", "big", span(left)), meter(left / wait, null, false, "wait"), note);
 }
 
-function rateFact(circuit) {
-  const rate = failureRate(circuit);
-  const mark = circuit.rateThreshold ?? null;
-  const note = mark === null ? `opens at ${count(circuit.failureThreshold ?? 0)} failures in a row` : `opens at ${percent(mark)} of ${count(circuit.minimumCalls)} calls or more`;
-  const label = circuit.window?.calls ? `Failure rate, window of ${count(circuit.window.calls)} calls` : "Failure rate, last minute";
-  return fact(label, rate === null ? "no calls" : percent(rate), meter(rate ?? 0, mark), note);
+// The rate that the circuit's rule evaluates, with the threshold as a mark, and otherwise that of the last minute.
+export function shownRate(circuit) {
+  const {rateThreshold: mark, minimumCalls} = circuit;
+  const window = mark ? ruleWindow(circuit) : null;
+  if (!window) return {rate: recentFailureRate(circuit), mark: null, isOver: false};
+  return {rate: window.calls ? window.rate : null, mark, isOver: window.calls >= minimumCalls && window.rate >= mark};
+}
+
+function rateFacts(circuit) {
+  const {rate, mark, isOver} = shownRate(circuit);
+  const shown = (share) => (share === null ? "no calls" : percent(share));
+  if (mark === null) return [fact("Failure rate, last minute", shown(rate), meter(rate ?? 0, null, false), whatOpens(circuit))];
+  const {calls} = ruleWindow(circuit);
+  const label = calls ? `Failure rate, ${count(calls)} calls in the window` : "Failure rate in the window";
+  return [fact(label, shown(rate), meter(rate ?? 0, mark, isOver), whatOpens(circuit)),
+    fact("In the last minute", shown(recentFailureRate(circuit)))];
+}
+
+function whatOpens({look, state, rateThreshold, minimumCalls, failureThreshold}) {
+  if (look === "disabled") return "never opens while it is disabled";
+  if (look === "forced_open") return "";
+  const rate = rateThreshold ? `at ${percent(rateThreshold)} of ${count(minimumCalls)} calls or more` : "";
+  const row = failureThreshold ? `at ${count(failureThreshold)} failures in a row` : "";
+  if (state !== "closed") return rate && "counts again once it is closed";
+  return rate || row ? `opens ${rate || row}` : "";
 }

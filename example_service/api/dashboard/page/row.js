@@ -1,8 +1,8 @@
 // A place in the list: a line of figures that can be unfolded. It shows one circuit at a time.
 
-import {BUCKET, failureRate, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
+import {BUCKET, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
 import {badge, breakable, drawn, element, hide, say} from "./dom.js";
-import {facts, meter} from "./facts.js";
+import {facts, meter, shownRate} from "./facts.js";
 import {drawStrip} from "./strip.js";
 import {classOf, clock, count, listed, lower, moment, percent, perSecond, REFUSING, span, unsigned} from "./words.js";
 
@@ -116,12 +116,12 @@ export class Row {
   showFigures() {
     const {circuit, figures} = this;
     const refused = lastMinutes(circuit, "refused");
-    const rate = failureRate(circuit);
+    const {rate, mark, isOver} = shownRate(circuit);
     say(figures["Calls/s"], perSecond(rateOf(circuit, "ok", "failed", "refused")));
-    const shown = `${rate} ${circuit.rateThreshold}`;
+    const shown = `${rate} ${mark} ${isOver}`;
     if (figures["Failure rate"].dataset.shown !== shown) {
       figures["Failure rate"].dataset.shown = shown;
-      figures["Failure rate"].replaceChildren(element("span", "rate", meter(rate ?? 0, circuit.rateThreshold ?? null), element("span", "", rate === null ? "–" : percent(rate))));
+      figures["Failure rate"].replaceChildren(element("span", "rate", meter(rate ?? 0, mark, isOver), element("span", "", rate === null ? "–" : percent(rate))));
     }
     say(figures[REFUSED], count(refused));
     say(figures["In flight"], count(circuit.inFlight ?? 0));

@@ -56,5 +56,5 @@ export function unsigned(reason) {
 export function zone() {
   const offset = new Date().toLocaleString("en-GB", {timeZoneName: "longOffset"}).split(" ").at(-1).replace("GMT", "UTC");
   const name = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  return name === offset ? name : `${name}, ${offset === "UTC" ? "UTC+00:00" : offset}`;
+  return name === "UTC" ? name : `${name}, ${offset === "UTC" ? "UTC+00:00" : offset}`;
 }
