@@ -20,7 +20,7 @@ _OFF: Final[TelemetryConfig] = {
     "logs": False,
     "auto_configure": False,
 }
-_NOT_TRACED: Final = ("/dashboard", "/health/", "/metrics")
+_NOT_TRACED: Final = ("/dashboard/", "/health/", "/metrics/", "/sandbox/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,4 @@ def prepare_traces(settings: Settings) -> Traces:
 
 
 def _is_for_operators(scope: MutableMapping[str, Any]) -> bool:
-    return str(scope["path"]).startswith(_NOT_TRACED)
+    return f"{scope['path']}/".startswith(_NOT_TRACED)

@@ -17,6 +17,8 @@ from opentelemetry.util._once import Once
 
 from example_service.core.settings import Settings
 from example_service.core.settings.model import TraceSettings
+from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
+from example_service.infra.traces.guarded_calls import SpanListener
 from example_service.main import create_app
 from example_service.migrations import upgrade
 from example_service.payments.settings import PaymentProviderSettings
@@ -155,7 +157,21 @@ async def test_a_refusal_is_an_event(exporter: InMemorySpanExporter) -> None:
     assert of_kind(exporter, trace.SpanKind.CLIENT) == []
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/dashboard"])
+def test_a_circuit_outside_the_registry_records_its_outcome(
+    exporter: InMemorySpanExporter,
+) -> None:
+    """Its state is unknown to the listener, and so is that of a circuit removed meanwhile."""
+    breaker = CircuitBreaker(
+        "alone", registry=None, listeners=[SpanListener(circuit_breaker_registry)]
+    )
+    with trace.get_tracer("test").start_as_current_span("alone"):
+        breaker.call_sync(lambda: "answered")
+
+    [span] = exporter.get_finished_spans()
+    assert attributes(span) == {"alone.outcome": "success"}
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health/ready", "/dashboard", "/sandbox/mode"])
 async def test_monitoring_requests_are_not_traced(
     path: str, exporter: InMemorySpanExporter
 ) -> None:
@@ -165,6 +181,17 @@ async def test_monitoring_requests_are_not_traced(
         await client.get(path)
 
     assert of_kind(exporter, trace.SpanKind.SERVER) == []
+
+
+async def test_a_path_that_only_begins_like_theirs_is_traced(
+    exporter: InMemorySpanExporter,
+) -> None:
+    """A service may have dashboards and metrics of its own."""
+    async with serving() as client:
+        exporter.clear()
+        await client.get("/dashboards")
+
+    assert len(of_kind(exporter, trace.SpanKind.SERVER)) == 1
 
 
 async def test_nothing_is_traced_unless_it_is_enabled(exporter: InMemorySpanExporter) -> None:

@@ -22,7 +22,8 @@ _EVENT = "request"
 DASHBOARD = "dashboard"
 """The client address of requests that the service sends to itself for the outage lab."""
 
-_ROUTES_OF_DASHBOARD = ("/dashboard", "/sandbox/traffic")
+_ROUTES_OF_DASHBOARD = ("/dashboard/", "/sandbox/traffic/")
+_READ_BY_DASHBOARD = ("/", "/sandbox/mode")
 _FIRST_ERROR_STATUS = 400
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -71,8 +72,8 @@ class AccessLog:
             client: The client's address. None if it is unknown.
         """
         if client == DASHBOARD or (
-            route.startswith(_ROUTES_OF_DASHBOARD)
-            and (status < _FIRST_ERROR_STATUS or status == _CLIENT_CLOSED_REQUEST)
+            (status < _FIRST_ERROR_STATUS or status == _CLIENT_CLOSED_REQUEST)
+            and _is_of_dashboard(method, route)
         ):
             return
         if self._is_console:
@@ -101,3 +102,9 @@ class AccessLog:
             f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'
             f'"client":{"null" if client is None else quoted(client)}}}'
         )
+
+
+def _is_of_dashboard(method: str, route: str) -> bool:
+    return f"{route}/".startswith(_ROUTES_OF_DASHBOARD) or (
+        route in _READ_BY_DASHBOARD and method == "GET"
+    )

@@ -3,14 +3,13 @@
 from contextlib import suppress
 from typing import Final
 
-from opentelemetry.trace import Span, get_current_span
+from opentelemetry.trace import get_current_span
 
 from example_service.infra.resilience import (
     CallFailed,
     CallRejected,
     CallSucceeded,
     CircuitBreakerRegistry,
-    CircuitState,
 )
 
 REJECTED: Final = "circuit_breaker.rejected"
@@ -44,7 +43,8 @@ class SpanListener:
         span = get_current_span()
         if not span.is_recording():
             return
-        _record(span, event.breaker_name, "rejected", event.state)
+        span.set_attribute(f"circuit_breaker.{event.breaker_name}.outcome", "rejected")
+        span.set_attribute(f"circuit_breaker.{event.breaker_name}.state", event.state.value)
         attributes: dict[str, str | float] = {
             "circuit_breaker.name": event.breaker_name,
             "circuit_breaker.state": event.state.value,
@@ -57,11 +57,9 @@ class SpanListener:
         span = get_current_span()
         if not span.is_recording():
             return
+        span.set_attribute(f"circuit_breaker.{name}.outcome", outcome)
         # A breaker may be removed from the registry before its last call ends.
         with suppress(KeyError):
-            _record(span, name, outcome, self._registry.get(name).state)
-
-
-def _record(span: Span, name: str, outcome: str, state: CircuitState) -> None:
-    span.set_attribute(f"circuit_breaker.{name}.outcome", outcome)
-    span.set_attribute(f"circuit_breaker.{name}.state", state.value)
+            span.set_attribute(
+                f"circuit_breaker.{name}.state", self._registry.get(name).state.value
+            )

@@ -126,6 +126,24 @@ def test_requests_of_the_dashboard_are_not_logged(
 
 
 @pytest.mark.parametrize(
+    ("method", "route", "is_logged"),
+    [
+        ("GET", "/sandbox/mode", False),
+        ("PUT", "/sandbox/mode", True),
+        ("GET", "/", False),
+        ("GET", "/dashboards", True),
+        ("GET", "/sandbox/charges", True),
+    ],
+)
+def test_what_the_page_reads_by_itself_is_not_logged(
+    method: str, route: str, is_logged: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A click is logged, and so is a route whose name only begins like the dashboard's."""
+    write(access_log(), method=method, route=route)
+    assert bool(capsys.readouterr().out) is is_logged
+
+
+@pytest.mark.parametrize(
     ("log", "is_on"),
     [
         ({}, True),
