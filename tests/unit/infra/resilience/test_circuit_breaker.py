@@ -198,7 +198,7 @@ class TestMetrics:
         }
 
     @pytest.mark.parametrize("state", ["closed", "open", "half_open", "mode"])
-    def test_json_can_hold_it(self, state: str) -> None:
+    def test_it_can_be_represented_in_json(self, state: str) -> None:
         """In every state, the metrics are plain types and valid standard JSON."""
         clock = FakeClock()
         breaker = half_opened(clock) if state == "half_open" else opened(clock)
@@ -210,7 +210,7 @@ class TestMetrics:
         assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
         assert type(metrics["state"]) is str
 
-    def test_the_properties_say_the_same(self) -> None:
+    def test_the_properties_agree(self) -> None:
         """This applies to totals and calls in flight."""
         breaker = opened(FakeClock(), failure_threshold=3)
         with pytest.raises(Exception, match="is open"):
@@ -287,7 +287,7 @@ class TestReset:
         await breaker.reset()
         assert [getattr(one, "reason", None) for one in recorder.events][-1] == "reset by hand"
 
-    async def test_what_was_due_before_it_has_happened_before_it(self) -> None:
+    async def test_what_was_due_before_it_is_processed_first(self) -> None:
         """A call that became overdue before the reset is forgotten like other failures."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=10.0)

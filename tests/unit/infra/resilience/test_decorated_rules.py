@@ -143,7 +143,7 @@ def test_a_call_that_takes_too_long_counts_as_a_failure(call: Caller) -> None:
 
 
 @FORMS
-def test_listeners_hear_how_long_a_success_took(call: Caller) -> None:
+def test_listeners_receive_the_duration_of_a_success(call: Caller) -> None:
     """The duration is in seconds on the breaker's clock."""
     clock, listener = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, listeners=[listener])

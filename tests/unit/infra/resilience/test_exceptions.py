@@ -70,7 +70,7 @@ COPIES: dict[str, Callable[[CircuitOpenError], CircuitOpenError]] = {
 
 @pytest.mark.parametrize("how", COPIES)
 @pytest.mark.parametrize("state", EXPECTED)
-def test_it_carries_its_facts_also_into_another_process(state: str, how: str) -> None:
+def test_it_keeps_its_attributes_when_copied_or_pickled(state: str, how: str) -> None:
     """Name, state, wait, reason and message survive copying and pickling."""
     error = COPIES[how](_raised(state))
     expected_state, retry_after, reason, message = EXPECTED[state]

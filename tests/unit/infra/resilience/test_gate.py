@@ -113,7 +113,7 @@ def test_the_circuit_stays_open_until_the_gate_opens(
     assert gate.outcomes == [True]
 
 
-def test_each_probe_takes_a_right(
+def test_each_probe_uses_one_permission(
     breaker: CircuitBreaker, gate: FakeGate, clock: FakeClock
 ) -> None:
     """Without a right, the call is refused and asks for one."""
@@ -232,7 +232,7 @@ def test_it_closes_with_the_others(breaker: CircuitBreaker) -> None:
     assert heard[-1].reason == "2 probes succeeded in the fleet"
 
 
-def test_a_closed_circuit_that_is_to_close_keeps_its_count() -> None:
+def test_closing_a_closed_circuit_keeps_its_count() -> None:
     """Nothing changes."""
     breaker = CircuitBreaker("shop", failure_threshold=2, registry=None)
     fail(breaker)
@@ -242,7 +242,7 @@ def test_a_closed_circuit_that_is_to_close_keeps_its_count() -> None:
 
 
 @pytest.mark.parametrize("mode", ["force_open", "disable"])
-def test_what_an_operator_has_set_wins(mode: str) -> None:
+def test_a_mode_takes_precedence(mode: str) -> None:
     """An operator's mode takes precedence over decisions of the others."""
     breaker = CircuitBreaker("shop", registry=None)
     getattr(breaker, mode)("maintenance")

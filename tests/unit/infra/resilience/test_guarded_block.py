@@ -241,7 +241,7 @@ class TestLookUpsForLeaving:
         assert breaker.is_closed
         assert (breaker.total_successes, breaker.total_failures) == (12, 0)
 
-    async def test_a_mere_look_at_the_exit_costs_no_probe(self) -> None:
+    async def test_looking_up_the_exit_takes_no_probe_slot(self) -> None:
         """`hasattr` and `inspect.getmembers` look it up without calling it."""
         clock = FakeClock()
         breaker = opened(clock, success_threshold=1, half_open_max_calls=1)

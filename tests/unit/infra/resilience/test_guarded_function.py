@@ -68,7 +68,7 @@ class TestEveryKind:
         assert guarded.__module__ == __name__
         assert guarded.__wrapped__ is func  # type: ignore[attr-defined]
 
-    def test_methods_are_bound(self, kind: str) -> None:
+    def test_a_decorated_method_receives_its_object(self, kind: str) -> None:
         """A decorated method receives its object."""
         seen: list[object] = []
 
@@ -247,7 +247,7 @@ class TestFutures:
         PLAIN_CALLS[how](breaker, Call)
         assert (breaker.total_successes, breaker.in_flight) == (1, 0)
 
-    async def test_a_probe_keeps_its_place_until_the_future_is_done(self, how: str) -> None:
+    async def test_a_probe_keeps_its_slot_until_the_future_is_done(self, how: str) -> None:
         """The result of the future may be a failure, too."""
         breaker = half_opened(
             FakeClock(), half_open_max_calls=1, is_failed_result=lambda result: result == "bad"

@@ -133,7 +133,7 @@ class TestAsyncGenerators:
         assert breaker.in_flight == 0
         assert breaker.total_failures == 0
 
-    async def test_a_stream_that_is_never_read_asks_for_nothing(self) -> None:
+    async def test_a_stream_that_is_never_read_takes_no_permit(self) -> None:
         """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().stream)()
@@ -268,7 +268,7 @@ class TestGenerators:
         assert source.notes == ["sent", thrown, None, "closed"]
         assert breaker.total_successes == 1
 
-    def test_a_stream_that_is_never_read_asks_for_nothing(self) -> None:
+    def test_a_stream_that_is_never_read_takes_no_permit(self) -> None:
         """The permit is acquired with the first item."""
         breaker = opened(FakeClock())
         stream = breaker.protected(Source().plain_stream)()

@@ -199,7 +199,7 @@ class TestHangingProbe:
         assert breaker.is_half_open
         assert breaker.get_metrics()["opened_count"] == 2
 
-    def test_one_success_in_time_does_not_save_a_hung_one(self) -> None:
+    def test_a_success_of_one_probe_does_not_save_a_hung_one(self) -> None:
         """Each probe has its own deadline."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0, success_threshold=2)
@@ -218,7 +218,7 @@ class TestHangingProbe:
         probe.succeed()
         assert breaker.is_closed
 
-    def test_the_end_of_an_overdue_probe_is_itself_a_look(self) -> None:
+    def test_the_end_of_an_overdue_probe_also_processes_what_is_due(self) -> None:
         """Without an earlier look, its own success still comes too late to close the circuit."""
         clock = FakeClock()
         breaker = half_opened(clock, probe_timeout=5.0, success_threshold=1)

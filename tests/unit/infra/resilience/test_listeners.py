@@ -206,7 +206,7 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused() -> None:
         make_breaker(listeners=[Waiting()])
 
 
-def test_exceptions_that_are_no_exceptions_pass_through_a_listener() -> None:
+def test_a_keyboard_interrupt_passes_through_a_listener() -> None:
     """A keyboard interrupt must not be swallowed."""
 
     class Interrupting:

@@ -55,7 +55,7 @@ async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> No
 
 
 @pytest.mark.parametrize("gil_enabled", [True, False])
-def test_rejections_leave_nothing(gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_calls_use_no_memory(gil_enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand refused calls use no more memory than a thousand."""
     monkeypatch.setattr("example_service.infra.resilience.rules.lockfree.GIL_ENABLED", gil_enabled)
     breaker = opened(FakeClock())

@@ -78,7 +78,7 @@ class TestEveryMode:
         clock.advance(10.0)
         assert breaker.get_metrics()["mode"] == expected | {"ends_in": 20.0}
 
-    def test_it_ends_on_time_at_the_first_look(self, method: str) -> None:
+    def test_it_ends_on_time_at_the_next_read(self, method: str) -> None:
         """This needs no timer."""
         clock = FakeClock()
         breaker = make_breaker(clock)
@@ -129,7 +129,7 @@ class TestEveryMode:
         clock.advance(30.0)
         assert registry.snapshots()[0].mode is None
 
-    def test_a_later_mode_takes_the_place_of_the_one_before(self, method: str) -> None:
+    def test_a_later_mode_replaces_the_earlier_one(self, method: str) -> None:
         """Only one mode is in effect at a time: the last one."""
         for other in MODES:
             breaker = make_breaker()
@@ -346,7 +346,7 @@ class TestShadow:
         assert breaker.is_open
         succeed(breaker)
 
-    def test_set_once_more_it_goes_on(self) -> None:
+    def test_setting_it_again_continues_it(self) -> None:
         """Setting it again, for longer or for another reason, keeps the state and the count."""
         clock = FakeClock()
         breaker = opened(clock)
@@ -364,7 +364,7 @@ class TestShadow:
             "would_have_rejected": 2,
         }
 
-    def test_set_once_more_it_keeps_a_row_of_failures(self) -> None:
+    def test_setting_it_again_keeps_the_failures_in_a_row(self) -> None:
         """A call in flight can still contribute to it."""
         breaker = make_breaker(failure_threshold=3)
         breaker.shadow("trying it out")
@@ -375,7 +375,7 @@ class TestShadow:
         fail(breaker)
         assert breaker.is_open
 
-    def test_at_its_end_the_circuit_rejects_what_it_decides_to(self) -> None:
+    def test_after_it_ends_the_circuit_refuses_calls_again(self) -> None:
         """From then on, an open circuit refuses calls."""
         clock = FakeClock()
         breaker = opened(clock)
@@ -397,7 +397,7 @@ class TestShadow:
         fail(breaker)
         assert breaker.is_open
 
-    def test_what_was_due_before_its_end_has_happened_before_it(self) -> None:
+    def test_what_was_due_before_its_end_is_processed_first(self) -> None:
         """A call that became overdue during the mode has opened the circuit during the mode."""
         clock = FakeClock()
         breaker = make_breaker(clock, failure_threshold=1, slow_call_duration=10.0)

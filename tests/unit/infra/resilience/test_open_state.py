@@ -89,7 +89,7 @@ def test_the_wait_ends_exactly_on_time() -> None:
     assert breaker.is_half_open
 
 
-def test_looks_after_the_wait_yield_one_transition() -> None:
+def test_several_reads_after_the_wait_cause_one_transition() -> None:
     """However often it is read, the transition is reported once, and no permit is used."""
     clock, recorder = FakeClock(), RecordingListener()
     breaker = opened(clock, listeners=[recorder], half_open_max_calls=1)

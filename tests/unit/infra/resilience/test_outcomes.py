@@ -65,7 +65,7 @@ def test_exceptions_are_judged_alike_in_every_form(
     assert counts(breaker) == expected
 
 
-async def test_the_end_of_an_iteration_is_a_success_where_python_wraps_it() -> None:
+async def test_the_end_of_an_iteration_is_a_success_if_python_wraps_it() -> None:
     """Coroutines and generators cannot raise it: Python turns it into a RuntimeError."""
     breaker = make_breaker(expected_exception=Exception)
 

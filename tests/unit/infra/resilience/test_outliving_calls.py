@@ -54,7 +54,7 @@ def half_open(**parameters: Any) -> tuple[CircuitBreaker, FakeClock]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_it_keeps_the_place_of_the_probe(form: str) -> None:
+async def test_it_keeps_the_slot_of_the_probe(form: str) -> None:
     """No further probe runs beside it."""
     breaker, _ = half_open()
     background = Background(breaker)
@@ -111,7 +111,7 @@ async def test_it_hangs_for_no_longer_than_a_probe_may() -> None:
     assert breaker.total_failures == failures
 
 
-async def test_after_the_circuit_has_opened_it_comes_late() -> None:
+async def test_after_the_circuit_has_opened_its_outcome_is_late() -> None:
     """It counts in the totals only."""
     breaker, clock = half_open()
     background = Background(breaker)
@@ -202,7 +202,7 @@ async def test_a_call_inside_a_probe_that_has_hung_is_refused() -> None:
     assert breaker.in_flight == 0
 
 
-async def test_after_a_hung_probe_has_ended_it_comes_late() -> None:
+async def test_after_a_hung_probe_has_ended_its_outcome_is_late() -> None:
     """While the probe ran, its own failure stood for both."""
     breaker, clock = half_open(probe_timeout=100.0)
     failures = breaker.total_failures
@@ -219,7 +219,7 @@ async def test_after_a_hung_probe_has_ended_it_comes_late() -> None:
     assert breaker.in_flight == 0
 
 
-async def test_it_has_no_right_of_its_own_to_report_to_a_fleet() -> None:
+async def test_only_the_probe_reports_its_end_to_a_fleet() -> None:
     """Only the probe passed the gate, so only its end is reported there."""
     breaker, _ = half_open()
     gate = FakeGate()

@@ -68,7 +68,7 @@ class TestWatching:
 class TestHolding:
     """The registry keeps breakers that are registered explicitly."""
 
-    def test_a_registered_breaker_is_held(self) -> None:
+    def test_a_registered_breaker_is_kept_alive(self) -> None:
         """It is kept until it is unregistered."""
         registry = CircuitBreakerRegistry()
         registry.register(CircuitBreaker("held", registry=registry))
@@ -106,7 +106,7 @@ class TestHolding:
             registry.unregister("unknown")
         assert breaker.name in registry
 
-    def test_an_unregistered_breaker_works_on_unseen(self) -> None:
+    def test_an_unregistered_breaker_keeps_working_unlisted(self) -> None:
         """Code that has a reference can keep using it."""
         registry = CircuitBreakerRegistry()
         breaker = CircuitBreaker("x", registry=registry, failure_threshold=1)
@@ -153,7 +153,7 @@ class TestGet:
 class TestGetOrCreate:
     """Breakers created by name, with settings applied."""
 
-    def test_it_makes_one_and_holds_it(self) -> None:
+    def test_it_creates_one_and_keeps_it_alive(self) -> None:
         """The second call returns the same one, whatever the defaults."""
         registry = CircuitBreakerRegistry()
         first = id(registry.get_or_create("payment", failure_threshold=3))
@@ -220,7 +220,7 @@ class TestGetOrCreate:
         assert one.listeners == (every,)
 
     @pytest.mark.parametrize("name", [None, 3])
-    def test_a_name_that_is_none_is_an_error(self, name: Any) -> None:
+    def test_an_invalid_name_is_an_error(self, name: Any) -> None:
         """The error is the same as that of the constructor."""
         with pytest.raises(TypeError, match=r"^name must be a string"):
             CircuitBreakerRegistry().get_or_create(name)
@@ -270,7 +270,7 @@ def test_a_breaker_may_be_freed_at_any_moment(
     assert len(registry) == 0
 
 
-def test_the_fleet_hears_of_new_breakers_and_of_changes_of_state() -> None:
+def test_the_fleet_is_notified_of_new_breakers_and_state_changes() -> None:
     """Its processes act as one circuit."""
     registry = CircuitBreakerRegistry()
     heard: list[str] = []

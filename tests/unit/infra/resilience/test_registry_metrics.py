@@ -122,7 +122,7 @@ class TestMonitoring:
         kept[0].force_open("for good")
         assert registry.get_all_metrics()["search"]["retry_after"] is None
 
-    def test_a_scrape_is_a_look(self) -> None:
+    def test_a_scrape_processes_what_is_due(self) -> None:
         """An open circuit whose wait has ended is shown as half-open."""
         registry, clock = CircuitBreakerRegistry(), FakeClock()
         breaker = make_breaker(clock, registry=registry, failure_threshold=1)

@@ -239,7 +239,7 @@ class TenSeconds(Backoff):
         return 10.0
 
 
-def test_the_wait_rule_hears_which_opening_it_is() -> None:
+def test_the_backoff_receives_the_number_of_the_opening() -> None:
     """It also gets the number of failed recoveries since the circuit was last closed."""
     heard: list[tuple[float, ...]] = []
     machine = make_machine(backoff=TenSeconds(lambda *asked: heard.append(asked)))
@@ -281,7 +281,7 @@ ENDS: dict[str, Callable[[CircuitStateMachine, Permit], object]] = {
 @pytest.mark.parametrize("lock_free_steps", [ALL_LOCK_FREE_STEPS, NO_LOCK_FREE_STEPS])
 @pytest.mark.parametrize("state", [CLOSED, HALF_OPEN])
 @pytest.mark.parametrize("how", ENDS)
-def test_each_end_leaves_one_running_call_less(
+def test_each_end_lowers_the_calls_in_flight_by_one(
     how: str, state: CircuitState, lock_free_steps: LockFreeSteps, overdue: bool
 ) -> None:
     """This includes a call that was counted at its deadline and is not counted again."""
@@ -302,7 +302,7 @@ def test_each_end_leaves_one_running_call_less(
     assert totals.successes == (3 if how == "success" and not overdue else 0)
 
 
-def test_a_permit_without_a_clock_is_one_for_all() -> None:
+def test_untimed_calls_share_one_permit() -> None:
     """If admissions need no lock, the period itself is the permit, so calls create no object."""
     machine = make_machine()
     assert admitted(machine) is admitted(machine) is next(machine.permits)
@@ -364,7 +364,7 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
     assert passed == []
 
 
-def test_a_new_circuit_has_nothing_to_tell() -> None:
+def test_a_new_circuit_has_nothing_to_report() -> None:
     """There are no transitions and no calls, and nothing is allocated for refusals."""
     machine = make_machine()
     assert machine.take_reports() is None

@@ -67,7 +67,7 @@ def test_calls_that_hang_open_the_circuit_before_they_end() -> None:
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_any_look_finds_what_is_overdue(look: str) -> None:
+def test_every_read_processes_what_is_overdue(look: str) -> None:
     """The totals and the state are those of the deadline, however late the first look is."""
     clock, registry, recorder = FakeClock(now=0.0), CircuitBreakerRegistry(), RecordingListener()
     breaker = make_breaker(
@@ -85,7 +85,7 @@ def test_any_look_finds_what_is_overdue(look: str) -> None:
 class TestEnd:
     """A call is counted once, however it ends."""
 
-    def test_an_end_in_time_counts_as_it_is(self, how: str) -> None:
+    def test_a_call_that_ends_in_time_counts_by_its_outcome(self, how: str) -> None:
         """The rule does not affect calls that end before the limit."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
@@ -109,7 +109,7 @@ class TestEnd:
         assert breaker.get_metrics()["failure_count"] == 1
         assert breaker.in_flight == 0
 
-    def test_an_end_after_a_look_changes_nothing(self, how: str) -> None:
+    def test_an_end_after_it_was_counted_changes_nothing(self, how: str) -> None:
         """The look has already counted it."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)
@@ -141,7 +141,7 @@ async def test_an_outer_timeout_after_the_duration_does_not_hide_the_failure(for
     assert breaker.in_flight == 0
 
 
-def test_a_refused_call_is_a_look_too() -> None:
+def test_a_refused_call_also_processes_what_is_due() -> None:
     """The call after the deadline finds the circuit open."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0, failure_threshold=1)
@@ -174,7 +174,7 @@ def test_each_call_is_reported_with_its_duration() -> None:
     ]
 
 
-def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
+def test_a_success_after_an_overdue_call_resets_the_row() -> None:
     """A success after the deadline follows the overdue call, and resets failures in a row."""
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=2)
@@ -189,7 +189,7 @@ def test_a_row_is_counted_in_the_order_of_its_moments() -> None:
     assert breaker.total_failures == 2
 
 
-def test_a_late_look_finds_open_wait_and_deadline_in_their_order() -> None:
+def test_a_late_read_processes_deadline_and_wait_in_order() -> None:
     """The circuit opened at the deadline, and its wait has ended long ago."""
     clock, recorder = FakeClock(), RecordingListener()
     breaker = make_breaker(clock, slow_call_duration=5.0, failure_threshold=1, listeners=[recorder])
@@ -230,7 +230,7 @@ def test_a_probe_of_a_cycle_that_is_over_is_still_slow() -> None:
     assert breaker.total_successes == 0
 
 
-def test_events_of_one_look_come_in_the_order_of_their_moments() -> None:
+def test_events_processed_together_come_in_the_order_in_which_they_were_due() -> None:
     """The wait ended before a call from before the outage became overdue."""
     clock, recorder = FakeClock(), RecordingListener()
     breaker = make_breaker(

@@ -96,7 +96,7 @@ class TestNested:
         assert breaker.total_failures == 1
         assert breaker.in_flight == 0
 
-    async def test_one_in_time_is_in_time(self, nested: Any) -> None:
+    async def test_one_that_ends_in_time_is_not_overdue(self, nested: Any) -> None:
         """It does not affect the next call in its context."""
         clock = FakeClock()
         breaker = make_breaker(clock, slow_call_duration=2.0)

@@ -129,7 +129,7 @@ def test_an_outage_is_logged_in_four_lines(lines: list[logging.LogRecord]) -> No
     }
 
 
-def test_calls_make_no_lines(lines: list[logging.LogRecord]) -> None:
+def test_calls_log_nothing(lines: list[logging.LogRecord]) -> None:
     """Successes are not logged, nor are failures that do not open the circuit."""
     breaker = make_breaker(failure_threshold=1000)
     succeed(breaker, 100)
@@ -214,7 +214,9 @@ def test_the_log_is_written_outside_the_lock(keeper: Keeper) -> None:
     assert keeper.free == [True, True, True]
 
 
-def test_lines_bear_the_wall_time_of_their_writing(lines: list[logging.LogRecord]) -> None:
+def test_log_lines_have_the_wall_time_at_which_they_are_written(
+    lines: list[logging.LogRecord],
+) -> None:
     """The breaker's clock does not affect them."""
     opened(FakeClock(now=0.0))
     assert abs(lines[0].created - time.time()) < 60

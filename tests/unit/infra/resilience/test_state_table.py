@@ -233,7 +233,7 @@ def test_the_table_in_the_docs_is_what_the_machine_does() -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.name)
-def test_no_state_but_the_three_follows(event: Event) -> None:
+def test_only_the_documented_transitions_happen(event: Event) -> None:
     """Every transition is in the diagram, or set by an operator."""
     drawn = {
         ("closed", "open"),

@@ -155,7 +155,7 @@ async def test_refusal_is_of_both_kinds(make_client: MakeClient, httpx2_mock: re
         (httpx2.UnsupportedProtocol, 0),
     ],
 )
-async def test_errors_count_unless_they_are_our_own(
+async def test_errors_count_unless_their_cause_is_local(
     make_client: MakeClient,
     registry: CircuitBreakerRegistry,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,7 +199,7 @@ async def test_stream_closed_early_is_a_success(
 
 
 @pytest.mark.parametrize(("announced", "seconds"), [("30", 30.0), ("3600", 120.0)])
-async def test_announced_wait_is_followed_within_its_bound(
+async def test_an_announced_wait_is_followed_up_to_its_limit(
     make_client: MakeClient, httpx2_mock: respx.Router, announced: str, seconds: float
 ) -> None:
     """A 429 with `Retry-After` opens the circuit for that time, up to the limit."""

@@ -37,7 +37,9 @@ def changes(registry: CircuitBreakerRegistry) -> list[tuple[str, str]]:
     return [(one.breaker_name, one.to_state.value) for _, one in registry.recent_transitions()]
 
 
-def test_nothing_is_remembered_where_nothing_happened(registry: CircuitBreakerRegistry) -> None:
+def test_breakers_that_never_change_state_leave_no_transition(
+    registry: CircuitBreakerRegistry,
+) -> None:
     """Creating breakers and calling them causes no transition."""
     with CircuitBreaker("quiet", registry=registry):
         pass
@@ -160,7 +162,7 @@ def test_unregistering_does_not_silence_a_breaker_in_its_new_registry(
     assert old.recent_transitions() == []
 
 
-def test_a_breaker_that_is_gone_stays_in_memory_by_its_changes_alone(
+def test_a_freed_breaker_leaves_only_its_transitions(
     registry: CircuitBreakerRegistry,
 ) -> None:
     """The transitions of a client that lived for one request can be read afterwards."""
@@ -194,7 +196,7 @@ def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegi
     assert Counter(changes(registry)) == {(one.name, "open"): 1 for one in breakers}
 
 
-async def test_shadow_rejections_are_counted_for_life(registry: CircuitBreakerRegistry) -> None:
+async def test_shadow_rejections_are_never_reset(registry: CircuitBreakerRegistry) -> None:
     """A reset or another mode restarts the count of the mode, but not the lifetime count."""
     breaker = CircuitBreaker("shadowed", failure_threshold=1, registry=registry)
     for times in (2, 3):

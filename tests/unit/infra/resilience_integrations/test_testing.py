@@ -202,7 +202,7 @@ async def test_what_was_before_the_block_is_forgotten(
     assert_new(breaker)
 
 
-async def test_calls_in_flight_at_either_end_act_on_nothing(breaker: CircuitBreaker) -> None:
+async def test_calls_in_flight_at_the_start_or_end_change_nothing(breaker: CircuitBreaker) -> None:
     """A call from before the block does not affect it, nor a call of the block what follows."""
     release = asyncio.Event()
 

@@ -84,7 +84,9 @@ class TestJitter:
             Backoff(jitter=0.5, seed=8).wait_seconds(60.0, 0, opening) for opening in openings
         ]
 
-    def test_without_it_nothing_is_drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_jitter_no_random_number_is_drawn(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """By default waits are exact, and no random number is drawn."""
         monkeypatch.setattr("random.random", lambda: pytest.fail("drawn"))
         assert Backoff().wait_seconds(60.0, 0, 1) == 60.0

@@ -44,7 +44,7 @@ class TestConstruction:
         with pytest.raises(error, match=f"FailureRate.{parameter}"):
             FailureRate(**{parameter: value})
 
-    def test_two_windows_are_one_too_many(self) -> None:
+    def test_two_windows_are_refused(self) -> None:
         """It would be unclear which one applies."""
         with pytest.raises(ValueError, match="window_seconds or window_calls, not both"):
             FailureRate(window_seconds=30.0, window_calls=100)
@@ -261,7 +261,7 @@ class TestStays:
             call.fail()
         assert breaker.is_closed
 
-    def test_overdue_calls_are_failures_of_their_moment(self) -> None:
+    def test_overdue_calls_fail_at_their_deadline(self) -> None:
         """Slow calls count in the failure rate at their deadline."""
         clock = FakeClock()
         breaker = make_breaker(

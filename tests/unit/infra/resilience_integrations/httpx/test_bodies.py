@@ -104,7 +104,7 @@ async def test_body_closed_early_is_a_success(
 
 
 @pytest.mark.parametrize("is_read", [True, False])
-async def test_response_that_is_dropped_frees_its_place(
+async def test_a_dropped_response_frees_its_slot(
     make: Callable[..., CircuitBreakerTransport],
     upstream: Upstream,
     registry: CircuitBreakerRegistry,
@@ -157,7 +157,7 @@ async def break_off() -> None:
 
 
 @pytest.mark.parametrize("go_on", [never, break_off])
-async def test_emptying_the_rest_of_a_body_is_not_the_call(
+async def test_reading_the_rest_of_a_body_is_not_part_of_the_call(
     registry: CircuitBreakerRegistry, go_on: Callable[[], Awaitable[None]]
 ) -> None:
     """After its end marker, a reader reads the rest so that the connection can be reused."""
@@ -177,7 +177,7 @@ async def test_emptying_the_rest_of_a_body_is_not_the_call(
         assert counts(registry) == (0, 1, 0)
 
 
-def test_emptying_the_rest_of_a_body_is_not_the_call_of_a_plain_client_either(
+def test_reading_the_rest_of_a_body_is_not_part_of_a_synchronous_call(
     transport: CircuitBreakerTransport, upstream: Upstream, registry: CircuitBreakerRegistry
 ) -> None:
     """Its reader has what it needs."""
@@ -191,7 +191,7 @@ def test_emptying_the_rest_of_a_body_is_not_the_call_of_a_plain_client_either(
     assert counts(registry) == (0, 1, 0)
 
 
-async def test_caller_that_is_cancelled_while_it_empties_a_body_counts_for_nothing(
+async def test_a_caller_that_is_cancelled_while_it_reads_a_body_is_neutral(
     registry: CircuitBreakerRegistry,
 ) -> None:
     """The caller gave up the whole call."""
@@ -318,7 +318,7 @@ async def test_response_without_an_announced_end_ends_with_its_headers(
         assert counts(registry) == (0, 1, 0)
 
 
-async def test_probe_keeps_its_place_until_its_body_ends(
+async def test_a_probe_keeps_its_slot_until_its_body_ends(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, clock: FakeClock
 ) -> None:
     """In a half-open circuit, only as many bodies as probes are read at a time."""
@@ -373,7 +373,7 @@ async def test_slow_body_is_a_slow_call(
     assert counts(registry) == (2, 0, 0)
 
 
-async def test_listeners_hear_the_whole_story(
+async def test_listeners_receive_every_event_of_an_outage(
     make: Callable[..., CircuitBreakerTransport],
     way_of: Callable[[CircuitBreakerTransport], Way],
     upstream: Upstream,

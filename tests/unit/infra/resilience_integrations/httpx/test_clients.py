@@ -84,7 +84,7 @@ async def test_mounted_transport_guards_what_is_routed_to_it(
     assert registry.get(OTHER_ORIGIN).failure_threshold == 1
 
 
-async def test_works_under_respx(
+async def test_it_works_with_respx(
     way_of: Callable[[CircuitBreakerTransport], Way], registry: CircuitBreakerRegistry
 ) -> None:
     """Mocked routes of respx answer below the breakers."""

@@ -112,7 +112,7 @@ async def test_breakers_that_wait_for_a_probe_make_room_last(  # noqa: PLR0917
     assert {one.breaker_name for one in listener.events} == {url_of(5), url_of(6)}
 
 
-async def test_without_room_a_further_origin_is_called_unguarded(
+async def test_without_a_free_breaker_a_further_origin_is_called_unguarded(
     make: Callable[..., CircuitBreakerTransport],
     way_of: Callable[[CircuitBreakerTransport], Way],
     upstream: Upstream,

@@ -41,7 +41,7 @@ from tests.unit.infra.resilience_integrations.httpx.upstream import (
         ("http://" + "a" * 1000 + "/", "http://" + "a" * 293),
     ],
 )
-def test_origin_is_one_name_for_one_place(url: str, origin: str) -> None:
+def test_equal_origins_have_equal_names(url: str, origin: str) -> None:
     """It consists of scheme, host and port only, in one spelling and of limited length."""
     assert origin_of(httpx.Request("GET", url)) == origin
 

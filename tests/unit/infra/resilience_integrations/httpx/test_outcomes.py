@@ -89,7 +89,7 @@ def test_every_error_of_httpx_is_classified() -> None:
 
 
 @pytest.mark.parametrize(("name", "failed"), TRANSPORT_ERRORS.items())
-async def test_error_of_the_transport_counts_unless_it_is_our_own(
+async def test_an_error_of_the_transport_counts_unless_its_cause_is_local(
     way: Way, upstream: Upstream, registry: CircuitBreakerRegistry, name: str, failed: bool
 ) -> None:
     """Errors of the network or of the other side are failures, and our own are neutral."""

@@ -104,7 +104,7 @@ async def test_open_for_says_the_wait_within_its_bound(
         "99999999999999999999 Oct 07:28:00 2015 ,",
     ],
 )
-async def test_announcement_that_makes_no_sense_is_left_alone(
+async def test_an_invalid_announced_wait_is_ignored(
     make: Callable[..., CircuitBreakerTransport],
     way_of: Callable[[CircuitBreakerTransport], Way],
     upstream: Upstream,
@@ -122,7 +122,7 @@ async def test_announcement_that_makes_no_sense_is_left_alone(
     assert caught.value.retry_after == 60.0
 
 
-async def test_announcement_is_left_alone_unless_asked_for(way: Way, upstream: Upstream) -> None:
+async def test_an_announced_wait_is_ignored_by_default(way: Way, upstream: Upstream) -> None:
     """By default, the origin does not decide how long the circuit stays open."""
     upstream.answer(httpx.Response(503, headers={"Retry-After": "7"}))
     for _ in range(2):
@@ -175,7 +175,7 @@ class Bystander:
             self.later = asyncio.create_task(asyncio.wait_for(self.failing(), 10.0))
 
 
-async def test_announcement_is_of_one_circuit(
+async def test_an_announced_wait_applies_to_one_origin(
     make: Callable[..., CircuitBreakerTransport], clock: FakeClock
 ) -> None:
     """A listener, its tasks and other transports do not inherit the wait."""

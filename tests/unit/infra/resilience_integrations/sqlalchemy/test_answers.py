@@ -80,7 +80,7 @@ class TestAnswers:
         assert breaker.total_failures == 0
         assert breaker.in_flight == 0
 
-    def test_time_in_the_queue_of_the_pool_is_not_the_database_s(
+    def test_time_spent_waiting_for_the_pool_does_not_count(
         self, make_engine: MakeEngine, clock: FakeClock
     ) -> None:
         """Only the time after the pool has a free connection counts for slow calls."""

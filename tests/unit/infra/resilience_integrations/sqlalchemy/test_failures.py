@@ -155,7 +155,7 @@ class TestFailures:
             ),
         ],
     )
-    def test_fault_of_this_side_while_connecting_is_not_a_failure(
+    def test_a_local_error_while_connecting_is_not_a_failure(
         self,
         make_engine: MakeEngine,
         faults: Faults,

@@ -196,7 +196,7 @@ class TestGuarding:
         with pytest.raises(CircuitOpenError):
             engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
-    def test_breaker_hears_the_driver_s_errors(
+    def test_the_breaker_sees_the_errors_of_the_driver(
         self, make_engine: MakeEngine, faults: Faults, clock: FakeClock
     ) -> None:
         """Its own exception rules, perhaps meant for SQLAlchemy's classes, do not apply."""

@@ -12,7 +12,7 @@ from example_service.infra.resilience.sqlalchemy import (
 from example_service.infra.resilience.testing import FakeClock
 
 
-def test_admission_can_be_asked_for_without_using_it(
+def test_an_open_circuit_is_noticed_without_taking_a_permit(
     breaker: CircuitBreaker, clock: FakeClock
 ) -> None:
     """An admission counts nothing and uses no probe; a refusal counts as one."""
