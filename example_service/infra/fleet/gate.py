@@ -1,7 +1,6 @@
 """The gate that decides whether the breakers of one name may probe."""
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -17,28 +16,44 @@ class LeaseGate:
     Breakers call its methods from any thread while holding their own lock.
 
     Args:
-        on_demand: Called when a call was refused that could have been a probe. Must not block.
-        on_end: Called when a probe ends, with its lease and whether it succeeded: True, False, or
-            None if its outcome says nothing about the dependency. Must not block.
+        name: The name of the circuit.
+        on_demand: Called with the name when a call was refused that could have been a probe. Must
+            not block.
+        on_end: Called when a probe ends, with the name, its lease and whether it succeeded: True,
+            False, or None if its outcome says nothing about the dependency. Must not block.
         clock: The clock on which grants expire, in seconds.
 
     Attributes:
         is_bound: Whether a probe needs a lease.
     """
 
+    # A process may have thousands, so they are kept small.
+    __slots__ = (
+        "_ask_at",
+        "_clock",
+        "_name",
+        "_on_demand",
+        "_on_end",
+        "_unused",
+        "_used",
+        "is_bound",
+    )
+
     def __init__(
         self,
-        on_demand: Callable[[], None],
-        on_end: Callable[[str, bool | None], None],
+        name: str,
+        on_demand: Callable[[str], None],
+        on_end: Callable[[str, str, bool | None], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.is_bound = False
+        self._name = name
         self._on_demand = on_demand
         self._on_end = on_end
         self._clock = clock
-        self._unused: deque[Grant] = deque()
-        self._used: deque[Grant] = deque()
+        self._unused: list[Grant] = []
+        self._used: list[Grant] = []
         self._ask_at = 0.0
 
     # Called by breakers.
@@ -53,14 +68,14 @@ class LeaseGate:
             if self._clock() < grant.use_by:
                 self._used.append(grant)
                 return True
-            self._on_end(grant.lease_id, None)
+            self._on_end(self._name, grant.lease_id, None)
         return not self.is_bound
 
     def request_probe(self) -> None:
         """Request a lease, because a call was refused that could have been a probe."""
         if self.is_bound and (now := self._clock()) >= self._ask_at:
             self._ask_at = now + ASK_SECONDS
-            self._on_demand()
+            self._on_demand(self._name)
 
     def probe_ended(self, *, succeeded: bool | None) -> None:
         """Record that a probe ended without failing.
@@ -71,9 +86,9 @@ class LeaseGate:
         if grant is None:
             return
         if succeeded is None and self._clock() < grant.use_by:
-            self._unused.appendleft(grant)
+            self._unused.insert(0, grant)
         else:
-            self._on_end(grant.lease_id, succeeded)
+            self._on_end(self._name, grant.lease_id, succeeded)
 
     # Called by the member.
 
@@ -91,7 +106,7 @@ class LeaseGate:
         expired = []
         while (grant := _first(self._unused)) is not None:
             if self._clock() < grant.use_by:
-                self._unused.appendleft(grant)
+                self._unused.insert(0, grant)
                 break
             expired.append(grant.lease_id)
         return expired
@@ -102,12 +117,12 @@ class LeaseGate:
         self._used.clear()
 
 
-def _first(grants: deque[Grant]) -> Grant | None:
+def _first(grants: list[Grant]) -> Grant | None:
     """Remove and return the oldest grant; None if there is none.
 
     Checking the length first would not be safe, because another thread may take the last one.
     """
     try:
-        return grants.popleft()
+        return grants.pop(0)
     except IndexError:
         return None

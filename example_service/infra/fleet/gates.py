@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from example_service.infra.fleet.gate import LeaseGate
+from example_service.infra.fleet.participant import Grant
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Gates:
         self._on_end = on_end
         self._clock = clock
         self._gates: dict[str, LeaseGate] = {}
+        # The circuits that have been granted leases in their current period.
+        self._granted: set[str] = set()
         self._has_warned = False
 
     def get(self, name: str) -> LeaseGate | None:
@@ -49,32 +52,37 @@ class Gates:
         if len(self._gates) >= MAX_CIRCUITS:
             self._warn()
             return None
-        new = LeaseGate(
-            lambda: self._on_demand(name),
-            lambda lease_id, succeeded: self._on_end(name, lease_id, succeeded),
-            clock=self._clock,
-        )
+        new = LeaseGate(name, self._on_demand, self._on_end, clock=self._clock)
         # Threads that open breakers of one name at the same time must share one gate.
         return self._gates.setdefault(name, new)
 
+    def grant(self, name: str, grant: Grant) -> None:
+        """Permit one more probe of a circuit, if it has a gate."""
+        if gate := self._gates.get(name):
+            self._granted.add(name)
+            gate.grant(grant)
+
     def clear(self, name: str) -> None:
         """Drop all leases of a circuit."""
+        self._granted.discard(name)
         if gate := self._gates.get(name):
             gate.clear()
 
     def remove(self, name: str) -> None:
         """Remove the gate of a circuit."""
+        self._granted.discard(name)
         self._gates.pop(name, None)
 
     def open(self) -> None:
         """Let all breakers probe without leases."""
+        self._granted.clear()
         for gate in list(self._gates.values()):
             gate.is_bound = False
             gate.clear()
 
     def take_expired(self) -> list[tuple[str, str]]:
         """Remove and return the leases that were not used in time, with their circuits' names."""
-        gates = list(self._gates.items())
+        gates = [(name, self._gates[name]) for name in self._granted]
         return [(name, lease_id) for name, gate in gates for lease_id in gate.take_expired()]
 
     def _warn(self) -> None:

@@ -322,7 +322,6 @@ class Member:
                 self._changed(name)
 
     def _apply(self, name: str, instructions: list[Instruction]) -> None:
-        gate = self._gates.get(name)
         for instruction in instructions:
             match instruction:
                 case FollowOpen():
@@ -334,8 +333,8 @@ class Member:
                 case FollowOrder():
                     self._gates.clear(name)
                     self._breakers.obey(name, instruction)
-                case Grant() if gate is not None:
-                    gate.grant(instruction)
+                case Grant():
+                    self._gates.grant(name, instruction)
         self._changed(name)
 
     # Sending to the store.
@@ -397,7 +396,7 @@ class Member:
     def _participant(self, name: str) -> Participant:
         participant = self._participants.get(name)
         if participant is None:
-            participant = Participant(name, self.name, quorum=self._quorum)
+            participant = Participant(self.name, quorum=self._quorum)
             participant.is_connected = self.is_connected
             self._participants[name] = participant
             self._gate(name)

@@ -7,7 +7,6 @@ records that `next_change` returns, and applies the returned instructions to the
 
 import math
 import uuid
-from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -117,7 +116,6 @@ class Participant:
     """The state of one circuit in one member.
 
     Args:
-        name: The name of the circuit.
         member: The name of the member.
         quorum: How many members must open a circuit before it opens for the whole fleet.
 
@@ -126,13 +124,27 @@ class Participant:
         is_connected: Whether the member is connected to the store.
     """
 
-    def __init__(self, name: str, member: str, *, quorum: int = 1) -> None:
-        self.name = name
+    # A process may have thousands, so they are kept small.
+    __slots__ = (
+        "_in_flight",
+        "_is_open",
+        "_member",
+        "_opening",
+        "_order_id",
+        "_outbox",
+        "_own_opening",
+        "_quorum",
+        "_received_at",
+        "is_connected",
+        "record",
+    )
+
+    def __init__(self, member: str, *, quorum: int = 1) -> None:
         self.record = Record()
         self.is_connected = False
         self._member = member
         self._quorum = quorum
-        self._outbox: deque[Command] = deque()
+        self._outbox: tuple[Command, ...] = ()
         self._in_flight: Command | None = None
         self._own_opening: _OwnOpening | None = None
         self._received_at = -math.inf
@@ -180,7 +192,7 @@ class Participant:
             self._vote(at, now, rules)
         else:
             until = now + _milliseconds(wait_seconds)
-            self._outbox.append(Fail(lease_id, self._member, now, until, reason))
+            self._send(Fail(lease_id, self._member, now, until, reason))
 
     def closed(self) -> None:
         """A breaker closed by its own rules, or was reset by the application."""
@@ -189,16 +201,16 @@ class Participant:
         self._own_opening = None
         self._drop_votes()
         if self._member in self.record.votes:
-            self._outbox.append(Withdraw(self._member))
+            self._send(Withdraw(self._member))
 
     def probe_ended(self, lease_id: str, rules: Rules, *, succeeded: bool | None) -> None:
         """A probe succeeded or had no outcome that counts. Failures are reported to `opened`."""
         if not self.is_connected:
             return
         if succeeded:
-            self._outbox.append(Succeed(lease_id, self._member, rules.success_threshold))
+            self._send(Succeed(lease_id, self._member, rules.success_threshold))
         else:
-            self._outbox.append(Release(lease_id))
+            self._send(Release(lease_id))
 
     def wants_probe(self, now: int, rules: Rules) -> bool:
         """A call was refused after the open period. Returns whether a lease is being requested."""
@@ -215,14 +227,14 @@ class Participant:
         )
         if request.apply(self.record, now) is None:
             return False
-        self._outbox.append(request)
+        self._send(request)
         return True
 
     def order(self, mode: str | None, reason: str, seconds: float | None, *, opens: bool) -> str:
         """An operator set a mode or reset the circuit. Returns the id of the order."""
         order_id = uuid.uuid4().hex[:12]
         self._drop_votes()
-        self._outbox.append(SetMode(order_id, mode, reason, seconds, opens, self._member))
+        self._send(SetMode(order_id, mode, reason, seconds, opens, self._member))
         return order_id
 
     def verdict(self, now: int) -> FollowOpen | None:
@@ -249,12 +261,12 @@ class Participant:
             # The next store may have another clock.
             self._own_opening.earliest = 0
         # Leases are given up, and votes are repeated after the next connection.
-        self._outbox.clear()
+        self._outbox = ()
 
     def restore(self, known: Record, stored: Record) -> None:
         """The store has lost the record `known`, and has the older or empty record `stored`."""
         self.record = stored
-        self._outbox.appendleft(Restore(known))
+        self._outbox = (Restore(known), *self._outbox)
 
     def receive(self, record: Record, at: float, now: int) -> list[Instruction]:
         """A record arrived. It is ignored unless it is newer than the known one."""
@@ -288,14 +300,14 @@ class Participant:
             changed = self._in_flight.apply(self.record, now)
             if changed is not None:
                 return changed
-            self._outbox.popleft()
+            self._outbox = self._outbox[1:]
         return None
 
     def accepted(self, record: Record, at: float, now: int) -> list[Instruction]:
         """The change that `next_change` returned was written; `record` is the result."""
         command = self._in_flight
         if self._outbox and self._outbox[0] is command:
-            self._outbox.popleft()
+            self._outbox = self._outbox[1:]
         if isinstance(command, Vote | Fail) and record.is_open:
             self._own_opening = None
         instructions = self.receive(record, at, now)
@@ -303,17 +315,20 @@ class Participant:
             instructions.append(Grant(command.lease_id, at + USE_SECONDS))
         return instructions
 
+    def _send(self, command: Command) -> None:
+        self._outbox = (*self._outbox, command)
+
     def _sends(self, kind: type[Command]) -> bool:
         return any(isinstance(one, kind) for one in self._outbox)
 
     def _drop_votes(self) -> None:
-        self._outbox = deque(one for one in self._outbox if not isinstance(one, Vote))
+        self._outbox = tuple(one for one in self._outbox if not isinstance(one, Vote))
 
     def _vote(self, at: float, now: int, rules: Rules) -> None:
         own = self._own_opening
         if own is None or own.until <= at or self._sends(Vote):
             return
-        self._outbox.append(
+        self._send(
             Vote(
                 self._member,
                 own.on_store_clock(at, now),

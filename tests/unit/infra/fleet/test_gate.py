@@ -12,6 +12,8 @@ from example_service.infra.fleet.gate import ASK_SECONDS, LeaseGate
 from example_service.infra.fleet.participant import Grant
 from example_service.infra.resilience.testing import FakeClock
 
+NAME = "payment"
+
 
 class Calls:
     """Records the calls of a gate."""
@@ -20,12 +22,14 @@ class Calls:
         self.demands = 0
         self.ended: list[tuple[str, bool | None]] = []
 
-    def demand(self) -> None:
+    def demand(self, name: str) -> None:
         """Count a demand."""
+        assert name == NAME
         self.demands += 1
 
-    def end(self, lease_id: str, succeeded: bool | None) -> None:
+    def end(self, name: str, lease_id: str, succeeded: bool | None) -> None:
         """Note an outcome."""
+        assert name == NAME
         self.ended.append((lease_id, succeeded))
 
 
@@ -44,7 +48,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def gate(calls: Calls, clock: FakeClock) -> LeaseGate:
     """A gate that needs leases."""
-    gate = LeaseGate(calls.demand, calls.end, clock=clock)
+    gate = LeaseGate(NAME, calls.demand, calls.end, clock=clock)
     gate.is_bound = True
     return gate
 

@@ -13,7 +13,7 @@ EARLIER = 2_000_000
 @pytest.fixture
 def participant() -> Participant:
     """A member that heard at second 10 of its own clock that the fleet has closed the circuit."""
-    participant = Participant("payment", "a")
+    participant = Participant("a")
     participant.connected(0.0, 1_000, RULES)
     participant.receive(Record(2, closed_at=CLOSED_AT), 10.0, CLOSED_AT)
     return participant
