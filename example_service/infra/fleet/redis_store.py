@@ -4,11 +4,12 @@
     {PREFIX}:members          sorted set: members by the time of their last heartbeat
     {PREFIX}:circuits         sorted set: circuit names by the time their record expires
     {PREFIX}:circuit:NAME     string: version and record
-    {PREFIX}:changes          channel: clock, name, version and record of each write
+    {PREFIX}:changes:DB       channel: clock, name, version and record of each write
 
-Names are percent-encoded. The braces place all keys in the same slot of a cluster. The scripts in
-`lua/` read the clock with TIME. Each process uses one connection for commands and one for
-subscriptions.
+Names are percent-encoded. The channel has the number of the database in its name, because the
+databases of a server share their channels. The braces place all keys in the same slot of a cluster.
+The scripts in `lua/` read the clock with TIME. Each process uses one connection for commands and
+one for subscriptions.
 """
 
 import asyncio
@@ -53,7 +54,6 @@ class RedisStore:
         self._state = f"{self._prefix}:state"
         self._members = f"{self._prefix}:members"
         self._circuits = f"{self._prefix}:circuits"
-        self._channel = f"{self._prefix}:changes"
         # The client connects on first use. It does not retry, because the member does.
         self._client = redis.Redis.from_url(
             url,
@@ -65,6 +65,8 @@ class RedisStore:
             decode_responses=True,
             encoding_errors="replace",
         )
+        database = self._client.connection_pool.connection_kwargs.get("db", 0)
+        self._channel = f"{self._prefix}:changes:{database}"
         self._scripts = {
             name: self._client.register_script(_script(name)) for name in ("beat", "read")
         }
@@ -155,7 +157,7 @@ class RedisStore:
         return dict(self._parsed.values())
 
     def _arguments(self, change: Change, known: int) -> list[Any]:
-        name = quote(change.name, safe="")
+        name = _quoted(change.name)
         return [
             self._state,
             self._circuits,
@@ -211,9 +213,18 @@ def _script(name: str) -> str:
     return files(__package__).joinpath("lua", f"{name}.lua").read_text()
 
 
+def _quoted(name: str) -> str:
+    # A name may contain anything that a string can contain, even half of a pair of surrogates.
+    return quote(name, safe="", errors="surrogatepass")
+
+
+def _unquoted(name: str) -> str:
+    return unquote(name, errors="surrogatepass")
+
+
 def _named_record(line: str) -> tuple[str, Record]:
     name, _, stored = line.partition(" ")
-    return unquote(name), _record(stored)
+    return _unquoted(name), _record(stored)
 
 
 def _record(stored: str) -> Record:
@@ -230,7 +241,7 @@ def _notice(data: str) -> Notice | None:
     """Parse a message. None means that it is not one of ours, so that all records are read."""
     try:
         now, name, stored = data.split(" ", 2)
-        return Notice(unquote(name), _record(stored), int(now))
+        return Notice(_unquoted(name), _record(stored), int(now))
     except (ValueError, StoreError):
         return None
 

@@ -17,6 +17,11 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local current = redis.call('GET', KEYS[3]) or ''
 local version = string.match(current, '^(%d+) ') or '0'
 if version ~= ARGV[2] then
+  if current ~= '' then
+    -- The server may have evicted the sorted set, and kept the record.
+    redis.call('ZADD', KEYS[2], now + redis.call('PTTL', KEYS[3]), ARGV[1])
+    redis.call('PEXPIRE', KEYS[2], ARGV[7])
+  end
   return {now, 0, current}
 end
 local counter = tonumber(redis.call('HGET', KEYS[1], 'counter') or '0')

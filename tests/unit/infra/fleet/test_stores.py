@@ -66,7 +66,7 @@ def change(name: str, expected: int, record: Record = OPEN, kept: int = 60_000) 
 
 async def test_a_record_is_read_as_it_was_written(stores: tuple[Store, Store]) -> None:
     """Another process reads it, under any name and with the version assigned by the store."""
-    names = ["payment", "{x}:y z", "名\n前", "%41", "a" * 200]
+    names = ["payment", "{x}:y z", "名\n前", "%41", "a" * 200, "\ud800"]
     written = await stores[0].write([change(name, 0) for name in names], 0)
     snapshot = await stores[1].read()
     assert written.accepted == set(names)
@@ -380,9 +380,38 @@ async def test_a_foreign_message_on_the_channel_causes_a_read(
     """It is no reason to be disconnected."""
     changes = store.changes()
     assert await anext(changes) is None
-    await store._client.publish("{test}:changes", message)
+    await store._client.publish("{test}:changes:0", message)
     assert await asyncio.wait_for(anext(changes), 2.0) is None
     await changes.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.integration
+async def test_a_list_of_records_that_was_evicted_is_repaired(store: RedisStore) -> None:
+    """A member that misses a record in it writes the record, and gets the one that is there."""
+    written = await store.write([change("a", 0)], 0)
+    await store._client.delete("{test}:circuits")
+    assert (await store.read()).records == {}
+    again = await store.write([change("a", 0)], 0)
+    assert not again.accepted
+    assert again.current == written.current
+    assert (await store.read()).records == written.current
+
+
+@pytest.mark.integration
+async def test_services_in_two_databases_of_a_server_do_not_hear_each_other(
+    own_valkey: ValkeyServer, store: RedisStore
+) -> None:
+    """The databases of a server share their channels, even with the same prefix."""
+    url = own_valkey.url.removesuffix("/0")
+    elsewhere = RedisStore(f"{url}/1", prefix="test", timeout_seconds=1.0)
+    changes = store.changes()
+    assert await anext(changes) is None
+    await elsewhere.write([change("a", 0)], 0)
+    written = await store.write([change("b", 0)], 0)
+    notice = await asyncio.wait_for(anext(changes), 2.0)
+    assert notice == Notice("b", written.current["b"], written.now)
+    await changes.aclose()  # type: ignore[attr-defined]
+    await elsewhere.close("first")
 
 
 @pytest.mark.integration
