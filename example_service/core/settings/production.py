@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 from urllib.parse import unquote, urlsplit
 
+from example_service.core.digests import digest
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.addresses import is_local
 from example_service.core.settings.database_url import (
@@ -17,6 +18,9 @@ from example_service.core.settings.guessing import (
     can_be_guessed,
 )
 from example_service.core.settings.model import ServiceSettings
+
+_PUBLIC_KEYS = (b"", b"a-key-of-the-shop-for-this-page", b"a-key-of-reports-for-this-page")
+"""No key at all, and the keys in docs/callers.md."""
 
 # The shortest prefixes of networks that can plausibly contain only proxies, by IP version.
 _SHORTEST_PREFIXES = {4: 8, 6: 16}
@@ -119,3 +123,11 @@ def _api_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
             "is not set, so that anyone may call the API; API__OPEN=true would allow that",
             "API__KEYS=shop:$DIGEST, as `example-service key shop` prints it",
         )
+    public = {digest(key).hex() for key in _PUBLIC_KEYS}
+    for name, given, *_ in (entry.split(":") for entry in settings.api.keys):
+        if given in public:
+            yield SettingProblem(
+                "API__KEYS",
+                f"has a key for {name} that is empty or from the documentation",
+                f"API__KEYS={name}:$DIGEST, as `example-service key {name}` prints it",
+            )

@@ -1,5 +1,8 @@
 """Which settings production refuses, and which it accepts."""
 
+import hashlib
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from example_service.core.settings.model import (
 )
 from example_service.core.settings.production import production_problems
 
+CALLERS_PAGE = Path(__file__).resolve().parents[4] / "docs" / "callers.md"
 GOOD_TOKEN = "Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"
 GOOD_DATABASE = "postgresql://shop:Wm8-tY3pQz51@db.internal/shop"
 
@@ -189,3 +193,15 @@ def test_a_store_that_anyone_may_write_is_refused(url: str, reason: str) -> None
 def test_a_store_of_this_machine_with_tls_or_a_password_passes(url: str) -> None:
     """A local address, TLS or a password keeps strangers out."""
     assert refused(settings_with(redis=RedisSettings(url=SecretStr(url)))) == []
+
+
+def test_the_keys_of_the_documentation_are_refused() -> None:
+    """Anybody may have read them; the same is true of the digest of nothing."""
+    [line] = re.findall("(?m)^export API__KEYS=(.+)$", CALLERS_PAGE.read_text("utf-8"))
+    entries = [*line.split(","), f"till:{hashlib.sha256().hexdigest()}"]
+
+    problems = production_problems(settings_with(api=APISettings(keys=entries)))
+
+    assert [problem.variable for problem in problems] == ["API__KEYS"] * len(entries)
+    for entry, problem in zip(entries, problems, strict=True):
+        assert entry.partition(":")[0] in problem.problem
