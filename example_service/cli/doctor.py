@@ -36,7 +36,7 @@ _MASK = "********"
 
 
 def doctor(output: TextIO) -> int:
-    """Check the settings, the database, the fleet and the upstreams.
+    """Check the settings, and whether what the service needs is there.
 
     Args:
         output: The stream to write the report to.
@@ -78,12 +78,13 @@ def doctor(output: TextIO) -> int:
     for title, rows in sections:
         if rows:
             output.write(f"{title}\n\n{aligned(rows)}\n\n")
-    healthy = (
-        not faults
-        and database_serves
-        and fleet_meets
-        and all(answers for _, _, answers in upstreams)
-    )
+    passed = [
+        not faults,
+        database_serves,
+        fleet_meets,
+        *(answers for _, _, answers in upstreams),
+    ]
+    healthy = all(passed)
     success_message = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
     output.write(success_message if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
