@@ -148,6 +148,26 @@ def test_a_part_can_be_removed_later(mill: Project) -> None:
     assert mill.read("colours.txt") == "blue\n"
 
 
+def test_a_change_whose_lines_another_part_took_is_done(mill: Project) -> None:
+    """Empty lines and fences are left in the page, but they belong to other blocks."""
+    mill.write(
+        {
+            "docs/page.md": PAGE.replace(
+                "\nSee [wood]", "\nRun\n\n```sh\nsaw wood\n```\n\nSee [wood]"
+            )
+        }
+    )
+    mill.commit("Show how to saw")
+    lines = ("-Run", "-", "-```sh", "-saw wood", "-```", "-")
+    shown = Edit("docs/page.md", lines)
+    taken = Part("paint", "", (), ("paint.txt",), (), (shown,))
+    again = Part("wood", "", (), ("docs/wood.md",), (), (shown,))
+
+    assert command.remove(mill.root, taken, [taken, again]) == []
+    assert command.remove(mill.root, again, [taken, again]) == []
+    assert mill.read("docs/page.md") == PAGE
+
+
 def test_a_change_that_does_not_fit_must_be_made_by_hand(mill: Project) -> None:
     """Everything else is done, and the message shows the change."""
     mill.write({"paper_mill/main.py": MAIN.replace("[glue, saw]", "[saw, glue]")})

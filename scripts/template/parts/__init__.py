@@ -46,8 +46,8 @@ class Edit:
 
     @property
     def drops(self) -> bool:
-        """Whether the file loses lines."""
-        return any(line.startswith("-") for line in self.lines)
+        """Whether the file loses lines that say something, unlike an empty line or a fence."""
+        return any(re.match(r"-(?!```).*\w", line) for line in self.lines)
 
     def __str__(self) -> str:
         return "\n".join((f"--- {self.file}", *self.lines))
