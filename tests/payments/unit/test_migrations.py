@@ -405,7 +405,7 @@ class TestScripts:
         assert Path(made.path).name.endswith("_add_moments.py")
         assert 'sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True)' in script
         assert 'sa.PrimaryKeyConstraint("id", name=op.f("pk_moments"))' in script
-        assert "example_service" not in script
+        assert "example_service." not in script
         command.upgrade(config, "head")
         assert "moments" in asyncio.run(tables(empty_database))
 
