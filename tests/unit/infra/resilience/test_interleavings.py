@@ -10,10 +10,12 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import pytest
 
@@ -203,6 +205,7 @@ def _modelled(prepare: str) -> Model:
     return model
 
 
+@cache
 def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
     """The possible outcomes: all interleavings of A's steps and B's steps."""
     steps = [("A", one) for one in _steps("A", a)] + [("B", one) for one in _steps("B", b)]
@@ -235,6 +238,35 @@ def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
     return outcomes
 
 
+class Threads:
+    """Threads A and B, which perform the operations of every run of a test.
+
+    A is traced from beginning to end. Starting threads would take longer than most runs, and so
+    would turning tracing on and off, because the interpreter then prepares all code again.
+    """
+
+    def __init__(self) -> None:
+        self.a = ThreadPoolExecutor(1, initializer=lambda: sys.settrace(self._trace))
+        self.b = ThreadPoolExecutor(1)
+        self.on_line: Callable[[FrameType], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.a.shutdown()
+        self.b.shutdown()
+
+    def _trace(self, frame: FrameType, _: str, __: object) -> Any:
+        inside = self.on_line is not None and frame.f_code.co_filename.startswith(PACKAGE)
+        return self._trace_line if inside else None
+
+    def _trace_line(self, frame: FrameType, event: str, _: object) -> Any:
+        if event == "line" and self.on_line is not None:
+            self.on_line(frame)
+        return self._trace_line
+
+
 @dataclass
 class Stopped:
     """A run in which A is stopped at a line while B acts."""
@@ -243,48 +275,35 @@ class Stopped:
     a: Callable[[Rig], object]
     b: Callable[[Rig], object]
     stop_at: int
+    threads: Threads
     line: str = ""
 
     def run(self) -> bool:
         """Run both operations, and return whether A has that many lines."""
         self._lines = 0
         self.errors: list[BaseException] = []
-        self._others: list[threading.Thread] = []
-        first = threading.Thread(target=self._run_a)
-        first.start()
-        first.join()
+        self._others: list[Future[None]] = []
+        self.threads.a.submit(self._run_a).result()
         for other in self._others:
-            other.join()
+            other.result()
         return bool(self._others)
 
     def _run_a(self) -> None:
-        sys.settrace(self._trace)
+        self.threads.on_line = self._count
         try:
             self.a(self.rig)
         except BaseException as error:  # noqa: BLE001 - The test's thread reports it.
             self.errors.append(error)
         finally:
-            sys.settrace(None)
+            self.threads.on_line = None
 
-    def _trace(self, frame: FrameType, _: str, __: object) -> Any:
-        return self._count if frame.f_code.co_filename.startswith(PACKAGE) else None
-
-    def _count(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "line":
-            self._lines += 1
-            if self._lines == self.stop_at:
-                self.line = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
-                self._let_b_act()
-                # The rest of A runs at full speed.
-                sys.settrace(None)
-                return None
-        return self._count
-
-    def _let_b_act(self) -> None:
-        other = threading.Thread(target=self._run_b)
-        self._others.append(other)
-        other.start()
-        self.rig.may_go_on.wait()
+    def _count(self, frame: FrameType) -> None:
+        self._lines += 1
+        if self._lines == self.stop_at:
+            self.line = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+            self.threads.on_line = None
+            self._others.append(self.threads.b.submit(self._run_b))
+            self.rig.may_go_on.wait()
 
     def _run_b(self) -> None:
         try:
@@ -295,29 +314,37 @@ class Stopped:
             self.rig.may_go_on.set()
 
 
-def _every_stop(prepare: str, a: str, b: str, **rules: Any) -> Iterator[Stopped]:
+def _every_stop(prepare: str, a: str, b: str, threads: Threads, **rules: Any) -> Iterator[Stopped]:
     for stop_at in itertools.count(1):
-        stopped = Stopped(Rig(prepare, **rules), (OPERATIONS | TIMED)[a], OPERATIONS[b], stop_at)
+        rig = Rig(prepare, **rules)
+        stopped = Stopped(rig, (OPERATIONS | TIMED)[a], OPERATIONS[b], stop_at, threads)
         if not stopped.run():
             return
         yield stopped
 
 
 def _check(prepare: str, a: str, others: Iterable[str], **rules: Any) -> None:
-    unexplained = []
-    for b in others:
-        explained = _explained(prepare, a, b)
-        for stopped in _every_stop(prepare, a, b, **rules):
-            stop = f"{a}, stopped at {stopped.line} by {b}"
-            if stopped.errors:
-                unexplained.append(f"{stop}: {stopped.errors!r}")
-            elif (seen := stopped.rig.seen()) not in explained:
-                unexplained.append(f"{stop}: {seen}, none of {explained}")
-            elif stopped.rig.most_at_once > 2 - (prepare in PROBING):
-                unexplained.append(f"{stop}: {stopped.rig.most_at_once} calls at once")
-            elif (in_flight := stopped.rig.in_flight_of_one_call()) != 1:
-                unexplained.append(f"{stop}: one call in flight is shown as {in_flight}")
-    assert not unexplained, "\n".join(unexplained)
+    with Threads() as threads:
+        faults = [
+            f"{a}, stopped at {stopped.line} by {b}: {fault}"
+            for b in others
+            for stopped in _every_stop(prepare, a, b, threads, **rules)
+            if (fault := _fault(stopped, prepare, _explained(prepare, a, b)))
+        ]
+    assert not faults, "\n".join(faults)
+
+
+def _fault(stopped: Stopped, prepare: str, explained: set[tuple[object, ...]]) -> str:
+    """What no order of the steps explains; empty if there is nothing."""
+    if stopped.errors:
+        return repr(stopped.errors)
+    if (seen := stopped.rig.seen()) not in explained:
+        return f"{seen}, none of {explained}"
+    if stopped.rig.most_at_once > 2 - (prepare in PROBING):
+        return f"{stopped.rig.most_at_once} calls at once"
+    if (in_flight := stopped.rig.in_flight_of_one_call()) != 1:
+        return f"one call in flight is shown as {in_flight}"
+    return ""
 
 
 # The most revealing operations: those that count without the lock, and one that ends the period.
