@@ -22,6 +22,9 @@ without_hypothesis = --ignore-glob='*/test_state_machine.py'
 # The tests that need no server, and not the machine to themselves either.
 fast = "not integration and not alone and not bake"
 
+# On other Pythons, only those that may depend on the interpreter.
+on_each_python = $(fast)" and not one_python"
+
 # As many processes as tests/conftest.py says; an idle one takes over tests of the others.
 parallel = $(if $(findstring no:xdist,$(ARGS)),,--numprocesses auto --dist worksteal)
 
@@ -40,9 +43,9 @@ test: environment ## Run every test on all processors (ARGS="-k name" for some)
 test-fast: environment ## Run the tests that need no server
 	@.venv/bin/python -m pytest $(parallel) -m $(fast) $(ARGS)
 
-test-%: ## Run the same on another Python: make test-3.11
+test-%: ## Run the same on another Python, except what does not depend on it: make test-3.11
 	@$(call environment,.venv-$*,requirements-dev.lock,$*)
-	@.venv-$*/bin/python -m pytest $(parallel) -m $(fast) $(ARGS)
+	@.venv-$*/bin/python -m pytest $(parallel) -m $(on_each_python) $(ARGS)
 
 test-%t: ## Run the breaker's tests on a free-threaded Python: make test-3.13t
 	@$(call environment,.venv-$*t,requirements-breaker.lock,$*t)

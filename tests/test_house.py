@@ -12,6 +12,8 @@ from packaging.specifiers import SpecifierSet
 import example_service
 from tests.project import PYPROJECT, ROOT, run
 
+pytestmark = pytest.mark.one_python
+
 # These are written in two halves, so that this file does not match itself.
 MACHINE_PATHS = "|".join(["/ro" + "ot/", "/ho" + "me/", "/Us" + r"ers/\w", r"[A-Z]:\\Us" + "ers"])
 INDEX_HOSTS = "|".join(["pypi" + r"\.org", "python" + "hosted", "index" + "-url"])

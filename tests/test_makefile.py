@@ -19,6 +19,7 @@ from tests.project import ROOT, make
 
 PARALLEL = "--numprocesses auto --dist worksteal"
 FAST = "not integration and not alone and not bake"
+ON_EACH_PYTHON = f"{FAST} and not one_python"
 BREAKER_ALONE = (
     "--confcutdir=tests/unit/infra/resilience -p example_service.infra.resilience.testing "
     "--ignore-glob=*/test_state_machine.py tests/unit/infra/resilience"
@@ -51,7 +52,7 @@ def stage(tmp_path: Path) -> Path:
         ("run", ["-m example_service migrate", "-m example_service serve"]),
         ("test", [f"-m pytest {PARALLEL}"]),
         ("test-fast", [f"-m pytest {PARALLEL} -m {FAST}"]),
-        ("test-3.11", [f"-m pytest {PARALLEL} -m {FAST}"]),
+        ("test-3.11", [f"-m pytest {PARALLEL} -m {ON_EACH_PYTHON}"]),
         (
             "test-3.13t",
             [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],

@@ -10,6 +10,8 @@ import pytest
 from example_service.infra import resilience
 from tests.docs.pages import ROOT, table_rows
 
+pytestmark = pytest.mark.one_python
+
 LISTED = [path for path, _ in table_rows(ROOT / "docs" / "clone.md", "breaker")]
 FOLDER = ROOT / Path(*resilience.__name__.split("."))
 OF_OTHERS = [Path(path).stem for path in LISTED if Path(path).parent == FOLDER.relative_to(ROOT)]

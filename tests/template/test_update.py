@@ -11,6 +11,8 @@ from scripts.template.project_name import RefusedError
 from scripts.template.update import update
 from tests.template.conftest import Project
 
+pytestmark = pytest.mark.one_python
+
 ROOT = Path(__file__).resolve().parents[2]
 LINES = "".join(f"LINE_{number} = {number}\n" for number in range(20))
 

@@ -36,6 +36,8 @@ from example_service.sandbox.control import create_control
 from example_service.sandbox.settings import SandboxSettings
 from example_service.sandbox.switch import Switch
 
+pytestmark = pytest.mark.one_python
+
 PROVIDER_URL = "http://provider.test"
 CONTROL_URL = "http://control.test"
 TOKEN = "a-token-of-more-than-sixteen"

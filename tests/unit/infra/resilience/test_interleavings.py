@@ -31,6 +31,8 @@ from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.testing import FakeClock, RecordingListener
 from tests.unit.infra.resilience.breaker_model import Model
 
+pytestmark = pytest.mark.one_python
+
 PACKAGE = str(Path(example_service.infra.resilience.__file__).parent)
 
 RECOVERY_TIMEOUT = 10.0

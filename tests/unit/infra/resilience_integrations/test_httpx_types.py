@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.one_python
+
 pytest.importorskip("mypy")
 
 ROOT = Path(__file__).resolve().parents[4]
