@@ -56,13 +56,13 @@ def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert re.findall(r"(?m)^made (.*)$", ended.stdout) == [
-        *("environment", "lint", "test-3.14", "test-3.13t", "coverage", "test"),
+        *("environment", "lint", "coverage", "test-3.13t", "test"),
     ]
     assert "fast tests on Python 3.11: not run, this machine has no Python 3.11" in ended.stdout
     assert ended.stdout.splitlines()[-1] == closing
 
 
-@pytest.mark.parametrize("failing", ["lint", "test-3.14", "coverage", "test"])
+@pytest.mark.parametrize("failing", ["lint", "coverage", "test-3.13t", "test"])
 def test_a_failing_step_fails_the_gate_but_does_not_stop_the_others(
     gate: Callable[..., subprocess.CompletedProcess[str]], failing: str
 ) -> None:
@@ -72,7 +72,7 @@ def test_a_failing_step_fails_the_gate_but_does_not_stop_the_others(
     verdicts = re.findall(r"(?m) \d+ s  (.*)$", ended.stdout.partition("--- summary")[2])
     assert ended.returncode == 1
     assert "made test\n" in ended.stdout
-    assert sorted(verdicts) == ["FAILED (1)"] + 9 * ["passed"]
+    assert sorted(verdicts) == ["FAILED (1)"] + 8 * ["passed"]
 
 
 def test_no_step_runs_without_an_environment(
@@ -137,8 +137,7 @@ def test_the_workflow_runs_the_gate_with_its_pythons() -> None:
     [setup] = [step["with"] for step in steps if "setup-python" in step.get("uses", "")]
     versions = setup["python-version"]
     gate = (ROOT / ".ci/run").read_text()
-    loops = re.findall(r"(?m)^(?:for version in|tests_on) .*$", gate)
-    wanted = re.findall(r"\b3\.\d+t?\b", "\n".join(loops))
+    wanted = re.findall(r"(?m)^tests_on (\S+) ", gate)
 
     assert steps[-1]["run"] == ".ci/run"
     assert versions.split()[-1] == (ROOT / ".python-version").read_text().strip()

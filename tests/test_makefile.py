@@ -36,6 +36,7 @@ def stage(tmp_path: Path) -> Path:
         ".venv/bin/python": 'echo "$PWD: $*"; env',
         ".venv-run/bin/python": 'echo "$PWD: $*"; env',
         ".venv-3.11/bin/python": 'echo "$PWD: $*"; env',
+        ".venv-3.14/bin/python": 'echo "$PWD: $*"; env',
         ".venv-3.13t/bin/python": 'echo "$PWD: $*"; env',
         ".venv-bench/bin/python": 'echo "$PWD: $*"; env',
     }.items():
@@ -53,6 +54,14 @@ def stage(tmp_path: Path) -> Path:
         ("test", [f"-m pytest {PARALLEL}"]),
         ("test-fast", [f"-m pytest {PARALLEL} -m {FAST}"]),
         ("test-3.11", [f"-m pytest {PARALLEL} -m {ON_EACH_PYTHON}"]),
+        (
+            "coverage",
+            [
+                f"-m coverage run -m pytest {PARALLEL} -m {ON_EACH_PYTHON}",
+                "-m coverage combine --quiet",
+                "-m coverage report",
+            ],
+        ),
         (
             "test-3.13t",
             [f"-m pytest {PARALLEL} {BREAKER_ALONE}"],
