@@ -31,7 +31,7 @@ CHOSEN = [
     ),
 ]
 """Tests of the contracts, of the pages and of the whole application."""
-FAST = "not integration and not alone and not bake and not image"
+FAST = "not integration and not alone and not bake"
 
 
 def removal(factory: pytest.TempPathFactory, names: str) -> tuple[Path, list[Part]]:
