@@ -101,7 +101,7 @@ async def get_all_workers(request: Request) -> AllWorkers:
     return services_of(request).all_workers
 
 
-async def bears_admin_token(request: Request) -> bool:
+async def has_admin_token(request: Request) -> bool:
     """Whether the request carries the token set by `ADMIN__TOKEN`. False if no token is set."""
     return _has_token(request, services_of(request).settings.admin.token)
 
@@ -118,7 +118,7 @@ async def require_admin_token(request: Request) -> None:
     Raises:
         ProblemError: If the token is missing or wrong.
     """
-    if not await bears_admin_token(request):
+    if not await has_admin_token(request):
         raise ProblemError(
             catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="admin"'}
         )
@@ -163,6 +163,6 @@ def create_requested_breakers(app: FastAPI) -> None:
 AppSettings = Annotated[Settings, Depends(get_settings)]
 CallerName = Annotated[str | None, Depends(get_caller)]
 HTTPClient = Annotated[httpx.AsyncClient, Depends(get_http_client)]
-IsAdministrator = Annotated[bool, Depends(bears_admin_token)]
+IsAdministrator = Annotated[bool, Depends(has_admin_token)]
 OpenDatabase = Annotated[Database, Depends(get_database)]
 Workers = Annotated[AllWorkers, Depends(get_all_workers)]

@@ -248,7 +248,7 @@ class PaymentRepository:
         """
         return await self._change(
             payment,
-            *_is_held(payment),
+            *_still_claimed(payment),
             status=PaymentStatus.FAILED,
             failure_reason=reason,
             due_at=None,
@@ -262,7 +262,7 @@ class PaymentRepository:
             payment: The payment as it was claimed.
         """
         return await self._change(
-            payment, *_is_held(payment), status=PaymentStatus.UNRESOLVED, due_at=None
+            payment, *_still_claimed(payment), status=PaymentStatus.UNRESOLVED, due_at=None
         )
 
     async def release(self, payment: Payment, wait_seconds: float, attempts: int) -> Payment:
@@ -278,7 +278,7 @@ class PaymentRepository:
             claimed it.
         """
         release = await self._change(
-            payment, *_is_held(payment), due_at=self._moment(wait_seconds), attempts=attempts
+            payment, *_still_claimed(payment), due_at=self._moment(wait_seconds), attempts=attempts
         )
         return release.payment
 
@@ -313,6 +313,6 @@ def _own_key(idempotency_key: str, caller: str) -> str:
     return f"{caller} {hashlib.sha256(idempotency_key.encode()).hexdigest()}"
 
 
-def _is_held(payment: Payment) -> tuple[ColumnElement[bool], ...]:
+def _still_claimed(payment: Payment) -> tuple[ColumnElement[bool], ...]:
     """The conditions under which a claim is still valid."""
     return Payment.status == PaymentStatus.PENDING, Payment.due_at == payment.due_at

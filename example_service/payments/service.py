@@ -196,7 +196,7 @@ class PaymentService:
             # The provider was not called, so this was not an attempt. The payment is due again
             # soon: a worker does not claim payments while its circuit is open, but the circuit of
             # another worker may be closed.
-            return await self._put_down(payment, self._settings.retry_seconds, payment.attempts)
+            return await self._release(payment, self._settings.retry_seconds, payment.attempts)
         except ProviderError as error:
             self._metrics.attempted("failed")
             return await self._try_again_later(claim, error)
@@ -243,7 +243,7 @@ class PaymentService:
                 "detail": str(error),
             },
         )
-        return await self._put_down(payment, self.usual_wait_seconds(attempts), attempts)
+        return await self._release(payment, self.usual_wait_seconds(attempts), attempts)
 
     async def _leave_unresolved(self, payment: Payment) -> Payment:
         unresolved = self._settled(
@@ -279,7 +279,7 @@ class PaymentService:
             self._metrics.finished(settled.payment.status)
         return settled.payment
 
-    async def _put_down(self, payment: Payment, seconds: float, attempts: int) -> Payment:
+    async def _release(self, payment: Payment, seconds: float, attempts: int) -> Payment:
         wait_seconds = seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
         return await self._database.run(
             lambda session: self._payments(session).release(payment, wait_seconds, attempts)

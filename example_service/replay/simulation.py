@@ -131,7 +131,7 @@ class _Circuit:
     def begin(self, call: Call) -> Any:
         """Start a call. Returns its permit, or None if the circuit refuses it."""
         machine = self._machine
-        # The short cuts of `Guard`: in a quiet closed circuit, a success is only counted.
+        # As in `Guard`: the lock-free steps, with which a success is only counted.
         permit: Any = next(machine.permits, None)
         if permit is None:
             permit = machine.try_acquire(call.time)
@@ -221,8 +221,8 @@ class _Circuit:
             self.outcome.openings.append(self._opening)
 
     def _mark(self, until: float, state: CircuitState) -> None:
-        if badness := STATE_VALUES[state]:
-            self._timeline.mark(self._band, self._since, until, badness)
+        if severity := STATE_VALUES[state]:
+            self._timeline.mark(self._band, self._since, until, severity)
 
 
 def replay(

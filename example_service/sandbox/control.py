@@ -8,11 +8,11 @@ from starlette.routing import Route
 
 from example_service.sandbox.charges import Ledger
 from example_service.sandbox.modes import ModeChange
-from example_service.sandbox.switch import Door, Switch
+from example_service.sandbox.switch import ProviderPort, Switch
 from example_service.sandbox.validation import invalid_input
 
 
-def create_control(ledger: Ledger, switch: Switch, door: Door) -> Starlette:
+def create_control(ledger: Ledger, switch: Switch, port: ProviderPort) -> Starlette:
     """Build the control API of one provider."""
 
     async def show_mode(_request: Request) -> Response:
@@ -23,7 +23,7 @@ def create_control(ledger: Ledger, switch: Switch, door: Door) -> Starlette:
             change = ModeChange.model_validate_json(await request.body())
         except ValidationError as error:
             return invalid_input(error)
-        report = await switch.turn(change, door)
+        report = await switch.turn(change, port)
         return JSONResponse(report.model_dump())
 
     async def show_charges(_request: Request) -> Response:

@@ -8,7 +8,7 @@ from example_service.sandbox.late import LateCharges
 from example_service.sandbox.modes import ModeChange, ModeReport, SandboxMode, Step, steps
 
 
-class Door(Protocol):
+class ProviderPort(Protocol):
     """A listener that can refuse connections: the provider's."""
 
     async def open(self) -> None:
@@ -54,7 +54,7 @@ class Switch:
         """Remove a hanging call whose caller has disconnected."""
         self._hanging.discard(cut)
 
-    async def turn(self, change: ModeChange, door: Door) -> ModeReport:
+    async def turn(self, change: ModeChange, port: ProviderPort) -> ModeReport:
         """Change the mode. When this returns, the new mode applies to the next call.
 
         Setting the same mode again restarts its sequence of faults.
@@ -64,9 +64,9 @@ class Switch:
         """
         async with self._turning:
             if change.mode is SandboxMode.REFUSING:
-                door.refuse()
+                port.refuse()
             else:
-                await door.open()
+                await port.open()
             self._report = ModeReport.of(change, self._default_seed)
             self._steps = steps(self._report)
             for cut in tuple(self._hanging):

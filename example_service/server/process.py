@@ -213,11 +213,11 @@ class DrainingServer(uvicorn.Server):
         gc.freeze()
         if self.started:
             self._on_started()
-            self._report_life()
+            self._report_alive()
 
-    def _report_life(self) -> None:
+    def _report_alive(self) -> None:
         self._on_alive()
-        asyncio.get_running_loop().call_later(ALIVE_SECONDS, self._report_life)
+        asyncio.get_running_loop().call_later(ALIVE_SECONDS, self._report_alive)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """Start the drain on the first signal, and end the process on the second.
@@ -276,7 +276,7 @@ class DrainingServer(uvicorn.Server):
         else:
             self._has_no_files = False
 
-    async def _go_on_checking(self) -> None:
+    async def _keep_checking(self) -> None:
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
             self._check_connections()
@@ -292,7 +292,7 @@ class DrainingServer(uvicorn.Server):
         self._last_resort.daemon = True
         self._last_resort.start()
         # `on_tick` is no longer called, but slow clients must still be disconnected.
-        checking = asyncio.create_task(self._go_on_checking())
+        checking = asyncio.create_task(self._keep_checking())
         try:
             await super().shutdown(sockets)
         finally:

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_kept(plan: Plan) -> bool:
     """Run a plan and print the result; keep its folder if something is wrong."""
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    result = asyncio.run(run(plan, folder, _tell))
+    result = asyncio.run(run(plan, folder, _print))
     print(markdown(result), flush=True)
     if result.faults:
         print(f"The logs are in {folder}.\n", flush=True)
@@ -64,7 +64,7 @@ def _is_kept(plan: Plan) -> bool:
     return True
 
 
-def _tell(progress: str) -> None:
+def _print(progress: str) -> None:
     print(progress, file=sys.stderr, flush=True)
 
 

@@ -24,7 +24,7 @@ from tests.chaos.storm import (
     LATE_SECONDS,
     PROVIDER_TIMEOUT_SECONDS,
     Disruption,
-    Strike,
+    StormEvent,
     plan,
 )
 from tests.chaos.verdict import Fault, FaultKind, judge
@@ -195,7 +195,7 @@ class _Run:
         self._database = database
         self._sandbox = sandbox
         self._services = services
-        self._tell = report_progress
+        self._print = report_progress
         self._chance = random.Random(f"{plan.seed}/victims")
         self._ledgers = Ledgers()
         urls = [service.url for service in services]
@@ -226,7 +226,7 @@ class _Run:
         return Result(self._plan, self.tally, self._ledgers, faults)
 
     async def _pass_over(self) -> None:
-        """Let the storm strike while clients order, and then let them settle their orders."""
+        """Run the storm while clients order, and then let them settle their orders."""
         stopped = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._clients.run(self._plan.clients, stopped))
@@ -244,11 +244,11 @@ class _Run:
     async def _storm(self) -> None:
         began = time.monotonic()
         of_plan = self._plan
-        strikes = plan(of_plan.seed, of_plan.kills, of_plan.crashes, of_plan.workers)
-        for number, strike in enumerate(strikes, 1):
-            await asyncio.sleep(strike.pause_seconds)
-            await self._suffer(strike)
-            self._tell(f"{number}/{len(strikes)} {strike.disruption.name}: {self._progress()}")
+        events = plan(of_plan.seed, of_plan.kills, of_plan.crashes, of_plan.workers)
+        for number, event in enumerate(events, 1):
+            await asyncio.sleep(event.pause_seconds)
+            await self._run_event(event)
+            self._print(f"{number}/{len(events)} {event.disruption.name}: {self._progress()}")
         if self._crash is not None:
             await self._crash
         # These charges arrive after the ledgers have been read.
@@ -258,13 +258,13 @@ class _Run:
         self.tally.ended_by_itself = sum(one.ended_by_itself for one in self._services)
         self.tally.seconds = time.monotonic() - began
 
-    async def _suffer(self, strike: Strike) -> None:
-        self.tally.disruptions[strike.disruption] += 1
+    async def _run_event(self, event: StormEvent) -> None:
+        self.tally.disruptions[event.disruption] += 1
         service = self._chance.choice(self._services)
-        if strike.disruption in (Disruption.KILL_WORKER, Disruption.KILL_SERVICE):
+        if event.disruption in (Disruption.KILL_WORKER, Disruption.KILL_SERVICE):
             await service.wait_until_it_serves()
             await self._count_what_is_in_flight()
-        match strike.disruption:
+        match event.disruption:
             case Disruption.KILL_WORKER:
                 await service.kill_worker(self._chance)
             case Disruption.KILL_SERVICE:
@@ -272,12 +272,12 @@ class _Run:
             case Disruption.RESTART:
                 self._note_end(await service.restart())
             case Disruption.SUSPEND_SERVICE:
-                await service.suspend(strike.down_seconds)
+                await service.suspend(event.down_seconds)
             case Disruption.CRASH_DATABASE:
-                await self._crash_database(strike.down_seconds)
+                await self._crash_database(event.down_seconds)
             case Disruption.TURN_PROVIDER:
-                await self._sandbox.turn(strike.mode)
-                await asyncio.sleep(strike.lasts_seconds)
+                await self._sandbox.turn(event.mode)
+                await asyncio.sleep(event.lasts_seconds)
 
     def _note_end(self, status: int) -> None:
         if status != 0:
@@ -316,7 +316,7 @@ class _Run:
                 fewest, progressed_at = pending, now
             if now - progressed_at > _CALM_SECONDS:
                 return
-            self._tell(f"calm: {pending} payments pending")
+            self._print(f"calm: {pending} payments pending")
             await asyncio.sleep(0.2)
 
     def _progress(self) -> str:

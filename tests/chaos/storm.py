@@ -1,4 +1,4 @@
-"""The events of a storm: what strikes the service, in which order and when."""
+"""The events of a storm: what happens to the service, in which order and when."""
 
 import random
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Disruption(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
+class StormEvent:
     """One event of a storm.
 
     Attributes:
@@ -65,7 +65,7 @@ class Strike:
     lasts_seconds: float = 0.0
 
 
-def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
+def plan(seed: int, kills: int, crashes: int, workers: int) -> list[StormEvent]:
     """Draw a storm; the same arguments draw the same one.
 
     Args:
@@ -85,7 +85,7 @@ def plan(seed: int, kills: int, crashes: int, workers: int) -> list[Strike]:
         disruptions.append(Disruption.KILL_SERVICE if whole else Disruption.KILL_WORKER)
     chance.shuffle(disruptions)
     modes = _modes(chance)
-    return [_strike(disruption, chance, modes) for disruption in disruptions]
+    return [_event(disruption, chance, modes) for disruption in disruptions]
 
 
 def _modes(chance: random.Random) -> Iterator[str]:
@@ -94,17 +94,19 @@ def _modes(chance: random.Random) -> Iterator[str]:
         yield from chance.sample(_MODES, len(_MODES))
 
 
-def _strike(disruption: Disruption, chance: random.Random, modes: Iterator[str]) -> Strike:
+def _event(disruption: Disruption, chance: random.Random, modes: Iterator[str]) -> StormEvent:
     pause = chance.uniform(*_PAUSE_SECONDS)
     if disruption is Disruption.CRASH_DATABASE:
-        return Strike(disruption, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
+        return StormEvent(disruption, pause, down_seconds=chance.uniform(*_DOWN_SECONDS))
     if disruption is Disruption.SUSPEND_SERVICE:
-        return Strike(disruption, pause, down_seconds=chance.uniform(*_SUSPENDED_SECONDS))
+        return StormEvent(disruption, pause, down_seconds=chance.uniform(*_SUSPENDED_SECONDS))
     if disruption is Disruption.TURN_PROVIDER:
         mode = next(modes)
         lasts_seconds = LATE_SECONDS if mode == "late" else 0.0
-        return Strike(disruption, pause, mode=_change(mode, chance), lasts_seconds=lasts_seconds)
-    return Strike(disruption, pause)
+        return StormEvent(
+            disruption, pause, mode=_change(mode, chance), lasts_seconds=lasts_seconds
+        )
+    return StormEvent(disruption, pause)
 
 
 def _change(mode: str, chance: random.Random) -> dict[str, object]:

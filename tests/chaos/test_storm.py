@@ -14,8 +14,8 @@ def test_the_same_seed_draws_the_same_storm() -> None:
 
 
 def test_a_storm_has_the_requested_number_of_kills_and_crashes() -> None:
-    """Some kills strike one worker, some the whole service."""
-    disruptions = Counter(strike.disruption for strike in plan(1, kills=200, crashes=20, workers=2))
+    """Some kills hit one worker, some the whole service."""
+    disruptions = Counter(event.disruption for event in plan(1, kills=200, crashes=20, workers=2))
 
     assert disruptions[Disruption.KILL_WORKER] + disruptions[Disruption.KILL_SERVICE] == 200
     assert disruptions[Disruption.KILL_WORKER] > disruptions[Disruption.KILL_SERVICE] > 20
@@ -25,8 +25,8 @@ def test_a_storm_has_the_requested_number_of_kills_and_crashes() -> None:
 
 def test_services_are_suspended_beyond_their_claims() -> None:
     """Other processes claim their payments meanwhile, but no request times out."""
-    strikes = plan(1, kills=6, crashes=0, workers=2)
-    seconds = [s.down_seconds for s in strikes if s.disruption is Disruption.SUSPEND_SERVICE]
+    events = plan(1, kills=6, crashes=0, workers=2)
+    seconds = [s.down_seconds for s in events if s.disruption is Disruption.SUSPEND_SERVICE]
 
     assert seconds
     assert CLAIM_SECONDS < min(seconds) <= max(seconds) < REQUEST_TIMEOUT_SECONDS
@@ -34,17 +34,17 @@ def test_services_are_suspended_beyond_their_claims() -> None:
 
 def test_one_worker_is_the_whole_service() -> None:
     """Without a supervisor, each kill ends the service."""
-    disruptions = {strike.disruption for strike in plan(1, kills=50, crashes=0, workers=1)}
+    disruptions = {event.disruption for event in plan(1, kills=50, crashes=0, workers=1)}
 
     assert not disruptions & {Disruption.KILL_WORKER, Disruption.CRASH_DATABASE}
 
 
 def test_the_provider_fails_in_every_way() -> None:
     """Each mode is drawn and valid, and slow answers exceed the timeout."""
-    strikes = plan(1, kills=200, crashes=20, workers=2)
+    events = plan(1, kills=200, crashes=20, workers=2)
     changes = [
         ModeChange.model_validate(s.mode)
-        for s in strikes
+        for s in events
         if s.disruption is Disruption.TURN_PROVIDER
     ]
 

@@ -21,7 +21,7 @@ class Breakers(Protocol):
         """Close all breakers called `name`."""
         ...
 
-    def obey(self, name: str, instruction: FollowOrder) -> None:
+    def apply_order(self, name: str, instruction: FollowOrder) -> None:
         """Set a mode on all breakers called `name`, or reset them."""
         ...
 

@@ -332,7 +332,7 @@ class Member:
                     self._breakers.close(name, instruction)
                 case FollowOrder():
                     self._gates.clear(name)
-                    self._breakers.obey(name, instruction)
+                    self._breakers.apply_order(name, instruction)
                 case Grant():
                     self._gates.grant(name, instruction)
         self._changed(name)

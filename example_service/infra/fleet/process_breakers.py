@@ -107,7 +107,7 @@ class ProcessBreakers:
             for breaker in self._registry.living(name):
                 breaker.follow(CircuitState.CLOSED, instruction.reason)
 
-    def obey(self, name: str, instruction: FollowOrder) -> None:
+    def apply_order(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         with self._follow(name):
             if instruction.mode is None:

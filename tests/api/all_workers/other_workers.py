@@ -41,7 +41,7 @@ class OtherBreakers:
     def close(self, name: str, instruction: FollowClose) -> None:
         """See `Breakers`."""
 
-    def obey(self, name: str, instruction: FollowOrder) -> None:
+    def apply_order(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         self.obeyed.append((name, instruction.mode))
 

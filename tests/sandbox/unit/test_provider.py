@@ -12,7 +12,7 @@ from example_service.sandbox.control import create_control
 from example_service.sandbox.modes import Impostor, ModeChange, SandboxMode, Step, steps
 from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
-from tests.sandbox.unit.test_switch import FakeDoor
+from tests.sandbox.unit.test_switch import FakePort
 
 ORDER = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
 DEADLINE_SECONDS = 10.0
@@ -31,7 +31,7 @@ class Sandbox:
         self.ledger, self.switch = Ledger(), Switch()
         self.calls: list[asyncio.Task[httpx.Response]] = []
         provider = create_provider(self.ledger, self.switch)
-        control = create_control(self.ledger, self.switch, FakeDoor())
+        control = create_control(self.ledger, self.switch, FakePort())
         self.provider = httpx.AsyncClient(
             transport=httpx.ASGITransport(provider), base_url="http://provider.test/v1"
         )
@@ -41,7 +41,7 @@ class Sandbox:
 
     async def turn(self, mode: SandboxMode, **parameters: Any) -> None:
         """Set the mode."""
-        await self.switch.turn(ModeChange(mode=mode, **parameters), FakeDoor())
+        await self.switch.turn(ModeChange(mode=mode, **parameters), FakePort())
 
     async def charge(self, key: str = "k", **changes: Any) -> httpx.Response:
         """Charge with a key."""

@@ -188,7 +188,7 @@ class Breaker:
         if self.state != "closed":
             self._begin("closed")
 
-    def obey(self, name: str, instruction: FollowOrder) -> None:
+    def apply_order(self, name: str, instruction: FollowOrder) -> None:
         """See `Breakers`."""
         self.mode = instruction.mode
         seconds = math.inf if instruction.seconds is None else instruction.seconds

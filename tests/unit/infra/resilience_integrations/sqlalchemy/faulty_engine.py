@@ -78,29 +78,29 @@ class Faults:
             def execute(self, sql: str, parameters: Any = (), /) -> "Cursor":
                 faults.executed.append(sql)
                 faults.before_execute()
-                strike(faults.execute_once.pop() if faults.execute_once else faults.execute)
+                raise_if(faults.execute_once.pop() if faults.execute_once else faults.execute)
                 return super().execute(sql, parameters)
 
             def fetchmany(self, size: int | None = 1) -> list[Any]:
-                strike(faults.fetch)
+                raise_if(faults.fetch)
                 return super().fetchmany(size)
 
         class Connection(sqlite3.Connection):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
-                strike(faults.connect)
+                raise_if(faults.connect)
                 super().__init__(*args, **kwargs)
 
             def cursor(self, factory: Any = Cursor) -> Any:
                 return super().cursor(factory)
 
             def commit(self) -> None:
-                strike(faults.commit)
+                raise_if(faults.commit)
                 super().commit()
 
         return Connection
 
 
-def strike(error: Exception | None) -> None:
+def raise_if(error: Exception | None) -> None:
     """Raise a fault, if there is one."""
     if error is not None:
         raise error
