@@ -113,7 +113,7 @@ def test_a_new_period_voids_all_leases(gate: LeaseGate, calls: Calls, clock: Fak
 
 
 @pytest.fixture
-def hurried_threads() -> Iterator[None]:
+def fast_thread_switches() -> Iterator[None]:
     """Make the interpreter switch between threads as often as possible."""
     seconds = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -121,7 +121,7 @@ def hurried_threads() -> Iterator[None]:
     sys.setswitchinterval(seconds)
 
 
-@pytest.mark.usefixtures("hurried_threads")
+@pytest.mark.usefixtures("fast_thread_switches")
 def test_threads_share_the_leases(gate: LeaseGate, calls: Calls, clock: FakeClock) -> None:
     """Each lease ends once: either in the thread that used it, or because it has expired."""
     count = 5000

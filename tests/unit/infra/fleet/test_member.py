@@ -161,7 +161,7 @@ def test_a_process_starts_without_the_store(
 
 
 @pytest.fixture
-def hurried_threads() -> Iterator[None]:
+def fast_thread_switches() -> Iterator[None]:
     """Make the interpreter switch between threads as often as possible."""
     seconds = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -169,7 +169,7 @@ def hurried_threads() -> Iterator[None]:
     sys.setswitchinterval(seconds)
 
 
-@pytest.mark.usefixtures("hurried_threads")
+@pytest.mark.usefixtures("fast_thread_switches")
 async def test_breakers_open_in_threads_while_the_fleet_comes_and_goes(
     tmp_path: Path, registry: CircuitBreakerRegistry
 ) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # An event of a listener: what happened, then its details.
-Heard: TypeAlias = tuple[Any, ...]
+ModelEvent: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ModelMode:
 
 @dataclass
 class Model:
-    """What a breaker must show; `story` has the events that its listener must have received."""
+    """What a breaker must show; `events` has the events that its listener must have received."""
 
     parameters: ModelParameters = field(default_factory=ModelParameters)
     now: float = 0.0
@@ -81,7 +81,7 @@ class Model:
     lifetime: Counter[str] = field(default_factory=Counter)
     calls: list[ModelCall] = field(default_factory=list)
     window: deque[bool] = field(default_factory=deque)
-    story: list[Heard] = field(default_factory=list)
+    events: list[ModelEvent] = field(default_factory=list)
 
     # Actions on a breaker.
 
@@ -110,7 +110,7 @@ class Model:
         if self.state == "open" or (self.state == "half_open" and full):
             if self.mode is None or self.mode.name != "shadow":
                 self._count("rejections")
-                self.story.append(("rejected", self.state, self.retry_after()))
+                self.events.append(("rejected", self.state, self.retry_after()))
                 return None
             self.mode.would_have_rejected += 1
             generation = None
@@ -127,12 +127,12 @@ class Model:
         duration = self.now - call.started
         if outcome == "success":
             self._count("successes")
-            self.story.append(("succeeded", duration))
+            self.events.append(("succeeded", duration))
             if call.generation == self.generation:
                 self._succeed()
         else:
             self._count("failures")
-            self.story.append(("failed", duration))
+            self.events.append(("failed", duration))
             if call.generation == self.generation:
                 self._fail(self.now, "a probe failed")
 
@@ -179,9 +179,9 @@ class Model:
         forced = self.mode is not None and self.mode.name == "forced_open"
         return "forced open by hand" if forced else self.opened_because
 
-    def transitions(self) -> list[Heard]:
+    def transitions(self) -> list[ModelEvent]:
         """The events that are transitions."""
-        return [one for one in self.story if one[0] == "changed"]
+        return [one for one in self.events if one[0] == "changed"]
 
     # The rules.
 
@@ -200,7 +200,7 @@ class Model:
     def _become_overdue(self, call: ModelCall, at: float) -> None:
         call.overdue = True
         self._count("failures")
-        self.story.append(("failed", at - call.started))
+        self.events.append(("failed", at - call.started))
         if call.generation == self.generation:
             self._fail(at, "a probe did not end within")
 
@@ -263,7 +263,7 @@ class Model:
 
     def _change(self, state: str, wait: float | None = None) -> None:
         if state != self.state:
-            self.story.append(("changed", self.state, state, wait))
+            self.events.append(("changed", self.state, state, wait))
         self.state = state
         self.generation += 1
         self.success_count = 0

@@ -194,7 +194,7 @@ WAYS: list[tuple[type[CircuitBreaker], Callable[[CircuitBreaker], Any]]] = [
 ]
 
 
-class TestLookUpsForLeaving:
+class TestLookUpsOfTheExit:
     """Looking up an exit, to call or to inspect it, must not prepare an entry."""
 
     @pytest.mark.parametrize(("kind", "block"), WAYS)

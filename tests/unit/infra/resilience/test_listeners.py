@@ -145,7 +145,7 @@ def test_events_are_frozen() -> None:
 def test_a_listener_may_call_the_breaker(method: str) -> None:
     """It may even do what causes further events."""
 
-    class Meddler:
+    class ChangingListener:
         """Changes the breaker that has just opened."""
 
         def on_state_change(self, event: StateChanged, /) -> None:
@@ -165,7 +165,7 @@ def test_a_listener_may_call_the_breaker(method: str) -> None:
                 breaker.get_metrics()
 
     heard: list[StateChanged] = []
-    breaker = make_breaker(failure_threshold=1, listeners=[Meddler()])
+    breaker = make_breaker(failure_threshold=1, listeners=[ChangingListener()])
     fail(breaker)
     assert len(heard) == 1
     assert breaker.is_closed == (method == "reset")

@@ -225,17 +225,17 @@ class TenSeconds(Backoff):
     """A backoff with a constant wait.
 
     Args:
-        tell: Called with the arguments of every call of the rule.
+        on_wait: Called with the arguments of every wait.
     """
 
-    def __init__(self, tell: Callable[..., None]) -> None:
-        object.__setattr__(self, "_tell", tell)
+    def __init__(self, on_wait: Callable[..., None]) -> None:
+        object.__setattr__(self, "_on_wait", on_wait)
 
-    _tell: Callable[..., None]
+    _on_wait: Callable[..., None]
 
     def wait_seconds(self, recovery_timeout: float, reopenings: int, opening: int) -> float:
         """Return ten seconds."""
-        self._tell(recovery_timeout, reopenings, opening)
+        self._on_wait(recovery_timeout, reopenings, opening)
         return 10.0
 
 

@@ -37,13 +37,13 @@ def _tiny_switch_interval() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-# A free-threaded build has no short cuts to test, because they would lose counts.
+# A free-threaded build counts nothing without the lock, which would lose counts.
 LOCKS = {"gil": True, "free-threaded": False} if GIL_ENABLED else {"free-threaded": False}
 
 
 @pytest.fixture(params=LOCKS.values(), ids=list(LOCKS))
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the short cuts of a build with a global interpreter lock, or none of them."""
+    """Count without the lock, as builds with a global interpreter lock do, or never."""
     monkeypatch.setattr(
         "example_service.infra.resilience.rules.lockfree.GIL_ENABLED", request.param
     )
@@ -272,7 +272,7 @@ async def _pause() -> None:
     await asyncio.sleep(0)
 
 
-class TestTheLockAsPrinted:
+class TestDocumentedLock:
     """`breaker._lock`, as users' tests take it."""
 
     async def test_it_is_taken_with_both_kinds_of_with(self) -> None:

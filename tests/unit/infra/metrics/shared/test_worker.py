@@ -36,13 +36,13 @@ async def test_metrics_are_copied_regularly(
     copy = one.shared.try_copy
     copied = asyncio.Event()
 
-    def copy_and_tell() -> None:
+    def copy_and_signal() -> None:
         copy()
         copied.set()
 
     async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
         one.breakers.show(failures=1)
-        monkeypatch.setattr(one.shared, "try_copy", copy_and_tell)
+        monkeypatch.setattr(one.shared, "try_copy", copy_and_signal)
         async with asyncio.timeout(5):
             await copied.wait()
 

@@ -14,7 +14,7 @@ from example_service.infra.resilience import (
     CircuitBreaker,
     StateChanged,
 )
-from tests.unit.infra.resilience.breaker_model import Heard, ModelCall
+from tests.unit.infra.resilience.breaker_model import ModelCall, ModelEvent
 
 FAILED_RESULT = "failed"
 
@@ -38,11 +38,11 @@ class TransitionListener:
     """Receives only transitions."""
 
     def __init__(self) -> None:
-        self.story: list[Heard] = []
+        self.events: list[ModelEvent] = []
 
     def on_state_change(self, event: StateChanged, /) -> None:
         """Record both states and the wait."""
-        self.story.append(
+        self.events.append(
             ("changed", event.from_state.value, event.to_state.value, event.wait_seconds)
         )
 
@@ -52,15 +52,15 @@ class StoryListener(TransitionListener):
 
     def on_success(self, event: CallSucceeded, /) -> None:
         """Record the duration."""
-        self.story.append(("succeeded", event.duration_seconds))
+        self.events.append(("succeeded", event.duration_seconds))
 
     def on_failure(self, event: CallFailed, /) -> None:
         """Record the duration."""
-        self.story.append(("failed", event.duration_seconds))
+        self.events.append(("failed", event.duration_seconds))
 
     def on_rejection(self, event: CallRejected, /) -> None:
         """Record the state and the wait."""
-        self.story.append(("rejected", event.state.value, event.retry_after))
+        self.events.append(("rejected", event.state.value, event.retry_after))
 
 
 # --- Real calls, driven by hand so that every interleaving is under control. ---
@@ -142,8 +142,14 @@ class Bench:
 
 
 # Forms whose results are not evaluated.
-UNJUDGED = ("stream", "async with", "with", "async exit stack", "exit stack")
-FORMS = ("decorator", "decorated plain function", "call", "call of a plain function", *UNJUDGED)
+FORMS_WITHOUT_RESULT = ("stream", "async with", "with", "async exit stack", "exit stack")
+FORMS = (
+    "decorator",
+    "decorated plain function",
+    "call",
+    "call of a plain function",
+    *FORMS_WITHOUT_RESULT,
+)
 MODE_REASON = "the test says so"
 
 ENDS: dict[str, tuple[str, type[BaseException] | None]] = {

@@ -30,8 +30,8 @@ from tests.unit.infra.resilience.rules.running_calls import (
     ENDS,
     FAILED_RESULT,
     FORMS,
+    FORMS_WITHOUT_RESULT,
     MODE_REASON,
-    UNJUDGED,
     Bench,
     DownError,
     MissingError,
@@ -172,7 +172,7 @@ class BreakerMachine(RuleBasedStateMachine):
         """End one of the running calls."""
         coroutine, expected, form = self.running.pop(which % len(self.running))
         outcome, error_type = ENDS[how]
-        if how == "failed result" and (form in UNJUDGED or not self.judge_results):
+        if how == "failed result" and (form in FORMS_WITHOUT_RESULT or not self.judge_results):
             outcome = "success"
         if error_type is MissingError and not self.judge_exceptions:
             outcome = "failure"
@@ -311,9 +311,9 @@ class BreakerMachine(RuleBasedStateMachine):
         assert snapshot.mode == (model.mode.name if model.mode else None)
         assert snapshot.would_have_rejected == (model.mode.would_have_rejected if model.mode else 0)
         if isinstance(self.listener, StoryListener):
-            assert self.listener.story == model.story
+            assert self.listener.events == model.events
         elif self.listener is not None:
-            assert self.listener.story == model.transitions()
+            assert self.listener.events == model.transitions()
 
     def _window_shown(self) -> dict[str, Any]:
         """The metrics of the window; empty without the rule."""

@@ -37,7 +37,7 @@ from tests.unit.infra.resilience_integrations.sqlalchemy.faulty_engine import (
 )
 
 
-class TestWaysOut:
+class TestEndsOfCalls:
     """Every end of a guarded call returns its permit."""
 
     async def test_cancelled_statement_is_neutral(
