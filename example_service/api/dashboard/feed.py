@@ -184,7 +184,9 @@ class Feed:
         entries = timeline(report.transitions, circuit_breaker_registry.recent_orders(), now)
         has_news = looks != self._looks or entries != self._timeline
         is_due = (
-            has_news or self._wake.is_set() or now - self._at >= _WATCHED_SECONDS - _TICK_SECONDS
+            has_news
+            or self._wake.is_set()
+            or abs(now - self._at) >= _WATCHED_SECONDS - _TICK_SECONDS
         )
         if not self._pages or not is_due:
             return

@@ -13,6 +13,7 @@ const ORDERS = {
 
 let token = null;
 let order = null;
+let isSending = false;
 let isNeeded = false;
 let changed = () => {};
 let settle = null;
@@ -28,6 +29,7 @@ export function prepareAdmin(onChange) {
 }
 
 export function showAdmin(service) {
+  if (!service.hasAdmin && token) lock();
   hide(byId("admin"), !service.hasAdmin);
   say(byId("admin"), token ? "Lock admin" : "Unlock admin");
 }
@@ -97,14 +99,17 @@ function prepareOrder(name, action) {
 
 async function carryOut(event) {
   event.preventDefault();
+  if (isSending) return;
   const {name, action} = order;
   const reason = signed(byId("reason").value.trim(), byId("operator").value.trim());
   const seconds = Number(byId("end").value) || null;
   const body = {...(reason && {reason}), ...(action !== "reset" && {seconds})};
   const path = `admin/circuit-breakers/${encodeURIComponent(name)}/${action}`;
+  isSending = true;
   const response = await fetch(path, {
     method: "POST", headers: {...headers(), "Content-Type": "application/json"}, body: JSON.stringify(body),
   }).catch(() => null);
+  isSending = false;
   if (!response?.ok) {
     say(byId("order-error"), response ? await faultOf(response) : "The service did not respond. Try again.");
     return;

@@ -17,6 +17,7 @@ const PARAMETERS = {
 
 let mode = null;
 let traffic = null;
+let lastTurn = Promise.resolve();
 let inputs = {};
 
 const send = (method, path, body, signal) => fetch(path, {method, signal, headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)});
@@ -67,10 +68,16 @@ async function turn(wanted) {
   const startsTraffic = wanted !== "healthy" && !traffic;
   showCommands(setting(body), ...(startsTraffic ? [sending(flow())] : []));
   if (startsTraffic) startTraffic();
-  const response = await send("PUT", "sandbox/mode", body).catch(() => null);
+  // One after the other, so that the last of several quick clicks wins.
+  const mine = lastTurn.then(() => send("PUT", "sandbox/mode", body).catch(() => null));
+  lastTurn = mine;
+  const response = await mine;
   if (response?.ok) {
-    failed("");
-    takeMode(await response.json());
+    const report = await response.json();
+    if (lastTurn === mine) {
+      failed("");
+      takeMode(report);
+    }
     return;
   }
   failed(`The sandbox did not change its mode (${response ? `status ${response.status}` : "no response"}). Its log is in the terminal.`);

@@ -197,6 +197,17 @@ async def test_a_slow_page_receives_the_latest_state_and_delays_nothing(feed: Fe
     assert sum(calls[1] for calls in message["circuits"][0]["calls"]) == 3
 
 
+async def test_a_clock_that_is_set_back_stops_nothing(workers: CountingWorkers) -> None:
+    """Pages go on receiving messages each second, with the new time."""
+    clock = iter([5_000.0, 4_000.0, *range(1_000, 2_000)])
+    feed = Feed(Settings(environment="test"), workers, clock=lambda: float(next(clock)))
+    async with feed.running():
+        pages = feed.messages()
+        times = [(await following(pages))["at"] for _ in range(3)]
+
+    assert times[-1] < times[0]
+
+
 async def test_a_closed_page_is_forgotten(feed: Feed) -> None:
     """Without open pages, no more messages are created."""
     pages = feed.messages()
