@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the requested groups, and print each table as soon as it is ready.
 
     Args:
-        arguments: The command line; by default, that of the process.
+        arguments: The command line; by default, the one of this process.
     """
     parser = _parser()
     options = parser.parse_args(arguments)

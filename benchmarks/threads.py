@@ -1,4 +1,4 @@
-"""One breaker in many threads at once: the cost of a call, beside that in one thread.
+"""One breaker in many threads at the same time: the cost of a call, beside that in one thread.
 
 The threads call a plain function through the breaker's decorator, with `slow_call_duration` set,
 because that rule keeps the most state. The CPU time of the whole process is measured: it includes

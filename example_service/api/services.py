@@ -22,7 +22,7 @@ class Services:
 
     Attributes:
         settings: The settings that the application was built with.
-        http_client: The client for outgoing calls that need no limits of their own.
+        http_client: The client for outgoing calls that need no limits other than the default ones.
         database: The database, guarded by its breaker.
         all_workers: Reports on the breakers of all worker processes.
         readiness: The checks behind `/health/ready`.

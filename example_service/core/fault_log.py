@@ -10,7 +10,7 @@ class FaultLog:
     """Logs the first failure of several parts that depend on the same thing. Thread-safe.
 
     Args:
-        lost: The line for the first failure; `%s` stands for the reason.
+        lost: The line for the first failure; `%s` is replaced by the reason.
         back: The line for when all parts that failed work again.
     """
 

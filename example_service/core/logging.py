@@ -121,7 +121,7 @@ def _to_the_second(second: int) -> str:
 
 
 def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventDict:
-    """Put the common members first, and add those of the request."""
+    """Put the common members first, and add the members of the request."""
     line: dict[str, Any] = {
         "timestamp": timestamp(),
         "level": level,

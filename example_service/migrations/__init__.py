@@ -2,8 +2,8 @@
 
 The migrations of each domain are in its folder `migrations/`. They form a separate branch without a
 common base, so the database records one revision for each domain. Only `example-service migrate`
-applies them. It can be run several times at once: one process migrates, and the others wait for it
-and find nothing to do.
+applies them. It can run several times concurrently: one process migrates, and the others wait for
+it and find nothing to do.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ def in_words(revisions: Revisions) -> str:
 async def schema_fault(database: Database) -> str | None:
     """Why this version of the service cannot use the database; None if it can.
 
-    A newer schema is accepted, so that old instances go on serving until all are replaced.
+    A newer schema is accepted, so that old instances keep serving until all are replaced.
 
     Raises:
         CircuitOpenError, DatabaseUnavailableError: The database is unavailable.

@@ -24,6 +24,6 @@ async def read_exchange_rate(
     """Return the current price of one unit of the provider's base currency in another currency.
 
     There is no fallback: if the provider fails, this request fails. While the circuit is open, it
-    fails at once, with `Retry-After`.
+    fails immediately, with `Retry-After`.
     """
     return await provider.exchange_rate(currency)

@@ -1,4 +1,4 @@
-"""The problems of payments, and the errors that they stand for."""
+"""The problems of payments, and the errors that they describe."""
 
 from typing import Final
 

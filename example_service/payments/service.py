@@ -104,7 +104,7 @@ class PaymentService:
     async def pay(
         self, order: PaymentOrder, idempotency_key: str, caller: str = UNNAMED
     ) -> Payment:
-        """Accept an order and try to charge it at once.
+        """Accept an order and try to charge it immediately.
 
         When this returns, the payment is stored. It is `pending` if the provider failed or its
         circuit is open. If the caller has already sent the same order with the same key, the

@@ -26,7 +26,7 @@ once. `GET /v1/charges/{key}` returns the outcome of a key. `POST /v1/charges/{k
 that a key is never charged if it has no outcome yet. An outcome is final.
 
 A late charge arrives even if its caller has given up or the mode has changed.
-`POST /sandbox/late-charges/deliver` at the control address makes all late charges arrive at once.
+`POST /sandbox/late-charges/deliver` at the control address makes all of them arrive immediately.
 
 A charge for the customer `DECLINED_CUSTOMER_ID` is declined with 402.
 """

@@ -1,4 +1,4 @@
-"""Checks of the target and the headers of a request, in addition to those of the parser."""
+"""Checks of the target and the headers of a request, in addition to the parser's checks."""
 
 import re
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ class ConnectionLimits:
     """The limits of connections.
 
     Attributes:
-        connections: The most connections at once.
+        connections: The maximum number of concurrent connections.
         receive_seconds: How long the head of a request may take from its first byte, in seconds.
         send_seconds: How long a client may go without reading its responses, in seconds.
     """

@@ -135,7 +135,7 @@ class Supervisor:
 
         A worker that dies is replaced immediately, and one that hangs is killed first. If a
         replacement fails to start, the next attempt follows after a second, while the other workers
-        go on serving. After five failed starts in a row, or if one of the first workers fails to
+        keep serving. After five failed starts in a row, or if one of the first workers fails to
         start, all workers are stopped.
 
         Returns:

@@ -1,1 +1,1 @@
-"""Makes projects of their own from this template."""
+"""Creates independent projects from this template."""

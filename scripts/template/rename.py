@@ -102,7 +102,7 @@ def rename_project(text: str, root: Path = ROOT) -> str:
 
 
 def run(command: Callable[..., str], *arguments: str) -> int:
-    """Do what a command line asks for, and print what comes of it; return the exit status."""
+    """Run the command line and print the result. Returns the exit status."""
     try:
         print(command(*arguments))  # noqa: T201
     except RefusedError as error:

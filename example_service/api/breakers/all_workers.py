@@ -181,7 +181,7 @@ class AllWorkers:
             wait_seconds = min(max(REPORT_SECONDS, taken), _LONGEST_REPORT_SECONDS)
 
     def _signature(self) -> object:
-        """A value that changes whenever a new report should be written at once."""
+        """A value that changes whenever a new report should be written immediately."""
         member = self.member
         modes = circuit_breaker_registry.modes().items()
         return (

@@ -189,7 +189,7 @@ class History:
                 counted = (0, 0, 0) if self._workers is not None else totals
                 self.circuits[name] = CircuitHistory("closed", now, counted)
             self.circuits[name].count(totals, now, is_comparable=is_comparable)
-        # With several workers, a transition is that of one worker's circuit, not of the combined
+        # With several workers, a transition belongs to one worker's circuit, not to the combined
         # state.
         is_alone = len(workers) == 1
         if not is_alone:

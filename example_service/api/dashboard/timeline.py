@@ -17,7 +17,7 @@ _SAME_MOMENT_SECONDS: Final = 2.0
 def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: float) -> list[Entry]:
     """Return the entries of the timeline, newest first.
 
-    A mode whose time is over gets an entry of its own. A change of state that an order has caused
+    A mode whose time is over gets a separate entry. A change of state that an order has caused
     gets none, because the order has one; with several workers there would be one for each.
 
     Args:

@@ -1,4 +1,4 @@
-"""The class `Settings`, which combines the general settings with those of the domains.
+"""The class `Settings`, which combines the general settings with the domains' settings.
 
 This is the only module besides `main.py` that refers to domains, because all settings are read
 first and form one typed object.

@@ -1,4 +1,4 @@
-"""Load the settings, and report all invalid variables at once."""
+"""Load the settings, and report all invalid variables together."""
 
 from pydantic import ValidationError
 

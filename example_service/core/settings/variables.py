@@ -195,7 +195,7 @@ class _Catalogue:
             fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
             if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):
                 return self._similar(name)
-        # A name with a suffix is a variable of its own, such as DATABASE_URL_2.
+        # A name with a suffix is a separate variable, such as DATABASE_URL_2.
         others = [one for one in self._alone if not name.startswith(one)]
         return difflib.get_close_matches(name, others, n=1, cutoff=_NEARLY_EQUAL)
 

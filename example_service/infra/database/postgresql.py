@@ -135,7 +135,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc] # asyncpg has no ty
     """A connection that closes quickly even if its server does not reply."""
 
     async def close(self, *, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
-        """Close the connection, and abort it if the server does not reply at once.
+        """Close the connection, and abort it if the server does not reply immediately.
 
         SQLAlchemy would wait for as long as a statement may take, or two seconds after an error,
         which would delay the response of a request that has failed already.

@@ -90,7 +90,7 @@ class Acquire:
         lease_id: The id of the new lease.
         member: The member that requests it.
         seconds: How long the probe may take, in seconds.
-        limit: The most leases that the fleet may have at once.
+        limit: The maximum number of leases in the fleet at the same time.
         threshold: How many successful probes close the circuit. No more leases are granted than
             successes are missing.
     """

@@ -266,7 +266,7 @@ class Member:
         for number, (name, record) in enumerate(snapshot.records.items()):
             self._receive(name, record, snapshot.now)
             if number % _MAX_CHANGES == 0:
-                await asyncio.sleep(0)  # Applying thousands at once would delay requests.
+                await asyncio.sleep(0)  # Applying thousands in a row would delay requests.
         for name in [one for one in self._participants if one not in snapshot.records]:
             self._forget(name, snapshot)
         self.version = max(self.version, snapshot.counter)

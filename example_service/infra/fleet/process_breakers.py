@@ -20,7 +20,7 @@ from example_service.infra.resilience.registry import Registrable
 if TYPE_CHECKING:
     from example_service.infra.fleet.member import Member
 
-# The defaults for a name without a breaker, such as that of a client created for each request.
+# The defaults for a name without a breaker, for example of a client created for each request.
 _NO_RULES = Rules(
     recovery_timeout=60.0, success_threshold=2, half_open_max_calls=3, probe_timeout=60.0
 )

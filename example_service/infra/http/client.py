@@ -38,7 +38,8 @@ def create_http_client(
         timeout_seconds: The time limit of each read and each write, in seconds.
         connect_timeout_seconds: The time limit of connecting, and of waiting for a free connection,
             in seconds.
-        max_connections: The most connections at once. Further calls wait for a free one.
+        max_connections: The maximum number of concurrent connections. Further calls wait for a free
+            one.
     """
     return _HTTPClient(
         timeout=httpx.Timeout(

@@ -1,7 +1,7 @@
 """The metrics that all domains share.
 
-Importing this package registers its collectors, including that of all circuit breakers, with the
-default registry of prometheus_client.
+Importing this package registers its collectors, including the one for all circuit breakers, with
+the default registry of prometheus_client.
 """
 
 from prometheus_client import REGISTRY, disable_created_metrics

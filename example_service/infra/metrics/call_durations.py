@@ -104,7 +104,7 @@ class CallDurations:
     not counted. Several breakers can share one listener.
 
     Args:
-        metrics: The collector that receives the durations. Defaults to that of this process.
+        metrics: The collector that receives the durations. Defaults to the one of this process.
     """
 
     def __init__(self, metrics: CallDurationMetrics | None = None) -> None:

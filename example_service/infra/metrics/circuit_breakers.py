@@ -140,7 +140,7 @@ def _window_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Me
 
 
 def _mode_families(snapshots: Collection[CircuitSnapshot]) -> tuple[Metric, Metric]:
-    """The modes that operators have set, and the calls that shadow mode let through."""
+    """The modes that operators have set, and the refusals that shadow mode overrode."""
     modes = GaugeMetricFamily(
         "circuit_breaker_mode",
         "Processes in which an operator has set this mode.",

@@ -81,7 +81,7 @@ class RequestMetrics(Collector):
             _in_flight_family(),
         )
         by_route: dict[tuple[str, str], list[float]] = {}
-        # A scrape runs in another thread than the requests, which go on changing the lists.
+        # A scrape runs in another thread than the requests, which keep changing the lists.
         copied = [(key, series.copy()) for key, series in list(self._durations.items())]
         for (method, route, status), series in copied:
             requests.add_metric((method, route, str(status)), sum(series[:-1]))

@@ -1,6 +1,6 @@
 """The circuit breaker: guards a call in every form in which Python makes one.
 
-`rules` says when a circuit opens and closes, `guard` asks the rules for a permit before each call.
+`rules` says when a circuit opens and closes, `guard` takes a permit before each call.
 """
 
 import inspect

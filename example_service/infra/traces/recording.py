@@ -27,7 +27,7 @@ _TIMEOUT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_T
 class Recording:
     """Records the spans of this process.
 
-    An existing tracer provider, for example that of a vendor's agent, is used unchanged. Otherwise
+    An existing tracer provider, for example from a vendor's agent, is used unchanged. Otherwise
     spans are exported as configured by the `OTEL_…` variables, by default to a collector on this
     machine.
 

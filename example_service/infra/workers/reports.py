@@ -35,7 +35,7 @@ class Report:
 
 
 class Reports:
-    """Writes the report of this worker and reads those of the others.
+    """Writes the report of this worker and reads the reports of the others.
 
     Args:
         directory: The directory of the reports; None if this is the only worker.

@@ -3,7 +3,7 @@
 prometheus_client maps its files into memory. If the disk is full when a page is first written, the
 kernel kills the process with SIGBUS. Allocating the space first raises an ordinary `OSError`
 instead, and values that do not fit are left out until there is space. If the file is deleted, the
-library would go on writing into the deleted file. The values move to a new one instead.
+library would keep writing into the deleted file. The values move to a new one instead.
 """
 
 import errno

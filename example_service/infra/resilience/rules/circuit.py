@@ -38,7 +38,7 @@ class Circuit:
         failure_threshold: Failures in a row that open a closed circuit.
         recovery_timeout: Seconds of the first open wait.
         success_threshold: Successes in HALF_OPEN that close it.
-        half_open_max_calls: Probes that may run at once.
+        half_open_max_calls: Probes that may run at the same time.
         probe_timeout: Seconds after which a running probe counts as a failure.
         backoff: How the open wait grows with each failed recovery.
         failure_rate: The share of failures that opens a closed circuit; None for no such rule.
@@ -124,7 +124,7 @@ class Circuit:
 
     @property
     def is_timed(self) -> bool:
-        """Whether each call gets a permit of its own, which knows when it started."""
+        """Whether each call gets its own permit, which records when it started."""
         return self._lock_free_steps.timed
 
     def totals(self) -> Totals:

@@ -39,7 +39,7 @@ class CircuitStateMachine(CircuitWithDeadlines):
 
     A caller may advance some counters without the lock (see `lockfree`):
 
-    - `permits`, which yields the current `Closed` period as the permit of a call without a timer,
+    - `permits`, which yields the current `Closed` period as the permit of a call that is not timed,
     - `successes`, `refusals`, and the `lock_free_failures` of a permit,
     - before the time `due`, `admissions`, which yields the current `Closed` period for a timed
       call. The caller adds that call to `running` and removes it when it ends. If the call becomes

@@ -193,10 +193,10 @@ class Open:
 
 
 class HalfOpen:
-    """At most `max_calls` run at once. Enough successes close it, one failure opens it.
+    """At most `max_calls` run at the same time. Enough successes close it, one failure opens it.
 
     Args:
-        max_calls: Probes that may run at once.
+        max_calls: Probes that may run at the same time.
         success_threshold: Successes that close it.
         failures_in_a_row: Failures since the last success, in earlier periods.
         reopenings: Failed recoveries since the circuit was last closed.
@@ -299,7 +299,7 @@ def is_part_of_another(call: TimedCall) -> bool:
     """Whether a call is part of another one, so that its own outcome is not counted.
 
     This is so while it runs inside a probe, or inside a call that was already counted as overdue.
-    A call that outlives its outer call, for example in a task, is a call of its own from then on.
+    A call that outlives its outer call, for example in a task, counts separately from then on.
     """
     while isinstance(call, NestedCall):
         call = call.outer
