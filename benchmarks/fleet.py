@@ -1,16 +1,14 @@
 """Several processes as one circuit: the cost of a call, and how fast the others follow.
 
 The members of a fleet run in this process, each with its own breakers, over a real Valkey or a
-directory. Whole services are measured as well, through HTTP. The last table is a simulation in
-virtual time with the service's own members.
+directory. Whole services are measured as well, through HTTP.
 """
 
 import asyncio
 import contextlib
-import gc
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from importlib import import_module
@@ -20,7 +18,7 @@ from typing import Any
 import redis.asyncio
 
 from benchmarks.fleet_services import seconds_to_follow
-from benchmarks.rounds import Plan, Quartiles, interleave, quartiles
+from benchmarks.rounds import Plan, interleave, quartiles, uncollected
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.infra.fleet.directory_store import DirectoryStore
 from example_service.infra.fleet.member import Member
@@ -28,13 +26,11 @@ from example_service.infra.fleet.process_breakers import ProcessBreakers
 from example_service.infra.fleet.redis_store import RedisStore
 from example_service.infra.fleet.store import Store
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
-from tests.unit.infra.fleet.simulation import NAME, RULES, World
-from tests.unit.infra.fleet.virtual_loop import run_virtually
+from tests.unit.infra.fleet.simulation import NAME
 from tests.valkey import ValkeyServer, running_valkey
 
 MEMBERS = 4
 CIRCUITS = 10_000
-PROCESSES = 1_000
 OPENINGS = 60
 IDLE_SECONDS = 5.0
 HANG_SECONDS = 2.0
@@ -47,7 +43,7 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def run(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
-    """Yield tables for calls, for verdicts and for a large fleet as soon as they are ready.
+    """Yield tables for calls, for verdicts and for many circuits as soon as they are ready.
 
     Args:
         plan: How much to time.
@@ -57,9 +53,6 @@ async def run(plan: Plan, *, quick: bool) -> AsyncIterator[Table]:
         yield await _calls(valkey, plan, HANG_SECONDS / 10 if quick else HANG_SECONDS)
         yield await _verdicts(valkey, quick=quick)
         yield await _flood(valkey, 100 if quick else CIRCUITS)
-    processes = 20 if quick else PROCESSES
-    # Its own event loop, in which time is virtual.
-    yield await asyncio.to_thread(run_virtually, _outage(processes))
 
 
 @asynccontextmanager
@@ -299,7 +292,7 @@ async def _flood(valkey: ValkeyServer, circuits: int) -> Table:
     )
     client = redis.Redis.from_url(valkey.url)
     empty = client.info("memory")["used_memory"]
-    with tempfile.TemporaryDirectory() as folder, _uncollected():
+    with tempfile.TemporaryDirectory() as folder, uncollected():
         for name, stores in (
             # On a busy machine, a read of so many circuits may take longer than the default.
             ("Valkey", [_store(valkey, "flood", timeout_seconds=5.0) for _ in range(2)]),
@@ -322,16 +315,6 @@ async def _flood(valkey: ValkeyServer, circuits: int) -> Table:
         "Both processes share one event loop here. Garbage is not collected meanwhile."
     )
     return table
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 async def _open_all(
@@ -366,45 +349,3 @@ async def _watch(blocks: list[float]) -> None:
         began = time.thread_time()
         await asyncio.sleep(0.005)
         blocks.append(time.thread_time() - began)
-
-
-async def _outage(processes: int) -> Table:
-    """An outage that opens the circuit of all processes, in virtual time."""
-    world = World(processes)
-    table = Table(f"An outage of {processes:,} processes, simulated", ["", ""])
-    loop = asyncio.get_running_loop()
-    async with world.running():
-        await asyncio.sleep(1.0)
-        idle_from = world.server.requests
-        await asyncio.sleep(2.0)
-        idle = (world.server.requests - idle_from) / 2.0 / processes
-        world.dependency.is_down = True
-        began, requests = loop.time(), world.server.requests
-        await _until_all(world, "open")
-        opened, calls = loop.time() - began, world.dependency.calls
-        await asyncio.sleep(began + RULES.recovery_timeout * 1.5 - loop.time())
-        extra = (world.server.requests - requests) / processes - idle * (loop.time() - began)
-        probes_while_down = world.dependency.calls - calls
-        world.dependency.is_down = False
-        healed = loop.time()
-        await _until_all(world, "closed")
-        closed = loop.time() - healed
-        leases = world.server.most_leases
-    for what, figure in (
-        ("until all are open", f"{opened:.2f} s"),
-        ("calls that reach the dependency in the first wait and a half", f"{probes_while_down}"),
-        ("most leases at once", f"{leases} of {RULES.success_threshold}"),
-        ("until all are closed, after it is back", f"{closed:.1f} s"),
-        ("requests of an idle process to the store, a second", f"{idle:.1f}"),
-        ("further requests of a process for the opening", f"{extra:.1f}"),
-    ):
-        table.rows.append([what, figure])
-    limit = Target(RULES.success_threshold)
-    table.verdicts.append(Verdict("leases at once", exactly(leases), limit))
-    table.figures["simulation"] = {"seconds until closed": Quartiles(closed, closed, closed)}
-    return table
-
-
-async def _until_all(world: World, state: str) -> None:
-    while set(world.states()) != {state}:  # noqa: ASYNC110 - There is no event to wait for.
-        await asyncio.sleep(0.05)

@@ -9,7 +9,8 @@ many rounds removes it. Absolute times are printed for orientation only.
 import gc
 import random
 import statistics
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import thread_time_ns
 
@@ -138,10 +139,17 @@ async def _operations(run: Slice, plan: Plan, after_slice: Callable[[], None]) -
 
 async def _time(run: Slice, count: int) -> int:
     """The CPU time of a number of operations in nanoseconds."""
-    gc.disable()
-    try:
+    with uncollected():
         begin = thread_time_ns()
         await run(count)
         return thread_time_ns() - begin
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage until the end of the block."""
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()

@@ -30,7 +30,7 @@ from example_service.infra.resilience import (
 )
 from tests.shared_directories import delete, replace_by_file
 from tests.unit.infra.fleet.joined_fleet import fail, joined_fleet, until
-from tests.unit.infra.fleet.simulation import Server, SimulatedStore, now
+from tests.unit.infra.fleet.simulated_store import Server, SimulatedStore, now
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 NAME = "payment"

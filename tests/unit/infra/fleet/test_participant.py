@@ -1,7 +1,10 @@
 """One circuit in one member: which openings it tells the fleet about."""
 
+import tracemalloc
+
 import pytest
 
+from example_service.infra.fleet.gates import Gates
 from example_service.infra.fleet.participant import Participant, Rules
 from example_service.infra.fleet.record import Record
 
@@ -55,3 +58,14 @@ def test_an_opening_before_a_reconnection_is_dated_by_the_new_store(
     change = participant.next_change(EARLIER)
     assert change is not None
     assert change.opened_at == EARLIER - 1_000
+
+
+def test_a_circuit_needs_less_than_a_kilobyte() -> None:
+    """A process may take part with ten thousand circuits."""
+    names = [f"{number}" for number in range(1000)]
+    gates = Gates(lambda _: None, lambda *_: None)
+    tracemalloc.start()
+    circuits = [(Participant("a"), gates.get_or_create(name)) for name in names]
+    needed, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert needed / len(circuits) < 1024

@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from example_service.infra.fleet.record import Record
-from tests.unit.infra.fleet.simulation import NAME, RULES, Process, World, now
+from tests.unit.infra.fleet.simulated_breakers import RULES
+from tests.unit.infra.fleet.simulated_store import now
+from tests.unit.infra.fleet.simulation import NAME, Process, World
 from tests.unit.infra.fleet.virtual_loop import run_virtually
 
 CLOSED_WITHIN = 45.0
@@ -73,7 +75,7 @@ def test_the_lease_of_a_killed_prober_expires() -> None:
             world.dependency.is_down = True
             await asyncio.sleep(4)
             await world.dependency.probing.wait()
-            record = world.server.current()[NAME]
+            record = world.server.record(NAME)
             owners = {lease.owner for lease in record.leases.values()}
             for process in [one for one in world.processes if one.member.name in owners]:
                 await process.kill()
@@ -184,7 +186,7 @@ def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
             await asyncio.sleep(1)
             world.server.restart_empty()
             await asyncio.sleep(2)
-            order = world.server.current()[NAME].order
+            order = world.server.record(NAME).order
             assert order is not None
             assert order.mode == "forced_open"
             assert world.states() == ["open"] * 2
