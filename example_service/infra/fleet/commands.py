@@ -103,13 +103,9 @@ class Acquire:
 
     def apply(self, record: Record, now: int) -> Record | None:
         """Grant the lease if the circuit is half-open and another probe is needed and allowed."""
-        if not record.is_half_open(now):
+        if not needs_probe(record, now, self.limit, self.threshold):
             return None
         leases = record.unexpired_leases(now)
-        # At least one, because a member with a higher threshold may have counted the successes.
-        missing = max(1, self.threshold - record.successes)
-        if len(leases) >= min(self.limit, missing):
-            return None
         deadline = now + round(1000 * (self.seconds + USE_SECONDS))
         leases[self.lease_id] = Lease(self.member, deadline)
         return replace(record, leases=leases)
@@ -242,6 +238,32 @@ class Restore:
         if not self.known.is_open and self.known.mode(now) is None:
             return None
         return replace(self.known, votes={})
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Adjust a record to the store's clock, which was set back.
+
+    Attributes:
+        version: The version of the record that was written before.
+        milliseconds: How far the clock was moved.
+    """
+
+    version: int
+    milliseconds: int
+
+    def apply(self, record: Record, now: int) -> Record | None:  # noqa: ARG002
+        """Move all times of the record, unless it was written since."""
+        return record.moved(self.milliseconds) if record.version == self.version else None
+
+
+def needs_probe(record: Record, now: int, limit: int, threshold: int) -> bool:
+    """Whether a lease can be granted. The arguments are those of `Acquire`."""
+    if not record.is_half_open(now):
+        return False
+    # At least one, because a member with a higher threshold may have counted the successes.
+    missing = max(1, threshold - record.successes)
+    return len(record.unexpired_leases(now)) < min(limit, missing)
 
 
 def closed(record: Record, now: int, reason: str) -> Record:

@@ -36,6 +36,8 @@ ORDER_SECONDS: Final = 2.0
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 1.0
 _MAX_CHANGES: Final = 100
+# A store's clock that is further behind the estimate was set back.
+_CLOCK_MILLISECONDS: Final = 1000
 
 
 class Member:
@@ -137,7 +139,7 @@ class Member:
                 reopenings=reopenings,
                 lease_id=lease_id,
             )
-            self._changed(name)
+            self._changed(name, participant)
 
         self._call(note)
 
@@ -145,9 +147,9 @@ class Member:
         """Report that a breaker closed by its own rules, or was reset by the application."""
 
         def note() -> None:
-            if name in self._participants:
-                self._participants[name].closed()
-                self._changed(name)
+            if participant := self._participants.get(name):
+                participant.closed()
+                self._changed(name, participant)
 
         self._call(note)
 
@@ -176,7 +178,7 @@ class Member:
         participant = self._participant(name)
         order_id = participant.order(mode, reason, seconds, opens=opens)
         written = self._orders[order_id] = asyncio.get_running_loop().create_future()
-        self._changed(name)
+        self._changed(name, participant)
         try:
             return await asyncio.wait_for(written, ORDER_SECONDS)
         except TimeoutError as error:
@@ -250,18 +252,20 @@ class Member:
     def _note_beat(self, beat: Beat) -> None:
         self._announced_counter = beat.counter
         self.members = beat.members
-        self._store_time = (beat.now, self._clock())
+        self._note_clock(beat.now, self._clock())
 
     async def _read(self, *, has_forgotten: bool = False) -> None:
         snapshot = await self._store.read()
         at = self._clock()
         self._read_due = at + READ_SECONDS * random.uniform(0.5, 1.5)  # noqa: S311
-        has_forgotten |= self._epoch not in (None, snapshot.epoch)
-        has_forgotten |= snapshot.counter < self.version
-        shift = snapshot.now - self._now(at) if self._epoch not in (None, snapshot.epoch) else 0
-        self._store_time = (snapshot.now, at)
+        shift = 0
+        if self._epoch in (None, snapshot.epoch):
+            self._note_clock(snapshot.now, at)
+        else:
+            has_forgotten, shift = True, snapshot.now - self._now(at)
+            self._store_time = (snapshot.now, at)
         self._epoch = snapshot.epoch or None
-        if has_forgotten:
+        if has_forgotten or snapshot.counter < self.version:
             self._restore_into(snapshot, shift)
         for number, (name, record) in enumerate(snapshot.records.items()):
             self._receive(name, record, snapshot.now)
@@ -278,7 +282,7 @@ class Member:
         at = self._clock()
         for name, participant in self._participants.items():
             participant.connected(at, self._now(at), self._breakers.rules(name))
-            self._changed(name)
+            self._changed(name, participant)
         self._store.faults.works(self.name)
         self._has_tried.set()
 
@@ -302,13 +306,18 @@ class Member:
         if known is None and len(self._participants) >= MAX_CIRCUITS:
             self._gate(name)
         elif known is None or known.record.version < record.version:
-            self._apply(name, self._participant(name).receive(record, self._clock(), now))
+            participant = known or self._participant(name)
+            self._apply(name, participant, participant.receive(record, self._clock(), now))
 
     def _forget(self, name: str, snapshot: Snapshot) -> None:
         participant = self._participants[name]
-        if participant.record.version <= snapshot.counter:
+        record = participant.record
+        if record.version <= snapshot.counter and record.must_exist(snapshot.now):
+            participant.restore(record, Record())
+            self._changed(name, participant)
+        elif record.version <= snapshot.counter:
             instructions = participant.forget(snapshot.counter, self._clock(), snapshot.now)
-            self._apply(name, instructions)
+            self._apply(name, participant, instructions)
         if participant.is_idle:
             del self._participants[name]
             self._gates.remove(name)
@@ -319,9 +328,9 @@ class Member:
             stored = snapshot.records.get(name, Record())
             if stored.version < participant.record.version:
                 participant.restore(participant.record.moved(shift), stored)
-                self._changed(name)
+                self._changed(name, participant)
 
-    def _apply(self, name: str, instructions: list[Instruction]) -> None:
+    def _apply(self, name: str, participant: Participant, instructions: list[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case FollowOpen():
@@ -335,13 +344,12 @@ class Member:
                     self._breakers.apply_order(name, instruction)
                 case Grant():
                     self._gates.grant(name, instruction)
-        self._changed(name)
+        self._changed(name, participant)
 
     # Sending to the store.
 
-    def _changed(self, name: str) -> None:
+    def _changed(self, name: str, participant: Participant) -> None:
         """Update the gate of a circuit, and schedule its pending changes to be sent."""
-        participant = self._participants[name]
         if gate := self._gates.get(name):
             gate.is_bound = participant.is_bound
         if participant.has_changes:
@@ -370,17 +378,17 @@ class Member:
     async def _write(self, changes: list[Change]) -> None:
         written = await self._store.write(changes, self.version)
         at = self._clock()
-        self._store_time = (written.now, at)
+        self._note_clock(written.now, at)
         for name, record in written.current.items():
             participant = self._participants[name]
             self.version = max(self.version, record.version)
             if name in written.accepted:
-                self._apply(name, participant.accepted(record, at, written.now))
+                self._apply(name, participant, participant.accepted(record, at, written.now))
                 self._resolve(record)
             elif record.version < participant.record.version:
                 await self._read(has_forgotten=True)
             else:
-                self._apply(name, participant.receive(record, at, written.now))
+                self._apply(name, participant, participant.receive(record, at, written.now))
 
     def _resolve(self, record: Record) -> None:
         written = None if record.order is None else self._orders.get(record.order.id)
@@ -413,13 +421,21 @@ class Member:
         participant = self._participants.get(name)
         if participant is not None:
             participant.wants_probe(self._now(self._clock()), self._breakers.rules(name))
-            self._changed(name)
+            self._changed(name, participant)
 
     def _probe_ended(self, name: str, lease_id: str, *, succeeded: bool | None) -> None:
         participant = self._participants.get(name)
         if participant is not None:
             participant.probe_ended(lease_id, self._breakers.rules(name), succeeded=succeeded)
-            self._changed(name)
+            self._changed(name, participant)
+
+    def _note_clock(self, now: int, at: float) -> None:
+        set_back = now - self._now(at)
+        self._store_time = (now, at)
+        if self._epoch is not None and set_back < -_CLOCK_MILLISECONDS:
+            for name, participant in self._participants.items():
+                participant.clock_set_back(set_back)
+                self._changed(name, participant)
 
     def _now(self, at: float) -> int:
         """The time on the store's clock, in milliseconds. The estimate is never ahead of it."""

@@ -15,12 +15,14 @@ from example_service.infra.fleet.commands import (
     Acquire,
     Command,
     Fail,
+    Move,
     Release,
     Restore,
     SetMode,
     Succeed,
     Vote,
     Withdraw,
+    needs_probe,
 )
 from example_service.infra.fleet.record import Record
 
@@ -218,16 +220,11 @@ class Participant:
             return False
         if self._sends(Acquire):
             return True
-        request = Acquire(
-            uuid.uuid4().hex[:12],
-            self._member,
-            rules.probe_timeout,
-            rules.half_open_max_calls,
-            rules.success_threshold,
-        )
-        if request.apply(self.record, now) is None:
+        limit, threshold = rules.half_open_max_calls, rules.success_threshold
+        if not needs_probe(self.record, now, limit, threshold):
             return False
-        self._send(request)
+        lease_id = uuid.uuid4().hex[:12]
+        self._send(Acquire(lease_id, self._member, rules.probe_timeout, limit, threshold))
         return True
 
     def order(self, mode: str | None, reason: str, seconds: float | None, *, opens: bool) -> str:
@@ -260,6 +257,9 @@ class Participant:
         if self._own_opening is not None:
             # The next store may have another clock.
             self._own_opening.earliest = 0
+        for command in self._outbox:
+            if isinstance(command, Restore) and self.record.version < command.known.version:
+                self.record = command.known
         # Leases are given up, and votes are repeated after the next connection.
         self._outbox = ()
 
@@ -267,6 +267,16 @@ class Participant:
         """The store has lost the record `known`, and has the older or empty record `stored`."""
         self.record = stored
         self._outbox = (Restore(known), *self._outbox)
+
+    def clock_set_back(self, milliseconds: int) -> None:
+        """The store's clock was moved by `milliseconds`, which are negative."""
+        if self._own_opening is not None:
+            self._own_opening.earliest = 0
+        if self._opening is not None:
+            opened_at, opener = self._opening
+            self._opening = (opened_at + milliseconds, opener)
+        if self.record.version:
+            self._send(Move(self.record.version, milliseconds))
 
     def receive(self, record: Record, at: float, now: int) -> list[Instruction]:
         """A record arrived. It is ignored unless it is newer than the known one."""
@@ -280,13 +290,8 @@ class Participant:
         """The store no longer has a record. `version` is its counter when it was read."""
         if not self.record.version:
             return []
-        had_mode = self.record.mode(now) is not None
         self.record = Record(version)
-        instructions: list[Instruction] = []
-        if had_mode:
-            self._order_id = None
-            instructions.append(FollowOrder(None, "the mode was ended", None))
-        instructions += self._instructions(at, now)
+        instructions = self._instructions(at, now)
         self.record = Record()
         return instructions
 

@@ -1,5 +1,6 @@
 """The connection between the breaker registry of this process and its fleet member."""
 
+import logging
 import math
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from example_service.infra.resilience.registry import Registrable
 
 if TYPE_CHECKING:
     from example_service.infra.fleet.member import Member
+
+logger = logging.getLogger(__name__)
 
 # The defaults for a name without a breaker, for example of a client created for each request.
 _NO_RULES = Rules(
@@ -112,9 +115,15 @@ class ProcessBreakers:
         with self._follow(name):
             if instruction.mode is None:
                 self._registry.reset_sync(name, instruction.reason)
-            else:
+            elif instruction.mode in set(Mode):
                 mode = Mode(instruction.mode)
                 self._registry.set_mode(name, mode, instruction.reason, instruction.seconds)
+            else:
+                logger.warning(
+                    "This version does not know the mode %r that was set for circuit breaker %r.",
+                    instruction.mode,
+                    name,
+                )
 
     def attach(self, name: str, gate: LeaseGate) -> None:
         """See `Breakers`."""

@@ -113,6 +113,13 @@ class Record:
             ends.append(endless if order.until is None else order.until)
         return max(ends) - now
 
+    def must_exist(self, now: int) -> bool:
+        """Whether a store cannot have dropped the record because it expired."""
+        is_open = self.is_open and (
+            self.until is None or now < self.until + ABANDONED_SECONDS * 1000
+        )
+        return is_open or self.mode(now) is not None
+
     def moved(self, milliseconds: int) -> "Record":
         """A copy whose times are shifted by `milliseconds`."""
 

@@ -91,6 +91,10 @@ class Server:
         self.skew += 77_777
         self._records.clear()
 
+    def lose(self, name: str) -> None:
+        """Lose one record, because the server has evicted it."""
+        del self._records[name]
+
     def record(self, name: str) -> Record:
         """The record of a circuit; an empty one if there is none, or if it has expired."""
         record, ends = self._records.get(name, (Record(), 0))

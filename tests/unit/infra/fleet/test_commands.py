@@ -8,6 +8,7 @@ from example_service.infra.fleet.commands import (
     Acquire,
     Command,
     Fail,
+    Move,
     Release,
     Restore,
     SetMode,
@@ -210,6 +211,32 @@ def test_a_forgotten_record_is_restored() -> None:
 def test_every_record_expires(record: Record, seconds: int) -> None:
     """It expires only after everything in it has lost its effect."""
     assert record.expires_in(NOW) == seconds * 1000
+
+
+@pytest.mark.parametrize(
+    ("record", "must_exist"),
+    [
+        (Record(closed_at=NOW), False),
+        (Record(votes={"a": NOW + 1}), False),
+        (replace(OPEN, until=NOW - 3_600_000), False),
+        (replace(OPEN, until=NOW - 3_599_999), True),
+        (replace(OPEN, until=None), True),
+        (Record(order=Order("o", "disabled", "x", NOW)), False),
+        (Record(order=Order("o", "disabled", "x", NOW + 1)), True),
+        (Record(order=Order("o", "disabled", "x", None)), True),
+    ],
+)
+def test_a_record_that_still_counts_must_exist(record: Record, must_exist: bool) -> None:
+    """If a store does not have it, the store has lost it."""
+    assert record.must_exist(NOW) is must_exist
+
+
+def test_a_record_is_moved_once_when_the_clock_is_set_back() -> None:
+    """All members notice that; the second one finds a record that was written since."""
+    before = replace(OPEN, version=3)
+    moved = Move(3, -1000).apply(before, NOW)
+    assert moved == before.moved(-1000)
+    assert Move(3, -1000).apply(moved.with_version(4), NOW) is None
 
 
 def test_a_record_keeps_its_durations_on_another_clock() -> None:

@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,22 @@ async def test_a_process_starts_in_the_mode_that_is_set(
         with pytest.raises(CircuitOpenError) as refused:
             await breaker.call(asyncio.sleep, 0)
     assert refused.value.reason == "forced open by hand: maintenance"
+
+
+async def test_a_mode_of_a_later_version_is_ignored(
+    tmp_path: Path, registry: CircuitBreakerRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """During an upgrade, the process still shares its circuits."""
+    store = DirectoryStore(tmp_path)
+    await store.connect()
+    record = replace(MAINTENANCE, mode="throttled", opens=False).apply(Record(), 0)
+    assert record is not None
+    await store.write([Change(NAME, 0, record, 60_000)], 0)
+    breaker = CircuitBreaker(NAME, registry=registry)
+    async with joined_fleet(store, registry) as member:
+        assert member.is_connected
+        assert breaker.is_closed
+    assert "does not know the mode 'throttled'" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [DirectoryStore, ReadOnlyStore])

@@ -6,7 +6,7 @@ import pytest
 
 from example_service.infra.fleet.gates import Gates
 from example_service.infra.fleet.participant import Participant, Rules
-from example_service.infra.fleet.record import Record
+from example_service.infra.fleet.record import Order, Record
 
 RULES = Rules(recovery_timeout=60.0, success_threshold=2, half_open_max_calls=3, probe_timeout=60.0)
 CLOSED_AT = 5_000_000
@@ -58,6 +58,17 @@ def test_an_opening_before_a_reconnection_is_dated_by_the_new_store(
     change = participant.next_change(EARLIER)
     assert change is not None
     assert change.opened_at == EARLIER - 1_000
+
+
+def test_a_record_that_was_not_written_back_is_not_forgotten(participant: Participant) -> None:
+    """A store may lose its data, and fail again before a process has written the record back."""
+    order = Order("1", "forced_open", "maintenance", None)
+    known = Record(3, is_open=True, until=None, order=order)
+    participant.receive(known, 11.0, CLOSED_AT + 1)
+
+    participant.restore(known, Record())
+    participant.disconnected()
+    assert participant.record == known
 
 
 def test_a_circuit_needs_less_than_a_kilobyte() -> None:

@@ -194,6 +194,50 @@ def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
     run_virtually(scenario())
 
 
+def test_a_record_that_the_store_has_evicted_is_written_back() -> None:
+    """An operator's mode lasts until the operator ends it."""
+
+    async def scenario() -> None:
+        world = World(2)
+        async with world.running():
+            first = world.processes[0].member
+            await first.order(NAME, "forced_open", "maintenance", None, opens=True)
+            await asyncio.sleep(1)
+            world.server.lose(NAME)
+            # All records are read every 45 seconds at the latest.
+            await asyncio.sleep(46)
+            assert world.states() == ["open"] * 2
+            order = world.server.record(NAME).order
+            assert order is not None
+            assert order.mode == "forced_open"
+
+    run_virtually(scenario())
+
+
+@pytest.mark.parametrize("is_noticed_immediately", [True, False])
+def test_the_clock_of_the_store_may_be_set_back(is_noticed_immediately: bool) -> None:
+    """An open circuit does not stay open for an hour longer, and can open again."""
+
+    async def scenario() -> None:
+        world = World(3)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            world.server.faults.hangs = not is_noticed_immediately
+            world.server.skew -= 3_600_000
+            await asyncio.sleep(1)
+            world.server.faults.hangs = False
+            world.dependency.is_down = False
+            await asyncio.sleep(9)
+            assert world.states() == ["closed"] * 3
+            world.dependency.is_down = True
+            await asyncio.sleep(1.5)
+            assert world.states() == ["open"] * 3
+            assert world.server.record(NAME).is_open
+
+    run_virtually(scenario())
+
+
 def test_a_mode_reaches_processes_that_were_cut_off() -> None:
     """The mode survives the process that set it, and applies once the others can read again."""
 
