@@ -9,8 +9,8 @@ from math import inf
 from typing import Any, Final, Self
 
 from example_service.infra.resilience import Backoff, CircuitBreaker, FailureRate
-from example_service.infra.resilience.guard import default_probe_timeout
 from example_service.infra.resilience.outcomes import DEFAULT_JUDGE
+from example_service.infra.resilience.parameters import default_probe_timeout
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 
 # `float` also reads `1_0`, ` 5 ` and the digits of other scripts.

@@ -40,6 +40,7 @@ from example_service.infra.resilience.outcomes import (
     Judge,
     Outcome,
 )
+from example_service.infra.resilience.parameters import default_probe_timeout
 from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 from example_service.infra.resilience.rules.failure_rate import FailureRate
@@ -62,9 +63,6 @@ from example_service.infra.resilience.validation import (
     check_name,
     check_number,
 )
-
-SHORTEST_PROBE_TIMEOUT = 60.0
-"""Seconds that a probe may take by default, however short `recovery_timeout` is."""
 
 # A global is found faster than a member of an enumeration, or of a class.
 _OPEN = CircuitState.OPEN
@@ -239,6 +237,7 @@ class Guard(LockedCircuit):
             self.succeed(permit)
             return
         outage = self._outage
+        # An exception of the same type as the last failure need not be judged again.
         if (
             outage is None
             or type(error) is not outage.failing_type
@@ -438,11 +437,6 @@ class Guard(LockedCircuit):
             # The failures of this process are not the reason.
             self._outage.forget_kinds()
         self.machine.follow(state, reason, wait_seconds, reopenings, now)
-
-
-def default_probe_timeout(recovery_timeout: float) -> float:
-    """Seconds that a probe may take by default, so that a slow but healthy call can succeed."""
-    return max(recovery_timeout, SHORTEST_PROBE_TIMEOUT)
 
 
 def _seconds_of(permit: Permit, now: float) -> float:

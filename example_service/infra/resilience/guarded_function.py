@@ -134,6 +134,7 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
         if started < machine.due and not (machine.has_blocks and marked_calls()):
             closed = next(machine.admissions, None)
         if closed is None:
+            # Not lock-free, so that the guard settles the call.
             closed, call = STALE, cast("TimedCall", guard.admit())
         else:
             call = TimedCall()
@@ -174,6 +175,7 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
         if started < machine.due and not (machine.has_blocks and marked_calls()):
             closed = next(machine.admissions, None)
         if closed is None:
+            # Not lock-free, so that the guard settles the call.
             closed, call = STALE, cast("TimedCall", guard.admit())
         else:
             call = TimedCall()

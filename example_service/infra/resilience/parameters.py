@@ -7,6 +7,9 @@ from typing import Any, Final
 from example_service.infra.resilience.rules.backoff import Backoff
 from example_service.infra.resilience.rules.failure_rate import FailureRate
 
+SHORTEST_PROBE_TIMEOUT: Final = 60.0
+"""Seconds that a probe may take by default, however short `recovery_timeout` is."""
+
 _RULES: Final[dict[str, type[FailureRate | Backoff]]] = {
     "failure_rate": FailureRate,
     "backoff": Backoff,
@@ -33,6 +36,11 @@ class ConfiguredParametersError(ValueError):
         """The breaker, the parameters and the reason."""
         names = " and ".join(self.parameters)
         return f"{names}, as configured for breaker {self.breaker_name!r}: {self.reason}"
+
+
+def default_probe_timeout(recovery_timeout: float) -> float:
+    """Seconds that a probe may take by default, so that a slow but healthy call can succeed."""
+    return max(recovery_timeout, SHORTEST_PROBE_TIMEOUT)
 
 
 def configuration_key(name: str) -> str:

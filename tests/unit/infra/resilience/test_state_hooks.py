@@ -1,4 +1,4 @@
-"""The documented seams for tests: `_state`, `_last_failure_time`, `_lock`, `_check_state`."""
+"""The documented hooks for tests: `_state`, `_last_failure_time`, `_lock`, `_check_state`."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ from tests.unit.infra.resilience.breakers import fail, make_breaker, opened, suc
 @pytest.mark.parametrize("failure_time_first", [False, True])
 async def test_an_opening_in_the_past_is_half_open_now(failure_time_first: bool) -> None:
     """The state and the time of the failure may be set in either order."""
-    breaker = CircuitBreaker("seams", recovery_timeout=1.0, registry=None)
+    breaker = CircuitBreaker("search", recovery_timeout=1.0, registry=None)
     failed_at = datetime.now(UTC) - timedelta(seconds=2)
     if failure_time_first:
         breaker._last_failure_time = failed_at
