@@ -24,9 +24,10 @@ class LockFreeSteps(NamedTuple):
 
     Attributes:
         admissions: Whether calls are admitted without the lock.
-        successes: Whether a success is, unless it ends a row of failures.
-        counts_only: Whether such a success needs no check of the result, the clock or listeners.
-        failures: Whether a failure is, unless it opens the circuit.
+        successes: Whether successes are counted without the lock, except after a failure.
+        counts_only: Whether such a success is only counted, with no check of the result or the
+            clock, and no listener to notify.
+        failures: Whether failures are counted without the lock, except one that opens the circuit.
         timed: Whether each call gets its own permit, which records when it started.
     """
 
@@ -54,7 +55,7 @@ class Closed:
     - `counts_only`: in addition, the guard need not check the result, the clock or the listeners.
     - `lock_free_failures`: a counter of failures that do not open the circuit. If
       `next(lock_free_failures, None)` yields something, the failure is counted. The guard then
-      clears `counts_only` and `lock_free`, because the next success ends the row of failures.
+      clears `counts_only` and `lock_free`, because the next success resets the failures in a row.
 
     Args:
         threshold: Failures in a row that open it.
@@ -64,8 +65,8 @@ class Closed:
 
     __slots__ = (
         "_counted",
+        "_failures_at_last_success",
         "_lock_free_steps",
-        "_row_start",
         "_threshold",
         "_window",
         "counts_only",
@@ -82,7 +83,7 @@ class Closed:
         self._window = window
         self._lock_free_steps = lock_free_steps
         # Failures of this period, plus those that `lock_free_failures` has left.
-        self._counted = self._row_start = 0
+        self._counted = self._failures_at_last_success = 0
         self.lock_free = lock_free_steps.successes and (
             window is None or window.lock_free_until > -inf
         )
@@ -97,7 +98,7 @@ class Closed:
     @property
     def failures_in_a_row(self) -> int:
         """Failures since the last success."""
-        return self.failures - self._row_start
+        return self.failures - self._failures_at_last_success
 
     @property
     def lock_free_until(self) -> float:
@@ -128,12 +129,12 @@ class Closed:
             window.skip_success()
             window.catch_up()
             cause = window.add(now, failed=False)
-        # Set before the row ends, so that a failure counted by another thread can still clear it.
+        # Set first, so that a failure counted meanwhile by another thread can clear it again.
         self.lock_free = self._lock_free_steps.successes and (
             window is None or window.lock_free_until > now
         )
         self.counts_only = self.lock_free and self._lock_free_steps.counts_only
-        self._row_start = self.lock_failures()
+        self._failures_at_last_success = self.lock_failures()
         self._allow_lock_free(self._threshold - 1)
         return cause
 
@@ -141,10 +142,10 @@ class Closed:
         """Count a failure. Returns the cause if it opens the circuit."""
         self.require_lock()
         self._counted = self.lock_failures() + 1
-        row = self._counted - self._row_start
-        if row >= self._threshold:
-            return f"{row} {'failure' if row == 1 else 'failures'} in a row"
-        self._allow_lock_free(self._threshold - row - 1)
+        in_a_row = self._counted - self._failures_at_last_success
+        if in_a_row >= self._threshold:
+            return f"{in_a_row} {'failure' if in_a_row == 1 else 'failures'} in a row"
+        self._allow_lock_free(self._threshold - in_a_row - 1)
         return None if self._window is None else self._window.add(now, failed=True)
 
     def ignore_success(self) -> None:
