@@ -1,44 +1,22 @@
 """Payments in the database: one for each key, one holder at a time, final once finished."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import NoResultFound
 
 from example_service.core.settings import Settings
 from example_service.infra.database.clock import SecondsFromNow
 from example_service.infra.database.database import Database, open_database
 from example_service.infra.resilience.testing import FakeClock
-from example_service.payments.models import FailureReason, Payment, PaymentOrder, PaymentStatus
-from example_service.payments.repository import PaymentRepository, Settled
+from example_service.payments.models import Payment, PaymentOrder, PaymentStatus
+from example_service.payments.repository import PaymentRepository
 from tests.databases import NOON, at
-from tests.payments.unit.fakes import ORDER, found, moments, pending_payment, stored
-
-T = TypeVar("T")
-
-DAY = 86_400.0
-
-
-async def within(
-    database: Database, use: Callable[[PaymentRepository], Awaitable[T]], now: float = 0.0
-) -> T:
-    """Run a function in its own transaction, that many seconds after noon."""
-    async with database.transaction() as session:
-        moment = moments(FakeClock(at(now).timestamp()))
-        return await use(PaymentRepository(session, moment))
-
-
-async def settled(
-    database: Database, use: Callable[[PaymentRepository], Awaitable[Settled]], now: float = 0.0
-) -> Payment:
-    """A payment after a result was recorded, that many seconds after noon."""
-    return (await within(database, use, now)).payment
+from tests.payments.unit.fakes import ORDER, found, moments, outcome, pending_payment, stored
+from tests.payments.unit.transactions import DAY, claim, within
 
 
 async def add(
@@ -46,18 +24,6 @@ async def add(
 ) -> Payment | None:
     """Add a payment with a claim of half a minute."""
     return await payments.add(uuid4(), key, order, 30.0)
-
-
-def outcome(payment: Payment) -> tuple[object, ...]:
-    """The fields of a payment that may change."""
-    return (
-        payment.status,
-        payment.failure_reason,
-        payment.charge_id,
-        payment.attempts,
-        payment.due_at,
-        payment.finished_at,
-    )
 
 
 class TestAdd:
@@ -153,12 +119,6 @@ class TestNewest:
 
         assert sorted(seen) == sorted(ids)
         assert await within(database, lambda all_: all_.newest(2, older_than=last)) == []
-
-
-async def claim(database: Database, limit: int = 10, now: float = 0.0) -> list[Payment]:
-    """Claim due payments that many seconds after noon, for half a minute."""
-    claimed = await within(database, lambda all_: all_.claim_due(30.0, DAY, limit), now)
-    return [payment for payment, _ in claimed]
 
 
 class TestClaim:
@@ -321,133 +281,6 @@ class TestDatabaseClock:
         """PostgreSQL's `clock_timestamp()` would read every pending payment."""
         moment = str(SecondsFromNow(1.0).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
         assert "statement_timestamp()" in moment
-
-
-class TestSettling:
-    """Recording the result of a claim."""
-
-    async def claimed(self, database: Database) -> tuple[Payment, Payment]:
-        """A payment with its expired claim, and with the later claim of its present holder."""
-        await stored(database, pending_payment(due_at=NOON))
-        (earlier,) = await claim(database)
-        (holder,) = await claim(database, now=31.0)
-        assert (earlier.due_at, holder.due_at) == (at(30), at(61))
-        return earlier, holder
-
-    async def test_a_success_is_recorded(self, database: Database) -> None:
-        """It is final, and the claim ends."""
-        _, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
-
-        expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
-
-    async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
-        """The money has moved, whichever process has the claim now."""
-        earlier, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.succeed(earlier, "ch_1"), 32.0)
-
-        assert (now.status, now.charge_id) == (PaymentStatus.SUCCEEDED, "ch_1")
-        assert (await found(database, holder)).status is PaymentStatus.SUCCEEDED
-
-    async def test_the_holder_records_a_failure(self, database: Database) -> None:
-        """The failure has a reason."""
-        _, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
-
-        expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, None, at(32))
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
-
-    async def test_no_other_worker_records_a_failure(self, database: Database) -> None:
-        """The present holder may be charging it at this moment."""
-        earlier, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
-
-        assert outcome(now) == outcome(holder)
-        assert outcome(await found(database, holder)) == outcome(holder)
-
-    async def test_the_holder_puts_a_payment_down(self, database: Database) -> None:
-        """It is due again at the given time."""
-        _, holder = await self.claimed(database)
-
-        now = await within(database, lambda all_: all_.release(holder, 8.0, 3), 32.0)
-
-        expected = (PaymentStatus.PENDING, None, None, 3, at(40), None)
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
-
-    async def test_no_other_worker_releases_a_payment(self, database: Database) -> None:
-        """It stays with its holder."""
-        earlier, holder = await self.claimed(database)
-
-        now = await within(database, lambda all_: all_.release(earlier, 8.0, 3), 32.0)
-
-        assert outcome(now) == outcome(holder)
-        assert outcome(await found(database, holder)) == outcome(holder)
-
-    async def test_the_holder_leaves_a_payment_unresolved(self, database: Database) -> None:
-        """It is never claimed again, and it is not finished."""
-        _, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.leave_unresolved(holder), 32.0)
-
-        expected = (PaymentStatus.UNRESOLVED, None, None, 0, None, None)
-        assert outcome(now) == outcome(await found(database, holder)) == expected
-        assert await claim(database, now=1000.0) == []
-
-    async def test_no_other_worker_leaves_a_payment_unresolved(self, database: Database) -> None:
-        """It stays with its holder."""
-        earlier, holder = await self.claimed(database)
-
-        now = await settled(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
-
-        assert outcome(now) == outcome(await found(database, holder)) == outcome(holder)
-
-    async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
-        """A charge may still be confirmed; operators decide the rest."""
-        _, holder = await self.claimed(database)
-        unresolved = outcome(await settled(database, lambda all_: all_.leave_unresolved(holder)))
-        failed = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
-        release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
-        assert outcome(failed) == outcome(release) == unresolved
-
-        now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
-
-        assert outcome(now) == (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
-
-    @pytest.mark.parametrize("first", ["succeed", "fail"])
-    async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
-        """Later results are ignored, and its present state is returned."""
-        _, holder = await self.claimed(database)
-        settle: dict[str, Callable[[PaymentRepository], Awaitable[Settled]]] = {
-            "succeed": lambda all_: all_.succeed(holder, "ch_1"),
-            "fail": lambda all_: all_.fail(holder, FailureReason.DECLINED),
-            "succeed again": lambda all_: all_.succeed(holder, "ch_2"),
-            "fail again": lambda all_: all_.fail(holder, FailureReason.EXPIRED),
-            "leave unresolved": lambda all_: all_.leave_unresolved(holder),
-        }
-        recorded = await within(database, settle[first])
-        finished = outcome(recorded.payment)
-
-        later = [await within(database, settle[one]) for one in list(settle)[2:]]
-        release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
-
-        assert recorded.is_changed
-        assert [one.is_changed for one in later] == [False] * 3
-        assert [outcome(one.payment) for one in later] == [finished] * 3
-        assert outcome(release) == finished
-        assert outcome(await found(database, holder)) == finished
-
-    async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
-        """Payments are never deleted, so this is a bug and raises."""
-        with pytest.raises(NoResultFound):
-            await settled(database, lambda all_: all_.succeed(pending_payment(), "ch_1"))
 
 
 class TestBacklog:
