@@ -16,7 +16,7 @@ from example_service.main import create_app
 from example_service.payments.settings import PaymentProviderSettings
 from tests.application import Serve
 from tests.docs.pages import ROOT
-from tests.payments.api.test_payments import ORDER, PAYMENTS, PROVIDER_URL, charge_of
+from tests.payments.api.orders import ORDER, PAYMENTS, PROVIDER_URL, charge_of
 
 KEYS = {"shop": "the-key-of-the-shop", "market": "the-key-of-the-market"}
 ENTRIES = [f"{name}:{digest(key.encode()).hex()}" for name, key in KEYS.items()]
