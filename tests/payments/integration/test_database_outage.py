@@ -7,12 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -21,13 +18,13 @@ from pydantic import SecretStr
 
 from example_service.core.settings import Settings
 from example_service.migrations import upgrade
+from tests.payments.integration.world import CLIENTS, World
 from tests.postgres import PostgresServer, running_postgres
 from tests.service_process import DEADLINE_SECONDS, ROOT, Service, kill
 from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
 
-CLIENTS = 10
 POOL_SIZE = 4
 LIMITS = {
     "DATABASE__POOL_SIZE": str(POOL_SIZE),
@@ -43,34 +40,10 @@ READINESS_KEPT_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
 BUSY_MACHINE_SECONDS = 8.0
 
-OBSERVED = (
-    "/health/live",
-    "/health/ready",
-    "/health/circuit-breakers",
-    "/metrics",
-    "/api/v1/exchange-rates/EUR",
-)
 LEFT_BEHIND = re.compile(
     '"level":"error"|Traceback|never retrieved|never awaited|garbage collector'
     "|non-checked-in|was destroyed"
 )
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One response and its time."""
-
-    path: str
-    response: httpx.Response
-    began: float
-    seconds: float
-
-    @property
-    def kind(self) -> str:
-        """The status, or the slug of the problem."""
-        if self.response.is_error:
-            return str(self.response.json()["type"]).rpartition("/")[2]
-        return str(self.response.status_code)
 
 
 class Outage(Protocol):
@@ -113,77 +86,6 @@ class Shutdown(Crash):
     def begin(self, postgres: PostgresServer, _: TCPProxy) -> None:
         """Begin the outage."""
         postgres.stop()
-
-
-class World:
-    """The service, its database and the responses that its clients got.
-
-    Args:
-        service: The process.
-        client: Sends requests to it.
-    """
-
-    def __init__(self, service: Service, client: httpx.AsyncClient) -> None:
-        self.service = service
-        self.client = client
-        self.answers: list[Answer] = []
-
-    async def get(self, path: str) -> Answer:
-        """Send a GET request."""
-        return await self._ask(path, self.client.get(path))
-
-    async def pay(self) -> Answer:
-        """Order a new payment."""
-        order = {"amount": 100, "currency": "EUR", "customer_id": "customer-1"}
-        headers = {"Idempotency-Key": str(uuid4())}
-        path = "/api/v1/payments"
-        return await self._ask(path, self.client.post(path, json=order, headers=headers))
-
-    async def _ask(self, path: str, asking: Awaitable[httpx.Response]) -> Answer:
-        began = time.monotonic()
-        response = await asking
-        answer = Answer(path, response, began, time.monotonic() - began)
-        self.answers.append(answer)
-        return answer
-
-    @asynccontextmanager
-    async def under_load(self, payment: str) -> AsyncIterator[None]:
-        """Let clients and monitoring send requests repeatedly until the end of the block."""
-        asks: list[Callable[[], Awaitable[Answer]]] = [
-            *[self.pay] * (CLIENTS // 2),
-            *[partial(self.get, payment)] * (CLIENTS // 2),
-            *[partial(self.get, path) for path in OBSERVED],
-        ]
-        over = asyncio.Event()
-
-        async def repeat(ask: Callable[[], Awaitable[Answer]]) -> None:
-            while not over.is_set():
-                await ask()
-                await asyncio.sleep(0.05)
-
-        async with asyncio.TaskGroup() as tasks:
-            for ask in asks:
-                tasks.create_task(repeat(ask))
-            yield
-            over.set()
-
-    async def until_answers_are(self, *kinds: str, path: str = "/api/v1/payments") -> None:
-        """Wait until the last responses for a path are of these kinds."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            # The load continues meanwhile.
-            while {one.kind for one in self.of(path)[-2 * CLIENTS :]} - set(kinds):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-    def of(self, path: str, since: float = 0.0, until: float = float("inf")) -> list[Answer]:
-        """The responses to requests for a path prefix that were sent in this span."""
-        return [
-            one for one in self.answers if one.path.startswith(path) and since <= one.began < until
-        ]
-
-    async def metric(self, name: str) -> float:
-        """The sum of a metric over labels and workers."""
-        lines = (await self.client.get("/metrics")).text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 @pytest.fixture(scope="module")
