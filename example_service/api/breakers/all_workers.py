@@ -22,6 +22,7 @@ from example_service.api.breakers.views import (
     Transition,
     add_verdicts,
     breaker_metrics,
+    recent_orders,
     recent_transitions,
     standing_modes,
 )
@@ -29,7 +30,7 @@ from example_service.core.background import KeepGoing
 from example_service.infra.fleet.fleet import Fleet
 from example_service.infra.fleet.member import Member
 from example_service.infra.fleet.record import Record
-from example_service.infra.resilience import circuit_breaker_registry
+from example_service.infra.resilience import Order, circuit_breaker_registry
 from example_service.infra.resilience.metrics import add_up_metrics
 from example_service.infra.resilience.registry import REMEMBERED_TRANSITIONS
 from example_service.infra.workers.reports import Report
@@ -56,12 +57,14 @@ class WorkerReport(BaseModel):
         breakers: The metrics of each breaker, by name.
         transitions: The most recent changes of state, newest first.
         modes: The modes that operators have set, by name.
+        orders: The most recent orders of operators that it has carried out, newest first.
         version: The latest version of the fleet's records that this worker has applied.
     """
 
     breakers: dict[str, BreakerMetrics]
     transitions: list[Transition] = []
     modes: dict[str, StandingMode] = {}
+    orders: list[Order] = []
     version: int = 0
 
 
@@ -73,6 +76,7 @@ class ServiceReport:
         breakers: The combined metrics of the breakers of each name.
         transitions: The most recent changes of state, newest first.
         modes: The modes that operators have set, by name. They also apply to future breakers.
+        orders: The most recent orders of operators, once for each worker that carried them out.
         workers: Process ids of the workers whose reports are included.
         silent_workers: Process ids of the workers that have not reported in time.
         fleet: Whether this process shares its circuits. None if it belongs to no fleet.
@@ -81,6 +85,7 @@ class ServiceReport:
     breakers: dict[str, BreakerMetrics]
     transitions: list[Transition]
     modes: dict[str, StandingMode]
+    orders: list[Order]
     workers: list[int]
     silent_workers: list[int]
     fleet: FleetStatus | None
@@ -186,6 +191,7 @@ class AllWorkers:
         modes = circuit_breaker_registry.modes().items()
         return (
             circuit_breaker_registry.recent_transitions()[:1],
+            circuit_breaker_registry.recent_orders()[:1],
             {(name, mode.mode, mode.reason) for name, mode in modes},
             None if member is None else (member.version, member.is_connected),
         )
@@ -207,6 +213,7 @@ def _report(version: int, records: dict[str, Record] | None) -> WorkerReport:
         breakers=breakers,
         transitions=recent_transitions(),
         modes=standing_modes(),
+        orders=recent_orders(),
         version=version,
     )
 
@@ -235,6 +242,7 @@ def _combined(
         breakers=_added_up(reports),
         transitions=transitions[:REMEMBERED_TRANSITIONS],
         modes={name: mode for report in reports for name, mode in report.modes.items()},
+        orders=[one for report in reports for one in report.orders],
         workers=sorted([pid, *read]),
         silent_workers=sorted(other for other, report in others.items() if report is None),
         fleet=fleet,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from example_service.infra.fleet.record import Record
-from example_service.infra.resilience import CircuitState, circuit_breaker_registry
+from example_service.infra.resilience import CircuitState, Order, circuit_breaker_registry
 from example_service.infra.resilience.rules.states import CausedBy, Mode
 from example_service.infra.resilience.validation import LONGEST_REASON
 
@@ -155,6 +155,14 @@ def recent_transitions() -> list[Transition]:
             caused_by=change.caused_by,
         )
         for at, change in circuit_breaker_registry.recent_transitions()
+    ]
+
+
+def recent_orders() -> list[Order]:
+    """Return the most recent orders of operators that this process has carried out."""
+    return [
+        order._replace(name=_text(order.name), reason=_text(order.reason))
+        for order in circuit_breaker_registry.recent_orders()
     ]
 
 

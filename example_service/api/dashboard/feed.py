@@ -181,7 +181,7 @@ class Feed:
             [] if report.silent_workers else report.workers,
             now,
         )
-        entries = timeline(report.transitions, circuit_breaker_registry.recent_orders(), now)
+        entries = timeline(report.transitions, report.orders, now)
         has_news = looks != self._looks or entries != self._timeline
         is_due = (
             has_news

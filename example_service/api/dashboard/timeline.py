@@ -1,7 +1,8 @@
 """The timeline: the latest changes of state, and what operators have ordered."""
 
 from collections.abc import Iterable
-from operator import itemgetter
+from math import inf, isclose
+from operator import attrgetter, itemgetter
 from typing import Any, Final, TypeAlias
 
 from example_service.api.breakers.views import Transition
@@ -22,10 +23,10 @@ def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: fl
 
     Args:
         transitions: The latest changes of state in all workers.
-        orders: The latest orders, newest first.
+        orders: The latest orders, once for each worker that carried them out.
         now: The time in seconds since the epoch.
     """
-    ordered = list(orders)
+    ordered = _each_once(orders)
     entries = [_of_transition(one) for one in transitions if not _is_caused_by_order(one, ordered)]
     next_of: dict[str, float] = {}
     for order in ordered:
@@ -37,6 +38,35 @@ def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: fl
         what = "reset" if order.mode is None else "set"
         entries.append(_entry(order, at, what, order.reason, ends_at))
     return sorted(entries, key=itemgetter("at"), reverse=True)
+
+
+def _each_once(orders: Iterable[Order]) -> list[Order]:
+    """Return the orders of all workers, newest first, at the time at which the first obeyed.
+
+    A worker that starts later carries out an order whose mode still applies. That is the same order
+    if it has the same reason and the same end.
+    """
+    latest: dict[str, Order] = {}
+    once = []
+    for order in sorted(orders, key=attrgetter("at")):
+        before = latest.get(order.name)
+        if before is None or not _is_same(order, before):
+            latest[order.name] = order
+            once.append(order)
+    return once[::-1]
+
+
+def _is_same(order: Order, before: Order) -> bool:
+    return (order.mode, order.reason) == (before.mode, before.reason) and isclose(
+        _end_of(order), _end_of(before), rel_tol=0, abs_tol=_SAME_MOMENT_SECONDS
+    )
+
+
+def _end_of(order: Order) -> float:
+    """Return when the mode ends: infinity without an end. A reset has no duration."""
+    if order.mode is not None and order.seconds is None:
+        return inf
+    return order.at.timestamp() + (order.seconds or 0.0)
 
 
 def _is_caused_by_order(transition: Transition, orders: Iterable[Order]) -> bool:

@@ -62,12 +62,14 @@ class OtherWorker:
     Attributes:
         breakers: The metrics of its breakers, by name.
         transitions: The state changes that it reports.
+        orders: The orders that it reports.
         obeyed: The orders that it has carried out.
     """
 
     def __init__(self, directory: Path, pid: int = OTHER) -> None:
         self.breakers: dict[str, Any] = {}
         self.transitions: list[dict[str, Any]] = []
+        self.orders: list[list[Any]] = []
         self._breakers = OtherBreakers()
         self.obeyed = self._breakers.obeyed
         self.member = Member(DirectoryStore(directory), self._breakers, name=f"w{pid}")
@@ -78,6 +80,7 @@ class OtherWorker:
         body = {
             "breakers": self.breakers,
             "transitions": self.transitions,
+            "orders": self.orders,
             "version": self.member.version,
         }
         self._reports.write(json.dumps(body))

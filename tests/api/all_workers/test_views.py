@@ -1,6 +1,7 @@
 """Any worker can answer for the whole service."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +72,21 @@ async def test_state_changes_of_all_workers_are_listed_by_time(
     assert [one["at"] for one in shown] == sorted([one["at"] for one in shown], reverse=True)
     assert [one["worker"] for one in shown[:3]][::2] == [OTHER, OTHER]
     assert shown[1]["reason"] == "forced open by hand: now"
+
+
+async def test_orders_of_all_workers_are_reported(workers: AllWorkers, other: OtherWorker) -> None:
+    """The dashboard shows the same ones, whichever worker serves it."""
+    other.orders = [["2026-11-29T12:00:00+00:00", "shop", "disabled", "a false alarm", 60.0]]
+    other.report()
+    circuit_breaker_registry.set_mode("client", Mode.SHADOW, "a trial")
+
+    orders = (await workers.report()).orders
+
+    assert [one[1:] for one in orders] == [
+        ("client", Mode.SHADOW, "a trial", None),
+        ("shop", Mode.DISABLED, "a false alarm", 60.0),
+    ]
+    assert orders[1].at == datetime(2026, 11, 29, 12, tzinfo=UTC)
 
 
 @pytest.mark.usefixtures("silent", "other")

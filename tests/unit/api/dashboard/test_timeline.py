@@ -68,6 +68,33 @@ def test_a_mode_that_was_replaced_or_reset_has_no_end_of_its_own() -> None:
     ]
 
 
+def test_an_order_that_several_workers_carry_out_has_one_entry() -> None:
+    """Also if one of them has started since, and carries out what still applies."""
+    orders = [
+        order(0, Mode.FORCED_OPEN, 60),
+        order(0.3, Mode.FORCED_OPEN, 59.7),
+        order(40, Mode.FORCED_OPEN, 20),
+        order(50, None),
+        order(50.2, None),
+        order(70, Mode.SHADOW),
+        order(99, Mode.SHADOW),
+    ]
+
+    assert shown(timeline([], orders, START + 100)) == [
+        (70, "set", "shadow"),
+        (50, "reset", None),
+        (0, "set", "forced_open"),
+    ]
+
+
+def test_an_order_that_is_given_again_has_another_entry() -> None:
+    """It prolongs the mode, or follows a reset."""
+    orders = [order(0, Mode.DISABLED, 60), order(9, Mode.DISABLED, 60), order(20, None)]
+    orders += [order(30, Mode.DISABLED), order(40, None), order(50, Mode.DISABLED)]
+
+    assert [at for at, *_ in shown(timeline([], orders, START + 60))] == [50, 40, 30, 20, 9, 0]
+
+
 def test_a_change_of_state_by_an_order_has_no_entry_beside_that_of_the_order() -> None:
     """Each worker reports such a change, so there would be several of them."""
     orders = [order(10, Mode.FORCED_OPEN)]
