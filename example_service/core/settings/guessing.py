@@ -1,7 +1,9 @@
 """Estimate how easily a secret can be guessed, from the words and patterns in it."""
 
+import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 TOKEN_GUESSES_LOG10: Final = 12.5
@@ -25,13 +27,30 @@ def can_be_guessed(secret: str, min_guesses_log10: float, known: Iterable[str] =
         min_guesses_log10: The guesses that it must withstand, as a power of ten.
         known: Words that an attacker knows, such as the user name.
     """
+    words = (*_OUR_WORDS, *known)
+    return any(_is_easy(reading, min_guesses_log10, words) for reading in _readings(secret))
+
+
+def _readings(secret: str) -> Iterator[str]:
+    """The secret, and what it stands for if it is a text in hexadecimal or base64."""
+    yield secret
+    base64 = secret.replace("-", "+").replace("_", "/").rstrip("=")
+    base64 += "=" * (-len(base64) % 4)
+    for decode, text in ((binascii.a2b_hex, secret), (binascii.a2b_base64, base64)):
+        with suppress(ValueError):
+            decoded = decode(text).decode("ascii")
+            if decoded.isprintable():
+                yield decoded
+
+
+def _is_easy(secret: str, min_guesses_log10: float, words: Sequence[str]) -> bool:
     # Imported on use, because it takes 0.1 seconds to load and only production needs it.
     from zxcvbn import zxcvbn  # noqa: PLC0415
 
     text = re.sub(r"[^A-Za-z0-9]", "", secret)[:_LONGEST]
     if not text:
         return True
-    estimate = zxcvbn(text, user_inputs=[*_OUR_WORDS, *known])
+    estimate = zxcvbn(text, user_inputs=words)
     if estimate["guesses_log10"] < min_guesses_log10:
         return True
     matches = estimate["sequence"]

@@ -37,6 +37,9 @@ from example_service.core.settings.guessing import (
         "the-quick-brown-fox-jumps-over-the-lazy-dog",
         "Summer2026!Summer2026!",
         "----------------",
+        "c3VwZXJzZWNyZXRhZG1pbnRva2Vu",
+        "YWRtaW5hZG1pbmFkbWluYWQ=",
+        "6368616e67656d656368616e67656d65",
     ],
 )
 def test_words_and_patterns_can_be_guessed(secret: str) -> None:
