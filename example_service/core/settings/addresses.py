@@ -3,18 +3,24 @@
 import ipaddress
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+# Including the names that distributions put into /etc/hosts.
 _OWN_NAMES: Final = re.compile(
-    r"(.+\.)?localhost|localhost\.localdomain|ip6-(localhost|loopback)|host\.docker\.internal"
+    r"(.+\.)?localhost|localhost[46]?(\.localdomain[46]?)?|ip6-\w+|broadcasthost|"
+    r"host\.docker\.internal"
 )
 _MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
-# IPv6 networks with embedded IPv4 addresses: IPv4-compatible and NAT64.
-_EMBEDDING_IPV4: Final = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
+# IPv6 networks with embedded IPv4 addresses: IPv4-compatible, IPv4-translated and NAT64.
+_EMBEDDING_IPV4: Final = tuple(
+    map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/96"))
+)
 _FIRST_EMBEDDED: Final = 2  # `::` and `::1` do not contain an IPv4 address.
 
 
@@ -43,8 +49,11 @@ def is_local(host: str) -> bool:
     name = unquote(host).strip("[]").rstrip(".").partition("%")[0].lower()
     if not name or _OWN_NAMES.fullmatch(name):
         return True
-    address = _address_of(name)
-    return address is not None and (
+    return any(map(_is_local_address, _addresses_of(name)))
+
+
+def _is_local_address(address: Address) -> bool:
+    return (
         address.is_loopback
         or address.is_link_local
         or address.is_unspecified
@@ -53,17 +62,18 @@ def is_local(host: str) -> bool:
     )
 
 
-def _address_of(name: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
+def _addresses_of(name: str) -> Iterator[Address]:
+    """Each address that a resolver may read in a name."""
+    # `0127.0.0.1` is octal for some resolvers and decimal for others.
+    for text in {name, re.sub(r"\b0+(?=[0-9])", "", name)}:
         try:
-            return ipaddress.IPv4Address(socket.inet_aton(name))
-        except (OSError, UnicodeError):
-            return None
-    if isinstance(address, ipaddress.IPv6Address):
-        return _ipv4_within(address) or address
-    return address
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            with suppress(OSError, ValueError):
+                yield ipaddress.IPv4Address(socket.inet_aton(text))
+        else:
+            within = _ipv4_within(address) if address.version == 6 else None  # noqa: PLR2004
+            yield within or address
 
 
 def _ipv4_within(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

@@ -26,13 +26,18 @@ def _read_items(value: object) -> object:
     return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
 
 
+# Programs disagree about other characters in a host, such as `%` and `\\`.
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f]*:[0-9a-f:.]+(%[\w.-]+)?", re.ASCII)
+
+
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         # Reading `port` raises ValueError if it is invalid.
-        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+        has_address = parts.port != 0 and _HOST.fullmatch(parts.hostname or "")
+        valid = parts.scheme in {"http", "https"} and has_address
     except ValueError:
-        valid = False
+        valid = None
     if not valid:
         raise ValueError("should be a URL that begins with https:// or http:// and names a host")
     return parts

@@ -43,6 +43,9 @@ def test_a_url_never_ends_in_a_slash(given: str, read: str) -> None:
         "https://host/a b",
         "https://host/\n",
         "https://höst",
+        "https://loc%61lhost",
+        "https://127.0.0.1%00.example.com",
+        "https://127.0.0.1\\.example.com",
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_repeating_it(url: str) -> None:
