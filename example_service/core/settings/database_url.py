@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, unquote_to_bytes
 
 from pydantic import AfterValidator, SecretStr
 
@@ -165,6 +165,8 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
             "should be postgresql://USER:PASSWORD@HOST:PORT/DATABASE; in a password, write "
             "/ as %2F, ? as %3F, # as %23, @ as %40 and % as %25"
         )
+    if not _is_text(unquote_to_bytes(rest)):
+        raise ValueError("should have no control characters, and only UTF-8, behind each %")
     options = _Options(parts["options"] or "")
     login_user, _, login_password = (parts["login"] or "").partition(":")
     database = options.take("dbname") or unquote(parts["database"] or "")
@@ -179,7 +181,7 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
         database=database,
         user=options.take("user") or unquote(login_user) or None,
         password=options.take("password") or unquote(login_password) or None,
-        ssl_mode=_ssl_mode(options),
+        ssl_mode=_ssl_mode(options, files["sslrootcert"]),
         ssl_files={name: path for name, path in files.items() if path},
         direct_tls=options.choice("sslnegotiation", ("postgres", "direct")) == "direct",
         target=options.choice("target_session_attrs", _TARGETS) or "any",
@@ -190,6 +192,15 @@ def _postgresql(rest: str) -> PostgreSQLAddress:
     if address.direct_tls and address.ssl_mode in {"disable", "allow", "prefer"}:
         raise ValueError("has the option sslnegotiation=direct, which needs sslmode=require")
     return address
+
+
+def _is_text(decoded: bytes) -> bool:
+    """Whether decoded values can be sent to a server, which would end them at a NUL."""
+    try:
+        text = decoded.decode()
+    except UnicodeDecodeError:
+        return False
+    return re.search(r"[\x00-\x1f\x7f]", text) is None
 
 
 class _Options:
@@ -270,8 +281,11 @@ def _port(text: str) -> int:
     return port
 
 
-def _ssl_mode(options: _Options) -> str:
-    """The mode according to `sslmode`, `ssl` or `channel_binding`, in this order."""
+def _ssl_mode(options: _Options, root: str) -> str:
+    """The mode according to `sslmode`, `ssl` or `channel_binding`, in this order.
+
+    As in libpq, the system's authorities are of no use without checking the name of the server.
+    """
     mode = options.choice("sslmode", (*_SSL_MODES, "no-verify")).replace("no-verify", "require")
     plain = options.take("ssl").lower()
     if plain in _FLAGS:
@@ -281,7 +295,12 @@ def _ssl_mode(options: _Options) -> str:
     # The driver does not support channel binding. The option is accepted all the same, because
     # providers add it to their URLs. sslmode=verify-full protects against the same attacks.
     binding = options.choice("channel_binding", ("disable", "prefer", "require"))
-    return mode or plain or ("require" if binding == "require" else "prefer")
+    given = mode or plain
+    if root != SYSTEM_CERTIFICATES:
+        return given or ("require" if binding == "require" else "prefer")
+    if given not in ("", "verify-full"):
+        raise ValueError("has the option sslrootcert=system, which needs sslmode=verify-full")
+    return "verify-full"
 
 
 def _check(value: SecretStr) -> SecretStr:

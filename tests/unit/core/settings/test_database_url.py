@@ -58,6 +58,8 @@ def test_every_form_is_read_and_shown_without_the_password(url: str, shown: str)
         ("?channel_binding=require", "require"),
         ("?sslmode=verify-full&channel_binding=require", "verify-full"),
         ("?channel_binding=prefer", "prefer"),
+        ("?sslrootcert=system", "verify-full"),
+        ("?sslrootcert=system&sslmode=verify-full", "verify-full"),
     ],
 )
 def test_every_way_to_ask_for_tls_is_understood(options: str, mode: str) -> None:
@@ -136,6 +138,13 @@ def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> Non
         ("postgresql://shop:p@db/shop?target_session_attrs=standby", "read-write"),
         ("postgresql://shop:p@db/shop?sslmode=require&sslmode=disable", "twice"),
         ("postgresql://shop:p@db/shop?sslnegotiation=direct", "needs sslmode=require"),
+        ("postgresql://shop:p@db/shop?sslrootcert=system&ssl=true", "needs sslmode=verify-full"),
+        ("postgresql://shop:hunter2%00@db/shop", "no control characters"),
+        ("postgresql://shop%0A:hunter2@db/shop", "no control characters"),
+        ("postgresql://shop:hunter2@db%00/shop", "no control characters"),
+        ("postgresql://shop:hunter2@db/shop%7F", "no control characters"),
+        ("postgresql://shop:hunter2@db/shop?application_name=a%00b", "no control characters"),
+        ("postgresql://shop:hunter2%FF@db/shop", "only UTF-8"),
         ("postgresql://shop:p@db/shop?connect_timeout=9", "DATABASE__CONNECT_TIMEOUT_SECONDS"),
         ("postgresql://shop:p@db/shop?connection_limit=1", "DATABASE__POOL_SIZE"),
         ("postgresql://shop:p@db/shop?currentSchema=a", "options=-csearch_path%3DSCHEMA"),
