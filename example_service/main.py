@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from fastapi.middleware.cors import CORSMiddleware
 from starlette.middleware import Middleware
 
 from example_service import __version__
@@ -21,6 +20,7 @@ from example_service.api.request.access_log import AccessLog
 from example_service.api.request.allowed_hosts import AllowedHostsMiddleware
 from example_service.api.request.baggage import BaggageMiddleware
 from example_service.api.request.callers import CallersMiddleware, callers_by_key, document_keys
+from example_service.api.request.cors import OriginsMiddleware
 from example_service.api.request.middleware import RequestMiddleware
 from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.api.request.server_options import ServerOptions
@@ -133,7 +133,7 @@ def enabled_domains(settings: Settings) -> list[Domain]:
 def _middleware(settings: Settings) -> list[Middleware]:
     """The middleware, outermost first."""
     cors = partial(
-        CORSMiddleware,
+        OriginsMiddleware,
         allow_origins=settings.http.cors_origins,
         allow_methods=_CORS_METHODS,
         allow_headers=(

@@ -129,6 +129,20 @@ async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
     assert "Access-Control-Allow-Credentials" not in response.headers
 
 
+@pytest.mark.parametrize("setting", ["https://app.test", "https://APP.test:443"])
+@pytest.mark.parametrize("origin", ["https://app.test", "https://app.test:443", "https://App.test"])
+async def test_an_origin_equals_itself_with_its_default_port(
+    serve: Serve, setting: str, origin: str
+) -> None:
+    """The origin is repeated as it was sent, because the client compares the text."""
+    cors = HTTPSettings(cors_origins=[setting])
+    client = await serve(create_app(Settings(environment="test", http=cors)))
+
+    response = await client.get("/health/live", headers={"Origin": origin})
+
+    assert response.headers["Access-Control-Allow-Origin"] == origin
+
+
 async def test_without_origins_there_is_no_cors(serve: Serve) -> None:
     """CORS is off by default."""
     client = await serve(create_app(Settings(environment="test")))

@@ -57,8 +57,12 @@ def _check_origin(value: str) -> str:
         return value
     if _split(value).path or _check_url(value) != value:
         raise ValueError("should be origins without a path or a slash at the end")
-    # Browsers omit the default port of a scheme.
-    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", value.lower())
+    return plain_origin(value)
+
+
+def plain_origin(origin: str) -> str:
+    """Convert an origin to lower case, without the default port of its scheme, as browsers do."""
+    return re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin.lower())
 
 
 def _check_host_pattern(value: str) -> str:

@@ -1,0 +1,13 @@
+"""Allows the web pages of some origins to call the service (CORS)."""
+
+from fastapi.middleware.cors import CORSMiddleware
+
+from example_service.core.settings.types import plain_origin
+
+
+class OriginsMiddleware(CORSMiddleware):
+    """Recognizes an origin in any notation: in capital letters, and with its default port."""
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        """Whether pages of this origin may call the service."""
+        return super().is_allowed_origin(plain_origin(origin))
