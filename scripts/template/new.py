@@ -5,6 +5,7 @@
 HISTORY is `keep` or `drop`: whether the copy has the commits of the template. Empty means `drop`.
 """
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def new_project(text: str, directory_text: str, history: str, root: Path = ROOT)
         raise
     format_and_stage(directory)
     return (
-        f"{name.title} is in {directory}. Begin with:\n\n    cd {directory}\n"
+        f"{name.title} is in {directory}. Begin with:\n\n    cd {shlex.quote(str(directory))}\n"
         f"    git commit -m 'Start {name.distribution}'\n    make run"
     )
 

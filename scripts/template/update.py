@@ -85,11 +85,20 @@ def _apply(root: Path, commit: str) -> str:
     try:
         git(root, "cherry-pick", "--no-commit", commit)
     except RefusedError:
-        conflicts = git(root, "diff", "--name-only", "--diff-filter=U").splitlines()
+        conflicts = git(root, "diff", "--name-only", "--diff-filter=U", "-z").split("\0")[:-1]
         if not conflicts:
             raise
-        listed = "\n".join(f"    {name}" for name in conflicts)
-        return f"Both have changed these; edit them and `git add` them, then commit:\n\n{listed}"
+        known = set(git(root, "ls-tree", "-r", "--name-only", "-z", "HEAD").split("\0"))
+        kinds = {
+            "Both have changed these; edit them and `git add` them": known.intersection(conflicts),
+            "You have deleted these, and the template has changed them; `git rm` them, or "
+            "`git add` those that you want back": set(conflicts) - known,
+        }
+        return "\n\n".join(
+            "\n".join((f"{kind}:\n", *(f"    {name}" for name in sorted(names))))
+            for kind, names in kinds.items()
+            if names
+        )
     return "The changes are staged. `git commit` keeps them, `git reset --hard` undoes it."
 
 

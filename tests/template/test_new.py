@@ -64,6 +64,15 @@ def test_new_leaves_the_template_alone(template: Project, orders: Project) -> No
     assert template.read("paper_mill/main.py") == 'TITLE = "Paper mill"\n'
 
 
+def test_the_first_command_works_in_a_folder_with_a_space(
+    template: Project, tmp_path: Path
+) -> None:
+    """The shell would read two words."""
+    said = new_project("orders", str(tmp_path / "my orders"), "", template.root)
+
+    assert f"cd '{tmp_path}/my orders'\n" in said
+
+
 def test_an_empty_folder_is_used(template: Project, orders: Project) -> None:
     """The folder may already exist if it is empty."""
     orders.root.mkdir(parents=True)

@@ -99,6 +99,20 @@ def test_a_line_that_both_changed_is_a_conflict(growing: Project, orders: Projec
     assert orders.read("orders/later.py") == "LATER = 1\n"
 
 
+def test_deleted_files_that_the_template_has_changed_are_listed_apart(
+    growing: Project, orders: Project
+) -> None:
+    """They need another command, and there may be many of them if a part has been removed."""
+    orders.git("rm", "--quiet", "orders/rules.py")
+    orders.commit("Remove the rules")
+    release(growing)
+
+    said = update(orders.root)
+
+    assert said.startswith("You have deleted these, and the template has changed them; `git rm`")
+    assert said.endswith(":\n\n    orders/rules.py")
+
+
 def test_git_alone_undoes_an_update(growing: Project, orders: Project) -> None:
     """This works during a conflict as well, and no branch or worktree is left behind."""
     release(growing)
