@@ -12,7 +12,7 @@ import asyncpg
 from tests.postgres import PostgresServer, running_postgres
 
 _PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
-_LOOK_SECONDS = 2.0
+_POLL_SECONDS = 2.0
 
 
 class Database(Protocol):
@@ -50,7 +50,7 @@ class PostgresDatabase:
     async def pending(self) -> int | None:
         """The number of pending payments, or None while the database cannot tell."""
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_POLL_SECONDS):
                 connection = await asyncpg.connect(self._server.url)
                 try:
                     return int(await connection.fetchval(_PENDING))

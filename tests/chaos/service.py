@@ -17,7 +17,7 @@ from tests.ports import lasting_port
 
 ROOT = Path(__file__).parents[2]
 _DEADLINE_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 class Service:
@@ -84,7 +84,7 @@ class Service:
     async def look_after(self) -> None:
         """Start the service again whenever it ends by itself, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
             async with self._in_hand:
                 if self._has_ended:
                     self.ended_by_itself += 1
@@ -197,4 +197,4 @@ async def _until(is_met: Callable[[], bool]) -> None:
     end = time.monotonic() + _DEADLINE_SECONDS
     while not is_met():
         assert time.monotonic() < end, "the condition was not met in time"
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)

@@ -38,9 +38,10 @@ from example_service.infra.workers.reports import Report
 logger = logging.getLogger(__name__)
 
 REPORT_SECONDS: Final = 1.0
-"""The interval between two reports of a worker. Changes of state, mode or fleet come at once."""
+"""The interval between two reports of a worker. Changes of state, mode or fleet are reported
+immediately."""
 
-LOOK_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.05
 ANSWER_SECONDS: Final = 1.0
 """How long an order waits for the other workers to report that they have carried it out."""
 
@@ -144,7 +145,7 @@ class AllWorkers:
             late = [pid for pid, one in others.items() if one is None or one.version < version]
             if not late or time.monotonic() >= deadline:
                 return await self._combined(others | dict.fromkeys(late))
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _others(self) -> dict[int, WorkerReport | None]:
         return await asyncio.to_thread(
@@ -175,7 +176,7 @@ class AllWorkers:
     async def _report_regularly(self, seen: object) -> None:
         wait_seconds, written_at = REPORT_SECONDS, time.monotonic()
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             now = self._signature()
             if now == seen and time.monotonic() < written_at + wait_seconds:
                 continue

@@ -47,7 +47,7 @@ class AllocatedDict(MmapedDict):
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
 
-class SpareDict:
+class RecoverableDict:
     """A metric file for `values.MultiProcessValue` that survives a full or deleted directory.
 
     Values that cannot be stored now are stored by `catch_up`. Thread-safe.
@@ -143,7 +143,7 @@ class SpareDict:
             deleted.close()  # type: ignore[no-untyped-call]
 
 
-_files: Final = list[SpareDict]()
+_files: Final = list[RecoverableDict]()
 """The open files of this process."""
 
 
@@ -158,9 +158,9 @@ def catch_up(directory: Path) -> bool:
 
 
 def allocate_before_use() -> None:
-    """Make prometheus_client use `SpareDict` for all files that it opens from now on."""
+    """Make prometheus_client use `RecoverableDict` for all files that it opens from now on."""
     library: Any = values
-    library.MmapedDict = SpareDict
+    library.MmapedDict = RecoverableDict
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

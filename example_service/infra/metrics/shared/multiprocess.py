@@ -81,7 +81,7 @@ def prepare_multiprocess_directory() -> Path:
     directory = shared_directory()
     if directory is None:
         try:
-            _remove_left_overs(Path(tempfile.gettempdir()))
+            _remove_leftovers(Path(tempfile.gettempdir()))
             directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
             problem = "is needed by several workers: no directory for temporary files is writable"
@@ -99,7 +99,7 @@ def prepare_multiprocess_directory() -> Path:
     return directory
 
 
-def _remove_left_overs(parent: Path) -> None:
+def _remove_leftovers(parent: Path) -> None:
     """Remove the unlocked directories of services that were killed."""
     for directory in parent.glob(f"{_PREFIX}*"):
         owner = directory / _OWNER
@@ -150,7 +150,7 @@ def mark_worker_dead(pid: int) -> bool:
         directory_faults(directory).failed("ended workers", error)
     except Exception:
         # A failure of metrics must not end the supervisor.
-        logger.exception("The metrics of the ended worker %d could not be put away.", pid)
+        logger.exception("The metrics of the ended worker %d could not be archived.", pid)
     else:
         directory_faults(directory).works("ended workers")
     return True

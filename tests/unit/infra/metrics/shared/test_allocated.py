@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
-from example_service.infra.metrics.shared.allocated import AllocatedDict, SpareDict, catch_up
+from example_service.infra.metrics.shared.allocated import AllocatedDict, RecoverableDict, catch_up
 
 resource = pytest.importorskip("resource")
 
@@ -61,7 +61,7 @@ def test_new_values_are_omitted_while_the_disk_is_full(
     """One warning is logged, and existing values are still updated."""
     caplog.set_level(logging.WARNING)
     path = tmp_path / "counter_1.db"
-    file = SpareDict(str(path))
+    file = RecoverableDict(str(path))
     file.write_value("first", 1.0, 0.0)
     names = [f"a number, {number}" * 10 for number in range(600)]
     with no_file_larger_than(path.stat().st_size):
@@ -85,7 +85,7 @@ def test_values_that_did_not_fit_are_stored_when_there_is_space(
 ) -> None:
     """A value that never changes again must not be missing forever."""
     path = tmp_path / "gauge_livesum_1.db"
-    file = SpareDict(str(path))
+    file = RecoverableDict(str(path))
     with no_file_larger_than(PAGE_BYTES):
         assert file.read_value("in flight") == (0.0, 0.0)
         file.write_value("state", 2.0, 0.0)
@@ -103,7 +103,7 @@ def test_a_deleted_file_is_created_again(tmp_path: Path) -> None:
     """Otherwise the values would go into the deleted file, which no process can read."""
     directory = tmp_path / "shared"
     directory.mkdir()
-    file = SpareDict(str(directory / "counter_1.db"))
+    file = RecoverableDict(str(directory / "counter_1.db"))
     file.write_value("first", 1.0, 0.0)
     file.write_value("second", 2.0, 0.0)
     shutil.rmtree(directory)
@@ -123,7 +123,7 @@ def test_a_deleted_file_is_created_again(tmp_path: Path) -> None:
 def test_a_deleted_file_can_grow(tmp_path: Path, *, replaced: bool) -> None:
     """Until a new file takes its place, an application may add any number of values."""
     path = tmp_path / "counter_1.db"
-    file = SpareDict(str(path))
+    file = RecoverableDict(str(path))
     file.write_value("first", 1.0, 0.0)
     path.unlink()
     if replaced:
@@ -141,7 +141,7 @@ def test_a_deleted_file_can_grow(tmp_path: Path, *, replaced: bool) -> None:
 def test_a_file_that_cannot_be_created_is_created_later(tmp_path: Path) -> None:
     """Neither the metric nor a request fails, and no incomplete file is left behind."""
     path = tmp_path / "counter_1.db"
-    file = SpareDict(str(path))
+    file = RecoverableDict(str(path))
     with no_file_larger_than(PAGE_BYTES):
         assert file.read_value("first") == (0.0, 0.0)
         file.write_value("first", 1.0, 0.0)
@@ -157,4 +157,4 @@ def test_the_library_s_own_metrics_use_such_files() -> None:
     """This includes counters of other packages, which requests may increment."""
     library: Any = values
 
-    assert library.MmapedDict is SpareDict
+    assert library.MmapedDict is RecoverableDict
