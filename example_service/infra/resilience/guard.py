@@ -325,7 +325,7 @@ class Guard(LockedCircuit):
         self._decide(self._follow, state, reason, wait_seconds, reopenings)
 
     def admit(self, *, marks_probe: bool = True) -> Permit:
-        """Take a permit when `machine.permits` yields none: because calls are timed, or not closed.
+        """Take a permit when `machine.permits` yields none: calls are timed, or it is not closed.
 
         Args:
             marks_probe: Whether other calls in this context are part of a probe, as in `enter`.

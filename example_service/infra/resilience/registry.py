@@ -117,6 +117,7 @@ class Registry(Generic[G]):
         self._modes = NamedModes(clock)
         self._newest: dict[str, _Ref[G]] = {}
         self._registered: dict[str, G] = {}
+        # The counters of freed breakers: of names with a living breaker, and of other names.
         self._retired: dict[str, CircuitSnapshot] = {}
         self._remembered: OrderedDict[str, CircuitSnapshot] = OrderedDict()
         self._parameters: dict[str, dict[str, Any]] = {}
