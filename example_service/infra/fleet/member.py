@@ -23,6 +23,7 @@ from example_service.infra.fleet.participant import (
 )
 from example_service.infra.fleet.record import Record
 from example_service.infra.fleet.store import Beat, Change, Notice, Snapshot, Store, StoreError
+from example_service.infra.fleet.store_clock import SET_BACK_MILLISECONDS, StoreClock
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +34,12 @@ BEAT_SECONDS: Final = 0.5
 READ_SECONDS: Final = 30.0
 ORDER_SECONDS: Final = 2.0
 
+SPREAD_SECONDS: Final = 0.001
+"""For each member, so many seconds pass between two requests for a lease on average."""
+
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 1.0
 _MAX_CHANGES: Final = 100
-# A store's clock that is further behind the estimate was set back.
-_CLOCK_MILLISECONDS: Final = 1000
 
 
 class Member:
@@ -83,11 +85,11 @@ class Member:
             clock=clock,
         )
         self._dirty: dict[str, None] = {}
+        self._demands: set[str] = set()
         self._wake = asyncio.Event()
         self._orders: dict[str, asyncio.Future[int]] = {}
         self._epoch: str | None = None
-        # The store's clock in milliseconds, and this process's clock when that reply arrived.
-        self._store_time = (0, 0.0)
+        self._store_clock = StoreClock(clock)
         self._announced_counter = 0
         self._read_due = 0.0
         self._is_ending = False
@@ -132,7 +134,7 @@ class Member:
             participant = self._participant(name)
             participant.opened(
                 at,
-                self._now(at),
+                self._store_clock.at(at),
                 self._breakers.rules(name),
                 wait_seconds=wait_seconds,
                 reason=reason,
@@ -189,7 +191,7 @@ class Member:
     def verdict(self, name: str) -> FollowOpen | None:
         """How a breaker created now must start; None if it starts closed."""
         participant = self._participants.get(name)
-        return None if participant is None else participant.verdict(self._now(self._clock()))
+        return None if participant is None else participant.verdict(self._store_clock.now())
 
     def records(self) -> dict[str, Record]:
         """The records known to this process, by circuit name."""
@@ -247,7 +249,8 @@ class Member:
             self._note_beat(beat)
             if has_missed or has_forgotten or self._clock() >= self._read_due:
                 await self._read(has_forgotten=has_forgotten)
-            self._return_unused()
+            for name, lease_id in self._gates.take_expired():
+                self._probe_ended(name, lease_id, succeeded=None)
 
     def _note_beat(self, beat: Beat) -> None:
         self._announced_counter = beat.counter
@@ -262,8 +265,7 @@ class Member:
         if self._epoch in (None, snapshot.epoch):
             self._note_clock(snapshot.now, at)
         else:
-            has_forgotten, shift = True, snapshot.now - self._now(at)
-            self._store_time = (snapshot.now, at)
+            has_forgotten, shift = True, self._store_clock.set(snapshot.now, at)
         self._epoch = snapshot.epoch or None
         if has_forgotten or snapshot.counter < self.version:
             self._restore_into(snapshot, shift)
@@ -281,7 +283,7 @@ class Member:
         self.is_connected = True
         at = self._clock()
         for name, participant in self._participants.items():
-            participant.connected(at, self._now(at), self._breakers.rules(name))
+            participant.connected(at, self._store_clock.at(at), self._breakers.rules(name))
             self._changed(name, participant)
         self._store.faults.works(self.name)
         self._has_tried.set()
@@ -299,7 +301,7 @@ class Member:
 
     def _receive_notice(self, notice: Notice) -> None:
         self.version = max(self.version, notice.record.version)
-        self._receive(notice.name, notice.record, max(notice.now, self._now(self._clock())))
+        self._receive(notice.name, notice.record, max(notice.now, self._store_clock.now()))
 
     def _receive(self, name: str, record: Record, now: int) -> None:
         known = self._participants.get(name)
@@ -366,7 +368,7 @@ class Member:
                 await self._write(changes)
 
     def _next_changes(self) -> Iterator[Change]:
-        now = self._now(self._clock())
+        now = self._store_clock.now()
         for name in list(self._dirty):
             participant = self._participants.get(name)
             record = None if participant is None else participant.next_change(now)
@@ -395,10 +397,6 @@ class Member:
         if written is not None and not written.done():
             written.set_result(record.version)
 
-    def _return_unused(self) -> None:
-        for name, lease_id in self._gates.take_expired():
-            self._probe_ended(name, lease_id, succeeded=None)
-
     # Circuits.
 
     def _participant(self, name: str) -> Participant:
@@ -418,9 +416,17 @@ class Member:
         return gate
 
     def _demand(self, name: str) -> None:
+        """Request a lease soon. All members notice the end of the wait at the same time."""
+        if self._loop is not None and name not in self._demands:
+            self._demands.add(name)
+            seconds = random.uniform(0.0, SPREAD_SECONDS * self.members)  # noqa: S311
+            self._loop.call_later(seconds, self._request_lease, name)
+
+    def _request_lease(self, name: str) -> None:
+        self._demands.discard(name)
         participant = self._participants.get(name)
         if participant is not None:
-            participant.wants_probe(self._now(self._clock()), self._breakers.rules(name))
+            participant.wants_probe(self._store_clock.now(), self._breakers.rules(name))
             self._changed(name, participant)
 
     def _probe_ended(self, name: str, lease_id: str, *, succeeded: bool | None) -> None:
@@ -430,17 +436,11 @@ class Member:
             self._changed(name, participant)
 
     def _note_clock(self, now: int, at: float) -> None:
-        set_back = now - self._now(at)
-        self._store_time = (now, at)
-        if self._epoch is not None and set_back < -_CLOCK_MILLISECONDS:
+        set_back = self._store_clock.set(now, at)
+        if self._epoch is not None and set_back < SET_BACK_MILLISECONDS:
             for name, participant in self._participants.items():
                 participant.clock_set_back(set_back)
                 self._changed(name, participant)
-
-    def _now(self, at: float) -> int:
-        """The time on the store's clock, in milliseconds. The estimate is never ahead of it."""
-        now, read_at = self._store_time
-        return now + int(1000 * (at - read_at))
 
     def _call(self, note: Callable[[], None]) -> None:
         """Schedule `note` on the event loop, from any thread."""

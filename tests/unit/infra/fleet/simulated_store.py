@@ -65,6 +65,7 @@ class Server:
 
     Attributes:
         requests: How many requests it has received.
+        writes: How many records it was asked to write.
         messages: How many requests, replies and notices there were in each second.
         most_leases: The most unexpired leases that any circuit had at the same time.
     """
@@ -77,6 +78,7 @@ class Server:
     subscriptions: list[Subscription] = field(default_factory=list)
     most_leases: int = 0
     requests: int = 0
+    writes: int = 0
     messages: Counter[int] = field(default_factory=Counter)
     _records: dict[str, tuple[Record, int]] = field(default_factory=dict)
 
@@ -107,6 +109,7 @@ class Server:
 
     def write(self, change: Change, known: int) -> bool:
         """Write a record if the stored one has the expected version, and notify all processes."""
+        self.writes += 1
         before = self.record(change.name)
         if before.version != change.expected:
             return False

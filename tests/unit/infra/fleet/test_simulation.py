@@ -51,6 +51,23 @@ def test_all_processes_together_send_no_more_probes_than_one() -> None:
     run_virtually(scenario())
 
 
+def test_most_processes_do_not_request_a_lease() -> None:
+    """All notice the end of the wait in the same moment, but only a few write to the store."""
+
+    async def scenario() -> None:
+        world = World(100)
+        async with world.running():
+            world.dependency.is_down = True
+            await asyncio.sleep(2)
+            world.dependency.is_down = False
+            before = world.server.writes
+            await asyncio.sleep(6)
+            assert world.states() == ["closed"] * 100
+            assert world.server.writes - before < 50
+
+    run_virtually(scenario())
+
+
 def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
     """The fleet shares its backoff: eight processes wait as long as one would."""
 
