@@ -347,12 +347,12 @@ async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
     hanging = [asyncio.create_task(world.get(location)) for _ in range(CLIENTS if is_busy else 0)]
     await asyncio.sleep(0.5)
 
-    told = time.monotonic()
+    stopped_at = time.monotonic()
     world.service.process.send_signal(signal.SIGTERM)
     status = await asyncio.to_thread(world.service.status)
 
     # The worker has four seconds to stop; requests in flight end at their own limits.
-    assert time.monotonic() - told < LONGEST_REQUEST_SECONDS + 4.0 + BUSY_MACHINE_SECONDS
+    assert time.monotonic() - stopped_at < LONGEST_REQUEST_SECONDS + 4.0 + BUSY_MACHINE_SECONDS
     assert status == 0
     assert_nothing_left_behind(world.service)
     for answer in await asyncio.gather(*hanging):

@@ -78,7 +78,7 @@ class TestSettling:
         assert outcome(now) == outcome(holder)
         assert outcome(await found(database, holder)) == outcome(holder)
 
-    async def test_the_holder_puts_a_payment_down(self, database: Database) -> None:
+    async def test_its_holder_releases_a_payment(self, database: Database) -> None:
         """It is due again at the given time."""
         _, holder = await self.claimed(database)
 

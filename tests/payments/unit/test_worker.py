@@ -340,25 +340,23 @@ class TestRunning:
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
             await worker._stopped.wait()
 
-        told = [(record.__dict__["error"], bool(record.exc_info)) for record in caplog.records]
-        assert told == [
+        logged = [(record.__dict__["error"], bool(record.exc_info)) for record in caplog.records]
+        assert logged == [
             ("ZeroDivisionError", True),
             ("LookupError", True),
             ("ZeroDivisionError", True),
             ("ZeroDivisionError", True),
         ]
 
-    async def test_it_looks_again_by_itself(
-        self, service: FakeService, breaker: CircuitBreaker
-    ) -> None:
+    async def test_it_polls_by_itself(self, service: FakeService, breaker: CircuitBreaker) -> None:
         """Payments that become due while it runs are worked on."""
         worker = PaymentWorker(service, breaker, PaymentSettings(poll_seconds=0.001))
         worked = asyncio.Event()
 
-        async def tell(_: Payment) -> None:
+        async def note(_: Payment) -> None:
             worked.set()
 
-        service.work = tell
+        service.work = note
         async with asyncio.timeout(DEADLINE_SECONDS), worker.running():
             while len(service.limits) < 2:  # noqa: ASYNC110 - There is no event to wait for.
                 await asyncio.sleep(0)
