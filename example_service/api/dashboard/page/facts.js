@@ -59,16 +59,19 @@ function countdown({until, waits}) {
 export function shownRate(circuit) {
   const {rateThreshold: mark, minimumCalls} = circuit;
   const window = mark ? ruleWindow(circuit) : null;
-  if (!window) return {rate: recentFailureRate(circuit), mark: null, isOver: false};
+  if (!window) {
+    const rate = recentFailureRate(circuit);
+    return {rate, mark: null, isOver: Boolean(mark) && rate >= mark};
+  }
   return {rate: window.calls ? window.rate : null, mark, isOver: window.calls >= minimumCalls && window.rate >= mark};
 }
 
 function rateFacts(circuit) {
   const {rate, mark, isOver} = shownRate(circuit);
   const shown = (share) => (share === null ? "no calls" : percent(share));
-  if (mark === null) return [fact("Failure rate, last minute", shown(rate), meter(rate ?? 0, null, false), whatOpens(circuit))];
+  if (mark === null) return [fact("Failure rate, last minute", shown(rate), meter(rate ?? 0, null, isOver), whatOpens(circuit))];
   const {calls} = ruleWindow(circuit);
-  const label = calls ? `Failure rate, ${count(calls)} calls in the window` : "Failure rate in the window";
+  const label = calls ? `Failure rate, last ${count(calls)} calls` : "Failure rate in the window";
   return [fact(label, shown(rate), meter(rate ?? 0, mark, isOver), whatOpens(circuit)),
     fact("In the last minute", shown(recentFailureRate(circuit)))];
 }
@@ -78,6 +81,6 @@ function whatOpens({look, state, rateThreshold, minimumCalls, failureThreshold})
   if (look === "forced_open") return "";
   const rate = rateThreshold ? `at ${percent(rateThreshold)} of ${count(minimumCalls)} calls or more` : "";
   const row = failureThreshold ? `at ${count(failureThreshold)} failures in a row` : "";
-  if (state !== "closed") return rate && "counts again once it is closed";
+  if (state !== "closed") return rate && "the rule counts again once it is closed";
   return rate || row ? `opens ${rate || row}` : "";
 }
