@@ -193,6 +193,8 @@ async def _store_fault(store: Store) -> str | None:
         await store.connect()
         await store.beat(_DOCTOR, 0)
         await store.read()
+        async for _ in store.changes():
+            break
     except StoreError as error:
         return str(error)
     finally:

@@ -344,6 +344,22 @@ def test_a_store_that_cannot_be_written_is_a_fault(
     assert re.search(fault, row(report, server.url)[1]), report
 
 
+@pytest.mark.integration
+@pytest.mark.parametrize(("channels", "status"), [("&{example-service}:changes:*", 0), ("", 1)])
+def test_a_store_that_cannot_be_listened_to_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, channels: str, status: int
+) -> None:
+    """Without a rule for channels, a server lets a new user use none."""
+    rules = f"on >secret ~{{example-service}}:* {channels} +@all -@dangerous"
+    with running_valkey("--user", "service", *rules.split()) as server:
+        url = f"redis://service:secret@127.0.0.1:{server.port}/0"
+        answer, report = examine(monkeypatch, ENVIRONMENT="test", REDIS__URL=url)
+
+    assert answer == status, report
+    shown = row(report, f"redis://127.0.0.1:{server.port}/0")[1]
+    assert ("NoPermission" in shown) is (status == 1)
+
+
 def test_a_store_that_cannot_be_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service would start anyway, but each process would work on its own."""
     with socket.socket() as taken:
