@@ -305,7 +305,7 @@ class Member:
 
     def _receive(self, name: str, record: Record, now: int) -> None:
         known = self._participants.get(name)
-        if known is None and len(self._participants) >= MAX_CIRCUITS:
+        if known is None and not record.order and len(self._participants) >= MAX_CIRCUITS:
             self._gate(name)
         elif known is None or known.record.version < record.version:
             participant = known or self._participant(name)

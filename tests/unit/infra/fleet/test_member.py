@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from example_service.infra.fleet import gates
+from example_service.infra.fleet import member as member_module
 from example_service.infra.fleet.commands import SetMode, Vote
 from example_service.infra.fleet.directory_store import FILE, DirectoryStore
 from example_service.infra.fleet.gates import MAX_CIRCUITS
@@ -234,6 +235,25 @@ async def test_a_flood_of_names_is_capped(
         assert breakers[-1].call_sync(str) == ""
         assert [line for line in caplog.messages if "More than 3 circuits" in line] != []
     assert sum("More than 3 circuits" in line for line in caplog.messages) == 1
+
+
+async def test_an_order_for_a_circuit_above_the_limit_applies_everywhere(
+    tmp_path: Path, registry: CircuitBreakerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for circuits that open by themselves."""
+    for module in (gates, member_module):
+        monkeypatch.setattr(module, "MAX_CIRCUITS", 1)
+    breaker = CircuitBreaker(NAME, registry=registry)
+    async with (
+        joined_fleet(DirectoryStore(tmp_path), registry) as member,
+        joined_fleet(DirectoryStore(tmp_path), CircuitBreakerRegistry()) as other,
+    ):
+        fail(CircuitBreaker("other", recovery_timeout=60.0, registry=registry))
+        await until(lambda: member.records() and other.records())
+        await other.order(NAME, "forced_open", "maintenance", None, opens=True)
+        await until(lambda: breaker.is_open)
+        await other.order(NAME, None, "done", None, opens=False)
+        await until(lambda: breaker.is_closed)
 
 
 async def test_a_change_of_one_circuit_does_not_wait_for_hundreds_of_others(
