@@ -1,6 +1,5 @@
 """Non-blocking writes to standard output."""
 
-import asyncio
 import logging
 import os
 import select
@@ -8,7 +7,7 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
@@ -38,7 +37,6 @@ class Output:
     def __init__(self, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         self._max_waiting_bytes = max_waiting_bytes
         self._lock = threading.RLock()
-        self._soon: list[str] = []
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._lost = 0
@@ -46,34 +44,8 @@ class Output:
         self._stream: TextIO | None = None
         self._target: _Target | None = None
 
-    def write_soon(self, text: str) -> None:
-        """Write a text at the end of this turn of the running event loop, with others of the turn.
-
-        A busy server would spend as much time on a write as on the text. The order with the texts
-        of `write` is kept. A stream in memory gets the text at once.
-        """
-        if self._target is None or sys.stdout is not self._stream:
-            self.write(text)
-            return
-        with self._lock:
-            self._soon.append(text)
-            if len(self._soon) == 1:
-                asyncio.get_running_loop().call_soon(self._write_soon)
-
-    def _write_soon(self) -> None:
-        """Write the texts of the turn, in pieces that a pipe takes at once."""
-        with self._lock:
-            texts, self._soon = self._soon, []
-            for piece in _joined(texts, _ATOMIC_BYTES):
-                self._write(piece)
-
     def write(self, text: str) -> None:
         """Write a text. Never blocks and never raises."""
-        if self._soon:
-            self._write_soon()
-        self._write(text)
-
-    def _write(self, text: str) -> None:
         # The stream is looked up each time, because tests and supervisors replace it.
         try:
             stream = sys.stdout
@@ -135,7 +107,6 @@ class Output:
 
     def finish(self) -> None:
         """Write the waiting texts, within a second. Errors at interpreter exit are prevented."""
-        self._write_soon()
         writer = self._writer
         if writer is not None:
             writer.join(_FINISH_SECONDS)
@@ -143,20 +114,6 @@ class Output:
             sys.stdout.flush()
         except (OSError, ValueError, AttributeError):
             _discard_output()
-
-
-def _joined(texts: Iterable[str], longest: int) -> Iterator[str]:
-    """Join texts to pieces of at most this many characters, unless a single one is longer."""
-    piece: list[str] = []
-    length = 0
-    for text in texts:
-        if piece and length + len(text) > longest:
-            yield "".join(piece)
-            piece, length = [], 0
-        piece.append(text)
-        length += len(text)
-    if piece:
-        yield "".join(piece)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from structlog.contextvars import get_contextvars
 
 from example_service.core.context import TRACE_ID, caller
 from example_service.core.logging import printable, timestamp, writes_to_console
-from example_service.core.output import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +46,8 @@ class AccessLog:
         self._log = structlog.get_logger(_NAME)
         self.is_on = settings.log.access and self._log.is_enabled_for(logging.INFO)
         self._is_console = writes_to_console(settings)
-        self._write_finished: Callable[[str], object] = output.write_soon
+        self._write_finished: Callable[[str], object]
+        self._write_finished = structlog.get_config()["logger_factory"](_NAME).info
 
     def write(
         self,
@@ -80,8 +80,7 @@ class AccessLog:
             request = printable(f"{method} {path}")
             by = "" if (name := caller.get()) is None else f" caller={printable(name)}"
             self._write_finished(
-                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms"
-                f"{by}\n"
+                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms{by}"
             )
             return
         if get_contextvars():
@@ -101,7 +100,7 @@ class AccessLog:
             f'"event":"{_EVENT}","request_id":"{request_id}",'
             f'"trace_id":"{traceparent[TRACE_ID]}",{by}"method":{quoted(method)},'
             f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'
-            f'"client":{"null" if client is None else quoted(client)}}}\n'
+            f'"client":{"null" if client is None else quoted(client)}}}'
         )
 
 

@@ -1,10 +1,8 @@
 """Standard output with a reader that is slow or has gone away."""
 
-import asyncio
 import io
 import json
 import os
-import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,40 +53,6 @@ def test_a_reader_that_keeps_up_gets_each_line_at_once() -> None:
 
         assert os.read(pipe, 100) == b"one\ntwo\n"
         assert output._writer is None
-
-
-async def test_lines_of_one_turn_are_written_together() -> None:
-    """They arrive after the turn, in order, and before a line that is written at once."""
-    with piped() as pipe:
-        output = Output()
-        output.write("first\n")
-        assert os.read(pipe, 100) == b"first\n"
-
-        output.write_soon("one\n")
-        output.write_soon("two\n")
-        assert not select.select([pipe], [], [], 0)[0]
-        await asyncio.sleep(0)
-        assert os.read(pipe, 100) == b"one\ntwo\n"
-
-        output.write_soon("three\n")
-        output.write("four\n")
-        output.write_soon("five\n")
-        output.finish()
-        assert os.read(pipe, 100) == b"three\nfour\nfive\n"
-
-
-async def test_many_lines_of_one_turn_fit_into_a_pipe() -> None:
-    """Each piece is small enough to be written without a thread."""
-    with piped() as pipe:
-        output = Output()
-        output.write("first\n")
-
-        for _ in range(300):
-            output.write_soon(LINE)
-        await asyncio.sleep(0)
-
-        assert output._writer is None
-        assert os.read(pipe, 100_000).decode() == "first\n" + 300 * LINE
 
 
 def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
