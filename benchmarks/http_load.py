@@ -1,8 +1,11 @@
-"""Requests per second through one real uvicorn worker, driven by `wrk`.
+"""Requests through one real uvicorn worker, driven by `wrk`, per second of its CPU time.
 
-Each application has its own worker process with the same uvicorn options. The service also has its
-own protocol, as in production. The workers all stay up and are loaded one at a time, for a second
-each, in a random order for each round.
+A worker uses one core, so this is its rate on a core of its own, even while other programs run.
+
+Each application has its own worker process. The service has the server of production, and so has a
+bare application, which shows what that costs; the others have uvicorn with its defaults, but
+without an access log. The workers all stay up and are loaded one at a time, for a second each, in a
+random order for each round.
 """
 
 import random
@@ -11,13 +14,22 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import uvicorn
 
-from benchmarks.http_apps import BARE, OURS, PATH, USUAL_STACK, load_applications
+from benchmarks.http_apps import (
+    BARE,
+    OURS,
+    OURS_WITHOUT_ACCESS_LINE,
+    PATH,
+    USUAL_STACK,
+    load_applications,
+)
 from benchmarks.rounds import Plan, Samples
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.core.settings import Settings
@@ -31,12 +43,30 @@ START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 10.0
 
 WRK_MISSING = (
-    "Left out: requests per second, because wrk is missing. "
+    "Left out: requests under load, because wrk is missing. "
     "Install it with `apt-get install wrk` or `brew install wrk`."
 )
 
-_RATE = re.compile(r"^Requests/sec:\s+([0-9.]+)$", re.MULTILINE)
+BARE_BEHIND_OUR_SERVER = "bare FastAPI, behind its server"
+LAYERS = (BARE, BARE_BEHIND_OUR_SERVER, OURS_WITHOUT_ACCESS_LINE, OURS, USUAL_STACK)
+"""The applications in the order of the table. Each of the service's rows adds a layer."""
+
+_BEHIND_OUR_SERVER = (BARE_BEHIND_OUR_SERVER, OURS_WITHOUT_ACCESS_LINE, OURS)
+
+_COUNT = re.compile(r"^\s*([0-9]+) requests in ", re.MULTILINE)
 _FAULT = re.compile(r"^\s*(?:Non-2xx or 3xx responses|Socket errors):.*$", re.MULTILINE)
+
+
+class Worker(NamedTuple):
+    """A worker process.
+
+    Attributes:
+        address: The URL of the route to load.
+        pid: Its process id.
+    """
+
+    address: str
+    pid: int
 
 
 def wrk_is_there() -> bool:
@@ -47,63 +77,80 @@ def wrk_is_there() -> bool:
 def time_load(plan: Plan) -> Table:
     """The request rates of the applications, and their shares of the bare one's rate.
 
+    Each row of the service adds a layer: its server, its middleware, and its access log.
+
     Args:
         plan: How many rounds, at most `MAX_ROUNDS`, and their order.
     """
     applications, _ = load_applications()
-    names = [name for name in (BARE, OURS, USUAL_STACK) if name in applications]
+    known = {*applications, BARE_BEHIND_OUR_SERVER}
+    names = [name for name in LAYERS if name in known]
     with ExitStack() as stack:
-        addresses = {name: stack.enter_context(worker(name)) for name in names}
-        samples = _load_in_turn(addresses, plan)
+        workers = {name: stack.enter_context(worker(name)) for name in names}
+        samples = _load_in_turn(workers, plan)
     table = Table(
-        "Through one uvicorn worker under wrk", ["", "requests/s", "share of bare FastAPI's"]
+        "Through one uvicorn worker under wrk",
+        ["", "requests per CPU second", "µs of CPU each", "share of bare FastAPI's rate"],
     )
     for name in names:
         # Samples are nanoseconds per request, so the inverse ratio compares the rates.
-        rate, share = 1e9 / samples.time(name).median, samples.ratio(BARE, name)
-        table.rows.append([name, f"{rate:,.0f}", with_quartiles(share, 2)])
-        table.figures[name] = {"requests per second": exactly(rate), "of bare": share}
+        per_request, share = samples.time(name), samples.ratio(BARE, name)
+        rate, microseconds = 1e9 / per_request.median, per_request.in_microseconds()
+        table.rows.append(
+            [name, f"{rate:,.0f}", f"{microseconds.median:.1f}", with_quartiles(share, 2)]
+        )
+        table.figures[name] = {"requests per CPU second": exactly(rate), "of bare": share}
     ours = samples.ratio(BARE, OURS)
     target = Target(0.80, at_least=True)
-    table.verdicts.append(Verdict("share of bare FastAPI's requests per second", ours, target))
+    table.verdicts.append(Verdict("share of bare FastAPI's rate", ours, target))
     return table
 
 
-def _load_in_turn(addresses: Mapping[str, str], plan: Plan) -> Samples:
-    nanoseconds: dict[str, list[float]] = {name: [] for name in addresses}
-    order = list(addresses)
+def _load_in_turn(workers: Mapping[str, Worker], plan: Plan) -> Samples:
+    nanoseconds: dict[str, list[float]] = {name: [] for name in workers}
+    order = list(workers)
     shuffle = random.Random(plan.seed).shuffle
     for name in order:
-        requests_per_second(addresses[name])
+        nanoseconds_of_request(workers[name])
     for _ in range(min(plan.rounds, MAX_ROUNDS)):
         shuffle(order)
         for name in order:
-            nanoseconds[name].append(1e9 / requests_per_second(addresses[name]))
+            nanoseconds[name].append(nanoseconds_of_request(workers[name]))
     return Samples(nanoseconds)
 
 
-def requests_per_second(address: str) -> float:
-    """Load a worker with `wrk` for one slice.
+def nanoseconds_of_request(worker: Worker) -> float:
+    """Load a worker with `wrk` for one slice, and return its CPU time per request.
 
     Raises:
         RuntimeError: If any response was an error.
     """
     threads, connections = "-t1", f"-c{CONNECTIONS}"
-    command = ["wrk", threads, connections, f"-d{SECONDS_PER_SLICE}s", address]
+    command = ["wrk", threads, connections, f"-d{SECONDS_PER_SLICE}s", worker.address]
+    begin = _cpu_seconds(worker.pid)
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    fault, rate = _FAULT.search(printed), _RATE.search(printed)
-    if fault is not None or rate is None:
+    used = _cpu_seconds(worker.pid) - begin
+    fault, count = _FAULT.search(printed), _COUNT.search(printed)
+    if fault is not None or count is None:
         message = f"wrk reported: {fault.group().strip() if fault else printed}"
         raise RuntimeError(message)
-    return float(rate.group(1))
+    return 1e9 * used / int(count.group(1))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """The CPU time of a process so far; on other systems than Linux, the time of the clock."""
+    if sys.platform != "linux":
+        return time.perf_counter()
+    # The kernel's id of the CPU-time clock of another process (see clock_getcpuclockid).
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 @contextmanager
-def worker(name: str) -> Iterator[str]:
+def worker(name: str) -> Iterator[Worker]:
     """Run one application in its own uvicorn process for the length of the block.
 
     Yields:
-        The URL of the route to load, which has responded once.
+        The worker, which has responded once.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         host, port = listener.getsockname()
@@ -114,7 +161,7 @@ def worker(name: str) -> Iterator[str]:
         # The socket already listens, so the request waits in its queue until the worker is up.
         with urllib.request.urlopen(address, timeout=START_TIMEOUT_SECONDS):
             pass
-        yield address
+        yield Worker(address, process.pid)
     finally:
         process.terminate()
         try:
@@ -132,18 +179,13 @@ def serve(name: str, listener: int) -> None:
         listener: The socket's file descriptor.
     """
     applications, _ = load_applications()
-    config = uvicorn.Config(
-        applications[name],
-        factory=True,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-    )
-    if name == OURS:
-        ours = server_config(Settings(environment="test"))
-        config.http, config.reset_contextvars = ours.http, ours.reset_contextvars
+    app = applications[BARE if name == BARE_BEHIND_OUR_SERVER else name]
+    if name in _BEHIND_OUR_SERVER:
+        config = server_config(Settings(environment="test"))
+        config.app = app
+    else:
+        config = uvicorn.Config(app, factory=True, access_log=False, log_config=None)
+    config.loop, config.timeout_graceful_shutdown = "uvloop", 1
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
 
 
