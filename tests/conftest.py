@@ -25,7 +25,7 @@ pytest_plugins = [
 
 def pytest_report_header() -> list[str]:
     """Print how long all tests take, and what this machine lacks."""
-    duration = "about 10 minutes for all tests on two processors, 3 for `make test-fast`"
+    duration = "about 9 minutes for all tests on two processors, 2 for `make test-fast`"
     return [f"duration: {duration}", *missing_programs()]
 
 
