@@ -245,16 +245,14 @@ class Move:
     """Adjust a record to the store's clock, which was set back.
 
     Attributes:
-        version: The version of the record that was written before.
-        milliseconds: How far the clock was moved.
+        moved: The record with its times on the clock as it is now.
     """
 
-    version: int
-    milliseconds: int
+    moved: Record
 
     def apply(self, record: Record, now: int) -> Record | None:  # noqa: ARG002
-        """Move all times of the record, unless it was written since."""
-        return record.moved(self.milliseconds) if record.version == self.version else None
+        """Write the moved record, unless another one was written since."""
+        return self.moved if record.version == self.moved.version else None
 
 
 def needs_probe(record: Record, now: int, limit: int, threshold: int) -> bool:

@@ -275,8 +275,13 @@ class Participant:
         if self._opening is not None:
             opened_at, opener = self._opening
             self._opening = (opened_at + milliseconds, opener)
+        self._outbox = tuple(
+            Restore(one.known.moved(milliseconds)) if isinstance(one, Restore) else one
+            for one in self._outbox
+        )
         if self.record.version:
-            self._send(Move(self.record.version, milliseconds))
+            self.record = self.record.moved(milliseconds)
+            self._send(Move(self.record))
 
     def receive(self, record: Record, at: float, now: int) -> list[Instruction]:
         """A record arrived. It is ignored unless it is newer than the known one."""

@@ -95,7 +95,7 @@ class Server:
 
     def lose(self, name: str) -> None:
         """Lose one record, because the server has evicted it."""
-        del self._records[name]
+        self._records.pop(name, None)
 
     def record(self, name: str) -> Record:
         """The record of a circuit; an empty one if there is none, or if it has expired."""

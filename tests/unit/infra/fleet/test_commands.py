@@ -234,9 +234,9 @@ def test_a_record_that_still_counts_must_exist(record: Record, must_exist: bool)
 def test_a_record_is_moved_once_when_the_clock_is_set_back() -> None:
     """All members notice that; the second one finds a record that was written since."""
     before = replace(OPEN, version=3)
-    moved = Move(3, -1000).apply(before, NOW)
-    assert moved == before.moved(-1000)
-    assert Move(3, -1000).apply(moved.with_version(4), NOW) is None
+    move = Move(before.moved(-1000))
+    assert move.apply(before, NOW) == before.moved(-1000)
+    assert move.apply(before.with_version(4), NOW) is None
 
 
 def test_a_record_keeps_its_durations_on_another_clock() -> None:

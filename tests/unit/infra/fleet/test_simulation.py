@@ -231,8 +231,12 @@ def test_a_record_that_the_store_has_evicted_is_written_back() -> None:
     run_virtually(scenario())
 
 
-@pytest.mark.parametrize("is_noticed_immediately", [True, False])
-def test_the_clock_of_the_store_may_be_set_back(is_noticed_immediately: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_noticed_immediately", "is_evicted"), [(True, False), (False, False), (False, True)]
+)
+def test_the_clock_of_the_store_may_be_set_back(
+    is_noticed_immediately: bool, is_evicted: bool
+) -> None:
     """An open circuit does not stay open for an hour longer, and can open again."""
 
     async def scenario() -> None:
@@ -242,6 +246,8 @@ def test_the_clock_of_the_store_may_be_set_back(is_noticed_immediately: bool) ->
             await asyncio.sleep(2)
             world.server.faults.hangs = not is_noticed_immediately
             world.server.skew -= 3_600_000
+            if is_evicted:
+                world.server.lose(NAME)
             await asyncio.sleep(1)
             world.server.faults.hangs = False
             world.dependency.is_down = False
