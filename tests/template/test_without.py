@@ -226,6 +226,14 @@ def test_without_a_name_the_parts_are_listed_with_their_lines(mill: Project) -> 
     }
 
 
+def test_a_change_that_is_listed_twice_does_not_fit(mill: Project) -> None:
+    """The second one would be left to make by hand."""
+    edit = Edit("colours.txt", ("-red",))
+    part = Part("paint", "", (), (), (), (edit, edit))
+
+    assert len(part.misfits(mill.root)) == 1
+
+
 def test_a_change_may_fit_only_after_another_part(mill: Project) -> None:
     """A list may name lines that the parts in `first` write."""
     paint = Part("paint", "", (), (), (), (Edit("colours.txt", ("-red", "+rust")),))

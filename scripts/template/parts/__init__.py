@@ -128,12 +128,13 @@ class Part:
             text = _text_of(root / name)
             if without_piece(piece, text) == text:
                 found.append(f"there is no {name}{piece}")
-        found += [
-            f"these lines, without those with a plus, are not there once:\n{edit}"
-            for edit in self.edits
-            if not edit.fits(text := _text_of(root / edit.file))
-            and not edit.fits(_after(before, edit.file, text))
-        ]
+        texts = {edit.file: _text_of(root / edit.file) for edit in self.edits}
+        forms = {file: (text, _after(before, file, text)) for file, text in texts.items()}
+        for edit in self.edits:
+            if not any(edit.fits(form) for form in forms[edit.file]):
+                found.append(f"these lines, without those with a plus, are not there once:\n{edit}")
+            first, second = forms[edit.file]
+            forms[edit.file] = edit.made_in(first), edit.made_in(second)
         return found
 
     def cost(self, root: Path) -> tuple[int, int, int]:
