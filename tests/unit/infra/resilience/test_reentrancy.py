@@ -12,7 +12,14 @@ import pytest
 
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate
 from example_service.infra.resilience.testing import FakeClock
-from tests.unit.infra.resilience.breakers import DownError, fail, half_opened, make_breaker, opened
+from tests.unit.infra.resilience.breakers import (
+    DownError,
+    RunningCall,
+    fail,
+    half_opened,
+    make_breaker,
+    opened,
+)
 
 
 def interrupt(work: Callable[[], None], number: int, act: Callable[[], None]) -> bool:
@@ -143,8 +150,11 @@ def test_a_call_within_a_decision_of_a_disabled_circuit_runs_and_counts() -> Non
     """Every call does, there."""
     breaker = make_breaker()
     breaker.disable("for the test")
+    running = RunningCall(breaker)
     during_a_decision(breaker, lambda: call(breaker, DownError))
     assert _counts(breaker) == (1, 0, 0)
+    assert breaker.in_flight == 1
+    running.succeed()
     assert breaker.in_flight == 0
 
 
@@ -152,8 +162,9 @@ def test_a_call_within_a_decision_of_a_disabled_circuit_runs_and_counts() -> Non
 def test_a_call_within_a_decision_of_another_circuit_is_refused(state: str) -> None:
     """It is counted as refused, and takes no probe slot."""
     breaker = half_opened(FakeClock()) if state == "half-open" else opened(FakeClock())
-    during_a_decision(breaker, lambda: call(breaker))
-    assert _counts(breaker) == (5, 0, 1)
+    for refused in (1, 2):
+        during_a_decision(breaker, lambda: call(breaker))
+        assert _counts(breaker) == (5, 0, refused)
     assert breaker.in_flight == 0
 
 

@@ -21,7 +21,7 @@ from example_service.infra.resilience import Backoff
 )
 def test_a_bad_value_is_refused_by_name(parameter: str, value: Any, error: type[Exception]) -> None:
     """The error names the parameter."""
-    with pytest.raises(error, match=f"Backoff.{parameter}"):
+    with pytest.raises(error, match=rf"^Backoff\.{parameter} "):
         Backoff(**{parameter: value})
 
 

@@ -41,12 +41,14 @@ class TestConstruction:
         self, parameter: str, value: Any, error: type[Exception]
     ) -> None:
         """The error names the parameter."""
-        with pytest.raises(error, match=f"FailureRate.{parameter}"):
+        with pytest.raises(error, match=rf"^FailureRate\.{parameter} "):
             FailureRate(**{parameter: value})
 
     def test_two_windows_are_refused(self) -> None:
         """It would be unclear which one applies."""
-        with pytest.raises(ValueError, match="window_seconds or window_calls, not both"):
+        with pytest.raises(
+            ValueError, match=r"^FailureRate takes window_seconds or window_calls, not both$"
+        ):
             FailureRate(window_seconds=30.0, window_calls=100)
 
     def test_without_a_window_it_has_one_of_a_hundred_calls(self) -> None:
