@@ -196,11 +196,13 @@ def test_an_operator_sets_a_mode_with_reason_and_end(page: Page, service: Servic
     expect(page.get_by_role("button", name="Reset database")).to_have_count(0)
     unlock(page, "wrong")
     expect(page.get_by_role("alert").filter(has_text="This token was refused.")).to_be_visible()
+    assert findings(page) == []
     page.get_by_role("textbox", name="Token").fill(TOKEN)
     page.get_by_role("button", name="Unlock", exact=True).click()
     expect(page.get_by_role("button", name="Details of database", expanded=True)).to_be_visible()
 
     page.get_by_role("button", name="Force open database").click()
+    assert findings(page) == []
     page.get_by_label("Reason").fill("it's maintenance")
     page.get_by_label("Your name").fill("m.keller")
     page.get_by_label("End").select_option("in 1 hour")
