@@ -175,7 +175,9 @@ class Recording:
 
     def _object(self, line: str) -> dict[str, Any]:
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_members)
+        except FieldError:
+            raise
         except ValueError as error:
             raise FieldError(f"this is not JSON ({error}); remove the line or repair it") from None
         except RecursionError:
@@ -246,6 +248,15 @@ def _fields(line: str) -> list[str]:
         return next(csv.reader([line], strict=True))
     except csv.Error:
         raise FieldError("the quotation marks are not in pairs; repair the line") from None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FieldError(f"the member {shown(twice)} is repeated; remove one")
+    return members
 
 
 def _as_text(name: str, value: object) -> str:

@@ -223,6 +223,7 @@ def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Pa
             b'{"time": 1, "duration": 1, "outcome": "success"}\n[1]\n',
             r"line 2: '\[1\]' is not a JSON object",
         ),
+        (b'{"time": 1, "time": 2}\n', r"line 1: the member 'time' is repeated; remove one"),
         (b'{"a":' * 10_000, r"line 1: th(e JSON is nested too deeply|is is not JSON)"),
         (
             request(MOMENT, status="200").encode(),
