@@ -54,6 +54,11 @@ def half_opened(clock: FakeClock, **parameters: Any) -> CircuitBreaker:
     return breaker
 
 
+def counts(breaker: CircuitBreaker) -> tuple[int, int, int]:
+    """Failures, successes and calls in flight."""
+    return breaker.total_failures, breaker.total_successes, breaker.in_flight
+
+
 class RunningCall:
     """A guarded call that runs in its own context, as in a task, until the test ends it.
 

@@ -250,3 +250,40 @@ class TestHangingProbe:
         assert breaker.is_half_open
         clock.advance(1.0)
         assert breaker.is_open
+
+
+async def test_callers_beside_a_probe_are_refused() -> None:
+    """Only calls inside the probe are part of it."""
+    breaker = half_opened(FakeClock(), half_open_max_calls=1)
+    is_probing, may_end = asyncio.Event(), asyncio.Event()
+
+    async def probe() -> None:
+        async with breaker:
+            is_probing.set()
+            await may_end.wait()
+
+    task = asyncio.create_task(probe())
+    await is_probing.wait()
+    with pytest.raises(CircuitOpenError):
+        await breaker.call(asyncio.sleep, 0)
+    may_end.set()
+    await task
+
+
+async def test_calls_that_refuse_each_other_recover() -> None:
+    """Two concurrent callers with the same breaker do not fail each other's probes."""
+    clock = FakeClock()
+    breaker = half_opened(clock)
+
+    @breaker.protected
+    async def low() -> None:
+        await asyncio.sleep(0)
+
+    @breaker.protected
+    async def high() -> None:
+        await low()
+
+    for _ in range(4):
+        await asyncio.gather(high(), high(), return_exceptions=True)
+        clock.advance(1000.0)
+    assert breaker.is_closed
