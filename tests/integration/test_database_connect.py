@@ -128,7 +128,7 @@ async def test_every_mode_that_may_encrypt_gets_in(
     [
         ("localhost", "&sslmode=disable", "SSL required"),
         ("localhost", "&sslmode=verify-full", "certificate verify failed"),
-        ("localhost", "&sslmode=verify-ca&sslrootcert=system", "certificate verify failed"),
+        ("localhost", "&sslmode=verify-full&sslrootcert=system", "certificate verify failed"),
         ("127.0.0.1", "&sslmode=verify-full&sslrootcert=CERTIFICATE", "certificate verify failed"),
     ],
 )

@@ -100,7 +100,7 @@ REFUSED_REQUESTS = {
     "overlong UTF-8, escaped": request(b"GET /api/v1/payments/%c0%80?cursor=%c0%80 HTTP/1.1"),
     "endless path": request(b"GET /" + b"x" * 200_000 + b" HTTP/1.1"),
     "no path": request(b"GET HTTP/1.1"),
-    "no resource": request(b"OPTIONS * HTTP/1.1"),
+    "no resource": request(b"GET * HTTP/1.1"),
     "tunnel": request(b"CONNECT service.test:80 HTTP/1.1"),
     "unknown method": request(b"PAY /api/v1/payments HTTP/1.1"),
     "method in lower case": request(b"post /api/v1/payments HTTP/1.1"),

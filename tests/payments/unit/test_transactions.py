@@ -253,9 +253,9 @@ class TestErrors:
 
     async def test_an_empty_pool_means_unavailable(self, settings: Settings) -> None:
         """It does not count as a failure of the database."""
-        limits = {"pool_timeout_seconds": 0.01, "statement_timeout_seconds": 0.01}
+        limits = impatient(settings, pool_size=1, pool_timeout_seconds=0.01)
         async with (
-            open_database(impatient(settings, pool_size=1, **limits)) as database,
+            open_database(limits) as database,
             database.transaction() as session,
         ):
             await session.connection()
