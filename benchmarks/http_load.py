@@ -3,9 +3,9 @@
 A worker uses one core, so this is its rate on a core of its own, even while other programs run.
 
 Each application has its own worker process. The service has the server of production, and so has a
-bare application, which shows what that costs; the others have uvicorn with its defaults, but
-without an access log. The workers all stay up and are loaded one at a time, for a second each, in a
-random order for each round.
+bare application, which shows what that costs. The others have uvicorn with its defaults, but
+without an access log, except for a bare application that shows what uvicorn's costs. The workers
+all stay up and are loaded one at a time, for a second each, in a random order for each round.
 """
 
 import random
@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from benchmarks.http_apps import (
     BARE,
@@ -48,7 +49,15 @@ WRK_MISSING = (
 )
 
 BARE_BEHIND_OUR_SERVER = "bare FastAPI, behind its server"
-LAYERS = (BARE, BARE_BEHIND_OUR_SERVER, OURS_WITHOUT_ACCESS_LINE, OURS, USUAL_STACK)
+BARE_WITH_ACCESS_LOG = "bare FastAPI, with uvicorn's access log"
+LAYERS = (
+    BARE,
+    BARE_WITH_ACCESS_LOG,
+    BARE_BEHIND_OUR_SERVER,
+    OURS_WITHOUT_ACCESS_LINE,
+    OURS,
+    USUAL_STACK,
+)
 """The applications in the order of the table. Each of the service's rows adds a layer."""
 
 _BEHIND_OUR_SERVER = (BARE_BEHIND_OUR_SERVER, OURS_WITHOUT_ACCESS_LINE, OURS)
@@ -83,7 +92,7 @@ def time_load(plan: Plan) -> Table:
         plan: How many rounds, at most `MAX_ROUNDS`, and their order.
     """
     applications, _ = load_applications()
-    known = {*applications, BARE_BEHIND_OUR_SERVER}
+    known = {*applications, BARE_WITH_ACCESS_LOG, BARE_BEHIND_OUR_SERVER}
     names = [name for name in LAYERS if name in known]
     with ExitStack() as stack:
         workers = {name: stack.enter_context(worker(name)) for name in names}
@@ -100,9 +109,13 @@ def time_load(plan: Plan) -> Table:
             [name, f"{rate:,.0f}", f"{microseconds.median:.1f}", with_quartiles(share, 2)]
         )
         table.figures[name] = {"requests per CPU second": exactly(rate), "of bare": share}
-    ours = samples.ratio(BARE, OURS)
     target = Target(0.80, at_least=True)
-    table.verdicts.append(Verdict("share of bare FastAPI's rate", ours, target))
+    for what, compared in (
+        ("share of bare FastAPI's rate", samples.ratio(BARE, OURS)),
+        ("the same, without an access line", samples.ratio(BARE, OURS_WITHOUT_ACCESS_LINE)),
+        ("the same, with uvicorn's access log", samples.ratio(BARE_WITH_ACCESS_LOG, OURS)),
+    ):
+        table.verdicts.append(Verdict(what, compared, target))
     return table
 
 
@@ -179,10 +192,14 @@ def serve(name: str, listener: int) -> None:
         listener: The socket's file descriptor.
     """
     applications, _ = load_applications()
-    app = applications[BARE if name == BARE_BEHIND_OUR_SERVER else name]
+    app = applications[name if name in applications else BARE]
     if name in _BEHIND_OUR_SERVER:
         config = server_config(Settings(environment="test"))
         config.app = app
+    elif name == BARE_WITH_ACCESS_LOG:
+        # Nothing but the access log, because the rest says when each worker starts and stops.
+        access = {"uvicorn.access": LOGGING_CONFIG["loggers"]["uvicorn.access"]}
+        config = uvicorn.Config(app, factory=True, log_config=LOGGING_CONFIG | {"loggers": access})
     else:
         config = uvicorn.Config(app, factory=True, access_log=False, log_config=None)
     config.loop, config.timeout_graceful_shutdown = "uvloop", 1
