@@ -427,6 +427,25 @@ def test_the_last_of_several_quick_clicks_wins(page: Page, service: Service) -> 
     assert httpx.get(f"{service.url}/sandbox/mode").json()["mode"] == "slow"
 
 
+def test_an_order_stays_one_entry_when_its_time_is_corrected(page: Page) -> None:
+    """The worker that obeyed first may be the last to report."""
+    page.goto("/dashboard")
+    times = page.evaluate(
+        """async () => {
+            const {known, take} = await import("/dashboard/circuits.js");
+            const order = {name: "payment", order: "set", mode: "shadow", reason: "trial"};
+            const receive = (...times) =>
+                take({circuits: [], timeline: times.map((at) => ({...order, at}))});
+            known.timeline = [];
+            receive(50.0, 10.0);
+            receive(49.9);
+            return known.timeline.map(({at}) => at);
+        }"""
+    )
+
+    assert times == [49.9, 10.0]
+
+
 def test_names_and_reasons_are_text(page: Page, service: Service) -> None:
     """The browser runs nothing that a name or a reason contains."""
     markup = "<img src=x onerror=\"document.title='run'\">"

@@ -5,6 +5,7 @@ import {BY_HAND, SEVERITY} from "./words.js";
 export const WINDOW = 300;
 export const BUCKET = 5;
 const RECENT = 60;
+const ORDER_SECONDS = 2;
 
 export const known = {service: null, workers: [], silentWorkers: [], leftOut: 0, timeline: [], circuits: new Map(), at: null};
 let receivedAt = 0;
@@ -37,9 +38,14 @@ export function take(message) {
 
 // The service keeps only the most recent entries, so the page keeps those that it has received.
 function joined(old, timeline) {
-  const keyOf = ({at, worker, name, order}) => `${at} ${worker} ${name} ${order}`;
-  const have = new Set(timeline.map(keyOf));
-  return [...timeline, ...old.filter((one) => !have.has(keyOf(one)))].sort((a, b) => b.at - a.at).slice(0, 100);
+  const kept = old.filter((one) => !timeline.some((other) => isSame(one, other)));
+  return [...timeline, ...kept].sort((a, b) => b.at - a.at).slice(0, 100);
+}
+
+// The time of an order is that of the first worker to obey, whose report may be the last to arrive.
+function isSame(a, b) {
+  return a.name === b.name && a.worker === b.worker && a.order === b.order && a.mode === b.mode
+    && Math.abs(a.at - b.at) <= (a.order ? ORDER_SECONDS : 0);
 }
 
 function merged(old, calls) {
