@@ -71,7 +71,7 @@ function rateFacts(circuit) {
   const shown = (share) => (share === null ? "no calls" : percent(share));
   if (mark === null) return [fact("Failure rate, last minute", shown(rate), meter(rate ?? 0, null, isOver), whatOpens(circuit))];
   const {calls} = ruleWindow(circuit);
-  const label = calls ? `Failure rate, last ${count(calls)} calls` : "Failure rate in the window";
+  const label = calls ? `Failure rate, last ${calls === 1 ? "call" : `${count(calls)} calls`}` : "Failure rate in the window";
   return [fact(label, shown(rate), meter(rate ?? 0, mark, isOver), whatOpens(circuit)),
     fact("In the last minute", shown(recentFailureRate(circuit)))];
 }
