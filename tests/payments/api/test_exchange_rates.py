@@ -13,9 +13,8 @@ from example_service.infra.resilience.testing import FakeClock
 from example_service.main import create_app
 from example_service.payments.exceptions import ProviderUnavailableError
 from example_service.payments.settings import PaymentProviderSettings
-from tests.application import Serve
+from tests.payments.api.orders import PROVIDER_URL
 
-PROVIDER_URL = "https://provider.test"
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
 UNKNOWN = {"currency": "EUR", "error": "secret"}
 EUROS = "/api/v1/exchange-rates/EUR"
@@ -43,12 +42,6 @@ def app() -> FastAPI:
     """The application with a provider."""
     provider = PaymentProviderSettings(base_url=PROVIDER_URL)
     return create_app(Settings(environment="test", payment_provider=provider))
-
-
-@pytest.fixture
-async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
-    """A client of the running application."""
-    return await serve(app)
 
 
 @pytest.fixture
