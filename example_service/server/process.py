@@ -24,7 +24,7 @@ from typing import Any, Final, cast
 
 import uvicorn
 
-from example_service.api.request.proxies import PathPrefix
+from example_service.api.request.proxies import RootPath
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.server.protocol import ConnectionLimits, ProblemProtocol
@@ -103,7 +103,7 @@ def server_config(settings: Settings) -> uvicorn.Config:
         receive_seconds=settings.limits.receive_timeout_seconds,
         send_seconds=settings.limits.send_timeout_seconds,
     )
-    prefix = PathPrefix(settings.http.trusted_proxies, settings.http.root_path)
+    prefix = RootPath(settings.http.trusted_proxies, settings.http.root_path)
     protocol = partial(ProblemProtocol, limits=limits, path_prefix=prefix)
     return uvicorn.Config(
         APPLICATION,

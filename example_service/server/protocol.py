@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from example_service.api.request.proxies import PathPrefix
+from example_service.api.request.proxies import RootPath, with_plain_address
 from example_service.core.lifecycle import is_draining
 from example_service.server import refusals
 from example_service.server.heads import (
@@ -113,7 +113,7 @@ class ProblemProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         limits: ConnectionLimits,
-        path_prefix: PathPrefix,
+        path_prefix: RootPath,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
@@ -396,6 +396,6 @@ class ProblemProtocol(HttpToolsProtocol):
         self._late_refusal = None
         in_body = self._stage is _Stage.BODY
         headers = self.scope["headers"] if in_body else self.headers or []
-        prefix = self._path_prefix.of(self.client, headers)
+        prefix = self._path_prefix.of(with_plain_address(self.client), headers)
         self.transport.write(refusals.answer(refusal, self.server_state.default_headers, prefix))
         self.transport.close()

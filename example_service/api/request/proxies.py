@@ -18,7 +18,7 @@ Client: TypeAlias = tuple[str, int] | None
 """The address and the port of a peer; None for a socket in the file system."""
 
 
-class PathPrefix:
+class RootPath:
     """The path prefix under which clients see the service.
 
     A trusted proxy names it in `X-Forwarded-Prefix`. Otherwise it is `root_path`.
@@ -33,8 +33,12 @@ class PathPrefix:
         self._root_path = root_path
 
     def of(self, client: Client, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Return the prefix for a request with these headers. Empty if there is none."""
-        client = with_plain_address(client)
+        """Return the prefix for a request of this client. Empty if there is none.
+
+        Args:
+            client: The peer, as `with_plain_address` returns it.
+            headers: The headers of the request.
+        """
         if client is None or client[0] not in self._trusted:
             return self._root_path
         return _prefix(headers) or self._root_path
@@ -57,7 +61,7 @@ class ProxiesMiddleware:
         self._app = app
         # uvicorn's middleware parses the headers and then calls `_serve`.
         self._forwarded = ProxyHeadersMiddleware(self._serve, list(trusted))  # type: ignore[arg-type]
-        self._prefix = PathPrefix(trusted, root_path)
+        self._prefix = RootPath(trusted, root_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request. Other connections are passed through."""

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.lifespan.off import LifespanOff
 from uvicorn.server import ServerState
 
-from example_service.api.request.proxies import PathPrefix
+from example_service.api.request.proxies import RootPath
 from example_service.server.protocol import ConnectionLimits, ProblemProtocol
 
 HEAD_SECONDS = 30.0
@@ -168,7 +168,7 @@ class Connection:
             self.state,
             LifespanOff(config).state,
             limits=ConnectionLimits(self.max_connections, HEAD_SECONDS, SEND_SECONDS),
-            path_prefix=PathPrefix([PROXY], self.root_path),
+            path_prefix=RootPath([PROXY], self.root_path),
         )
         self.protocol.loop = self.timers  # type: ignore[assignment]
         self.protocol.connection_made(self.transport)
