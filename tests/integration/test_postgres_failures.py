@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import TypeAlias
 
 import asyncpg
@@ -153,16 +154,17 @@ async def test_cancelled_statement_is_a_failure_if_it_took_too_long(
 async def test_empty_pool_of_psycopg_is_not_a_failure(server: PostgresServer) -> None:
     """A caller that waits for a connection, or finds the pool closed, has sent no query."""
     breaker = CircuitBreaker("database", is_failure=is_database_failure, registry=None)
-    pool = ConnectionPool(server.url, min_size=1, max_size=1, timeout=0.05, open=True)
-    engine = create_engine("postgresql+psycopg://", creator=pool.getconn, poolclass=NullPool)
+    pool = ConnectionPool(server.url, min_size=1, max_size=1, open=True)
+    take = partial(pool.getconn, timeout=0.05)
+    engine = create_engine("postgresql+psycopg://", creator=take, poolclass=NullPool)
     guard_engine(engine, breaker)
     with pool.connection():
         with pytest.raises(PoolTimeout), breaker:
-            pool.getconn()
+            take()
         with pytest.raises(OperationalError, match="PoolTimeout"):
             engine.connect()
     pool.close()
     with pytest.raises(PoolClosed), breaker:
-        pool.getconn()
+        take()
 
     assert (breaker.total_failures, breaker.in_flight) == (0, 0)
