@@ -34,6 +34,12 @@ COUNT_SHIFTS = """
     }).observe({type: "layout-shift", buffered: true});
 """
 
+# Draws as late as a busy browser, so that the page is shown in parts unless it waits for them.
+LATE_FRAMES = """
+    const nextFrame = requestAnimationFrame.bind(window);
+    window.requestAnimationFrame = (draw) => setTimeout(() => nextFrame(draw), 200);
+"""
+
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
@@ -63,6 +69,8 @@ def opened(browser: Browser, service: Service, name: str) -> Page:
         color_scheme="dark" if name == "dark" else "light",
     )
     page.add_init_script(COUNT_SHIFTS)
+    if name in {"tablet", "phone"}:
+        page.add_init_script(LATE_FRAMES)
     page.goto("/dashboard")
     expect(page.locator("#modes label").first).to_be_visible()
     return page

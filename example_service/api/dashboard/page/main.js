@@ -58,12 +58,13 @@ function onMessage(message) {
   else requestAnimationFrame(show);
 }
 
-// The page is shown with the lab, which would otherwise move the transitions when it comes.
+// The page is shown with the lab, which would otherwise move the transitions when it comes. It is shown one frame after
+// the list is drawn, because on a slow machine the lab can be there first.
 async function prepareSide() {
   try {
     if (known.service.environment === "development") await prepareLab();
   } finally {
-    document.body.classList.add("is-ready");
+    requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add("is-ready")));
   }
 }
 
