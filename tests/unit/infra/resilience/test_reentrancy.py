@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate
+from example_service.infra.resilience import CircuitBreaker, CircuitOpenError, FailureRate, fork
 from example_service.infra.resilience.testing import FakeClock
 from tests.unit.infra.resilience.breakers import (
     DownError,
     RunningCall,
+    counts,
     fail,
     half_opened,
     make_breaker,
     opened,
+    succeed,
 )
 
 
@@ -128,6 +130,49 @@ def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert breaker.in_flight == 1
+
+
+@pytest.fixture
+def fork_here(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Lets every breaker of this process believe that the process has just been forked."""
+    return lambda: monkeypatch.setattr(fork, "generation", fork.generation + 1)
+
+
+@pytest.mark.parametrize("parameters", PARAMETERS)
+def test_only_calls_of_the_child_are_in_flight_there(
+    parameters: str, fork_here: Callable[[], None]
+) -> None:
+    """The totals of the parent stay."""
+    breaker = make_breaker(**PARAMETERS[parameters])
+    succeed(breaker, 2)
+    fail(breaker)
+    RunningCall(breaker)
+    fork_here()
+    assert counts(breaker) == (1, 2, 0)
+    running = RunningCall(breaker)
+    assert counts(breaker) == (1, 2, 1)
+    running.succeed()
+    assert counts(breaker) == (1, 3, 0)
+
+
+def test_calls_of_the_parent_decide_nothing_in_the_child(fork_here: Callable[[], None]) -> None:
+    """They use no probe slot, do not become overdue, and their outcomes are not counted."""
+    clock = FakeClock()
+    breaker = make_breaker(
+        clock, success_threshold=1, half_open_max_calls=1, slow_call_duration=100.0
+    )
+    late = RunningCall(breaker)
+    fail(breaker, 5)
+    clock.advance(60.0)
+    probe = RunningCall(breaker)
+    fork_here()
+    clock.advance(100.0)
+    for one in (late, probe):
+        one.fail()
+        assert counts(breaker) == (5, 0, 0)
+    assert breaker.is_half_open
+    succeed(breaker)
+    assert breaker.is_closed
 
 
 def during_a_decision(breaker: CircuitBreaker, act: Callable[[], object]) -> None:

@@ -221,6 +221,17 @@ def test_a_circuit_forced_open_says_until_when() -> None:
     assert machine.retry_after(NOW) is None
 
 
+def test_an_opening_set_by_hand_begins_and_lasts_as_asked() -> None:
+    """Without a time it begins now; without a wait the backoff decides."""
+    machine = make_machine()
+    machine.force(OPEN, NOW, "set by hand", since=NOW - 10.0, wait_seconds=30.0)
+    assert machine.retry_after(NOW) == 20.0
+    machine.force(OPEN, NOW, "set by hand", wait_seconds=30.0)
+    assert machine.retry_after(NOW) == 30.0
+    machine.force(OPEN, NOW, "set by hand", since=NOW - 10.0)
+    assert machine.retry_after(NOW) == 50.0
+
+
 class TenSeconds(Backoff):
     """A backoff with a constant wait.
 
