@@ -8,13 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import chromium
-from tests.service_process import DEADLINE_SECONDS, Service, kill, wait_until
+from tests.dashboard.page import ALL_CLOSED, circuit, switch, verdict
+from tests.service_process import Service, kill, wait_until
 
 pytestmark = pytest.mark.integration
-expect.set_options(timeout=1000 * DEADLINE_SECONDS)
 
 WORKERS = 3
 START_SECONDS = 90.0
@@ -35,27 +34,25 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def page(service: Service) -> Iterator[Page]:
+def page(service: Service, browser: Browser) -> Page:
     """A page served by one of the workers."""
-    with chromium() as browser:
-        yield browser.new_page(base_url=service.url)
+    return browser.new_page(base_url=service.url)
 
 
 def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service) -> None:
     """A click opens it, a command heals it, and it survives a replaced worker."""
-    headline = page.get_by_role("heading", level=1)
+    headline = verdict(page)
     page.goto("/dashboard")
     expect(page.locator("header")).to_contain_text("3 workers")
-    expect(headline).to_have_text("All 2 circuits are closed")
+    expect(headline).to_have_text(ALL_CLOSED)
 
-    page.locator("#modes").get_by_text("failing", exact=True).click(force=True)
+    switch(page, "failing")
     expect(headline).to_have_text("payment is open")
     # Each worker counts the refusals of its own traffic; the page shows their sum.
     expect(page.locator(".sums")).to_contain_text(re.compile(r"[1-9]\d*"))
     changed = page.locator("#timeline").get_by_text(re.compile(r"closed → open in worker \d+"))
     expect(changed.first).to_be_visible()
-    opened = page.locator('[id="circuit-payment"]')
-    expect(opened).to_contain_text(re.compile(r"Opened for all by\s*\S+-\d+"))
+    expect(circuit(page, "payment")).to_contain_text(re.compile(r"Opened for all by\s*\S+-\d+"))
 
     # One worker sends all the traffic, and it may be the one that is killed.
     traffic = page.locator("#traffic")
@@ -68,5 +65,5 @@ def test_three_workers_are_one_circuit_on_the_page(page: Page, service: Service)
 
     httpx.put(f"{service.url}/sandbox/mode", json={"mode": "healthy"}).raise_for_status()
     traffic.click()
-    expect(headline).to_have_text("All 2 circuits are closed")
+    expect(headline).to_have_text(ALL_CLOSED)
     expect(page.get_by_role("radio", name="healthy")).to_be_checked()

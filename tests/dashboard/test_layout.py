@@ -1,18 +1,14 @@
 """Nothing on the dashboard moves when a circuit opens or closes, in a real browser."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import chromium
+from tests.dashboard.page import ALL_CLOSED, TOKEN, verdict
 from tests.service_process import Service, kill
 
 pytestmark = pytest.mark.integration
 
-HEADERS = {"Authorization": "Bearer Zk3vq0YJ5b-8sWmR1tXeL9aHcU7dNfGi"}
 MAX_SHIFT = 0.01
 WINDOWS = {
     "light": (1440, 900),
@@ -42,22 +38,9 @@ LATE_FRAMES = """
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    """The service as a process, with its sandbox and short waits."""
-    service = Service(
-        tmp_path,
-        CIRCUIT_BREAKERS__PAYMENT__RECOVERY_TIMEOUT="1",
-        ADMIN__TOKEN=HEADERS["Authorization"].removeprefix("Bearer "),
-    )
-    yield service
-    kill(service)
-
-
-@pytest.fixture
-def pages(service: Service) -> Iterator[dict[str, Page]]:
+def pages(service: Service, browser: Browser) -> dict[str, Page]:
     """The dashboard in windows of several sizes and in both themes."""
-    with chromium() as browser:
-        yield {name: opened(browser, service, name) for name in WINDOWS}
+    return {name: opened(browser, service, name) for name in WINDOWS}
 
 
 def opened(browser: Browser, service: Service, name: str) -> Page:
@@ -79,7 +62,8 @@ def opened(browser: Browser, service: Service, name: str) -> Page:
 def order(service: Service, action: str) -> None:
     """Give an order for the circuit of the database."""
     url = f"{service.url}/admin/circuit-breakers/database/{action}"
-    httpx.post(url, json={"reason": "maintenance"}, headers=HEADERS).raise_for_status()
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    httpx.post(url, json={"reason": "maintenance"}, headers=headers).raise_for_status()
 
 
 def test_nothing_moves_when_circuits_open_and_close(
@@ -87,11 +71,11 @@ def test_nothing_moves_when_circuits_open_and_close(
 ) -> None:
     """Neither at the first sight of the page, nor when a mode is set or the connection is lost."""
 
-    def show(verdict: str) -> None:
+    def show(text: str) -> None:
         for page in pages.values():
-            expect(page.get_by_role("heading", level=1)).to_have_text(verdict, timeout=30_000)
+            expect(verdict(page)).to_have_text(text, timeout=30_000)
 
-    show("All 2 circuits are closed")
+    show(ALL_CLOSED)
     httpx.put(f"{service.url}/sandbox/mode", json={"mode": "failing"}).raise_for_status()
     pages["light"].get_by_role("button", name="Start").click()
     show("payment is open")
@@ -102,7 +86,7 @@ def test_nothing_moves_when_circuits_open_and_close(
     order(service, "shadow")
     show("No circuit refuses calls")
     order(service, "reset")
-    show("All 2 circuits are closed")
+    show(ALL_CLOSED)
     kill(service)
     for page in pages.values():
         expect(page.get_by_text("No answer since")).to_be_visible(timeout=30_000)
