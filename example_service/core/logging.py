@@ -12,9 +12,9 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import lru_cache, wraps
+from functools import lru_cache
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,21 @@ SERVER_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
 # Other formatters add these attributes to a record; `color_message` is uvicorn's.
 _REPEATED = ("message", "asctime", "color_message")
 
-_METHODS = ("debug", "info", "warning", "warn", "error", "exception", "critical", "fatal")
+_METHODS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warning": logging.WARNING,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "exception": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+_LEVELS = ("critical", "error", "warning", "info", "debug")
+
+# structlog's own parameters, which would make a call with such a field fail.
+_PARAMETERS = frozenset({"self", "method_name", "event"})
 
 # Modified in place, because cached loggers keep a reference to this list.
 _processors: list[Processor] = []
@@ -81,7 +95,7 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
     handler = _LineHandler()
     handler.setFormatter(
         ProcessorFormatter(
-            foreign_pre_chain=[ExtraAdder(), _name_record],
+            foreign_pre_chain=[_add_fields],
             processors=[
                 ProcessorFormatter.remove_processors_meta,
                 merge_contextvars,
@@ -125,8 +139,8 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
     line: dict[str, Any] = {
         "timestamp": timestamp(),
         "level": level,
-        "logger": event_dict.pop("logger", None) or getattr(logger, "name", "root"),
-        "event": event_dict.pop("event"),
+        "logger": event_dict.pop("logger", getattr(logger, "name", "root")),
+        "event": event_dict.pop("event", None),
     }
     if (current_id := request_id()) is not None:
         line["request_id"] = current_id
@@ -135,14 +149,24 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
     if (name := caller.get()) is not None:
         line["caller"] = name
     line.update(event_dict)
-    return dict(format_exc_info(logger, level, line)) if "exc_info" in line else line
+    if "exc_info" not in line:
+        return line
+    try:
+        return dict(format_exc_info(logger, level, dict(line)))
+    except Exception:  # noqa: BLE001 - it may be any value, whose own code is called
+        return line
 
 
-def _name_record(_: WrappedLogger, __: str, event_dict: EventDict) -> EventDict:
-    event_dict["logger"] = event_dict["_record"].name
+def _add_fields(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventDict:
+    """Add the `extra=` fields of a record, unless they have the name of a standard member."""
+    record = event_dict["_record"]
+    fields = _add_extra(logger, level, {"_record": record})
     for key in _REPEATED:
-        event_dict.pop(key, None)
-    return event_dict
+        fields.pop(key, None)
+    return {**fields, **event_dict, "logger": record.name}
+
+
+_add_extra = ExtraAdder()
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=str).encode
@@ -247,19 +271,52 @@ def _interpolated_anyway(message: object, arguments: object) -> str:
 
 
 def _filtering_logger(level: int) -> type[Any]:
-    """A structlog logger that writes a line even if the arguments do not match the message."""
+    """A structlog logger whose methods write a line for any arguments and never raise."""
     base = structlog.make_filtering_bound_logger(level)
 
-    def tolerant(method: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(method)
-        def log(self: Any, event: Any, *args: Any, **fields: Any) -> Any:
-            if not args:
-                return method(self, event, **fields)
-            try:
-                return method(self, event, *args, **fields)
-            except Exception:  # noqa: BLE001 - see above
-                return method(self, _interpolated_anyway(event, args), **fields)
+    def log(self: Any, number: int, event: Any = None, /, *args: Any, **fields: Any) -> None:
+        if number >= level:
+            _write(self, number, event, args, fields)
 
-        return log
+    members: dict[str, Any] = {"log": log, "alog": _awaitable(log)}
+    for name, number in _METHODS.items():
+        if number >= level:
+            method = _method(number, {"exc_info": True} if name == "exception" else {})
+            members |= {name: method, f"a{name}": _awaitable(method)}
+    return type("Logger", (base,), members)
 
-    return type("Logger", (base,), {name: tolerant(getattr(base, name)) for name in _METHODS})
+
+def _method(number: int, defaults: dict[str, Any]) -> Callable[..., None]:
+    def method(self: Any, event: Any = None, /, *args: Any, **fields: Any) -> None:
+        _write(self, number, event, args, {**defaults, **fields})
+
+    return method
+
+
+def _awaitable(method: Callable[..., None]) -> Callable[..., Any]:
+    """The asynchronous variant of a method. It needs no thread, because writing never blocks."""
+
+    async def awaitable(self: Any, /, *args: Any, **fields: Any) -> None:
+        method(self, *args, **fields)
+
+    return awaitable
+
+
+def _write(
+    bound: Any, number: int, event: Any, args: tuple[Any, ...], fields: dict[str, Any]
+) -> None:
+    if args:
+        event = _interpolated(event, args)
+    if not _PARAMETERS.isdisjoint(fields):
+        fields = {f"{key}_" if key in _PARAMETERS else key: fields[key] for key in fields}
+    # Numbers between those of the standard levels are allowed.
+    name = _LEVELS[min(max(5 - number // 10, 0), 4)]
+    bound._proxy_to_logger(name, event, **fields)  # noqa: SLF001 - structlog documents it for this
+
+
+def _interpolated(event: Any, args: tuple[Any, ...]) -> str:
+    is_mapping = len(args) == 1 and isinstance(args[0], Mapping)
+    try:
+        return event % (args[0] if is_mapping else args)  # type: ignore[no-any-return]
+    except Exception:  # noqa: BLE001 - logging must not raise
+        return _interpolated_anyway(event, args)

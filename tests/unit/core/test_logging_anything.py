@@ -1,5 +1,6 @@
 """Logging any value writes a line and raises nothing."""
 
+import asyncio
 import json
 import logging
 import re
@@ -32,6 +33,14 @@ class HalfShowable(Unshowable):
         return "half"
 
 
+class Untrue(Unshowable):
+    """An object that is neither true nor false."""
+
+    def __bool__(self) -> bool:
+        """Fail."""
+        raise RuntimeError("undecided")
+
+
 class UnshowableError(Exception):
     """An exception whose `str` fails."""
 
@@ -58,6 +67,7 @@ def deep() -> list[Any]:
 VALUES: dict[str, Any] = {
     "unshowable": Unshowable(),
     "half": HalfShowable(),
+    "untrue": Untrue(),
     "error": UnshowableError(),
     "huge": 10**5000,
     "nested": {"a": [Unshowable(), 10**5000]},
@@ -182,3 +192,53 @@ def test_a_field_may_have_the_name_of_a_standard_member(lines: Callable[[], list
 
     (line,) = lines()
     assert "taken" in line
+
+
+def test_every_method_writes_a_line_for_any_arguments(lines: Callable[[], list[str]]) -> None:
+    """This includes the methods that take a level, the asynchronous ones, and those of old code."""
+    logger = structlog.get_logger("shop")
+    logger.log(logging.WARNING, "wrong %d", "one")
+    logger.log(logging.INFO + 5, "between two levels")
+    logger.msg("old %d", "two")
+    asyncio.run(logger.ainfo("later %d", "three"))
+    asyncio.run(logger.alog(logging.ERROR, Unshowable()))
+    asyncio.run(logger.aexception("failed", exc_info=Untrue()))
+    logger.debug("below the level")
+    logger.log(logging.DEBUG, "below the level")
+
+    written = lines()
+    assert ["warning" in line for line in written] == [True, *[False] * 5]
+    assert "wrong %d 'one'" in written[0].replace('\\"', '"')
+    assert "between two levels" in written[1]
+    assert "later %d 'three'" in written[3].replace('\\"', '"')
+    assert ["error" in line for line in written[4:]] == [True, True]
+
+
+def test_an_event_is_optional(lines: Callable[[], list[str]]) -> None:
+    """A line without one has its fields."""
+    structlog.get_logger("shop").info(amount=1250)
+    structlog.get_logger("shop").info(None, amount=1250)
+
+    assert ["1250" in line for line in lines()] == [True, True]
+
+
+def test_a_field_may_have_the_name_of_a_parameter(lines: Callable[[], list[str]]) -> None:
+    """The name gets an underscore. With `extra=`, the text and the logger stay as they are."""
+    names = {"event": "one", "self": "two", "method_name": "three"}
+    structlog.get_logger("shop").info("taken", **names)
+    log_by_library("taken", extra={"event": "one", "logger": "two", "_record": "three"})
+
+    first, second = lines()
+    assert "taken" in first
+    for name, value in names.items():
+        assert re.search(rf"\b{name}_\W+{value}", first)
+    assert "taken" in second
+    assert "shop" in second
+
+
+def test_anything_may_be_passed_as_an_exception(lines: Callable[[], list[str]]) -> None:
+    """The line is written without a traceback."""
+    structlog.get_logger("shop").info("no exception", exc_info=Untrue())
+
+    (line,) = lines()
+    assert "no exception" in line
