@@ -129,7 +129,7 @@ def test_compose_gives_the_image_no_more_rights_than_it_needs(name: str) -> None
 def test_compose_allows_enough_time_to_stop() -> None:
     """The service is not killed while it drains, which takes longest with several workers."""
     shutdown = Settings(environment="production").shutdown
-    longest = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
+    longest = shutdown.drain_seconds + shutdown.grace_seconds + 3 * CLEAN_UP_SECONDS
 
     assert float(SERVICES["service"]["stop_grace_period"].removesuffix("s")) > longest
 

@@ -55,7 +55,7 @@ def serve(settings: Settings) -> int:
 def _serve_alone(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> int:
     server = DrainingServer(
         server_config(settings),
-        drain_seconds=settings.shutdown.drain_seconds,
+        shutdown=settings.shutdown,
         on_started=announce,
     )
     server.run([listener])

@@ -27,6 +27,7 @@ import uvicorn
 from example_service.api.request.proxies import RootPath
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
+from example_service.core.settings.model import ShutdownSettings
 from example_service.server.protocol import ConnectionLimits, ProblemProtocol
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,9 @@ logger = logging.getLogger(__name__)
 APPLICATION: Final = "example_service.main:create_app"
 STOP_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
-# How long tasks that are cancelled after the grace period have to clean up, in seconds.
 CLEAN_UP_SECONDS: Final = 5.0
+"""How long requests that are cancelled after the grace period have to clean up, and then the
+application, in seconds."""
 
 # How often a process reports that its event loop is running, in seconds.
 ALIVE_SECONDS: Final = 1.0
@@ -121,7 +123,8 @@ def server_config(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=settings.http.keep_alive_seconds,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds),
+        # Requests are cancelled before this, and then have time to clean up.
+        timeout_graceful_shutdown=math.ceil(settings.shutdown.grace_seconds + CLEAN_UP_SECONDS),
         # Otherwise a pipelined request would start in the context of the previous one.
         reset_contextvars=True,
     )
@@ -163,7 +166,8 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         config: The uvicorn configuration.
-        drain_seconds: The seconds between the first signal and closing the socket.
+        shutdown: How long requests are accepted after the first signal, and how long those in
+            flight have to finish.
         on_started: Called once, when the server accepts requests.
         on_alive: Called about once a second while the event loop is running.
         stop_signals: The signals that stop the server. The others of SIGINT and SIGTERM are
@@ -176,7 +180,7 @@ class DrainingServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
-        drain_seconds: float,
+        shutdown: ShutdownSettings,
         on_started: Callable[[], None],
         on_alive: Callable[[], None] = lambda: None,
         stop_signals: frozenset[signal.Signals] = STOP_SIGNALS,
@@ -184,7 +188,8 @@ class DrainingServer(uvicorn.Server):
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__(config)
-        self._drain_seconds = drain_seconds
+        self._drain_seconds = shutdown.drain_seconds
+        self._grace_seconds = shutdown.grace_seconds
         self._on_started = on_started
         self._on_alive = on_alive
         self._stop_signals = stop_signals
@@ -281,19 +286,34 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(_CHECK_SECONDS)
             self._check_connections()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the socket and let requests finish, with a hard time limit.
+    def _cancel_requests(self) -> None:
+        """Cancel the requests that are still running at the end of the grace period."""
+        # A second cancellation would interrupt the clean-up of requests that have timed out.
+        running = [task for task in self.server_state.tasks if not task.cancelling()]
+        if running:
+            logger.warning(
+                "The grace period is over; requests are cancelled", extra={"requests": len(running)}
+            )
+        for task in running:
+            task.cancel()
 
-        The limit is needed because a blocking call in a thread cannot be cancelled.
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the socket, let requests finish, and then let the application clean up.
+
+        At the end of the grace period, the remaining requests are cancelled once and clean up while
+        the application still works. A hard limit follows, because a blocking call in a thread
+        cannot be cancelled.
         """
-        grace_seconds = self.config.timeout_graceful_shutdown or 0
-        limit = grace_seconds + CLEAN_UP_SECONDS
+        limit = self._grace_seconds + 2 * CLEAN_UP_SECONDS
         self._last_resort = threading.Timer(limit, self._exit_now, args=(1,))
         self._last_resort.daemon = True
         self._last_resort.start()
+        loop = asyncio.get_running_loop()
+        cancelling = loop.call_later(self._grace_seconds, self._cancel_requests)
         # `on_tick` is no longer called, but slow clients must still be disconnected.
         checking = asyncio.create_task(self._keep_checking())
         try:
             await super().shutdown(sockets)
         finally:
+            cancelling.cancel()
             checking.cancel()

@@ -116,7 +116,7 @@ class Supervisor:
     ) -> None:
         self._count = settings.workers
         shutdown = settings.shutdown
-        self._stop_seconds = shutdown.drain_seconds + shutdown.grace_seconds + 2 * CLEAN_UP_SECONDS
+        self._stop_seconds = shutdown.drain_seconds + shutdown.grace_seconds + 3 * CLEAN_UP_SECONDS
         self._listener = listener
         self._on_started = on_started
         # The keys are the sentinels of the processes, which become readable when they end.
@@ -310,7 +310,7 @@ def _serve(listener: socket.socket, pipe: Connection) -> None:
 
     server = DrainingServer(
         server_config(settings),
-        drain_seconds=settings.shutdown.drain_seconds,
+        shutdown=settings.shutdown,
         on_started=lambda: None,
         on_alive=send_heartbeats,
         stop_signals=frozenset({signal.SIGTERM}),

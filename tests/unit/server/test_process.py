@@ -14,6 +14,7 @@ from example_service.core.lifecycle import end_draining, is_draining
 from example_service.core.settings import Settings
 from example_service.core.settings.model import HTTPSettings, ShutdownSettings
 from example_service.server.process import (
+    CLEAN_UP_SECONDS,
     STOP_SIGNALS,
     DrainingServer,
     ListenError,
@@ -34,11 +35,13 @@ def _not_draining() -> Iterator[None]:
 class Stopping:
     """A server that does not run, with the exits that it would have made."""
 
-    def __init__(self, drain_seconds: float, *signals: signal.Signals) -> None:
+    def __init__(
+        self, drain_seconds: float, *signals: signal.Signals, grace_seconds: float = 30.0
+    ) -> None:
         self.exits: list[int] = []
         self.server = DrainingServer(
             server_config(Settings()),
-            drain_seconds=drain_seconds,
+            shutdown=ShutdownSettings(drain_seconds=drain_seconds, grace_seconds=grace_seconds),
             on_started=lambda: None,
             exit_now=self.exits.append,
             stop_signals=frozenset(signals) or STOP_SIGNALS,
@@ -139,6 +142,42 @@ async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_requests_that_are_cancelled_clean_up_before_the_application(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are cancelled once, at the end of the grace period, and may use what is still open."""
+    events: list[str] = []
+
+    class Lifespan(LifespanOff):
+        async def shutdown(self) -> None:
+            events.append("application closed")
+
+    async def request(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+            events.append(f"{name} cleaned up")
+
+    server = Stopping(0.0, grace_seconds=0.0).server
+    server.config.load()
+    server.lifespan = Lifespan(server.config)
+    server.servers = []
+    tasks = [asyncio.create_task(request(name)) for name in ("late request", "other request")]
+    for task in tasks:
+        server.server_state.tasks.add(task)
+        task.add_done_callback(server.server_state.tasks.discard)
+    await asyncio.sleep(0)
+    tasks[0].cancel("it has exceeded its own time limit")
+
+    async with asyncio.timeout(60):
+        await server.shutdown()
+
+    assert events == ["late request cleaned up", "other request cleaned up", "application closed"]
+    assert [task.cancelling() for task in tasks] == [1, 1]
+    assert [record.requests for record in caplog.records if hasattr(record, "requests")] == [1]
 
 
 async def test_running_out_of_files_is_logged_once(
@@ -244,7 +283,7 @@ def test_features_of_the_server_that_the_service_replaces_are_off() -> None:
     config.load()
 
     assert (config.access_log, config.server_header, config.log_config) == (False, False, None)
-    assert config.timeout_graceful_shutdown == 2
+    assert config.timeout_graceful_shutdown == 2 + CLEAN_UP_SECONDS
     assert config.http_protocol_class.func is ProblemProtocol  # type: ignore[attr-defined]
     assert config.reset_contextvars
     assert config.encoded_headers == []
