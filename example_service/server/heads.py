@@ -11,7 +11,6 @@ from example_service.server.refusals import Refusal
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 _OFFER: Final = frozenset((b"upgrade", b"http2-settings"))
-_WHITE_SPACE: Final = (b" ", b"\t")
 _SCHEMES: Final = frozenset((b"http", b"https"))
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.ASCII
@@ -23,34 +22,29 @@ _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]|$")
 
 @lru_cache(maxsize=64)
 def _is_host(value: bytes) -> bool:
-    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value.rstrip(b" \t")) is not None
+    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value) is not None
 
 
 def fault_of_headers(headers: Headers, version: str) -> Refusal | None:
-    """Check the headers, and strip trailing white space from their values.
+    """Check the headers.
 
     Args:
-        headers: The headers, with names in lower case. The list is modified in place.
+        headers: The headers, with names in lower case and values without white space around them.
         version: The HTTP version: `1.0` or `1.1`.
 
     Returns:
         Why the request is refused, or None.
     """
-    hosts, has_white_space = 0, False
+    hosts = 0
     for name, value in headers:
-        if value.endswith(_WHITE_SPACE):
-            has_white_space = True
         if name == b"host":
             hosts += 1
             if not _is_host(value):
                 return refusals.NOT_ONE_HOST
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
             return refusals.UNKNOWN_CODING
     if hosts != 1 and (hosts or version == "1.1"):
         return refusals.NOT_ONE_HOST
-    if has_white_space:
-        # It is not part of the value (RFC 9110, section 5.5), but the parser does not remove it.
-        headers[:] = [(name, value.rstrip(b" \t")) for name, value in headers]
     return None
 
 

@@ -219,6 +219,14 @@ class ProblemProtocol(HttpToolsProtocol):
         self._messages += 1
         self._framing_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header.
+
+        White space behind the value is not part of it (RFC 9110, section 5.5), but the parser does
+        not remove it.
+        """
+        super().on_header(name, value.rstrip(b" \t"))
+
     def on_headers_complete(self) -> None:
         """Check the head of a request, and pass it to the application.
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +13,7 @@ from example_service.core.settings.types import PATH_PREFIX
 
 _PREFIX_HEADER: Final = b"x-forwarded-prefix"
 _LONGEST_PREFIX: Final = 256
+_MAPPED_BITS: Final = 96
 
 Client: TypeAlias = tuple[str, int] | None
 """The address and the port of a peer; None for a socket in the file system."""
@@ -29,7 +30,7 @@ class RootPath:
     """
 
     def __init__(self, trusted: Sequence[str], root_path: str = "") -> None:
-        self._trusted = _TrustedHosts(list(trusted))
+        self._trusted = _TrustedHosts(_with_mapped(trusted))
         self._root_path = root_path
 
     def of(self, client: Client, headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -48,8 +49,9 @@ class ProxiesMiddleware:
     """Sets the client's address, the scheme and the root path of a request.
 
     `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Prefix` are used if the peer is trusted.
-    An IPv4-mapped IPv6 address becomes an IPv4 address. A proxy is expected to remove the prefix
-    from the path, whether the prefix comes from the header or from `HTTP__ROOT_PATH`.
+    An IPv4-mapped IPv6 address becomes an IPv4 address, and other IPv6 addresses get their usual
+    notation. A proxy is expected to remove the prefix from the path, whether the prefix comes from
+    the header or from `HTTP__ROOT_PATH`.
 
     Args:
         app: The application to wrap.
@@ -60,7 +62,7 @@ class ProxiesMiddleware:
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str], root_path: str = "") -> None:
         self._app = app
         # uvicorn's middleware parses the headers and then calls `_serve`.
-        self._forwarded = ProxyHeadersMiddleware(self._serve, list(trusted))  # type: ignore[arg-type]
+        self._forwarded = ProxyHeadersMiddleware(self._serve, _with_mapped(trusted))  # type: ignore[arg-type]
         self._prefix = RootPath(trusted, root_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,8 +86,8 @@ class ProxiesMiddleware:
 
 
 def with_plain_address(client: Client) -> Client:
-    """Convert the IPv4-mapped IPv6 address of a client to an IPv4 address."""
-    if client is None or not client[0].lower().startswith("::ffff:"):
+    """Convert an IPv4-mapped address of a client to IPv4, and others to their usual notation."""
+    if client is None or ":" not in client[0]:
         return client
     try:
         return str(ipv4_of_mapped(ip_address(client[0]))), client[1]
@@ -93,10 +95,17 @@ def with_plain_address(client: Client) -> Client:
         return client
 
 
+def _with_mapped(trusted: Sequence[str]) -> list[str]:
+    """Add the IPv4-mapped form of each IPv4 network, which proxies with IPv6 sockets report."""
+    ipv4 = [ip_network(proxy) for proxy in trusted if proxy != "*" and ":" not in proxy]
+    mapped = [f"::ffff:{one.network_address}/{_MAPPED_BITS + one.prefixlen}" for one in ipv4]
+    return [*trusted, *mapped]
+
+
 def _prefix(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the prefix in the headers. Empty unless there is exactly one and it is valid."""
     given = [value for name, value in headers if name == _PREFIX_HEADER]
     if len(given) != 1 or len(given[0]) > _LONGEST_PREFIX:
         return ""
-    prefix = given[0].decode("latin-1").strip().rstrip("/")
+    prefix = given[0].strip(b" \t").decode("latin-1").rstrip("/")
     return prefix if re.fullmatch(PATH_PREFIX, prefix) else ""

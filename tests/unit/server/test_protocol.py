@@ -311,6 +311,17 @@ async def test_whitespace_around_a_header_value_is_removed(white_space: bytes) -
     assert dict(scope["headers"])[b"key"] == b"a b"
 
 
+async def test_whitespace_behind_an_expectation_is_removed() -> None:
+    """Otherwise the client would wait for an interim response that never comes."""
+    connection = Connection()
+
+    await connection.send(
+        b"POST / HTTP/1.1\r\n" + HOST + b"Expect: 100-continue \r\nContent-Length: 1\r\n\r\n"
+    )
+
+    assert connection.transport.written.startswith(b"HTTP/1.1 100 Continue\r\n")
+
+
 def test_each_part_of_the_protocol_names_a_test_that_exists() -> None:
     """Code that no test needs can be removed."""
     named = set(re.findall(r"`(test_\w+)`", ProblemProtocol.__doc__ or ""))

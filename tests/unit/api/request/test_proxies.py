@@ -59,9 +59,25 @@ async def test_any_other_peer_is_not_trusted(peer: str | None) -> None:
     assert not scope.get("root_path")
 
 
-async def test_a_client_behind_the_proxy_has_a_plain_address() -> None:
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("::ffff:192.0.2.9", "192.0.2.9"),
+        ("0:0:0:0:0:ffff:c000:209", "192.0.2.9"),
+        ("2001:DB8:0::7", "2001:db8::7"),
+    ],
+)
+async def test_a_client_behind_the_proxy_has_one_address(given: str, address: str) -> None:
     """The proxy may have a dual-stack socket, which reports mapped addresses."""
-    scope = await seen(("x-forwarded-for", "::ffff:192.0.2.9"))
+    scope = await seen(("x-forwarded-for", given))
+
+    assert scope["client"][0] == address
+
+
+@pytest.mark.parametrize("inner", ["10.9.9.9", "::ffff:10.9.9.9", "0:0:0:0:0:FFFF:a09:909"])
+async def test_a_chain_of_trusted_proxies_is_followed_to_the_client(inner: str) -> None:
+    """Each of them may report the address of the one before it as IPv6."""
+    scope = await seen(("x-forwarded-for", f"192.0.2.9, {inner}"))
 
     assert scope["client"][0] == "192.0.2.9"
 
