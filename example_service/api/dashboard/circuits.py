@@ -3,11 +3,11 @@
 from typing import Any
 
 from example_service.api.breakers.views import BreakerMetrics, StandingMode
-from example_service.api.dashboard.history import CircuitHistory, Look
+from example_service.api.dashboard.history import CircuitHistory, Status
 from example_service.infra.resilience import CircuitState, circuit_breaker_registry
 
 
-def look_of(metrics: BreakerMetrics | None, mode: StandingMode | None) -> Look:
+def status_of(metrics: BreakerMetrics | None, mode: StandingMode | None) -> Status:
     """Return the mode that an operator has set, or the circuit's state if there is none."""
     if mode is not None:
         return mode.name.value
@@ -35,12 +35,12 @@ def circuit_view(
     """
     view: dict[str, Any] = {
         "name": name,
-        "look": history.look,
+        "status": history.status,
         "since": round(history.since, 1),
         "spared": history.spared,
         "past": None if history.past is None else history.past._asdict(),
         "waits": list(history.waits),
-        "stays": [(round(at, 1), look) for at, look in history.stays],
+        "periods": [(round(at, 1), status) for at, status in history.periods],
         "hasBreaker": metrics is not None,
         "mode": None
         if mode is None

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from example_service import __version__
 from example_service.api.breakers.all_workers import AllWorkers, ServiceReport
-from example_service.api.dashboard.circuits import circuit_view, look_of
-from example_service.api.dashboard.history import BUCKET_SECONDS, History, Look
+from example_service.api.dashboard.circuits import circuit_view, status_of
+from example_service.api.dashboard.history import BUCKET_SECONDS, History, Status
 from example_service.api.dashboard.timeline import Entry, timeline
 from example_service.core.background import KeepGoing
 from example_service.core.lifecycle import is_draining
@@ -75,7 +75,7 @@ class Feed:
         self._head: dict[str, Any] = {}
         self._circuits: dict[str, str] = {}
         self._changed: dict[str, int] = {}
-        self._looks: dict[str, Look] = {}
+        self._statuses: dict[str, Status] = {}
         self._names: list[str] = []
         self._names_changed = 0
         self._timeline: list[Entry] = []
@@ -124,13 +124,13 @@ class Feed:
         keep_going = KeepGoing(logger, "The dashboard could not poll the circuits")
         while not is_draining():
             with keep_going:
-                await self._pause(await self._look())
+                await self._pause(await self._poll())
                 continue
             await asyncio.sleep(_WATCHED_SECONDS)
         self._has_ended = True
         self._publish()
 
-    async def _look(self) -> float:
+    async def _poll(self) -> float:
         """Poll the circuits once and return the seconds until the next poll."""
         started = time.perf_counter()
         report = await self._workers.report()
@@ -170,19 +170,19 @@ class Feed:
             or report.modes.get(name)
             for name in names
         }
-        looks = {name: look_of(report.breakers.get(name), modes[name]) for name in names}
+        statuses = {name: status_of(report.breakers.get(name), modes[name]) for name in names}
         if len(names) > MAX_CIRCUITS:
-            names.sort(key=lambda name: _SEVERITY.index(looks[name]))
+            names.sort(key=lambda name: _SEVERITY.index(statuses[name]))
         left_out = max(0, len(names) - MAX_CIRCUITS)
         names = names[:MAX_CIRCUITS]
         self._history.add(
-            {name: (looks[name], report.breakers.get(name)) for name in names},
+            {name: (statuses[name], report.breakers.get(name)) for name in names},
             report.transitions,
             [] if report.silent_workers else report.workers,
             now,
         )
         entries = timeline(report.transitions, report.orders, now)
-        has_news = looks != self._looks or entries != self._timeline
+        has_news = statuses != self._statuses or entries != self._timeline
         is_due = (
             has_news
             or self._wake.is_set()
@@ -190,7 +190,7 @@ class Feed:
         )
         if not self._pages or not is_due:
             return
-        self._looks = looks
+        self._statuses = statuses
         tick = self._tick + 1
         for name, history in self._history.circuits.items():
             view = circuit_view(name, report.breakers.get(name), modes.get(name), history, now)

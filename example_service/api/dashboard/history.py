@@ -15,14 +15,14 @@ from example_service.infra.resilience import CircuitState, Mode
 WINDOW_SECONDS: Final = 300
 BUCKET_SECONDS: Final = 5
 
-Look: TypeAlias = str
+Status: TypeAlias = str
 """The mode that an operator has set for a circuit, otherwise the circuit's state."""
 
 Bucket: TypeAlias = list[int]
 """Start in seconds since the epoch, then the numbers of successful, failed and refused calls."""
 
 _BUCKETS: Final = WINDOW_SECONDS // BUCKET_SECONDS + 1
-_STAYS: Final = 64
+_PERIODS: Final = 64
 _WAITS: Final = 8
 _OUTAGE: Final = frozenset({CircuitState.OPEN.value, CircuitState.HALF_OPEN.value})
 _REFUSING: Final = _OUTAGE | {Mode.FORCED_OPEN.value}
@@ -51,8 +51,8 @@ class CircuitHistory:
 
     Attributes:
         buckets: The calls, oldest first. Buckets without calls are left out.
-        stays: The looks of the circuit with the time at which each began, oldest first.
-        since: When the current look began. During an outage, when the circuit first opened.
+        periods: The statuses of the circuit with the time at which each began, oldest first.
+        since: When the current status began. During an outage, when the circuit first opened.
         spared: Calls refused since `since`.
         past: The last period in which the circuit refused calls, once it has ended.
         reason: Why the circuit refuses calls, or refused them the last time.
@@ -66,17 +66,17 @@ class CircuitHistory:
         "_totals",
         "buckets",
         "past",
+        "periods",
         "reason",
         "seen_at",
         "since",
         "spared",
-        "stays",
         "waits",
     )
 
-    def __init__(self, look: Look, now: float, totals: tuple[int, int, int]) -> None:
+    def __init__(self, status: Status, now: float, totals: tuple[int, int, int]) -> None:
         self.buckets: deque[Bucket] = deque(maxlen=_BUCKETS)
-        self.stays: deque[tuple[float, Look]] = deque([(now, look)], maxlen=_STAYS)
+        self.periods: deque[tuple[float, Status]] = deque([(now, status)], maxlen=_PERIODS)
         self.since = now
         self.spared = 0
         self.past: Past | None = None
@@ -88,16 +88,16 @@ class CircuitHistory:
         self._ends: dict[str, float] = {}
 
     @property
-    def look(self) -> Look:
-        """The current look of the circuit."""
-        return self.stays[-1][1]
+    def status(self) -> Status:
+        """The current status of the circuit."""
+        return self.periods[-1][1]
 
-    def enter(self, look: Look, at: float) -> None:
-        """Record that the circuit has this look since `at`."""
-        before = self.look
-        if look == before:
+    def enter(self, status: Status, at: float) -> None:
+        """Record that the circuit has this status since `at`."""
+        before = self.status
+        if status == before:
             return
-        if not {before, look} <= _OUTAGE:
+        if not {before, status} <= _OUTAGE:
             if before in _REFUSING:
                 # The calls refused since the last report belong to the period that has ended.
                 self.past = Past(self.since, at, self.spared + self._refused, self.reason)
@@ -105,10 +105,10 @@ class CircuitHistory:
             self.since = at
             self.spared = 0
             self.waits.clear()
-        self.stays.append((max(at, self.stays[-1][0]), look))
+        self.periods.append((max(at, self.periods[-1][0]), status))
 
     def count(self, totals: tuple[int, int, int], now: float, *, is_comparable: bool) -> None:
-        """Add the calls since the last report to the current bucket, before the look changes.
+        """Add the calls since the last report to the current bucket, before the status changes.
 
         Args:
             totals: The total numbers of successful, failed and refused calls.
@@ -133,12 +133,12 @@ class CircuitHistory:
             bucket[index] += count
 
     def settle(self, reason: str | None) -> None:
-        """Add the refused calls of the report to the current look, if it refuses calls.
+        """Add the refused calls of the report to the current status, if it refuses calls.
 
         Args:
             reason: Why it refuses them.
         """
-        if self.look in _REFUSING:
+        if self.status in _REFUSING:
             self.spared += self._refused
             self.reason = reason
         self._refused = 0
@@ -168,7 +168,7 @@ class History:
 
     def add(
         self,
-        breakers: Mapping[str, tuple[Look, BreakerMetrics | None]],
+        breakers: Mapping[str, tuple[Status, BreakerMetrics | None]],
         transitions: Iterable[Transition],
         workers: list[int],
         now: float,
@@ -176,7 +176,7 @@ class History:
         """Add one report.
 
         Args:
-            breakers: The look of each circuit, and its metrics if there is a breaker.
+            breakers: The status of each circuit, and its metrics if there is a breaker.
             transitions: The most recent changes of state, newest first.
             workers: Process ids of the workers that reported. Empty if some did not.
             now: The time of the report, in seconds since the epoch.
@@ -204,10 +204,10 @@ class History:
             del self.circuits[name]
 
     def _enter(
-        self, breakers: Mapping[str, tuple[Look, BreakerMetrics | None]], now: float
+        self, breakers: Mapping[str, tuple[Status, BreakerMetrics | None]], now: float
     ) -> None:
-        for name, (look, _) in breakers.items():
-            self.circuits[name].enter(look, now)
+        for name, (status, _) in breakers.items():
+            self.circuits[name].enter(status, now)
 
     def _note_transitions(self, transitions: Iterable[Transition], *, is_alone: bool) -> None:
         new = [one for one in transitions if one.at > self._last_transition]
@@ -217,7 +217,7 @@ class History:
             if one is None:
                 continue
             at = epoch(transition.at)
-            if is_alone and one.look in _STATES:
+            if is_alone and one.status in _STATES:
                 one.enter(transition.to_state.value, at)
             if transition.to_state is CircuitState.OPEN and transition.wait_seconds is not None:
                 if not is_alone:

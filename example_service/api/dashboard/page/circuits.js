@@ -38,7 +38,7 @@ export function take(message) {
 
 // The service keeps only the most recent entries, so the page keeps those that it has received.
 function joined(old, timeline) {
-  const kept = old.filter((one) => !timeline.some((other) => isSame(one, other)));
+  const kept = old.filter((event) => !timeline.some((other) => isSame(event, other)));
   return [...timeline, ...kept].sort((a, b) => b.at - a.at).slice(0, 100);
 }
 
@@ -62,12 +62,12 @@ export const all = () => [...known.circuits.values()];
 // with every probe. Within a state, the circuit that has been in it longest comes first, because it is more likely
 // to be the cause. Of the closed circuits, those that have refused calls come first, the latest at the top.
 export function bySeverity(a, b) {
-  const rank = ({look}) => SEVERITY.indexOf(look === "half_open" ? "open" : look);
+  const rank = ({status}) => SEVERITY.indexOf(status === "half_open" ? "open" : status);
   return rank(a) - rank(b)
-    || (a.look === "closed" ? (b.past?.until ?? 0) - (a.past?.until ?? 0) : a.since - b.since) || byName(a, b);
+    || (a.status === "closed" ? (b.past?.until ?? 0) - (a.past?.until ?? 0) : a.since - b.since) || byName(a, b);
 }
 
-export const isByHand = ({look}) => BY_HAND.includes(look);
+export const isByHand = ({status}) => BY_HAND.includes(status);
 
 const KINDS = {ok: 1, failed: 2, refused: 3};
 
@@ -92,8 +92,8 @@ export function rateOf(circuit, ...kinds) {
 
 // The window of the circuit's rule on its failure rate, which counts only while the circuit is closed. Null if
 // there is none now.
-export function ruleWindow({state, look, window}) {
-  return state === "closed" && look !== "disabled" ? window ?? null : null;
+export function ruleWindow({state, status, window}) {
+  return state === "closed" && status !== "disabled" ? window ?? null : null;
 }
 
 // The share of failures in the calls of the last minute. Null if there were no calls.
@@ -106,8 +106,8 @@ export function recentFailureRate(circuit) {
 export const lastMinutes = (circuit, ...kinds) => callsIn(circuit, now() - WINDOW, ...kinds);
 
 // The states and modes of the circuit in the last five minutes, with the start and end of each.
-export function stays(circuit) {
+export function periods(circuit) {
   const first = now() - WINDOW;
-  return circuit.stays.map(([start, look], at) => ({look, start, end: circuit.stays[at + 1]?.[0] ?? now()}))
-    .filter(({end}) => end > first).map((stay) => ({...stay, start: Math.max(first, stay.start)}));
+  return circuit.periods.map(([start, status], at) => ({status, start, end: circuit.periods[at + 1]?.[0] ?? now()}))
+    .filter(({end}) => end > first).map((period) => ({...period, start: Math.max(first, period.start)}));
 }

@@ -27,11 +27,11 @@ export function hide(node, isHidden) {
   if (node.hidden !== isHidden) node.hidden = isHidden;
 }
 
-export function glyph(look) {
-  return drawn("svg", {class: `glyph ${classOf(look)}`, "aria-hidden": "true"}, drawn("use", {href: `#${classOf(look)}`}));
+export function glyph(status) {
+  return drawn("svg", {class: `glyph ${classOf(status)}`, "aria-hidden": "true"}, drawn("use", {href: `#${classOf(status)}`}));
 }
 
-export const badge = (look) => element("span", `state ${classOf(look)}`, glyph(look), WORDS[look]);
+export const badge = (status) => element("span", `state ${classOf(status)}`, glyph(status), WORDS[status]);
 
 export function swatch(kind) {
   return drawn("svg", {class: "strip", "aria-hidden": "true"}, drawn("rect", {class: kind, x: .5, y: .5, width: 9, height: 11}));

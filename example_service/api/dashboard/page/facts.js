@@ -29,21 +29,21 @@ function fact(label, value, bar = null, note = "") {
 const outOf = (taken, all, className) => [pips(Math.min(taken, all), all, className), `${count(taken)} of ${count(all)}`];
 
 export function facts(circuit) {
-  const {look, waits, mode} = circuit;
+  const {status, waits, mode} = circuit;
   const made = [];
   if (!circuit.hasBreaker) return made;
-  if (look === "open" && circuit.until) made.push(countdown(circuit));
+  if (status === "open" && circuit.until) made.push(countdown(circuit));
   if (circuit.verdict === "fleet") made.push(fact("Opened for all by", circuit.openedBy));
-  if (look === "half_open" && circuit.probesAtOnce) {
+  if (status === "half_open" && circuit.probesAtOnce) {
     // Calls that started before the circuit opened may still be in flight.
     made.push(fact("Probes in use", outOf(Math.min(circuit.inFlight, circuit.probesAtOnce), circuit.probesAtOnce)),
       fact("Successes needed", outOf(circuit.probesSucceeded, circuit.successesNeeded, "square")));
   }
-  if (look === "half_open" && waits.length) made.push(fact("Waits so far", `${waits.join(", ")}\u00a0s`));
-  if (look === "shadow") made.push(fact("By its rules it is", lower(circuit.state)), fact("Would have refused", count(mode.letThrough)));
-  if (look === "disabled") made.push(fact("Failures let through in five minutes", count(lastMinutes(circuit, "failed"))));
+  if (status === "half_open" && waits.length) made.push(fact("Waits so far", `${waits.join(", ")}\u00a0s`));
+  if (status === "shadow") made.push(fact("By its rules it is", lower(circuit.state)), fact("Would have refused", count(mode.letThrough)));
+  if (status === "disabled") made.push(fact("Failures let through in five minutes", count(lastMinutes(circuit, "failed"))));
   made.push(...rateFacts(circuit));
-  if (["half_open", "forced_open"].includes(look) || !circuit.failureThreshold) return made;
+  if (["half_open", "forced_open"].includes(status) || !circuit.failureThreshold) return made;
   made.push(fact("Failures in a row", outOf(Math.min(circuit.failuresInARow, circuit.failureThreshold), circuit.failureThreshold, "open")));
   return made;
 }
@@ -76,9 +76,9 @@ function rateFacts(circuit) {
     fact("In the last minute", shown(recentFailureRate(circuit)))];
 }
 
-function whatOpens({look, state, rateThreshold, minimumCalls, failureThreshold}) {
-  if (look === "disabled") return "never opens while it is disabled";
-  if (look === "forced_open") return "";
+function whatOpens({status, state, rateThreshold, minimumCalls, failureThreshold}) {
+  if (status === "disabled") return "never opens while it is disabled";
+  if (status === "forced_open") return "";
   const rate = rateThreshold ? `at ${percent(rateThreshold)} of ${count(minimumCalls)} calls or more` : "";
   const row = failureThreshold ? `at ${count(failureThreshold)} failures in a row` : "";
   if (state !== "closed") return rate && "the rule counts again once it is closed";

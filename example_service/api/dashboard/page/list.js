@@ -6,9 +6,9 @@ import {Row} from "./row.js";
 
 const FILTERS = {
   All: () => true,
-  "Not closed": ({look}) => look !== "closed",
+  "Not closed": ({status}) => status !== "closed",
   "By hand": isByHand,
-  Closed: ({look}) => look === "closed",
+  Closed: ({status}) => status === "closed",
 };
 const UNFOLDED_AT_FIRST = matchMedia("(max-width: 760px)").matches ? 2 : 5;
 
@@ -16,7 +16,7 @@ const UNFOLDED_AT_FIRST = matchMedia("(max-width: 760px)").matches ? 2 : 5;
 // becomes the first, but what is written in the places changes.
 const rows = [];
 const unfolded = new Map();
-const looks = new Map();
+const statuses = new Map();
 const counts = {};
 let filter = "All";
 let makeActions = () => [];
@@ -45,14 +45,14 @@ export function prepareList(actions) {
 
 export function showList() {
   if (!rows.length) {
-    const wanted = all().sort(bySeverity).slice(0, UNFOLDED_AT_FIRST).filter(({look}) => look !== "closed");
+    const wanted = all().sort(bySeverity).slice(0, UNFOLDED_AT_FIRST).filter(({status}) => status !== "closed");
     for (const {name} of wanted) unfolded.set(name, true);
   }
   while (rows.length < known.circuits.size) addRow();
   while (rows.length > known.circuits.size) rows.pop().node.remove();
   arrange();
-  looks.clear();
-  for (const {name, look} of all()) looks.set(name, look);
+  statuses.clear();
+  for (const {name, status} of all()) statuses.set(name, status);
 }
 
 function addRow() {
@@ -72,13 +72,13 @@ function arrange() {
   [...shown, ...circuits.filter((circuit) => !isShown(circuit))].forEach((circuit, at) => {
     const row = rows[at];
     if (!row) return;
-    row.bind(circuit, unfolded.get(circuit.name) ?? at === 0, looks.has(circuit.name) && looks.get(circuit.name) !== circuit.look);
+    row.bind(circuit, unfolded.get(circuit.name) ?? at === 0, statuses.has(circuit.name) && statuses.get(circuit.name) !== circuit.status);
     hide(row.node, at >= shown.length);
     if (row.isSeen) row.show();
   });
   // The focus stays with its circuit, which may be in another place now.
   if (label && focused.getAttribute("aria-label") !== label) {
-    [...byId("list").querySelectorAll("[aria-label]")].find((one) => one.getAttribute("aria-label") === label)?.focus({preventScroll: true});
+    [...byId("list").querySelectorAll("[aria-label]")].find((node) => node.getAttribute("aria-label") === label)?.focus({preventScroll: true});
   }
   for (const [word, accepts] of Object.entries(FILTERS)) say(counts[word], String(circuits.filter(accepts).length));
   hide(byId("nothing"), shown.length > 0 && !known.leftOut);

@@ -22,7 +22,7 @@ function show() {
   showVerdict();
   showList();
   showTimeline();
-  const open = all().filter(({look}) => look === "open").length;
+  const open = all().filter(({status}) => status === "open").length;
   const title = `${open ? `● ${open} open, ` : ""}${known.service.name}`;
   if (document.title !== title) document.title = title;
 }

@@ -1,6 +1,6 @@
 // A place in the list: a line of figures that can be unfolded. It shows one circuit at a time.
 
-import {BUCKET, lastMinutes, now, rateOf, secondsOf, stays, WINDOW} from "./circuits.js";
+import {BUCKET, lastMinutes, now, periods, rateOf, secondsOf, WINDOW} from "./circuits.js";
 import {badge, breakable, drawn, element, hide, say} from "./dom.js";
 import {facts, meter, shownRate} from "./facts.js";
 import {drawStrip} from "./strip.js";
@@ -11,10 +11,10 @@ const [, , REFUSED] = FIGURES;
 
 export const since = ({since: began}) => `since ${moment(began, now())}, for ${span(now() - began)}`;
 
-export const waitOf = ({look, until}) => (look === "open" && until ? `probes admitted in ${span(until - now())}` : "");
+export const waitOf = ({status, until}) => (status === "open" && until ? `probes admitted in ${span(until - now())}` : "");
 
 export function history(circuit) {
-  return `Last five minutes: ${listed(stays(circuit).map(({look, start, end}) => `${lower(look)} for ${span(end - start)}`))}`;
+  return `Last five minutes: ${listed(periods(circuit).map(({status, start, end}) => `${lower(status)} for ${span(end - start)}`))}`;
 }
 
 export class Row {
@@ -23,7 +23,7 @@ export class Row {
     this.circuit = null;
     this.isUnfolded = false;
     this.isSeen = true;
-    this.look = null;
+    this.status = null;
     this.cursor = null;
     this.makeActions = makeActions;
     this.badge = element("span");
@@ -46,7 +46,7 @@ export class Row {
     this.circuit = circuit;
     this.isUnfolded = isUnfolded;
     if (isOther) this.rename(circuit.name);
-    if (this.look !== circuit.look) this.changeLook(circuit.look);
+    if (this.status !== circuit.status) this.changeStatus(circuit.status);
     if (isChanged) this.node.classList.add("changed");
     else if (isOther) this.node.classList.remove("changed");
   }
@@ -91,13 +91,13 @@ export class Row {
 
   show() {
     const {circuit} = this;
-    const {look} = circuit;
+    const {status} = circuit;
     this.fold.setAttribute("aria-expanded", this.isUnfolded);
     if (this.isUnfolded && !this.more) this.unfold();
     if (this.more) hide(this.more, !this.isUnfolded);
     this.mini.toggleAttribute("hidden", this.isUnfolded);
     hide(this.since, !this.isUnfolded);
-    say(this.since, look === "closed" ? "" : since(circuit));
+    say(this.since, status === "closed" ? "" : since(circuit));
     say(this.brief, this.isUnfolded ? "" : brief(circuit));
     this.showFigures();
     if (this.isUnfolded) return this.showMore();
@@ -105,12 +105,12 @@ export class Row {
     drawStrip(this.mini, circuit, false);
   }
 
-  changeLook(look) {
-    const fresh = badge(look);
+  changeStatus(status) {
+    const fresh = badge(status);
     this.badge.replaceWith(fresh);
     this.badge = fresh;
-    this.node.className = `circuit ${classOf(look)}`;
-    this.look = look;
+    this.node.className = `circuit ${classOf(status)}`;
+    this.status = status;
   }
 
   showFigures() {
@@ -131,13 +131,13 @@ export class Row {
 
   showMore() {
     const {circuit} = this;
-    const {mode, look} = circuit;
+    const {mode, status} = circuit;
     hide(this.tag, !mode);
     hide(this.why, Boolean(mode));
     hide(this.actions, !this.actions.children.length);
-    say(this.why, look === "closed" ? `Closed ${since(circuit)}.` : circuit.reason ?? "");
+    say(this.why, status === "closed" ? `Closed ${since(circuit)}.` : circuit.reason ?? "");
     if (mode) {
-      this.tag.className = `tag ${classOf(look)}`;
+      this.tag.className = `tag ${classOf(status)}`;
       const {text, operator} = unsigned(mode.reason);
       say(this.tag.firstChild, text);
       const who = operator ? `Set by ${operator}` : "Set by hand";
@@ -158,13 +158,13 @@ export class Row {
 
 // The folded line of a circuit that refuses calls shows the remaining wait and the reason.
 function brief(circuit) {
-  if (!REFUSING.includes(circuit.look)) return "";
+  if (!REFUSING.includes(circuit.status)) return "";
   return [waitOf(circuit), circuit.mode?.reason ?? circuit.reason].filter(Boolean).join("; ");
 }
 
 function bucketAt(circuit, start) {
   const [, ok, failed, refused] = circuit.calls.find(([at]) => at === start) ?? [start, 0, 0, 0];
-  const {look} = stays(circuit).findLast((stay) => stay.start < start + BUCKET) ?? {look: "closed"};
+  const {status} = periods(circuit).findLast((period) => period.start < start + BUCKET) ?? {status: "closed"};
   const figures = [[ok, "succeeded"], [failed, "failed"], [refused, "refused"]];
-  return `${clock(start)}: ${figures.map(([sum, word]) => `${perSecond(sum / secondsOf(start))}/s ${word}`).join(", ")}; ${lower(look)}`;
+  return `${clock(start)}: ${figures.map(([sum, word]) => `${perSecond(sum / secondsOf(start))}/s ${word}`).join(", ")}; ${lower(status)}`;
 }

@@ -1,6 +1,6 @@
 // A strip: a bar chart of the calls in the last five minutes, above a lane with the states.
 
-import {BUCKET, now, secondsOf, stays, WINDOW} from "./circuits.js";
+import {BUCKET, now, periods, secondsOf, WINDOW} from "./circuits.js";
 import {drawn} from "./dom.js";
 import {classOf, clock, lower} from "./words.js";
 
@@ -22,7 +22,7 @@ export function drawStrip(strip, circuit, isLarge, cursor = null) {
   const x = (second) => ((second - now() + WINDOW) * width) / WINDOW;
   const top = roundedUp(Math.max(0, ...circuit.calls.map(([start, ...calls]) => calls.reduce((a, b) => a + b) / secondsOf(start))));
   const nodes = isLarge ? [.5, shape.bars / 2 + .5, shape.bars + .5].map((y) => drawn("path", {class: "grid", d: `M0 ${y}H${width}`})) : [];
-  for (const stay of stays(circuit)) nodes.push(...lane(stay, x, shape, isLarge));
+  for (const period of periods(circuit)) nodes.push(...lane(period, x, shape, isLarge));
   nodes.push(...bars(circuit, x, shape, top, (BUCKET * width) / WINDOW - shape.gap));
   if (isLarge) nodes.push(...minutes(x, width), ...(cursor === null ? [] : [line(x(cursor + BUCKET / 2))]));
   strip.replaceChildren(...nodes);
@@ -32,18 +32,18 @@ export function drawStrip(strip, circuit, isLarge, cursor = null) {
 const line = (x) => drawn("path", {class: "cursor", d: `M${x} 0V112`});
 
 // In the lane, closed is a line, half-open a block of half the height, and every other state a full block.
-function lane({look, start, end}, x, {bars: height, lane: at}, isLarge) {
+function lane({status, start, end}, x, {bars: height, lane: at}, isLarge) {
   const left = x(start);
   const wide = Math.max(2, x(end) - left);
-  if (look === "closed") return [drawn("path", {class: "wire closed", d: `M${left} ${at.y + at.height / 2}h${wide}`})];
-  const high = look === "half_open" ? at.height / 2 : at.height;
+  if (status === "closed") return [drawn("path", {class: "wire closed", d: `M${left} ${at.y + at.height / 2}h${wide}`})];
+  const high = status === "half_open" ? at.height / 2 : at.height;
   const block = {x: left + .5, y: at.y + at.height - high + .5, width: Math.max(2, wide - 1), height: high - 1, rx: isLarge ? 3 : 1};
   const nodes = [
-    drawn("rect", {class: `band ${classOf(look)}`, x: left, width: wide, height}),
-    drawn("rect", {class: `lane ${classOf(look)}`, ...block}),
+    drawn("rect", {class: `band ${classOf(status)}`, x: left, width: wide, height}),
+    drawn("rect", {class: `lane ${classOf(status)}`, ...block}),
   ];
-  if (isLarge && high === at.height && wide > 14 + 6.5 * lower(look).length) {
-    nodes.push(drawn("text", {class: `in-lane ${classOf(look)}`, x: left + 7, y: at.y + 13}, lower(look)));
+  if (isLarge && high === at.height && wide > 14 + 6.5 * lower(status).length) {
+    nodes.push(drawn("text", {class: `in-lane ${classOf(status)}`, x: left + 7, y: at.y + 13}, lower(status)));
   }
   return nodes;
 }

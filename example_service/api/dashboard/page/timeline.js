@@ -11,19 +11,19 @@ const unfolded = new Set();
 function entriesOf(timeline) {
   const made = [];
   const running = new Map();
-  for (const one of [...timeline].reverse()) {
-    if (one.order) {
-      made.push([one]);
-      for (const [place, [first]] of running) if (first.name === one.name) running.delete(place);
+  for (const event of [...timeline].reverse()) {
+    if (event.order) {
+      made.push([event]);
+      for (const [place, [first]] of running) if (first.name === event.name) running.delete(place);
       continue;
     }
-    const place = `${one.name} ${one.worker}`;
-    if (one.from === "closed" || !running.has(place)) {
+    const place = `${event.name} ${event.worker}`;
+    if (event.from === "closed" || !running.has(place)) {
       running.set(place, []);
       made.push(running.get(place));
     }
-    running.get(place).push(one);
-    if (one.to === "closed") running.delete(place);
+    running.get(place).push(event);
+    if (event.to === "closed") running.delete(place);
   }
   return made.sort((a, b) => b.at(-1).at - a.at(-1).at).slice(0, MAX_ENTRIES);
 }
@@ -32,22 +32,22 @@ const SET = {forced_open: "forced open by hand", disabled: "disabled by hand", s
 const ENDED = {forced_open: "no longer forced open", disabled: "no longer disabled", shadow: "no longer in shadow mode"};
 const ORDERS = {set: ({mode}) => SET[mode], ended: ({mode}) => ENDED[mode], reset: () => "closed"};
 
-function step(one) {
-  return one.order ? orderStep(one) : transitionStep(one);
+function step(event) {
+  return event.order ? orderStep(event) : transitionStep(event);
 }
 
-function orderStep(one) {
-  const {at, name, order, reason, until} = one;
-  const look = order === "set" ? one.mode : order === "ended" && one.mode === "forced_open" ? "half_open" : "closed";
+function orderStep(event) {
+  const {at, name, order, reason, until} = event;
+  const status = order === "set" ? event.mode : order === "ended" && event.mode === "forced_open" ? "half_open" : "closed";
   const end = order !== "set" ? "" : until ? `; until ${moment(until, at)}` : "; until a reset";
-  return drawnStep(at, look, element("strong", "", ...breakable(name)), " ", element("span", `to ${classOf(look)}`, ORDERS[order](one)),
+  return drawnStep(at, status, element("strong", "", ...breakable(name)), " ", element("span", `to ${classOf(status)}`, ORDERS[order](event)),
     element("span", "why", reason.replace(/\.$/, ""), end));
 }
 
-function drawnStep(at, look, ...content) {
+function drawnStep(at, status, ...content) {
   const time = element("time", "", clock(at));
   time.dateTime = new Date(1000 * at).toISOString();
-  return element("div", "step", time, glyph(look), element("p", "", ...content));
+  return element("div", "step", time, glyph(status), element("p", "", ...content));
 }
 
 function transitionStep({at, name, from, to, reason, wait, worker}) {

@@ -10,8 +10,8 @@ const MAX_LINES = 3;
 const MAX_NAMED = 14;
 const MAX_SWITCHES = 40;
 
-const inLook = (...looks) => all().filter(({look}) => looks.includes(look));
-const names = (...looks) => inLook(...looks).sort(bySeverity).map(({name}) => name);
+const inStatus = (...statuses) => all().filter(({status}) => statuses.includes(status));
+const names = (...statuses) => inStatus(...statuses).sort(bySeverity).map(({name}) => name);
 
 function named(list, what) {
   if (list.length > 2) return `${list.length} of ${known.circuits.size} circuits are ${what}`;
@@ -20,8 +20,8 @@ function named(list, what) {
 
 export function headline() {
   const {size} = known.circuits;
-  for (const [look, what] of [["open", "open"], ["half_open", "recovering"], ["forced_open", "forced open"]]) {
-    const list = names(look);
+  for (const [status, what] of [["open", "open"], ["half_open", "recovering"], ["forced_open", "forced open"]]) {
+    const list = names(status);
     if (list.length) return named(list, what);
   }
   if (!size) return "No circuit yet";
@@ -39,7 +39,7 @@ function subline() {
   if (known.silentWorkers.length) parts.push(`Worker ${listed(known.silentWorkers.map(String))} did not respond; its calls are missing here.`);
   if (half.length && names("open").length) parts.push(`Half-open: ${some(half)}.`);
   if (byHand.length) parts.push(`Set by hand: ${some(byHand)}.`);
-  if (known.circuits.size && !inLook(...REFUSING).length) {
+  if (known.circuits.size && !inStatus(...REFUSING).length) {
     const [last] = over();
     if (!byHand.length) parts.push(last ? `The last to refuse calls was ${last.name}, until ${moment(last.past.until, known.at)}.` : "Nothing has opened since the start.");
   }
@@ -48,7 +48,7 @@ function subline() {
 
 export function showVerdict() {
   const node = byId("verdict");
-  const cases = inLook(...REFUSING).sort(bySeverity);
+  const cases = inStatus(...REFUSING).sort(bySeverity);
   node.classList.toggle("alarming", names("open").length > 0);
   say(node.querySelector("h1"), headline());
   say(node.querySelector(".sub"), subline());
@@ -61,8 +61,8 @@ function showSums(list, cases) {
   const sum = (circuits, figure) => circuits.reduce((total, circuit) => total + figure(circuit), 0);
   const began = Math.min(...cases.map(({since: at}) => at));
   const sums = cases.length
-    ? [[`calls spared since ${moment(began, known.at)}`, count(sum(cases, ({spared}) => spared))], ["spared per second", perSecond(sum(cases, (one) => rateOf(one, "refused")))]]
-    : [["calls per second", perSecond(sum(all(), (one) => rateOf(one, "ok", "failed", "refused")))], ["refused in five minutes", count(sum(all(), (one) => lastMinutes(one, "refused")))]];
+    ? [[`calls spared since ${moment(began, known.at)}`, count(sum(cases, ({spared}) => spared))], ["spared per second", perSecond(sum(cases, (circuit) => rateOf(circuit, "refused")))]]
+    : [["calls per second", perSecond(sum(all(), (circuit) => rateOf(circuit, "ok", "failed", "refused")))], ["refused in five minutes", count(sum(all(), (circuit) => lastMinutes(circuit, "refused")))]];
   if (list.children.length !== sums.length) list.replaceChildren(...sums.map(() => element("div", "", element("dt"), element("dd"))));
   sums.forEach(([label, value], at) => {
     say(list.children[at].firstChild, label);
@@ -73,18 +73,18 @@ function showSums(list, cases) {
 function showRail(rail) {
   const circuits = all().sort(byName);
   const isCrowded = circuits.length > MAX_SWITCHES;
-  const shown = isCrowded ? circuits.filter(({look}) => look !== "closed").slice(0, MAX_SWITCHES) : circuits;
-  const closed = isCrowded ? circuits.filter(({look}) => look === "closed").length : 0;
-  const key = `${shown.map(({name, look}) => name + look).join()} ${closed}`;
+  const shown = isCrowded ? circuits.filter(({status}) => status !== "closed").slice(0, MAX_SWITCHES) : circuits;
+  const closed = isCrowded ? circuits.filter(({status}) => status === "closed").length : 0;
+  const key = `${shown.map(({name, status}) => name + status).join()} ${closed}`;
   if (rail.dataset.key === key) return;
   rail.dataset.key = key;
   const focused = document.activeElement?.closest(".rail a")?.hash;
   rail.classList.toggle("many", shown.length > MAX_NAMED);
   hide(rail, circuits.length === 0);
-  rail.replaceChildren(...shown.map(({name, look}) => {
-    const link = element("a", `${classOf(look)} ${look === "closed" ? "" : "not-closed"}`, glyph(look), element("span", "", name));
+  rail.replaceChildren(...shown.map(({name, status}) => {
+    const link = element("a", `${classOf(status)} ${status === "closed" ? "" : "not-closed"}`, glyph(status), element("span", "", name));
     link.href = `#circuit-${encodeURIComponent(name)}`;
-    link.title = `${name}: ${lower(look)}`;
+    link.title = `${name}: ${lower(status)}`;
     link.setAttribute("aria-label", link.title);
     return element("li", "", link);
   }));
@@ -93,21 +93,21 @@ function showRail(rail) {
 }
 
 // The circuits that refused calls and no longer do, the latest first.
-const over = () => all().filter(({look, past}) => past && !REFUSING.includes(look)).sort((a, b) => b.past.until - a.past.until);
+const over = () => all().filter(({status, past}) => past && !REFUSING.includes(status)).sort((a, b) => b.past.until - a.past.until);
 
 // Elements are only replaced when a state changes, so that a focused link keeps the focus.
 function showLines(list, cases) {
   const lines = Math.min(MAX_LINES, known.circuits.size);
   const isCrowded = cases.length > lines;
   const shown = isCrowded ? cases.slice(0, lines - 1) : [...cases, ...over()].slice(0, lines);
-  const key = `${lines} ${cases.length} ${shown.map(({name, look}) => name + look).join()}`;
+  const key = `${lines} ${cases.length} ${shown.map(({name, status}) => name + status).join()}`;
   if (list.dataset.key !== key) {
     list.dataset.key = key;
-    list.replaceChildren(...shown.map(({name, look}) => {
+    list.replaceChildren(...shown.map(({name, status}) => {
       const link = element("a", "", ...breakable(name));
       link.href = `#circuit-${encodeURIComponent(name)}`;
       link.title = name;
-      return element("li", "", badge(look), link, element("span", "since"), element("span", "why"), element("span", "spared"));
+      return element("li", "", badge(status), link, element("span", "since"), element("span", "why"), element("span", "spared"));
     }));
     if (isCrowded) list.append(element("li", "", element("span"), element("span", "rest", `and ${count(cases.length - shown.length)} more below`)));
     if (lines && !shown.length) list.append(element("li", "", element("span", "rest none", "An outage would be listed here, with its reason and the calls that it spares.")));
@@ -115,7 +115,7 @@ function showLines(list, cases) {
   }
   shown.forEach((circuit, at) => {
     const [, , began, why, spared] = list.children[at].children;
-    const isOver = !REFUSING.includes(circuit.look);
+    const isOver = !REFUSING.includes(circuit.status);
     const reason = isOver ? circuit.past.reason : circuit.mode?.reason ?? circuit.reason;
     say(began, isOver ? `from ${moment(circuit.past.since, known.at)} to ${moment(circuit.past.until, known.at)}` : since(circuit));
     say(why, [waitOf(circuit), reason].filter(Boolean).join("; "));

@@ -9,8 +9,8 @@ export const SEVERITY = Object.keys(WORDS);
 export const REFUSING = SEVERITY.slice(0, 3);
 export const BY_HAND = SEVERITY.slice(2, 5);
 
-export const classOf = (look) => look.replace("_", "-");
-export const lower = (look) => WORDS[look].toLowerCase();
+export const classOf = (status) => status.replace("_", "-");
+export const lower = (status) => WORDS[status].toLowerCase();
 
 const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
 const tenths = new Intl.NumberFormat("en", {minimumFractionDigits: 1, maximumFractionDigits: 1});

@@ -111,7 +111,7 @@ async def test_a_change_of_state_is_sent_within_200_milliseconds(feed: Feed) -> 
         message = await change(pages)
         took = asyncio.get_running_loop().time() - started
 
-        assert message["circuits"][0]["look"] == "open"
+        assert message["circuits"][0]["status"] == "open"
         assert message["timeline"][0]["to"] == "open"
         if took < 0.2:
             return
@@ -127,10 +127,10 @@ async def test_the_end_of_a_wait_is_sent_in_time(feed: Feed) -> None:
 
         started = asyncio.get_running_loop().time()
         break_down(breaker)
-        looks = [(await change(pages))["circuits"][0]["look"] for _ in range(2)]
+        statuses = [(await change(pages))["circuits"][0]["status"] for _ in range(2)]
         took = asyncio.get_running_loop().time() - started
 
-        assert looks == ["open", "half_open"]
+        assert statuses == ["open", "half_open"]
         if took < 0.6:
             return
     pytest.fail(f"the last message took {took} seconds")
@@ -164,7 +164,7 @@ async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:
     message = await change(pages)
 
     (circuit,) = message["circuits"]
-    assert (circuit["look"], circuit["hasBreaker"]) == ("disabled", False)
+    assert (circuit["status"], circuit["hasBreaker"]) == ("disabled", False)
     assert circuit["mode"]["reason"] == "a false alarm"
     circuit_breaker_registry._modes.clear()
 

@@ -52,10 +52,10 @@ class Reports:
         self.history = History()
         self.transitions: list[Transition] = []
 
-    def add(self, second: float, look: str = "closed", **given: Any) -> None:
+    def add(self, second: float, status: str = "closed", **given: Any) -> None:
         """Add the report for a second: the state, and the totals so far."""
         workers = given.pop("workers", [1])
-        breakers = {"payment": (look, metrics(**given))}
+        breakers = {"payment": (status, metrics(**given))}
         self.history.add(breakers, self.transitions, workers, START + second)
 
     @property
@@ -133,7 +133,7 @@ def test_an_outage_begins_when_the_circuit_leaves_its_closed_state(reports: Repo
 
     assert circuit.since == START + 0.5
     assert (circuit.spared, list(circuit.waits)) == (4, [5, 10])
-    assert [(round(at - START, 1), look) for at, look in circuit.stays] == [
+    assert [(round(at - START, 1), status) for at, status in circuit.periods] == [
         (0, "closed"),
         (0.5, "open"),
         (6.0, "half_open"),
@@ -172,9 +172,9 @@ def test_transitions_of_single_workers_are_not_shown_for_the_service(reports: Re
     reports.add(0, workers=[1, 2])
     reports.transitions = [change(0.4, "half_open", "closed"), change(0.2, "closed", "open", 5)]
     reports.add(1, "open", workers=[1, 2])
-    stays = reports.history.circuits["payment"].stays
+    periods = reports.history.circuits["payment"].periods
 
-    assert [(at - START, look) for at, look in stays] == [(0, "closed"), (1, "open")]
+    assert [(at - START, status) for at, status in periods] == [(0, "closed"), (1, "open")]
 
 
 def test_several_workers_show_the_longest_current_wait(reports: Reports) -> None:
