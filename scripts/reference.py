@@ -23,7 +23,7 @@ from example_service.infra import resilience
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "api.md"
-LONGEST_LINE = 90
+MAX_LINE_LENGTH = 90
 INTEGRATIONS = ("httpx", "sqlalchemy", "testing")
 INTRODUCTION = """\
 # API reference
@@ -150,7 +150,7 @@ def _assigned(module: ModuleType, name: str) -> Iterator[str]:
             for line, below in zip(body, [*body[1:], None], strict=True):
                 target, _, assigned = ast.unparse(line).partition(" = ")
                 if re.match(rf"{name}\b", target):
-                    if len(target) + len(assigned) > LONGEST_LINE:
+                    if len(target) + len(assigned) > MAX_LINE_LENGTH:
                         assigned = f"(\n    {assigned}\n)"
                     yield _fenced(f"{target} = {assigned}")
                     if isinstance(below, ast.Expr):
@@ -184,7 +184,7 @@ def _signature(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> s
         end = f") -> {_unquoted(function.returns)}"
     awaited = "await " if isinstance(function, ast.AsyncFunctionDef) else ""
     line = f"{awaited}{name}({', '.join(parameters)}{end}"
-    if len(line) > LONGEST_LINE:
+    if len(line) > MAX_LINE_LENGTH:
         indented = (f"    {parameter}," for parameter in parameters)
         line = "\n".join([f"{awaited}{name}(", *indented, end])
     return _fenced(line)

@@ -20,7 +20,7 @@ from example_service.payments.exceptions import (
     UnknownCurrencyError,
 )
 from example_service.payments.models import (
-    LONGEST_CHARGE_ID,
+    MAX_CHARGE_ID_LENGTH,
     ExchangeRate,
     FailureReason,
     PaymentOrder,
@@ -88,7 +88,7 @@ class _Reason(_Words):
 
 class _Charge(_Words):
     # NUL is the only character that JSON can contain and PostgreSQL cannot store.
-    id: Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=LONGEST_CHARGE_ID)]
+    id: Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=MAX_CHARGE_ID_LENGTH)]
     amount: int
     currency: str
     customer_id: str

@@ -14,13 +14,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from example_service.infra.database.base import Base, UTCDateTime, Word
 from example_service.payments.currencies import CURRENCIES
 
-LARGEST_AMOUNT: Final = 99_999_999
+MAX_AMOUNT: Final = 99_999_999
 """In minor units: 999,999.99 in most currencies."""
 
-LONGEST_CHARGE_ID: Final = 255
-LONGEST_CUSTOMER_ID: Final = 64
-LONGEST_IDEMPOTENCY_KEY: Final = 255
-LONGEST_CALLER: Final = 64
+MAX_CHARGE_ID_LENGTH: Final = 255
+MAX_CUSTOMER_ID_LENGTH: Final = 64
+MAX_IDEMPOTENCY_KEY_LENGTH: Final = 255
+MAX_CALLER_LENGTH: Final = 64
 
 UNNAMED: Final = ""
 """The caller of every request if callers have no names, as without `API__KEYS`."""
@@ -47,7 +47,7 @@ class PaymentOrder(BaseModel):
         Field(
             strict=True,
             ge=1,
-            le=LARGEST_AMOUNT,
+            le=MAX_AMOUNT,
             description="In minor units of the currency: cents for EUR, whole units for JPY. An "
             "integer: `1250.0` is refused, because it suggests a calculation with fractions.",
             examples=[1250],
@@ -61,7 +61,7 @@ class PaymentOrder(BaseModel):
     customer_id: Annotated[
         str,
         Field(
-            pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{LONGEST_CUSTOMER_ID - 1}}}$",
+            pattern=rf"^[A-Za-z0-9][A-Za-z0-9._:@-]{{0,{MAX_CUSTOMER_ID_LENGTH - 1}}}$",
             description="Id of the customer: 1 to 64 letters, digits and `._:@-`, starting with a "
             "letter or digit.",
             examples=["customer-7"],
@@ -136,14 +136,16 @@ class Payment(Base):
     )
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
-    caller: Mapped[str] = mapped_column(String(LONGEST_CALLER), default=UNNAMED, server_default="")
-    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_IDEMPOTENCY_KEY))
+    caller: Mapped[str] = mapped_column(
+        String(MAX_CALLER_LENGTH), default=UNNAMED, server_default=""
+    )
+    idempotency_key: Mapped[str] = mapped_column(String(MAX_IDEMPOTENCY_KEY_LENGTH))
     amount: Mapped[int] = mapped_column(Integer)
     currency: Mapped[str] = mapped_column(String(3))
-    customer_id: Mapped[str] = mapped_column(String(LONGEST_CUSTOMER_ID))
+    customer_id: Mapped[str] = mapped_column(String(MAX_CUSTOMER_ID_LENGTH))
     status: Mapped[PaymentStatus | str] = mapped_column(Word(PaymentStatus))
     failure_reason: Mapped[FailureReason | str | None] = mapped_column(Word(FailureReason))
-    charge_id: Mapped[str | None] = mapped_column(String(LONGEST_CHARGE_ID))
+    charge_id: Mapped[str | None] = mapped_column(String(MAX_CHARGE_ID_LENGTH))
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime)
     due_at: Mapped[datetime | None] = mapped_column(UTCDateTime)

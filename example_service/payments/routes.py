@@ -20,7 +20,7 @@ from example_service.api.request.query import PLAIN_DIGITS
 from example_service.api.request.strict_route import StrictRoute
 from example_service.payments.dependencies import Payments
 from example_service.payments.models import (
-    LONGEST_IDEMPOTENCY_KEY,
+    MAX_IDEMPOTENCY_KEY_LENGTH,
     UNNAMED,
     FailureReason,
     Payment,
@@ -49,7 +49,7 @@ IdempotencyKey = Annotated[
     str,
     Header(
         alias=_KEY_HEADER,
-        pattern=rf"^[!-~]{{1,{LONGEST_IDEMPOTENCY_KEY}}}$",
+        pattern=rf"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_LENGTH}}}$",
         description="Chosen by the client for each order: 1 to 255 visible ASCII characters. "
         "Repeating an order with the same key does not pay it again.",
         examples=["order-2026-0815"],

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 STOP_SECONDS: Final = 4.0
 """Less than the five seconds that a process has for its cleanup after the drain."""
 
-_LONGEST_PAUSE_SECONDS: Final = 5.0
+_MAX_PAUSE_SECONDS: Final = 5.0
 
 _GRANTED_PROBE_SECONDS: Final = 0.5
 """Half the time for which a fleet reserves a probe for a process."""
@@ -109,7 +109,7 @@ class PaymentWorker:
             return self._settings.poll_seconds
         if wait > 0:
             # Poll more often, because an operator may close the circuit earlier.
-            return min(float(wait), _LONGEST_PAUSE_SECONDS)
+            return min(float(wait), _MAX_PAUSE_SECONDS)
         # A fleet reserves a probe for a process, for one second, after it has refused a call of
         # that process. The call below requests it without claiming a payment. If no payment is due,
         # the reservation would only keep the probe from a process that has calls to make.
@@ -124,7 +124,7 @@ class PaymentWorker:
     async def _work(self) -> None:
         keep_going = KeepGoing(logger, "The payment worker failed; it continues")
         while not self._stopped.is_set():
-            wait = _LONGEST_PAUSE_SECONDS
+            wait = _MAX_PAUSE_SECONDS
             with keep_going:
                 wait = await self._run_once_or_wait()
             await self._pause(wait)
@@ -136,7 +136,7 @@ class PaymentWorker:
         except (CircuitOpenError, DatabaseUnavailableError) as error:
             # The database's breaker has already logged the error.
             wait = max(self._settings.poll_seconds, getattr(error, "retry_after", None) or 0.0)
-            return min(wait, _LONGEST_PAUSE_SECONDS)
+            return min(wait, _MAX_PAUSE_SECONDS)
 
     async def _pause(self, seconds: float) -> None:
         await pause(self._stopped, seconds)

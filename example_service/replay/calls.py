@@ -13,7 +13,7 @@ NEUTRAL: Final = "neutral"
 CLIENT_CLOSED_REQUEST: Final = 499
 # Unix time in seconds reaches this number in the year 5138; in milliseconds, it did so in 1973.
 _MILLISECONDS: Final = 1e11
-_LONGEST_CALL_SECONDS: Final = 1e6
+_MAX_CALL_SECONDS: Final = 1e6
 _STATUS_DIGITS: Final = 3
 
 
@@ -106,7 +106,7 @@ def duration_of(text: str) -> float:
         raise FieldError(
             f"the duration {shown(text)} must be 0 seconds or more; correct or remove the line"
         )
-    if seconds > _LONGEST_CALL_SECONDS:
+    if seconds > _MAX_CALL_SECONDS:
         raise FieldError(f"the duration {shown(text)} is more than eleven days; write seconds")
     return seconds
 

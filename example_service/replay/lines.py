@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-LONGEST_LINE: Final = 65_536
+MAX_LINE_LENGTH: Final = 65_536
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _GZIP: Final = b"\x1f\x8b"
@@ -36,14 +36,14 @@ def text_lines(path: Path, file: BinaryIO) -> Iterator[str]:
         RecordingError: The file is empty, or a line is too long or not UTF-8 text.
     """
     number = 0
-    for number, raw in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), 1):
+    for number, raw in enumerate(iter(partial(file.readline, MAX_LINE_LENGTH + 1), b""), 1):
         line = raw
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
             _refuse_other_kinds(path, line)
-        if len(line) > LONGEST_LINE:
+        if len(line) > MAX_LINE_LENGTH:
             raise RecordingError(
-                path, number, f"the line is longer than {LONGEST_LINE:,} bytes; is this a log?"
+                path, number, f"the line is longer than {MAX_LINE_LENGTH:,} bytes; is this a log?"
             )
         try:
             text = line.decode()

@@ -22,7 +22,7 @@ from example_service.replay.timeline import Timeline
 # In the order of the numbers in `Timeline.bands`. The colors also differ in brightness.
 _STATES: Final = (("closed", "#d5ead8"), ("half-open", "#f2b134"), ("open", "#a8201a"))
 _CALLS, _FAILURES = "#8d99ae", "#a8201a"
-LONGEST_NAME: Final = 30
+MAX_NAME_LENGTH: Final = 30
 _SECONDS_PER_DAY: Final = 86_400.0
 # Draw text as text and without TeX markup, and make the files reproducible.
 _STYLE: Final[Any] = {
@@ -63,7 +63,7 @@ def svg(report: Report) -> bytes:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…"
 
 
 def _edges(timeline: Timeline, *, has_dates: bool) -> list[float]:

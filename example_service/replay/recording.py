@@ -26,7 +26,7 @@ from example_service.replay.calls import (
 from example_service.replay.lines import RecordingError, text_lines
 
 COLUMNS: Final = ("time", "duration", "outcome")
-LONGEST_REQUEST_SECONDS: Final = 300.0
+MAX_REQUEST_SECONDS: Final = 300.0
 """The longest request of an access log that can be sorted, because lines are written at its end."""
 
 _MAX_ROUTES_SHOWN: Final = 10
@@ -229,11 +229,11 @@ class Recording:
             if call.time < begun:
                 raise FieldError(
                     f"the request began {latest_end - call.time:.0f} seconds before the latest "
-                    f"end above, more than the {LONGEST_REQUEST_SECONDS:.0f} within which lines "
+                    f"end above, more than the {MAX_REQUEST_SECONDS:.0f} within which lines "
                     "can be put in order; sort the lines, or choose one route with --route"
                 )
             heappush(waiting, call)
-            while waiting and waiting[0].time < latest_end - LONGEST_REQUEST_SECONDS:
+            while waiting and waiting[0].time < latest_end - MAX_REQUEST_SECONDS:
                 yield (earliest := heappop(waiting))
                 begun = earliest.time
         while waiting:

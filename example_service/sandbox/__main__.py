@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from example_service.sandbox.charges import Ledger
 from example_service.sandbox.control import create_control
 from example_service.sandbox.listener import Listener
-from example_service.sandbox.modes import LARGEST_SEED
+from example_service.sandbox.modes import MAX_SEED
 from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
 
-_LARGEST_PORT = 65_535
+_MAX_PORT = 65_535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,11 +100,11 @@ def _loopback(text: str) -> str:
 
 
 def _port(text: str) -> int:
-    return _integer(text, _LARGEST_PORT)
+    return _integer(text, _MAX_PORT)
 
 
 def _seed(text: str) -> int:
-    return _integer(text, LARGEST_SEED)
+    return _integer(text, MAX_SEED)
 
 
 def _integer(text: str, largest: int) -> int:

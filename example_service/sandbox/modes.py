@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic_core import PydanticKnownError
 
 DEFAULT_LATENCY_SECONDS: Final = 1.0
-LONGEST_LATENCY_SECONDS: Final = 60.0
-LONGEST_DELAY_SECONDS: Final = 604_800.0
+MAX_LATENCY_SECONDS: Final = 60.0
+MAX_DELAY_SECONDS: Final = 604_800.0
 """A week, which is longer than any time limit of a client."""
 
 DEFAULT_FAILURE_RATE: Final = 0.5
-LARGEST_SEED: Final = 2**53 - 1
+MAX_SEED: Final = 2**53 - 1
 """The largest integer that every JSON parser represents exactly."""
 
 
@@ -88,7 +88,7 @@ class ModeChange(BaseModel):
         float | None,
         Field(
             gt=0,
-            le=LONGEST_DELAY_SECONDS,
+            le=MAX_DELAY_SECONDS,
             strict=True,
             allow_inf_nan=False,
             description="Seconds until a slow response (slow and flaky, at most 60) or until a "
@@ -109,7 +109,7 @@ class ModeChange(BaseModel):
         int | None,
         Field(
             ge=0,
-            le=LARGEST_SEED,
+            le=MAX_SEED,
             strict=True,
             description="The same seed gives the same faults in the same order "
             "(garbled, flaky and intercepted). Default: random.",
@@ -120,8 +120,8 @@ class ModeChange(BaseModel):
     @classmethod
     def _bounded_answers(cls, value: float | None, info: ValidationInfo) -> float | None:
         is_late = info.data.get("mode") is SandboxMode.LATE
-        if value is not None and not is_late and value > LONGEST_LATENCY_SECONDS:
-            raise PydanticKnownError("less_than_equal", {"le": LONGEST_LATENCY_SECONDS})
+        if value is not None and not is_late and value > MAX_LATENCY_SECONDS:
+            raise PydanticKnownError("less_than_equal", {"le": MAX_LATENCY_SECONDS})
         return value
 
     @field_validator("latency_seconds", "failure_rate", "seed")
@@ -156,7 +156,7 @@ class ModeReport(BaseModel):
         defaults: dict[str, float] = {
             "latency_seconds": DEFAULT_LATENCY_SECONDS,
             "failure_rate": DEFAULT_FAILURE_RATE,
-            "seed": secrets.randbelow(LARGEST_SEED) if default_seed is None else default_seed,
+            "seed": secrets.randbelow(MAX_SEED) if default_seed is None else default_seed,
         }
         values = change.model_dump()
         for parameter, modes in _PARAMETER_MODES.items():

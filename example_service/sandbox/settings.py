@@ -8,7 +8,7 @@ from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.group import Group
 from example_service.core.settings.model import ServiceSettings
 from example_service.core.settings.types import HTTPURL
-from example_service.sandbox.modes import LARGEST_SEED
+from example_service.sandbox.modes import MAX_SEED
 
 
 class SandboxSettings(Group):
@@ -22,7 +22,7 @@ class SandboxSettings(Group):
     seed: int | None = Field(
         default=None,
         ge=0,
-        le=LARGEST_SEED,
+        le=MAX_SEED,
         description="The same seed gives the same faults in the same order; without it, they vary.",
         examples=[1],
     )

@@ -16,13 +16,13 @@ _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?", re.ASCII
 )
 # A host name has at most 253 characters; the rest allows for a port.
-_LONGEST_HOST: Final = 262
+_MAX_HOST_LENGTH: Final = 262
 _END_OF_AUTHORITY: Final = re.compile(rb"[/?#]|$")
 
 
 @lru_cache(maxsize=64)
 def _is_host(value: bytes) -> bool:
-    return len(value) <= _LONGEST_HOST and _HOST.fullmatch(value) is not None
+    return len(value) <= _MAX_HOST_LENGTH and _HOST.fullmatch(value) is not None
 
 
 def fault_of_headers(headers: Headers, version: str) -> Refusal | None:

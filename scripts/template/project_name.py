@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-LONGEST: Final = 24
+MAX_LETTERS: Final = 24
 """So that names of objects in Kubernetes that begin with it have room, too."""
 
 STANDARD_LIBRARY: Final = sys.stdlib_module_names | {
@@ -87,8 +87,8 @@ def parse_name(text: str, root: Path) -> Name:
             "beginning with a letter, such as NAME=orders or NAME=order-desk."
         )
     name = Name(tuple(word.lower() for word in words))
-    if len(name.package) > LONGEST:
-        raise RefusedError(f"NAME={text!r} is too long: it may have {LONGEST} letters at most.")
+    if len(name.package) > MAX_LETTERS:
+        raise RefusedError(f"NAME={text!r} is too long: it may have {MAX_LETTERS} letters at most.")
     if owner := taken_names(root).get(name.package):
         raise RefusedError(f"NAME={text!r} is taken: {name.package} is {owner}.")
     return name

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from example_service.api.routers.admin import LONGEST_MODE_SECONDS
+from example_service.api.routers.admin import MAX_MODE_SECONDS
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings
 from example_service.infra.resilience import (
@@ -322,7 +322,7 @@ async def test_a_mode_is_set_on_all_breakers_of_a_name(
         {"reason": "fine", "seconds": -1},
         {"reason": "fine", "seconds": "60"},
         {"reason": "fine", "seconds": True},
-        {"reason": "fine", "seconds": LONGEST_MODE_SECONDS + 1},
+        {"reason": "fine", "seconds": MAX_MODE_SECONDS + 1},
         {"reason": "fine", "until": "noon"},
         [],
     ],

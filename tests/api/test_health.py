@@ -21,7 +21,7 @@ from example_service.infra.database.database import database_breaker
 from example_service.infra.readiness import Check, Readiness
 from example_service.infra.resilience import CircuitBreaker, circuit_breaker_registry
 from example_service.infra.resilience.testing import FakeClock, opened
-from example_service.infra.resilience.validation import LONGEST_REASON
+from example_service.infra.resilience.validation import MAX_REASON_LENGTH
 from example_service.main import create_app
 from example_service.migrations import upgrade
 from tests.application import LogLines, Serve
@@ -265,7 +265,7 @@ async def test_transitions_are_bounded_and_outlive_their_breakers(
     assert [each["breaker_name"] for each in transitions] == [
         f"of_request_{number}" for number in range(49, 29, -1)
     ]
-    assert {len(each["reason"]) for each in transitions} == {LONGEST_REASON}
+    assert {len(each["reason"]) for each in transitions} == {MAX_REASON_LENGTH}
     assert transitions[0]["wait_seconds"] is None
     assert "of_request_49" not in body["breakers"]
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-LONGEST_SKEW_SECONDS: Final = 2 * 86_400
+MAX_SKEW_SECONDS: Final = 2 * 86_400
 
 _FOLDERS: Final = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
 _LIBRARY: Final = "faketime/libfaketimeMT.so.1"
@@ -28,7 +28,7 @@ def wrong_clocks(library: Path | None, seed: str) -> Iterator[Mapping[str, str]]
     """
     chance = random.Random(seed)
     while True:
-        skew = chance.uniform(-LONGEST_SKEW_SECONDS, LONGEST_SKEW_SECONDS)
+        skew = chance.uniform(-MAX_SKEW_SECONDS, MAX_SKEW_SECONDS)
         yield {} if library is None else wrong_clock(library, skew)
 
 

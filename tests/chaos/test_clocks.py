@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.__main__ import FAULT_NAMES
-from tests.chaos.clocks import LONGEST_SKEW_SECONDS, faketime_library, wrong_clocks
+from tests.chaos.clocks import MAX_SKEW_SECONDS, faketime_library, wrong_clocks
 from tests.chaos.service import ROOT
 from tests.real_parts import missing
 
@@ -21,7 +21,7 @@ def test_the_same_seed_draws_the_same_clocks() -> None:
     skews = [float(variables["FAKETIME"]) for variables in first]
 
     assert first == again
-    assert all(abs(skew) <= LONGEST_SKEW_SECONDS for skew in skews)
+    assert all(abs(skew) <= MAX_SKEW_SECONDS for skew in skews)
     assert min(skews) < -86_400
     assert max(skews) > 86_400
 

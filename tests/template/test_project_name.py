@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.template.project_name import (
-    LONGEST,
+    MAX_LETTERS,
     Name,
     RefusedError,
     parse_name,
@@ -33,7 +33,7 @@ def test_a_name_can_be_written_in_any_form(text: str) -> None:
 def test_words_and_digits_form_a_name(text: str) -> None:
     """A single word or a single letter is enough."""
     assert parse_name(text, ROOT).distribution == text
-    assert len("warehouse_order_archives") == LONGEST
+    assert len("warehouse_order_archives") == MAX_LETTERS
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_name_that_is_taken_is_refused(text: str, owner: str) -> None:
 
 def test_a_name_that_is_too_long_is_refused() -> None:
     """The message says how long a name may be."""
-    with pytest.raises(RefusedError, match=f"too long: it may have {LONGEST} letters"):
+    with pytest.raises(RefusedError, match=f"too long: it may have {MAX_LETTERS} letters"):
         parse_name("warehouse-order-archives2", ROOT)
 
 

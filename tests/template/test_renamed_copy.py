@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import example_service
-from scripts.template.project_name import LONGEST, Name, present_name
+from scripts.template.project_name import MAX_LETTERS, Name, present_name
 from scripts.template.rename import RECORD, rename
 from scripts.template.repository import git
 from tests.template.copies import ROOT, copy_project, run_in
@@ -45,7 +45,7 @@ def test_no_trace_of_the_old_name_remains(renamed: Path) -> None:
     trace = re.compile(r"[-_\W]*".join(words).encode(), re.IGNORECASE)
     names = git(renamed, "ls-files", "-z").split("\0")[:-1]
 
-    assert len(NAME.package) == LONGEST
+    assert len(NAME.package) == MAX_LETTERS
     assert [name for name in names if trace.search((renamed / name).read_bytes())] == []
     assert [name for name in names if trace.search(name.encode())] == []
     assert not (renamed / example_service.__name__).exists()

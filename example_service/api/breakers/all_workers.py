@@ -48,7 +48,7 @@ ANSWER_SECONDS: Final = 1.0
 # With many breakers a report takes long. Reports are then written less often, so that a worker
 # spends at most this share of its time on them.
 _SHARE_OF_TIME: Final = 0.1
-_LONGEST_REPORT_SECONDS: Final = 2.5
+_MAX_REPORT_SECONDS: Final = 2.5
 
 
 class WorkerReport(BaseModel):
@@ -184,7 +184,7 @@ class AllWorkers:
             await self._write()
             written_at = time.monotonic()
             taken = (written_at - began) / _SHARE_OF_TIME
-            wait_seconds = min(max(REPORT_SECONDS, taken), _LONGEST_REPORT_SECONDS)
+            wait_seconds = min(max(REPORT_SECONDS, taken), _MAX_REPORT_SECONDS)
 
     def _signature(self) -> object:
         """A value that changes whenever a new report should be written immediately."""

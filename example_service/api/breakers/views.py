@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from example_service.infra.fleet.record import Record
 from example_service.infra.resilience import CircuitState, Order, circuit_breaker_registry
 from example_service.infra.resilience.rules.states import CausedBy, Mode
-from example_service.infra.resilience.validation import LONGEST_REASON
+from example_service.infra.resilience.validation import MAX_REASON_LENGTH
 
 Time: TypeAlias = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """A UTC time in ISO 8601 format."""
@@ -148,7 +148,7 @@ def recent_transitions() -> list[Transition]:
             breaker_name=_text(change.breaker_name),
             from_state=change.from_state,
             to_state=change.to_state,
-            reason=_text(change.reason)[:LONGEST_REASON],
+            reason=_text(change.reason)[:MAX_REASON_LENGTH],
             wait_seconds=change.wait_seconds,
             failure_count=change.failure_count,
             rejections=change.rejections,
@@ -177,9 +177,9 @@ def standing_modes() -> dict[str, StandingMode]:
 def _with_fit_reasons(metrics: dict[str, Any]) -> dict[str, Any]:
     fit = dict(metrics)
     if isinstance(fit.get("reason"), str):
-        fit["reason"] = _text(fit["reason"])[:LONGEST_REASON]
+        fit["reason"] = _text(fit["reason"])[:MAX_REASON_LENGTH]
     if "mode" in fit:
-        fit["mode"] = {**fit["mode"], "reason": _text(fit["mode"]["reason"])[:LONGEST_REASON]}
+        fit["mode"] = {**fit["mode"], "reason": _text(fit["mode"]["reason"])[:MAX_REASON_LENGTH]}
     return fit
 
 

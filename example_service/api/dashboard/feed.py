@@ -39,7 +39,7 @@ MAX_CIRCUITS: Final = 1_000
 _TICK_SECONDS: Final = 0.1
 _WATCHED_SECONDS: Final = 1.0
 _UNWATCHED_SECONDS: Final = float(BUCKET_SECONDS)
-_LARGEST_SHARE: Final = 0.02
+_MAX_SHARE: Final = 0.02
 """The share of time that polling several workers more often than once a second may take."""
 
 _SEVERITY: Final = ("open", "half_open", "forced_open", "disabled", "shadow", "closed")
@@ -143,7 +143,7 @@ class Feed:
             return _UNWATCHED_SECONDS
         # Changes in other workers and the ends of waits are found only by polling.
         are_several = len(report.workers) + len(report.silent_workers) > 1
-        seconds = took / _LARGEST_SHARE if are_several else _WATCHED_SECONDS
+        seconds = took / _MAX_SHARE if are_several else _WATCHED_SECONDS
         ends = [one.retry_after for one in report.breakers.values() if one.retry_after] + [
             mode.ends_in for mode in report.modes.values() if mode.ends_in
         ]

@@ -27,7 +27,7 @@ from example_service.api.route_table import allowed_methods
 from example_service.core import context
 from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.infra.resilience import CircuitOpenError
-from example_service.infra.resilience.validation import LONGEST_REASON
+from example_service.infra.resilience.validation import MAX_REASON_LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,8 @@ RETRY_SOON: Final = {"Retry-After": "1"}
 UNKNOWN_WAIT_SECONDS = 30
 """`Retry-After` in seconds if it is not known when an open circuit admits calls again."""
 
-_LONGEST_INSTANCE = 1_024
-_LONGEST_REFUSAL = 500
+_MAX_INSTANCE_LENGTH = 1_024
+_MAX_REFUSAL_LENGTH = 500
 _PATH_CHARACTERS = "/%:@!$&'()*+,;=~"
 
 _UNREADABLE_BODY = "There was an error parsing the body"
@@ -178,7 +178,7 @@ def problem_from_refusal(status: int, text: str) -> Problem:
     if status == HTTPStatus.BAD_REQUEST and text.startswith("Disallowed CORS "):
         refused = text.removeprefix("Disallowed CORS ")
         return Problem(catalogue.CORS_REFUSED, f"Not allowed: {refused}.")
-    return Problem(_type_of(status), _specific_text(status, text[:_LONGEST_REFUSAL]))
+    return Problem(_type_of(status), _specific_text(status, text[:_MAX_REFUSAL_LENGTH]))
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
@@ -258,7 +258,7 @@ def _open_circuit(refusal: CircuitOpenError | CircuitBreakerOpenException) -> Pr
             "breaker": name,
             "state": None if state is None else str(state),
             "retry_after": wait,
-            "reason": None if refusal.reason is None else refusal.reason[:LONGEST_REASON],
+            "reason": None if refusal.reason is None else refusal.reason[:MAX_REASON_LENGTH],
         },
     )
 
@@ -275,4 +275,4 @@ def _whole_seconds(wait_seconds: float | None) -> int:
 def _instance(scope: Scope) -> str:
     """The path of the request as a URI reference, without the query, which may contain secrets."""
     path = scope.get("raw_path") or scope.get("path", "")
-    return quote(path, safe=_PATH_CHARACTERS)[:_LONGEST_INSTANCE]
+    return quote(path, safe=_PATH_CHARACTERS)[:_MAX_INSTANCE_LENGTH]

@@ -12,7 +12,7 @@ from pydantic_core import PydanticKnownError
 
 _MAX_ERRORS = 20
 _DEEPEST_LOCATION = 10
-_LONGEST_NAME = 64
+_MAX_NAME_LENGTH = 64
 
 REPEATED = "repeated"
 """The type of the error of a query parameter or a header that occurs more than once."""
@@ -80,7 +80,7 @@ def _location(error: Mapping[str, Any]) -> Sequence[object]:
 
 
 def _bounded(part: object) -> str | int:
-    return part if isinstance(part, int) else str(part)[:_LONGEST_NAME]
+    return part if isinstance(part, int) else str(part)[:_MAX_NAME_LENGTH]
 
 
 def _message(error_type: str, context: dict[str, Any]) -> str:

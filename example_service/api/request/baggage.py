@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from example_service.core.context import baggage
 
-LONGEST_BYTES: Final = 8_192
+MAX_BYTES: Final = 8_192
 MAX_MEMBERS: Final = 64
 
 _SPACE: Final = rb"[ \t]*"
@@ -49,7 +49,7 @@ def usable(given: Iterable[bytes]) -> str | None:
     """
     whole = b",".join(given)
     members = [member for one in whole.split(b",") if (member := one.strip(b" \t"))]
-    if not members or len(whole) > LONGEST_BYTES or len(members) > MAX_MEMBERS:
+    if not members or len(whole) > MAX_BYTES or len(members) > MAX_MEMBERS:
         return None
     if not all(_MEMBER.fullmatch(member) for member in members):
         return None

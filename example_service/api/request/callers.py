@@ -23,7 +23,7 @@ READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 IN_PROCESS: Final = "caller"
 """The key of an ASGI scope with the name of a caller in this process. A client cannot set it."""
 
-_LONGEST_NAME: Final = 64
+_MAX_NAME_LENGTH: Final = 64
 _SCHEME: Final = "api"
 _CHALLENGE: Final = 'Bearer realm="api"'
 _NO_KEY: Final = Problem(catalogue.UNAUTHORIZED, headers={"WWW-Authenticate": _CHALLENGE})
@@ -53,8 +53,8 @@ class Caller:
     may_write: bool = True
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.name) <= _LONGEST_NAME or not self.name.isprintable():
-            raise ValueError(f"name must be 1 to {_LONGEST_NAME} printable characters")
+        if not 1 <= len(self.name) <= _MAX_NAME_LENGTH or not self.name.isprintable():
+            raise ValueError(f"name must be 1 to {_MAX_NAME_LENGTH} printable characters")
 
 
 FindCaller: TypeAlias = Callable[[bytes], Awaitable[Caller | None]]

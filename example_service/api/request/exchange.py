@@ -24,10 +24,10 @@ CLIENT_CLOSED_REQUEST: Final = 499
 """The status in logs and metrics if the client left before the response, as in nginx."""
 
 MAX_HEADERS: Final = 100
-LONGEST_QUERY: Final = 8_192
+MAX_QUERY_BYTES: Final = 8_192
 """More headers or a longer query would block the event loop for too long while they are parsed."""
 
-LARGEST_UNFINISHED_BODY: Final = 65_536
+MAX_UNFINISHED_BODY_BYTES: Final = 65_536
 """The application is called once the body, or this many bytes of it, have arrived."""
 
 _TOO_MANY_HEADERS: Final = Problem(
@@ -37,7 +37,7 @@ _TOO_MANY_HEADERS: Final = Problem(
 )
 _QUERY_TOO_LONG: Final = Problem(
     catalogue.plain_status(HTTPStatus.REQUEST_URI_TOO_LONG),
-    f"A query may have at most {LONGEST_QUERY} bytes.",
+    f"A query may have at most {MAX_QUERY_BYTES} bytes.",
     headers=CLOSE_CONNECTION,
 )
 _UNKNOWN_ENCODING: Final = Problem(
@@ -65,7 +65,7 @@ _READ_HEADERS: Final = frozenset(
 )
 # Since HTTP/2, a request can have a body without a header that announces it.
 _ANNOUNCING_BODIES: Final = frozenset({"1.0", "1.1"})
-_LONGEST_LENGTH_DIGITS: Final = 18
+_MAX_LENGTH_DIGITS: Final = 18
 _FIRST_ERROR_STATUS: Final = 400
 
 
@@ -120,7 +120,7 @@ class Exchange:
             self.refusal = TOO_LARGE
         elif len(scope["headers"]) > MAX_HEADERS:
             self.refusal = _TOO_MANY_HEADERS
-        elif len(scope["query_string"]) > LONGEST_QUERY:
+        elif len(scope["query_string"]) > MAX_QUERY_BYTES:
             self.refusal = _QUERY_TOO_LONG
 
     def _read_headers(self, headers: Iterable[tuple[bytes, bytes]]) -> RequestIdentity:
@@ -159,7 +159,7 @@ class Exchange:
             self._declared_bytes = max(self._declared_bytes, _whole_number(value))
 
     async def receive_body(self) -> bool:
-        """Wait for the body, or for its first `LARGEST_UNFINISHED_BODY` bytes.
+        """Wait for the body, or for its first `MAX_UNFINISHED_BODY_BYTES` bytes.
 
         Returns:
             Whether to call the application. False if the client has disconnected.
@@ -168,7 +168,7 @@ class Exchange:
             HTTPException: The body exceeds `max_body_bytes`.
         """
         pieces = []
-        while not self._has_whole_body and self._received_bytes < LARGEST_UNFINISHED_BODY:
+        while not self._has_whole_body and self._received_bytes < MAX_UNFINISHED_BODY_BYTES:
             message = await self._receive_piece()
             if self.client_left:
                 self.status = CLIENT_CLOSED_REQUEST
@@ -265,7 +265,7 @@ def _whole_number(digits: bytes) -> int:
     # Servers refuse invalid values. If one does not, the bytes are still counted on arrival.
     if not digits.isdigit():
         return 0
-    return int((digits.lstrip(b"0") or b"0")[: _LONGEST_LENGTH_DIGITS + 1])
+    return int((digits.lstrip(b"0") or b"0")[: _MAX_LENGTH_DIGITS + 1])
 
 
 def _is_plain_text(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -12,7 +12,7 @@ from example_service.core.settings.addresses import ipv4_of_mapped
 from example_service.core.settings.types import PATH_PREFIX
 
 _PREFIX_HEADER: Final = b"x-forwarded-prefix"
-_LONGEST_PREFIX: Final = 256
+_MAX_PREFIX_LENGTH: Final = 256
 _MAPPED_BITS: Final = 96
 
 Client: TypeAlias = tuple[str, int] | None
@@ -105,7 +105,7 @@ def _with_mapped(trusted: Sequence[str]) -> list[str]:
 def _prefix(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the prefix in the headers. Empty unless there is exactly one and it is valid."""
     given = [value for name, value in headers if name == _PREFIX_HEADER]
-    if len(given) != 1 or len(given[0]) > _LONGEST_PREFIX:
+    if len(given) != 1 or len(given[0]) > _MAX_PREFIX_LENGTH:
         return ""
     prefix = given[0].strip(b" \t").decode("latin-1").rstrip("/")
     return prefix if re.fullmatch(PATH_PREFIX, prefix) else ""

@@ -21,7 +21,7 @@ from example_service.infra.resilience import CircuitState, Mode, NamedMode
 from example_service.infra.resilience.validation import check_reason
 
 SHORTEST_MODE_SECONDS: Final = 0.001
-LONGEST_MODE_SECONDS: Final = 7 * 86_400
+MAX_MODE_SECONDS: Final = 7 * 86_400
 """The limit is 7 days. An operator should end a longer mode by hand."""
 
 
@@ -91,7 +91,7 @@ class ModeOrder(BaseModel):
     seconds: float | None = Field(
         None,
         ge=SHORTEST_MODE_SECONDS,
-        le=LONGEST_MODE_SECONDS,
+        le=MAX_MODE_SECONDS,
         allow_inf_nan=False,
         description="Seconds until the mode ends; null to keep it until a reset.",
         examples=[1800],

@@ -14,7 +14,7 @@ PASSWORD_GUESSES_LOG10: Final = 10.0
 
 # Words of examples and placeholders, which are not in dictionaries.
 _OUR_WORDS: Final = ("changeme", "example", "payments", "placeholder", "postgres", "yourtoken")
-_LONGEST: Final = 72
+_MAX_LENGTH: Final = 72
 # A token counts as made of words if less than this share of it is unpredictable.
 _UNPREDICTABLE_SHARE: Final = 1 / 3
 
@@ -47,7 +47,7 @@ def _is_easy(secret: str, min_guesses_log10: float, words: Sequence[str]) -> boo
     # Imported on use, because it takes 0.1 seconds to load and only production needs it.
     from zxcvbn import zxcvbn  # noqa: PLC0415
 
-    text = re.sub(r"[^A-Za-z0-9]", "", secret)[:_LONGEST]
+    text = re.sub(r"[^A-Za-z0-9]", "", secret)[:_MAX_LENGTH]
     if not text:
         return True
     estimate = zxcvbn(text, user_inputs=words)

@@ -38,7 +38,7 @@ SPREAD_SECONDS: Final = 0.001
 """For each member, so many seconds pass between two requests for a lease on average."""
 
 _FIRST_RETRY_SECONDS: Final = 0.2
-_LONGEST_RETRY_SECONDS: Final = 1.0
+_MAX_RETRY_SECONDS: Final = 1.0
 _MAX_CHANGES: Final = 100
 
 
@@ -216,7 +216,7 @@ class Member:
             if self._is_ending:
                 return
             await asyncio.sleep(retry_seconds * random.uniform(0.7, 1.3))  # noqa: S311
-            retry_seconds = min(2 * retry_seconds, _LONGEST_RETRY_SECONDS)
+            retry_seconds = min(2 * retry_seconds, _MAX_RETRY_SECONDS)
 
     async def _session(self) -> None:
         await self._store.connect()

@@ -16,7 +16,7 @@ from example_service.infra.metrics.shared.multiprocess import this_worker
 _KNOWN_VERSIONS: Final = frozenset(("0.0.1", "0.0.4", "1.0.0"))
 
 # Parsing a very long header would take too much time, and no scraper sends one.
-_LONGEST_HEADER: Final = 1_024
+_MAX_HEADER_LENGTH: Final = 1_024
 
 # Even the lowest level compresses this text to about a fifteenth of its size.
 _GZIP_LEVEL: Final = 1
@@ -48,7 +48,7 @@ class Expositions:
 
     async def get(self, *, accept: str = "", accept_encoding: str = "") -> Exposition:
         """Return the result of `expose` for these headers, which may come from the cache."""
-        accept, accept_encoding = accept[:_LONGEST_HEADER], accept_encoding[:_LONGEST_HEADER]
+        accept, accept_encoding = accept[:_MAX_HEADER_LENGTH], accept_encoding[:_MAX_HEADER_LENGTH]
         # There are only a few different keys, so the dictionary stays small.
         key = choose_encoder(_known_formats(accept))[1], gzip_accepted(accept_encoding)
         kept = self._kept.get(key)

@@ -25,10 +25,10 @@ from example_service.infra.resilience.validation import check_exception_types, c
 
 ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 
-LONGEST_OPEN_FOR = 86_400.0
+MAX_OPEN_FOR = 86_400.0
 """The longest wait in seconds that `open_for` can ask for: a day."""
 
-_LONGEST_CHAIN = 10
+_MAX_CHAIN = 10
 _END_OF_ITERATION = (StopIteration, StopAsyncIteration)
 
 
@@ -81,7 +81,7 @@ class Judge(NamedTuple):
             is_wait = seconds > 0  # NaN is not.
         except TypeError:
             raise TypeError(f"open_for must return seconds or None, not {seconds!r}") from None
-        return float(min(seconds, LONGEST_OPEN_FOR)) if is_wait else None
+        return float(min(seconds, MAX_OPEN_FOR)) if is_wait else None
 
     def outcome(self, error: BaseException) -> Outcome:
         """Judge an exception that a guarded call has raised.
@@ -148,7 +148,7 @@ def _wraps_end_of_iteration(error: BaseException) -> bool:
 def _is_refusal(error: BaseException) -> bool:
     """Whether an error is a refusal by a breaker, or was raised from one."""
     link: BaseException | None = error
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(_MAX_CHAIN):
         if link is None or isinstance(link, CircuitOpenError):
             break
         link = link.__cause__

@@ -3,8 +3,8 @@
 import inspect
 import sys
 
-LARGEST_COUNT = 1_000_000_000
-LONGEST_REASON = 500
+MAX_COUNT = 1_000_000_000
+MAX_REASON_LENGTH = 500
 
 
 def check_name(parameter: str, value: object) -> None:
@@ -18,9 +18,9 @@ def check_name(parameter: str, value: object) -> None:
 def check_reason(parameter: str, value: object) -> None:
     """Require one line for a log: printable, and of bounded length."""
     check_name(parameter, value)
-    if not str(value).isprintable() or len(str(value)) > LONGEST_REASON:
+    if not str(value).isprintable() or len(str(value)) > MAX_REASON_LENGTH:
         raise ValueError(
-            f"{parameter} must be printable and at most {LONGEST_REASON} characters long"
+            f"{parameter} must be printable and at most {MAX_REASON_LENGTH} characters long"
         )
 
 
@@ -59,7 +59,7 @@ def check_number(
     raise ValueError(f"{parameter} must be {lower} and {upper}, not {value!r}")
 
 
-def check_count(parameter: str, value: object, *, at_most: int = LARGEST_COUNT) -> None:
+def check_count(parameter: str, value: object, *, at_most: int = MAX_COUNT) -> None:
     """Require a whole number from 1 to `at_most`."""
     if type(value) is int and 1 <= value <= at_most:
         return

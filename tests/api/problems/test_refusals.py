@@ -10,7 +10,7 @@ from example_service.core.exceptions import CircuitBreakerOpenException
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.testing import FakeClock
-from example_service.infra.resilience.validation import LONGEST_REASON
+from example_service.infra.resilience.validation import MAX_REASON_LENGTH
 from example_service.main import create_app
 from tests.api.problems.failing_app import SECRET, problem_of
 from tests.application import LogLines, Serve
@@ -147,7 +147,7 @@ async def test_refusals_raised_by_hand_are_problems(
         (None, None),
         ('two\nlines, "quoted"\x1b[31m', 'two\nlines, "quoted"\x1b[31m'),
         ("half \ud83d", "half \ud83d"),
-        ("x" * 10_000, "x" * LONGEST_REASON),
+        ("x" * 10_000, "x" * MAX_REASON_LENGTH),
     ],
 )
 async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
@@ -171,7 +171,7 @@ async def test_the_reason_of_a_refusal_is_escaped_and_bounded(
     assert b"\n" not in response.content
     response = await client.get("/raised")
     reason = problem_of(response, 503, "circuit-breaker-open")["reason"]
-    assert reason == (given or "-")[:LONGEST_REASON]
+    assert reason == (given or "-")[:MAX_REASON_LENGTH]
 
 
 async def test_a_circuit_forced_open_for_good_says_why(refusing: Refusing, serve: Serve) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from example_service.replay.calls import FAILURE, SUCCESS, Call
 from example_service.replay.parameters import ParameterSet
-from example_service.replay.picture import LONGEST_NAME, svg
+from example_service.replay.picture import MAX_NAME_LENGTH, svg
 from example_service.replay.report import Report
 from example_service.replay.simulation import replay
 
@@ -50,4 +50,4 @@ def test_names_cannot_break_it() -> None:
 
     texts = list(ET.fromstring(picture).itertext())  # noqa: S314
     assert "<b>&$x^2$" in texts
-    assert "n" * (LONGEST_NAME - 1) + "…" in texts
+    assert "n" * (MAX_NAME_LENGTH - 1) + "…" in texts

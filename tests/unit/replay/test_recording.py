@@ -12,7 +12,7 @@ from example_service.core.logging import configure_logging
 from example_service.core.settings import Settings
 from example_service.core.settings.model import LogSettings
 from example_service.replay.calls import FAILURE, NEUTRAL, SUCCESS, Call
-from example_service.replay.lines import LONGEST_LINE, RecordingError
+from example_service.replay.lines import MAX_LINE_LENGTH, RecordingError
 from example_service.replay.recording import Recording
 
 HEADER = b"time,duration,outcome\n"
@@ -214,7 +214,7 @@ def test_a_request_that_started_too_long_ago_cannot_be_put_in_order(tmp_path: Pa
         (b"\x89PNG\r\n\x1a\n\0\0", r"line 1: this is not UTF-8 text"),
         (gzip.compress(HEADER, mtime=0), r"line 1: the file is compressed; unpack it with gunzip"),
         ("time,duration,outcome\n".encode("utf-16"), r"line 1: the file is UTF-16"),
-        (HEADER + b"1" * (LONGEST_LINE + 1), r"line 2: the line is longer than"),
+        (HEADER + b"1" * (MAX_LINE_LENGTH + 1), r"line 2: the line is longer than"),
         (b'{"time": 1, "duration": 1}\n', r"line 1: there is no member 'outcome'"),
         (b'{"time": 1,\n', r"line 1: this is not JSON"),
         (b'{"time": true, "duration": 1, "outcome": "success"}', r"line 1: the time 'true' must"),

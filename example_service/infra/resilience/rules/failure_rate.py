@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 BUCKETS = 60
 """The number of buckets of a time window."""
-LARGEST_WINDOW_CALLS = 1_000_000
+MAX_WINDOW_CALLS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class FailureRate:
         if self.window_seconds is not None:
             check_number("FailureRate.window_seconds", self.window_seconds)
         if self.window_calls is not None:
-            check_count("FailureRate.window_calls", self.window_calls, at_most=LARGEST_WINDOW_CALLS)
+            check_count("FailureRate.window_calls", self.window_calls, at_most=MAX_WINDOW_CALLS)
             if self.minimum_calls > self.window_calls:
                 raise ValueError(
                     "FailureRate.minimum_calls must be at most window_calls "

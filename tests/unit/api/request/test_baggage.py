@@ -4,7 +4,7 @@ import httpx
 import pytest
 import respx
 
-from example_service.api.request.baggage import LONGEST_BYTES, MAX_MEMBERS, usable
+from example_service.api.request.baggage import MAX_BYTES, MAX_MEMBERS, usable
 from example_service.core.settings import Settings
 from example_service.core.settings.model import HTTPSettings
 from example_service.infra.http.client import create_http_client
@@ -67,7 +67,7 @@ async def test_pages_of_other_origins_may_send_it_if_it_is_used(propagate: bool)
         b"a = 1 ; p ; q = 2 , b=",
         b"user%20id=%E2%82%AC;p=x",
         b",".join(b"k%d=v" % number for number in range(MAX_MEMBERS)),
-        b"a=" + b"x" * (LONGEST_BYTES - 2),
+        b"a=" + b"x" * (MAX_BYTES - 2),
     ],
 )
 def test_valid_baggage_is_passed_on(value: bytes) -> None:
@@ -90,7 +90,7 @@ def test_valid_baggage_is_passed_on(value: bytes) -> None:
         b"a=1;=2",
         b"a=1,b",
         b",".join(b"k%d=v" % number for number in range(MAX_MEMBERS + 1)),
-        b"a=" + b"x" * (LONGEST_BYTES - 1),
+        b"a=" + b"x" * (MAX_BYTES - 1),
     ],
 )
 def test_invalid_baggage_is_dropped_completely(value: bytes) -> None:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from example_service.api.request.exchange import LONGEST_QUERY, MAX_HEADERS
+from example_service.api.request.exchange import MAX_HEADERS, MAX_QUERY_BYTES
 from tests.unit.api.request.middleware.asgi import LEAVES, Headers, Service
 
 
@@ -28,7 +28,7 @@ class TestHeads:
             ([(b"expect", b"100-Continue")], "/known", 200),
             ([(b"a", b"b")] * MAX_HEADERS, "/known", 431),
             ([(b"a", b"b")] * (MAX_HEADERS - 1), "/known", 200),
-            ([], "/known?" + "a&" * LONGEST_QUERY, 414),
+            ([], "/known?" + "a&" * MAX_QUERY_BYTES, 414),
         ],
     )
     async def test_unsupported_requests_are_refused(
