@@ -9,7 +9,7 @@ from math import inf
 from typing import Any, Final, Self
 
 from example_service.infra.resilience import Backoff, CircuitBreaker, FailureRate
-from example_service.infra.resilience.outcomes import DEFAULT_JUDGE
+from example_service.infra.resilience.outcomes import DEFAULT_CLASSIFIER
 from example_service.infra.resilience.parameters import default_probe_timeout
 from example_service.infra.resilience.rules.circuit_state import CircuitStateMachine
 
@@ -144,7 +144,7 @@ def _circuit(
         backoff,
         failure_rate,
         slow_call_duration,
-        DEFAULT_JUDGE.lock_free_steps(failure_rate, None, is_timed=is_timed),
+        DEFAULT_CLASSIFIER.lock_free_steps(failure_rate, None, is_timed=is_timed),
     )
 
 

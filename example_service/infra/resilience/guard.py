@@ -35,9 +35,9 @@ from example_service.infra.resilience.nested_calls import (
     without_counted,
 )
 from example_service.infra.resilience.outcomes import (
-    DEFAULT_JUDGE,
+    DEFAULT_CLASSIFIER,
+    Classifier,
     ExceptionTypes,
-    Judge,
     Outcome,
 )
 from example_service.infra.resilience.parameters import default_probe_timeout
@@ -78,12 +78,12 @@ class Guard(LockedCircuit):
     The parameters are those of `CircuitBreaker`, except `registry`.
 
     Attributes:
-        judge: The parameters that decide what counts.
+        classifier: The parameters that decide what counts.
         unclaimed: Permits of blocks whose exit is not known yet; see `guarded_block`.
     """
 
     __slots__ = (
-        "judge",
+        "classifier",
         "unclaimed",
     )
 
@@ -122,14 +122,14 @@ class Guard(LockedCircuit):
         if failure_rate is not None:
             check_instance("failure_rate", failure_rate, FailureRate)
         given = (expected_exception, is_failure, is_success, is_failed_result, open_for)
-        judge = DEFAULT_JUDGE if given == DEFAULT_JUDGE else Judge(*given)
-        if judge is not DEFAULT_JUDGE:
-            judge.check()
+        classifier = DEFAULT_CLASSIFIER if given == DEFAULT_CLASSIFIER else Classifier(*given)
+        if classifier is not DEFAULT_CLASSIFIER:
+            classifier.check()
         notified = Listeners(listeners) if listeners != () else None
         is_timed = slow_call_duration is not None or (
             notified is not None and bool(notified.on_success or notified.on_failure)
         )
-        self.judge = judge
+        self.classifier = classifier
         machine = CircuitStateMachine(
             failure_threshold,
             recovery_timeout,
@@ -139,7 +139,7 @@ class Guard(LockedCircuit):
             backoff,
             failure_rate,
             slow_call_duration,
-            judge.lock_free_steps(failure_rate, notified, is_timed=is_timed),
+            classifier.lock_free_steps(failure_rate, notified, is_timed=is_timed),
         )
         super().__init__(name, machine, notified, clock)
         self.unclaimed: list[TimedCall] | None = None
@@ -237,14 +237,14 @@ class Guard(LockedCircuit):
             self.succeed(permit)
             return
         outage = self._outage
-        # An exception of the same type as the last failure need not be judged again.
+        # An exception of the same type as the last failure need not be classified again.
         if (
             outage is None
             or type(error) is not outage.failing_type
             or error.__cause__ is not None
             or permit.__class__ is not Closed
         ):
-            self._judge_error(permit, error)
+            self._settle_error(permit, error)
         elif not count_once(error, self):
             self.release(permit)
         elif next(permit.lock_free_failures, None):
@@ -271,7 +271,7 @@ class Guard(LockedCircuit):
         Raises:
             BaseException: Whatever a predicate raises; the call is then neutral.
         """
-        is_failed_result = self.judge.is_failed_result
+        is_failed_result = self.classifier.is_failed_result
         try:
             if is_failed_result is None or not is_failed_result(result):
                 return False
@@ -288,7 +288,7 @@ class Guard(LockedCircuit):
             BaseException: Whatever `open_for` raises; the call is then neutral.
         """
         try:
-            seconds = self.judge.seconds_to_open(result)
+            seconds = self.classifier.seconds_to_open(result)
         except BaseException:
             self.release(permit)
             raise
@@ -300,7 +300,7 @@ class Guard(LockedCircuit):
         Raises:
             BaseException: Whatever `open_for` raises.
         """
-        return self.judge.seconds_to_open(failure)
+        return self.classifier.seconds_to_open(failure)
 
     def look(self) -> CircuitState:
         """Process what has become due, and return the state."""
@@ -373,20 +373,20 @@ class Guard(LockedCircuit):
         retry_after = self.machine.retry_after(now)
         raise CircuitOpenError(self._name, phase.state, retry_after, self._reason())
 
-    def _judge_error(self, permit: Permit, error: BaseException) -> None:
+    def _settle_error(self, permit: Permit, error: BaseException) -> None:
         if is_uncounted(permit):
             self.release(permit)
             return
-        judge = self.judge
+        classifier = self.classifier
         try:
-            outcome = judge.outcome(error)
+            outcome = classifier.outcome(error)
             is_failure = outcome is Outcome.FAILURE and count_once(error, self)
             if is_failure and isinstance(error, BaseExceptionGroup):
                 rest = without_counted(error, self)
                 is_failure = rest is error or (
-                    rest is not None and judge.outcome(rest) is Outcome.FAILURE
+                    rest is not None and classifier.outcome(rest) is Outcome.FAILURE
                 )
-            seconds = judge.seconds_to_open(error) if is_failure else None
+            seconds = classifier.seconds_to_open(error) if is_failure else None
         except BaseException:
             self.release(permit)
             raise
@@ -395,7 +395,9 @@ class Guard(LockedCircuit):
             self.fail(permit, kind.__name__, seconds)
             if (outage := self._outage) is not None and outage.last_kind == kind.__name__:
                 is_plain = not isinstance(error, BaseExceptionGroup)
-                outage.failing_type = kind if is_plain and not judge.looks_into_exceptions else None
+                outage.failing_type = (
+                    kind if is_plain and not classifier.looks_into_exceptions else None
+                )
         elif outcome is Outcome.SUCCESS:
             self.succeed(permit)
         else:

@@ -54,7 +54,7 @@ def guarded(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
 
 
 def _coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    machine, is_failed_result = guard.machine, guard.judge.is_failed_result
+    machine, is_failed_result = guard.machine, guard.classifier.is_failed_result
 
     @functools.wraps(func)
     async def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -88,7 +88,7 @@ def _coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awa
 
 
 def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
-    machine, is_failed_result = guard.machine, guard.judge.is_failed_result
+    machine, is_failed_result = guard.machine, guard.classifier.is_failed_result
 
     @functools.wraps(func)
     def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -126,7 +126,7 @@ def _function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
 def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     machine, running = guard.machine, guard.machine.running
     has_listener = guard.has_success_listener
-    judges_results = guard.judge.is_failed_result is not None
+    classifies_results = guard.classifier.is_failed_result is not None
 
     @functools.wraps(func)
     async def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -146,7 +146,7 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
         except BaseException as error:
             guard.settle(call, error)
             raise
-        if judges_results and guard.settle_failed_result(call, result):
+        if classifies_results and guard.settle_failed_result(call, result):
             return result
         ended = guard.clock()
         if (
@@ -167,7 +167,7 @@ def _timed_coroutine(guard: Guard, func: Callable[P, Awaitable[R]]) -> Callable[
 def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
     machine, running = guard.machine, guard.machine.running
     has_listener = guard.has_success_listener
-    judges_results = guard.judge.is_failed_result is not None
+    classifies_results = guard.classifier.is_failed_result is not None
 
     @functools.wraps(func)
     def guarded_call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -189,7 +189,7 @@ def _timed_function(guard: Guard, func: Callable[P, R]) -> Callable[P, R]:
             raise
         if continuation(result.__class__) is not None:  # type: ignore[arg-type]
             return cast("R", guard_continuation(guard, call, result))
-        if judges_results and guard.settle_failed_result(call, result):
+        if classifies_results and guard.settle_failed_result(call, result):
             return result
         ended = guard.clock()
         if (

@@ -175,7 +175,7 @@ class CircuitBreakerTransport(TransportBase):
             exchange.settle(error)
             raise
         try:
-            exchange.judge(response)
+            exchange.classify(response)
         except BaseException:
             response.close()
             raise
@@ -196,7 +196,7 @@ class CircuitBreakerTransport(TransportBase):
             exchange.settle(error)
             raise
         try:
-            exchange.judge(response)
+            exchange.classify(response)
         except BaseException:
             await response.aclose()
             raise

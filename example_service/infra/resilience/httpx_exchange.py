@@ -50,9 +50,9 @@ class Exchange(PendingCall):
         self._request = request
         self._max_retry_after_seconds = max_retry_after_seconds
 
-    def judge(self, response: "Response") -> None:
+    def classify(self, response: "Response") -> None:
         """Settle if the headers of the response decide the outcome."""
-        is_failed = self._guard.judge.is_failed_result
+        is_failed = self._guard.classifier.is_failed_result
         try:
             response.request = self._request
             failed = is_failed is not None and is_failed(response)

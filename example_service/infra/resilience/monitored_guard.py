@@ -108,27 +108,27 @@ class MonitoredGuard(Guard):
     @property
     def expected_exception(self) -> ExceptionTypes:
         """The type, or types, of exceptions that count as failures."""
-        return self.judge.expected_exception
+        return self.classifier.expected_exception
 
     @property
     def is_failure(self) -> Callable[[Exception], bool] | None:
         """The predicate that narrows `expected_exception`."""
-        return self.judge.is_failure
+        return self.classifier.is_failure
 
     @property
     def is_success(self) -> Callable[[Exception], bool] | None:
         """The predicate for exceptions that are answers of a healthy dependency."""
-        return self.judge.is_success
+        return self.classifier.is_success
 
     @property
     def is_failed_result(self) -> Callable[[Any], bool] | None:
         """The predicate for returned values that count as failures."""
-        return self.judge.is_failed_result
+        return self.classifier.is_failed_result
 
     @property
     def open_for(self) -> Callable[[Any], float | None] | None:
         """The function that returns the wait that a failure asks for."""
-        return self.judge.open_for
+        return self.classifier.open_for
 
     @property
     def listeners(self) -> tuple[CircuitListener, ...]:

@@ -40,7 +40,7 @@ class Outcome(Enum):
     NEUTRAL = "neutral"
 
 
-class Judge(NamedTuple):
+class Classifier(NamedTuple):
     """The parameters of a breaker that decide what counts; see `CircuitBreaker`."""
 
     expected_exception: ExceptionTypes = Exception
@@ -84,7 +84,7 @@ class Judge(NamedTuple):
         return float(min(seconds, MAX_OPEN_FOR)) if is_wait else None
 
     def outcome(self, error: BaseException) -> Outcome:
-        """Judge an exception that a guarded call has raised.
+        """Classify an exception that a guarded call has raised.
 
         Raises:
             BaseException: Whatever a predicate raises.
@@ -118,7 +118,7 @@ class Judge(NamedTuple):
         """The steps of a closed circuit that change nothing but a count."""
         if not lockfree.GIL_ENABLED:
             return NO_LOCK_FREE_STEPS._replace(timed=is_timed)
-        if self is DEFAULT_JUDGE and failure_rate is None and not is_timed:
+        if self is DEFAULT_CLASSIFIER and failure_rate is None and not is_timed:
             return ALL_LOCK_FREE_STEPS
         in_time = failure_rate is not None and failure_rate.window_seconds is not None
         has_failure_listener = listeners is not None and bool(listeners.on_failure)
@@ -137,7 +137,7 @@ class Judge(NamedTuple):
         return any(issubclass(one, kind) for one in types)
 
 
-DEFAULT_JUDGE = Judge()
+DEFAULT_CLASSIFIER = Classifier()
 
 
 def _wraps_end_of_iteration(error: BaseException) -> bool:

@@ -38,7 +38,7 @@ class PendingCall:
             self._guard.succeed(permit)
 
     def settle(self, error: BaseException) -> None:
-        """Judge the exception that ended the call."""
+        """Classify the exception that ended the call."""
         if (permit := self.take()) is not None:
             self._guard.settle(permit, error)
 
