@@ -232,7 +232,8 @@ class Circuit:
         )
         self._change(phase, cause)
 
-    def _close(self, cause: str, caused_by: CausedBy = "rules") -> None:
+    def _close(self, cause: str = "", caused_by: CausedBy = "rules") -> None:
+        """Start a closed period. It needs no cause if the circuit is closed already."""
         disabled = self._is_disabled()
         rate = None if disabled else self.failure_rate
         window = None if rate is None else rate.window(self.successes)

@@ -97,4 +97,4 @@ class CircuitWithDeadlines(Circuit):
         """End the mode. A forced-open circuit then becomes half-open, because its wait is over."""
         self.mode = None
         if isinstance(self.phase, Closed):
-            self._close("the mode set by hand ended")
+            self._close()
