@@ -84,9 +84,8 @@ class Closed:
         self._lock_free_steps = lock_free_steps
         # Failures of this period, plus those that `lock_free_failures` has left.
         self._counted = self._failures_at_last_success = 0
-        self.lock_free = lock_free_steps.successes and (
-            window is None or window.lock_free_until > -inf
-        )
+        # The first success of a window takes the lock, and then decides for the next ones.
+        self.lock_free = lock_free_steps.successes and window is None
         self.counts_only = self.lock_free and lock_free_steps.counts_only
         self.lock_free_failures: repeat[bool] | repeat[None] = EMPTY
 
@@ -181,7 +180,6 @@ class Open:
 
     __slots__ = ("failures_in_a_row", "rejections_before", "reopenings", "until", "wait_seconds")
     state: ClassVar = CircuitState.OPEN
-    lock_free_until: ClassVar = inf
 
     def __init__(
         self, since: float, wait_seconds: float, failures_in_a_row: int, reopenings: int
@@ -219,7 +217,6 @@ class HalfOpen:
     )
     state: ClassVar = CircuitState.HALF_OPEN
     lock_free: ClassVar = False
-    lock_free_until: ClassVar = inf
 
     def __init__(
         self, max_calls: int, success_threshold: int, failures_in_a_row: int, reopenings: int

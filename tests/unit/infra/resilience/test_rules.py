@@ -112,15 +112,16 @@ def test_a_whole_outage_is_logged_word_for_word(lock_free_steps: LockFreeSteps) 
     assert machine.in_flight() == 0
 
 
-def test_a_probe_that_hangs_is_reported_with_its_time() -> None:
+@pytest.mark.parametrize("limit", ["probe_timeout", "slow_call_duration"])
+def test_a_probe_that_hangs_is_reported_with_its_time(limit: str) -> None:
     """Events report first the overdue call, then the opening as of its deadline."""
-    machine = brought_into(HALF_OPEN, probe_timeout=30.0)
+    machine = brought_into(HALF_OPEN, **{"probe_timeout": 60.0, limit: 30.0})
     admitted(machine, NOW + 5.0)
     machine.advance(NOW + 40.0)
     assert machine.take_reports() == [
         Overdue(deadline=NOW + 35.0, seconds=30.0),
         Transition(
-            HALF_OPEN, OPEN, 120.0, 1, "a probe did not end within 30 seconds (probe_timeout)", 0
+            HALF_OPEN, OPEN, 120.0, 1, f"a probe did not end within 30 seconds ({limit})", 0
         ),
     ]
     assert machine.retry_after(NOW + 40.0) == 115.0
@@ -334,6 +335,15 @@ def test_a_circuit_that_has_recovered_takes_the_same_steps_without_the_lock() ->
     heard = brought_into(HALF_OPEN, success_threshold=1, lock_free_steps=NO_LOCK_FREE_STEPS)
     succeed(heard)
     assert not admitted(heard).counts_only
+
+
+def test_timed_calls_need_no_lock_before_the_first_deadline_there_can_be() -> None:
+    """A call that starts now is the first that may become overdue."""
+    timed = ALL_LOCK_FREE_STEPS._replace(timed=True)
+    machine = make_machine(slow_call_duration=5.0, lock_free_steps=timed)
+    succeed(machine, now=NOW + 1.0)
+    assert machine.due == NOW + 6.0
+    assert next(machine.admissions) is machine.phase
 
 
 def test_a_success_makes_room_for_failures_that_need_no_lock() -> None:
