@@ -189,6 +189,17 @@ def test_a_success_after_an_overdue_call_resets_the_row() -> None:
     assert breaker.total_failures == 2
 
 
+def test_calls_are_timed_again_after_a_recovery() -> None:
+    """A call that hangs in the next period counts at its deadline, as in the first."""
+    clock = FakeClock()
+    breaker = half_opened(clock, success_threshold=1, slow_call_duration=2.0)
+    succeed(breaker)
+    failures = breaker.total_failures
+    RunningCall(breaker)
+    clock.advance(2.0)
+    assert breaker.total_failures == failures + 1
+
+
 def test_a_late_read_processes_deadline_and_wait_in_order() -> None:
     """The circuit opened at the deadline, and its wait has ended long ago."""
     clock, recorder = FakeClock(), RecordingListener()
