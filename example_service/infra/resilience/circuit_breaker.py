@@ -91,8 +91,8 @@ class CircuitBreaker(MonitoredGuard):
         is_success: Called with an exception; True makes it a success, because a healthy dependency
             raises it (such as a 404).
         open_for: Called with the exception or result that is a failure; returns for how many
-            seconds the dependency asks callers to wait, or None. The circuit then opens at once,
-            for that long but for at most a day.
+            seconds the dependency asks callers to wait, or None. The circuit then opens at once for
+            that long, at most for a day.
         is_failed_result: Called with a returned value; True makes it a failure.
         slow_call_duration: Seconds after which a running call counts as one failure, at that moment
             and whatever it does later; None switches the rule off.
