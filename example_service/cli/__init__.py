@@ -53,7 +53,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _run_service(options: argparse.Namespace) -> int:
-    """Run a command of the service, which the other commands do not import: it takes a second."""
+    """Run a command of the service. Importing these takes a second, which other commands save."""
     from example_service.cli import doctor, migrate, serve  # noqa: PLC0415
     from example_service.core.settings import load_settings  # noqa: PLC0415
     from example_service.migrations import MigrationError  # noqa: PLC0415

@@ -128,7 +128,7 @@ def _share(text: str) -> float:
 
 
 def _check_picture(path: Path, recording: Path) -> None:
-    """Check the path of the picture before the replay, which may take long."""
+    """Check the path of the picture before the replay, which may take a long time."""
     if path.suffix.lower() != ".svg":
         raise ReplayError(f"--picture draws SVG; name the file {path.with_suffix('.svg').name}")
     if not path.parent.is_dir():
@@ -174,7 +174,7 @@ def _print(text: str, output: TextIO) -> None:
 
 @contextmanager
 def _reported(what: object) -> Iterator[None]:
-    """Say what cannot be written. A reader that has exited, as with `| head`, is no error."""
+    """Report what cannot be written. A reader that has exited, as with `| head`, is no error."""
     try:
         yield
     except BrokenPipeError:

@@ -73,7 +73,7 @@ def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
 
 
 def unparsed_headers(head: bytes) -> Headers:
-    """Split a head into its headers, where the parser refused it before them."""
+    """Return the headers of a head that the parser refused before it reached them."""
     lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
     fields = [line.partition(b":") for line in lines]
     return [(name.lower(), value.strip(b" \t")) for name, _, value in fields]

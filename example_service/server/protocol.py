@@ -189,7 +189,7 @@ class ProblemProtocol(HttpToolsProtocol):
             self._unparsed = piece[upgrade.args[0] :] + self._unparsed
             self._parse_without_offer()
         except httptools.HttpParserError as error:
-            # Where an invalid request behind another one begins is not known.
+            # If the invalid request follows another one, it is unknown where it begins.
             beginning = piece + self._unparsed if self._messages == earlier + 1 else b""
             if beginning and self._stage is _Stage.HEAD:
                 self.headers = unparsed_headers(beginning)

@@ -157,7 +157,7 @@ class Supervisor:
         events = wait([signalled, *living, *self._workers], self._seconds_to_wait(began))
         now = time.monotonic()
         if now > began + 2 * _CHECK_SECONDS:
-            # This process was stopped itself, and probably the workers as well: give them time.
+            # This process was itself stopped, and probably the workers were too: give them time.
             for worker in living.values():
                 worker.last_heartbeat_at = now
         if signalled in events:

@@ -45,7 +45,7 @@ class Gates:
         return self._gates.get(name)
 
     def get_or_create(self, name: str) -> LeaseGate | None:
-        """The gate of a circuit, created if needed; None if `MAX_CIRCUITS` have one already."""
+        """The gate of a circuit, created if needed; None if there are `MAX_CIRCUITS` already."""
         gate = self._gates.get(name)
         if gate is not None:
             return gate

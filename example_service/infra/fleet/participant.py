@@ -184,7 +184,7 @@ class Participant:
         reopenings: int,
         lease_id: str | None,
     ) -> None:
-        """A breaker opened by its own rules. `lease_id` is the one of a failed probe, or None."""
+        """A breaker opened by its own rules. `lease_id` is that of a failed probe, or None."""
         self._is_open = True
         earliest = self.record.closed_at + 1 if at >= self._received_at else 0
         self._own_opening = _OwnOpening(at, at + wait_seconds, reason, reopenings, earliest)

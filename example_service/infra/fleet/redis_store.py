@@ -214,7 +214,7 @@ def _script(name: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    # A name may contain anything that a string can contain, even half of a pair of surrogates.
+    # A name may contain anything that a string can contain, even a lone surrogate.
     return quote(name, safe="", errors="surrogatepass")
 
 
