@@ -114,7 +114,7 @@ def ensure(environment: Environment) -> None:
     if environment.recorded() == environment.fingerprints():
         return
     with _alone_with(environment.lock):
-        # Read again because another call may have built the environment meanwhile.
+        # Read again, because another call may have built the environment in the meantime.
         wanted, recorded = environment.fingerprints(), environment.recorded()
         if recorded.get("packages") != wanted["packages"]:
             _create(environment)

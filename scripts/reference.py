@@ -3,8 +3,8 @@
 
     python -m scripts.reference
 
-It is made from signatures and docstrings. Signatures are copied from the source, so that the page
-is the same on every Python.
+It is generated from signatures and docstrings. Signatures are copied from the source, so that the
+page is the same on every Python.
 """
 
 import ast
@@ -176,7 +176,7 @@ def _unquoted(annotation: ast.expr) -> str:
 
 
 def _signature(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """A signature, with a line for each parameter if one line is too short for all."""
+    """A signature, with one parameter per line if it does not fit on one line."""
     parameters = _parameters(function.args)
     if function.returns is None or function.name == "__init__":
         end = ")"
@@ -191,7 +191,7 @@ def _signature(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> s
 
 
 def _parameters(arguments: ast.arguments) -> list[str]:
-    """The source of each parameter except `self`, with `/` and `*` in their places."""
+    """The source of each parameter except `self`, with `/` and `*` where they belong."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     written = [_parameter(*pair) for pair in zip(positional, defaults, strict=True)]

@@ -1,4 +1,4 @@
-"""What Markdown pages say of code that has gone: links, trees, and drawings of imports."""
+"""Removes mentions of deleted code from Markdown pages: links, trees and drawings of imports."""
 
 import posixpath
 import re
@@ -20,16 +20,16 @@ Imports: TypeAlias = Callable[[str, str], bool]
 
 
 def without_mentions(page: str, exists: Exists, imports: Imports, text: str) -> str:
-    """Take out of a page what leads to files that are gone.
+    """Remove from a page what leads to deleted files.
 
-    A link becomes its text, and a list item that begins with one goes. Trees lose the files, and
-    drawings the imports that have gone.
+    A link becomes plain text; a list item that begins with one is removed. Deleted files are
+    removed from trees, and deleted imports from drawings.
 
     Args:
         page: The path of the page.
-        exists: Which files and folders there are.
-        imports: Which of the drawn imports there are.
-        text: What is in the page.
+        exists: Whether a file or folder exists.
+        imports: Whether a drawn import exists.
+        text: The text of the page.
     """
 
     def leads_nowhere(target: str) -> bool:

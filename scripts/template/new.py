@@ -1,4 +1,4 @@
-"""Make a project of your own from the template: a copy with another name.
+"""Create a project of your own from the template: a copy with another name.
 
     python -m scripts.template.new NAME DIR HISTORY
 
@@ -20,10 +20,10 @@ REMOTE: Final = "template"
 
 
 def make_directory(text: str, root: Path) -> Path:
-    """Make the empty folder for a new project.
+    """Create the empty folder for a new project.
 
     Raises:
-        RefusedError: If it is inside the template, has something in it, or cannot be made.
+        RefusedError: If it is inside the template, is not empty, or cannot be created.
     """
     if not text:
         raise RefusedError("Say where to put it: make new NAME=orders DIR=../orders")
@@ -40,7 +40,7 @@ def make_directory(text: str, root: Path) -> Path:
 
 
 def copy(root: Path, directory: Path, history: str) -> None:
-    """Copy what is committed, with its history or without, and remember where it came from.
+    """Copy what is committed, with or without its history, and record where it came from.
 
     Args:
         root: The template.
@@ -64,7 +64,7 @@ def copy(root: Path, directory: Path, history: str) -> None:
 
 
 def new_project(text: str, directory_text: str, history: str, root: Path = ROOT) -> str:
-    """Make a project from the template.
+    """Create a project from the template.
 
     Args:
         text: Its name.
@@ -76,7 +76,7 @@ def new_project(text: str, directory_text: str, history: str, root: Path = ROOT)
         What to do next.
 
     Raises:
-        RefusedError: If any of that will not do, or the template has changes.
+        RefusedError: If an argument is invalid, or the template has uncommitted changes.
     """
     if history not in {"keep", "drop", ""}:
         raise RefusedError(f"HISTORY={history} is neither keep nor drop.")

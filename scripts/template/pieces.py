@@ -1,4 +1,4 @@
-"""Takes named pieces out of files: sections and table rows of a page, definitions of a module."""
+"""Removes named pieces from files: sections and table rows of a page, definitions of a module."""
 
 import ast
 import re
@@ -7,13 +7,13 @@ _FENCE = "```"
 
 
 def without_piece(piece: str, text: str) -> str:
-    """Take out a piece; a file that does not have it stays as it is.
+    """Remove a piece. A file that does not have it is left unchanged.
 
     Args:
         piece: `#anchor` for the section below a heading, `|cell` for the rows that have this text
             in their first cell, or `::name` for what a module defines under that name, with its
             decorators, its docstring and the comment above it.
-        text: What is in the file.
+        text: The text of the file.
     """
     if piece.startswith("#"):
         return _without_section(text, piece[1:])
@@ -37,7 +37,7 @@ def _without_section(text: str, anchor: str) -> str:
 
 
 def anchor_of(heading: str) -> str:
-    """The fragment by which GitHub knows a heading."""
+    """The fragment with which GitHub links to a heading."""
     return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
 
 

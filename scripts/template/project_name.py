@@ -25,7 +25,7 @@ IMPORTED_AS: Final = {
 
 
 class RefusedError(Exception):
-    """What was asked for is not done; the message says why, and what to do instead."""
+    """The request was refused. The message says why, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class Name:
 
     @property
     def title(self) -> str:
-        """As people read it: `Order Desk`."""
+        """As it appears in titles: `Order Desk`."""
         return " ".join(word.capitalize() for word in self.words)
 
     def replaced_by(self, other: "Name", text: bytes) -> bytes:
-        """Put another name in the place of this one, each time in the same form."""
+        """Replace this name by another one, each time in the same form."""
         separated = b"([-_ ]?)".join(word.encode() for word in self.words)
 
         def same_form(found: re.Match[bytes]) -> bytes:
@@ -63,7 +63,7 @@ class Name:
         return re.sub(separated, same_form, text, flags=re.IGNORECASE)
 
     def like(self, found: str, separator: str) -> str:
-        """This name in the form in which another one was found, and with its separator."""
+        """This name in the form and with the separator in which another one was found."""
         if separator in {"-", "_"} or found.islower():
             joined = separator.join(self.words)
             return joined.upper() if found.isupper() else joined
@@ -71,14 +71,14 @@ class Name:
 
 
 def parse_name(text: str, root: Path) -> Name:
-    """Read a name that a project may have.
+    """Parse the name of a project.
 
     Args:
         text: The name in any form: `order-desk`, `order_desk`, `order desk`, `Order Desk`.
-        root: The project that is to have it.
+        root: The project that will have it.
 
     Raises:
-        RefusedError: If it is no name, or one that is taken.
+        RefusedError: If it is not a valid name, or is taken.
     """
     words = re.split(r"[-_ ]", text.strip())
     if not all(re.fullmatch(r"[a-z][a-z0-9]*|[A-Z][a-z0-9]*|[A-Z]+", word) for word in words):
@@ -95,7 +95,7 @@ def parse_name(text: str, root: Path) -> Name:
 
 
 def taken_names(root: Path) -> dict[str, str]:
-    """What else goes by a name that a package could have, in lower case, and what that is."""
+    """The names that a project may not have, in lower case, each with what uses it."""
     locks = "\n".join(lock.read_text(encoding="utf-8") for lock in root.glob("requirements*.lock"))
     installed = {re.sub(r"[-.]", "_", one) for one in re.findall(r"(?m)^([\w.-]+)==", locks)}
     importable = {path.stem for path in root.glob(".venv*/lib/python*/site-packages/*")}
@@ -110,17 +110,17 @@ def taken_names(root: Path) -> dict[str, str]:
 
 
 def distribution_name(root: Path) -> str:
-    """What the project in that folder is called in pyproject.toml."""
+    """The project's name in pyproject.toml."""
     text = (root / "pyproject.toml").read_text(encoding="utf-8")
     name: str = tomllib.loads(text)["project"]["name"]
     return name
 
 
 def present_name(root: Path) -> Name:
-    """The name of the project in that folder, as pyproject.toml has it.
+    """The name of the project in that folder, from pyproject.toml.
 
     Raises:
-        RefusedError: If it is a single word, which may be a word of the text, too.
+        RefusedError: If it is a single word, because that may also occur in ordinary text.
     """
     distribution = distribution_name(root)
     words = tuple(distribution.split("-"))

@@ -1,8 +1,8 @@
-"""Give the project another name: package, distribution, titles, and all that is called by it.
+"""Rename the project: its package, distribution, titles, and everything named after it.
 
     python -m scripts.template.rename NAME
 
-Everything is changed in place and staged, nothing is committed: `git reset --hard` undoes it.
+Everything is changed in place and staged, and nothing is committed: `git reset --hard` undoes it.
 """
 
 import json
@@ -25,12 +25,12 @@ _LONG_LINES: Final = '    "E501",    # The name of the project makes some texts 
 
 
 def rename(root: Path, name: Name, commit: str) -> None:
-    """Replace the name in the contents and names of all files that git knows.
+    """Replace the name in the contents and names of all files that git tracks.
 
     Args:
         root: The project.
         name: Its new name.
-        commit: The commit of the template that the files are from, unless it is recorded.
+        commit: The commit of the template from which the files come, unless it is recorded.
     """
     old = present_name(root)
     for file in tracked_files(root):
@@ -55,24 +55,24 @@ def _rename_in(file: Path, old: Name, name: Name) -> None:
 
 
 def _allow_long_lines(pyproject: Path) -> None:
-    """Do not check what the formatter does not break: texts with a longer name in them."""
+    """Do not check lines that the formatter cannot break, such as strings with the longer name."""
     text = pyproject.read_text(encoding="utf-8")
     longer = re.sub(r"(?m)^ignore = \[\n", lambda found: found[0] + _LONG_LINES, text, count=1)
     pyproject.write_text(longer, encoding="utf-8")
 
 
 def remove_if_empty(root: Path, folder: Path) -> None:
-    """Remove a folder in which nothing is left but what Python has compiled, and those above."""
+    """Remove a folder, and its parents, if only compiled Python files are left in it."""
     while folder != root and all(one.name == "__pycache__" for one in folder.iterdir()):
         shutil.rmtree(folder)
         folder = folder.parent
 
 
 def format_and_stage(root: Path) -> None:
-    """Format what has been changed, and show all of it to git.
+    """Format what has been changed, and stage all of it.
 
     Raises:
-        RefusedError: If the environment that has the formatter cannot be built.
+        RefusedError: If the formatter's environment cannot be built.
     """
     sys.stderr.write("Formatting, with the project's own environment\n")
     done = subprocess.run(["make", "--no-print-directory", "format"], cwd=root, check=False)  # noqa: S607
@@ -88,7 +88,7 @@ def rename_project(text: str, root: Path = ROOT) -> str:
         What to do next.
 
     Raises:
-        RefusedError: If the name will not do, or the project has changes.
+        RefusedError: If the name is invalid, or the project has uncommitted changes.
     """
     name = parse_name(text, root)
     old = present_name(root)

@@ -1,4 +1,4 @@
-"""What the scripts need of git."""
+"""The git commands that the scripts use."""
 
 import os
 import subprocess
@@ -8,10 +8,10 @@ from scripts.template.project_name import RefusedError
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run git in a folder, whatever repository a hook may have set for its own commands.
+    """Run git in a folder, even if a hook has set another repository in the environment.
 
     Returns:
-        What it prints.
+        Its output.
 
     Raises:
         RefusedError: If it fails.
@@ -30,15 +30,15 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def tracked_files(root: Path) -> list[str]:
-    """The names of the files that git knows, relative to the folder."""
+    """The names of the files that git tracks, relative to the folder."""
     return git(root, "ls-files", "-z").split("\0")[:-1]
 
 
 def require_clean(root: Path) -> None:
-    """Refuse to change files unless git can bring them back.
+    """Refuse to change files unless git can restore them.
 
     Raises:
-        RefusedError: If the folder is no repository of its own, or has changes.
+        RefusedError: If the folder is not a repository of its own, or has uncommitted changes.
     """
     if not (root / ".git").exists():
         raise RefusedError(

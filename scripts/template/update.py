@@ -1,10 +1,10 @@
-"""Bring what has changed in the template since into a project that was made from it.
+"""Apply later changes of the template to a project that was made from it.
 
     python -m scripts.template.update
 
-Both versions of the template, the one that the project has and the newest, get the project's name,
-each by its own `rename.py`. What differs between them is then applied to the project like a commit.
-It is staged, and nothing is committed: `git reset --hard` undoes it.
+Both versions of the template, the one that the project was made from and the newest, are renamed to
+the project's name, each by its own `rename.py`. The difference between them is then applied to the
+project like a commit. It is staged, and nothing is committed: `git reset --hard` undoes it.
 """
 
 import json
@@ -36,7 +36,7 @@ def update(root: Path = ROOT) -> str:
         What to do next.
 
     Raises:
-        RefusedError: If the project has changes, or does not know its template.
+        RefusedError: If the project has uncommitted changes, or does not record its template.
     """
     require_clean(root)
     if not (root / RECORD).exists():

@@ -3,7 +3,7 @@
     python -m scripts.template.without PARTS
 
 Without names it lists the parts, and how many lines each has. Everything is changed in place and
-staged, nothing is committed: `git reset --hard` undoes it.
+staged, and nothing is committed: `git reset --hard` undoes it.
 """
 
 import ast
@@ -21,10 +21,10 @@ from scripts.template.repository import git, require_clean, tracked_files
 
 
 def chosen_parts(text: str, parts: Mapping[str, Part], root: Path) -> list[Part]:
-    """The parts with those names, separated by spaces or commas, those that go first in front.
+    """The parts with those names, separated by spaces or commas, in the order of their removal.
 
     Raises:
-        RefusedError: If there is no such part, it has gone, or another one needs it.
+        RefusedError: If a part does not exist, was already removed, or is needed by another one.
     """
     names = set(text.replace(",", " ").split())
     for name in sorted(names):
@@ -47,10 +47,10 @@ def remove(root: Path, part: Part, parts: Iterable[Part]) -> list[Edit]:
     Args:
         root: The project.
         part: What to remove.
-        parts: All parts; those that have gone may have taken lines that this one would change.
+        parts: All parts. Those already removed may have removed lines that this one would change.
 
     Returns:
-        The changes that must be made by hand, because the file is not as the template has it.
+        The changes that must be made by hand, because the file differs from the template's.
     """
     gone = [one for one in parts if one.is_gone(root)]
     for file in part.files(root):
@@ -63,9 +63,9 @@ def remove(root: Path, part: Part, parts: Iterable[Part]) -> list[Edit]:
 
 
 def _change(path: Path, edit: Edit, gone: Iterable[Part]) -> bool:
-    """Make a change, if the file is still there; whether nothing of it is left to do.
+    """Make a change if the file still exists. Returns whether nothing of it is left to do.
 
-    Where a part that has gone has changed the file, it may have taken lines along.
+    If a removed part has changed the file, it may have removed some of the lines as well.
     """
     if not path.exists():
         return True
@@ -81,7 +81,7 @@ def _change(path: Path, edit: Edit, gone: Iterable[Part]) -> bool:
 
 
 def correct_pages(root: Path) -> None:
-    """Take out of all pages what leads to removed code. Imports without a use must have gone."""
+    """Remove from all pages what leads to removed code. Unused imports must have been removed."""
 
     def exists(path: str) -> bool:
         return (root / path).exists()
@@ -120,7 +120,7 @@ def without(text: str, root: Path = ROOT) -> str:
         What to do next.
 
     Raises:
-        RefusedError: If the parts cannot be removed, or the project has changes.
+        RefusedError: If the parts cannot be removed, or the project has uncommitted changes.
     """
     parts = load_parts()
     chosen = chosen_parts(text, parts, root)

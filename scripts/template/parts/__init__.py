@@ -1,16 +1,15 @@
-"""The parts that a service may do without: one list each of what goes with it.
+"""The parts that a service may do without. For each there is a list of what to remove.
 
 A list is a TOML file: the name of the file is that of the part.
 
-- `what`: what goes, in a line.
-- `first`: the parts that must have gone before, because they need this one.
-- `delete`: files and folders that are nothing but this part, and pieces of others: the section
+- `what`: what is removed, in one line.
+- `first`: the parts that must be removed before, because they need this one.
+- `delete`: files and folders that belong only to this part, and pieces of others: the section
   `docs/page.md#its-heading`, the table row ``docs/page.md|`first cell` ``, the definition
   `module.py::name`.
-- `edits`: what other files lose, and what they get instead, in the form of a diff without line
-  numbers. The lines of a change without those with a plus must be in the file once, as it is or as
-  the parts in `first` leave it. `@@` separates two changes of a file. Imports that nothing needs
-  any more go by themselves.
+- `edits`: the changes of other files, as a diff without line numbers. The lines of a change without
+  those with a plus must be in the file exactly once, either now or after the parts in `first` are
+  removed. `@@` separates two changes of a file. Unused imports are removed without being listed.
 """
 
 import re
@@ -46,18 +45,18 @@ class Edit:
 
     @property
     def drops(self) -> bool:
-        """Whether the file loses lines that say something, unlike an empty line or a fence."""
+        """Whether the file loses lines with content, unlike an empty line or a fence."""
         return any(re.match(r"-(?!```).*\w", line) for line in self.lines)
 
     def __str__(self) -> str:
         return "\n".join((f"--- {self.file}", *self.lines))
 
     def before(self) -> str:
-        """The text that must be in the file once."""
+        """The text that must be in the file exactly once."""
         return "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith("+"))
 
     def fits(self, text: str) -> bool:
-        """Whether the lines are in the file once."""
+        """Whether the lines are in the file exactly once."""
         return bool(self.before()) and text.count(self.before()) == 1
 
     def made_in(self, text: str) -> str:
@@ -65,7 +64,7 @@ class Edit:
         return text.replace(self.before(), self.after()) if self.fits(text) else text
 
     def after(self) -> str:
-        """The text that takes its place."""
+        """The text that replaces it."""
         return "".join(f"{line[1:]}\n" for line in self.lines if not line.startswith("-"))
 
     def fitted_to(self, text: str) -> "Edit":
@@ -80,12 +79,12 @@ class Part:
     """One part, and how it is removed; the attributes are those of its list.
 
     Attributes:
-        name: What to say to remove it.
-        what: What goes, in a line.
-        first: The parts that must have gone before.
-        delete: Files and folders that go.
-        pieces: Names of files that stay, each with the piece that it loses.
-        edits: Changes of others.
+        name: Its name on the command line.
+        what: What is removed, in one line.
+        first: The parts that must be removed before.
+        delete: Files and folders to delete.
+        pieces: Names of files that stay, each with the piece to remove.
+        edits: Changes of other files.
     """
 
     name: str
@@ -101,23 +100,23 @@ class Part:
         return f"scripts/template/parts/{self.name}.toml"
 
     def is_gone(self, root: Path) -> bool:
-        """Whether nothing of its files is in the project."""
+        """Whether none of its files is in the project."""
         return not any((root / path).exists() for path in self.delete)
 
     def changes(self, file: str) -> bool:
-        """Whether a file that stays loses something."""
+        """Whether a file that stays is changed."""
         return file in {edit.file for edit in self.edits} | {name for name, _ in self.pieces}
 
     def has(self, path: str) -> bool:
-        """Whether a file or folder goes."""
+        """Whether a file or folder is deleted."""
         return any(path == one or path.startswith(f"{one}/") for one in self.delete)
 
     def files(self, root: Path) -> list[str]:
-        """The files of the project that go."""
+        """The files of the project that are deleted."""
         return [name for name in tracked_files(root) if self.has(name) and (root / name).exists()]
 
     def misfits(self, root: Path, before: Iterable["Part"] = ()) -> list[str]:
-        """What the list names and the project does not have, or has more than once.
+        """What the list names but the project does not have, or has more than once.
 
         Args:
             root: The project.
@@ -138,7 +137,7 @@ class Part:
         return found
 
     def cost(self, root: Path) -> tuple[int, int, int]:
-        """How many lines go: of code, of tests, and of anything else."""
+        """How many lines are removed: of code, of tests, and of anything else."""
         code = tests = other = 0
         changes = [(edit.file, edit.shortens_by) for edit in self.edits]
         changes += [(name, self._lines_of(root / name, piece)) for name, piece in self.pieces]

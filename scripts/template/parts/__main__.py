@@ -1,4 +1,4 @@
-"""Check that the lists of the parts fit the files as they are: python -m scripts.template.parts.
+"""Check that the lists of the parts fit the current files: python -m scripts.template.parts.
 
 For `make lint`. In a project that has another name or lacks a part, there is nothing to check.
 """
@@ -10,7 +10,7 @@ from scripts.template.rename import RECORD, ROOT
 
 
 def main() -> int:
-    """Print what does not fit; the exit status is 1 if there is anything."""
+    """Print what does not fit. The exit status is 1 if there is any."""
     parts = load_parts()
     if (ROOT / RECORD).exists() or any(part.is_gone(ROOT) for part in parts.values()):
         return 0
