@@ -87,19 +87,12 @@ class RecordingTransport(asyncio.Transport):
             raise RuntimeError("unable to perform operation; the handler is closed")
 
 
-class Timers:
-    """The timers of an event loop, with a clock that only the test moves."""
+class SteppedLoop:
+    """The running event loop, with a clock that only the test moves."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._now = 0.0
-        self._waiting: dict[asyncio.TimerHandle, Callable[[], object]] = {}
-
-    def call_later(self, seconds: float, act: Callable[[], object]) -> asyncio.TimerHandle:
-        """Schedule a call after this many seconds."""
-        timer = asyncio.TimerHandle(self._now + seconds, act, (), self._loop)
-        self._waiting[timer] = act
-        return timer
 
     def create_task(
         self, work: Coroutine[Any, Any, Any], *, context: contextvars.Context | None = None
@@ -112,12 +105,8 @@ class Timers:
         return self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and run the calls that have become due."""
+        """Move the clock."""
         self._now += seconds
-        for timer in [one for one in self._waiting if one.when() <= self._now]:
-            act = self._waiting.pop(timer)
-            if not timer.cancelled():
-                act()
 
 
 @dataclass
@@ -133,7 +122,7 @@ class Connection:
         scopes: The scopes of the requests that reached the application.
         bodies: The bodies of those requests.
         seen_in_context: What each of these requests found in its context.
-        timers: The timers of the event loop.
+        loop: The event loop.
         may_answer: An event that the application waits for before it answers.
         protocol: The protocol under test.
     """
@@ -149,7 +138,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Connect."""
-        self.timers = Timers()
+        self.loop = SteppedLoop()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         config = uvicorn.Config(
@@ -170,7 +159,7 @@ class Connection:
             limits=ConnectionLimits(self.max_connections, HEAD_SECONDS, SEND_SECONDS),
             path_prefix=RootPath([PROXY], self.root_path),
         )
-        self.protocol.loop = self.timers  # type: ignore[assignment]
+        self.protocol.loop = self.loop  # type: ignore[assignment]
         self.protocol.connection_made(self.transport)
 
     async def send(self, *pieces: bytes) -> None:
@@ -188,8 +177,8 @@ class Connection:
     def pass_time(self, seconds: float) -> None:
         """Let time pass, with the server checking the connection every second."""
         for _ in range(int(seconds)):
-            self.timers.pass_time(1)
-            self.protocol.check(self.timers.time())
+            self.loop.pass_time(1)
+            self.protocol.check(self.loop.time())
 
     @property
     def answer(self) -> tuple[str, list[str], bytes]:

@@ -1,4 +1,4 @@
-"""How connections are closed while the process drains."""
+"""How connections are closed while they are idle and while the process drains."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ from example_service.core.lifecycle import begin_draining, end_draining
 from tests.unit.server.connection import (
     HEAD_SECONDS,
     HOST,
+    REQUEST,
     Connection,
 )
 
@@ -80,3 +81,27 @@ async def test_a_connection_opened_in_advance_is_idle_for_as_long_as_any() -> No
     idle = Connection(keep_alive_seconds=75)
     idle.pass_time(75)
     assert idle.transport.ended
+
+
+async def test_an_idle_connection_is_closed_after_its_time() -> None:
+    """The time starts again at the end of each response."""
+    connection = Connection(keep_alive_seconds=5)
+    connection.pass_time(4)
+    await connection.send(REQUEST)
+
+    connection.pass_time(4)
+    assert not connection.transport.ended
+
+    connection.pass_time(1)
+    assert connection.transport.ended
+
+
+async def test_a_connection_with_a_running_request_is_not_idle() -> None:
+    """A request may take longer than a connection may be idle."""
+    connection = Connection(keep_alive_seconds=5)
+    connection.may_answer.clear()
+    await connection.send(REQUEST)
+
+    connection.pass_time(60)
+
+    assert not connection.transport.ended
