@@ -34,7 +34,7 @@ from benchmarks.http_apps import (
 from benchmarks.rounds import Plan, Samples
 from benchmarks.tables import Table, Target, Verdict, exactly, with_quartiles
 from example_service.core.settings import Settings
-from example_service.server.process import server_config
+from example_service.server.process import DrainingServer, server_config
 
 # wrk runs for a second at least, so these rounds are fewer than the others.
 SECONDS_PER_SLICE = 1
@@ -194,16 +194,22 @@ def serve(name: str, listener: int) -> None:
     applications, _ = load_applications()
     app = applications[name if name in applications else BARE]
     if name in _BEHIND_OUR_SERVER:
-        config = server_config(Settings(environment="test"))
-        config.app = app
+        settings = Settings(environment="test")
+        server: uvicorn.Server = DrainingServer(
+            server_config(settings), shutdown=settings.shutdown, on_started=lambda: None
+        )
+        server.config.app = app
     elif name == BARE_WITH_ACCESS_LOG:
         # Nothing but the access log, because the rest says when each worker starts and stops.
         access = {"uvicorn.access": LOGGING_CONFIG["loggers"]["uvicorn.access"]}
-        config = uvicorn.Config(app, factory=True, log_config=LOGGING_CONFIG | {"loggers": access})
+        log_config = LOGGING_CONFIG | {"loggers": access}
+        server = uvicorn.Server(uvicorn.Config(app, factory=True, log_config=log_config))
     else:
-        config = uvicorn.Config(app, factory=True, access_log=False, log_config=None)
-    config.loop, config.timeout_graceful_shutdown = "uvloop", 1
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener)])
+        server = uvicorn.Server(
+            uvicorn.Config(app, factory=True, access_log=False, log_config=None)
+        )
+    server.config.loop, server.config.timeout_graceful_shutdown = "uvloop", 1
+    server.run(sockets=[socket.socket(fileno=listener)])
 
 
 if __name__ == "__main__":
