@@ -23,6 +23,11 @@ class TCPProxy:
         self._requests, self._replies = _open_way(), _open_way()
         self._pumps: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it holds back the data of new connections."""
+        return not (self._requests.is_set() and self._replies.is_set())
+
     def fall_silent(self, *, requests: bool = True, replies: bool = True) -> None:
         """Stop forwarding, over existing connections as well.
 

@@ -19,6 +19,7 @@ from tests.pgbouncer import running_pgbouncer
 from tests.ports import lasting_port
 from tests.postgres import running_postgres
 from tests.real_parts import program
+from tests.service_process import DEADLINE_SECONDS
 from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
@@ -39,7 +40,7 @@ async def test_hosts_are_tried_in_order(postgres_databases: PostgresDatabases) -
         hosts = f"127.0.0.1:{lasting_port()},127.0.0.1:{silent.port},127.0.0.1:{port}"
         assert await ask(f"postgresql://postgres@{hosts}/postgres?sslmode=disable") == 1
 
-    assert 2.0 <= time.monotonic() - started < 6.0
+    assert 2.0 <= time.monotonic() - started < 30.0
 
 
 async def test_a_host_that_accepts_writes_is_found(
@@ -50,8 +51,11 @@ async def test_a_host_that_accepts_writes_is_found(
         administrator = await asyncpg.connect(standby.url)
         await administrator.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         await administrator.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            # The server reports the change of a parameter to its clients.
+            while administrator.get_settings().default_transaction_read_only != "on":
+                await administrator.execute("SELECT 1")
         await administrator.close()
-        await asyncio.sleep(0.1)
         only = f"postgresql://postgres@127.0.0.1:{standby.port}"
         primary = f"127.0.0.1:{postgres_databases.server.port}"
 

@@ -1,13 +1,12 @@
 """A guarded engine with a real PostgreSQL that dies, hangs and comes back."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
 
 import pytest
 from asyncpg import PostgresError
-from sqlalchemy import make_url, text
+from sqlalchemy import event, make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
@@ -15,12 +14,13 @@ from example_service.infra.resilience import CircuitBreaker, CircuitOpenError
 from example_service.infra.resilience.sqlalchemy import guard_engine, is_database_failure
 from example_service.infra.resilience.testing import FakeClock
 from tests.postgres import PostgresServer, running_postgres
+from tests.service_process import DEADLINE_SECONDS
 from tests.tcp_proxy import TCPProxy
 
 pytestmark = pytest.mark.integration
 
-# The limit for "at once", with room for a busy machine; a timeout would take seconds.
-AT_ONCE_SECONDS = 1.0
+# The limit for "at once" on a busy machine; waiting for a connection of the pool takes up to 30 s.
+AT_ONCE_SECONDS = 10.0
 
 GuardedEngine: TypeAlias = Callable[..., tuple[AsyncEngine, CircuitBreaker]]
 
@@ -94,7 +94,7 @@ async def one(engine: AsyncEngine) -> int:
 
 async def in_flight(breaker: CircuitBreaker, calls: int) -> None:
     """Wait until that many calls are running."""
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while breaker.in_flight < calls:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0)
 
@@ -119,11 +119,10 @@ async def test_crash_opens_the_circuit_and_a_restart_closes_it(
     await fail(engine, times=3)
     assert breaker.is_open
 
-    started = time.monotonic()
-    for _ in range(20):
-        with pytest.raises(CircuitOpenError):
-            await one(engine)
-    assert time.monotonic() - started < AT_ONCE_SECONDS
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        for _ in range(20):
+            with pytest.raises(CircuitOpenError):
+                await one(engine)
 
     postgres.start()
     clock.advance(10.0)
@@ -261,11 +260,10 @@ async def test_silent_database_opens_the_circuit_while_calls_hang(
     clock.advance(1.0)
     assert breaker.is_open
 
-    started = time.monotonic()
-    for _ in range(20):
-        with pytest.raises(CircuitOpenError):
-            await one(engine)
-    assert time.monotonic() - started < AT_ONCE_SECONDS
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        for _ in range(20):
+            with pytest.raises(CircuitOpenError):
+                await one(engine)
 
     proxy.speak()
     assert await asyncio.gather(*hanging) == [1, 1, 1]
@@ -297,10 +295,9 @@ async def test_probes_that_queue_for_hanging_connections_keep_others_out(
 
     queuing = asyncio.create_task(one(engine))
     await in_flight(breaker, 2)
-    started = time.monotonic()
-    with pytest.raises(CircuitOpenError):
-        await one(engine)
-    assert time.monotonic() - started < AT_ONCE_SECONDS
+    async with asyncio.timeout(AT_ONCE_SECONDS):
+        with pytest.raises(CircuitOpenError):
+            await one(engine)
     clock.advance(1.0)
     assert breaker.is_open
 
@@ -336,8 +333,15 @@ async def test_time_limit_of_the_driver_is_a_failure(
     proxy: TCPProxy, guarded_engine: GuardedEngine
 ) -> None:
     """The timeouts of asyncpg for connects and statements count."""
-    limits = {"timeout": 0.2, "command_timeout": 0.2}
-    engine, breaker = guarded_engine(port=proxy.port, options={"connect_args": limits})
+    engine, breaker = guarded_engine(
+        port=proxy.port, options={"connect_args": {"command_timeout": 1.0}}
+    )
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def limit(_dialect: Any, _record: Any, _args: Any, parameters: dict[str, Any]) -> None:
+        # Connecting to a server that answers may take long on a busy machine.
+        parameters["timeout"] = 0.2 if proxy.is_silent else DEADLINE_SECONDS
+
     async with AsyncSession(engine) as session:
         await session.execute(text("SELECT 1"))
         proxy.fall_silent()

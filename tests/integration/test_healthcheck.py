@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from example_service import healthcheck
-from tests.service_process import Service, kill
+from tests.service_process import DEADLINE_SECONDS, Service, kill
 
 pytestmark = [
     pytest.mark.integration,
@@ -35,6 +35,7 @@ def test_the_address_is_found(service: Service, monkeypatch: pytest.MonkeyPatch)
     port = int(service.url.rpartition(":")[2])
     served = [address for address in healthcheck.served_addresses() if address[1] == port]
     monkeypatch.setattr(healthcheck, "served_addresses", lambda: served)
+    monkeypatch.setattr(healthcheck, "_TIMEOUT_SECONDS", DEADLINE_SECONDS)
 
     assert len(served) == 1
     assert healthcheck.main() == 0

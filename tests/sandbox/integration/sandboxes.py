@@ -15,8 +15,9 @@ import httpx
 COMMAND = (sys.executable, "-m", "example_service.sandbox")
 TEN_EUROS = {"amount": 1000, "currency": "EUR", "customer_id": "alice"}
 EURO = {"currency": "EUR", "base": "USD", "rate": "0.92"}
-PATIENCE_SECONDS = 10.0
-IMPATIENCE_SECONDS = 0.3
+PATIENCE_SECONDS = 60.0
+IMPATIENT = httpx.Timeout(PATIENCE_SECONDS, read=0.3)
+"""The time limit of a call that gets no answer."""
 WITHOUT_ANSWERS = ({"mode": "hanging"}, {"mode": "slow", "latency_seconds": 60})
 
 

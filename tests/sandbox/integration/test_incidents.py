@@ -29,7 +29,7 @@ def test_an_incident_is_recorded_from_the_sandbox(incident: str, tmp_path: Path)
     assert len(calls) == 3 * CALLS_PER_SECOND
     bad = [call for call in calls if call.outcome == FAILURE or call.duration >= 0.5]
     assert len(bad) >= CALLS_PER_SECOND / 5
-    assert calls[0] not in bad
+    assert any(call not in bad for call in calls[:CALLS_PER_SECOND])
 
 
 @pytest.mark.parametrize("incident", INCIDENTS)

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import socket
-import statistics
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -28,7 +27,7 @@ from example_service.sandbox.provider import create_provider
 from example_service.sandbox.switch import Switch
 from tests.sandbox.integration.sandboxes import (
     EURO,
-    IMPATIENCE_SECONDS,
+    IMPATIENT,
     PATIENCE_SECONDS,
     TEN_EUROS,
     Sandbox,
@@ -47,13 +46,15 @@ class TestHealthy:
         assert (await sandbox.rate("XXX")).status_code == 404
 
     async def test_kept_connections_answer_at_once(self, sandbox: Sandbox) -> None:
-        """No response waits for the acknowledgement of the previous one."""
+        """No response waits for the acknowledgement of the previous one, which takes 40 ms."""
         took = []
-        for _ in range(25):
+        for _ in range(40):
             begun = time.monotonic()
             await sandbox.rate()
             took.append(time.monotonic() - begun)
-        assert statistics.median(took) < 0.04
+        # The first acknowledgements on a connection are not delayed. Of the others, a busy machine
+        # may delay many, but not all.
+        assert min(took[20:]) < 0.04
 
     async def test_a_charge_is_recorded_under_its_key(self, sandbox: Sandbox) -> None:
         """The response, the lookup by key and the control address show the same charge."""
@@ -138,7 +139,8 @@ class TestSlow:
         """It is recorded on arrival, so sending it again later charges nothing."""
         await sandbox.turn("slow", latency_seconds=1)
         with pytest.raises(httpx.ReadTimeout):
-            await sandbox.charge("k", timeout=IMPATIENCE_SECONDS)
+            await sandbox.charge("k", timeout=IMPATIENT)
+        await sandbox.until_charged("k")
         await sandbox.turn("healthy")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (answer := await sandbox.charge("k")).status_code == 409:
@@ -266,7 +268,8 @@ class TestFlaky:
         runs = []
         for _ in range(2):
             await sandbox.turn("flaky", **change)
-            runs.append([await outcome(sandbox.rate(timeout=IMPATIENCE_SECONDS)) for _ in drawn])
+            limits = [IMPATIENT if step.act is Act.HANG else PATIENCE_SECONDS for step in drawn]
+            runs.append([await outcome(sandbox.rate(timeout=limit)) for limit in limits])
         assert runs[0] == runs[1]
         answered = [
             run[0] == 200 and json.loads(cast("bytes", run[1])) == EURO
@@ -282,7 +285,7 @@ class TestFlaky:
 
         async def charge_until_answered(key: str) -> None:
             while True:
-                status, *content = await outcome(sandbox.charge(key, timeout=IMPATIENCE_SECONDS))
+                status, *content = await outcome(sandbox.charge(key, timeout=IMPATIENT))
                 if status == 201 and b'"idempotency_key"' in cast("bytes", content[0]):
                     return
 

@@ -52,7 +52,7 @@ class TestProcess:
         with sandbox_process() as process:
             addresses = addresses_of(process)
             process.send_signal(signal.SIGINT)
-            assert httpx.get(f"{addresses['provider']}/v1/rates/EUR").json() == EURO
+            assert get(f"{addresses['provider']}/v1/rates/EUR").json() == EURO
 
     def test_ctrl_c_ends_it_on_a_terminal(self) -> None:
         """Started by hand, it behaves like any other command."""
@@ -69,7 +69,7 @@ class TestProcess:
         with sandbox_process(*options) as process:
             addresses = addresses_of(process)
             assert [str(httpx.URL(url).port) for url in addresses.values()] == ports
-            report = httpx.put(f"{addresses['control']}/sandbox/mode", json={"mode": "flaky"})
+            report = turn(addresses, {"mode": "flaky"})
             assert report.json()["seed"] == 5
 
     @pytest.mark.parametrize(
@@ -103,17 +103,28 @@ class TestProcess:
         assert "127.0.0.1" in ended.stderr
 
 
+def get(url: str) -> httpx.Response:
+    """Request a resource of the sandbox."""
+    return httpx.get(url, timeout=PATIENCE_SECONDS)
+
+
+def turn(addresses: dict[str, str], change: dict[str, Any]) -> httpx.Response:
+    """Set the mode, and return the sandbox's report."""
+    url = f"{addresses['control']}/sandbox/mode"
+    return httpx.put(url, json=change, timeout=PATIENCE_SECONDS).raise_for_status()
+
+
 @contextmanager
 def held_call(addresses: dict[str, str], change: dict[str, Any]) -> Iterator[None]:
     """Hold a call in the sandbox that it does not answer, on an open connection."""
-    control = f"{addresses['control']}/sandbox"
-    httpx.put(f"{control}/mode", json=change).raise_for_status()
+    turn(addresses, change)
+    charges = f"{addresses['control']}/sandbox/charges"
     provider = httpx.URL(addresses["provider"])
     body = json.dumps(TEN_EUROS)
     head = f"POST /v1/charges HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: {len(body)}"
     with socket.create_connection((provider.host, provider.port)) as connection:
         connection.sendall(f"{head}\r\n\r\n{body}".encode())
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while httpx.get(f"{control}/charges").json()["total_charges"] == 0:
+        while get(charges).json()["total_charges"] == 0:
             assert time.monotonic() < deadline
         yield
