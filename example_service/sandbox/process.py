@@ -14,7 +14,7 @@ from example_service.core.exceptions import StartError
 from example_service.core.settings import Settings
 from example_service.domain import Hints
 
-_START_SECONDS: Final = 15.0
+_START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 5.0
 
 
