@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from example_service.api.breakers import all_workers
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.core.settings import Settings
 from example_service.core.settings.model import AdminSettings
@@ -22,7 +23,14 @@ from example_service.infra.resilience import (
 from example_service.infra.resilience.testing import FakeClock
 from example_service.infra.workers.reports import Reports
 from example_service.main import create_app
-from tests.api.all_workers.other_workers import THIRD, THIS, TOKEN, OtherWorker, connected
+from tests.api.all_workers.other_workers import (
+    DEADLINE_SECONDS,
+    THIRD,
+    THIS,
+    TOKEN,
+    OtherWorker,
+    connected,
+)
 from tests.application import Serve
 
 
@@ -37,6 +45,16 @@ async def other(fleet_directory: Path) -> AsyncIterator[OtherWorker]:
     """Another worker."""
     async with OtherWorker(fleet_directory).running() as other:
         yield other
+
+
+@pytest.fixture(autouse=True)
+def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait long for a worker that will carry out an order, and briefly for one that never will."""
+    seconds = DEADLINE_SECONDS if "other" in request.fixturenames else 0.1
+    if "silent" in request.fixturenames:
+        # Every order takes that long, and the other worker has to be faster.
+        seconds = 2.0
+    monkeypatch.setattr(all_workers, "ANSWER_SECONDS", seconds)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ TOKEN = "a-token-of-more-than-sixteen"
 AUTHORISED = {"Authorization": f"Bearer {TOKEN}"}
 THIS, OTHER, THIRD = 1, 2, 3
 MAINTENANCE = {"reason": "maintenance"}
+DEADLINE_SECONDS = 60.0
 
 
 class OtherBreakers:
@@ -104,7 +105,7 @@ class OtherWorker:
 
 async def connected(member: Member) -> None:
     """Wait until a member is connected."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while not member.is_connected:  # noqa: ASYNC110 - There is no event to wait for.
             await asyncio.sleep(0.01)
 

@@ -17,6 +17,7 @@ from example_service.infra.resilience import (
 )
 from tests.api.all_workers.other_workers import (
     AUTHORISED,
+    DEADLINE_SECONDS,
     MAINTENANCE,
     OTHER,
     THIRD,
@@ -134,7 +135,7 @@ async def test_an_order_that_cannot_be_stored_applies_to_one_process(
     shop = CircuitBreaker("shop")
     (fleet_directory / FILE).write_text("{")
     assert fleet.member is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while fleet.member.is_connected:  # noqa: ASYNC110 - As in `connected`.
             await asyncio.sleep(0.01)
     (fleet_directory / FILE).unlink()
