@@ -73,11 +73,14 @@ class Listener:
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(self._connection, sock=self._socket)
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Stop listening and abort all connections. Has no effect if it does not listen."""
         if self._server is not None:
             self._shut()
             self._socket = self._bind(self._host, self._port)
+            # asyncio closes aborted connections in the next iteration of the event loop. A client
+            # must not send its next call over one of them.
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Release the port, abort all connections and wait until their requests have ended."""

@@ -14,7 +14,7 @@ class ProviderPort(Protocol):
     async def open(self) -> None:
         """Accept connections."""
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Refuse connections and abort existing ones."""
 
 
@@ -64,7 +64,7 @@ class Switch:
         """
         async with self._turning:
             if change.mode is SandboxMode.REFUSING:
-                port.refuse()
+                await port.refuse()
             else:
                 await port.open()
             self._report = ModeReport.of(change, self._default_seed)

@@ -109,7 +109,7 @@ class NoDoor:
     async def open(self) -> None:
         """Change nothing."""
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Change nothing."""
 
 

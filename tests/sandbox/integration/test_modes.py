@@ -211,6 +211,24 @@ class TestRefusing:
             await call
         assert "k" in await sandbox.charges()
 
+    async def test_idle_connections_are_closed_when_the_mode_is_set(self) -> None:
+        """A client that keeps its connections sends the next call over a new one."""
+        switch = Switch()
+        listener = Listener(create_provider(Ledger(), switch), "127.0.0.1", 0)
+        await listener.open()
+        url = httpx.URL(listener.url)
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(b"GET /v1/rates/EUR HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"}")
+
+        await switch.turn(ModeChange(mode=SandboxMode.REFUSING), listener)
+
+        # Read without the event loop, which would close the connection now if it is still open.
+        with writer.get_extra_info("socket").dup() as idle:
+            assert idle.recv(1) == b""
+        writer.close()
+        await listener.close()
+
     async def test_the_port_stays_taken(self, sandbox: Sandbox) -> None:
         """No other program can bind it meanwhile."""
         await sandbox.turn("refusing")

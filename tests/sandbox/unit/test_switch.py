@@ -22,7 +22,7 @@ class FakePort:
             raise OSError
         self.is_open = True
 
-    def refuse(self) -> None:
+    async def refuse(self) -> None:
         """Close at once."""
         self.is_open = False
 
