@@ -42,7 +42,8 @@ application, in seconds."""
 # How often a process reports that its event loop is running, in seconds.
 ALIVE_SECONDS: Final = 1.0
 
-_ECHO_SECONDS: Final = 0.03
+# Longer than a busy machine needs between two signals of `timeout`.
+_ECHO_SECONDS: Final = 0.25
 
 _BACKLOG = 2048
 
