@@ -27,8 +27,8 @@ from example_service.infra.fleet.redis_store import RedisStore
 from example_service.infra.fleet.store import Change
 from tests.unit.infra.fleet.simulated_breakers import RULES, Breakers
 from tests.unit.infra.fleet.simulated_store import Server, SimulatedStore, now
-from tests.unit.infra.fleet.virtual_loop import run_virtually
 from tests.valkey import running_valkey
+from tests.virtual_loop import run_virtually
 
 PROCESSES = 1_000
 CIRCUITS = 10_000

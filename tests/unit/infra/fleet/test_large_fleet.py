@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.large_fleet import OUTAGE_SECONDS, Figures, simulate
 from tests.unit.infra.fleet.simulated_breakers import RULES
-from tests.unit.infra.fleet.virtual_loop import run_virtually
+from tests.virtual_loop import run_virtually
 
 PROCESSES, CIRCUITS = 20, 30
 

@@ -11,7 +11,7 @@ from example_service.infra.fleet.record import Record
 from tests.unit.infra.fleet.simulated_breakers import RULES
 from tests.unit.infra.fleet.simulated_store import now
 from tests.unit.infra.fleet.simulation import NAME, Process, World
-from tests.unit.infra.fleet.virtual_loop import run_virtually
+from tests.virtual_loop import run_virtually
 
 CLOSED_WITHIN = 45.0
 """Seconds: the longest wait, the deadline of a hung lease, two probes and the reconnection."""

@@ -53,6 +53,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Schedule a call; there is only one thread."""
         return self.call_soon(callback, *args, context=context)
 
+    def run_in_executor(  # type: ignore[override]
+        self, _: object, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        """Call a function at once, in the only thread."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            future.set_exception(error)
+        return future
+
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, in virtual time."""
