@@ -183,6 +183,9 @@ async def successes_to_close(library: Library) -> str:
         breaker.success_threshold = 2
     await half_open(library, breaker, failures=2)
     library.decorate(breaker)(lambda: None)()
+    if library is PYBREAKER:
+        # If the circuit opens again, it must still be open when it is looked at.
+        breaker.reset_timeout = LONG_SECONDS
     library.fail(breaker)
     # One failure opens the circuit if it is still half-open, but not if it is closed.
     return "`success_threshold`" if library.is_open(breaker) else "one"

@@ -27,9 +27,9 @@ from tests.docs import curl
 from tests.docs.pages import ROOT, Block
 
 ADDRESS = "http://127.0.0.1:8000"
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 COMMAND_SECONDS = 150.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 60.0
 
 _STARTS_SERVICE = re.compile(
     r"^(?P<settings>(?:[A-Z_]+=\S+ )*)(?:make run|\S*example-service serve)(?P<options>[^#\n]*)",

@@ -118,7 +118,7 @@ class Process:
 
     def _connect(self) -> None:
         self._client.close()
-        self._client = httpx.Client(base_url=self.url, timeout=5.0)
+        self._client = httpx.Client(base_url=self.url, timeout=30.0)
 
     def heal(self) -> None:
         """Resume the process, open a new connection, and start counting log lines."""

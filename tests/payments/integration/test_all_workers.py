@@ -74,6 +74,7 @@ def world() -> Iterator[World]:
             WORKERS=str(WORKERS),
             ADMIN__TOKEN=TOKEN,
             LIMITS__MONITORING_CACHE_SECONDS="0",
+            PAYMENT_PROVIDER__TIMEOUT_SECONDS="20",
         )
         try:
             yield World(service)

@@ -145,7 +145,7 @@ def test_a_worker_that_hangs_delays_recovery_by_its_lease_only(
 def _some_answer(service: Process) -> int | None:
     """The response of a running worker, or None if the connection went to the hanging one."""
     try:
-        return httpx.get(service.url + RATES, timeout=0.3).status_code
+        return httpx.get(service.url + RATES, timeout=2.0).status_code
     except httpx.HTTPError:
         return None
 

@@ -99,9 +99,11 @@ class World:
                 await asyncio.sleep(0.05)
 
     def of(self, path: str, since: float = 0.0, until: float = float("inf")) -> list[Answer]:
-        """The responses to requests for a path prefix that were sent in this span."""
+        """The responses to requests for a path prefix that were sent and answered in this span."""
         return [
-            one for one in self.answers if one.path.startswith(path) and since <= one.began < until
+            one
+            for one in self.answers
+            if one.path.startswith(path) and since <= one.began and one.began + one.seconds < until
         ]
 
     async def metric(self, name: str) -> float:

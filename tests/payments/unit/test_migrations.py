@@ -215,12 +215,13 @@ class TestLockOfPostgreSQL:
         self, postgres_settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """If another migration does not end, the error says so."""
-        monkeypatch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.01)
         engine = create_migration_engine(postgres_settings, statement_timeout_seconds=5.0)
         async with engine.connect() as holder:
             await holder.execute(text(f"SELECT pg_advisory_lock({migrations._LOCK})"))
-            with pytest.raises(MigrationError, match=r"running for 0\.01 seconds"):
-                await upgrade(postgres_settings)
+            with monkeypatch.context() as patch:
+                patch.setattr(migrations, "LOCK_WAIT_SECONDS", 0.01)
+                with pytest.raises(MigrationError, match=r"running for 0\.01 seconds"):
+                    await upgrade(postgres_settings)
 
         assert await upgrade(postgres_settings) == (head_revisions(), head_revisions())
 
@@ -278,7 +279,7 @@ class TestTablesInUse:
             await migrating
 
         assert await fault(postgres_settings) is None
-        assert longest < 1.0
+        assert longest < 3.0
 
     async def test_a_table_that_stays_in_use_is_reported(
         self,

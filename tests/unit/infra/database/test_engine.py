@@ -143,7 +143,7 @@ class TestPostgreSQL:
         self, postgres_settings: Settings
     ) -> None:
         """The client waits longer than the server does, so it receives the server's error."""
-        engine = create_engine(changed(postgres_settings, statement_timeout_seconds=0.1))
+        engine = create_engine(changed(postgres_settings, statement_timeout_seconds=0.5))
         async with engine.connect() as connection:
             process = await connection.scalar(text("SELECT pg_backend_pid()"))
             with pytest.raises(DBAPIError, match="statement timeout"):

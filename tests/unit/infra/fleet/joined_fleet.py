@@ -27,10 +27,11 @@ def fail(breaker: CircuitBreaker) -> None:
     for _ in range(breaker.failure_threshold):
         with pytest.raises(ZeroDivisionError):
             breaker.call_sync(lambda: 1 / 0)
-    assert breaker.is_open
+    # A short wait may already be over.
+    assert breaker.get_metrics()["opened_count"] == 1
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a condition is met."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - There is no event to wait for.
