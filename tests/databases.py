@@ -168,7 +168,7 @@ async def threads_of_sqlite() -> AsyncIterator[None]:
     yield
     for thread in threading.enumerate():
         if "_connection_worker_thread" in thread.name:
-            thread.join(10.0)
+            thread.join(60.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 from tests.ports import lasting_port
 from tests.real_parts import missing
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 # The server refuses to run as root, and the account "nobody" exists everywhere.
 UNPRIVILEGED_USER = 65534
 

@@ -19,8 +19,8 @@ from example_service.migrations import upgrade
 
 ROOT = Path(__file__).parents[1]
 DATABASE = "database.sqlite3"
-DEADLINE_SECONDS = 60.0
-START_SECONDS = 90.0
+DEADLINE_SECONDS = 120.0
+START_SECONDS = 240.0
 """How long several workers may take to start on a busy machine."""
 
 

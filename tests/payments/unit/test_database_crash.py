@@ -19,7 +19,7 @@ from tests.payments.unit.fakes import ORDER, FakeProvider, nothing, pending_paym
 
 pytestmark = pytest.mark.integration
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 SETTINGS = PaymentSettings(poll_seconds=0.01)
 
 

@@ -27,7 +27,7 @@ from tests.payments.unit.fakes import (
     stored,
 )
 
-DEADLINE_SECONDS: Final = 10.0
+DEADLINE_SECONDS: Final = 60.0
 
 
 class Scene:

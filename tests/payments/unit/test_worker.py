@@ -17,7 +17,7 @@ from example_service.payments.worker import PaymentWorker
 from tests.databases import at
 from tests.payments.unit.fakes import nothing, pending_payment
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 SETTINGS = PaymentSettings(batch_size=4, poll_seconds=1.0)
 
 Work: TypeAlias = Callable[[Payment], Awaitable[Payment]]

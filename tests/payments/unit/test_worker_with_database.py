@@ -18,7 +18,7 @@ from example_service.payments.worker import PaymentWorker
 from tests.databases import at
 from tests.payments.unit.fakes import FakeProvider, moments, nothing, pending_payment, stored
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = 60.0
 SETTINGS = PaymentSettings(batch_size=4, poll_seconds=1.0)
 
 

@@ -32,7 +32,7 @@ def piped() -> Iterator[int]:
             # This ends the thread of an output whose reader has stopped.
             os.close(reading)
             for thread in set(threading.enumerate()) - threads:
-                thread.join(10)
+                thread.join(60)
 
 
 def read_lines(reading: int, last: str) -> list[str]:

@@ -64,7 +64,7 @@ def inner() -> httpx.AsyncHTTPTransport:
 @pytest.fixture
 async def client(inner: httpx.AsyncHTTPTransport) -> AsyncIterator[httpx.AsyncClient]:
     """A client that uses the transport."""
-    async with httpx.AsyncClient(transport=ReclaimingTransport(inner), timeout=5) as client:
+    async with httpx.AsyncClient(transport=ReclaimingTransport(inner), timeout=60) as client:
         yield client
 
 
@@ -148,6 +148,6 @@ async def test_connections_are_closed_even_if_the_request_that_closes_them_is_ca
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)
     await client.get(server.url)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         for _ in range(MAX_CONNECTIONS):
             await server.ended_connections.acquire()

@@ -132,7 +132,7 @@ class TestModesOfNames:
         class Asking:
             def on_state_change(self, _: StateChanged) -> None:
                 with ThreadPoolExecutor(1) as threads:
-                    asked.append(threads.submit(registry.get_all_metrics).result(5))
+                    asked.append(threads.submit(registry.get_all_metrics).result(60))
 
         kept = CircuitBreaker("host", registry=registry, listeners=[Asking()])
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance")

@@ -190,7 +190,7 @@ def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegi
                 threads.submit(one.force_open, "at once")
             reading = [threads.submit(registry.recent_transitions) for _ in range(200)]
             for job in reading:
-                job.result(timeout=30)
+                job.result(timeout=120)
     finally:
         sys.setswitchinterval(interval)
     assert Counter(changes(registry)) == {(one.name, "open"): 1 for one in breakers}

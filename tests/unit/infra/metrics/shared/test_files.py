@@ -118,7 +118,7 @@ def test_a_scrape_waits_while_counters_are_moved(
 
     monkeypatch.setattr(shared_files, "_add", add_with_a_reader)
     archive(directory, 2)
-    reading.join(5)
+    reading.join(60)
 
     assert seen == [2]
 

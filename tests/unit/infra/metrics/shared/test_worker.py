@@ -43,7 +43,7 @@ async def test_metrics_are_copied_regularly(
     async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
         one.breakers.show(failures=1)
         monkeypatch.setattr(one.shared, "try_copy", copy_and_signal)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await copied.wait()
 
         assert total(FAILURES, name="payment") == 1
@@ -64,7 +64,7 @@ async def test_many_metrics_are_copied_outside_the_event_loop(
 
     async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
         monkeypatch.setattr(one.shared, "try_copy", note)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await copied.wait()
         assert threading.main_thread() not in threads
 
@@ -140,7 +140,7 @@ async def test_copying_goes_on_after_an_unexpected_error(
 
     monkeypatch.setattr(asyncio, "to_thread", fail_at_first)
     async with Worker(directory, one.shared, copy_interval_seconds=0.0).sharing():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await copied.wait()
 
     assert caplog.messages == ["The metrics of this worker could not be copied"]

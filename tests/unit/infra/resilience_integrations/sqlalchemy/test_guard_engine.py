@@ -49,7 +49,7 @@ class TestEndsOfCalls:
             go_on = threading.Event()
             faults.before_execute = go_on.wait
             task = asyncio.create_task(session.execute(SELECT))
-            async with asyncio.timeout(10.0):
+            async with asyncio.timeout(60.0):
                 while not breaker.in_flight:  # noqa: ASYNC110 - There is no event.
                     await asyncio.sleep(0)
             task.cancel()
@@ -117,12 +117,13 @@ class TestEndsOfCalls:
         faults.before_execute = hang
         thread = threading.Thread(target=select_one, args=(engine,))
         thread.start()
-        assert began.wait(10.0)
+        assert began.wait(60.0)
         clock.advance(1.0)
         assert breaker.is_open
         with pytest.raises(CircuitOpenError):
             select_one(engine)
         go_on.set()
+        thread.join()
         thread.join()
 
         assert breaker.in_flight == 0
