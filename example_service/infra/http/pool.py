@@ -26,6 +26,7 @@ from typing import Any
 
 import httpx
 from httpcore._async.connection_pool import AsyncConnectionPool, PoolByteStream
+from httpcore._async.http11 import AsyncHTTP11Connection, HTTPConnectionState
 from httpcore._async.interfaces import AsyncConnectionInterface
 
 
@@ -87,10 +88,25 @@ class ReclaimingTransport(httpx.AsyncBaseTransport):
     async def _close_to_the_end(self, closing: list[AsyncConnectionInterface]) -> None:
         """Close connections in a separate task, which is not cancelled with the caller."""
         if closing:
+            for connection in closing:
+                _mark_as_closed(connection)
             task = asyncio.create_task(self._close(closing))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
             await asyncio.shield(task)
+
+
+def _mark_as_closed(connection: AsyncConnectionInterface) -> None:
+    """Send requests that were assigned to a connection to another one.
+
+    An idle connection may expire between its assignment to a request and the start of the request.
+    If that started before the connection is closed, it would be cut off.
+    """
+    inner: Any = connection
+    while inner is not None:
+        if isinstance(inner, AsyncHTTP11Connection):
+            inner._state = HTTPConnectionState.CLOSED
+        inner = getattr(inner, "_connection", None)
 
 
 class _Body(httpx.AsyncByteStream):

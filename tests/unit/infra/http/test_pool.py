@@ -135,6 +135,24 @@ async def test_a_lost_place_is_found_when_requests_compete_for_an_idle_connectio
 
 
 @pytest.mark.parametrize("steps", range(8))
+async def test_a_connection_that_expires_before_a_request_uses_it_is_replaced(
+    steps: int, client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
+) -> None:
+    """On a busy machine, a request may start long after it was assigned to an idle connection."""
+    await client.get(server.url)
+    (connection,) = inner._pool._connections
+    first = asyncio.create_task(client.get(server.url))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if connection.is_idle():
+        connection._connection._expire_at = 0  # type: ignore[attr-defined]
+    answers = await asyncio.gather(first, client.get(server.url))
+
+    assert [answer.text for answer in answers] == ["ok", "ok"]
+    await assert_every_place_is_free(client, server)
+
+
+@pytest.mark.parametrize("steps", range(8))
 async def test_connections_are_closed_even_if_the_request_that_closes_them_is_cancelled(
     steps: int, client: httpx.AsyncClient, inner: httpx.AsyncHTTPTransport, server: Server
 ) -> None:
