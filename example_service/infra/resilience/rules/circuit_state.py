@@ -17,7 +17,7 @@ counts in the totals and changes nothing else (sony/gobreaker calls a period a g
 from math import inf
 
 from example_service.infra.resilience.rules.deadlines import CircuitWithDeadlines
-from example_service.infra.resilience.rules.lockfree import EMPTY, endless, taken
+from example_service.infra.resilience.rules.lockfree import taken
 from example_service.infra.resilience.rules.phases import (
     COUNTED,
     STALE,
@@ -101,7 +101,6 @@ class CircuitStateMachine(CircuitWithDeadlines):
 
     def count_rejection(self, now: float) -> None:  # noqa: ARG002
         """Count a call that was refused without asking for a permit."""
-        self.refusals = endless(None) if self.refusals is EMPTY else self.refusals
         next(self.refusals)
 
     def record_success(self, permit: Permit, now: float) -> bool:

@@ -181,11 +181,12 @@ class Open:
     __slots__ = ("failures_in_a_row", "rejections_before", "reopenings", "until", "wait_seconds")
     state: ClassVar = CircuitState.OPEN
 
+    rejections_before: int
+
     def __init__(
         self, since: float, wait_seconds: float, failures_in_a_row: int, reopenings: int
     ) -> None:
         self.reopenings = reopenings
-        self.rejections_before = 0
         self.wait_seconds = wait_seconds
         self.until = since + wait_seconds
         self.failures_in_a_row = failures_in_a_row
@@ -218,11 +219,12 @@ class HalfOpen:
     state: ClassVar = CircuitState.HALF_OPEN
     lock_free: ClassVar = False
 
+    rejections_before: int
+
     def __init__(
         self, max_calls: int, success_threshold: int, failures_in_a_row: int, reopenings: int
     ) -> None:
         self.reopenings = reopenings
-        self.rejections_before = 0
         self._max_calls = max_calls
         self._success_threshold = success_threshold
         self.failures_in_a_row = failures_in_a_row

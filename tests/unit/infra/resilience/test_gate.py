@@ -90,6 +90,7 @@ def refused(breaker: CircuitBreaker) -> None:
 def test_a_closed_circuit_never_asks(breaker: CircuitBreaker, gate: FakeGate) -> None:
     """Its calls cost the same as without a gate."""
     breaker.call_sync(str)
+    breaker.release(breaker.acquire())
     fail(breaker)
     assert (gate.requested, gate.outcomes) == (0, [])
 
@@ -147,10 +148,11 @@ def test_a_late_outcome_is_not_reported(
     """Its right became void when the circuit opened again."""
     fail(breaker)
     clock.advance(10.0)
-    gate.available = 2
-    first, second = breaker.acquire(), breaker.acquire()
+    gate.available = 3
+    first, second, third = (breaker.acquire() for _ in range(3))
     breaker.fail(first)
     breaker.succeed(second)
+    breaker.release(third)
     assert gate.outcomes == []
     assert breaker.is_open
 

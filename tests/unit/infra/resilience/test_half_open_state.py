@@ -199,6 +199,17 @@ class TestHangingProbe:
         assert breaker.is_half_open
         assert breaker.get_metrics()["opened_count"] == 2
 
+    def test_what_a_hung_probe_calls_in_the_next_cycle_needs_slots_of_its_own(self) -> None:
+        """The slot of the probe belonged to the cycle that its deadline has ended."""
+        clock = FakeClock()
+        breaker = half_opened(clock, probe_timeout=5.0, half_open_max_calls=1)
+        with breaker:
+            clock.advance(5.0 + 120.0)
+            RunningCall(breaker)
+            with pytest.raises(CircuitOpenError):
+                RunningCall(breaker)
+        assert breaker.in_flight == 1
+
     def test_a_success_of_one_probe_does_not_save_a_hung_one(self) -> None:
         """Each probe has its own deadline."""
         clock = FakeClock()

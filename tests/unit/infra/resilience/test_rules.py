@@ -231,6 +231,8 @@ def test_an_opening_set_by_hand_begins_and_lasts_as_asked() -> None:
     assert machine.retry_after(NOW) == 30.0
     machine.force(OPEN, NOW, "set by hand", since=NOW - 10.0)
     assert machine.retry_after(NOW) == 50.0
+    assert machine.retry_after(NOW + 49.5) == 0.5
+    assert machine.retry_after(NOW + 51.0) == 0.0
 
 
 class TenSeconds(Backoff):
@@ -322,6 +324,9 @@ def test_untimed_calls_share_one_permit() -> None:
     timed = make_machine(lock_free_steps=ALL_LOCK_FREE_STEPS._replace(timed=True))
     assert admitted(timed) is not admitted(timed)
     assert next(timed.permits, None) is None
+    locked = make_machine(lock_free_steps=NO_LOCK_FREE_STEPS)
+    assert admitted(locked) is admitted(locked)
+    assert next(locked.permits, None) is None
 
 
 def test_a_circuit_that_has_recovered_takes_the_same_steps_without_the_lock() -> None:

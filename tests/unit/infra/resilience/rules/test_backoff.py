@@ -84,6 +84,11 @@ class TestJitter:
             Backoff(jitter=0.5, seed=8).wait_seconds(60.0, 0, opening) for opening in openings
         ]
 
+    def test_without_a_seed_equal_openings_have_different_waits(self) -> None:
+        """Otherwise all processes would probe at the same time."""
+        waits = {Backoff(jitter=1.0).wait_seconds(60.0, 0, 1) for _ in range(10)}
+        assert len(waits) == 10
+
     def test_without_jitter_no_random_number_is_drawn(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

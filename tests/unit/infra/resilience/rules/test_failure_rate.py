@@ -1,5 +1,6 @@
 """`FailureRate`: the failure rate in a window opens the circuit, beside failures in a row."""
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -98,16 +99,15 @@ class TestThreshold:
             "4 of the last 4 calls failed; last failures: DownError"
         )
 
-    def test_a_success_may_complete_the_minimum(self) -> None:
+    @pytest.mark.parametrize("outcomes", ["FSFS", "FFSS"])
+    def test_a_success_may_complete_the_minimum(self, outcomes: str) -> None:
         """The rate is evaluated with every result."""
         breaker = make_breaker(
             failure_rate=FailureRate(threshold=0.5, window_calls=4, minimum_calls=4)
         )
-        fail(breaker)
-        succeed(breaker)
-        fail(breaker)
-        assert breaker.is_closed
-        succeed(breaker)
+        for outcome in outcomes:
+            assert breaker.is_closed
+            (fail if outcome == "F" else succeed)(breaker)
         assert breaker.is_open
         assert breaker.total_successes == 2
 
@@ -176,6 +176,27 @@ class TestWindowOfTime:
         assert window.counts(159.0) == (1, 2)
         assert window.counts(160.0) == (0, 1)
         assert window.counts(190.0) == (0, 0)
+
+    def test_results_that_are_close_in_time_leave_together(self) -> None:
+        """They leave with the first of them, however each was counted."""
+        window = TimeWindow(FailureRate(window_seconds=60.0))
+        for now, failed in ((100.0, True), (100.5, True), (100.9, False)):
+            window.add(now, failed=failed)
+        window.add_successes(3)
+        assert window.counts(159.9) == (2, 6)
+        assert window.counts(160.0) == (0, 0)
+
+    def test_a_success_needs_no_lock_while_it_can_open_nothing(self) -> None:
+        """It can after a bucket has left, and while failures wait for the minimum of calls."""
+        window = TimeWindow(FailureRate(window_seconds=60.0, minimum_calls=3))
+        window.add(100.0, failed=False)
+        assert window.lock_free_until == 101.0
+        window.add(100.25, failed=True)
+        assert window.lock_free_until == -inf
+        window.add(100.5, failed=False)
+        assert window.lock_free_until == 101.0
+        window.add(159.5, failed=False)
+        assert window.lock_free_until == 160.0
 
     def test_only_recent_results_open(self) -> None:
         """The same failures do not open it if they are spread over more than the window."""
