@@ -186,6 +186,17 @@ class TestForcedOpen:
         succeed(breaker)
         assert breaker.is_closed
 
+    def test_after_its_end_the_failures_before_it_still_count(self) -> None:
+        """A failed probe lengthens the wait as if the mode had not been set."""
+        clock = FakeClock()
+        breaker = half_opened(clock)
+        fail(breaker)
+        breaker.force_open("maintenance", 30.0)
+        clock.advance(30.0)
+        fail(breaker)
+        metrics = breaker.get_metrics()
+        assert (metrics["failure_count"], metrics["retry_after"]) == (7, 240.0)
+
     def test_calls_in_flight_become_stale(self) -> None:
         """A successful probe does not close a circuit that an operator opened."""
         breaker = half_opened(FakeClock(), success_threshold=1)

@@ -221,7 +221,7 @@ async def test_after_a_hung_probe_has_ended_its_outcome_is_late() -> None:
 
 async def test_only_the_probe_reports_its_end_to_a_fleet() -> None:
     """Only the probe passed the gate, so only its end is reported there."""
-    breaker, _ = half_open()
+    breaker, _ = half_open(success_threshold=9)
     gate = FakeGate()
     breaker.machine.gate = gate
     gate.available = 1

@@ -407,7 +407,11 @@ def test_a_new_circuit_has_nothing_to_report() -> None:
 def test_a_success_needs_no_lock_until_something_has_failed() -> None:
     """With a listener, it does need the lock."""
     assert admitted(make_machine()).counts_only
-    assert not admitted(make_machine(lock_free_steps=NO_LOCK_FREE_STEPS)).counts_only
+    machine = make_machine(lock_free_steps=NO_LOCK_FREE_STEPS)
+    permit = admitted(machine)
+    assert (permit.counts_only, permit.lock_free) == (False, False)
+    machine.record_success(permit, NOW)
+    assert (permit.counts_only, permit.lock_free) == (False, False)
 
 
 class AlwaysTooMany(FailureRate):

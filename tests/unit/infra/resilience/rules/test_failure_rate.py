@@ -183,7 +183,16 @@ class TestWindowOfTime:
         for now, failed in ((100.0, True), (100.5, True), (100.9, False)):
             window.add(now, failed=failed)
         window.add_successes(3)
-        assert window.counts(159.9) == (2, 6)
+        window.add(101.0, failed=True)
+        assert window.counts(159.9) == (3, 7)
+        assert window.counts(160.0) == (1, 1)
+
+    def test_successes_that_come_after_all_have_left_are_not_counted(self) -> None:
+        """Another thread may count one without the lock just when the last result leaves."""
+        window = TimeWindow(FailureRate(window_seconds=60.0))
+        window.add(100.0, failed=False)
+        assert window.counts(160.0) == (0, 0)
+        window.add_successes(1)
         assert window.counts(160.0) == (0, 0)
 
     def test_a_success_needs_no_lock_while_it_can_open_nothing(self) -> None:
