@@ -1,6 +1,7 @@
 """HALF_OPEN: a few probes decide, and none can block the circuit forever."""
 
 import asyncio
+from contextvars import Context
 
 import pytest
 
@@ -69,6 +70,15 @@ class TestLimit:
             assert breaker.get_metrics()["success_count"] == done
             succeed(breaker)
         assert breaker.is_closed
+
+    def test_a_call_inside_a_probe_takes_no_second_slot(self) -> None:
+        """Another caller can still run the second probe, but not a third."""
+        breaker = half_opened(FakeClock(), half_open_max_calls=2)
+        with breaker:
+            RunningCall(breaker)
+            Context().run(RunningCall, breaker)
+            with pytest.raises(CircuitOpenError):
+                Context().run(RunningCall, breaker)
 
     def test_probes_of_the_last_cycle_take_no_slot_in_this_one(self) -> None:
         """When they end, they do not free a slot either."""

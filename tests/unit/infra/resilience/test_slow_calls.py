@@ -296,8 +296,8 @@ def test_the_memory_of_calls_that_ended_is_given_back() -> None:
     assert not breaker.machine.running
 
 
-class Racing(dict[Any, float]):
-    """Running calls of which another thread ends one whenever this thread looks."""
+class ChangedWhileRead(dict[Any, Any]):
+    """Running calls to which another thread adds one while this thread first looks."""
 
     races = 1
 
@@ -307,9 +307,25 @@ class Racing(dict[Any, float]):
             raise RuntimeError("dictionary changed size during iteration")
         return super().__iter__()
 
-    def pop(self, *_: Any) -> Any:
+
+class EndedWhileRead(ChangedWhileRead):
+    """Running calls of which another thread also ends the one that this thread has found."""
+
+    def pop(self, *arguments: Any) -> Any:
         """Find it gone."""
         self.clear()
+        return super().pop(*arguments)
+
+
+def test_a_call_is_found_overdue_while_others_start_and_end() -> None:
+    """This thread looks again at once."""
+    clock = FakeClock()
+    breaker = make_breaker(clock, slow_call_duration=2.0)
+    RunningCall(breaker)
+    breaker.machine.running = ChangedWhileRead(breaker.machine.running or {})
+    clock.advance(2.0)
+    breaker.machine.advance(clock())
+    assert breaker.machine.totals().failures == 1
 
 
 def test_a_call_that_ends_while_it_is_found_overdue_is_not_counted() -> None:
@@ -317,7 +333,7 @@ def test_a_call_that_ends_while_it_is_found_overdue_is_not_counted() -> None:
     clock = FakeClock()
     breaker = make_breaker(clock, slow_call_duration=2.0)
     RunningCall(breaker)
-    breaker.machine.running = Racing(breaker.machine.running or {})
+    breaker.machine.running = EndedWhileRead(breaker.machine.running or {})
     clock.advance(2.0)
     assert breaker.total_failures == 0
 
