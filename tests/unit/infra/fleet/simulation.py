@@ -2,12 +2,18 @@
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Concatenate, ParamSpec
 
 from example_service.infra.fleet.member import Member
 from tests.unit.infra.fleet.simulated_breakers import Breakers
 from tests.unit.infra.fleet.simulated_store import Server, SimulatedStore, now
+from tests.virtual_loop import run_virtually
+
+P = ParamSpec("P")
 
 NAME = "payment"
 
@@ -94,3 +100,28 @@ class World:
     def states(self) -> list[str]:
         """The states of all breakers."""
         return [process.breakers[NAME].state for process in self.processes]
+
+
+def in_world(
+    processes: int, *, quorum: int = 1
+) -> Callable[[Callable[Concatenate[World, P], Coroutine[None, None, None]]], Callable[P, None]]:
+    """Run a test in virtual time, with a world in which so many processes serve."""
+
+    def decorated(
+        test: Callable[Concatenate[World, P], Coroutine[None, None, None]],
+    ) -> Callable[P, None]:
+        async def scenario(*args: P.args, **kwargs: P.kwargs) -> None:
+            world = World(processes, quorum=quorum)
+            async with world.running():
+                await test(world, *args, **kwargs)
+
+        @functools.wraps(test)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            run_virtually(scenario(*args, **kwargs))
+
+        # The world is not a fixture, so pytest must not look for it.
+        _, *parameters = inspect.signature(test).parameters.values()
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorated

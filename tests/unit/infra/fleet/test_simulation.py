@@ -10,132 +10,97 @@ from hypothesis import strategies as st
 from example_service.infra.fleet.record import Record
 from tests.unit.infra.fleet.simulated_breakers import RULES
 from tests.unit.infra.fleet.simulated_store import now
-from tests.unit.infra.fleet.simulation import NAME, Process, World
+from tests.unit.infra.fleet.simulation import NAME, Process, World, in_world
 from tests.virtual_loop import run_virtually
 
 CLOSED_WITHIN = 45.0
 """Seconds: the longest wait, the deadline of a hung lease, two probes and the reconnection."""
 
 
-def test_when_one_process_opens_the_others_follow() -> None:
+@in_world(4)
+async def test_when_one_process_opens_the_others_follow(world: World) -> None:
     """All circuits are open a tenth of a second after the first."""
-
-    async def scenario() -> None:
-        world = World(4)
-        async with world.running():
-            for process in world.processes[1:]:
-                process.is_idle = True
-            # After this time, none of their calls is in flight.
-            await asyncio.sleep(0.5)
-            world.dependency.is_down = True
-            # It starts a call every 0.1 s, and each takes 0.2 s to fail.
-            await asyncio.sleep(0.75)
-            assert world.states() == ["open"] * 4
-
-    run_virtually(scenario())
+    for process in world.processes[1:]:
+        process.is_idle = True
+    # After this time, none of their calls is in flight.
+    await asyncio.sleep(0.5)
+    world.dependency.is_down = True
+    # It starts a call every 0.1 s, and each takes 0.2 s to fail.
+    await asyncio.sleep(0.75)
+    assert world.states() == ["open"] * 4
 
 
-def test_all_processes_together_send_no_more_probes_than_one() -> None:
+@in_world(8)
+async def test_all_processes_together_send_no_more_probes_than_one(world: World) -> None:
     """Two successes close all circuits, so there are two probes, although three may run at once."""
-
-    async def scenario() -> None:
-        world = World(8)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(4)
-            world.dependency.is_down = False
-            await asyncio.sleep(8)
-            assert world.states() == ["closed"] * 8
-            assert world.dependency.probes == RULES.success_threshold
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(4)
+    world.dependency.is_down = False
+    await asyncio.sleep(8)
+    assert world.states() == ["closed"] * 8
+    assert world.dependency.probes == RULES.success_threshold
 
 
-def test_most_processes_do_not_request_a_lease() -> None:
+@in_world(100)
+async def test_most_processes_do_not_request_a_lease(world: World) -> None:
     """All notice the end of the wait in the same moment, but only a few write to the store."""
-
-    async def scenario() -> None:
-        world = World(100)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            world.dependency.is_down = False
-            before = world.server.writes
-            await asyncio.sleep(6)
-            assert world.states() == ["closed"] * 100
-            assert world.server.writes - before < 50
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    world.dependency.is_down = False
+    before = world.server.writes
+    await asyncio.sleep(6)
+    assert world.states() == ["closed"] * 100
+    assert world.server.writes - before < 50
 
 
-def test_a_failed_probe_opens_all_circuits_for_longer() -> None:
+@in_world(8)
+async def test_a_failed_probe_opens_all_circuits_for_longer(world: World) -> None:
     """The fleet shares its backoff: eight processes wait as long as one would."""
-
-    async def scenario() -> None:
-        world = World(8)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(60)
-            assert world.states() == ["open"] * 8
-            # A single process would wait for 5, 10, 20 and 20 seconds, with two probes each.
-            assert world.dependency.probes <= 2 * 4
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(60)
+    assert world.states() == ["open"] * 8
+    # A single process would wait for 5, 10, 20 and 20 seconds, with two probes each.
+    assert world.dependency.probes <= 2 * 4
 
 
-def test_the_lease_of_a_killed_prober_expires() -> None:
+@in_world(3)
+async def test_the_lease_of_a_killed_prober_expires(world: World) -> None:
     """After its deadline, another process probes, and the circuit closes for all."""
-
-    async def scenario() -> None:
-        world = World(3)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(4)
-            await world.dependency.probing.wait()
-            record = world.server.record(NAME)
-            owners = {lease.owner for lease in record.leases.values()}
-            for process in [one for one in world.processes if one.member.name in owners]:
-                await process.kill()
-                world.processes.remove(process)
-            world.dependency.is_down = False
-            await asyncio.sleep(RULES.probe_timeout + 3)
-            assert set(world.states()) == {"closed"}
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(4)
+    await world.dependency.probing.wait()
+    record = world.server.record(NAME)
+    owners = {lease.owner for lease in record.leases.values()}
+    for process in [killed for killed in world.processes if killed.member.name in owners]:
+        await process.kill()
+        world.processes.remove(process)
+    world.dependency.is_down = False
+    await asyncio.sleep(RULES.probe_timeout + 3)
+    assert set(world.states()) == {"closed"}
 
 
-def test_one_process_with_a_broken_network_is_open_alone() -> None:
+@in_world(3, quorum=2)
+async def test_one_process_with_a_broken_network_is_open_alone(world: World) -> None:
     """With a quorum of two, one process opens only its own circuit, and recovers on its own."""
-
-    async def scenario() -> None:
-        world = World(3, quorum=2)
-        async with world.running():
-            for process in world.processes[1:]:
-                process.is_idle = True
-            # After this time, none of their calls is in flight.
-            await asyncio.sleep(0.5)
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            assert world.states() == ["open", "closed", "closed"]
-            world.dependency.is_down = False
-            await asyncio.sleep(6)
-            assert world.states() == ["closed"] * 3
-
-    run_virtually(scenario())
+    for process in world.processes[1:]:
+        process.is_idle = True
+    # After this time, none of their calls is in flight.
+    await asyncio.sleep(0.5)
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    assert world.states() == ["open", "closed", "closed"]
+    world.dependency.is_down = False
+    await asyncio.sleep(6)
+    assert world.states() == ["closed"] * 3
 
 
-def test_two_processes_that_open_are_a_quorum() -> None:
+@in_world(3, quorum=2)
+async def test_two_processes_that_open_are_a_quorum(world: World) -> None:
     """The second vote also opens the circuit of the third process, which had no failure."""
-
-    async def scenario() -> None:
-        world = World(3, quorum=2)
-        async with world.running():
-            world.processes[2].is_idle = True
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            assert world.states() == ["open"] * 3
-
-    run_virtually(scenario())
+    world.processes[2].is_idle = True
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    assert world.states() == ["open"] * 3
 
 
 def _hang(world: World) -> None:
@@ -151,135 +116,103 @@ def _restart_empty(world: World) -> None:
 
 
 @pytest.mark.parametrize("fault", [_hang, _make_read_only, _restart_empty])
-def test_without_the_store_each_process_recovers_on_its_own(
-    fault: Callable[[World], None],
+@in_world(3)
+async def test_without_the_store_each_process_recovers_on_its_own(
+    world: World, fault: Callable[[World], None]
 ) -> None:
     """A store that fails while the circuit is open does not keep it open longer."""
-
-    async def scenario() -> None:
-        world = World(3)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            fault(world)
-            world.dependency.is_down = False
-            await asyncio.sleep(9)
-            assert world.states() == ["closed"] * 3
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    fault(world)
+    world.dependency.is_down = False
+    await asyncio.sleep(9)
+    assert world.states() == ["closed"] * 3
 
 
-def test_votes_from_a_time_without_the_store_are_merged() -> None:
+@in_world(3)
+async def test_votes_from_a_time_without_the_store_are_merged(world: World) -> None:
     """A circuit that one process opened on its own opens for all once the store is back."""
-
-    async def scenario() -> None:
-        world = World(3)
-        async with world.running():
-            _hang(world)
-            await asyncio.sleep(2)
-            for process in world.processes[1:]:
-                process.is_idle = True
-            # After this time, none of their calls is in flight.
-            await asyncio.sleep(0.5)
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            assert world.states() == ["open", "closed", "closed"]
-            world.server.faults.hangs = False
-            # The next attempt comes within 1.3 seconds, and an earlier one may still be waiting.
-            await asyncio.sleep(2.5)
-            assert world.states() == ["open"] * 3
-
-    run_virtually(scenario())
+    _hang(world)
+    await asyncio.sleep(2)
+    for process in world.processes[1:]:
+        process.is_idle = True
+    # After this time, none of their calls is in flight.
+    await asyncio.sleep(0.5)
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    assert world.states() == ["open", "closed", "closed"]
+    world.server.faults.hangs = False
+    # The next attempt comes within 1.3 seconds, and an earlier one may still be waiting.
+    await asyncio.sleep(2.5)
+    assert world.states() == ["open"] * 3
 
 
-def test_a_store_that_restarts_empty_gets_the_records_back() -> None:
+@in_world(2)
+async def test_a_store_that_restarts_empty_gets_the_records_back(world: World) -> None:
     """Modes and votes survive the restart as long as one process knows them."""
-
-    async def scenario() -> None:
-        world = World(2)
-        async with world.running():
-            first = world.processes[0].member
-            await first.order(NAME, "forced_open", "maintenance", None, opens=True)
-            await asyncio.sleep(1)
-            world.server.restart_empty()
-            await asyncio.sleep(2)
-            order = world.server.record(NAME).order
-            assert order is not None
-            assert order.mode == "forced_open"
-            assert world.states() == ["open"] * 2
-
-    run_virtually(scenario())
+    first = world.processes[0].member
+    await first.order(NAME, "forced_open", "maintenance", None, opens=True)
+    await asyncio.sleep(1)
+    world.server.restart_empty()
+    await asyncio.sleep(2)
+    order = world.server.record(NAME).order
+    assert order is not None
+    assert order.mode == "forced_open"
+    assert world.states() == ["open"] * 2
 
 
-def test_a_record_that_the_store_has_evicted_is_written_back() -> None:
+@in_world(2)
+async def test_a_record_that_the_store_has_evicted_is_written_back(world: World) -> None:
     """An operator's mode lasts until the operator ends it."""
-
-    async def scenario() -> None:
-        world = World(2)
-        async with world.running():
-            first = world.processes[0].member
-            await first.order(NAME, "forced_open", "maintenance", None, opens=True)
-            await asyncio.sleep(1)
-            world.server.lose(NAME)
-            # All records are read every 45 seconds at the latest.
-            await asyncio.sleep(46)
-            assert world.states() == ["open"] * 2
-            order = world.server.record(NAME).order
-            assert order is not None
-            assert order.mode == "forced_open"
-
-    run_virtually(scenario())
+    first = world.processes[0].member
+    await first.order(NAME, "forced_open", "maintenance", None, opens=True)
+    await asyncio.sleep(1)
+    world.server.lose(NAME)
+    # All records are read every 45 seconds at the latest.
+    await asyncio.sleep(46)
+    assert world.states() == ["open"] * 2
+    order = world.server.record(NAME).order
+    assert order is not None
+    assert order.mode == "forced_open"
 
 
 @pytest.mark.parametrize(
     ("is_noticed_immediately", "is_evicted"), [(True, False), (False, False), (False, True)]
 )
-def test_the_clock_of_the_store_may_be_set_back(
-    is_noticed_immediately: bool, is_evicted: bool
+@in_world(3)
+async def test_the_clock_of_the_store_may_be_set_back(
+    world: World, is_noticed_immediately: bool, is_evicted: bool
 ) -> None:
     """An open circuit does not stay open for an hour longer, and can open again."""
-
-    async def scenario() -> None:
-        world = World(3)
-        async with world.running():
-            world.dependency.is_down = True
-            await asyncio.sleep(2)
-            world.server.faults.hangs = not is_noticed_immediately
-            world.server.skew -= 3_600_000
-            if is_evicted:
-                world.server.lose(NAME)
-            await asyncio.sleep(1)
-            world.server.faults.hangs = False
-            world.dependency.is_down = False
-            await asyncio.sleep(9)
-            assert world.states() == ["closed"] * 3
-            world.dependency.is_down = True
-            await asyncio.sleep(1.5)
-            assert world.states() == ["open"] * 3
-            assert world.server.record(NAME).is_open
-
-    run_virtually(scenario())
+    world.dependency.is_down = True
+    await asyncio.sleep(2)
+    world.server.faults.hangs = not is_noticed_immediately
+    world.server.skew -= 3_600_000
+    if is_evicted:
+        world.server.lose(NAME)
+    await asyncio.sleep(1)
+    world.server.faults.hangs = False
+    world.dependency.is_down = False
+    await asyncio.sleep(9)
+    assert world.states() == ["closed"] * 3
+    world.dependency.is_down = True
+    await asyncio.sleep(1.5)
+    assert world.states() == ["open"] * 3
+    assert world.server.record(NAME).is_open
 
 
-def test_a_mode_reaches_processes_that_were_cut_off() -> None:
+@in_world(3)
+async def test_a_mode_reaches_processes_that_were_cut_off(world: World) -> None:
     """The mode survives the process that set it, and applies once the others can read again."""
-
-    async def scenario() -> None:
-        world = World(3)
-        async with world.running():
-            world.processes[2].store.is_cut_off = True
-            await asyncio.sleep(2)
-            await world.processes[0].member.order(
-                NAME, "forced_open", "maintenance", None, opens=True
-            )
-            await world.processes.pop(0).kill()
-            await asyncio.sleep(1)
-            assert world.states() == ["open", "closed"]
-            world.processes[1].store.is_cut_off = False
-            await asyncio.sleep(2)
-            assert world.states() == ["open", "open"]
-
-    run_virtually(scenario())
+    world.processes[2].store.is_cut_off = True
+    await asyncio.sleep(2)
+    await world.processes[0].member.order(NAME, "forced_open", "maintenance", None, opens=True)
+    await world.processes.pop(0).kill()
+    await asyncio.sleep(1)
+    assert world.states() == ["open", "closed"]
+    world.processes[1].store.is_cut_off = False
+    await asyncio.sleep(2)
+    assert world.states() == ["open", "open"]
 
 
 STEPS = st.lists(
@@ -324,7 +257,7 @@ def test_after_the_last_fault_all_agree(
             await asyncio.sleep(CLOSED_WITHIN)
             _check(world)
             assert set(world.states()) <= {"closed"}
-            assert len({_view(world, one) for one in world.processes}) == 1
+            assert len({_view(world, process) for process in world.processes}) == 1
 
     run_virtually(scenario())
 
