@@ -8,7 +8,7 @@ from sqlalchemy.exc import NoResultFound
 from example_service.infra.database.database import Database
 from example_service.payments.models import FailureReason, Payment, PaymentStatus
 from tests.databases import NOON, at
-from tests.payments.unit.fakes import found, pending_payment, stored
+from tests.payments.unit.fakes import found, outcome, pending_payment, stored
 from tests.payments.unit.transactions import claim, settled, within
 
 if TYPE_CHECKING:
@@ -17,16 +17,9 @@ if TYPE_CHECKING:
     from example_service.payments.repository import PaymentRepository, Settled
 
 
-def outcome(payment: Payment) -> tuple[object, ...]:
+def settlement(payment: Payment) -> tuple[object, ...]:
     """The fields of a payment that may change."""
-    return (
-        payment.status,
-        payment.failure_reason,
-        payment.charge_id,
-        payment.attempts,
-        payment.due_at,
-        payment.finished_at,
-    )
+    return (*outcome(payment), payment.due_at)
 
 
 class TestSettling:
@@ -46,9 +39,9 @@ class TestSettling:
 
         now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
-        expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
+        expected = (PaymentStatus.SUCCEEDED, None, "ch_1", 0, at(32), None)
+        assert settlement(now) == expected
+        assert settlement(await found(database, holder)) == expected
 
     async def test_a_success_counts_even_after_the_claim(self, database: Database) -> None:
         """The money has moved, whichever process has the claim now."""
@@ -65,9 +58,9 @@ class TestSettling:
 
         now = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED), 32.0)
 
-        expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, None, at(32))
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
+        expected = (PaymentStatus.FAILED, FailureReason.DECLINED, None, 0, at(32), None)
+        assert settlement(now) == expected
+        assert settlement(await found(database, holder)) == expected
 
     async def test_no_other_worker_records_a_failure(self, database: Database) -> None:
         """The present holder may be charging it at this moment."""
@@ -75,8 +68,8 @@ class TestSettling:
 
         now = await settled(database, lambda all_: all_.fail(earlier, FailureReason.EXPIRED), 32.0)
 
-        assert outcome(now) == outcome(holder)
-        assert outcome(await found(database, holder)) == outcome(holder)
+        assert settlement(now) == settlement(holder)
+        assert settlement(await found(database, holder)) == settlement(holder)
 
     async def test_its_holder_releases_a_payment(self, database: Database) -> None:
         """It is due again at the given time."""
@@ -84,9 +77,9 @@ class TestSettling:
 
         now = await within(database, lambda all_: all_.release(holder, 8.0, 3), 32.0)
 
-        expected = (PaymentStatus.PENDING, None, None, 3, at(40), None)
-        assert outcome(now) == expected
-        assert outcome(await found(database, holder)) == expected
+        expected = (PaymentStatus.PENDING, None, None, 3, None, at(40))
+        assert settlement(now) == expected
+        assert settlement(await found(database, holder)) == expected
 
     async def test_no_other_worker_releases_a_payment(self, database: Database) -> None:
         """It stays with its holder."""
@@ -94,8 +87,8 @@ class TestSettling:
 
         now = await within(database, lambda all_: all_.release(earlier, 8.0, 3), 32.0)
 
-        assert outcome(now) == outcome(holder)
-        assert outcome(await found(database, holder)) == outcome(holder)
+        assert settlement(now) == settlement(holder)
+        assert settlement(await found(database, holder)) == settlement(holder)
 
     async def test_the_holder_leaves_a_payment_unresolved(self, database: Database) -> None:
         """It is never claimed again, and it is not finished."""
@@ -104,7 +97,7 @@ class TestSettling:
         now = await settled(database, lambda all_: all_.leave_unresolved(holder), 32.0)
 
         expected = (PaymentStatus.UNRESOLVED, None, None, 0, None, None)
-        assert outcome(now) == outcome(await found(database, holder)) == expected
+        assert settlement(now) == settlement(await found(database, holder)) == expected
         assert await claim(database, now=1000.0) == []
 
     async def test_no_other_worker_leaves_a_payment_unresolved(self, database: Database) -> None:
@@ -113,19 +106,19 @@ class TestSettling:
 
         now = await settled(database, lambda all_: all_.leave_unresolved(earlier), 32.0)
 
-        assert outcome(now) == outcome(await found(database, holder)) == outcome(holder)
+        assert settlement(now) == settlement(await found(database, holder)) == settlement(holder)
 
     async def test_an_unresolved_payment_may_only_succeed(self, database: Database) -> None:
         """A charge may still be confirmed; operators decide the rest."""
         _, holder = await self.claimed(database)
-        unresolved = outcome(await settled(database, lambda all_: all_.leave_unresolved(holder)))
+        unresolved = settlement(await settled(database, lambda all_: all_.leave_unresolved(holder)))
         failed = await settled(database, lambda all_: all_.fail(holder, FailureReason.DECLINED))
         release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
-        assert outcome(failed) == outcome(release) == unresolved
+        assert settlement(failed) == settlement(release) == unresolved
 
         now = await settled(database, lambda all_: all_.succeed(holder, "ch_1"), 32.0)
 
-        assert outcome(now) == (PaymentStatus.SUCCEEDED, None, "ch_1", 0, None, at(32))
+        assert settlement(now) == (PaymentStatus.SUCCEEDED, None, "ch_1", 0, at(32), None)
 
     @pytest.mark.parametrize("first", ["succeed", "fail"])
     async def test_a_finished_payment_never_changes(self, first: str, database: Database) -> None:
@@ -139,16 +132,16 @@ class TestSettling:
             "leave unresolved": lambda all_: all_.leave_unresolved(holder),
         }
         recorded = await within(database, settle[first])
-        finished = outcome(recorded.payment)
+        finished = settlement(recorded.payment)
 
         later = [await within(database, settle[one]) for one in list(settle)[2:]]
         release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
 
         assert recorded.is_changed
         assert [one.is_changed for one in later] == [False] * 3
-        assert [outcome(one.payment) for one in later] == [finished] * 3
-        assert outcome(release) == finished
-        assert outcome(await found(database, holder)) == finished
+        assert [settlement(again.payment) for again in later] == [finished] * 3
+        assert settlement(release) == finished
+        assert settlement(await found(database, holder)) == finished
 
     async def test_a_payment_that_is_not_there_cannot_be_settled(self, database: Database) -> None:
         """Payments are never deleted, so this is a bug and raises."""
