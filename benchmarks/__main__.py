@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = _parser()
     options = parser.parse_args(arguments)
-    groups: list[str] = options.groups or [one for one in PAGES if one not in ONLY_NAMED]
+    groups: list[str] = options.groups or [name for name in PAGES if name not in ONLY_NAMED]
     # With `choices`, argparse would refuse an empty list.
     if unknown := set(groups) - PAGES.keys():
         parser.error(f"no group {', '.join(sorted(unknown))}; there are {', '.join(PAGES)}")

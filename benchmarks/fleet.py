@@ -228,7 +228,7 @@ async def _verdicts(valkey: ValkeyServer, *, quick: bool) -> Table:
         table.rows.append(
             [f"the others follow, over {name}", f"{median:.1f} ms", f"{longest:.1f} ms"]
         )
-        reached = quartiles([1000 * one for one in seconds])
+        reached = quartiles([1000 * second for second in seconds])
         table.figures[f"over {name}, ms"] = {"median": reached}
         table.verdicts.append(
             Verdict(f"milliseconds until the others follow, over {name}", reached, Target(limit))

@@ -120,7 +120,9 @@ class Fleet:
         names = [f"dependency-{number}" for number in range(circuits)]
         self.circuits = {name: Circuit(name) for name in names}
         self.server = Server(random.Random(0))
-        self.processes = [Process(one, self.server, self.circuits) for one in range(processes)]
+        self.processes = [
+            Process(number, self.server, self.circuits) for number in range(processes)
+        ]
         self.is_down = False
         self.calls = self.admitted = 0
         self._running: deque[Call] = deque()
@@ -146,11 +148,11 @@ class Fleet:
 
     def is_open_everywhere(self) -> bool:
         """Whether no circuit is closed in any process."""
-        return all(one.not_closed == len(self.processes) for one in self.circuits.values())
+        return all(circuit.not_closed == len(self.processes) for circuit in self.circuits.values())
 
     def is_closed_everywhere(self) -> bool:
         """Whether all circuits are closed in all processes."""
-        return not any(one.not_closed for one in self.circuits.values())
+        return not any(circuit.not_closed for circuit in self.circuits.values())
 
     async def _make_calls(self) -> None:
         per_tick = CALLS_PER_SECOND * _TICK_SECONDS * len(self.processes)

@@ -196,22 +196,23 @@ class Crowd:
             answers.clear()
         self._proxy.fall_silent()
         if opens:
-            await self._until_each(lambda answers: any(one.is_refusal for one in answers))
+            await self._until_each(lambda answers: any(answer.is_refusal for answer in answers))
         from_then = time.monotonic()
         await asyncio.sleep(seconds)
         self._proxy.speak()
         spoke_at = time.monotonic()
         await self._until_each(
             lambda answers: (
-                [one.is_success and one.at > spoke_at for one in answers[-2:]] == [True, True]
+                [answer.is_success and answer.at > spoke_at for answer in answers[-2:]]
+                == [True, True]
             )
         )
-        answers = [one for some in self._answers.values() for one in some]
-        later = [one for one in answers if one.at > spoke_at]
-        failures = [one.at for one in later if not one.is_success]
+        answers = [answer for some in self._answers.values() for answer in some]
+        later = [answer for answer in answers if answer.at > spoke_at]
+        failures = [answer.at for answer in later if not answer.is_success]
         return Outage(
-            [one for one in answers if from_then <= one.at - one.seconds < spoke_at],
-            min(one.at for one in later if one.is_success) - spoke_at,
+            [answer for answer in answers if from_then <= answer.at - answer.seconds < spoke_at],
+            min(answer.at for answer in later if answer.is_success) - spoke_at,
             max(failures, default=spoke_at) - spoke_at,
         )
 
@@ -287,10 +288,12 @@ def _waiting(outages: Sequence[Outage], outages_without: Sequence[Outage]) -> Ta
     without = [answer for outage in outages_without for answer in outage.answers]
     refused = [answer for answer in while_open if answer.is_refusal]
     for method in ("POST", "GET"):
-        _add_row(table, OPEN.format(method), [one for one in refused if one.method == method])
+        _add_row(
+            table, OPEN.format(method), [answer for answer in refused if answer.method == method]
+        )
     _add_row(table, PROBES, [answer for answer in while_open if not answer.is_refusal])
     _add_row(table, WITHOUT, without)
-    p99 = exactly(_percentile([one.seconds * 1e3 for one in refused], 99))
+    p99 = exactly(_percentile([answer.seconds * 1e3 for answer in refused], 99))
     table.verdicts.append(Verdict("p99 of refusals, in milliseconds", p99, Target(20.0)))
     return table
 
@@ -305,7 +308,9 @@ def _add_row(table: Table, name: str, answers: Sequence[Answer]) -> None:
         "p99": _percentile(milliseconds, 99),
         "max": max(milliseconds),
     }
-    table.rows.append([name, f"{len(answers):,}", *(f"{one:,.1f}" for one in figures.values())])
+    table.rows.append(
+        [name, f"{len(answers):,}", *(f"{figure:,.1f}" for figure in figures.values())]
+    )
     table.figures[name] = {f"{unit} ms": exactly(figure) for unit, figure in figures.items()}
 
 
@@ -315,11 +320,11 @@ def _recovering(outages: Mapping[str, Sequence[Outage]]) -> Table:
         ["the circuit was", "first success", "last failure"],
     )
     for name, some in outages.items():
-        first = quartiles([one.first_success_seconds for one in some])
-        last = quartiles([one.last_failure_seconds for one in some])
+        first = quartiles([outage.first_success_seconds for outage in some])
+        last = quartiles([outage.last_failure_seconds for outage in some])
         table.rows.append([name, with_quartiles(first, 2), with_quartiles(last, 2)])
         table.figures[name] = {"first success": first, "last failure": last}
-    slowest = exactly(max(one.last_failure_seconds for one in outages["open"]))
+    slowest = exactly(max(outage.last_failure_seconds for outage in outages["open"]))
     table.verdicts.append(Verdict("seconds to the last failure, at worst", slowest, Target(5.0)))
     return table
 

@@ -41,7 +41,7 @@ async def run(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> As
 
 async def time_rules(contenders: Sequence[Contender], plan: Plan) -> Table:
     """A decorated call under each rule in floors of the decorator, by library."""
-    libraries = [one for one in contenders if _calls(one, Rules()) is not None]
+    libraries = [contender for contender in contenders if _calls(contender, Rules()) is not None]
     (floor,) = [contender for contender in contenders if contender.name == FLOOR]
     entrants = {FLOOR: DECORATOR.slice(floor.forms(floor.construct(FLOOR, 5)), succeed, ())}
     for rule, (rules, _) in RULES.items():

@@ -26,7 +26,9 @@ TARGET = Target(2.0)
 def time_threads(contenders: Sequence[Contender], plan: Plan, *, quick: bool) -> Table:
     """The cost of a call in one thread and in sixteen, for each thread-safe breaker."""
     calls = CALLS // 100 if quick else CALLS
-    guarded = {one.name: _guarded(one) for one in contenders if one.serves_threads}
+    guarded = {
+        contender.name: _guarded(contender) for contender in contenders if contender.serves_threads
+    }
     nanoseconds: dict[str, list[float]] = {}
     for _ in range(min(plan.rounds, MAX_ROUNDS)):
         for name, function in guarded.items():

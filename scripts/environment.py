@@ -84,7 +84,9 @@ class Environment:
         """Whether the lock includes the project's build backend."""
         metadata = tomllib.loads((self.project / "pyproject.toml").read_text(encoding="utf-8"))
         required = metadata.get("build-system", {}).get("requires", [])
-        return all(re.split(r"[^\w.-]", one)[0] in self.packages for one in required)
+        return all(
+            re.split(r"[^\w.-]", requirement)[0] in self.packages for requirement in required
+        )
 
     @property
     def packages(self) -> list[str]:

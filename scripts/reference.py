@@ -144,7 +144,9 @@ def _constants(documented: type[Enum]) -> dict[str, str]:
 def _assigned(module: ModuleType, name: str) -> Iterator[str]:
     """The assignment of a constant or an alias, and the string below it."""
     for imported in ast.parse(inspect.getsource(module)).body:
-        if isinstance(imported, ast.ImportFrom) and name in {one.name for one in imported.names}:
+        if isinstance(imported, ast.ImportFrom) and name in {
+            alias.name for alias in imported.names
+        }:
             source = importlib.import_module(str(imported.module))
             body = ast.parse(inspect.getsource(source)).body
             for line, below in zip(body, [*body[1:], None], strict=True):
@@ -205,7 +207,7 @@ def _parameters(arguments: ast.arguments) -> list[str]:
     written += [_parameter(*pair) for pair in pairs]
     if arguments.kwarg:
         written.append(f"**{_parameter(arguments.kwarg)}")
-    return [one for one in written if one != "self"]
+    return [parameter for parameter in written if parameter != "self"]
 
 
 def _parameter(argument: ast.arg, default: ast.expr | None = None) -> str:

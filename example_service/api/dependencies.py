@@ -150,7 +150,7 @@ def create_requested_breakers(app: FastAPI) -> None:
         SettingsError: If a setting contradicts a parameter in the code.
     """
     creators = []
-    found = [getattr(one, "dependant", None) for one in iter_route_contexts(app.routes)]
+    found = [getattr(context, "dependant", None) for context in iter_route_contexts(app.routes)]
     while found:
         dependant = found.pop()
         if dependant is not None:

@@ -48,17 +48,22 @@ class RouteTable:
         if key in self.certain:
             return self.certain[key]
         return next(
-            (_label(one) for one in self._candidates[key] if _has_served(one, scope)), UNMATCHED
+            (_label(context) for context in self._candidates[key] if _has_served(context, scope)),
+            UNMATCHED,
         )
 
     def _find(self, key: int, scope: Scope) -> None:
         """Store the template of an endpoint, or its routes if it has several templates."""
         contexts = list(iter_route_contexts(self._routes))
-        own = [one for one in contexts if id(_endpoint(one)) == key]
+        own = [context for context in contexts if id(_endpoint(context)) == key]
         if not own:
             # A mounted application does its own routing and sets its own endpoint.
-            own = [one for one in contexts if _is_mount(one) and _has_served(one, scope)][:1]
-        if len({_label(one) for one in own}) > 1:
+            own = [
+                context
+                for context in contexts
+                if _is_mount(context) and _has_served(context, scope)
+            ][:1]
+        if len({_label(context) for context in own}) > 1:
             self._candidates[key] = own
         else:
             self.certain[key] = _label(own[0]) if own else UNMATCHED
@@ -69,8 +74,10 @@ def allowed_methods(scope: Scope) -> list[str]:
 
     The service supports `HEAD` wherever it supports `GET`.
     """
-    matching = (one for one in iter_route_contexts(scope["app"].routes) if _matches(one, scope))
-    methods = {method for one in matching for method in one.methods or ()}
+    matching = (
+        context for context in iter_route_contexts(scope["app"].routes) if _matches(context, scope)
+    )
+    methods = {method for context in matching for method in context.methods or ()}
     return sorted(methods | {"HEAD"} if "GET" in methods else methods)
 
 

@@ -92,7 +92,7 @@ def replay(options: argparse.Namespace, output: TextIO) -> int:
 def _report(options: argparse.Namespace) -> Report:
     sets = [_parsed(text) for text in options.sets or ["defaults:"]]
     goal = None if options.suggest is None else _share(options.suggest)
-    _check_names([one.name for one in sets] + ([] if goal is None else [SUGGESTED]))
+    _check_names([parameters.name for parameters in sets] + ([] if goal is None else [SUGGESTED]))
     if options.picture is not None:
         _check_picture(options.picture, options.file)
     with _open_recording(options.file, options.route) as read:

@@ -26,8 +26,8 @@ async def in_background(
     finally:
         stopped.set()
         _, unfinished = await asyncio.wait([task], timeout=stop_seconds)
-        for one in unfinished:
-            one.cancel()
+        for task in unfinished:
+            task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 

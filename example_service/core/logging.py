@@ -267,7 +267,7 @@ def _without_arguments(record: logging.LogRecord) -> logging.LogRecord:
 
 def _interpolated_anyway(message: object, arguments: object) -> str:
     given = arguments if isinstance(arguments, tuple) else (arguments,)
-    return " ".join([_shown(message, str), *(_shown(one, repr) for one in given)])
+    return " ".join([_shown(message, str), *(_shown(value, repr) for value in given)])
 
 
 def _filtering_logger(level: int) -> type[Any]:

@@ -112,7 +112,11 @@ def critical_breakers(registry: CircuitBreakerRegistry, names: frozenset[str]) -
     async def fault() -> str | None:
         if not names:
             return None
-        opened = [one.name for one in registry.snapshots() if one.state is CircuitState.OPEN]
+        opened = [
+            snapshot.name
+            for snapshot in registry.snapshots()
+            if snapshot.state is CircuitState.OPEN
+        ]
         critical = sorted(name for name in opened if configuration_key(name) in names)
         if critical:
             # In a fleet, a circuit stays open until a call requests a probe. An instance that is

@@ -47,7 +47,9 @@ def svg(report: Report) -> bytes:
         for row, band in enumerate(timeline.bands):
             for state, begin, length in _periods(band, edges):
                 below.broken_barh([(begin, length)], (row - 0.4, 0.8), color=_STATES[state][1])
-        below.set_yticks(range(len(outcomes)), [_short(one.parameters.name) for one in outcomes])
+        below.set_yticks(
+            range(len(outcomes)), [_short(outcome.parameters.name) for outcome in outcomes]
+        )
         below.set_ylim(len(outcomes) - 0.5, -0.5)
         below.margins(x=0)
         figure.legend(

@@ -238,8 +238,13 @@ def replay(
     """
     timeline = Timeline(len(sets))
     circuits = [
-        _Circuit(one, timeline, band, one.slow_seconds if slow_seconds is None else slow_seconds)
-        for band, one in enumerate(sets)
+        _Circuit(
+            parameters,
+            timeline,
+            band,
+            parameters.slow_seconds if slow_seconds is None else slow_seconds,
+        )
+        for band, parameters in enumerate(sets)
     ]
     result = Replay([circuit.outcome for circuit in circuits], timeline)
     # A heap of the running calls by their end. The number keeps calls with the same end in order.

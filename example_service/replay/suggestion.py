@@ -63,16 +63,16 @@ def suggest(
     """
     first = list(_opening_rules(base, slow_seconds(read())))
     tried = replay(read(), first, base.slow_seconds).outcomes
-    tried.sort(key=lambda one: _rank(one, share))
+    tried.sort(key=lambda outcome: _rank(outcome, share))
     if "recovery_timeout" not in base.values:
         second = [
-            one.parameters.with_values("", {"recovery_timeout": seconds})
-            for one in tried[-FINALISTS:]
+            outcome.parameters.with_values("", {"recovery_timeout": seconds})
+            for outcome in tried[-FINALISTS:]
             for seconds in RECOVERY_TIMEOUTS
             if seconds != FIRST_RECOVERY_TIMEOUT
         ]
         tried += replay(read(), second, base.slow_seconds).outcomes
-        tried.sort(key=lambda one: _rank(one, share))
+        tried.sort(key=lambda outcome: _rank(outcome, share))
     return _explained(tried, share)
 
 
@@ -132,7 +132,7 @@ def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
     best = ranked[-1]
     if not best.failing:
         return Suggestion(None, (_NOTHING_FAILING,))
-    keeping = [one for one in ranked if _meets_goal(one, share)]
+    keeping = [outcome for outcome in ranked if _meets_goal(outcome, share)]
     allowed = f"at most {percent(share)} of the healthy calls"
     if not best.spared:
         return Suggestion(None, (f"None of {len(ranked)} sets spares a call.",))
@@ -143,8 +143,10 @@ def _explained(ranked: Sequence[Outcome], share: float) -> Suggestion:
         _in_words(best),
         f"Of {len(ranked)} sets, {len(keeping)} refuse {allowed}, and none of these spares more.",
     ]
-    if others := [one for one in ranked if one not in keeping and one.spared > best.spared]:
-        closest = min(others, key=lambda one: (one.healthy_refused, -one.spared))
+    if others := [
+        outcome for outcome in ranked if outcome not in keeping and outcome.spared > best.spared
+    ]:
+        closest = min(others, key=lambda outcome: (outcome.healthy_refused, -outcome.spared))
         why.append(f"The nearest that spares more: {_in_words(closest)}")
     why.append("This fits one recording: try it on another, then in shadow mode.")
     return Suggestion(best.parameters.with_values(SUGGESTED, {}), tuple(why))

@@ -67,7 +67,7 @@ def origin_form(target: bytes, headers: Headers) -> bytes | Refusal:
     authority = rest[: end.start()] if end else rest
     if scheme.lower() not in _SCHEMES or not authority or not _is_host(authority):
         return refusals.FOREIGN_TARGET
-    headers[:] = [(b"host", authority), *(one for one in headers if one[0] != b"host")]
+    headers[:] = [(b"host", authority), *(header for header in headers if header[0] != b"host")]
     path = rest[len(authority) :]
     return path if path.startswith(b"/") else b"/" + path
 

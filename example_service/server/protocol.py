@@ -359,16 +359,20 @@ class ProblemProtocol(HttpToolsProtocol):
     def _make_room(self) -> None:
         """Close the connections that have been idle longest; if none is idle, refuse this one."""
         idle = [
-            one
-            for one in self.connections
-            if isinstance(one, ProblemProtocol) and one is not self and not one.is_answering()
+            connection
+            for connection in self.connections
+            if isinstance(connection, ProblemProtocol)
+            and connection is not self
+            and not connection.is_answering()
         ]
         if not idle:
             self._end_with(refusals.TOO_MANY_CONNECTIONS)
         count = max(1, len(self.connections) // _MAKE_ROOM)
-        for one in heapq.nsmallest(count, idle, key=lambda one: one.idle_since):
-            self.connections.discard(one)
-            cast("PatientTransport", one.transport).close_now()
+        for connection in heapq.nsmallest(
+            count, idle, key=lambda connection: connection.idle_since
+        ):
+            self.connections.discard(connection)
+            cast("PatientTransport", connection.transport).close_now()
 
     def _end_if_done(self) -> None:
         """Close the connection after the last response, if the client has closed its end."""

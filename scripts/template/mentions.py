@@ -50,7 +50,7 @@ def _drawing(text: str, imports: Imports) -> str:
     kept = []
     for line in text.splitlines():
         name, _, imported = line.partition(_IMPORTS)
-        left = [one for one in imported.split(", ") if imports(name.strip(), one)]
+        left = [target for target in imported.split(", ") if imports(name.strip(), target)]
         if not imported:
             kept.append(line)
         elif left:

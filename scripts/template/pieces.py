@@ -46,7 +46,7 @@ def _without_definition(text: str, name: str) -> str:
     body = ast.parse(text).body
     for number, node in enumerate(body):
         if name in _names(node):
-            first = min(one.lineno for one in (node, *getattr(node, "decorator_list", ()))) - 1
+            first = min(start.lineno for start in (node, *getattr(node, "decorator_list", ()))) - 1
             while first and lines[first - 1].startswith("#"):
                 first -= 1
             following = body[number + 1 : number + 2] if isinstance(node, ast.AnnAssign) else []

@@ -97,7 +97,7 @@ def parse_name(text: str, root: Path) -> Name:
 def taken_names(root: Path) -> dict[str, str]:
     """The names that a project may not have, in lower case, each with what uses it."""
     locks = "\n".join(lock.read_text(encoding="utf-8") for lock in root.glob("requirements*.lock"))
-    installed = {re.sub(r"[-.]", "_", one) for one in re.findall(r"(?m)^([\w.-]+)==", locks)}
+    installed = {re.sub(r"[-.]", "_", pinned) for pinned in re.findall(r"(?m)^([\w.-]+)==", locks)}
     importable = {path.stem for path in root.glob(".venv*/lib/python*/site-packages/*")}
     python = {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
     owners = {

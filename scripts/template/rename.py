@@ -63,7 +63,7 @@ def _allow_long_lines(pyproject: Path) -> None:
 
 def remove_if_empty(root: Path, folder: Path) -> None:
     """Remove a folder, and its parents, if only compiled Python files are left in it."""
-    while folder != root and all(one.name == "__pycache__" for one in folder.iterdir()):
+    while folder != root and all(path.name == "__pycache__" for path in folder.iterdir()):
         shutil.rmtree(folder)
         folder = folder.parent
 

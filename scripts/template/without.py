@@ -52,7 +52,7 @@ def remove(root: Path, part: Part, parts: Iterable[Part]) -> list[Edit]:
     Returns:
         The changes that must be made by hand, because the file differs from the template's.
     """
-    gone = [one for one in parts if one.is_gone(root)]
+    gone = [other for other in parts if other.is_gone(root)]
     for file in part.files(root):
         (root / file).unlink()
         remove_if_empty(root, (root / file).parent)
@@ -71,11 +71,11 @@ def _change(path: Path, edit: Edit, gone: Iterable[Part]) -> bool:
         return True
     text = path.read_text("utf-8")
     is_changed = any(part.changes(edit.file) for part in gone)
-    for one in (edit, edit.fitted_to(text)) if is_changed else (edit,):
-        if edit.drops and not one.drops:
+    for change in (edit, edit.fitted_to(text)) if is_changed else (edit,):
+        if edit.drops and not change.drops:
             return True
-        if one.fits(text):
-            path.write_text(one.made_in(text), "utf-8")
+        if change.fits(text):
+            path.write_text(change.made_in(text), "utf-8")
             return True
     return False
 
@@ -91,8 +91,13 @@ def correct_pages(root: Path) -> None:
     def imports(name: str, imported: str) -> bool:
         path = root / package / name.replace(".", "/")
         sources = [path.with_suffix(".py"), *path.rglob("*.py")]
-        found = [one for source in sources if source.exists() for one in imported_names(source)]
-        return any(f"{one}.".startswith(f"{package}.{imported}.") for one in found)
+        found = [
+            full_name
+            for source in sources
+            if source.exists()
+            for full_name in imported_names(source)
+        ]
+        return any(f"{full_name}.".startswith(f"{package}.{imported}.") for full_name in found)
 
     for name in tracked_files(root):
         if name.endswith(".md"):

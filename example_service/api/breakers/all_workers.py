@@ -142,14 +142,16 @@ class AllWorkers:
         deadline = time.monotonic() + ANSWER_SECONDS
         while True:
             others = await self._others()
-            late = [pid for pid, one in others.items() if one is None or one.version < version]
+            late = [
+                pid for pid, report in others.items() if report is None or report.version < version
+            ]
             if not late or time.monotonic() >= deadline:
                 return await self._combined(others | dict.fromkeys(late))
             await asyncio.sleep(POLL_SECONDS)
 
     async def _others(self) -> dict[int, WorkerReport | None]:
         return await asyncio.to_thread(
-            lambda: {pid: _parsed(one) for pid, one in self._reports.others().items()}
+            lambda: {pid: _parsed(text) for pid, text in self._reports.others().items()}
         )
 
     async def _own(self) -> WorkerReport:
@@ -237,13 +239,13 @@ def _combined(
 ) -> ServiceReport:
     read = {other: report for other, report in others.items() if report is not None}
     reports = [own, *read.values()]
-    transitions = [one for report in reports for one in report.transitions]
-    transitions.sort(key=lambda one: one.at, reverse=True)
+    transitions = [transition for report in reports for transition in report.transitions]
+    transitions.sort(key=lambda transition: transition.at, reverse=True)
     return ServiceReport(
         breakers=_added_up(reports),
         transitions=transitions[:REMEMBERED_TRANSITIONS],
         modes={name: mode for report in reports for name, mode in report.modes.items()},
-        orders=[one for report in reports for one in report.orders],
+        orders=[order for report in reports for order in report.orders],
         workers=sorted([pid, *read]),
         silent_workers=sorted(other for other, report in others.items() if report is None),
         fleet=fleet,
@@ -261,5 +263,5 @@ def _added_up(reports: Iterable[WorkerReport]) -> dict[str, BreakerMetrics]:
 def _sum(metrics: list[BreakerMetrics]) -> BreakerMetrics:
     if len(metrics) == 1:
         return metrics[0]
-    shown = [one.model_dump(exclude_unset=True) for one in metrics]
+    shown = [metric.model_dump(exclude_unset=True) for metric in metrics]
     return BreakerMetrics.model_validate(add_up_metrics(shown))

@@ -44,5 +44,5 @@ def parsed(text: str, model: type[ModelT], large: str, entry: type[BaseModel]) -
     members: Any = json.loads(text)
     if not isinstance(members, dict) or not isinstance(members.get(large), dict):
         raise ValueError(f"is not a JSON object with a member {large}")  # noqa: TRY004 - bad JSON
-    entries = {name: entry.model_validate(one) for name, one in members[large].items()}
+    entries = {name: entry.model_validate(value) for name, value in members[large].items()}
     return model.model_validate({**members, large: entries})

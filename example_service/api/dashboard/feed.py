@@ -144,9 +144,9 @@ class Feed:
         # Changes in other workers and the ends of waits are found only by polling.
         are_several = len(report.workers) + len(report.silent_workers) > 1
         seconds = took / _MAX_SHARE if are_several else _WATCHED_SECONDS
-        ends = [one.retry_after for one in report.breakers.values() if one.retry_after] + [
-            mode.ends_in for mode in report.modes.values() if mode.ends_in
-        ]
+        ends = [
+            breaker.retry_after for breaker in report.breakers.values() if breaker.retry_after
+        ] + [mode.ends_in for mode in report.modes.values() if mode.ends_in]
         return max(_TICK_SECONDS, min([seconds, _WATCHED_SECONDS, *ends]))
 
     async def _pause(self, seconds: float) -> None:

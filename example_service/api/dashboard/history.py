@@ -200,7 +200,8 @@ class History:
             self.circuits[name].settle(None if metrics is None else _reason(metrics))
         if workers:
             self._workers = workers
-        for name in [n for n, one in self.circuits.items() if one.seen_at < now - WINDOW_SECONDS]:
+        oldest = now - WINDOW_SECONDS
+        for name in [name for name, circuit in self.circuits.items() if circuit.seen_at < oldest]:
             del self.circuits[name]
 
     def _enter(
@@ -210,19 +211,19 @@ class History:
             self.circuits[name].enter(status, now)
 
     def _note_transitions(self, transitions: Iterable[Transition], *, is_alone: bool) -> None:
-        new = [one for one in transitions if one.at > self._last_transition]
+        new = [transition for transition in transitions if transition.at > self._last_transition]
         for transition in reversed(new):
             self._last_transition = transition.at
-            one = self.circuits.get(transition.breaker_name)
-            if one is None:
+            circuit = self.circuits.get(transition.breaker_name)
+            if circuit is None:
                 continue
             at = epoch(transition.at)
-            if is_alone and one.status in _STATES:
-                one.enter(transition.to_state.value, at)
+            if is_alone and circuit.status in _STATES:
+                circuit.enter(transition.to_state.value, at)
             if transition.to_state is CircuitState.OPEN and transition.wait_seconds is not None:
                 if not is_alone:
-                    one.waits.clear()
-                one.waits.append(round(transition.wait_seconds, 1))
+                    circuit.waits.clear()
+                circuit.waits.append(round(transition.wait_seconds, 1))
 
 
 def epoch(time: str) -> float:

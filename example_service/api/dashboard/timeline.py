@@ -27,7 +27,11 @@ def timeline(transitions: Iterable[Transition], orders: Iterable[Order], now: fl
         now: The time in seconds since the epoch.
     """
     ordered = _each_once(orders)
-    entries = [_of_transition(one) for one in transitions if not _is_caused_by_order(one, ordered)]
+    entries = [
+        _of_transition(transition)
+        for transition in transitions
+        if not _is_caused_by_order(transition, ordered)
+    ]
     next_of: dict[str, float] = {}
     for order in ordered:
         at = order.at.timestamp()
@@ -74,8 +78,9 @@ def _is_caused_by_order(transition: Transition, orders: Iterable[Order]) -> bool
         return False
     at = epoch(transition.at)
     return any(
-        one.name == transition.breaker_name and abs(one.at.timestamp() - at) < _SAME_MOMENT_SECONDS
-        for one in orders
+        order.name == transition.breaker_name
+        and abs(order.at.timestamp() - at) < _SAME_MOMENT_SECONDS
+        for order in orders
     )
 
 

@@ -48,7 +48,7 @@ def usable(given: Iterable[bytes]) -> str | None:
         Baggage.
     """
     whole = b",".join(given)
-    members = [member for one in whole.split(b",") if (member := one.strip(b" \t"))]
+    members = [member for part in whole.split(b",") if (member := part.strip(b" \t"))]
     if not members or len(whole) > MAX_BYTES or len(members) > MAX_MEMBERS:
         return None
     if not all(_MEMBER.fullmatch(member) for member in members):

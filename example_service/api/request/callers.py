@@ -150,6 +150,6 @@ def _require_key(method: str, operation: dict[str, Any]) -> None:
     kinds = [catalogue.UNAUTHORIZED]
     if method not in READING_METHODS:
         kinds.append(catalogue.FORBIDDEN)
-    added = {str(status): one for status, one in problem_responses(*kinds).items()}
+    added = {str(status): response for status, response in problem_responses(*kinds).items()}
     operation["security"] = [{_SCHEME: []}]
     operation["responses"] = dict(sorted({**operation["responses"], **added}.items()))

@@ -98,7 +98,9 @@ def with_plain_address(client: Client) -> Client:
 def _with_mapped(trusted: Sequence[str]) -> list[str]:
     """Add the IPv4-mapped form of each IPv4 network, which proxies with IPv6 sockets report."""
     ipv4 = [ip_network(proxy) for proxy in trusted if proxy != "*" and ":" not in proxy]
-    mapped = [f"::ffff:{one.network_address}/{_MAPPED_BITS + one.prefixlen}" for one in ipv4]
+    mapped = [
+        f"::ffff:{network.network_address}/{_MAPPED_BITS + network.prefixlen}" for network in ipv4
+    ]
     return [*trusted, *mapped]
 
 

@@ -124,7 +124,7 @@ async def _circuit_breakers_json(workers: AllWorkers) -> bytes:
 
 
 def _health_json(report: ServiceReport) -> bytes:
-    all_closed = all(one.state is CircuitState.CLOSED for one in report.breakers.values())
+    all_closed = all(breaker.state is CircuitState.CLOSED for breaker in report.breakers.values())
     health = CircuitBreakersHealth(
         status="healthy" if all_closed else "degraded",
         workers=report.workers,

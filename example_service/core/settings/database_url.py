@@ -259,7 +259,7 @@ def _hosts(text: str, options: _Options) -> tuple[tuple[str, int], ...]:
         default_ports *= len(written)
     if len(default_ports) != len(written):
         raise ValueError("should have one port, or as many as there are hosts")
-    return tuple(_host(*one) for one in zip(written, default_ports, strict=True))
+    return tuple(_host(*pair) for pair in zip(written, default_ports, strict=True))
 
 
 def _host(text: str, default_port: str) -> tuple[str, int]:

@@ -54,6 +54,8 @@ def _is_easy(secret: str, min_guesses_log10: float, words: Sequence[str]) -> boo
     if estimate["guesses_log10"] < min_guesses_log10:
         return True
     matches = estimate["sequence"]
-    unpredictable = sum(len(one["token"]) for one in matches if one["pattern"] == "bruteforce")
+    unpredictable = sum(
+        len(match["token"]) for match in matches if match["pattern"] == "bruteforce"
+    )
     is_hexadecimal = re.fullmatch(r"[0-9a-f]+|[0-9A-F]+", text) is not None
     return not is_hexadecimal and unpredictable < len(text) * _UNPREDICTABLE_SHARE

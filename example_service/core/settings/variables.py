@@ -159,7 +159,11 @@ class _Catalogue:
         known = variables(settings_class, sorted(keys))
         self._examples = {variable.name: variable.example for variable in known}
         self._secrets = {variable.name for variable in known if variable.is_secret}
-        self._alone = [one for one in self._examples if DELIMITER not in one and len(one) >= _LONG]
+        self._alone = [
+            example
+            for example in self._examples
+            if DELIMITER not in example and len(example) >= _LONG
+        ]
 
     def problem_with(self, name: str) -> SettingProblem | None:
         if name in self._examples:
@@ -193,10 +197,12 @@ class _Catalogue:
             return self._completed(name)
         for mapping in self._mappings:
             fields = {known.rpartition(DELIMITER)[2] for known in self._completed(mapping)}
-            if name.startswith(f"{mapping}_") and name.endswith(tuple(f"_{one}" for one in fields)):
+            if name.startswith(f"{mapping}_") and name.endswith(
+                tuple(f"_{field}" for field in fields)
+            ):
                 return self._similar(name)
         # A name with a suffix is a separate variable, such as DATABASE_URL_2.
-        others = [one for one in self._alone if not name.startswith(one)]
+        others = [example for example in self._alone if not name.startswith(example)]
         return difflib.get_close_matches(name, others, n=1, cutoff=_NEARLY_EQUAL)
 
     def _completed(self, name: str) -> list[str]:

@@ -178,9 +178,9 @@ class DirectoryStore:
             raise self._damaged()
         kept = {}
         for line in lines:
-            parsed[line] = name, one = self._parsed.get(line) or self._parse(line)
-            if now < one.ends:
-                kept[name] = one
+            parsed[line] = name, entry = self._parsed.get(line) or self._parse(line)
+            if now < entry.ends:
+                kept[name] = entry
         self._parsed = parsed
         return _Contents(header.epoch, header.counter, kept)
 
@@ -203,7 +203,7 @@ class DirectoryStore:
 
     def _save(self, contents: _Contents) -> None:
         header = _Header(contents.epoch, contents.counter, len(contents.kept))
-        lines = [json.dumps(header), *(one.line for one in contents.kept.values())]
+        lines = [json.dumps(header), *(entry.line for entry in contents.kept.values())]
         replace_file(self._file, "\n".join(lines))
 
     def _member_file(self, member: str) -> Path:

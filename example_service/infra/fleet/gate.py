@@ -60,7 +60,9 @@ class LeaseGate:
 
     def can_probe(self) -> bool:
         """Whether a probe may start."""
-        return not self.is_bound or any(self._clock() < one.use_by for one in self._unused.copy())
+        return not self.is_bound or any(
+            self._clock() < grant.use_by for grant in self._unused.copy()
+        )
 
     def take_probe(self) -> bool:
         """Use one lease for a probe. Returns whether the probe may start."""

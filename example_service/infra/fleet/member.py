@@ -195,7 +195,7 @@ class Member:
 
     def records(self) -> dict[str, Record]:
         """The records known to this process, by circuit name."""
-        return {name: one.record for name, one in self._participants.items() if one.record.version}
+        return {name: own.record for name, own in self._participants.items() if own.record.version}
 
     # Connecting.
 
@@ -273,7 +273,7 @@ class Member:
             self._receive(name, record, snapshot.now)
             if number % _MAX_CHANGES == 0:
                 await asyncio.sleep(0)  # Applying thousands in a row would delay requests.
-        for name in [one for one in self._participants if one not in snapshot.records]:
+        for name in [known for known in self._participants if known not in snapshot.records]:
             self._forget(name, snapshot)
         self.version = max(self.version, snapshot.counter)
 

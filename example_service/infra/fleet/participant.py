@@ -276,8 +276,8 @@ class Participant:
             opened_at, opener = self._opening
             self._opening = (opened_at + milliseconds, opener)
         self._outbox = tuple(
-            Restore(one.known.moved(milliseconds)) if isinstance(one, Restore) else one
-            for one in self._outbox
+            Restore(command.known.moved(milliseconds)) if isinstance(command, Restore) else command
+            for command in self._outbox
         )
         if self.record.version:
             self.record = self.record.moved(milliseconds)
@@ -329,10 +329,10 @@ class Participant:
         self._outbox = (*self._outbox, command)
 
     def _sends(self, kind: type[Command]) -> bool:
-        return any(isinstance(one, kind) for one in self._outbox)
+        return any(isinstance(command, kind) for command in self._outbox)
 
     def _drop_votes(self) -> None:
-        self._outbox = tuple(one for one in self._outbox if not isinstance(one, Vote))
+        self._outbox = tuple(command for command in self._outbox if not isinstance(command, Vote))
 
     def _vote(self, at: float, now: int, rules: Rules) -> None:
         own = self._own_opening

@@ -53,7 +53,7 @@ def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProb
     """
     given = [name for name in os.environ if name.upper() in _EXAMPLES and os.environ[name]]
     problems = []
-    for name in (one for one in given if one.upper() in names):
+    for name in (variable for variable in given if variable.upper() in names):
         with _without([other for other in given if other != name]):
             problem = _problem_with(name)
         if problem is not None:

@@ -96,11 +96,11 @@ def render(
 def _known_formats(accept: str) -> str:
     """Remove the formats with unsupported versions from an Accept header."""
     return ",".join(
-        one
-        for one in accept.split(",")
+        choice
+        for choice in accept.split(",")
         if all(
             version.strip() in _KNOWN_VERSIONS
-            for name, _, version in (part.partition("=") for part in one.split(";"))
+            for name, _, version in (part.partition("=") for part in choice.split(";"))
             if name.strip() == "version"
         )
     )

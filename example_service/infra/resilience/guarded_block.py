@@ -238,10 +238,10 @@ def _permit_of(guard: Guard, block: GuardedBlock | None) -> Permit:
         return permit
     unclaimed = guard.unclaimed or []
     # Other permits are interchangeable, but a probe must end with its own outcome.
-    own = [one for one in unclaimed if not isinstance(one.phase, HalfOpen) or is_marked(one)]
+    own = [call for call in unclaimed if not isinstance(call.phase, HalfOpen) or is_marked(call)]
     if own or (unclaimed and permit is None):
         claimed = (own or unclaimed)[-1]
-        guard.unclaimed = [one for one in unclaimed if one is not claimed] or None
+        guard.unclaimed = [call for call in unclaimed if call is not claimed] or None
         return claimed
     if permit is not None:
         return permit

@@ -171,6 +171,6 @@ def _comes_back(error: BaseException, thrown: BaseException | None) -> bool:
     if error is thrown or (isinstance(error, GeneratorExit) and isinstance(thrown, GeneratorExit)):
         return True
     if isinstance(error, BaseExceptionGroup):
-        return all(_comes_back(one, thrown) for one in error.exceptions)
+        return all(_comes_back(inner, thrown) for inner in error.exceptions)
     # If a generator raises the end of an iteration, Python turns it into a RuntimeError.
     return isinstance(thrown, StopIteration | StopAsyncIteration) and error.__cause__ is thrown

@@ -68,7 +68,7 @@ def is_upstream_failure(error: Exception) -> bool:
     that. In an exception group, one error that does is enough.
     """
     if isinstance(error, ExceptionGroup):
-        return any(is_upstream_failure(one) for one in error.exceptions)
+        return any(is_upstream_failure(inner) for inner in error.exceptions)
     local_errors = (*LOCAL_ERRORS, CircuitOpenError)
     return isinstance(error, TRANSPORT_ERRORS) and not isinstance(error, local_errors)
 

@@ -55,7 +55,7 @@ else:
         raise ModuleNotFoundError("the circuit breaker's transport needs httpx or httpx2")
 
     def _both(name: str, *classes: str) -> type:
-        bases = tuple(getattr(library, one) for library in _LIBRARIES for one in classes)
+        bases = tuple(getattr(library, name) for library in _LIBRARIES for name in classes)
         return bases[0] if len(bases) == 1 else type(name, bases, {})
 
     TransportBase = object

@@ -55,7 +55,7 @@ class Listeners:
         self._failed: set[int] = set()
 
     def _hooks(self, name: str) -> tuple[Callable[[Any], None], ...]:
-        return tuple(getattr(one, name) for one in self.given if hasattr(one, name))
+        return tuple(getattr(listener, name) for listener in self.given if hasattr(listener, name))
 
     def notify(self, event: Event) -> None:
         """Call each hook for an event. The first error of a hook is logged."""

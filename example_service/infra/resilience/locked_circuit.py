@@ -140,7 +140,7 @@ class LockedCircuit:
         if reports is None:
             return []
         outage = self._outage or self._first_outage()
-        events = [outage.event(self._name, one, machine.mode, now) for one in reports]
+        events = [outage.event(self._name, report, machine.mode, now) for report in reports]
         if machine.phase.state is _OPEN:
             self._begin_summary(outage, now)
         return events

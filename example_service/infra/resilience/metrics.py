@@ -69,7 +69,7 @@ class CircuitSnapshot(NamedTuple):
         state_changes = dict(self.state_changes)
         for change, count in other.state_changes.items():
             state_changes[change] = state_changes.get(change, 0) + count
-        windows = [one.window for one in (self, other) if one.window is not None]
+        windows = [snapshot.window for snapshot in (self, other) if snapshot.window is not None]
         return CircuitSnapshot(
             self.name,
             max(self.state, other.state, key=STATE_VALUES.__getitem__),
@@ -81,7 +81,7 @@ class CircuitSnapshot(NamedTuple):
             self.mode or other.mode,
             self.would_have_rejected + other.would_have_rejected,
             self.shadow_rejections + other.shadow_rejections,
-            max(windows, key=lambda one: (one.failure_rate, one.calls), default=None),
+            max(windows, key=lambda window: (window.failure_rate, window.calls), default=None),
         )
 
     def lifetime_counts(self) -> "CircuitSnapshot":
@@ -175,7 +175,7 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return metrics[0]
     worst = max(metrics, key=_severity)
     total = {
-        key: sum(one[key] for one in metrics)
+        key: sum(each[key] for each in metrics)
         for key in (
             "total_failures",
             "total_successes",
@@ -185,16 +185,18 @@ def add_up_metrics(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
         )
     }
     ended = total["total_failures"] + total["total_successes"]
-    failed_at = [one["last_failure_time"] for one in metrics if one["last_failure_time"]]
+    failed_at = [each["last_failure_time"] for each in metrics if each["last_failure_time"]]
     added_up = {
         **worst,
         **total,
         "last_failure_time": max(failed_at, default=None),
         "failure_rate": total["total_failures"] / ended if ended else 0.0,
     }
-    if windows := [one["window"] for one in metrics if one.get("window") is not None]:
-        added_up["window"] = max(windows, key=lambda one: (one["failure_rate"], one["calls"]))
-    if modes := [one["mode"] for one in metrics if "mode" in one]:
+    if windows := [each["window"] for each in metrics if each.get("window") is not None]:
+        added_up["window"] = max(
+            windows, key=lambda window: (window["failure_rate"], window["calls"])
+        )
+    if modes := [each["mode"] for each in metrics if "mode" in each]:
         # A mode on any of them must be visible, also if another one is in a worse state.
         run = sum(mode["would_have_rejected"] for mode in modes)
         added_up["mode"] = {**worst.get("mode", modes[0]), "would_have_rejected": run}

@@ -39,7 +39,7 @@ def mark_call(call: TimedCall) -> None:
     """Mark the current context as running inside a call."""
     marked = marked_calls()
     if marked:
-        marked = tuple([one for one in marked if one.phase is not STALE])
+        marked = tuple([call for call in marked if call.phase is not STALE])
     _marked.set((*marked, call))
 
 
@@ -53,7 +53,7 @@ def unmark_call(permit: Permit) -> None:
     """Remove the mark, because the call has ended or continues outside the context."""
     marked = marked_calls()
     if permit in marked:
-        _marked.set(tuple([one for one in marked if one is not permit]))
+        _marked.set(tuple([call for call in marked if call is not permit]))
 
 
 def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
@@ -66,7 +66,7 @@ def outer_call(running: Container[TimedCall], phase: Phase) -> TimedCall | None:
 
 def outer_probe(phase: HalfOpen) -> TimedCall | None:
     """The innermost probe of this period inside which the current context runs, if any."""
-    return next((one for one in reversed(marked_calls()) if one.phase is phase), None)
+    return next((call for call in reversed(marked_calls()) if call.phase is phase), None)
 
 
 def is_marked(call: TimedCall) -> bool:
@@ -123,7 +123,7 @@ def _was_passed_on(traceback: TracebackType | None, marked: TracebackType | None
         marked: Its traceback when the breaker counted it; None if it did not.
     """
     known = _entries(marked)
-    is_of_call = not any(_is_future(one) for one in known)
+    is_of_call = not any(_is_future(entry) for entry in known)
     frames: list[FrameType] = []
     while traceback is not None and known:
         if traceback in known:
@@ -146,8 +146,8 @@ def _was_collected(traceback: TracebackType | None, frames: list[FrameType]) -> 
     """
     if traceback is None or _is_on_stack(traceback.tb_frame):
         return False
-    raised = {one.f_code for one in frames if one.f_globals.get("__package__") != __package__}
-    return raised.isdisjoint(one.tb_frame.f_code for one in _entries(traceback))
+    raised = {frame.f_code for frame in frames if frame.f_globals.get("__package__") != __package__}
+    return raised.isdisjoint(entry.tb_frame.f_code for entry in _entries(traceback))
 
 
 def _is_on_stack(frame: FrameType) -> bool:
@@ -195,7 +195,8 @@ def _translates_counted(error: BaseException, breaker: object, links: int = _MAX
         if not (_is_counted(link, breaker) or _translates_counted(link, breaker, links - 1)):
             continue
         # It was caught in a frame inside this call, which then raised another exception.
-        caught, frames = link.__traceback__, [one.tb_frame for one in _entries(error.__traceback__)]
+        caught = link.__traceback__
+        frames = [entry.tb_frame for entry in _entries(error.__traceback__)]
         # The block's own frame may have caught it before the block began.
         if caught is not None and caught.tb_frame in (frames if link is cause else frames[1:]):
             return True

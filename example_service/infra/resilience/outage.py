@@ -60,7 +60,7 @@ class Outage:
         self.failed_at = max(failed_at, self.failed_at or failed_at)
         kind = sys.intern(kind)  # Every breaker of a process remembers the same few names.
         if self.last_kind is not None:
-            kinds = [one for one in (self.last_kind, *self._older_kinds) if one != kind]
+            kinds = [older for older in (self.last_kind, *self._older_kinds) if older != kind]
             self._older_kinds = tuple(kinds[: KINDS_REMEMBERED - 1])
         self.last_kind = kind
         self.failing_type = None
@@ -124,4 +124,4 @@ class Outage:
 
 def _printable(kind: str) -> str:
     """Replace what is not printable: the name of a type must not start another log line."""
-    return "".join(one if one.isprintable() else "?" for one in kind)
+    return "".join(character if character.isprintable() else "?" for character in kind)

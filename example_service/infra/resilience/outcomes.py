@@ -71,9 +71,11 @@ class Classifier(NamedTuple):
         if self.open_for is None:
             return None
         if isinstance(failure, BaseExceptionGroup) and not self._expects(BaseExceptionGroup):
-            failures = [one for one in failure.exceptions if self.outcome(one) is Outcome.FAILURE]
-            waits = [self.seconds_to_open(one) for one in failures]
-            return max((one for one in waits if one is not None), default=None)
+            failures = [
+                inner for inner in failure.exceptions if self.outcome(inner) is Outcome.FAILURE
+            ]
+            waits = [self.seconds_to_open(inner) for inner in failures]
+            return max((wait for wait in waits if wait is not None), default=None)
         seconds = self.open_for(failure)
         if seconds is None:
             return None
@@ -90,7 +92,7 @@ class Classifier(NamedTuple):
             BaseException: Whatever a predicate raises.
         """
         if isinstance(error, BaseExceptionGroup) and not self._expects(BaseExceptionGroup):
-            outcomes = {self.outcome(one) for one in error.exceptions}
+            outcomes = {self.outcome(inner) for inner in error.exceptions}
             return Outcome.FAILURE if Outcome.FAILURE in outcomes else Outcome.NEUTRAL
         if isinstance(error, _END_OF_ITERATION) or _wraps_end_of_iteration(error):
             return Outcome.SUCCESS
@@ -134,7 +136,7 @@ class Classifier(NamedTuple):
         """Whether `expected_exception` contains this type or a subclass of it."""
         expected = self.expected_exception
         types = expected if isinstance(expected, tuple) else (expected,)
-        return any(issubclass(one, kind) for one in types)
+        return any(issubclass(expected_type, kind) for expected_type in types)
 
 
 DEFAULT_CLASSIFIER = Classifier()

@@ -48,7 +48,7 @@ def configuration_key(name: str) -> str:
 
     In lower case, with an underscore for every character other than letters and digits.
     """
-    return "".join(one if one.isalnum() else "_" for one in name.lower())
+    return "".join(character if character.isalnum() else "_" for character in name.lower())
 
 
 def combined(

@@ -263,7 +263,7 @@ class Registry(Generic[G]):
     def get_all_metrics(self) -> dict[str, dict[str, Any]]:
         """`CircuitBreaker.get_metrics()` for every name, summed over breakers of the same name."""
         return {
-            name: add_up_metrics([one.get_metrics() for one in breakers])
+            name: add_up_metrics([breaker.get_metrics() for breaker in breakers])
             for name, breakers in self._by_name().items()
         }
 
@@ -306,7 +306,7 @@ class Registry(Generic[G]):
         given = NamedMode(Mode(mode), reason, seconds)
         with self._lock:
             self._modes.set(name, given)
-            notify = [one.begin_mode(*given) for one in self._living(name)]
+            notify = [breaker.begin_mode(*given) for breaker in self._living(name)]
         for each in notify:
             each()
 
@@ -328,7 +328,7 @@ class Registry(Generic[G]):
         """The same for synchronous code."""
         with self._lock:
             self._modes.reset(name, reason)
-            notify = [one.begin_reset() for one in self._living(name)]
+            notify = [breaker.begin_reset() for breaker in self._living(name)]
         for each in notify:
             each()
 
@@ -338,7 +338,7 @@ class Registry(Generic[G]):
             await self.reset(name)
 
     def __iter__(self) -> Iterator[G]:
-        return iter([one for breakers in self._by_name().values() for one in breakers])
+        return iter([breaker for breakers in self._by_name().values() for breaker in breakers])
 
     def __len__(self) -> int:
         return sum(map(len, self._by_name().values()))
@@ -380,7 +380,7 @@ class Registry(Generic[G]):
 
     def _living(self, name: str) -> list[G]:
         """The living breakers of a name, newest first. Requires the lock."""
-        return [one for ref in self._chain(name) if (one := ref()) is not None]
+        return [breaker for ref in self._chain(name) if (breaker := ref()) is not None]
 
     def _chain(self, name: str) -> list[_Ref[G]]:
         chain = []
@@ -399,7 +399,7 @@ class Registry(Generic[G]):
         return {name: breakers for name, breakers in by_name.items() if breakers}
 
     def _snapshot(self, name: str, breakers: list[G]) -> CircuitSnapshot:
-        snapshot = reduce(CircuitSnapshot.plus, [one.snapshot() for one in breakers])
+        snapshot = reduce(CircuitSnapshot.plus, [breaker.snapshot() for breaker in breakers])
         retired = self._retired.get(name)
         return snapshot if retired is None else snapshot.plus(retired)
 

@@ -64,7 +64,7 @@ def is_database_failure(error: BaseException) -> bool:
         error: What SQLAlchemy or the driver raised.
     """
     if isinstance(error, BaseExceptionGroup):
-        return any(is_database_failure(one) for one in error.exceptions)
+        return any(is_database_failure(inner) for inner in error.exceptions)
     if isinstance(error, StatementError):
         is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
         return is_lost or (error.orig is not None and is_database_failure(error.orig))
@@ -247,7 +247,7 @@ class _EngineGuard:
     def _is_refusal(self, error: BaseException) -> bool:
         """Whether a server refused the connection: with an SQLSTATE, or an error of the driver."""
         if isinstance(error, BaseExceptionGroup):
-            return any(self._is_refusal(one) for one in error.exceptions)
+            return any(self._is_refusal(inner) for inner in error.exceptions)
         if _is_pool_error(error) or hasattr(error, "sqlite_errorcode"):
             return False
         return _sqlstate(error) is not None or isinstance(error, self._dialect.loaded_dbapi.Error)

@@ -208,7 +208,7 @@ def _reset_all() -> None:
 
 # All breakers of the process, including those in no registry. Only tests import this module, so
 # recording them costs nothing in production.
-_breakers = WeakSet(one for one in gc.get_objects() if isinstance(one, CircuitBreaker))
+_breakers = WeakSet(found for found in gc.get_objects() if isinstance(found, CircuitBreaker))
 _create = CircuitBreaker.__init__
 
 

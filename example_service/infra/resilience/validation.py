@@ -76,7 +76,9 @@ def check_exception_types(parameter: str, value: object) -> None:
     if value is Exception:
         return
     types = value if isinstance(value, tuple) else (value,)
-    if not types or not all(isinstance(one, type) and issubclass(one, Exception) for one in types):
+    if not types or not all(
+        isinstance(kind, type) and issubclass(kind, Exception) for kind in types
+    ):
         raise TypeError(
             f"{parameter} must be a subclass of Exception or a tuple of them, not {value!r}"
         )

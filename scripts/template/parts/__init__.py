@@ -109,7 +109,7 @@ class Part:
 
     def has(self, path: str) -> bool:
         """Whether a file or folder is deleted."""
-        return any(path == one or path.startswith(f"{one}/") for one in self.delete)
+        return any(path == deleted or path.startswith(f"{deleted}/") for deleted in self.delete)
 
     def files(self, root: Path) -> list[str]:
         """The files of the project that are deleted."""
@@ -180,12 +180,12 @@ def _load(path: Path) -> Part:
     with path.open("rb") as file:
         text = tomllib.load(file)
     delete: list[str] = text["delete"]
-    pieces = [re.fullmatch(r"([^#|:]+)((?:#|\||::).+)", one) for one in delete]
+    pieces = [re.fullmatch(r"([^#|:]+)((?:#|\||::).+)", entry) for entry in delete]
     return Part(
         name=path.stem,
         what=text["what"],
         first=tuple(text.get("first", ())),
-        delete=tuple(one for one, piece in zip(delete, pieces, strict=True) if piece is None),
+        delete=tuple(entry for entry, piece in zip(delete, pieces, strict=True) if piece is None),
         pieces=tuple((piece[1], piece[2]) for piece in pieces if piece),
         edits=tuple(_edits(text.get("edits", ""))),
     )

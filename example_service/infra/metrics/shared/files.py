@@ -52,7 +52,9 @@ class SharedFiles(Collector):
         names = {family.name for family in sums}
         families = [family for each in self._own for family in each.collect()]
         # A counter of this worker alone would be below the sum, which looks like a restart.
-        return sums + [one for one in families if one.type == "gauge" and one.name not in names]
+        return sums + [
+            family for family in families if family.type == "gauge" and family.name not in names
+        ]
 
     def _is_damaged(self, path: Path) -> bool:
         """Whether a file cannot be read. It is removed then, and its worker writes a new one."""
