@@ -24,7 +24,11 @@ from example_service.infra.database.engine import database_address
 from example_service.infra.database.exceptions import DatabaseUnavailableError
 from example_service.infra.database.failures import DATABASE_ERRORS, describe_error
 from example_service.infra.fleet.store import Store, StoreError
-from example_service.infra.http.environment import environment_problems
+from example_service.infra.http.environment import (
+    environment_problems,
+    ignored_networks,
+    usable_exceptions,
+)
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault
@@ -65,6 +69,7 @@ def doctor(output: TextIO) -> int:
     hints = [
         *_overlooked_rows(settings, variable_sources()),
         *_misspelt_breaker_rows(settings),
+        *_ignored_network_rows(),
     ]
     sections: list[tuple[str, list[Sequence[str]]]] = [
         ("Settings", _setting_rows(settings, variable_sources())),
@@ -146,6 +151,14 @@ def _misspelt_breaker_rows(settings: Settings) -> list[Sequence[str]]:
     ]
 
 
+def _ignored_network_rows() -> list[Sequence[str]]:
+    """Networks in NO_PROXY. They are hints, because other programs read them."""
+    return [
+        (name, f"list host names or addresses instead of {', '.join(networks)}", "environment")
+        for name, networks in ignored_networks().items()
+    ]
+
+
 def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     """Describe the state of the database and its schema, and whether it is as expected."""
     address = database_address(settings)
@@ -215,7 +228,7 @@ def _check_upstream(upstream: Upstream) -> tuple[str, bool]:
 def _why_unreachable(url: str) -> str | None:
     """Why a server cannot be reached; None if it sends any response."""
     try:
-        with httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
+        with usable_exceptions(), httpx.stream("GET", url, timeout=UPSTREAM_LIMIT_SECONDS):
             return None
     except Exception as error:  # noqa: BLE001 - any exception means that it cannot be reached
         return str(error) or type(error).__name__

@@ -13,7 +13,7 @@ from example_service.core.output import output
 from example_service.core.settings import Settings
 from example_service.domain import Hints
 from example_service.infra.database.failures import DATABASE_ERRORS, describe_error
-from example_service.infra.http.environment import environment_problems
+from example_service.infra.http.environment import environment_problems, ignored_networks
 from example_service.infra.metrics.shared.multiprocess import disable_sharing
 from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault_at_start
@@ -37,6 +37,11 @@ def serve(settings: Settings) -> int:
     if problems := environment_problems():
         raise SettingsError(problems)
     configure_logging(settings)
+    for name, networks in ignored_networks().items():
+        logger.warning(
+            "Networks in this variable are ignored; list host names or addresses instead",
+            extra={"variable": name, "networks": networks},
+        )
     with listen(settings.host, settings.port) as listener, ExitStack() as stack:
         domains = enabled_domains(settings)
         hints = [stack.enter_context(domain.serving(settings)) for domain in domains]

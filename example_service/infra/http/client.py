@@ -7,6 +7,7 @@ import httpx
 
 from example_service import __version__
 from example_service.core import context
+from example_service.infra.http.environment import usable_exceptions
 from example_service.infra.http.pool import ReclaimingTransport
 
 _KEEPALIVE_EXPIRY_SECONDS: Final = 4.0
@@ -41,21 +42,22 @@ def create_http_client(
         max_connections: The maximum number of concurrent connections. Further calls wait for a free
             one.
     """
-    return _HTTPClient(
-        timeout=httpx.Timeout(
-            timeout_seconds, connect=connect_timeout_seconds, pool=connect_timeout_seconds
-        ),
-        limits=httpx.Limits(
-            max_connections=max_connections,
-            max_keepalive_connections=max_connections,
-            keepalive_expiry=_KEEPALIVE_EXPIRY_SECONDS,
-        ),
-        follow_redirects=False,
-        headers={"User-Agent": f"example-service/{__version__}"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        event_hooks={"request": [_pass_on_context]},
-        mounts=dict.fromkeys(_NEVER_PROXIED),
-    )
+    with usable_exceptions():
+        return _HTTPClient(
+            timeout=httpx.Timeout(
+                timeout_seconds, connect=connect_timeout_seconds, pool=connect_timeout_seconds
+            ),
+            limits=httpx.Limits(
+                max_connections=max_connections,
+                max_keepalive_connections=max_connections,
+                keepalive_expiry=_KEEPALIVE_EXPIRY_SECONDS,
+            ),
+            follow_redirects=False,
+            headers={"User-Agent": f"example-service/{__version__}"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            event_hooks={"request": [_pass_on_context]},
+            mounts=dict.fromkeys(_NEVER_PROXIED),
+        )
 
 
 class _HTTPClient(httpx.AsyncClient):

@@ -4,6 +4,7 @@ httpx reads these variables when a client is created. An invalid one would stop 
 startup with a traceback that does not name the variable, or would only fail at the first call.
 """
 
+import ipaddress
 import os
 import re
 import ssl
@@ -16,9 +17,10 @@ import httpx
 
 from example_service.core.exceptions import SettingProblem
 
+_EXCEPTIONS: Final = "NO_PROXY"
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _EXAMPLES: Final = {
-    "NO_PROXY": "NO_PROXY=localhost,.internal.example.com",
+    _EXCEPTIONS: "NO_PROXY=localhost,.internal.example.com",
     **{name: f"{name}=http://proxy.internal:3128" for name in _PROXIES},
     "SSL_CERT_FILE": "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
     "SSL_CERT_DIR": "SSL_CERT_DIR=/etc/ssl/certs",
@@ -36,7 +38,7 @@ _PROXY: Final = re.compile(
     rf"(?:(?:https?|socks5h?)://)?(?:[^@/?#\s]*@)?{_HOST}{_PORT}(?:[/?#]\S*)?", re.IGNORECASE
 )
 _EXCEPTION: Final = re.compile(
-    rf"\*|(?:(?:https?|all)://)?(?:\*?\.)?{_HOST}{_PORT}|[0-9A-Fa-f:.]+(?:/[0-9]{{1,3}})?",
+    rf"\*|(?:(?:https?|all)://)?(?:\*?\.)?{_HOST}{_PORT}|[0-9A-Fa-f:.]+",
     re.IGNORECASE,
 )
 _LAST_PORT: Final = 65_535
@@ -61,16 +63,61 @@ def environment_problems(names: Collection[str] = _EXAMPLES) -> list[SettingProb
     return problems
 
 
+def ignored_networks() -> dict[str, list[str]]:
+    """The networks in NO_PROXY, by variable; empty if no proxy is set.
+
+    Other programs read networks such as `10.0.0.0/8`, so the variable of a cluster often has some.
+    httpx matches hosts only by name or address.
+    """
+    given = {name: value for name, value in os.environ.items() if value}
+    if not any(name.upper() in _PROXIES for name in given):
+        return {}
+    networks = {
+        name: list(filter(_is_network, _entries(value)))
+        for name, value in given.items()
+        if name.upper() == _EXCEPTIONS
+    }
+    return {name: found for name, found in networks.items() if found}
+
+
+@contextmanager
+def usable_exceptions() -> Iterator[None]:
+    """Hide from httpx what it cannot read in NO_PROXY. Create clients inside this block.
+
+    It fails to create a client if there is a network of IPv6, and does not match `*.internal`.
+    """
+    values = {name: os.environ[name] for name in os.environ if name.upper() == _EXCEPTIONS}
+    for name, value in values.items():
+        entries = [entry for entry in _entries(value) if not _is_network(entry)]
+        os.environ[name] = ",".join(re.sub(r"^\*\.", ".", entry) for entry in entries)
+    try:
+        yield
+    finally:
+        os.environ.update(values)
+
+
+def _entries(exceptions: str) -> list[str]:
+    return [entry.strip(" ") for entry in exceptions.split(",")]
+
+
+def _is_network(entry: str) -> bool:
+    try:
+        return "/" in entry and bool(ipaddress.ip_network(entry, strict=False))
+    except ValueError:
+        return False
+
+
 def _problem_with(name: str) -> str | None:
     """What is wrong with a variable, while it is the only one that is set."""
     value, kind = os.environ[name], name.upper()
-    bad_value = _BAD_EXCEPTION if kind == "NO_PROXY" else _BAD_PROXY
+    bad_value = _BAD_EXCEPTION if kind == _EXCEPTIONS else _BAD_PROXY
     if kind == "SSL_CERT_DIR" and not Path(value).is_dir():
         return "names a directory that does not exist"
     try:
         if kind not in TRUST:
             _check_form(kind, value)
-        httpx.Client().close()
+        with usable_exceptions():
+            httpx.Client().close()
     except ssl.SSLError:
         return "names a file that has no certificates in PEM format"
     except OSError as error:
@@ -85,8 +132,8 @@ def _problem_with(name: str) -> str | None:
 def _check_form(kind: str, value: str) -> None:
     """Raise a `ValueError` if a proxy, or an exception in NO_PROXY, cannot be what is meant."""
     pattern, entries = _PROXY, [value]
-    if kind == "NO_PROXY":
-        pattern, entries = _EXCEPTION, [entry.strip(" ") for entry in value.split(",")]
+    if kind == _EXCEPTIONS:
+        pattern, entries = _EXCEPTION, [e for e in _entries(value) if not _is_network(e)]
     for entry in filter(None, entries):
         match = pattern.fullmatch(entry)
         if match is None or int(match["port"] or 1) > _LAST_PORT:

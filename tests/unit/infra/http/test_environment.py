@@ -2,13 +2,16 @@
 
 import io
 import os
+import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 from example_service.cli import main
 from example_service.cli.doctor import doctor
-from example_service.infra.http.environment import environment_problems
+from example_service.infra.http.client import create_http_client
+from example_service.infra.http.environment import environment_problems, ignored_networks
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +111,9 @@ def test_each_form_of_a_proxy_is_accepted(value: str, monkeypatch: pytest.Monkey
     assert environment_problems() == []
 
 
-@pytest.mark.parametrize("entry", ["[bad", "http://[bad", "a b", "user@host", "host:99999", "h:x"])
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.0/33", "[bad", "http://[bad", "a b", "user@host", "host:99999", "h:x"]
+)
 def test_an_unreadable_exception_is_named(entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry of NO_PROXY that matches no host would send calls through the proxy."""
     monkeypatch.setenv("no_proxy", f"localhost,{entry}")
@@ -122,7 +127,8 @@ def test_an_unreadable_exception_is_named(entry: str, monkeypatch: pytest.Monkey
 def test_each_form_of_an_exception_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other programs read networks and stars, so these must not stop the service."""
     entries = (
-        "*, localhost ,.internal,*.svc,db:5432,http://api.example.com,10.0.0.0/8,10.1.2.3,::1,,"
+        "*, localhost ,.internal,*.svc,db:5432,http://api.example.com,10.1.2.3,::1,,"
+        "10.0.0.0/8,10.1.2.3/8,10.0.0.0/255.0.0.0,fd00::/8"
     )
     monkeypatch.setenv("NO_PROXY", entries)
 
@@ -149,3 +155,41 @@ def test_every_problem_is_found_and_no_secret_is_shown(monkeypatch: pytest.Monke
     assert {problem.variable for problem in found} == {"ALL_PROXY", "SSL_CERT_FILE"}
     assert "hunter2" not in str(found)
     assert os.environ["ALL_PROXY"] == "ftp://user:hunter2@proxy"
+
+
+def test_networks_are_hints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variable of a whole cluster must not stop the service, though httpx does not match them."""
+    monkeypatch.setenv("no_proxy", ".svc,10.96.0.0/12,fd00::/8,10.1.2.3")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
+    report = io.StringIO()
+
+    doctor(report)
+
+    (row,) = [line for line in report.getvalue().splitlines() if "no_proxy" in line]
+    assert "list host names or addresses instead of 10.96.0.0/12, fd00::/8" in row
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", "--port", str(taken.getsockname()[1])]) == 1
+    assert '"variable":"no_proxy","networks":["10.96.0.0/12","fd00::/8"]' in capsys.readouterr().out
+
+
+def test_networks_do_not_matter_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to except from a proxy that is not set."""
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+
+    assert ignored_networks() == {}
+
+
+async def test_a_client_is_created_with_any_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are left out, and `*.svc` means the same as `.svc`."""
+    monkeypatch.setenv("NO_PROXY", "fd00::/8,10.0.0.0/8,*.svc,db.internal")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+
+    async with create_http_client() as client:
+        urls = [f"http://{host}:9/" for host in ("a.svc", "db.internal", "10.1.2.3", "[fd00::1]")]
+        direct = client._transport_for_url(httpx.URL("http://localhost/"))
+        found = [client._transport_for_url(httpx.URL(url)) is direct for url in urls]
+
+    assert found == [True, True, False, False]
+    assert os.environ["NO_PROXY"] == "fd00::/8,10.0.0.0/8,*.svc,db.internal"
