@@ -67,14 +67,14 @@ def locked(path: Path, *, exclusive: bool, wait_seconds: float | None = None) ->
 
     Raises:
         TimeoutError: Other processes did not release the lock in time.
-        OSError: The file cannot be created.
+        OSError: The file cannot be created, or is a symbolic link or a pipe.
     """
     if sys.platform == "win32":
         yield
         return
     kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     # Closing the file releases the lock.
-    with path.open("a") as file:
+    with open(path, "a", opener=_open_file) as file:
         if wait_seconds is None:
             fcntl.flock(file, kind)
         else:
@@ -90,20 +90,28 @@ def replace_file(path: Path, text: str) -> None:
     """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new.write_text(text)
+        with open(new, "w", opener=_open_file) as file:
+            file.write(text)
         new.replace(path)
     except OSError:
         new.unlink(missing_ok=True)
         raise
 
 
+def _open_file(path: str, flags: int) -> int:
+    """Open a file without following a symbolic link, and without waiting for the reader of a pipe."""
+    # Windows has neither flag.
+    safely = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return os.open(path, flags | safely, 0o666)
+
+
 def clear_directory(directory: Path) -> None:
-    """Remove the files that the fleet of an earlier run left behind.
+    """Remove the files that an earlier run left behind, except for those of its metrics.
 
     Raises:
         OSError: A file cannot be removed.
     """
-    for pattern in ("circuits*", "member.*", "report.*"):
+    for pattern in ("circuits*", "member.*", "report.*", "lock"):
         for left_over in directory.glob(pattern):
             left_over.unlink(missing_ok=True)
 

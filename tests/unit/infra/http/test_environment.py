@@ -160,7 +160,7 @@ def test_every_problem_is_found_and_no_secret_is_shown(monkeypatch: pytest.Monke
 def test_networks_are_hints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The variable of a whole cluster must not stop the service, though httpx does not match them."""
+    """The variable of a whole cluster must not stop the service."""
     monkeypatch.setenv("no_proxy", ".svc,10.96.0.0/12,fd00::/8,10.1.2.3")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128")
     report = io.StringIO()
