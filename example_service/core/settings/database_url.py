@@ -208,7 +208,7 @@ class _Options:
 
     def __init__(self, query: str) -> None:
         self._values: dict[str, str] = {}
-        for name, value in parse_qsl(query, keep_blank_values=True):
+        for name, value in parse_qsl(_with_literal_plus(query), keep_blank_values=True):
             former = self._values.get(name)
             if former is not None and name != "host":
                 raise ValueError("has the same option twice")
@@ -249,6 +249,11 @@ class _Options:
                 "password, sslmode, sslrootcert, sslcert, sslkey, sslnegotiation, "
                 "target_session_attrs, channel_binding, application_name, options and pgbouncer"
             )
+
+
+def _with_literal_plus(query: str) -> str:
+    """Escape each `+`, which stands for itself in libpq, except between two run-time `options`."""
+    return re.sub(r"(?<![^&])(?!options=)[^&]*", lambda m: m[0].replace("+", "%2B"), query)
 
 
 def _hosts(text: str, options: _Options) -> tuple[tuple[str, int], ...]:

@@ -1,6 +1,7 @@
 """Estimate how easily a secret can be guessed, from the words and patterns in it."""
 
 import binascii
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ PASSWORD_GUESSES_LOG10: Final = 10.0
 
 # Words of examples and placeholders, which are not in dictionaries.
 _OUR_WORDS: Final = ("changeme", "example", "payments", "placeholder", "postgres", "yourtoken")
+_DIGESTS: Final = {32: "md5", 40: "sha1", 64: "sha256"}
+"""The kinds of digests, by their length in hexadecimal."""
 _MAX_LENGTH: Final = 72
 # A token counts as made of words if less than this share of it is unpredictable.
 _UNPREDICTABLE_SHARE: Final = 1 / 3
@@ -28,7 +31,29 @@ def can_be_guessed(secret: str, min_guesses_log10: float, known: Iterable[str] =
         known: Words that an attacker knows, such as the user name.
     """
     words = (*_OUR_WORDS, *known)
-    return any(_is_easy(reading, min_guesses_log10, words) for reading in _readings(secret))
+    return bool(digests_of_words([secret])) or any(
+        _is_easy(reading, min_guesses_log10, words) for reading in _readings(secret)
+    )
+
+
+def digests_of_words(secrets: Iterable[str]) -> set[str]:
+    """Find the secrets that are digests of a common password or word, in hexadecimal."""
+    given = {secret.lower() for secret in secrets if re.fullmatch(r"[0-9a-fA-F]+", secret)}
+    kinds = {_DIGESTS[len(one)] for one in given if len(one) in _DIGESTS}
+    return given & {
+        hashlib.new(kind, word.encode(), usedforsecurity=False).hexdigest()
+        for kind in kinds
+        for word in _common_words()
+    }
+
+
+def _common_words() -> Iterator[str]:
+    # Imported on use, like zxcvbn itself.
+    from zxcvbn.frequency_lists import FREQUENCY_LISTS  # noqa: PLC0415
+
+    yield from _OUR_WORDS
+    yield from FREQUENCY_LISTS["passwords"]
+    yield from FREQUENCY_LISTS["english_wikipedia"]
 
 
 def _readings(secret: str) -> Iterator[str]:

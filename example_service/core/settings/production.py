@@ -16,6 +16,7 @@ from example_service.core.settings.guessing import (
     PASSWORD_GUESSES_LOG10,
     TOKEN_GUESSES_LOG10,
     can_be_guessed,
+    digests_of_words,
 )
 from example_service.core.settings.model import ServiceSettings
 
@@ -123,11 +124,13 @@ def _api_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
             "is not set, so that anyone may call the API; API__OPEN=true would allow that",
             "API__KEYS=shop:$DIGEST, as `example-service key shop` prints it",
         )
+    entries = [entry.split(":") for entry in settings.api.keys]
     public = {digest(key).hex() for key in _PUBLIC_KEYS}
-    for name, given, *_ in (entry.split(":") for entry in settings.api.keys):
+    public |= digests_of_words(given for _, given, *_ in entries)
+    for name, given, *_ in entries:
         if given in public:
             yield SettingProblem(
                 "API__KEYS",
-                f"has a key for {name} that is empty or from the documentation",
+                f"has a key for {name} that is empty, a common word or from the documentation",
                 f"API__KEYS={name}:$DIGEST, as `example-service key {name}` prints it",
             )

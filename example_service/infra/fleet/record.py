@@ -6,9 +6,9 @@ All times are in milliseconds on the store's clock, whose starting point does no
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 CLOSED_SECONDS: Final = 60
 """How long a closed circuit's record is kept, so that openings before the close are ignored."""
@@ -48,6 +48,12 @@ class Order(NamedTuple):
     until: int | None
 
 
+def _known_part(kind: type[Lease | Order]) -> BeforeValidator:
+    """Ignore the fields that later versions have added at the end of a tuple."""
+    count = len(kind._fields)
+    return BeforeValidator(lambda value: value[:count] if isinstance(value, list) else value)
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The shared state of one circuit.
@@ -76,9 +82,9 @@ class Record:
     reopenings: int = 0
     successes: int = 0
     closed_at: int = 0
-    leases: Mapping[str, Lease] = field(default_factory=dict)
+    leases: Mapping[str, Annotated[Lease, _known_part(Lease)]] = field(default_factory=dict)
     votes: Mapping[str, int] = field(default_factory=dict)
-    order: Order | None = None
+    order: Annotated[Order, _known_part(Order)] | None = None
 
     def is_waiting(self, now: int) -> bool:
         """Whether the circuit is open and its open period has not ended."""

@@ -99,7 +99,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _open_file(path: str, flags: int) -> int:
-    """Open a file without following a symbolic link, and without waiting for the reader of a pipe."""
+    """Open a file, but follow no symbolic link, and do not wait for the reader of a pipe."""
     # Windows has neither flag.
     safely = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     return os.open(path, flags | safely, 0o666)

@@ -86,6 +86,18 @@ def test_every_option_arrives() -> None:
     assert address.parameters == {"application_name": "shop", "options": "-csearch_path=shop"}
 
 
+def test_a_plus_is_a_plus_except_between_options() -> None:
+    """This is how libpq reads it, and passwords from generators often have one."""
+    url = "postgresql://a+b:c+d@/e+f?password=g+%2B%20h&host=/i+j&options=-ck%3D1+-cl%3D%2B2"
+
+    address = parse_database_url(url)
+
+    assert isinstance(address, PostgreSQLAddress)
+    assert (address.user, address.password, address.database) == ("a+b", "g++ h", "e+f")
+    assert address.hosts == (("/i+j", 5432),)
+    assert address.parameters == {"options": "-ck=1 -cl=+2"}
+
+
 @pytest.mark.parametrize(
     ("host", "has_pooler"),
     [

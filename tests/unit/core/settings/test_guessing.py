@@ -1,5 +1,6 @@
 """Which secrets count as guessable."""
 
+import hashlib
 import secrets
 
 import pytest
@@ -40,6 +41,9 @@ from example_service.core.settings.guessing import (
         "c3VwZXJzZWNyZXRhZG1pbnRva2Vu",
         "YWRtaW5hZG1pbmFkbWluYWQ=",
         "6368616e67656d656368616e67656d65",
+        hashlib.md5(b"dragon", usedforsecurity=False).hexdigest(),
+        hashlib.sha1(b"changeme", usedforsecurity=False).hexdigest(),
+        hashlib.sha256(b"monkey").hexdigest().upper(),
     ],
 )
 def test_words_and_patterns_can_be_guessed(secret: str) -> None:

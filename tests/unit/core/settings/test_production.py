@@ -195,10 +195,14 @@ def test_a_store_of_this_machine_with_tls_or_a_password_passes(url: str) -> None
     assert refused(settings_with(redis=RedisSettings(url=SecretStr(url)))) == []
 
 
-def test_the_keys_of_the_documentation_are_refused() -> None:
-    """Anybody may have read them; the same is true of the digest of nothing."""
+WORDS = ("changeme", "password", "letmein", "government")
+
+
+def test_the_keys_of_the_documentation_and_common_words_are_refused() -> None:
+    """Anyone may have read or guessed them; the same is true of the digest of nothing."""
     [line] = re.findall("(?m)^export API__KEYS=(.+)$", CALLERS_PAGE.read_text("utf-8"))
     entries = [*line.split(","), f"till:{hashlib.sha256().hexdigest()}"]
+    entries += [f"{word}:{hashlib.sha256(word.encode()).hexdigest()}" for word in WORDS]
 
     problems = production_problems(settings_with(api=APISettings(keys=entries)))
 

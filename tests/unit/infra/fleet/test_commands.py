@@ -257,6 +257,11 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     record = record_from_json(7, '{"is_open":true,"until":5,"weather":"fine"}')
     assert record == Record(version=7, is_open=True, until=5)
 
+    text = '{"leases":{"x":["a",9,"why"]},"order":["id","disabled","",null,"who"]}'
+    longer = record_from_json(8, text)
+    assert longer.leases == {"x": Lease("a", 9)}
+    assert longer.order == Order("id", "disabled", "", None)
+
 
 @pytest.mark.parametrize(
     "text",
