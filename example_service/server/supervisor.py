@@ -87,10 +87,17 @@ class _Worker:
             self.has_begun = True
             self.is_serving |= sign != STARTING
 
-    def is_unresponsive(self, now: float, *, is_stopping: bool) -> bool:
-        """Whether the last heartbeat is too long ago."""
-        if is_stopping:
-            return now > self.last_heartbeat_at + UNRESPONSIVE_AT_END_SECONDS
+    def is_unresponsive(self, now: float, *, stopping_since: float | None) -> bool:
+        """Whether the last heartbeat is too long ago.
+
+        Args:
+            now: The current time.
+            stopping_since: When the shutdown began; None if it has not. A worker then has
+                `UNRESPONSIVE_AT_END_SECONDS` to react, even if its last heartbeat was a while ago.
+        """
+        if stopping_since is not None:
+            since = max(self.last_heartbeat_at, stopping_since)
+            return now > since + UNRESPONSIVE_AT_END_SECONDS
         return now > self.last_heartbeat_at + (
             UNRESPONSIVE_SECONDS if self.has_begun else FIRST_HEARTBEAT_SECONDS
         )
@@ -124,6 +131,7 @@ class Supervisor:
         # The process ids of ended workers whose metrics are not archived yet.
         self._ended: set[int] = set()
         self._first_signal = (0, 0.0)
+        self._stopping_since: float | None = None
         self._deadline: float | None = None
         self._retry_at: float | None = None
         self._failed_starts = 0
@@ -178,7 +186,7 @@ class Supervisor:
         if self._deadline is not None and now >= self._deadline:
             self._kill()
         for worker in self._workers.values():
-            if worker.is_unresponsive(now, is_stopping=self._deadline is not None):
+            if worker.is_unresponsive(now, stopping_since=self._stopping_since):
                 logger.error("A worker does not respond and is killed", extra=_about(worker))
                 worker.kill()
 
@@ -240,7 +248,8 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Drain all workers. The port is free once the last of them has closed the socket."""
-        self._deadline = time.monotonic() + self._stop_seconds
+        self._stopping_since = time.monotonic()
+        self._deadline = self._stopping_since + self._stop_seconds
         self._retry_at = None
         self._listener.close()
         for worker in self._workers.values():
