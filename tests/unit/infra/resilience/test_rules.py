@@ -391,13 +391,15 @@ def test_while_a_circuit_opens_no_failure_passes_without_the_lock() -> None:
 
 
 def test_a_new_circuit_has_nothing_to_report() -> None:
-    """There are no transitions and no calls, and nothing is allocated for refusals."""
+    """There are no transitions, and nothing is allocated for refused or running calls."""
     machine = make_machine()
     assert machine.take_reports() is None
     assert machine.state_changes is None
     assert machine.totals() == NO_TOTALS
     assert machine.in_flight() == 0
     assert machine.refusals is EMPTY
+    assert machine.running is None
+    assert not machine.has_blocks
     assert machine.due == inf
     machine.force(OPEN, NOW, "set by hand")
     assert machine.try_acquire(NOW) is None
