@@ -36,12 +36,12 @@ _CONFIGURED_LOGGERS = ("root", "example_service", *CHATTY_LOGGERS, *SERVER_LOGGE
 def _former_logging() -> Iterator[None]:
     """Restore the configuration of logging, which belongs to the process, after each test."""
     loggers = [logging.getLogger(name) for name in _CONFIGURED_LOGGERS]
-    former = [(one, one.level, one.propagate, one.handlers[:]) for one in loggers]
+    former = [(logger, logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
     yield
-    for one, level, propagate, handlers in former:
-        one.setLevel(level)
-        one.propagate = propagate
-        one.handlers[:] = handlers
+    for logger, level, propagate, handlers in former:
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
     structlog.reset_defaults()
 
 

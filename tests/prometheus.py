@@ -73,9 +73,9 @@ class Receiver:
     def received(self, status: str, alert: str) -> list[dict[str, str]]:
         """The labels of the received alerts with this status and name."""
         return [
-            one["labels"]
-            for one in self.alerts
-            if one["status"] == status and one["labels"]["alertname"] == alert
+            received["labels"]
+            for received in self.alerts
+            if received["status"] == status and received["labels"]["alertname"] == alert
         ]
 
     @contextmanager

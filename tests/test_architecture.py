@@ -110,7 +110,7 @@ def drawing(graph: grimp.ImportGraph, names: list[str]) -> str:
     imports: dict[str, set[str]] = {name: set() for name in names}
     for module, name in owners.items():
         imported = graph.find_modules_directly_imported_by(module)
-        imports[name] |= {owners[one] for one in imported if one in owners} - {name}
+        imports[name] |= {owners[package] for package in imported if package in owners} - {name}
     width = max(map(len, names))
     return "".join(
         f"{name:<{width}} ──> {', '.join(sorted(imports[name], key=names.index))}\n"

@@ -50,7 +50,7 @@ def test_kustomization_lists_every_manifest() -> None:
     """No file is missing from the list, and every listed file exists."""
     listed = manifest("kustomization.yaml")["resources"]
 
-    assert sorted([*listed, "kustomization.yaml"]) == sorted(one.name for one in BASE.iterdir())
+    assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in BASE.iterdir())
 
 
 def test_an_overlay_can_name_the_image() -> None:

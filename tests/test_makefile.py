@@ -213,4 +213,4 @@ def test_processes_of_one_run_take_different_ports(monkeypatch: pytest.MonkeyPat
         ports.append({lasting_port() for _ in range(50)})
 
     assert all(port < 32_768 for port in set().union(*ports))
-    assert all(one.isdisjoint(other) for one, other in itertools.combinations(ports, 2))
+    assert all(some.isdisjoint(other) for some, other in itertools.combinations(ports, 2))

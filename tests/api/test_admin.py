@@ -379,7 +379,7 @@ async def test_breakers_are_listed_with_their_modes(
     assert response.headers["Cache-Control"] == "no-store"
     body = response.json()
     assert (body["workers"], body["silent_workers"]) == ([os.getpid()], [])
-    assert set(body["breakers"]) == {one.name for one in circuit_breaker_registry}
+    assert set(body["breakers"]) == {breaker.name for breaker in circuit_breaker_registry}
     assert body["breakers"]["shop"]["mode"]["name"] == "shadow"
     assert "mode" not in body["breakers"]["database"]
     line = logged(log_lines)

@@ -115,7 +115,7 @@ async def test_openmetrics_is_served_if_preferred(client: httpx.AsyncClient) -> 
     response = await client.get("/metrics", headers={"Accept": accept})
 
     assert response.headers["Content-Type"].startswith("application/openmetrics-text;")
-    families = {one.name for one in parse_openmetrics(response.text)}  # type: ignore[no-untyped-call]
+    families = {family.name for family in parse_openmetrics(response.text)}  # type: ignore[no-untyped-call]
     assert {"circuit_breaker_state", "http_requests"} <= families
 
 

@@ -34,11 +34,11 @@ async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
 
 def test_every_route_that_reads_something_reads_it_strictly(app: FastAPI) -> None:
     """Without `StrictRoute`, a route would accept duplicate members, parameters and headers."""
-    routes = [one.original_route for one in iter_route_contexts(app.routes)]
-    reading = [one for one in routes if isinstance(one, APIRoute) and reads_something(one)]
+    routes = [context.original_route for context in iter_route_contexts(app.routes)]
+    reading = [route for route in routes if isinstance(route, APIRoute) and reads_something(route)]
 
     assert reading
-    assert [one.path for one in reading if not isinstance(one, StrictRoute)] == []
+    assert [route.path for route in reading if not isinstance(route, StrictRoute)] == []
 
 
 def reads_something(route: APIRoute) -> bool:

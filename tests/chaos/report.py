@@ -66,7 +66,7 @@ def _rows(result: Result) -> list[tuple[str, object]]:
         ("requests", len(ledgers.answers)),
         ("responses", _by_status(ledgers.answers)),
         ("payments at the end", _counts(Counter(map(_end, ledgers.payments)))),
-        ("charges at the provider", sum(one.times_charged for one in ledgers.charges)),
+        ("charges at the provider", sum(charge.times_charged for charge in ledgers.charges)),
         ("late charges that arrived after the end", ledgers.delivered),
         ("seconds until no payment was pending", f"{tally.calm_seconds:.1f}"),
         (
@@ -103,7 +103,7 @@ def _median_and_most(counts: Sequence[int]) -> str:
 
 
 def _by_status(answers: Sequence[Answer]) -> str:
-    return _counts(Counter(str(one.status or "connection broken") for one in answers))
+    return _counts(Counter(str(answer.status or "connection broken") for answer in answers))
 
 
 def _counts(counts: Counter[str]) -> str:

@@ -255,7 +255,7 @@ class _Run:
         await self._sandbox.turn({"mode": "late", "latency_seconds": 3600})
         await asyncio.sleep(LATE_SECONDS)
         await self._sandbox.turn({"mode": "healthy"})
-        self.tally.ended_by_itself = sum(one.ended_by_itself for one in self._services)
+        self.tally.ended_by_itself = sum(service.ended_by_itself for service in self._services)
         self.tally.seconds = time.monotonic() - began
 
     async def _run_event(self, event: StormEvent) -> None:

@@ -110,7 +110,11 @@ def _faults_of_orders(ledgers: Ledgers) -> Iterator[Fault]:
             yield Fault(FaultKind.TAKEN_BACK, f"{order}, {given}")
         for payment_id in ids:
             yield from _faults_of_order(order, payments.get(payment_id), closing)
-        failed = {one for one in ids if one in payments and payments[one].status == "failed"}
+        failed = {
+            payment_id
+            for payment_id in ids
+            if payment_id in payments and payments[payment_id].status == "failed"
+        }
         if ids - failed and not order.is_declined and order.customer_id not in charged:
             yield Fault(FaultKind.MISSING, f"{order}, {sorted(ids)}")
 

@@ -117,7 +117,7 @@ def outage() -> list[Circuit]:
 
 def calm() -> list[Circuit]:
     """The same circuits, all closed."""
-    return [Circuit(one.name, one.demand) for one in outage()]
+    return [Circuit(circuit.name, circuit.demand) for circuit in outage()]
 
 
 def many() -> list[Circuit]:
@@ -139,10 +139,10 @@ class Scene:
         self._second = 0.0
         self._breakers = {}
         self._probes: list[tuple[float, CircuitBreaker, Permit]] = []
-        for one in circuits:
-            breaker = CircuitBreaker(one.name, clock=self.now, **one.parameters)
+        for circuit in circuits:
+            breaker = CircuitBreaker(circuit.name, clock=self.now, **circuit.parameters)
             circuit_breaker_registry.register(breaker)
-            self._breakers[one.name] = breaker
+            self._breakers[circuit.name] = breaker
 
     def now(self) -> float:
         """The scene's wall clock, in seconds since 1970."""
@@ -156,8 +156,8 @@ class Scene:
             for end, breaker, permit in ended:
                 self._probes.remove((end, breaker, permit))
                 breaker.succeed(permit)
-            for one in self._circuits:
-                self._calls(one, self._second - WINDOW_SECONDS)
+            for circuit in self._circuits:
+                self._calls(circuit, self._second - WINDOW_SECONDS)
 
     def _calls(self, one: Circuit, second: float) -> None:
         if one.mode is not None and one.mode[0] == second:

@@ -23,7 +23,7 @@ ENTRY_POINTS = (
 )
 
 
-@pytest.mark.parametrize("entry_point", ENTRY_POINTS, ids=lambda one: one.__qualname__)
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS, ids=lambda value: value.__qualname__)
 def test_docstring_has_an_example_that_runs(entry_point: Callable[..., Any]) -> None:
     """Each docstring has an example that can be copied and run."""
     examples = re.findall(r"```python\n(.*?)```", inspect.getdoc(entry_point) or "", re.DOTALL)

@@ -120,7 +120,7 @@ def documented_anywhere(marker: str) -> list[list[str]]:
 
 def test_limits_of_the_proxy_match_those_of_the_service() -> None:
     """The proxy closes idle connections earlier, and refuses the same bodies as the service."""
-    [proxy] = [one for one in blocks("proxy") if "upstream" in one.text]
+    [proxy] = [block for block in blocks("proxy") if "upstream" in block.text]
     settings = Settings(environment="test")
     [idle_seconds] = re.findall(r"keepalive_timeout (\d+)s;", proxy.text)
     [body_kibibytes] = re.findall(r"client_max_body_size (\d+)k;", proxy.text)
@@ -131,7 +131,9 @@ def test_limits_of_the_proxy_match_those_of_the_service() -> None:
 
 def test_settings_have_the_documented_defaults() -> None:
     """The tables list every variable exactly once, with its default."""
-    expected = [[one.name, one.default_text] for one in variables(Settings, ["<NAME>"])]
+    expected = [
+        [variable.name, variable.default_text] for variable in variables(Settings, ["<NAME>"])
+    ]
 
     assert corrections(expected, documented_anywhere("settings"), "settings") == []
 
@@ -140,7 +142,8 @@ def test_problems_are_documented_with_their_status() -> None:
     """The tables list the complete catalogue."""
     create_app(Settings(environment="development"))
     expected = [
-        [f"/problems/{one.slug}", str(one.status)] for one in catalogue.defined_problem_types()
+        [f"/problems/{problem_type.slug}", str(problem_type.status)]
+        for problem_type in catalogue.defined_problem_types()
     ]
 
     assert corrections(expected, documented_anywhere("problems"), "problems") == []

@@ -281,7 +281,9 @@ def test_service_accepts_payments_and_ends_with_status_0(
     figures = httpx.get(f"{url}/metrics").text
     service.terminate()
 
-    assert [(one.status_code, one.json()["status"]) for one in answers] == [(201, "succeeded")] * 4
+    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [
+        (201, "succeeded")
+    ] * 4
     assert re.search(r'http_requests_total{.*route="/api/v1/payments".*} 4\.0', figures)
     assert service.log.count("Started server process") == workers
     assert service.status() == 0

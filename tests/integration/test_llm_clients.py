@@ -184,13 +184,13 @@ async def ask(request: pytest.FixtureRequest, breakers: Any, origin: str) -> Asy
         stream = create(model="model", messages=HELLO, stream=True, **limit)
         if is_sync:
             with stream:
-                for one in stream:
-                    if getattr(one, "type", "") == "message_stop":
+                for event in stream:
+                    if getattr(event, "type", "") == "message_stop":
                         break
             return
         async with await stream as events:
-            async for one in events:
-                if getattr(one, "type", "") == "message_stop":
+            async for event in events:
+                if getattr(event, "type", "") == "message_stop":
                     break
 
     yield ask

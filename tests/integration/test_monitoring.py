@@ -30,7 +30,7 @@ def queries() -> list[str]:
     values = {"$job": "example-service", "$name": ".+", "$__rate_interval": "30s"}
     expressions = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     for variable, value in values.items():
-        expressions = [one.replace(variable, value) for one in expressions]
+        expressions = [expression.replace(variable, value) for expression in expressions]
     return expressions
 
 
@@ -94,7 +94,9 @@ def test_all_metrics_of_monitoring_exist_and_every_query_returns_data(
         without_data = set(queries())
 
         def all_have_data() -> bool:
-            without_data.difference_update([one for one in without_data if prometheus.query(one)])
+            without_data.difference_update(
+                [expression for expression in without_data if prometheus.query(expression)]
+            )
             return not without_data
 
         wait_until(all_have_data, PATIENCE_SECONDS)
@@ -127,7 +129,7 @@ def test_in_an_outage_the_right_alert_is_pending_fires_and_is_resolved(
 
         httpx.put(f"{url}/sandbox/mode", json={"mode": "failing"}).raise_for_status()
         wait_until(lambda: receiver.received("firing", "CircuitOpenTooLong"), PATIENCE_SECONDS)
-        assert [one["metric"]["name"] for one in prometheus.query(pending)] == ["payment"]
+        assert [result["metric"]["name"] for result in prometheus.query(pending)] == ["payment"]
         assert receiver.received("resolved", "CircuitOpenTooLong") == []
 
         httpx.put(f"{url}/sandbox/mode", json={"mode": "healthy"}).raise_for_status()
@@ -137,5 +139,5 @@ def test_in_an_outage_the_right_alert_is_pending_fires_and_is_resolved(
     assert (firing["job"], firing["name"], firing["severity"]) == (
         *("example-service", "payment", "critical"),
     )
-    circuits = {one["labels"]["name"] for one in receiver.alerts if "name" in one["labels"]}
+    circuits = {alert["labels"]["name"] for alert in receiver.alerts if "name" in alert["labels"]}
     assert circuits == {"payment"}

@@ -87,8 +87,8 @@ async def ask_engine(url: str, statement: str, breaker: CircuitBreaker | None = 
     if breaker is not None:
         guard_engine(engine, breaker)
     async with engine.connect() as connection:
-        for one in statement.split("; "):
-            await connection.execute(text(one))
+        for part in statement.split("; "):
+            await connection.execute(text(part))
 
 
 DRIVERS: dict[str, Callable[[str, str], Awaitable[None]]] = {

@@ -45,9 +45,9 @@ def test_probes_are_answered_while_all_connections_wait_for_the_disk(
         wait_until(lambda: httpx.get(f"{url}/health/ready", timeout=10).status_code == 503)
         live = httpx.get(f"{url}/health/live", timeout=10)
         metrics = httpx.get(f"{url}/metrics", timeout=10)
-        still_hanging = [not one.done() for one in hanging]
+        still_hanging = [not call.done() for call in hanging]
         other.execute("COMMIT")
-        answers = [one.result().status_code for one in hanging]
+        answers = [call.result().status_code for call in hanging]
 
     assert live.status_code == metrics.status_code == 200
     assert all(still_hanging)

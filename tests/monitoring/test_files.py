@@ -61,7 +61,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> No
     """Its link leads to a heading of the runbook, which names it, and says what to look at."""
     page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
     sections = re.split(r"^## ", RUNBOOK.read_text(), flags=re.MULTILINE)
-    [section] = [one for one in sections if f"`{alert['alert']}`" in one]
+    [section] = [section for section in sections if f"`{alert['alert']}`" in section]
 
     assert page.endswith("/docs/runbook.md")
     assert anchor in anchors(RUNBOOK)
@@ -98,7 +98,7 @@ def test_the_dashboard_asks_the_data_source_that_is_provisioned() -> None:
     [source] = read_yaml(provisioning / "datasources" / "prometheus.yml")["datasources"]
     asked = re.findall(r'"datasource": (\{[^}]*\})', json.dumps(DASHBOARD))
 
-    assert {json.loads(one)["uid"] for one in asked} == {source["uid"]}
+    assert {json.loads(text)["uid"] for text in asked} == {source["uid"]}
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
@@ -107,23 +107,27 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
     assert all(place["x"] + place["w"] <= 24 for place in places)
-    for one, other in combinations(places, 2):
+    for place, other in combinations(places, 2):
         assert (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
+            place["x"] + place["w"] <= other["x"]
+            or other["x"] + other["w"] <= place["x"]
+            or place["y"] + place["h"] <= other["y"]
+            or other["y"] + other["h"] <= place["y"]
         )
 
 
 def test_compose_mounts_files_that_exist() -> None:
     """A missing file would become an empty folder in the container."""
     services = read_yaml(ROOT / "docker-compose.yml")["services"]
-    monitoring = {name for name, one in services.items() if one.get("profiles") == ["monitoring"]}
-    mounted = [volume for one in monitoring for volume in services[one]["volumes"]]
+    monitoring = {
+        name for name, service in services.items() if service.get("profiles") == ["monitoring"]
+    }
+    mounted = [volume for name in monitoring for volume in services[name]["volumes"]]
 
     assert monitoring == {"prometheus", "alertmanager", "grafana"}
-    assert all((ROOT / one.split(":")[0]).exists() for one in mounted if one.startswith("./"))
+    assert all(
+        (ROOT / volume.split(":")[0]).exists() for volume in mounted if volume.startswith("./")
+    )
     [target] = read_yaml(MONITORING / "prometheus.yml")["scrape_configs"][0]["static_configs"]
     assert target["targets"] == ["service:8000"]
     assert "service" in services

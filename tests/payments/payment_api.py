@@ -152,7 +152,7 @@ class PaymentAPI:
         """The orders in the database, by their idempotency key."""
         async with self._database.transaction() as session:
             payments = await session.scalars(select(Payment))
-            return {one.idempotency_key: one.order.model_dump() for one in payments}
+            return {payment.idempotency_key: payment.order.model_dump() for payment in payments}
 
     def charge(self, request: httpx.Request) -> httpx.Response:
         """The provider's response to a charge."""

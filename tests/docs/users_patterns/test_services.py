@@ -65,7 +65,7 @@ async def test_registry_finds_shows_and_resets_breakers() -> None:
     assert registry.get("mail") is mail
     with pytest.raises(KeyError, match="no circuit breaker named 'cache'"):
         registry.get("cache")
-    states = {name: one["state"] for name, one in registry.get_all_metrics().items()}
+    states = {name: metrics["state"] for name, metrics in registry.get_all_metrics().items()}
     assert states == {"mail": "closed", "search": "open"}
     await registry.reset_all()
     assert search.is_closed
@@ -138,7 +138,7 @@ async def test_health_page_is_degraded_while_any_circuit_is_open() -> None:
     @app.get("/health/circuit-breakers")
     async def circuit_breakers() -> dict[str, Any]:
         shown = {"mail": mail.get_metrics(), "search": search.get_metrics()}
-        healthy = all(one["state"] == "closed" for one in shown.values())
+        healthy = all(entry["state"] == "closed" for entry in shown.values())
         return {"status": "healthy" if healthy else "degraded", "breakers": shown}
 
     async with client_of(app) as client:
@@ -147,7 +147,7 @@ async def test_health_page_is_degraded_while_any_circuit_is_open() -> None:
         after = (await client.get("/health/circuit-breakers")).json()
 
     assert (before["status"], after["status"]) == ("healthy", "degraded")
-    assert [one["state"] for one in after["breakers"].values()] == ["closed", "open"]
+    assert [breaker["state"] for breaker in after["breakers"].values()] == ["closed", "open"]
 
 
 async def test_breaker_is_injected_into_a_route() -> None:

@@ -214,39 +214,39 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
         await world.until_answers_are("200", path="/health/ready")
 
     # No request takes longer than the limits of its steps.
-    longest = max(world.of("/"), key=lambda one: one.seconds)
+    longest = max(world.of("/"), key=lambda answer: answer.seconds)
     assert longest.seconds < MAX_REQUEST_SECONDS + BUSY_MACHINE_SECONDS, longest
 
     # An open circuit refuses all requests except probes, one at a time in each worker.
     during = world.of("/api/v1/payments", opened, ended)
-    refused = [one for one in during if one.kind == "circuit-breaker-open"]
+    refused = [answer for answer in during if answer.kind == "circuit-breaker-open"]
     probes = workers * (1 + (ended - opened) // PROBE_EVERY_SECONDS)
-    assert len(during) - len(refused) <= probes, [one.kind for one in during]
-    assert {one.kind for one in during} <= {"circuit-breaker-open", *PROBED}
-    for one in refused:
-        assert one.response.status_code == 503
-        assert one.response.headers["Content-Type"] == "application/problem+json"
-        assert 1 <= int(one.response.headers["Retry-After"]) <= PROBE_EVERY_SECONDS
-        assert one.response.json()["breaker"] == "database"
-    seconds = sorted(one.seconds for one in refused)
+    assert len(during) - len(refused) <= probes, [answer.kind for answer in during]
+    assert {answer.kind for answer in during} <= {"circuit-breaker-open", *PROBED}
+    for answer in refused:
+        assert answer.response.status_code == 503
+        assert answer.response.headers["Content-Type"] == "application/problem+json"
+        assert 1 <= int(answer.response.headers["Retry-After"]) <= PROBE_EVERY_SECONDS
+        assert answer.response.json()["breaker"] == "database"
+    seconds = sorted(answer.seconds for answer in refused)
     assert seconds[len(seconds) // 2] < 0.5
 
     # Monitoring is always answered, and correctly.
     for path in ("/health/live", "/metrics", "/health/circuit-breakers"):
-        assert {one.kind for one in world.of(path)} == {"200"}
-        assert max(one.seconds for one in world.of(path)) < BUSY_MACHINE_SECONDS
+        assert {answer.kind for answer in world.of(path)} == {"200"}
+        assert max(answer.seconds for answer in world.of(path)) < BUSY_MACHINE_SECONDS
     ready = world.of("/health/ready")
-    assert max(one.seconds for one in ready) < READINESS_SECONDS + BUSY_MACHINE_SECONDS
+    assert max(answer.seconds for answer in ready) < READINESS_SECONDS + BUSY_MACHINE_SECONDS
     known = world.of("/health/ready", opened + READINESS_KEPT_SECONDS, ended)
-    assert {one.kind for one in known} == {"not-ready"}
+    assert {answer.kind for answer in known} == {"not-ready"}
     # A second worker follows the first almost at once.
     shown = [
-        one.response.json()
-        for one in world.of("/health/circuit-breakers", opened + READINESS_KEPT_SECONDS, ended)
+        answer.response.json()
+        for answer in world.of("/health/circuit-breakers", opened + READINESS_KEPT_SECONDS, ended)
     ]
-    assert {one["status"] for one in shown} == {"degraded"}
-    assert "open" in {one["breakers"]["database"]["state"] for one in shown}
-    assert {one.kind for one in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
+    assert {entry["status"] for entry in shown} == {"degraded"}
+    assert "open" in {entry["breakers"]["database"]["state"] for entry in shown}
+    assert {answer.kind for answer in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
 
     # The service recovers by itself soon after the database.
     assert recovered - ended < 2 * PROBE_EVERY_SECONDS + BUSY_MACHINE_SECONDS
@@ -266,7 +266,7 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
 def accepted_later(world: World) -> list[str]:
     """The paths of payments that were accepted and not finished at once."""
     answers = world.of("/api/v1/payments")
-    return [one.response.headers["Location"] for one in answers if one.kind == "202"]
+    return [answer.response.headers["Location"] for answer in answers if answer.kind == "202"]
 
 
 async def no_connection_in_use(world: World) -> bool:
@@ -295,11 +295,13 @@ async def test_statements_that_wait_for_a_lock_are_ended(
         await world.until_answers_are("200", "201")
     await locking.close()
 
-    assert max(one.seconds for one in world.of("/")) < (MAX_REQUEST_SECONDS + BUSY_MACHINE_SECONDS)
-    kinds = {one.kind for one in world.of("/api/v1/payments")}
+    assert max(answer.seconds for answer in world.of("/")) < (
+        MAX_REQUEST_SECONDS + BUSY_MACHINE_SECONDS
+    )
+    kinds = {answer.kind for answer in world.of("/api/v1/payments")}
     assert {"circuit-breaker-open", "database-unavailable"} <= kinds
-    assert {one.kind for one in world.of("/health/live")} == {"200"}
-    assert {one.kind for one in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
+    assert {answer.kind for answer in world.of("/health/live")} == {"200"}
+    assert {answer.kind for answer in world.of("/api/v1/exchange-rates/EUR")} == {"200"}
     await eventually(partial(no_connection_in_use, world))
     await eventually(partial(no_transaction_is_open, postgres))
     assert await connections(postgres) <= POOL_SIZE

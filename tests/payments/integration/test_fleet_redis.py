@@ -167,8 +167,8 @@ def test_the_lease_of_a_prober_that_is_gone_expires(
         while provider.calls == before:
             asked += [(process, threads.submit(process.ask)) for process in fleet]
             time.sleep(0.2)
-        wait_until(lambda: [one.done() for _, one in asked].count(False) == 1)
-        (prober,) = [process for process, one in asked if not one.done()]
+        wait_until(lambda: [answer.done() for _, answer in asked].count(False) == 1)
+        (prober,) = [process for process, answer in asked if not answer.done()]
         provider.seconds = 0.0
         prober.signal(number)
         others = [process for process in fleet if process is not prober]

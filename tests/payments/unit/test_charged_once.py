@@ -238,8 +238,8 @@ class PaymentsMachine(RuleBasedStateMachine):
     def advance(self, seconds: float, end: str) -> None:
         """Time passes, and calls to the provider end at their timeout."""
         until = self.clock.now + seconds
-        while overdue := [one for one in self.provider.held.values() if one.deadline <= until]:
-            call = min(overdue, key=lambda one: one.deadline)
+        while overdue := [held for held in self.provider.held.values() if held.deadline <= until]:
+            call = min(overdue, key=lambda held: held.deadline)
             self.clock.now = max(self.clock.now, call.deadline)
             call.end.set_result(end)
             self.run(self._settled())

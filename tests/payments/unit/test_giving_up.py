@@ -78,7 +78,9 @@ class TestGivingUp:
 
         assert outcome(payment) == (FAILED, FailureReason.EXPIRED, None, 300, at(DAY))
         assert provider.calls == [("cancel", payment.id)]
-        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        (record,) = [
+            record for record in caplog.records if record.name.startswith("example_service.pay")
+        ]
         logged = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
         assert logged == {"payment_id": str(payment.id), "attempts": 300, "reason": "expired"}
 
@@ -156,7 +158,9 @@ class TestGivingUp:
         provider.fault = ProviderTimeoutError("slow")
         payment = await service.process_claim(await self.give_up(service, database, clock))
 
-        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        (record,) = [
+            record for record in caplog.records if record.name.startswith("example_service.pay")
+        ]
         assert record.message == "A payment that was given up is not cancelled yet"
         logged = {name: record.__dict__[name] for name in ("payment_id", "attempts", "reason")}
         assert logged == {
@@ -204,7 +208,9 @@ class TestProviderThatCannotCancel:
         assert payment.due_at is None
         assert provider.calls == [("find_charge", payment.id)]
         assert await service.claim_due(1) == []
-        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        (record,) = [
+            record for record in caplog.records if record.name.startswith("example_service.pay")
+        ]
         assert (record.levelname, record.__dict__["payment_id"]) == ("ERROR", str(payment.id))
 
     async def test_what_it_has_charged_has_succeeded(

@@ -61,7 +61,7 @@ def test_an_order_outside_the_limits_is_refused(change: dict[str, Any], error: s
     with pytest.raises(ValidationError) as caught:
         PaymentOrder.model_validate(ORDER.model_dump() | change)
 
-    assert [one["type"] for one in caught.value.errors()] == [error]
+    assert [detail["type"] for detail in caught.value.errors()] == [error]
     assert "input_value" not in str(caught.value)
 
 

@@ -84,7 +84,7 @@ TRANSLATIONS: dict[type[httpx.TransportError], type[ProviderError] | None] = {
 
 def leaves(error: type[Any]) -> set[type[Any]]:
     """The most derived exception classes of httpx below a class."""
-    derived = [one for one in error.__subclasses__() if one.__module__ == "httpx"]
+    derived = [subclass for subclass in error.__subclasses__() if subclass.__module__ == "httpx"]
     return set().union(*map(leaves, derived)) if derived else {error}
 
 

@@ -97,7 +97,7 @@ class TestNewest:
         oldest, *middle = await stored(
             database,
             pending_payment(created_at=at(-1)),
-            *(pending_payment(id=one, created_at=NOON) for one in same),
+            *(pending_payment(id=payment_id, created_at=NOON) for payment_id in same),
         )
         (newest,) = await stored(database, pending_payment(created_at=at(1)))
 
@@ -170,7 +170,7 @@ class TestClaim:
         ids = await stored(database, *(pending_payment(due_at=at(-n)) for n in range(20)))
 
         batches = await asyncio.gather(
-            *(claim(one, 3) for one in (database, other) for _ in range(5))
+            *(claim(store, 3) for store in (database, other) for _ in range(5))
         )
 
         taken = [payment.id for batch in batches for payment in batch]

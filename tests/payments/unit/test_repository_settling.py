@@ -134,11 +134,11 @@ class TestSettling:
         recorded = await within(database, settle[first])
         finished = settlement(recorded.payment)
 
-        later = [await within(database, settle[one]) for one in list(settle)[2:]]
+        later = [await within(database, settle[name]) for name in list(settle)[2:]]
         release = await within(database, lambda all_: all_.release(holder, 8.0, 3))
 
         assert recorded.is_changed
-        assert [one.is_changed for one in later] == [False] * 3
+        assert [settlement.is_changed for settlement in later] == [False] * 3
         assert [settlement(again.payment) for again in later] == [finished] * 3
         assert settlement(release) == finished
         assert settlement(await found(database, holder)) == finished

@@ -267,7 +267,7 @@ class TestOutcomesThatCannotBeStored:
         payment = await service.pay(ORDER, "k")
         assert outcome(payment) == (PENDING, None, None, 0, None)
         assert provider.charged == {payment.id: 1}
-        (record,) = [one for one in caplog.records if "could not be stored" in one.message]
+        (record,) = [record for record in caplog.records if "could not be stored" in record.message]
         assert (record.levelname, record.__dict__["payment_id"]) == ("WARNING", str(payment.id))
 
         provider.meanwhile = FakeProvider().meanwhile
@@ -426,7 +426,9 @@ class TestBackoff:
         claim = await claimed(database, attempts=2)
         await service.process_claim(claim)
 
-        (record,) = [one for one in caplog.records if one.name.startswith("example_service.pay")]
+        (record,) = [
+            record for record in caplog.records if record.name.startswith("example_service.pay")
+        ]
         logged = {
             name: record.__dict__[name] for name in ("payment_id", "attempts", "reason", "detail")
         }

@@ -48,7 +48,7 @@ def payment(**values: Any) -> Payment:
 
 def values_of(payment: Payment) -> dict[str, Any]:
     """The column values of a payment."""
-    return {one.key: getattr(payment, one.key) for one in Payment.__mapper__.column_attrs}
+    return {column.key: getattr(payment, column.key) for column in Payment.__mapper__.column_attrs}
 
 
 async def count(database: Database) -> int:

@@ -44,7 +44,7 @@ async def test_a_breaker_is_created_once_with_its_settings() -> None:
 
 async def test_the_breaker_of_a_route_exists_from_the_start(serve: Serve) -> None:
     """Health and metrics show breakers of routes, routers and dependencies before any call."""
-    routed, shared, nested = (circuit_breaker(f"start-{one}") for one in ("a", "b", "c"))
+    routed, shared, nested = (circuit_breaker(f"start-{value}") for value in ("a", "b", "c"))
 
     async def guarded(_: Annotated[CircuitBreaker, Depends(nested)]) -> None:
         """Depend on a breaker, as the client of a route may."""

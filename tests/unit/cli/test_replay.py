@@ -100,7 +100,7 @@ def test_unusable_options_are_refused(
     folder = recording.parent
     (folder / "folder.svg").mkdir()
     (folder / "calls.svg").symlink_to(recording)
-    given = [one.replace("{folder}", str(folder)) for one in arguments]
+    given = [argument.replace("{folder}", str(folder)) for argument in arguments]
 
     assert main(["replay", str(recording), *given]) == 2
     assert recording.read_text() == CALLS

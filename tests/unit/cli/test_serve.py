@@ -122,7 +122,7 @@ def test_a_line_says_that_the_api_is_open(
     serve(Settings(environment="production", port=0, api=api))
 
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["reason"] for one in lines if one["event"].startswith("The API is open")] == [
+    assert [line["reason"] for line in lines if line["event"].startswith("The API is open")] == [
         reason
     ]
 

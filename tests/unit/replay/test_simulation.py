@@ -96,8 +96,8 @@ def test_slow_calls_can_count_as_failing_for_every_set() -> None:
     calls = [Call(second, 0.1 + second % 2, SUCCESS) for second in range(10)]
     sets = [ParameterSet.parse("a:"), ParameterSet.parse("b: slow_call_duration=0.5")]
 
-    own = [(one.failing, one.healthy) for one in replay(calls, sets).outcomes]
-    shared = [(one.failing, one.healthy) for one in replay(calls, sets, 0.5).outcomes]
+    own = [(outcome.failing, outcome.healthy) for outcome in replay(calls, sets).outcomes]
+    shared = [(outcome.failing, outcome.healthy) for outcome in replay(calls, sets, 0.5).outcomes]
     assert own == [(0, 10), (5, 5)]
     assert shared == [(5, 5), (5, 5)]
 

@@ -377,7 +377,8 @@ async def test_one_connection_too_many_closes_those_without_a_request() -> None:
 
     new = Connection(state=state, max_connections=3)
 
-    assert [one.transport.closed for one in (busy, idle, young, new)] == [False, True, False, False]
+    connections = (busy, idle, young, new)
+    assert [each.transport.closed for each in connections] == [False, True, False, False]
 
 
 async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:

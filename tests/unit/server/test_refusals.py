@@ -7,12 +7,12 @@ from example_service.server import refusals
 from example_service.server.refusals import Refusal
 from tests.unit.server.connection import CHUNKED, PROXY, Connection
 
-REFUSALS = [one for one in vars(refusals).values() if isinstance(one, Refusal)]
+REFUSALS = [value for value in vars(refusals).values() if isinstance(value, Refusal)]
 PREFIX = b"X-Forwarded-Prefix: /shop\r\n"
 LONG = b"x: " + b"y" * (refusals.MAX_HEAD_BYTES + 1024) + b"\r\n"
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda one: one.type.slug)
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.type.slug)
 def test_each_refusal_has_a_type_that_the_service_explains(refusal: Refusal) -> None:
     """The link in a refusal leads to the page with the same title and status."""
     assert find_problem_type(refusal.type.slug) == refusal.type

@@ -39,8 +39,8 @@ def change(
 def shown(entries: list[Entry]) -> list[tuple[float, str, str | None]]:
     """When each entry happened, what it is, and its mode or new state."""
     return [
-        (one["at"] - START, one.get("order", "change"), one.get("mode") or one.get("to"))
-        for one in entries
+        (entry["at"] - START, entry.get("order", "change"), entry.get("mode") or entry.get("to"))
+        for entry in entries
     ]
 
 

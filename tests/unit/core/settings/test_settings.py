@@ -192,9 +192,9 @@ def test_values_out_of_range_are_refused(name: str, value: str) -> None:
 def test_numbers_are_written_in_plain_digits(value: str) -> None:
     """Every number of every group refuses what only Python reads as a number."""
     numbers = [
-        one.name
-        for one in variables(Settings, ["payment"])
-        if mentions(one.field.annotation, int) or mentions(one.field.annotation, float)
+        variable.name
+        for variable in variables(Settings, ["payment"])
+        if mentions(variable.field.annotation, int) or mentions(variable.field.annotation, float)
     ]
 
     problems = problems_of(**dict.fromkeys(numbers, value))
@@ -238,7 +238,7 @@ def test_rules_of_a_breaker_are_set_field_by_field(monkeypatch: pytest.MonkeyPat
 def test_invalid_rules_are_refused(name: str, value: str, other: dict[str, str]) -> None:
     """The error names the variable, also if it only contradicts another one."""
     prefix = "CIRCUIT_BREAKERS__SHOP__"
-    given = {prefix + name: value} | {prefix + one: text for one, text in other.items()}
+    given = {prefix + name: value} | {prefix + name: text for name, text in other.items()}
 
     assert set(problems_of(**given)) == {prefix + name}
 

@@ -62,7 +62,7 @@ def test_constraints_are_named_by_one_convention() -> None:
         author_id: Mapped[int] = mapped_column(ForeignKey(Author.id), index=True)
 
     tables = Notes.metadata.tables.values()
-    assert sorted(str(one.name) for table in tables for one in table.constraints) == [
+    assert sorted(str(constraint.name) for table in tables for constraint in table.constraints) == [
         "ck_authors_born_is_positive",
         "fk_notes_author_id_authors",
         "pk_authors",

@@ -176,7 +176,7 @@ class SimulatedStore:
         """See `Store`."""
         await self._reach(write=True)
         server = self._server
-        accepted = frozenset(one.name for one in changes if server.write(one, known))
+        accepted = frozenset(change.name for change in changes if server.write(change, known))
         current = {change.name: server.record(change.name) for change in changes}
         return Written(server.now(), accepted, current)
 

@@ -82,8 +82,8 @@ async def test_two_processes_send_as_many_probes_as_successes_are_needed(
 
     async with joined_fleet(DirectoryStore(tmp_path), elsewhere), asyncio.TaskGroup() as calls:
         breakers = [
-            CircuitBreaker(NAME, recovery_timeout=0.3, registry=one)
-            for one in (registry, elsewhere)
+            CircuitBreaker(NAME, recovery_timeout=0.3, registry=each)
+            for each in (registry, elsewhere)
         ]
 
         async def call(breaker: CircuitBreaker) -> None:

@@ -91,9 +91,11 @@ def test_the_bound_of_a_bucket_belongs_to_it(exported: Exported, seconds: float)
     """In Prometheus, `le` means less than or equal."""
     CallDurations(exported.metrics).on_success(CallSucceeded("payment", seconds))
 
-    below = [one for one in DURATION_BOUNDS_SECONDS if one < seconds]
+    below = [bound for bound in DURATION_BOUNDS_SECONDS if bound < seconds]
     assert exported.value("_bucket", "success", le=str(seconds)) == 1
-    assert [exported.value("_bucket", "success", le=str(one)) for one in below] == [0] * len(below)
+    assert [exported.value("_bucket", "success", le=str(bound)) for bound in below] == [0] * len(
+        below
+    )
 
 
 def test_the_first_failure_shows_as_an_increase(exported: Exported) -> None:
@@ -238,7 +240,7 @@ asyncio.run(main())
             text=True,
             check=True,
         )
-        (family,) = (one for one in parse_prometheus(ended.stdout) if one.name == DURATION)
+        (family,) = (family for family in parse_prometheus(ended.stdout) if family.name == DURATION)
         (count,) = (
             sample.value
             for sample in family.samples

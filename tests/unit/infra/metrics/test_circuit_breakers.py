@@ -121,7 +121,7 @@ def test_a_mode_in_effect_is_1_and_other_modes_have_no_series(mode: Mode) -> Non
     held = CircuitSnapshot("held", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=mode)
     registry = exported(FakeBreakers(held, snapshot("free")))
 
-    (family,) = (one for one in registry.collect() if one.name == "circuit_breaker_mode")
+    (family,) = (family for family in registry.collect() if family.name == "circuit_breaker_mode")
 
     assert [(sample.labels, sample.value) for sample in family.samples] == [
         ({"name": "held", "mode": mode.value}, 1)
@@ -156,7 +156,7 @@ def test_a_mode_of_one_source_is_not_hidden_by_another() -> None:
         "payment", CircuitState.CLOSED, 0, 0, 0, 0, {}, mode=Mode.SHADOW, shadow_rejections=2
     )
     for sources in ((held, snapshot("payment")), (snapshot("payment"), held)):
-        registry = exported(*(FakeBreakers(one) for one in sources))
+        registry = exported(*(FakeBreakers(source) for source in sources))
         labels = {"name": "payment"}
         mode = registry.get_sample_value("circuit_breaker_mode", {**labels, "mode": "shadow"})
         count = registry.get_sample_value("circuit_breaker_shadow_rejections_total", labels)
@@ -301,7 +301,8 @@ class TestRealBreakers:
             labels = {"name": name}
             names = ("failure_rate", "calls", "threshold")
             return [
-                registry.get_sample_value(f"circuit_breaker_window_{one}", labels) for one in names
+                registry.get_sample_value(f"circuit_breaker_window_{name}", labels)
+                for name in names
             ]
 
         assert window("payment") == [0.0, 0, 0.5]
@@ -350,8 +351,8 @@ class TestRealBreakers:
 
         names = ("failure_rate", "calls")
         shown = [
-            registry.get_sample_value(f"circuit_breaker_window_{one}", {"name": "payment"})
-            for one in names
+            registry.get_sample_value(f"circuit_breaker_window_{name}", {"name": "payment"})
+            for name in names
         ]
         assert shown == [0.5, 2]
 

@@ -52,7 +52,7 @@ def test_openmetrics_text_is_sent_on_request(registry: CollectorRegistry, accept
     assert exposition.headers["Content-Type"].startswith(
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     )
-    assert [one.name for one in parse_openmetrics(exposition.body.decode())] == ["up"]  # type: ignore[no-untyped-call]
+    assert [family.name for family in parse_openmetrics(exposition.body.decode())] == ["up"]  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_a_single_process_shows_its_own_metrics() -> None:
 
     exposition = await expose()
 
-    families = {one.name: one for one in parse_prometheus(exposition.body.decode())}
+    families = {family.name: family for family in parse_prometheus(exposition.body.decode())}
     names = {sample.labels["name"] for sample in families["circuit_breaker_state"].samples}
     assert breaker.name in names
     assert {"http_requests", "http_requests_in_flight", "python_info"} <= families.keys()

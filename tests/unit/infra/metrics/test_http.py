@@ -110,7 +110,7 @@ def test_unknown_methods_share_one_label(
 
     labels = {"method": "other", "route": ROUTE, "status": "405"}
     assert registry.get_sample_value("http_requests_total", labels) == 100
-    (family,) = (one for one in registry.collect() if one.name == "http_requests")
+    (family,) = (family for family in registry.collect() if family.name == "http_requests")
     assert len(family.samples) == 1
 
 

@@ -97,7 +97,9 @@ class Model:
                 moments.append((self.mode.until, self._end_mode))
             if self.state == "open":
                 moments.append((self.open_until, functools.partial(self._change, "half_open")))
-            at, act_first = min(moments, key=lambda one: one[0], default=(math.inf, self.look))
+            at, act_first = min(
+                moments, key=lambda moment: moment[0], default=(math.inf, self.look)
+            )
             if at == math.inf or at > self.now:
                 return
             act_first()
@@ -181,7 +183,7 @@ class Model:
 
     def transitions(self) -> list[ModelEvent]:
         """The events that are transitions."""
-        return [one for one in self.events if one[0] == "changed"]
+        return [event for event in self.events if event[0] == "changed"]
 
     # The rules.
 
@@ -195,7 +197,7 @@ class Model:
     def _probes(self) -> list[ModelCall]:
         if self.state != "half_open":
             return []
-        return [one for one in self.calls if one.generation == self.generation]
+        return [call for call in self.calls if call.generation == self.generation]
 
     def _become_overdue(self, call: ModelCall, at: float) -> None:
         call.overdue = True

@@ -33,14 +33,18 @@ BAD_VALUES: list[tuple[str, Any, type[Exception]]] = [
     ("name", "", ValueError),
     ("name", None, TypeError),
     ("name", 5, TypeError),
-    *[(one, value, ValueError) for one in COUNTS for value in (0, -1)],
-    *[(one, value, TypeError) for one in COUNTS for value in (1.5, "3", True, None)],
+    *[(parameter, value, ValueError) for parameter in COUNTS for value in (0, -1)],
+    *[(parameter, value, TypeError) for parameter in COUNTS for value in (1.5, "3", True, None)],
     *[
-        (one, value, ValueError)
-        for one in SECONDS
+        (parameter, value, ValueError)
+        for parameter in SECONDS
         for value in (0, 0.0, -1.0, float("nan"), float("inf"), -float("inf"))
     ],
-    *[(one, value, TypeError) for one in SECONDS for value in ("60", True, timedelta(seconds=1))],
+    *[
+        (parameter, value, TypeError)
+        for parameter in SECONDS
+        for value in ("60", True, timedelta(seconds=1))
+    ],
     ("recovery_timeout", None, TypeError),
     *[
         ("expected_exception", value, TypeError)
@@ -123,7 +127,7 @@ class TestConstruction:
             "registry": CircuitBreakerRegistry(),
         }
         breaker = CircuitBreaker("search", **given)
-        assert {one: getattr(breaker, one) for one in given} == given
+        assert {name: getattr(breaker, name) for name in given} == given
 
     def test_parameters_cannot_be_changed(self) -> None:
         """They are read-only properties."""
@@ -224,7 +228,7 @@ class TestMetrics:
 
     def test_states_are_strings(self) -> None:
         """They compare, format and serialize as their values."""
-        assert [str(one) for one in CircuitState] == ["closed", "open", "half_open"]
+        assert [str(state) for state in CircuitState] == ["closed", "open", "half_open"]
         assert json.dumps(CircuitState.HALF_OPEN) == '"half_open"'
 
 
@@ -285,7 +289,7 @@ class TestReset:
         assert recorder.events == []
         fail(breaker)
         await breaker.reset()
-        assert [getattr(one, "reason", None) for one in recorder.events][-1] == "reset by hand"
+        assert [getattr(event, "reason", None) for event in recorder.events][-1] == "reset by hand"
 
     async def test_what_was_due_before_it_is_processed_first(self) -> None:
         """A call that became overdue before the reset is forgotten like other failures."""

@@ -144,8 +144,8 @@ class TestFailuresInARow:
         recorder = RecordingListener()
         breaker = make_breaker(failure_threshold=2, recovery_timeout=7.0, listeners=[recorder])
         fail(breaker, 2)
-        changes = [one for one in recorder.events if isinstance(one, StateChanged)]
-        assert [(one.from_state, one.to_state) for one in changes] == [("closed", "open")]
+        changes = [event for event in recorder.events if isinstance(event, StateChanged)]
+        assert [(change.from_state, change.to_state) for change in changes] == [("closed", "open")]
         assert changes[0].wait_seconds == 7.0
         assert changes[0].failure_count == 2
         assert changes[0].reason == "2 failures in a row; last failures: DownError"
@@ -179,7 +179,7 @@ class TestWhatCountsAsFailure:
         for error in (DownError("404"), BadRequestError("500")):
             with pytest.raises(type(error)), breaker:
                 raise error
-        assert [str(one) for one in asked] == ["404"]
+        assert [str(error) for error in asked] == ["404"]
         assert breaker.is_closed
         assert breaker.total_failures == 0
         with pytest.raises(DownError), breaker:
@@ -196,7 +196,7 @@ class TestWhatCountsAsFailure:
     )
     def test_a_failed_result_counts_and_is_returned(self, call: Callable[[object], object]) -> None:
         """A returned response may be a failure as well."""
-        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda one: one >= 500)
+        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda result: result >= 500)
         assert call(breaker) == 503
         assert breaker.is_open
         assert breaker.total_failures == 1
@@ -209,13 +209,13 @@ class TestWhatCountsAsFailure:
         async def work() -> int:
             return 503
 
-        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda one: one >= 500)
+        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda result: result >= 500)
         assert await FORMS[form](breaker, work) == 503
         assert breaker.is_open
 
     def test_a_result_that_is_fine_is_a_success(self) -> None:
         """The predicate also decides what is a success."""
-        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda one: one >= 500)
+        breaker = make_breaker(failure_threshold=1, is_failed_result=lambda result: result >= 500)
         assert breaker.call_sync(lambda: 200) == 200
         assert breaker.total_successes == 1
 

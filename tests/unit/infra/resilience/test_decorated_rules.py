@@ -78,7 +78,7 @@ def test_an_error_is_counted_once_and_raised(call: Caller, rules: dict[str, Any]
 @pytest.mark.parametrize("rules", [{}, {"slow_call_duration": 2.0}], ids=["plain", "timed"])
 def test_a_failed_result_is_returned_and_counted(call: Caller, rules: dict[str, Any]) -> None:
     """The caller receives the function's result."""
-    breaker = make_breaker(FakeClock(), is_failed_result=lambda one: one == "bad", **rules)
+    breaker = make_breaker(FakeClock(), is_failed_result=lambda result: result == "bad", **rules)
 
     assert call(breaker, lambda: "bad") == "bad"
 

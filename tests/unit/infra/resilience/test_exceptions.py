@@ -64,7 +64,7 @@ COPIES: dict[str, Callable[[CircuitOpenError], CircuitOpenError]] = {
     "itself": lambda error: error,
     "copy": copy.copy,
     "deep copy": copy.deepcopy,
-    **{f"pickle {one}": _pickled(one) for one in range(pickle.HIGHEST_PROTOCOL + 1)},
+    **{f"pickle {number}": _pickled(number) for number in range(pickle.HIGHEST_PROTOCOL + 1)},
 }
 
 

@@ -58,8 +58,8 @@ class TestEveryKind:
         func, is_of_kind = KINDS[kind]
         guarded = make_breaker().protected(func)
         assert is_of_kind(guarded)
-        assert [one(guarded) for _, one in KINDS.values()] == [
-            one(func) for _, one in KINDS.values()
+        assert [kind(guarded) for _, kind in KINDS.values()] == [
+            kind(func) for _, kind in KINDS.values()
         ]
         assert inspect.signature(guarded) == inspect.signature(func)
         assert guarded.__name__ == func.__name__

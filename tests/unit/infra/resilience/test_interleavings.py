@@ -202,15 +202,15 @@ def _modelled(prepare: str) -> Model:
             model.now += RECOVERY_TIMEOUT
         else:
             calls: dict[str, Any] = {}
-            for one in _steps("P", step):
-                one(model, calls)
+            for operate in _steps("P", step):
+                operate(model, calls)
     return model
 
 
 @cache
 def _explained(prepare: str, a: str, b: str) -> set[tuple[object, ...]]:
     """The possible outcomes: all interleavings of A's steps and B's steps."""
-    steps = [("A", one) for one in _steps("A", a)] + [("B", one) for one in _steps("B", b)]
+    steps = [("A", step) for step in _steps("A", a)] + [("B", step) for step in _steps("B", b)]
     outcomes: set[tuple[object, ...]] = set()
     for order in itertools.permutations(range(len(steps))):
         kept = all(
@@ -386,4 +386,4 @@ def test_whatever_line_a_timed_call_is_stopped_at_nothing_is_lost(prepare: str) 
 @pytest.mark.parametrize("a", OPERATIONS)
 def test_whatever_two_threads_do_nothing_is_lost(prepare: str, a: str) -> None:
     """The same applies to every pair of operations."""
-    _check(prepare, a, [one for one in OPERATIONS if one not in TELLING])
+    _check(prepare, a, [operation for operation in OPERATIONS if operation not in TELLING])

@@ -51,7 +51,7 @@ async def test_no_exception_frame_or_argument_outlives_its_call(form: str) -> No
         await attempt(cancel=False)
     assert breaker.is_open
     gc.collect()
-    assert [one() for one in kept] == [None] * len(kept)
+    assert [reference() for reference in kept] == [None] * len(kept)
 
 
 @pytest.mark.parametrize("gil_enabled", [True, False])
@@ -88,8 +88,8 @@ def test_raising_one_refusal_again_and_again_grows_nothing() -> None:
         with pytest.raises(CircuitOpenError) as one:
             breaker.call_sync(str)
         caught.append(one.value)
-    assert len({id(one) for one in caught}) == 3
-    assert all(one.__context__ is None and one.__cause__ is None for one in caught)
+    assert len({id(error) for error in caught}) == 3
+    assert all(error.__context__ is None and error.__cause__ is None for error in caught)
 
 
 def test_short_lived_breakers_leave_nothing() -> None:

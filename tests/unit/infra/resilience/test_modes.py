@@ -104,14 +104,16 @@ class TestEveryMode:
         with caplog.at_level(logging.DEBUG, logger=LOGGER):
             getattr(breaker, method)("maintenance", 30.0)
             getattr(breaker, method)("maintenance")
-        lines = [one for one in caplog.records if hasattr(one, "mode")]
-        assert [one.levelname for one in lines] == ["WARNING", "WARNING"]
+        lines = [record for record in caplog.records if hasattr(record, "mode")]
+        assert [line.levelname for line in lines] == ["WARNING", "WARNING"]
         assert lines[0].getMessage() == (
             f"Circuit breaker 'search' set to {MODES[method]} by hand: maintenance; "
             "applies for 30.0 seconds"
         )
         assert lines[1].getMessage().endswith("applies until a reset")
-        fields = {one: getattr(lines[0], one) for one in ("breaker", "mode", "reason", "seconds")}
+        fields = {
+            value: getattr(lines[0], value) for value in ("breaker", "mode", "reason", "seconds")
+        }
         assert fields == {
             "breaker": "search",
             "mode": MODES[method],
@@ -227,7 +229,7 @@ class TestForcedOpen:
         (change,) = recorder.events
         assert isinstance(change, StateChanged)
         assert change.wait_seconds is None
-        assert any("not before a reset" in one.getMessage() for one in caplog.records)
+        assert any("not before a reset" in record.getMessage() for record in caplog.records)
 
     def test_each_refusal_is_reported_and_summed_up(self, caplog: pytest.LogCaptureFixture) -> None:
         """Refusals are handled like those of a circuit that opened by itself."""
@@ -241,7 +243,9 @@ class TestForcedOpen:
                     breaker.call_sync(str)
                 clock.advance(0.125)
         assert len(recorder.events) == 30
-        summaries = [one.rejections for one in caplog.records if hasattr(one, "rejections")]
+        summaries = [
+            record.rejections for record in caplog.records if hasattr(record, "rejections")
+        ]
         assert summaries == [9, 8, 8]
 
 

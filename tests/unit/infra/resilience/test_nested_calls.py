@@ -317,7 +317,7 @@ async def test_a_call_inside_a_stream_is_part_of_its_probe() -> None:
     def plain_items() -> Iterator[int]:
         yield from (breaker.call_sync(int, number) for number in range(3))
 
-    assert [one async for one in items()] == [0, 1, 2]
+    assert [item async for item in items()] == [0, 1, 2]
     assert breaker.is_half_open
     assert list(plain_items()) == [0, 1, 2]
     assert breaker.is_closed

@@ -104,8 +104,8 @@ def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
     breaker = make_breaker(failure_threshold=3)
     opened_one = opened(FakeClock())
     slow_one, probed_one = make_breaker(slow_call_duration=5.0), half_opened(FakeClock())
-    for one in (breaker, slow_one, probed_one):
-        one.acquire()
+    for each in (breaker, slow_one, probed_one):
+        each.acquire()
     is_held, may_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -123,7 +123,7 @@ def test_a_child_has_locks_of_its_own_and_no_call_in_flight() -> None:
             fail(breaker, 3)
             facts = (breaker.is_open, opened_one.is_open)
             breakers = (breaker, opened_one, slow_one, probed_one)
-            in_flight = [one.in_flight for one in breakers]
+            in_flight = [breaker.in_flight for breaker in breakers]
             status = 0 if facts == (True, True) and in_flight == [0, 0, 0, 0] else 2
         os._exit(status)
     may_go.set()
@@ -167,8 +167,8 @@ def test_calls_of_the_parent_decide_nothing_in_the_child(fork_here: Callable[[],
     probe = RunningCall(breaker)
     fork_here()
     clock.advance(100.0)
-    for one in (late, probe):
-        one.fail()
+    for call in (late, probe):
+        call.fail()
         assert counts(breaker) == (5, 0, 0)
     assert breaker.is_half_open
     succeed(breaker)

@@ -59,8 +59,8 @@ class TestWatching:
         registry = CircuitBreakerRegistry()
         made = [CircuitBreaker(str(number), registry=registry) for number in range(10)]
         seen = 0
-        for one in registry:
-            made.append(CircuitBreaker(f"made beside {one.name}", registry=registry))
+        for breaker in registry:
+            made.append(CircuitBreaker(f"made beside {breaker.name}", registry=registry))
             seen += 1
         assert seen == 10
 
@@ -74,10 +74,10 @@ class TestHolding:
         registry.register(CircuitBreaker("held", registry=registry))
         registry.register(make_breaker())
         gc.collect()
-        assert {one.name for one in registry} == {"held", "search"}
+        assert {breaker.name for breaker in registry} == {"held", "search"}
         registry.unregister("held")
         gc.collect()
-        assert {one.name for one in registry} == {"search"}
+        assert {breaker.name for breaker in registry} == {"search"}
 
     def test_registering_twice_changes_nothing(self) -> None:
         """It is still a single breaker."""

@@ -140,7 +140,7 @@ class TestMonitoring:
         breaker = make_breaker(registry=registry)
         registry.unregister("search")
         registry.register(breaker)
-        assert [one.successes for one in registry.snapshots()] == [100]
+        assert [snapshot.successes for snapshot in registry.snapshots()] == [100]
 
     def test_what_shadow_mode_lets_through_adds_up(self) -> None:
         """It adds up like all other counters of breakers with one name."""
@@ -195,7 +195,7 @@ class TestMonitoring:
         for breaker in breakers:
             fail(breaker)
         await registry.reset_all()
-        assert [one.is_closed for one in breakers] == [True] * 3
+        assert [breaker.is_closed for breaker in breakers] == [True] * 3
 
     def test_names_without_a_breaker_are_remembered_up_to_a_limit(self) -> None:
         """Unlimited names cannot fill the memory, and recent ones keep counting."""
@@ -208,7 +208,7 @@ class TestMonitoring:
         newest = CircuitBreaker(f"host {REMEMBERED_NAMES + 49}", registry=registry)
         oldest = CircuitBreaker("host 0", registry=registry)
         assert newest.name != oldest.name
-        assert [one.successes for one in registry.snapshots()] == [1, 0]
+        assert [snapshot.successes for snapshot in registry.snapshots()] == [1, 0]
 
 
 def _as_dict(snapshot: CircuitSnapshot) -> dict[str, Any]:
@@ -282,5 +282,5 @@ def test_a_finalizer_may_scrape_while_the_counts_of_a_freed_breaker_are_kept() -
     gc.collect()
     registry.snapshots()
     kept = make_breaker(registry=registry)
-    assert [one.failures for one in registry.snapshots()] == [1]
+    assert [snapshot.failures for snapshot in registry.snapshots()] == [1]
     assert kept.total_failures == 0

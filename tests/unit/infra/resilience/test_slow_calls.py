@@ -76,7 +76,7 @@ def test_every_read_processes_what_is_overdue(look: str) -> None:
     RunningCall(breaker)
     clock.advance(12.0)
     LOOKS[look](breaker, registry)
-    assert [type(one) for one in recorder.events] == [CallFailed, StateChanged]
+    assert [type(event) for event in recorder.events] == [CallFailed, StateChanged]
     assert breaker.get_metrics()["retry_after"] == 50.0
     assert breaker.total_failures == 1
 
@@ -207,7 +207,7 @@ def test_a_late_read_processes_deadline_and_wait_in_order() -> None:
     RunningCall(breaker)
     clock.advance(500.0)
     assert breaker.is_half_open
-    assert [getattr(one, "to_state", "failed") for one in recorder.events] == [
+    assert [getattr(event, "to_state", "failed") for event in recorder.events] == [
         "failed",
         "open",
         "half_open",
@@ -256,7 +256,7 @@ def test_events_processed_together_come_in_the_order_in_which_they_were_due() ->
     recorder.events.clear()
     clock.advance(20.0)
     assert breaker.is_half_open
-    assert [type(one) for one in recorder.events] == [StateChanged, CallFailed]
+    assert [type(event) for event in recorder.events] == [StateChanged, CallFailed]
 
 
 async def test_a_stream_that_takes_too_long_is_slow() -> None:

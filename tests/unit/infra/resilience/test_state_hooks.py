@@ -55,7 +55,7 @@ def test_setting_a_state_is_a_change_like_any_other() -> None:
     assert breaker.is_closed
     breaker._state = CircuitState.OPEN
     breaker._state = CircuitState.CLOSED
-    assert [getattr(one, "to_state", "success") for one in recorder.events] == [
+    assert [getattr(event, "to_state", "success") for event in recorder.events] == [
         "half_open",
         "success",
         "closed",

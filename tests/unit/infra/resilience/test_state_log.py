@@ -89,8 +89,8 @@ def test_an_outage_is_logged_in_four_lines(lines: list[logging.LogRecord]) -> No
     succeed(breaker, 2)
     opening = "5 failures in a row; last failures: DownError"
     reopening = "a probe failed; last failures: DownError"
-    assert {one.name for one in lines} == {LOGGER}
-    assert [(one.levelname, one.getMessage()) for one in lines] == [
+    assert {line.name for line in lines} == {LOGGER}
+    assert [(line.levelname, line.getMessage()) for line in lines] == [
         (
             "WARNING",
             f"Circuit breaker 'search' opened: {opening}; probes admitted in 60.0 seconds",
@@ -159,8 +159,8 @@ class TestSummary:
             _refuse(breaker, 250)
             clock.advance(1.0)
         _refuse(breaker, 1)
-        assert [one.levelname for one in lines] == ["INFO"] * 4
-        assert [one.rejections for one in lines] == [251, 250, 250, 250]  # type: ignore[attr-defined]
+        assert [line.levelname for line in lines] == ["INFO"] * 4
+        assert [line.rejections for line in lines] == [251, 250, 250, 250]  # type: ignore[attr-defined]
         assert _fields(lines[0]) == {
             "breaker": "search",
             "state": "open",
@@ -184,7 +184,7 @@ class TestSummary:
         _refuse(breaker, 10)
         clock.advance(1.0)
         _refuse(breaker, 10)
-        assert [one.rejections for one in lines] == [1, 10]  # type: ignore[attr-defined]
+        assert [line.rejections for line in lines] == [1, 10]  # type: ignore[attr-defined]
         assert lines[-1].state == "half_open"  # type: ignore[attr-defined]
 
     def test_each_opening_starts_it_again(
@@ -199,7 +199,7 @@ class TestSummary:
         lines.clear()
         clock.advance(2.0)
         _refuse(breaker, 3)
-        assert [one.rejections for one in lines] == [1]  # type: ignore[attr-defined]
+        assert [line.rejections for line in lines] == [1]  # type: ignore[attr-defined]
 
 
 def test_the_log_is_written_outside_the_lock(keeper: Keeper) -> None:

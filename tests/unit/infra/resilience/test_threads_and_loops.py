@@ -62,10 +62,10 @@ def _in_threads(work: Callable[[int], object], count: int = THREADS) -> None:
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     if errors:
         raise errors[0]
 
@@ -184,7 +184,7 @@ class TestThreads:
         assert snapshot.successes == sum(ran) - sum(failed)
         assert snapshot.rejections == sum(refused)
         assert snapshot.in_flight == 0
-        changes = [one for one in recorder.events if hasattr(one, "from_state")]
+        changes = [event for event in recorder.events if hasattr(event, "from_state")]
         assert sum(snapshot.state_changes.values()) == len(changes)
 
     def test_a_thread_may_leave_a_block_that_another_entered(self) -> None:

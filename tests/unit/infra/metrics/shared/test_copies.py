@@ -77,7 +77,7 @@ def test_the_highest_failure_rate_of_all_workers_is_shown(process: Processes, to
         each.shared.copy()
 
     names = ("failure_rate", "calls", "threshold")
-    window = [total(f"circuit_breaker_window_{one}", name="payment") for one in names]
+    window = [total(f"circuit_breaker_window_{name}", name="payment") for name in names]
     assert window == [0.25, 40, 0.5]
 
 
@@ -193,7 +193,7 @@ def test_unusual_names_survive_the_files(process: Processes, directory: Path) ->
 
     text = render(registry, accept="application/openmetrics-text").body.decode()
 
-    families = {one.name: one for one in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parse_openmetrics(text)}  # type: ignore[no-untyped-call]
     (failures,) = families["circuit_breaker_failures"].samples
     assert (failures.labels, failures.value) == ({"name": name}, 1)
 

@@ -69,7 +69,7 @@ def parameters(draw: st.DrawFn) -> ModelParameters:
         recovery_timeout=recovery_timeout,
         probe_timeout=draw(seconds | st.just(recovery_timeout)),
         multiplier=draw(st.sampled_from([1.0, 2.0, 3.0])),
-        max_timeout=draw(seconds.map(lambda one: one * 3) | st.just(5 * recovery_timeout)),
+        max_timeout=draw(seconds.map(lambda value: value * 3) | st.just(5 * recovery_timeout)),
         slow_call_duration=draw(st.none() | seconds),
         percent=percent,
         window_calls=window_calls,
@@ -123,7 +123,7 @@ class BreakerMachine(RuleBasedStateMachine):
                 minimum_calls=given.minimum_calls,
             ),
             expected_exception=DownError,
-            is_failure=(lambda one: not isinstance(one, MissingError))
+            is_failure=(lambda error: not isinstance(error, MissingError))
             if judge_exceptions
             else None,
             is_failed_result=(lambda result: result == FAILED_RESULT) if judge_results else None,
@@ -307,7 +307,9 @@ class BreakerMachine(RuleBasedStateMachine):
         assert snapshot.failures == model.lifetime["failures"]
         assert snapshot.successes == model.lifetime["successes"]
         assert snapshot.rejections == model.lifetime["rejections"]
-        assert snapshot.state_changes == Counter((one[1], one[2]) for one in model.transitions())
+        assert snapshot.state_changes == Counter(
+            (transition[1], transition[2]) for transition in model.transitions()
+        )
         assert snapshot.mode == (model.mode.name if model.mode else None)
         assert snapshot.would_have_rejected == (model.mode.would_have_rejected if model.mode else 0)
         if isinstance(self.listener, StoryListener):

@@ -392,8 +392,8 @@ async def test_listeners_receive_every_event_of_an_outage(
         await way.read(response)
 
     failed = CallFailed(ORIGIN, None, 0.0)
-    story = [one for one in listener.events if not isinstance(one, StateChanged)]
-    states = [one.to_state for one in listener.events if isinstance(one, StateChanged)]
+    story = [event for event in listener.events if not isinstance(event, StateChanged)]
+    states = [event.to_state for event in listener.events if isinstance(event, StateChanged)]
     assert story == [
         failed,
         failed,

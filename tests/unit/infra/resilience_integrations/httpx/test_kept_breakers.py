@@ -45,7 +45,7 @@ async def test_breaker_not_used_for_longest_makes_room(
     for number in (1, 2, 1, 3):
         await way.get(url_of(number))
 
-    assert {one.name for one in registry.snapshots()} == {url_of(1), url_of(3)}
+    assert {snapshot.name for snapshot in registry.snapshots()} == {url_of(1), url_of(3)}
 
 
 def test_thousands_of_origins_leave_as_many_breakers_as_are_kept(
@@ -57,7 +57,9 @@ def test_thousands_of_origins_leave_as_many_breakers_as_are_kept(
     for number in range(3000):
         transport.breaker_for(httpx.Request("GET", url_of(number)))
 
-    assert {one.name for one in registry} == {url_of(number) for number in range(2980, 3000)}
+    assert {breaker.name for breaker in registry} == {
+        url_of(number) for number in range(2980, 3000)
+    }
 
 
 async def test_breakers_with_something_to_remember_stay(
@@ -109,7 +111,7 @@ async def test_breakers_that_wait_for_a_probe_make_room_last(  # noqa: PLR0917
 
     assert after_one == {url_of(1), url_of(2), url_of(4)}
     assert {breaker.name for breaker in registry} == {url_of(4), url_of(5), url_of(6)}
-    assert {one.breaker_name for one in listener.events} == {url_of(5), url_of(6)}
+    assert {event.breaker_name for event in listener.events} == {url_of(5), url_of(6)}
 
 
 async def test_without_a_free_breaker_a_further_origin_is_called_unguarded(
@@ -132,7 +134,7 @@ async def test_without_a_free_breaker_a_further_origin_is_called_unguarded(
         assert OTHER_ORIGIN not in registry
 
     assert [breaker.name for breaker in registry] == [ORIGIN]
-    [warning] = [one for one in caplog.records if one.levelno == logging.WARNING]
+    [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.getMessage() == (
         f"All 1 circuit breakers of a set are open or in use, so '{OTHER_ORIGIN}' is not guarded; "
         "this is logged only once"

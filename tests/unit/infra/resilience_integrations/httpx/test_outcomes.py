@@ -81,8 +81,8 @@ def test_every_error_of_httpx_is_classified() -> None:
     exported = {name: getattr(httpx, name) for name in httpx.__all__}
     errors = {
         name
-        for name, one in exported.items()
-        if isinstance(one, type) and issubclass(one, httpx.TransportError)
+        for name, value in exported.items()
+        if isinstance(value, type) and issubclass(value, httpx.TransportError)
     }
 
     assert errors == set(TRANSPORT_ERRORS)

@@ -72,7 +72,7 @@ async def test_refusal_has_its_request_without_a_client_too(
 
 @pytest.mark.parametrize(
     "duplicate",
-    [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))],  # noqa: S301
+    [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))],  # noqa: S301
 )
 async def test_a_refusal_can_be_copied_and_pickled(
     way: Way, upstream: Upstream, duplicate: Callable[[Any], CircuitOpenTransportError]
