@@ -1,7 +1,5 @@
 """`GET /metrics` through the whole application."""
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 from fastapi import FastAPI
@@ -14,6 +12,7 @@ from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
 from example_service.infra.resilience import CircuitBreaker
 from example_service.main import create_app
+from tests.application import Serve
 
 
 @pytest.fixture
@@ -23,15 +22,9 @@ def app() -> FastAPI:
 
 
 @pytest.fixture
-async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
     """A client of the running application."""
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://service.test"
-        ) as client,
-    ):
-        yield client
+    return await serve(app)
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -1,7 +1,5 @@
 """The sandbox's controls in the service's own API."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Literal
 
 import httpx
@@ -17,25 +15,10 @@ CONTROL_URL = "http://control.test"
 FAILING = {"mode": "failing", "latency_seconds": None, "failure_rate": None, "seed": None}
 
 
-@asynccontextmanager
-async def client_of(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """Return a client of an application with these settings."""
-    app = create_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://service.test"
-        ) as client,
-    ):
-        yield client
-
-
 @pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+async def client(serve: Serve) -> httpx.AsyncClient:
     """A client of an application in development with a sandbox."""
-    sandbox = SandboxSettings(control_url=CONTROL_URL)
-    async with client_of(Settings(sandbox=sandbox)) as client:
-        yield client
+    return await serve(create_app(Settings(sandbox=SandboxSettings(control_url=CONTROL_URL))))
 
 
 async def test_the_mode_is_passed_on(client: httpx.AsyncClient) -> None:
@@ -106,19 +89,19 @@ async def test_a_sandbox_that_does_not_answer_is_a_problem(
     assert response.json()["type"] == "/problems/sandbox-unavailable"
 
 
-async def test_without_a_sandbox_there_is_nothing_to_switch() -> None:
+async def test_without_a_sandbox_there_is_nothing_to_switch(serve: Serve) -> None:
     """In development with another provider, the response says so."""
-    async with client_of(Settings()) as client:
-        response = await client.get("/sandbox/mode")
+    client = await serve(create_app(Settings()))
+    response = await client.get("/sandbox/mode")
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/no-sandbox"
 
 
-async def test_outside_development_the_routes_do_not_exist() -> None:
+async def test_outside_development_the_routes_do_not_exist(serve: Serve) -> None:
     """This applies even if the address of a sandbox is set."""
     sandbox = SandboxSettings(control_url=CONTROL_URL)
-    async with client_of(Settings(environment="test", sandbox=sandbox)) as client:
-        response = await client.put("/sandbox/mode", json={"mode": "failing"})
+    client = await serve(create_app(Settings(environment="test", sandbox=sandbox)))
+    response = await client.put("/sandbox/mode", json={"mode": "failing"})
     assert response.status_code == 404
     assert response.json()["type"] == "/problems/not-found"
 
