@@ -68,7 +68,7 @@ class TestOnePayment:
         assert (response.status_code, response.json()) == (200, report)
 
     async def test_an_unknown_id_is_a_problem(self, client: httpx.AsyncClient) -> None:
-        """Its type tells it from a path that does not exist."""
+        """Its type differs from that of a path that does not exist."""
         assert problem(await client.get(f"{PAYMENTS}/{uuid4()}")) == (404, "unknown-payment")
 
     async def test_an_invalid_id_is_a_problem(self, client: httpx.AsyncClient) -> None:

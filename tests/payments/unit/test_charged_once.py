@@ -364,5 +364,5 @@ def test_every_accepted_payment_is_charged_once(sqlite_databases: SQLiteDatabase
             suppress_health_check=list(HealthCheck),
         ),
     )
-    # Collected now, lest another test is blamed.
+    # Collect now, so that no other test is blamed.
     gc.collect()

@@ -1,4 +1,4 @@
-"""One circuit in one member: which openings it tells the fleet about."""
+"""One circuit in one member: which openings it reports to the fleet."""
 
 import tracemalloc
 

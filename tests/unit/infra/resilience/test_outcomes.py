@@ -265,7 +265,7 @@ class TestProbeTimeout:
         assert breaker.probe_timeout == 60.0
 
     def test_the_reason_names_the_parameter_to_raise(self) -> None:
-        """It tells the operator what to change."""
+        """It says what to change."""
         clock = FakeClock()
         breaker = half_opened(clock, recovery_timeout=100.0)
         breaker.acquire()

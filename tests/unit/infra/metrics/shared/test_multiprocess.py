@@ -110,7 +110,7 @@ def test_a_configured_directory_is_created_and_emptied(
 def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error tells the operator which variable to change, and why."""
+    """The error says which variable to change, and why."""
     (tmp_path / "file").touch()
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "file" / "below"))
 

@@ -242,12 +242,12 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule(
         mode=st.sampled_from(["force_open", "disable", "shadow"]),
-        holds=st.none() | seconds,
+        lasting=st.none() | seconds,
     )
-    def set_mode(self, mode: str, holds: float | None) -> None:
+    def set_mode(self, mode: str, lasting: float | None) -> None:
         """Set a mode by hand."""
-        getattr(self.model, mode)(holds)
-        getattr(self.breaker, mode)(MODE_REASON, holds)
+        getattr(self.model, mode)(lasting)
+        getattr(self.breaker, mode)(MODE_REASON, lasting)
         self.looked = True
 
     @rule(passed=seconds, look=st.booleans())
