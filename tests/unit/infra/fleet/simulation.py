@@ -97,6 +97,12 @@ class World:
         for process in self.processes:
             await process.kill()
 
+    async def leave_traffic_to_the_first(self) -> None:
+        """Stop the calls of the other processes, and wait until none of them is in flight."""
+        for process in self.processes[1:]:
+            process.is_idle = True
+        await asyncio.sleep(0.5)
+
     def states(self) -> list[str]:
         """The states of all breakers."""
         return [process.breakers[NAME].state for process in self.processes]

@@ -20,10 +20,7 @@ CLOSED_WITHIN = 45.0
 @in_world(4)
 async def test_when_one_process_opens_the_others_follow(world: World) -> None:
     """All circuits are open a tenth of a second after the first."""
-    for process in world.processes[1:]:
-        process.is_idle = True
-    # After this time, none of their calls is in flight.
-    await asyncio.sleep(0.5)
+    await world.leave_traffic_to_the_first()
     world.dependency.is_down = True
     # It starts a call every 0.1 s, and each takes 0.2 s to fail.
     await asyncio.sleep(0.75)
@@ -82,10 +79,7 @@ async def test_the_lease_of_a_killed_prober_expires(world: World) -> None:
 @in_world(3, quorum=2)
 async def test_one_process_with_a_broken_network_is_open_alone(world: World) -> None:
     """With a quorum of two, one process opens only its own circuit, and recovers on its own."""
-    for process in world.processes[1:]:
-        process.is_idle = True
-    # After this time, none of their calls is in flight.
-    await asyncio.sleep(0.5)
+    await world.leave_traffic_to_the_first()
     world.dependency.is_down = True
     await asyncio.sleep(2)
     assert world.states() == ["open", "closed", "closed"]
@@ -134,10 +128,7 @@ async def test_votes_from_a_time_without_the_store_are_merged(world: World) -> N
     """A circuit that one process opened on its own opens for all once the store is back."""
     _hang(world)
     await asyncio.sleep(2)
-    for process in world.processes[1:]:
-        process.is_idle = True
-    # After this time, none of their calls is in flight.
-    await asyncio.sleep(0.5)
+    await world.leave_traffic_to_the_first()
     world.dependency.is_down = True
     await asyncio.sleep(2)
     assert world.states() == ["open", "closed", "closed"]
