@@ -229,7 +229,7 @@ async def test_only_post_resets(client: httpx.AsyncClient, breaker: CircuitBreak
 
 
 @pytest.mark.parametrize("path_and_mode", MODES)
-@pytest.mark.parametrize("seconds", [None, 1800, 0.5])
+@pytest.mark.parametrize("seconds", [None, 1800, 1800.5])
 async def test_a_mode_is_set(
     client: httpx.AsyncClient,
     breaker: CircuitBreaker,
