@@ -179,6 +179,9 @@ class TimeWindow(_Window):
 
     __slots__ = ("_buckets", "_calls", "_failures", "_rate", "_seconds", "lock_free_until")
 
+    lock_free_until: float
+    """Until when a success may be counted without the lock; minus infinity if it must not."""
+
     def __init__(self, rate: FailureRate, successes: "repeat[None]" = EMPTY) -> None:
         super().__init__(successes)
         self._rate = rate
@@ -187,8 +190,6 @@ class TimeWindow(_Window):
         self._buckets: deque[list[float]] = deque()
         self._calls = 0
         self._failures = 0
-        self.lock_free_until = -inf
-        """Until when a success may be counted without the lock; minus infinity if it must not."""
 
     def add_successes(self, number: int) -> None:
         """Add successes that were counted without the lock, all to the newest bucket."""
