@@ -93,8 +93,11 @@ class RequestMiddleware:
             exchange.scope = scope = {**scope, "method": "GET"}
             exchange.is_head = True
         token = identity.set(exchange.identity)
-        tracestate.set(exchange.tracestate)
-        caller.set(None)
+        # Most requests have neither, and setting a variable costs more than reading it.
+        if tracestate.get() is not exchange.tracestate:
+            tracestate.set(exchange.tracestate)
+        if caller.get() is not None:
+            caller.set(None)
         self._metrics.started()
         try:
             await self._serve(exchange)

@@ -160,3 +160,15 @@ class TestTraceContext:
         given = b"00-%b-%b-01" % (self.TRACE, self.SPAN)
         answer = await service.request("/known", headers=[(b"traceparent", given)])
         assert len(answer.header(b"x-request-id")) == 32
+
+    async def test_the_state_of_a_trace_belongs_to_its_request(self, service: Service) -> None:
+        """It is known while the request is served, and not to the next one in the same context."""
+
+        @service.app.get("/state")
+        async def state() -> str | None:
+            return context.tracestate.get()
+
+        trace = b"00-%b-%b-01" % (self.TRACE, self.SPAN)
+        with_state = [(b"traceparent", trace), (b"tracestate", b"vendor=1")]
+        answers = [await service.request("/state", headers=given) for given in (with_state, [])]
+        assert [json.loads(answer.body) for answer in answers] == ["vendor=1", None]
