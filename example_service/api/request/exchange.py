@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from example_service.api.problems import catalogue
 from example_service.api.problems.answers import Problem, problem_from_refusal
 from example_service.api.request.identity import continued_state, identify, new_identity
-from example_service.api.request.protection import protected
+from example_service.api.request.protection import protection_for
 from example_service.core.context import RequestIdentity
 from example_service.core.lifecycle import is_draining
 
@@ -215,7 +215,7 @@ class Exchange:
         if self.status >= _FIRST_ERROR_STATUS and _is_plain_text(headers):
             self._plain_refusal = message
             return _nothing()
-        message["headers"] = protected([*headers, *self.identity[2]])
+        message["headers"] = [*headers, *self.identity[2], *protection_for(headers)]
         self.began = True
         return self._send(message)
 

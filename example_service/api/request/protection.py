@@ -1,5 +1,6 @@
 """Security headers for browsers and caches."""
 
+from collections.abc import Iterable
 from typing import Final
 
 Header = tuple[bytes, bytes]
@@ -16,8 +17,8 @@ _FOR_PAGES: Final = (
 )
 
 
-def protected(headers: list[Header]) -> list[Header]:
-    """Add the security headers that a response lacks.
+def protection_for(headers: Iterable[Header]) -> list[Header]:
+    """The security headers that a response lacks.
 
     - `Content-Security-Policy`: data may load nothing, an HTML page may load resources, and neither
       may be framed.
@@ -25,10 +26,7 @@ def protected(headers: list[Header]) -> list[Header]:
     - `X-Content-Type-Options: nosniff`.
 
     Args:
-        headers: The headers of a response, with lower-case names. This list is modified.
-
-    Returns:
-        The same list.
+        headers: The headers of a response, with lower-case names.
     """
     policy: Header | None = _FOR_DATA
     no_store: Header | None = _NO_STORE
@@ -43,10 +41,4 @@ def protected(headers: list[Header]) -> list[Header]:
             no_store = None
         elif name == b"x-content-type-options":
             nosniff = None
-    if policy is not None:
-        headers.append(policy)
-    if no_store is not None:
-        headers.append(no_store)
-    if nosniff is not None:
-        headers.append(nosniff)
-    return headers
+    return [header for header in (policy, no_store, nosniff) if header is not None]

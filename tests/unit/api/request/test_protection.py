@@ -1,11 +1,11 @@
 """The headers that restrict browsers and caches."""
 
-from example_service.api.request.protection import protected
+from example_service.api.request.protection import protection_for
 
 
 def names_and_policy(*headers: tuple[bytes, bytes]) -> tuple[list[bytes], bytes]:
     """The names of the final headers of a response, and its single policy."""
-    complete = protected(list(headers))
+    complete = [*headers, *protection_for(headers)]
     (policy,) = [value for name, value in complete if name == b"content-security-policy"]
     return sorted(name for name, _ in complete), policy
 
