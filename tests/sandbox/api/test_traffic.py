@@ -1,11 +1,13 @@
 """Calls at a steady rate through the payment provider's circuit."""
 
-import asyncio
 import json
+from collections import Counter
 
 import httpx
 import pytest
 import respx
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from example_service.core.lifecycle import begin_draining, end_draining
 from example_service.core.settings import Settings
@@ -18,30 +20,50 @@ PROVIDER_URL = "https://provider.test"
 
 
 @pytest.fixture
-async def client(serve: Serve) -> httpx.AsyncClient:
-    """A client of an application in development with a provider."""
+def app() -> FastAPI:
+    """An application in development with a provider."""
     provider = PaymentProviderSettings(base_url=PROVIDER_URL)
-    return await serve(create_app(Settings(payment_provider=provider)))
+    return create_app(Settings(payment_provider=provider))
 
 
+@pytest.fixture
+async def client(app: FastAPI, serve: Serve) -> httpx.AsyncClient:
+    """A client of the application."""
+    return await serve(app)
+
+
+@pytest.mark.usefixtures("client")
 async def test_responses_are_counted_by_status_and_the_circuit_opens(
-    client: httpx.AsyncClient, log_lines: LogLines
+    app: FastAPI, log_lines: LogLines
 ) -> None:
     """The calls are real, so the first five fail and the others are refused; none is logged."""
+    answers: Counter[str] = Counter()
+
+    async def app_that_drains(scope: Scope, receive: Receive, send: Send) -> None:
+        """End the stream after enough responses, because the client reads it as a whole."""
+
+        async def count(message: Message) -> None:
+            await send(message)
+            for line in message.get("body", b"").splitlines():
+                if line.startswith(b"data: "):
+                    answers.update(json.loads(line.removeprefix(b"data: "))["answers"])
+            if answers["503"] >= 20:
+                begin_draining()
+
+        await app(scope, receive, count)
+
+    transport = httpx.ASGITransport(app_that_drains)
     with respx.mock(base_url=PROVIDER_URL) as provider:
         provider.get("/v1/rates/EUR").respond(503)
         log_lines()
-        # The test client reads whole responses only, so the service has to end the stream.
-        asyncio.get_running_loop().call_later(1.6, begin_draining)
         try:
-            response = await client.post("/sandbox/traffic", json={"calls_per_second": 50})
+            async with httpx.AsyncClient(transport=transport, base_url="http://a") as reader:
+                await reader.post("/sandbox/traffic", json={"calls_per_second": 50})
         finally:
             end_draining()
 
-    events = [line for line in response.text.split("\n\n") if line.startswith("data: ")]
-    answers = [json.loads(event.removeprefix("data: "))["answers"] for event in events]
-    assert sum(each.get("502", 0) for each in answers) == 5
-    assert sum(each.get("503", 0) for each in answers) >= 20
+    assert answers.keys() == {"502", "503"}
+    assert answers["502"] == 5
     assert not [line for line in log_lines() if line["event"] == "request"]
 
 
