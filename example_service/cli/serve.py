@@ -45,7 +45,7 @@ def serve(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener, ExitStack() as stack:
         domains = enabled_domains(settings)
         hints = [stack.enter_context(domain.serving(settings)) for domain in domains]
-        announce = _announcement(settings, listener, hints, _schema_fault(settings))
+        announce = _announcement(settings, listener, hints, _database_fault(settings))
         if settings.workers == 1:
             disable_sharing()
             return _serve_alone(settings, listener, announce)
@@ -67,15 +67,15 @@ def _serve_alone(settings: Settings, listener: socket.socket, announce: Callable
     return 0
 
 
-def _schema_fault(settings: Settings) -> str | None:
-    """What is wrong with the schema; None if nothing is or the database is still unavailable."""
+def _database_fault(settings: Settings) -> str | None:
+    """Why the database cannot be used yet; None if it can."""
     try:
         fault = asyncio.run(schema_fault_at_start(settings))
     except DATABASE_ERRORS as error:
         logger.warning(
             "The database cannot be reached yet", extra={"reason": describe_error(error)}
         )
-        return None
+        return f"the database cannot be reached yet ({describe_error(error)})"
     if fault is not None:
         logger.warning("The service is not ready", extra={"reason": fault})
     return fault

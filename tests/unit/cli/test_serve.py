@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 from pydantic import SecretStr
 
-from example_service.cli.serve import _banner, _schema_fault, serve
+from example_service.cli.serve import _banner, _database_fault, serve
 from example_service.core.exceptions import StartError
 from example_service.core.settings import LogSettings, Settings
 from example_service.core.settings.model import APISettings
@@ -133,7 +133,7 @@ def test_a_missing_schema_is_reported_instead_of_ready(
     """Instead of saying that the service is ready, the line names the command to run."""
     monkeypatch.setattr("example_service.migrations.head_revisions", lambda: frozenset({"later"}))
     with caplog.at_level("WARNING"):
-        fault = _schema_fault(empty_database)
+        fault = _database_fault(empty_database)
     banner = _banner("http://127.0.0.1:8000", [], fault)
 
     assert "is not ready, because the database has no schema" in banner
@@ -145,8 +145,11 @@ def test_a_missing_schema_is_reported_instead_of_ready(
 def test_a_database_that_cannot_be_reached_does_not_prevent_the_start(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The database may come back later; a line gives the reason."""
+    """The database may come back later; until then, the banner does not say that it is ready."""
     url = SecretStr("postgresql://me@127.0.0.1:1/payments")
 
-    assert _schema_fault(Settings(environment="test", database_url=url)) is None
+    fault = _database_fault(Settings(environment="test", database_url=url))
+
+    banner = _banner("http://127.0.0.1:8000", [], fault)
+    assert "is not ready, because the database cannot be reached yet (" in banner
     assert "The database cannot be reached yet" in caplog.text
