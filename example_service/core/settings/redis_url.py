@@ -12,7 +12,8 @@ OPTIONS: Final = frozenset({"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
 
 
 def _check(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
+    # A secret from a file often ends with a line break.
+    url = value.get_secret_value().strip()
     try:
         parts = urlsplit(url)
         # Reading `port` raises ValueError if it is invalid.
@@ -31,7 +32,7 @@ def _check(value: SecretStr) -> SecretStr:
         )
     if importlib.util.find_spec("redis") is None:
         raise ValueError("needs a package: pip install 'example-service[redis]'")
-    return value
+    return SecretStr(url)
 
 
 RedisURL = Annotated[SecretStr, AfterValidator(_check)]

@@ -79,9 +79,11 @@ def _check_proxy(value: str) -> str:
 
 
 def _check_header_token(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]{16,}", value.get_secret_value()):
+    # A secret from a file often ends with a line break.
+    token = value.get_secret_value().strip()
+    if not re.fullmatch(r"[!-~]{16,}", token):
         raise ValueError("should be at least 16 visible ASCII characters, without spaces")
-    return value
+    return SecretStr(token)
 
 
 CALLER_NAME = r"[a-z0-9][a-z0-9._-]{0,63}"

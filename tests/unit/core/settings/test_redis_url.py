@@ -18,8 +18,9 @@ from example_service.core.settings.redis_url import RedisURL
     ],
 )
 def test_a_redis_url_may_have_a_password_and_a_database(url: str) -> None:
-    """Both are understood for TCP, TLS and Unix sockets."""
-    assert TypeAdapter(RedisURL).validate_python(url).get_secret_value() == url
+    """Both are understood for TCP, TLS and Unix sockets, and a line break at the end is ignored."""
+    for given in (url, f"{url} \n"):
+        assert TypeAdapter(RedisURL).validate_python(given).get_secret_value() == url
 
 
 @pytest.mark.parametrize(
