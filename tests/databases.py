@@ -8,7 +8,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,8 @@ from pydantic import SecretStr
 
 from example_service.core.settings import Settings
 from example_service.infra.database.base import Base
-from example_service.infra.database.database import Database, open_database
+from example_service.infra.database.database import DATABASE_BREAKER, Database, open_database
+from example_service.infra.resilience import circuit_breaker_registry
 from example_service.migrations import upgrade
 from tests.postgres import PostgresServer, running_postgres
 
@@ -171,8 +172,18 @@ async def threads_of_sqlite() -> AsyncIterator[None]:
             thread.join(60.0)
 
 
+@asynccontextmanager
+async def open_patiently(settings: Settings) -> AsyncIterator[Database]:
+    """Open a database with limits that suit many calls at once on a busy machine."""
+    circuit_breaker_registry.configure({DATABASE_BREAKER: {"slow_call_duration": None}})
+    limits = {"pool_timeout_seconds": 60.0, "connect_timeout_seconds": 60.0}
+    patient = settings.database.model_copy(update=limits)
+    async with open_database(settings.model_copy(update={"database": patient})) as database:
+        yield database
+
+
 @pytest.fixture
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """A migrated database, as the application uses it."""
-    async with open_database(settings) as database:
+    async with open_patiently(settings) as database:
         yield database

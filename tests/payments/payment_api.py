@@ -10,7 +10,8 @@ import respx
 from sqlalchemy import select
 
 from example_service.core.settings import Settings
-from example_service.core.settings.model import LogSettings
+from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.model import DatabaseSettings, LogSettings
 from example_service.infra.database.database import Database
 from example_service.main import create_app
 from example_service.migrations import upgrade
@@ -170,6 +171,9 @@ async def running_payment_api() -> AsyncIterator[PaymentAPI]:
         environment="test",
         log=LogSettings(access=False),
         payment_provider=PaymentProviderSettings(base_url=PROVIDER_URL),
+        # On a busy machine, many orders at once take long.
+        database=DatabaseSettings(pool_timeout_seconds=60.0, connect_timeout_seconds=60.0),
+        circuit_breakers={"database": CircuitBreakerSettings(slow_call_duration=60.0)},
     )
     await upgrade(settings)
     app = create_app(settings)

@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from example_service.core.settings import Settings
 from example_service.infra.database.database import Database, database_breaker, open_database
 from example_service.infra.database.exceptions import DatabaseUnavailableError
-from example_service.infra.resilience import circuit_breaker_registry
 from example_service.migrations import schema_fault, upgrade
 from example_service.payments.repository import PaymentRepository
-from tests.databases import PostgresDatabases, settings_for
+from tests.databases import PostgresDatabases, open_patiently, settings_for
 from tests.payments.unit.fakes import ORDER
 from tests.pgbouncer import running_pgbouncer
 
@@ -44,10 +43,8 @@ def pooled(
 async def database(pooled: Settings) -> AsyncIterator[Database]:
     """The database behind the pooler with its schema."""
     await upgrade(pooled)
-    # A hundred transactions wait for a few connections on a possibly busy machine.
-    circuit_breaker_registry.configure({"database": {"slow_call_duration": None}})
-    patient = pooled.database.model_copy(update={"pool_timeout_seconds": 60.0})
-    async with open_database(pooled.model_copy(update={"database": patient})) as database:
+    # A hundred transactions wait for a few connections.
+    async with open_patiently(pooled) as database:
         yield database
 
 

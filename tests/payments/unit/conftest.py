@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 import pytest
 
 from example_service.core.settings import Settings
-from example_service.infra.database.database import Database, open_database
+from example_service.infra.database.database import Database
 from example_service.infra.resilience import CircuitBreaker, CircuitBreakerRegistry
 from example_service.infra.resilience.testing import FakeClock
 from example_service.payments.provider import payment_breaker
 from example_service.payments.service import PaymentService
 from example_service.payments.settings import PaymentSettings
-from tests.databases import NOON
+from tests.databases import NOON, open_patiently
 from tests.payments.unit.fakes import FakeProvider, moments
 
 
@@ -38,7 +38,7 @@ def service(database: Database, provider: FakeProvider, clock: FakeClock) -> Pay
 @pytest.fixture
 async def other(settings: Settings) -> AsyncIterator[Database]:
     """The same database as seen by another process."""
-    async with open_database(settings) as other:
+    async with open_patiently(settings) as other:
         yield other
 
 

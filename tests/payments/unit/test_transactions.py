@@ -4,7 +4,7 @@ import asyncio
 import gc
 import itertools
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -76,13 +76,6 @@ def registry() -> CircuitBreakerRegistry:
     return CircuitBreakerRegistry()
 
 
-@pytest.fixture
-async def other(settings: Settings) -> AsyncIterator[Database]:
-    """The same database as seen by another process."""
-    async with open_database(settings) as other:
-        yield other
-
-
 class TestTransactions:
     """What happens to the work of a block."""
 
@@ -141,7 +134,7 @@ class TestTransactions:
                 await session.execute(new.values(values_of(payment())))
 
         await count(database)
-        async with open_database(impatient(settings, statement_timeout_seconds=0.1)) as other:
+        async with open_database(impatient(settings, statement_timeout_seconds=4.0)) as other:
             for step in itertools.count():
                 task = asyncio.create_task(killed_at(step, work()))
                 await asyncio.wait([task])
@@ -285,7 +278,7 @@ class TestErrors:
         self, postgres_settings: Settings
     ) -> None:
         """The server cancels it, and it counts as a failure."""
-        limits = impatient(postgres_settings, statement_timeout_seconds=0.05)
+        limits = impatient(postgres_settings, statement_timeout_seconds=0.5)
         async with open_database(limits) as database:
             with pytest.raises(DatabaseUnavailableError) as caught:
                 async with database.transaction() as session:
