@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Protocol
 
 import asyncpg
@@ -18,7 +19,7 @@ from pydantic import SecretStr
 
 from example_service.core.settings import Settings
 from example_service.migrations import upgrade
-from tests.payments.integration.world import CLIENTS, World
+from tests.payments.integration.world import CLIENTS, Answer, World
 from tests.postgres import PostgresServer, running_postgres
 from tests.service_process import DEADLINE_SECONDS, ROOT, Service, kill
 from tests.tcp_proxy import TCPProxy
@@ -38,7 +39,7 @@ and for a new one to be made, or for a statement, which has a second more than o
 READINESS_SECONDS = 2.0
 READINESS_KEPT_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
-BUSY_MACHINE_SECONDS = 8.0
+BUSY_MACHINE_SECONDS = 30.0
 
 LEFT_BEHIND = re.compile(
     '"level":"error"|Traceback|never retrieved|never awaited|garbage collector'
@@ -160,13 +161,23 @@ async def no_transaction_is_open(postgres: PostgresServer) -> bool:
     return await connections(postgres, "%transaction%") == 0
 
 
+async def ordered(world: World, kind: str) -> str:
+    """The path of a new payment, as soon as an order gets this kind of answer.
+
+    On a busy machine, the first connections to the database may take longer than the short limits.
+    """
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (answer := await world.pay()).kind != kind:  # noqa: ASYNC110 - as below
+            await asyncio.sleep(0.1)
+    return answer.response.headers["Location"]
+
+
 async def pending_payment(world: World) -> str:
     """The path of a payment that was not charged, but could be charged now."""
     await world.client.put("/sandbox/mode", json={"mode": "failing"})
-    answer = await world.pay()
+    payment = await ordered(world, "202")
     await world.client.put("/sandbox/mode", json={"mode": "healthy"})
-    assert answer.kind == "202"
-    return answer.response.headers["Location"]
+    return payment
 
 
 async def finished(world: World, payment: str) -> bool:
@@ -196,7 +207,7 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
 ) -> None:
     """No client waits long, other routes work, and nothing is left behind."""
     world = await start(WORKERS=str(workers), PAYMENTS__RETRY_SECONDS="4")
-    paid = (await world.pay()).response.headers["Location"]
+    paid = await ordered(world, "201")
     pending = await pending_payment(world)
     async with world.under_load(paid):
         await asyncio.sleep(1.0)
@@ -228,8 +239,9 @@ async def test_requests_fail_fast_and_the_service_recovers_by_itself(
         assert answer.response.headers["Content-Type"] == "application/problem+json"
         assert 1 <= int(answer.response.headers["Retry-After"]) <= PROBE_EVERY_SECONDS
         assert answer.response.json()["breaker"] == "database"
-    seconds = sorted(answer.seconds for answer in refused)
-    assert seconds[len(seconds) // 2] < 0.5
+    # It waits for nothing, so it takes hardly longer than a liveness probe at the same time.
+    alive = median(answer.seconds for answer in world.of("/health/live", opened, ended))
+    assert median(answer.seconds for answer in refused) < 0.5 + 2 * alive
 
     # Monitoring is always answered, and correctly.
     for path in ("/health/live", "/metrics", "/health/circuit-breakers"):
@@ -269,6 +281,12 @@ def accepted_later(world: World) -> list[str]:
     return [answer.response.headers["Location"] for answer in answers if answer.kind == "202"]
 
 
+async def have_arrived(world: World, requests: list[asyncio.Task[Answer]]) -> bool:
+    """Whether the service works on all these requests, or has already answered one."""
+    in_flight = await world.metric("http_requests_in_flight")
+    return in_flight >= len(requests) or any(request.done() for request in requests)
+
+
 async def no_connection_in_use(world: World) -> bool:
     """Whether every connection of every worker is back in its pool."""
     return await world.metric('database_pool_connections{state="in_use"') == 0.0
@@ -285,7 +303,7 @@ async def test_statements_that_wait_for_a_lock_are_ended(
 ) -> None:
     """The server cancels them in time, the circuit opens, and connections stay open."""
     world = await start()
-    paid = (await world.pay()).response.headers["Location"]
+    paid = await ordered(world, "201")
     locking = await asyncpg.connect(postgres.url)
     async with world.under_load(paid):
         async with locking.transaction():
@@ -341,11 +359,12 @@ async def test_a_signal_during_the_silence_ends_the_service_in_good_order(
 ) -> None:
     """Neither idle nor hanging connections nor the payment worker delay it."""
     world = await start(WORKERS=str(workers))
-    payments = await asyncio.gather(*(world.pay() for _ in range(2 * POOL_SIZE)))
-    location = payments[0].response.headers["Location"]
+    location = await ordered(world, "201")
+    await asyncio.gather(*(world.pay() for _ in range(2 * POOL_SIZE)))
     proxy.fall_silent()
     hanging = [asyncio.create_task(world.get(location)) for _ in range(CLIENTS if is_busy else 0)]
     await asyncio.sleep(0.5)
+    await eventually(partial(have_arrived, world, hanging))
 
     stopped_at = time.monotonic()
     world.service.process.send_signal(signal.SIGTERM)
