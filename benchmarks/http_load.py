@@ -40,8 +40,8 @@ from example_service.server.process import DrainingServer, server_config
 SECONDS_PER_SLICE = 1
 MAX_ROUNDS = 12
 CONNECTIONS = 32
-START_TIMEOUT_SECONDS = 30.0
-STOP_TIMEOUT_SECONDS = 10.0
+START_TIMEOUT_SECONDS = 120.0
+STOP_TIMEOUT_SECONDS = 60.0
 
 WRK_MISSING = (
     "Left out: requests under load, because wrk is missing. "

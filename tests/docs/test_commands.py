@@ -19,7 +19,7 @@ from tests.real_parts import missing
 
 pytestmark = pytest.mark.integration
 
-COMMAND_SECONDS = 240
+COMMAND_SECONDS = 600
 REJECTION_SECONDS = 0.1
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 """This page changes the project, so `test_tutorial.py` follows it in a copy."""

@@ -28,7 +28,7 @@ from tests.docs.pages import ROOT, Block
 
 ADDRESS = "http://127.0.0.1:8000"
 START_SECONDS = 120.0
-COMMAND_SECONDS = 150.0
+COMMAND_SECONDS = 300.0
 STOP_SECONDS = 60.0
 
 _STARTS_SERVICE = re.compile(

@@ -73,9 +73,12 @@ def test_invalid_json_is_refused(body: bytes) -> None:
 )
 def test_no_body_takes_long(body: bytes) -> None:
     """Parsing blocks the event loop, so every body must be parsed quickly."""
-    start = time.thread_time()
+    seconds = []
+    # One of them may include a garbage collection of the whole test run.
+    for _ in range(3):
+        start = time.thread_time()
+        with contextlib.suppress(ValueError, RecursionError):
+            parse_json(body)
+        seconds.append(time.thread_time() - start)
 
-    with contextlib.suppress(ValueError, RecursionError):
-        parse_json(body)
-
-    assert time.thread_time() - start < 0.1
+    assert min(seconds) < 0.1
