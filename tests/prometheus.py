@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 from tests.ports import lasting_port
 from tests.real_parts import program
-from tests.service_process import wait_until
+from tests.service_process import get, wait_until
 
 MONITORING = Path(__file__).parents[1] / "deploy" / "monitoring"
 RULES = MONITORING / "rules.yml"
@@ -174,6 +174,6 @@ def _running(command: str, file: Path, configuration: Any, *arguments: str) -> I
 
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url).is_success
+        return get(url).is_success
     except httpx.TransportError:
         return False

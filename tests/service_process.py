@@ -105,15 +105,20 @@ def kill(service: Service) -> None:
         service.process.wait()
 
 
+def get(url: str) -> httpx.Response:
+    """Request a resource; a busy machine may need longer than httpx waits by default."""
+    return httpx.get(url, timeout=DEADLINE_SECONDS)
+
+
 def is_ready(url: str) -> bool:
     """Whether the service reports on a new connection that it is ready."""
-    return httpx.get(f"{url}/health/ready").status_code == 200
+    return get(f"{url}/health/ready").status_code == 200
 
 
 def refuses_connections(url: str) -> bool:
     """Whether nothing listens on its port."""
     try:
-        httpx.get(f"{url}/health/live")
+        get(f"{url}/health/live")
     except httpx.TransportError:
         return True
     return False

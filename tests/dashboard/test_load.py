@@ -8,10 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from tests.service_process import DEADLINE_SECONDS, Service, kill
+from tests.service_process import DEADLINE_SECONDS, Service, get, kill
 
 pytestmark = pytest.mark.integration
 
@@ -91,7 +90,7 @@ def test_pages_that_read_nothing_take_no_memory(service: Service) -> None:
         grown = memory(pid) - before
 
     assert grown < 5_000_000
-    assert httpx.get(f"{service.url}/health/live").status_code == 200
+    assert get(f"{service.url}/health/live").status_code == 200
 
 
 def test_the_service_ends_while_pages_are_open(service: Service) -> None:

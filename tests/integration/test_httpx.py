@@ -58,13 +58,13 @@ async def get(
     if request.param == "async":
         wrapped = httpx.AsyncHTTPTransport(limits=LIMITS)
         async with httpx.AsyncClient(
-            transport=CircuitBreakerTransport(wrapped, **parameters), timeout=5.0
+            transport=CircuitBreakerTransport(wrapped, **parameters), timeout=60.0
         ) as client:
             yield client.get
     else:
         wrapped_sync = httpx.HTTPTransport(limits=LIMITS)
         with httpx.Client(
-            transport=CircuitBreakerTransport(wrapped_sync, **parameters), timeout=5.0
+            transport=CircuitBreakerTransport(wrapped_sync, **parameters), timeout=60.0
         ) as client_sync:
             yield lambda url: asyncio.to_thread(client_sync.get, url)
 

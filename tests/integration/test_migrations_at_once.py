@@ -14,7 +14,7 @@ from example_service.migrations import head_revisions
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 240.0
 PROCESSES = 3
 
 

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.docs.pages import ROOT
 from tests.monitoring.test_files import ALERTS, DASHBOARD
 from tests.prometheus import Receiver, running_alertmanager, running_prometheus
-from tests.service_process import Service, wait_until
+from tests.service_process import DEADLINE_SECONDS, Service, get, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +48,7 @@ def traffic(url: str) -> Iterator[None]:
 
     def send() -> None:
         number = 0
-        with httpx.Client(base_url=url, timeout=10.0) as client:
+        with httpx.Client(base_url=url, timeout=DEADLINE_SECONDS) as client:
             while not ended.wait(0.05):
                 number += 1
                 client.get("/api/v1/exchange-rates/EUR")
@@ -100,7 +100,7 @@ def test_all_metrics_of_monitoring_exist_and_every_query_returns_data(
             return not without_data
 
         wait_until(all_have_data, PATIENCE_SECONDS)
-        families = list(text_string_to_metric_families(httpx.get(f"{url}/metrics").text))
+        families = list(text_string_to_metric_families(get(f"{url}/metrics").text))
 
     labels = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     expressions = [*queries(), *(rule["expr"] for rule in ALERTS)]

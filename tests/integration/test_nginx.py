@@ -33,7 +33,11 @@ def client(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     port = int(service.url.rpartition(":")[2])
     with (
         running_nginx(tmp_path_factory.mktemp("nginx"), port) as url,
-        httpx.Client(base_url=url, transport=httpx.HTTPTransport(local_address=CLIENT)) as client,
+        httpx.Client(
+            base_url=url,
+            transport=httpx.HTTPTransport(local_address=CLIENT),
+            timeout=DEADLINE_SECONDS,
+        ) as client,
     ):
         wait_until(lambda: is_up(client))
         yield client

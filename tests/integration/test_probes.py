@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, wait_until
+from tests.service_process import DATABASE, DEADLINE_SECONDS, Service, get, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -52,4 +52,4 @@ def test_probes_are_answered_while_all_connections_wait_for_the_disk(
     assert live.status_code == metrics.status_code == 200
     assert all(still_hanging)
     assert set(answers) <= {201, 202}
-    wait_until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
+    wait_until(lambda: get(f"{url}/health/ready").status_code == 200)

@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
-import httpx
 import pytest
 
 from example_service.core.settings import Settings
@@ -23,6 +22,7 @@ from tests.service_process import (
     DEADLINE_SECONDS,
     START_SECONDS,
     Service,
+    get,
     refuses_connections,
     wait_until,
 )
@@ -84,7 +84,7 @@ def test_a_request_that_is_not_http_gets_a_problem(start: Callable[..., Service]
     assert "content-type: application/problem+json" in answer
     found = re.search(r'"type": "([^"]+)"', answer)
     assert found is not None
-    assert httpx.get(service.url + found[1]).status_code == 200
+    assert get(service.url + found[1]).status_code == 200
 
 
 def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_two_workers_start_and_stop_cleanly(start: Callable[..., Service], tmp_p
     url = service.url
 
     assert len(service.workers()) == 2
-    assert httpx.get(url + READY).status_code == 200
-    assert 'circuit_breaker_state{name="database"} 0.0' in httpx.get(f"{url}/metrics").text
+    assert get(url + READY).status_code == 200
+    assert 'circuit_breaker_state{name="database"} 0.0' in get(f"{url}/metrics").text
     service.process.send_signal(signal.SIGTERM)
 
     assert service.status() == 0
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_is_replaced(start: Callable[..., Service]) -> None:
     os.kill(service.workers()[0], signal.SIGKILL)
 
     wait_until(lambda: len(service.workers()) == 3, START_SECONDS)
-    assert httpx.get(url + READY).status_code == 200
+    assert get(url + READY).status_code == 200
     assert '"exit_status":-9' in service.text
     wait_until(lambda: service.text.count("Application startup complete") == 3, START_SECONDS)
     service.process.send_signal(signal.SIGTERM)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.ports import lasting_port
-from tests.service_process import DEADLINE_SECONDS, ROOT, wait_until
+from tests.service_process import DEADLINE_SECONDS, ROOT, get, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def serving(
 def answers(port: int) -> bool:
     """Return whether the service on that port is live."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+        return get(f"http://127.0.0.1:{port}/health/live").status_code == 200
     except httpx.TransportError:
         return False
 

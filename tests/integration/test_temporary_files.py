@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.service_process import DEADLINE_SECONDS, ROOT, Service, kill
+from tests.service_process import DEADLINE_SECONDS, ROOT, Service, get, kill
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +25,7 @@ def test_one_worker_ignores_the_metrics_of_an_earlier_process(tmp_path: Path) ->
     subprocess.run([sys.executable, "-c", DEAD_PROCESS], check=True, env=environment)
     service = Service(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(directory))
     try:
-        metrics = httpx.get(f"{service.url}/metrics").text
+        metrics = get(f"{service.url}/metrics").text
     finally:
         kill(service)
 
