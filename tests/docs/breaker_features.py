@@ -236,8 +236,8 @@ def meaning(library: Library, error: BaseException) -> str:
     if library.is_open(breaker):
         return "a failure"
     breaker = library.make(2, LONG_SECONDS)
-    for one in (None, error, None):
-        library.fail(breaker, one)
+    for value in (None, error, None):
+        library.fail(breaker, value)
     return "neutral" if library.is_open(breaker) else "a success"
 
 

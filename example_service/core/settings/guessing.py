@@ -39,7 +39,7 @@ def can_be_guessed(secret: str, min_guesses_log10: float, known: Iterable[str] =
 def digests_of_words(secrets: Iterable[str]) -> set[str]:
     """Find the secrets that are digests of a common password or word, in hexadecimal."""
     given = {secret.lower() for secret in secrets if re.fullmatch(r"[0-9a-fA-F]+", secret)}
-    kinds = {_DIGESTS[len(one)] for one in given if len(one) in _DIGESTS}
+    kinds = {_DIGESTS[len(digest)] for digest in given if len(digest) in _DIGESTS}
     return given & {
         hashlib.new(kind, word.encode(), usedforsecurity=False).hexdigest()
         for kind in kinds

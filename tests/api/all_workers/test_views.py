@@ -68,8 +68,10 @@ async def test_state_changes_of_all_workers_are_listed_by_time(
     shown = (await health(client))["transitions"]
 
     assert len(shown) == 20
-    assert [one["at"] for one in shown] == sorted([one["at"] for one in shown], reverse=True)
-    assert [one["worker"] for one in shown[:3]][::2] == [OTHER, OTHER]
+    assert [entry["at"] for entry in shown] == sorted(
+        [entry["at"] for entry in shown], reverse=True
+    )
+    assert [entry["worker"] for entry in shown[:3]][::2] == [OTHER, OTHER]
     assert shown[1]["reason"] == "forced open by hand: now"
 
 
@@ -81,7 +83,7 @@ async def test_orders_of_all_workers_are_reported(workers: AllWorkers, other: Ot
 
     orders = (await workers.report()).orders
 
-    assert [one[1:] for one in orders] == [
+    assert [order[1:] for order in orders] == [
         ("client", Mode.SHADOW, "a trial", None),
         ("shop", Mode.DISABLED, "a false alarm", 60.0),
     ]

@@ -221,9 +221,9 @@ def test_every_answer_is_documented(api: BaseSchema) -> None:
         elif isinstance(event, events.ScenarioFinished):
             faults.update(faults_of(event.recorder))
             statuses.setdefault(event.recorder.label, set()).update(
-                one.response.status_code
-                for one in event.recorder.interactions.values()
-                if one.response is not None
+                interaction.response.status_code
+                for interaction in event.recorder.interactions.values()
+                if interaction.response is not None
             )
     assert not faults, "\n".join(sorted(faults))
     assert len(statuses) == api.statistic.operations.total

@@ -38,7 +38,7 @@ class World:
 
     def statuses(self) -> Counter[int]:
         """The number of requests for a rate by status."""
-        return Counter(one.status_code for one in self.answers(RATES))
+        return Counter(answer.status_code for answer in self.answers(RATES))
 
     def health(self) -> dict[str, Any]:
         """The response of the breakers' health endpoint."""
@@ -47,12 +47,12 @@ class World:
 
     def failures(self) -> set[int]:
         """The number of failures of the payment breaker that the workers report."""
-        answers = [one.json() for one in self.answers("/health/circuit-breakers", 10)]
-        return {one["breakers"]["payment"]["total_failures"] for one in answers}
+        answers = [answer.json() for answer in self.answers("/health/circuit-breakers", 10)]
+        return {answer["breakers"]["payment"]["total_failures"] for answer in answers}
 
     def reported(self) -> set[str]:
         """The states of the circuits that the workers report."""
-        return {one.json()["status"] for one in self.answers("/health/circuit-breakers")}
+        return {answer.json()["status"] for answer in self.answers("/health/circuit-breakers")}
 
     def workers(self) -> set[int]:
         """The workers whose circuits are in the health response."""

@@ -179,7 +179,7 @@ def _connected(service: Process) -> set[str]:
     """The values of the metric that says whether a worker is connected to the fleet."""
     metric = re.compile(r"^circuit_breaker_fleet_connected (.*)$", re.MULTILINE)
     found = [metric.search(httpx.get(f"{service.url}/metrics").text) for _ in range(12)]
-    return {"missing" if one is None else one[1] for one in found}
+    return {"missing" if entry is None else entry[1] for entry in found}
 
 
 def test_without_the_directory_each_worker_is_a_local_breaker(

@@ -54,7 +54,7 @@ class Service:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             scrapes = [Scrape(response.text) for response in self.answer("/metrics", 10)]
-            totals = {one.total("http_requests_total", route=ROUTE) for one in scrapes}
+            totals = {scrape.total("http_requests_total", route=ROUTE) for scrape in scrapes}
             if totals == {requests}:
                 return scrapes
             # The counts of the other worker are up to a second old.
@@ -70,7 +70,7 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self._samples = [
-            sample for one in text_string_to_metric_families(text) for sample in one.samples
+            sample for family in text_string_to_metric_families(text) for sample in family.samples
         ]
 
     def total(self, sample_name: str, /, **labels: str) -> float:
@@ -148,10 +148,10 @@ def test_whichever_worker_answers_shows_the_sums_of_all(service: Service) -> Non
         answers += service.answer("/api/v1/exchange-rates/EUR", 30)
         scrapes = service.scrapes(len(answers))
         rejected = sum(answer.status_code == 503 for answer in answers)
-        for one in scrapes:
-            assert one.total("http_request_duration_seconds_count", route=ROUTE) == len(answers)
-            assert one.total("circuit_breaker_rejections_total", name="payment") == rejected
-            assert one.total("circuit_breaker_state", name="payment") == 2
+        for scrape in scrapes:
+            assert scrape.total("http_request_duration_seconds_count", route=ROUTE) == len(answers)
+            assert scrape.total("circuit_breaker_rejections_total", name="payment") == rejected
+            assert scrape.total("circuit_breaker_state", name="payment") == 2
     by_worker = service.requests_by_worker()
     assert len(by_worker) == 2
 
@@ -159,8 +159,8 @@ def test_whichever_worker_answers_shows_the_sums_of_all(service: Service) -> Non
     os.kill(killed, signal.SIGKILL)
     _wait_for_replacement(service, killed)
 
-    for one in service.scrapes(len(answers)):
-        assert one.total("circuit_breaker_rejections_total", name="payment") == rejected
+    for scrape in service.scrapes(len(answers)):
+        assert scrape.total("circuit_breaker_rejections_total", name="payment") == rejected
 
     answers += service.answer("/api/v1/exchange-rates/EUR", 30)
     assert service.scrapes(len(answers))

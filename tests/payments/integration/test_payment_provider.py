@@ -182,7 +182,7 @@ async def test_connections_lost_to_a_hanging_provider_are_free_again(
     for call in calls[::3]:
         call.cancel()
     ended = await asyncio.gather(*calls, return_exceptions=True)
-    assert {type(one) for one in ended} <= {
+    assert {type(outcome) for outcome in ended} <= {
         asyncio.CancelledError,
         ProviderTimeoutError,
         NoFreeConnectionError,

@@ -95,15 +95,17 @@ class World:
         """Wait until the last responses for a path are of these kinds."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             # The load continues meanwhile.
-            while {one.kind for one in self.of(path)[-2 * CLIENTS :]} - set(kinds):  # noqa: ASYNC110
+            while {answer.kind for answer in self.of(path)[-2 * CLIENTS :]} - set(kinds):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
     def of(self, path: str, since: float = 0.0, until: float = float("inf")) -> list[Answer]:
         """The responses to requests for a path prefix that were sent and answered in this span."""
         return [
-            one
-            for one in self.answers
-            if one.path.startswith(path) and since <= one.began and one.began + one.seconds < until
+            answer
+            for answer in self.answers
+            if answer.path.startswith(path)
+            and since <= answer.began
+            and answer.began + answer.seconds < until
         ]
 
     async def metric(self, name: str) -> float:

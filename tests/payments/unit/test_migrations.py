@@ -363,9 +363,12 @@ class TestScripts:
             inspector: Inspector = inspect(connection)
             return {
                 inspector.get_pk_constraint("payments")["name"],
-                *(one["name"] for one in inspector.get_unique_constraints("payments")),
-                *(one["name"] for one in inspector.get_check_constraints("payments")),
-                *(one["name"] for one in inspector.get_indexes("payments")),
+                *(
+                    constraint["name"]
+                    for constraint in inspector.get_unique_constraints("payments")
+                ),
+                *(constraint["name"] for constraint in inspector.get_check_constraints("payments")),
+                *(index["name"] for index in inspector.get_indexes("payments")),
             }
 
         assert asyncio.run(with_connection(settings, names)) == {

@@ -195,10 +195,10 @@ async def test_a_mode_set_by_hand_is_sent_at_once(feed: Feed) -> None:
 async def test_all_pages_share_one_report(feed: Feed, workers: CountingWorkers) -> None:
     """A hundred pages cause no more reports than one, and receive the same text."""
     pages = [feed.messages() for _ in range(100)]
-    await asyncio.gather(*(following(one) for one in pages))
+    await asyncio.gather(*(following(page) for page in pages))
     reports = workers.reports
 
-    texts = await asyncio.gather(*(anext(one) for one in pages))
+    texts = await asyncio.gather(*(anext(page) for page in pages))
 
     assert workers.reports - reports <= 2
     assert len({id(text) for text in texts}) == 1

@@ -364,5 +364,7 @@ async def test_a_deleted_directory_is_created_again(
 
 def connected(metrics: FleetMetrics) -> float:
     """The value of the metric."""
-    (family,) = [one for one in metrics.collect() if one.name == "circuit_breaker_fleet_connected"]
+    (family,) = [
+        family for family in metrics.collect() if family.name == "circuit_breaker_fleet_connected"
+    ]
     return float(family.samples[0].value)

@@ -71,7 +71,7 @@ async def test_a_record_is_read_as_it_was_written(stores: tuple[Store, Store]) -
     snapshot = await stores[1].read()
     assert written.accepted == set(names)
     assert snapshot.records == written.current
-    assert [one.with_version(0) for one in snapshot.records.values()] == [OPEN] * len(names)
+    assert [record.with_version(0) for record in snapshot.records.values()] == [OPEN] * len(names)
 
 
 async def test_versions_grow_with_every_write(stores: tuple[Store, Store]) -> None:
@@ -160,8 +160,8 @@ async def test_writes_are_announced(stores: tuple[Store, Store]) -> None:
 
 
 def _delete(path: Path) -> None:
-    for one in path.iterdir():
-        one.unlink()
+    for file in path.iterdir():
+        file.unlink()
     path.rmdir()
 
 
@@ -419,7 +419,7 @@ async def test_one_process_has_two_connections(own_valkey: ValkeyServer, store: 
     """One is for commands and one for listening, however many writes are concurrent."""
     changes = store.changes()
     await anext(changes)
-    await asyncio.gather(*(store.write([change(f"{one}", 0)], 0) for one in range(30)))
+    await asyncio.gather(*(store.write([change(f"{number}", 0)], 0) for number in range(30)))
     other = RedisStore(own_valkey.url, prefix="other", timeout_seconds=1.0)
     clients = await other._client.client_list()
     assert len(clients) == 3
@@ -437,7 +437,7 @@ def test_the_address_has_no_password() -> None:
 def test_the_wheel_has_the_scripts() -> None:
     """The scripts are not Python files, but an installed package needs them."""
     wheel = WheelBuilder(str(ROOT))
-    packed = {Path(one.distribution_path).name for one in wheel.recurse_included_files()}
+    packed = {Path(file.distribution_path).name for file in wheel.recurse_included_files()}
     assert {"beat.lua", "read.lua", "write.lua"} <= packed
 
 

@@ -59,7 +59,7 @@ class TestLimit:
         go_on.set()
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert most == 3
-        assert sum(isinstance(one, CircuitOpenError) for one in outcomes) == 47
+        assert sum(isinstance(outcome, CircuitOpenError) for outcome in outcomes) == 47
         assert breaker.is_closed
 
     async def test_a_success_threshold_above_the_limit_is_reached_in_turns(self) -> None:
@@ -194,7 +194,7 @@ class TestHangingProbe:
         assert metrics["state"] == "open"
         assert metrics["retry_after"] == 80.0
         assert "a probe did not end within 5 seconds" in metrics["reason"]
-        assert [type(one).__name__ for one in recorder.events] == ["CallFailed", "StateChanged"]
+        assert [type(event).__name__ for event in recorder.events] == ["CallFailed", "StateChanged"]
         assert breaker.total_failures == 6
         hung.fail()
         assert breaker.total_failures == 6

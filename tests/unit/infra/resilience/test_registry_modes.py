@@ -65,8 +65,8 @@ class TestModesOfNames:
         breaker = CircuitBreaker("host", registry=registry)
         registry.set_mode("host", Mode.FORCED_OPEN, "maintenance", 60.0)
         registry.set_mode("host", Mode.DISABLED, "a false alarm")
-        for one in (breaker, CircuitBreaker("host", registry=registry)):
-            assert one.get_metrics()["mode"]["name"] == Mode.DISABLED
+        for each in (breaker, CircuitBreaker("host", registry=registry)):
+            assert each.get_metrics()["mode"]["name"] == Mode.DISABLED
 
     @pytest.mark.parametrize("way", ["reset", "reset_all", "unregister"])
     async def test_it_ends_with(self, way: str) -> None:
@@ -152,7 +152,7 @@ class TestModesOfNames:
         registry.register(CircuitBreaker("host", registry=None, listeners=[listener]))
         assert (listener.events, caplog.records) == ([], [])
         assert registry.recent_transitions() == []
-        assert [one.state_changes for one in registry.snapshots()] == [{}]
+        assert [snapshot.state_changes for snapshot in registry.snapshots()] == [{}]
 
     async def test_modes_that_have_ended_are_forgotten(self) -> None:
         """Otherwise they would slow down the creation of every later breaker."""

@@ -76,7 +76,9 @@ def changes(machine: CircuitStateMachine) -> list[tuple[CircuitState, CircuitSta
     """The transitions since the last call of this function, with their causes."""
     reports = machine.take_reports() or []
     return [
-        (one.from_state, one.to_state, one.cause) for one in reports if isinstance(one, Transition)
+        (report.from_state, report.to_state, report.cause)
+        for report in reports
+        if isinstance(report, Transition)
     ]
 
 
@@ -183,7 +185,9 @@ def test_each_change_says_what_caused_it() -> None:
     machine.set_mode(Mode.DISABLED, "why", NOW + 16.0, None)
     reports = machine.take_reports() or []
     assert [
-        (one.to_state.value, one.caused_by) for one in reports if isinstance(one, Transition)
+        (report.to_state.value, report.caused_by)
+        for report in reports
+        if isinstance(report, Transition)
     ] == [
         ("open", "rules"),
         ("closed", "operator"),
@@ -217,7 +221,7 @@ def test_a_circuit_forced_open_says_until_when() -> None:
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, None)
     assert machine.retry_after(NOW + 4.0) is None
     reports = machine.take_reports() or []
-    assert [one.wait_seconds for one in reports if isinstance(one, Transition)] == [10.0]
+    assert [report.wait_seconds for report in reports if isinstance(report, Transition)] == [10.0]
     machine.set_mode(Mode.FORCED_OPEN, "why", NOW, inf)
     assert machine.retry_after(NOW) is None
 

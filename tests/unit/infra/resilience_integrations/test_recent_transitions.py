@@ -34,7 +34,9 @@ def fail(breaker: CircuitBreaker) -> None:
 
 def changes(registry: CircuitBreakerRegistry) -> list[tuple[str, str]]:
     """The remembered transitions: breaker and new state."""
-    return [(one.breaker_name, one.to_state.value) for _, one in registry.recent_transitions()]
+    return [
+        (change.breaker_name, change.to_state.value) for _, change in registry.recent_transitions()
+    ]
 
 
 def test_breakers_that_never_change_state_leave_no_transition(
@@ -186,14 +188,14 @@ def test_changes_in_many_threads_are_all_remembered(registry: CircuitBreakerRegi
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as threads:
-            for one in breakers:
-                threads.submit(one.force_open, "at once")
+            for breaker in breakers:
+                threads.submit(breaker.force_open, "at once")
             reading = [threads.submit(registry.recent_transitions) for _ in range(200)]
             for job in reading:
                 job.result(timeout=120)
     finally:
         sys.setswitchinterval(interval)
-    assert Counter(changes(registry)) == {(one.name, "open"): 1 for one in breakers}
+    assert Counter(changes(registry)) == {(breaker.name, "open"): 1 for breaker in breakers}
 
 
 async def test_shadow_rejections_are_never_reset(registry: CircuitBreakerRegistry) -> None:

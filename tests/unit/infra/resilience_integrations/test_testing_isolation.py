@@ -40,12 +40,13 @@ INNER_TESTS = """
     def test_that_finds_nothing_of_it():
         assert circuit_breaker_registry.modes() == {}
         assert CircuitBreaker("to come").is_closed
-        assert [one.name for one in circuit_breaker_registry] == ["stock", "held"]
+        assert [breaker.name for breaker in circuit_breaker_registry] == ["stock", "held"]
         assert circuit_breaker_registry.get("stock") is stock
         assert (stock.state, stock.total_failures) == ("closed", 0)
         assert circuit_breaker_registry.get_or_create("configured").failure_threshold == 5
         fleeting = CircuitBreaker("fleeting")
-        failures = {one.name: one.failures for one in circuit_breaker_registry.snapshots()}
+        snapshots = circuit_breaker_registry.snapshots()
+        failures = {snapshot.name: snapshot.failures for snapshot in snapshots}
         assert failures["fleeting"] == failures["held"] == 0
 
 
@@ -56,7 +57,7 @@ INNER_TESTS = """
 
 
     def test_that_finds_them_there_again():
-        assert [one.name for one in circuit_breaker_registry] == ["stock", "held"]
+        assert [breaker.name for breaker in circuit_breaker_registry] == ["stock", "held"]
         assert circuit_breaker_registry.get("stock") is stock
         assert circuit_breaker_registry.recent_transitions() == []
         stock.force_open("must not outlive this test")
@@ -93,15 +94,16 @@ INNER_TURNS = """
 
     @pytest.mark.parametrize("turn", range(4))
     def test_that_finds_everything_new_and_leaves_it_used(turn):
-        assert {one.name for one in shelf} == {"own", "https://early.test"}
+        assert {breaker.name for breaker in shelf} == {"own", "https://early.test"}
         assert shelf.get_or_create("made").failure_threshold == 5
-        assert all(one.is_closed and not one.total_failures for one in (hidden, own, early))
+        breakers = (hidden, own, early)
+        assert all(breaker.is_closed and not breaker.total_failures for breaker in breakers)
         assert hidden.clock is time.monotonic
         for origin in ("https://early.test", "https://late.test"):
-            for one in (client, sharing):
-                assert one.get(origin).status_code == 503
+            for each in (client, sharing):
+                assert each.get(origin).status_code == 503
                 with pytest.raises(httpx.TransportError):
-                    one.get(origin)
+                    each.get(origin)
         for breaker in (hidden, own):
             breaker.force_open("must not outlive this test")
         hidden.clock = lambda: 0.0

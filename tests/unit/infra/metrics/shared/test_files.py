@@ -91,7 +91,7 @@ def test_a_worker_that_left_no_complete_file_causes_no_error(directory: Path) ->
 
     archive(directory, 1)
 
-    assert [one for one in SharedFiles(directory).collect() if one.samples] == []
+    assert [family for family in SharedFiles(directory).collect() if family.samples] == []
 
 
 def test_a_scrape_waits_while_counters_are_moved(

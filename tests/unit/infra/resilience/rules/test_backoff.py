@@ -10,13 +10,13 @@ from example_service.infra.resilience import Backoff
 @pytest.mark.parametrize(
     ("parameter", "value", "error"),
     [
-        *[("multiplier", one, ValueError) for one in (0.5, 0, -2, float("nan"), float("inf"))],
-        *[("multiplier", one, TypeError) for one in ("2", None, True)],
-        *[("max_timeout", one, ValueError) for one in (0, -1.0, float("inf"), float("nan"))],
-        *[("max_timeout", one, TypeError) for one in ("300", True)],
-        *[("jitter", one, ValueError) for one in (-0.1, 1.1, float("nan"), float("inf"))],
-        *[("jitter", one, TypeError) for one in ("0.2", None, True)],
-        *[("seed", one, TypeError) for one in (1.5, "7", True)],
+        *[("multiplier", value, ValueError) for value in (0.5, 0, -2, float("nan"), float("inf"))],
+        *[("multiplier", value, TypeError) for value in ("2", None, True)],
+        *[("max_timeout", value, ValueError) for value in (0, -1.0, float("inf"), float("nan"))],
+        *[("max_timeout", value, TypeError) for value in ("300", True)],
+        *[("jitter", value, ValueError) for value in (-0.1, 1.1, float("nan"), float("inf"))],
+        *[("jitter", value, TypeError) for value in ("0.2", None, True)],
+        *[("seed", value, TypeError) for value in (1.5, "7", True)],
     ],
 )
 def test_a_bad_value_is_refused_by_name(parameter: str, value: Any, error: type[Exception]) -> None:
@@ -44,7 +44,7 @@ def test_it_is_frozen_and_equal_by_value() -> None:
 )
 def test_waits_grow_up_to_the_limit(backoff: Backoff, waits: list[float]) -> None:
     """A wait is `recovery_timeout * multiplier**reopenings`, but at most `max_timeout`."""
-    assert [backoff.wait_seconds(60.0, one, one + 1) for one in range(5)] == waits
+    assert [backoff.wait_seconds(60.0, number, number + 1) for number in range(5)] == waits
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1.5, 2.0, 2, 1e300])

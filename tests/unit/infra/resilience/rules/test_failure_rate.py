@@ -28,14 +28,17 @@ class TestConstruction:
     @pytest.mark.parametrize(
         ("parameter", "value", "error"),
         [
-            *[("threshold", one, ValueError) for one in (0, 0.0, -0.5, 1.01, float("nan"))],
-            *[("threshold", one, TypeError) for one in ("0.5", None, True)],
-            *[("window_seconds", one, ValueError) for one in (0.0, -1, float("inf"), float("nan"))],
-            *[("window_seconds", one, TypeError) for one in ("30", True)],
-            *[("window_calls", one, ValueError) for one in (0, -5)],
-            *[("window_calls", one, TypeError) for one in (10.0, "100", True)],
-            *[("minimum_calls", one, ValueError) for one in (0, -5, 101)],
-            *[("minimum_calls", one, TypeError) for one in (10.0, "100", True, None)],
+            *[("threshold", value, ValueError) for value in (0, 0.0, -0.5, 1.01, float("nan"))],
+            *[("threshold", value, TypeError) for value in ("0.5", None, True)],
+            *[
+                ("window_seconds", value, ValueError)
+                for value in (0.0, -1, float("inf"), float("nan"))
+            ],
+            *[("window_seconds", value, TypeError) for value in ("30", True)],
+            *[("window_calls", value, ValueError) for value in (0, -5)],
+            *[("window_calls", value, TypeError) for value in (10.0, "100", True)],
+            *[("minimum_calls", value, ValueError) for value in (0, -5, 101)],
+            *[("minimum_calls", value, TypeError) for value in (10.0, "100", True, None)],
         ],
     )
     def test_a_bad_value_is_refused_by_name(
@@ -72,10 +75,10 @@ class TestThreshold:
     @pytest.mark.parametrize(
         ("percent", "calls"),
         [
-            (one, calls)
+            (number, calls)
             for calls in (1, 2, 10, 20, 25, 50, 100)
-            for one in range(1, 101)
-            if one * calls % 100 == 0
+            for number in range(1, 101)
+            if number * calls % 100 == 0
         ],
     )
     def test_reaching_it_exactly_opens(self, percent: int, calls: int) -> None:

@@ -153,8 +153,10 @@ async def test_an_announced_wait_applies_to_one_opening(
                 await way.get()
         clock.advance(1000.0)
 
-    opened = [one for one in listener.events if isinstance(one, StateChanged) and one.wait_seconds]
-    assert [one.wait_seconds for one in opened] == [7.0, 180.0, 540.0, 7.0]
+    opened = [
+        event for event in listener.events if isinstance(event, StateChanged) and event.wait_seconds
+    ]
+    assert [event.wait_seconds for event in opened] == [7.0, 180.0, 540.0, 7.0]
     shown = transport.breaker_for(httpx.Request("GET", URL)).backoff
     assert (shown.multiplier, shown.max_timeout) == (3.0, 1000.0)
 

@@ -211,7 +211,7 @@ class TestGuarding:
             with pytest.raises(expected):
                 select_one(engine)
 
-        kinds = [type(one) for one in listener.events]
+        kinds = [type(event) for event in listener.events]
         assert kinds.count(CallFailed) == kinds.count(CallRejected) == 1
 
     def test_synchronous_engines_need_no_greenlet(self) -> None:
