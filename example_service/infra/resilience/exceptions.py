@@ -6,6 +6,9 @@ Exception
 
 from example_service.infra.resilience.rules.states import CircuitState
 
+MAX_CHAIN = 10
+"""How many links of a chain of causes are followed."""
+
 # The number of arguments with which a breaker creates the error.
 _VALUES = 4
 

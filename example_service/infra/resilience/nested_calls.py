@@ -20,13 +20,13 @@ from opcode import opmap
 from types import FrameType, TracebackType
 from typing import Any
 
+from example_service.infra.resilience.exceptions import MAX_CHAIN
 from example_service.infra.resilience.rules.phases import STALE, HalfOpen, Permit, Phase, TimedCall
 
 # A key in the `__dict__` of an exception. An attribute would involve the `__setattr__` of frozen
 # exceptions, and the `__getattr__` of those that delegate to another object.
 _MARK = "_counted_by_circuit_breakers"
 _RAISE = opmap["RAISE_VARARGS"]
-_MAX_CHAIN = 10
 _FUTURES = "concurrent.futures._base"
 
 _marked: ContextVar[tuple[TimedCall, ...]] = ContextVar("calls_of_circuit_breakers", default=())
@@ -182,7 +182,7 @@ def without_counted(
     return group.split(is_counted)[1]
 
 
-def _translates_counted(error: BaseException, breaker: object, links: int = _MAX_CHAIN) -> bool:
+def _translates_counted(error: BaseException, breaker: object, links: int = MAX_CHAIN) -> bool:
     """Whether an exception replaces one that the breaker counted inside the call that ends now.
 
     There may be several steps: a library translates an error of the driver, and its caller

@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError
 from enum import Enum
 from typing import Any, NamedTuple
 
-from example_service.infra.resilience.exceptions import CircuitOpenError
+from example_service.infra.resilience.exceptions import MAX_CHAIN, CircuitOpenError
 from example_service.infra.resilience.listeners import Listeners
 from example_service.infra.resilience.rules import lockfree
 from example_service.infra.resilience.rules.failure_rate import FailureRate
@@ -28,7 +28,6 @@ ExceptionTypes = type[Exception] | tuple[type[Exception], ...]
 MAX_OPEN_FOR = 86_400.0
 """The longest wait in seconds that `open_for` can ask for: a day."""
 
-_MAX_CHAIN = 10
 _END_OF_ITERATION = (StopIteration, StopAsyncIteration)
 
 
@@ -150,7 +149,7 @@ def _wraps_end_of_iteration(error: BaseException) -> bool:
 def _is_refusal(error: BaseException) -> bool:
     """Whether an error is a refusal by a breaker, or was raised from one."""
     link: BaseException | None = error
-    for _ in range(_MAX_CHAIN):
+    for _ in range(MAX_CHAIN):
         if link is None or isinstance(link, CircuitOpenError):
             break
         link = link.__cause__
