@@ -295,7 +295,7 @@ def _fail_to_write(number: int) -> Callable[[Path, pytest.MonkeyPatch], None]:
         def refuse(*_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(Path, "write_text", refuse)
+        monkeypatch.setattr(f"{DirectoryStore.__module__}.replace_file", refuse)
 
     return fault
 

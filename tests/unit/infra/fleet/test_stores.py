@@ -240,7 +240,7 @@ async def test_a_full_disk_is_noticed_at_a_beat(
     def full(*_: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(f"{DirectoryStore.__module__}.replace_file", full)
     with pytest.raises(StoreError, match="No space left"):
         await store.beat("first", 0)
 
