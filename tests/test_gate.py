@@ -16,9 +16,9 @@ from tests.project import ROOT, make, run
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the gate with a fake make that prints its targets, and every Python except 3.11."""
+    """Run the gate with a fake make that prints its targets, and all Pythons but a missing one."""
     for name, text in {
-        "scripts/find-python.sh": 'test "${1:-}" != 3.11',
+        "scripts/find-python.sh": 'test "${1:-}" != "$MISSING"',
         ".venv/bin/python": "echo 3.13.5",
         "tests/test_clocks.py": "@pytest.mark.alone",
         "bin/chromium": "",
@@ -33,7 +33,9 @@ def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         path.chmod(0o755)
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
 
-    def started(failing: str = "", closing: str = "") -> subprocess.CompletedProcess[str]:
+    def started(
+        failing: str = "", closing: str = "", missing: str = "none"
+    ) -> subprocess.CompletedProcess[str]:
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         return run(
             *("bash", str(tmp_path / ".ci/run")),
@@ -41,6 +43,7 @@ def gate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             HOME=str(tmp_path),
             FAILING=failing,
             CLOSING=closing,
+            MISSING=missing,
         )
 
     return started
@@ -52,7 +55,7 @@ def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
     """All steps run, the missing Python is named, and the last line is that of pytest."""
     closing = "==== 12 passed, 1 skipped in 3.45s ===="
 
-    ended = gate(closing=closing)
+    ended = gate(closing=closing, missing="3.11")
 
     assert (ended.returncode, ended.stderr) == (0, "")
     assert re.findall(r"(?m)^made (.*)$", ended.stdout) == [
@@ -62,7 +65,7 @@ def test_the_gate_ends_with_the_closing_line_of_the_full_suite(
     assert ended.stdout.splitlines()[-1] == closing
 
 
-@pytest.mark.parametrize("failing", ["lint", "coverage", "test-3.13t", "test"])
+@pytest.mark.parametrize("failing", ["lint", "coverage", "test-3.13t", "test-3.11", "test"])
 def test_a_failing_step_fails_the_gate_but_does_not_stop_the_others(
     gate: Callable[..., subprocess.CompletedProcess[str]], failing: str
 ) -> None:
@@ -72,7 +75,7 @@ def test_a_failing_step_fails_the_gate_but_does_not_stop_the_others(
     verdicts = re.findall(r"(?m) \d+ s  (.*)$", ended.stdout.partition("--- summary")[2])
     assert ended.returncode == 1
     assert "made test\n" in ended.stdout
-    assert sorted(verdicts) == ["FAILED (1)"] + 8 * ["passed"]
+    assert sorted(verdicts) == ["FAILED (1)"] + 9 * ["passed"]
 
 
 def test_no_step_runs_without_an_environment(
