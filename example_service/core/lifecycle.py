@@ -1,8 +1,9 @@
 """Whether this process is shutting down, for the readiness check."""
 
-import threading
+from types import SimpleNamespace
 
-_draining = threading.Event()
+# No lock: a signal may interrupt the handler of another signal, which would hold the lock.
+_state = SimpleNamespace(is_draining=False)
 
 
 def is_draining() -> bool:
@@ -11,14 +12,14 @@ def is_draining() -> bool:
     The readiness endpoint then returns 503, so that load balancers send new requests elsewhere
     while the socket is still open.
     """
-    return _draining.is_set()
+    return bool(_state.is_draining)
 
 
 def begin_draining() -> None:
     """Start draining. Safe to call in a signal handler, and more than once."""
-    _draining.set()
+    _state.is_draining = True
 
 
 def end_draining() -> None:
     """Stop draining, because a new server is starting in this process."""
-    _draining.clear()
+    _state.is_draining = False
