@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# Each step takes some time. Otherwise a loop that waits until a time could come so close to it that
+# its next wait is rounded away.
+STEP_SECONDS = 1e-9
+
 
 class _Selector(selectors.BaseSelector):
     """Advances the time instead of waiting."""
@@ -28,7 +32,7 @@ class _Selector(selectors.BaseSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Advance the time."""
         assert timeout is not None, "every task waits forever"
-        self.now += max(0.0, timeout)
+        self.now += max(STEP_SECONDS, timeout)
         return []
 
     def get_map(self) -> Any:
