@@ -1,11 +1,14 @@
 """Engines for the configured database: PostgreSQL or SQLite."""
 
+import asyncio
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import aiosqlite
 from sqlalchemy import URL, Connection, event
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -17,6 +20,10 @@ from example_service.core.settings.database_url import (
     parse_database_url,
 )
 from example_service.infra.database.postgresql import pooled_engine, postgresql_engine
+
+_NEW_FILE_SECONDS: Final = 5.0
+"""How long a connection waits for another that writes to a file without a write-ahead log."""
+_NEW_FILE_RETRY_SECONDS: Final = 0.01
 
 
 def create_engine(settings: Settings) -> AsyncEngine:
@@ -88,15 +95,31 @@ def _sqlite_engine(
     return engine
 
 
-def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+def _prepare_sqlite(connection: AsyncAdapt_aiosqlite_connection, _: ConnectionPoolEntry) -> None:
     # Disable implicit transactions, which do not cover SELECT and CREATE TABLE: `_begin_sqlite`
     # begins every transaction.
     connection.isolation_level = None
+    connection.run_async(_use_write_ahead_log)
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
+
+
+async def _use_write_ahead_log(connection: aiosqlite.Connection) -> None:
+    # SQLite's own time limit does not apply here: it refuses at once if another connection writes
+    # to a new file, or prepares it as well. Several processes often start together.
+    deadline = asyncio.get_running_loop().time() + _NEW_FILE_SECONDS
+    while True:
+        try:
+            await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            if not is_busy or asyncio.get_running_loop().time() > deadline:
+                raise
+            await asyncio.sleep(_NEW_FILE_RETRY_SECONDS)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

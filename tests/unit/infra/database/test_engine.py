@@ -1,6 +1,7 @@
 """Engines: the settings in effect on a connection, and the number of connections."""
 
 import asyncio
+import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,19 @@ class TestSQLite:
         await engine.dispose()
 
         assert file.exists()
+
+    async def test_a_new_file_with_a_writer_is_waited_for(self, tmp_path: Path) -> None:
+        """SQLite refuses at once to switch it to a write-ahead log, whatever its time limit is."""
+        file = tmp_path / "new.sqlite3"
+        engine = create_engine(settings_for(f"sqlite:///{file}"))
+        writer = sqlite3.connect(file, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+        asyncio.get_running_loop().call_later(0.05, writer.rollback)
+
+        assert await answer(engine, "PRAGMA journal_mode") == "wal"
+
+        writer.close()
+        await engine.dispose()
 
     async def test_transactions_begin_as_writers(self, sqlite_settings: Settings) -> None:
         """Otherwise, a transaction that reads first could not write after another one has."""
