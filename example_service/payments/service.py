@@ -204,12 +204,7 @@ class PaymentService:
         if outcome is None:
             return await self._leave_unresolved(payment)
         if isinstance(outcome, Charged):
-            charge_id = outcome.charge_id
-            return self._settled(
-                await self._database.run(
-                    lambda session: self._payments(session).succeed(payment, charge_id)
-                )
-            )
+            return await self._succeed(payment, outcome.charge_id)
         is_ours = claim.is_given_up and outcome.reason is FailureReason.CANCELLED
         return await self._fail(payment, FailureReason.EXPIRED if is_ours else outcome.reason)
 
@@ -244,6 +239,20 @@ class PaymentService:
             },
         )
         return await self._release(payment, self.usual_wait_seconds(attempts), attempts)
+
+    async def _succeed(self, payment: Payment, charge_id: str) -> Payment:
+        now = self._settled(
+            await self._database.run(
+                lambda session: self._payments(session).succeed(payment, charge_id)
+            )
+        )
+        if now.charge_id != charge_id:
+            logger.error(
+                "A charge contradicts the recorded outcome; check with the provider whether to "
+                "refund it",
+                extra={"payment_id": str(payment.id), "status": str(now.status)},
+            )
+        return now
 
     async def _leave_unresolved(self, payment: Payment) -> Payment:
         unresolved = self._settled(

@@ -27,6 +27,7 @@ from tests.payments.unit.fakes import (
     FakeProvider,
     claimed,
     found,
+    moments,
     outcome,
 )
 
@@ -366,6 +367,40 @@ class TestClaimDue:
         charged = (SUCCEEDED, None, f"ch_{payment.id}", 0, at(31))
         assert outcome(now) == (charged if word == "charged" else (PENDING, None, None, 0, None))
         assert now.due_at == (None if word == "charged" else at(61))
+
+    @pytest.mark.parametrize("recorded", ["cancelled", "charged"])
+    async def test_a_charge_that_contradicts_the_outcome_is_an_error(
+        self,
+        *,
+        recorded: str,
+        service: PaymentService,
+        provider: FakeProvider,
+        database: Database,
+        clock: FakeClock,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A provider that breaks its promise is noticed, and the outcome stays as it is."""
+        claim = await claimed(database)
+
+        async def be_overtaken() -> None:
+            async with database.transaction() as session:
+                payments = PaymentRepository(session, moments(clock))
+                if recorded == "charged":
+                    await payments.succeed(claim.payment, "ch_first")
+                else:
+                    await payments.fail(claim.payment, FailureReason.EXPIRED)
+
+        provider.meanwhile = be_overtaken
+        now = await service.process_claim(claim)
+
+        kept = {
+            "cancelled": (FAILED, FailureReason.EXPIRED, None, 0, NOON),
+            "charged": (SUCCEEDED, None, "ch_first", 0, NOON),
+        }
+        assert outcome(now) == kept[recorded]
+        assert provider.charged == {now.id: 1}
+        (record,) = [record for record in caplog.records if "contradicts" in record.message]
+        assert (record.levelname, record.__dict__["payment_id"]) == ("ERROR", str(now.id))
 
 
 class TestBackoff:
