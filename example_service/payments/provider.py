@@ -187,7 +187,8 @@ class PaymentProvider:
             raise ProviderTimeoutError("The response was not complete in time.") from error
         except _OWN_FAULTS:
             raise
-        except httpx.TransportError as error:
+        except (httpx.TransportError, OSError) as error:
+            # httpx does not translate an `ssl.SSLError` of an established connection.
             _translate(error)
 
     async def _exchange(self, request: httpx.Request) -> Answer:
@@ -197,7 +198,8 @@ class PaymentProvider:
                 raise ProviderUnavailableError(
                     f"The provider responded with status {response.status_code}."
                 )
-            if response.headers.get("Content-Encoding", _UNCOMPRESSED) != _UNCOMPRESSED:
+            encoding = response.headers.get("Content-Encoding", _UNCOMPRESSED)
+            if encoding.lower() != _UNCOMPRESSED:
                 raise InvalidProviderAnswerError("The response is compressed.")
             body = bytearray()
             async for chunk in response.aiter_bytes():
@@ -208,7 +210,7 @@ class PaymentProvider:
             return Answer(response.status_code, content_type, bytes(body))
 
 
-def _translate(error: httpx.TransportError) -> NoReturn:
+def _translate(error: Exception) -> NoReturn:
     if isinstance(error, httpx.PoolTimeout):
         raise NoFreeConnectionError("All connections of this service are in use.") from error
     if isinstance(error, httpx.TimeoutException):

@@ -1,6 +1,7 @@
 """The client of the payment provider: responses and errors in, our own types out."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
@@ -109,6 +110,36 @@ async def test_errors_of_the_http_library_end_at_the_border(
     assert (breaker.total_failures, breaker.total_successes) == (counts, 0)
 
 
+class BrokenBody(httpx.AsyncByteStream):
+    """A body whose connection breaks after a few bytes."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ssl.SSLError("secret"), OSError("secret")], ids=repr)
+@pytest.mark.parametrize("is_in_body", [False, True])
+async def test_errors_of_a_connection_end_at_the_border(
+    *, error: OSError, is_in_body: bool, ask: Any, breaker: CircuitBreaker
+) -> None:
+    """One that httpx does not translate is a TLS record that cannot be decrypted."""
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        if is_in_body:
+            return httpx.Response(200, stream=BrokenBody(error))
+        raise error
+
+    with pytest.raises(ProviderUnavailableError) as caught:
+        await ask(answer)
+    assert caught.value.__cause__ is error
+    assert "secret" not in str(caught.value)
+    assert breaker.total_failures == 1
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 599])
 async def test_a_provider_that_cannot_serve_counts_as_failure(
     status: int, ask: Any, breaker: CircuitBreaker
@@ -202,6 +233,12 @@ async def test_a_compressed_answer_is_not_unpacked(ask: Any, breaker: CircuitBre
         await ask(answering(200, headers={"Content-Encoding": "gzip"}, stream=body))
     assert (body.sent, body.closed) == (0, True)
     assert breaker.total_failures == 1
+
+
+async def test_names_of_encodings_are_the_same_in_any_case(ask: Any) -> None:
+    """An uncompressed response that says so is an answer."""
+    answer = answering(200, headers={"Content-Encoding": "Identity"}, json=EURO)
+    assert (await ask(answer)).currency == "EUR"
 
 
 @pytest.mark.parametrize("status", [204, 206, 301, 302, 304])
