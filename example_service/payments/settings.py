@@ -1,7 +1,7 @@
 """The settings of payments, and their checks for production."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,12 +9,18 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from example_service.core.exceptions import SettingProblem
 from example_service.core.settings.addresses import is_local
-from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.breakers import BackoffSettings, CircuitBreakerSettings
 from example_service.core.settings.group import Group
 from example_service.core.settings.model import ServiceSettings
 from example_service.core.settings.types import HTTPURL, Seconds, SecondsFromZero
 
 _DEMONSTRATION_RECOVERY_TIMEOUT: Final = 30.0
+_DEFAULTS: Final[Mapping[str, Mapping[str, object]]] = {
+    # A demonstration must not take minutes.
+    "development": {"max_retry_seconds": 10.0},
+    # Nothing happens by itself.
+    "test": {"worker": False, "count_seconds": 0.0},
+}
 
 
 class PaymentProviderSettings(Group):
@@ -64,7 +70,9 @@ class PaymentSettings(Group):
         default=2.0,
         description="Seconds to wait after the first failed attempt; doubled each time.",
     )
-    max_retry_seconds: Seconds = Field(default=300.0, description="Limit of this wait in seconds.")
+    max_retry_seconds: Seconds = Field(
+        default=300.0, description="Limit of this wait in seconds. Defaults to 10 in development."
+    )
     give_up_seconds: float = Field(
         default=86_400.0,
         gt=0,
@@ -88,14 +96,12 @@ class WithPayments(ServiceSettings):
 
     @field_validator("payments")
     @classmethod
-    def _nothing_by_itself_under_test(
+    def _defaults_of_environment(
         cls, value: PaymentSettings, info: ValidationInfo
     ) -> PaymentSettings:
-        if info.data.get("environment") != "test":
-            return value
-        changes = {"worker": False, "count_seconds": 0.0}
+        defaults = _DEFAULTS.get(info.data.get("environment", ""), {})
         return value.model_copy(
-            update={name: changes[name] for name in changes.keys() - value.model_fields_set}
+            update={name: defaults[name] for name in defaults.keys() - value.model_fields_set}
         )
 
     @field_validator("circuit_breakers")
@@ -106,9 +112,12 @@ class WithPayments(ServiceSettings):
         payment = value.get("payment", CircuitBreakerSettings())
         if info.data.get("environment") != "development" or payment.recovery_timeout is not None:
             return value
-        # Long enough to look at an open circuit, and short enough to watch it recover.
-        quick = payment.model_copy(update={"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT})
-        return {**value, "payment": quick}
+        # Long enough to look at an open circuit, and short enough to watch it recover, however
+        # often it has been tried.
+        steady = BackoffSettings(multiplier=1.0)
+        backoff = steady if payment.backoff == BackoffSettings() else payment.backoff
+        changes = {"recovery_timeout": _DEMONSTRATION_RECOVERY_TIMEOUT, "backoff": backoff}
+        return {**value, "payment": payment.model_copy(update=changes)}
 
     def domain_problems(self) -> Iterator[SettingProblem]:
         """Find settings of payments that are unsafe in production."""

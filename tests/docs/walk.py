@@ -52,14 +52,12 @@ class Walk:
 
     Args:
         folder: An empty folder for files that the commands write.
-        reading_seconds: The seconds that the reader spends between two blocks of commands.
         project: The project; a copy if the page changes it.
     """
 
-    def __init__(self, folder: Path, *, reading_seconds: float = 0.0, project: Path = ROOT) -> None:
+    def __init__(self, folder: Path, *, project: Path = ROOT) -> None:
         self._folder = folder
         self._project = project
-        self._reading_seconds = reading_seconds
         # The pages name programs and recordings relative to the project's folder.
         for environment in (".venv", ".venv-run"):
             (folder / environment).symlink_to(sys.prefix)
@@ -83,7 +81,6 @@ class Walk:
 
     def follow(self, block: Block) -> None:
         """Run a block of commands, and compare the answer with the block below it."""
-        time.sleep(self._reading_seconds)
         commands = block.text
         if start := _STARTS_SERVICE.search(commands):
             self.stop()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from example_service.core.settings import Settings, load_settings
-from example_service.core.settings.breakers import CircuitBreakerSettings
+from example_service.core.settings.breakers import BackoffSettings, CircuitBreakerSettings
 from example_service.core.settings.model import LimitSettings
 from example_service.payments.settings import PaymentProviderSettings, PaymentSettings
 
@@ -89,21 +89,39 @@ def test_the_provider_must_be_given_up_before_the_request_is() -> None:
 def test_the_payment_breaker_recovers_quickly_in_development_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A demonstration does not take a minute, and nothing else changes."""
+    """The wait is half a minute, however many probes have failed, and nothing else changes."""
     monkeypatch.setenv("CIRCUIT_BREAKERS__PAYMENT__FAILURE_THRESHOLD", "3")
 
     payment = load_settings().circuit_breakers["payment"]
 
-    assert payment.parameters() == {"failure_threshold": 3, "recovery_timeout": 30.0}
-    assert Settings(environment="test").circuit_breakers["payment"].recovery_timeout is None
-    assert Settings(environment="production").circuit_breakers["payment"].recovery_timeout is None
+    assert payment.parameters() == {
+        "failure_threshold": 3,
+        "recovery_timeout": 30.0,
+        "backoff": {"multiplier": 1.0},
+    }
+    for environment in ("test", "production"):
+        elsewhere = Settings(environment=environment).circuit_breakers["payment"]
+        assert elsewhere.parameters() == {"failure_threshold": 3}
 
 
-def test_a_given_recovery_timeout_stays_in_development() -> None:
-    """The short timeout is only a default."""
-    given = {"payment": CircuitBreakerSettings(recovery_timeout=30.0)}
+def test_a_given_wait_stays_in_development() -> None:
+    """The short timeout and its steadiness are only defaults."""
+    timeout = CircuitBreakerSettings(recovery_timeout=30.0)
+    backoff = CircuitBreakerSettings(backoff=BackoffSettings(jitter=0.2))
 
-    assert Settings(circuit_breakers=given).circuit_breakers == given
+    assert Settings(circuit_breakers={"payment": timeout}).circuit_breakers == {"payment": timeout}
+    payment = Settings(circuit_breakers={"payment": backoff}).circuit_breakers["payment"]
+    assert payment.backoff == BackoffSettings(jitter=0.2)
+
+
+def test_a_payment_waits_for_seconds_only_in_development() -> None:
+    """In a demonstration, it succeeds soon after the provider has recovered."""
+    given = PaymentSettings(max_retry_seconds=60.0)
+
+    assert Settings().payments.max_retry_seconds == 10.0
+    assert Settings(payments=given).payments == given
+    for environment in ("test", "production"):
+        assert Settings(environment=environment).payments.max_retry_seconds == 300.0
 
 
 def test_background_work_is_off_in_test_by_default() -> None:
