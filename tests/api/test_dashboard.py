@@ -109,11 +109,19 @@ async def test_the_policy_allows_only_files_of_the_service(client: httpx.AsyncCl
 
 
 async def test_the_root_redirects_to_it(client: httpx.AsyncClient) -> None:
-    """The redirect is relative, so that it works behind a proxy with a path prefix."""
+    """The redirect is relative, so that it works behind a proxy with an unknown path prefix."""
     response = await client.get("/")
 
     assert response.status_code == 307
     assert response.headers["Location"] == "dashboard"
+
+
+async def test_the_redirect_has_the_path_prefix_if_it_is_known(serve: Serve) -> None:
+    """A relative URL would lead elsewhere if the client's URL is `/shop` without a slash."""
+    http = HTTPSettings(root_path="/shop")
+    client = await serve(create_app(Settings(environment="test", http=http)))
+
+    assert (await client.get("/")).headers["Location"] == "/shop/dashboard"
 
 
 @pytest.mark.parametrize("path", ["/", "/dashboard"])

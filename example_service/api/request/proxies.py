@@ -2,21 +2,23 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Final, TypeAlias
 
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware, _TrustedHosts
+from uvicorn.middleware.proxy_headers import _parse_host_port, _TrustedHosts
 
 from example_service.core.settings.addresses import ipv4_of_mapped
 from example_service.core.settings.types import PATH_PREFIX
 
-_PREFIX_HEADER: Final = b"x-forwarded-prefix"
 _MAX_PREFIX_LENGTH: Final = 256
-_MAPPED_BITS: Final = 96
+# A request over HTTP has none of the schemes of WebSockets, which some proxies send.
+_SCHEMES: Final = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
 Client: TypeAlias = tuple[str, int] | None
 """The address and the port of a peer; None for a socket in the file system."""
+
+Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 
 class RootPath:
@@ -30,17 +32,17 @@ class RootPath:
     """
 
     def __init__(self, trusted: Sequence[str], root_path: str = "") -> None:
-        self._trusted = _TrustedHosts(_with_mapped(trusted))
+        self._trusted = _trusted_hosts(trusted)
         self._root_path = root_path
 
-    def of(self, client: Client, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    def of(self, client: Client, headers: Headers) -> str:
         """Return the prefix for a request of this client. Empty if there is none.
 
         Args:
             client: The peer, as `with_plain_address` returns it.
             headers: The headers of the request.
         """
-        if client is None or client[0] not in self._trusted:
+        if not _is_trusted(client, self._trusted):
             return self._root_path
         return _prefix(headers) or self._root_path
 
@@ -61,28 +63,39 @@ class ProxiesMiddleware:
 
     def __init__(self, app: ASGIApp, *, trusted: Sequence[str], root_path: str = "") -> None:
         self._app = app
-        # uvicorn's middleware parses the headers and then calls `_serve`.
-        self._forwarded = ProxyHeadersMiddleware(self._serve, _with_mapped(trusted))  # type: ignore[arg-type]
+        self._trusted = _trusted_hosts(trusted)
         self._prefix = RootPath(trusted, root_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve an HTTP request. Other connections are passed through."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope["client"] = with_plain_address(scope.get("client"))
-        if prefix := self._prefix.of(scope["client"], scope["headers"]):
-            # In ASGI, the path includes the root path.
-            scope["root_path"] = prefix
-            # `OPTIONS *` has no path.
-            if scope["path"] != "*":
-                scope["path"] = prefix + scope["path"]
-                scope["raw_path"] = prefix.encode() + scope.get("raw_path", b"")
-        await self._forwarded(scope, receive, send)  # type: ignore[arg-type]
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["client"] = with_plain_address(scope.get("client"))
+        if scope["type"] == "http":
+            peer = scope["client"] = with_plain_address(scope.get("client"))
+            headers = scope["headers"]
+            if prefix := self._prefix.of(peer, headers):
+                # In ASGI, the path includes the root path.
+                scope["root_path"] = prefix
+                # `OPTIONS *` has no path.
+                if scope["path"] != "*":
+                    scope["path"] = prefix + scope["path"]
+                    scope["raw_path"] = prefix.encode() + scope.get("raw_path", b"")
+            if _is_trusted(peer, self._trusted):
+                scope["client"] = self._client(peer, headers)
+                scope["scheme"] = _scheme(headers) or scope["scheme"]
         await self._app(scope, receive, send)
+
+    def _client(self, peer: Client, headers: Headers) -> Client:
+        """Follow `X-Forwarded-For` from a trusted peer to the first client that is not trusted.
+
+        A value that is not an address ends the list: it is unknown what the rest belongs to.
+        """
+        client = peer
+        for value in reversed(_listed(headers, b"x-forwarded-for")):
+            if (named := _address(value)) is None:
+                break
+            client = named
+            if not _is_trusted(client, self._trusted):
+                break
+        return client
 
 
 def with_plain_address(client: Client) -> Client:
@@ -90,24 +103,54 @@ def with_plain_address(client: Client) -> Client:
     if client is None or ":" not in client[0]:
         return client
     try:
-        return str(ipv4_of_mapped(ip_address(client[0]))), client[1]
+        return _plain(client[0]), client[1]
     except ValueError:
         return client
 
 
-def _with_mapped(trusted: Sequence[str]) -> list[str]:
-    """Add the IPv4-mapped form of each IPv4 network, which proxies with IPv6 sockets report."""
-    ipv4 = [ip_network(proxy) for proxy in trusted if proxy != "*" and ":" not in proxy]
-    mapped = [
-        f"::ffff:{network.network_address}/{_MAPPED_BITS + network.prefixlen}" for network in ipv4
-    ]
-    return [*trusted, *mapped]
+def _plain(address: str) -> str:
+    return str(ipv4_of_mapped(ip_address(address)))
 
 
-def _prefix(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """Return the prefix in the headers. Empty unless there is exactly one and it is valid."""
-    given = [value for name, value in headers if name == _PREFIX_HEADER]
-    if len(given) != 1 or len(given[0]) > _MAX_PREFIX_LENGTH:
-        return ""
-    prefix = given[0].strip(b" \t").decode("latin-1").rstrip("/")
-    return prefix if re.fullmatch(PATH_PREFIX, prefix) else ""
+def _trusted_hosts(trusted: Sequence[str]) -> _TrustedHosts:
+    return _TrustedHosts("*" if "*" in trusted else list(trusted))
+
+
+def _is_trusted(client: Client, trusted: _TrustedHosts) -> bool:
+    return (client[0] if client else None) in trusted
+
+
+def _listed(headers: Headers, name: bytes) -> list[str]:
+    """Return the members of a list, which may be in several headers. Empty ones do not count."""
+    lines = [value.decode("latin-1") for given, value in headers if given == name]
+    members = [member.strip(" \t") for line in lines for member in line.split(",")]
+    return [member for member in members if member]
+
+
+def _address(value: str) -> Client:
+    """Read an address with or without a port. None if it is something else, such as `unknown`."""
+    host, port = _parse_host_port(value)
+    try:
+        # A zone only has a meaning on the machine of the proxy.
+        return _plain(host.partition("%")[0]), port
+    except ValueError:
+        return None
+
+
+def _scheme(headers: Headers) -> str | None:
+    """Return the scheme that the first proxy has reported. None if it is missing or unknown."""
+    named = _listed(headers, b"x-forwarded-proto")
+    return _SCHEMES.get(named[0].lower()) if named else None
+
+
+def _prefix(headers: Headers) -> str:
+    """Return the prefix in the headers. Empty if there is none, or an invalid one.
+
+    Each proxy in a chain adds what it has removed from the path, so the parts are joined.
+    """
+    parts = [part.rstrip("/") for part in _listed(headers, b"x-forwarded-prefix")]
+    prefix = "".join(parts)
+    is_valid = len(prefix) <= _MAX_PREFIX_LENGTH and all(
+        re.fullmatch(PATH_PREFIX, part) for part in parts if part
+    )
+    return prefix if is_valid else ""

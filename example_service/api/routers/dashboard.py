@@ -57,12 +57,13 @@ async def events(feed: Annotated[Feed, Depends(get_feed)]) -> AsyncIterator[Serv
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def root() -> RedirectResponse:
+async def root(request: Request) -> RedirectResponse:
     """Redirect `/` to the dashboard.
 
-    The URL is relative, because a proxy may serve the service under a path prefix.
+    If no path prefix is known, the URL is relative, because there may still be one.
     """
-    return RedirectResponse("dashboard")
+    prefix = request.scope.get("root_path")
+    return RedirectResponse(f"{prefix}/dashboard" if prefix else "dashboard")
 
 
 router.mount("/dashboard", StaticFiles(packages=[(_PACKAGE, "page")]))

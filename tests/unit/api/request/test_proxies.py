@@ -113,8 +113,93 @@ async def test_a_prefix_is_part_of_the_path(given: str | None, root_path: str, p
     assert scope["raw_path"] == scope["path"].encode()
 
 
-async def test_two_prefixes_count_as_none() -> None:
-    """It is unknown which of them is right."""
-    scope = await seen(("x-forwarded-prefix", "/a"), ("x-forwarded-prefix", "/b"))
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [
+        (["/shop", "/eu"], "/shop/eu"),
+        (["/shop,/eu"], "/shop/eu"),
+        (["/shop/ ,\t/eu/"], "/shop/eu"),
+        (["/shop", "", "/,/eu"], "/shop/eu"),
+        (["/shop", "eu"], ""),
+        (["/shop, //evil.test"], ""),
+        (["/..", "/eu"], ""),
+        (["/" + "x" * 200, "/" + "y" * 200], ""),
+    ],
+)
+async def test_prefixes_of_several_proxies_are_joined(given: list[str], prefix: str) -> None:
+    """Each proxy has removed one; the first is that of the proxy in front of the others."""
+    scope = await seen(*(("x-forwarded-prefix", value) for value in given))
 
-    assert scope["path"] == "/api/v1"
+    assert scope.get("root_path", "") == prefix
+    assert scope["path"] == f"{prefix}/api/v1"
+
+
+@pytest.mark.parametrize(
+    ("given", "scheme"),
+    [
+        (["https"], "https"),
+        (["HTTPS"], "https"),
+        ([" https\t"], "https"),
+        (["https, http"], "https"),
+        (["https", "http"], "https"),
+        (["", "https"], "https"),
+        (["wss"], "https"),
+        (["ws"], "http"),
+        (["http,https"], "http"),
+        ([""], "http"),
+        (["ftp"], "http"),
+        (["javascript, https"], "http"),
+    ],
+)
+async def test_the_first_proxy_names_the_scheme(given: list[str], scheme: str) -> None:
+    """It is the one that the client has connected to."""
+    scope = await seen(*(("x-forwarded-proto", value) for value in given))
+
+    assert scope["scheme"] == scheme
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("192.0.2.9:443", "192.0.2.9"),
+        ("[2001:db8::7]:443", "2001:db8::7"),
+        ("[::ffff:192.0.2.9]", "192.0.2.9"),
+        ("fe80::1%eth0", "fe80::1"),
+        ("192.0.2.9,", "192.0.2.9"),
+        ("192.0.2.9, , 10.9.9.9", "192.0.2.9"),
+        ("unknown", PROXY),
+        ("dashboard", PROXY),
+        ("<script>", PROXY),
+        ("[2001:db8::7", PROXY),
+        ("999.1.1.1", PROXY),
+        ("a" * 3000, PROXY),
+        ("", PROXY),
+        ("192.0.2.9, unknown", PROXY),
+        ("192.0.2.9, unknown, 10.9.9.9", "10.9.9.9"),
+        ("unknown, 192.0.2.9", "192.0.2.9"),
+        ("10.9.9.9, 10.9.9.8", "10.9.9.9"),
+    ],
+)
+async def test_only_an_address_becomes_the_client(given: str, address: str) -> None:
+    """Otherwise the client is the last one in the chain whose address is known."""
+    scope = await seen(("x-forwarded-for", given))
+
+    assert scope["client"][0] == address
+
+
+async def test_several_headers_about_the_client_are_one_list() -> None:
+    """Some proxies add a header of their own instead of a value."""
+    scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "10.9.9.9"))
+
+    assert scope["client"][0] == "192.0.2.9"
+
+
+async def test_a_star_trusts_every_peer_beside_other_values() -> None:
+    """The first address in the list is that of the client."""
+    scope = await seen(
+        ("x-forwarded-for", "192.0.2.9, 198.51.100.1"),
+        peer="203.0.113.5",
+        trusted=("10.0.0.0/8", "*"),
+    )
+
+    assert scope["client"][0] == "192.0.2.9"
