@@ -190,6 +190,24 @@ class PaymentRepository:
         pending, created_at, now = (await self._session.execute(query)).one()
         return Backlog(pending, (now - created_at).total_seconds() if pending else 0.0)
 
+    async def recall(self, longest_wait_seconds: float) -> None:
+        """Make payments due that would have to wait for too long.
+
+        This happens if the database's clock was set back after they were claimed or released.
+
+        Args:
+            longest_wait_seconds: More than any claim and any wait between two attempts.
+        """
+        await self._session.execute(
+            update(Payment)
+            .where(
+                Payment.status == PaymentStatus.PENDING,
+                Payment.due_at > self._moment(longest_wait_seconds),
+            )
+            .values(due_at=self._moment(0.0))
+            .execution_options(synchronize_session=False)
+        )
+
     async def has_due(self) -> bool:
         """Whether a payment is due."""
         return (await self._session.scalars(self._due().limit(1))).first() is not None

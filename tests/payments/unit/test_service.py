@@ -402,6 +402,36 @@ class TestClaimDue:
         (record,) = [record for record in caplog.records if "contradicts" in record.message]
         assert (record.levelname, record.__dict__["payment_id"]) == ("ERROR", str(now.id))
 
+    @pytest.mark.parametrize("attempts", [0, 1, 100])
+    @pytest.mark.parametrize("does_look", [False, True])
+    async def test_no_payment_waits_until_a_wrong_clock_is_right(
+        self,
+        *,
+        attempts: int,
+        does_look: bool,
+        service: PaymentService,
+        database: Database,
+        clock: FakeClock,
+        provider: FakeProvider,
+    ) -> None:
+        """A payment is due if the database's clock was set back after it was claimed or released.
+
+        While the circuit is open, a worker only looks for payments that are due.
+        """
+        claim = await claimed(database, attempts=attempts)
+        if attempts:
+            provider.fault = ProviderTimeoutError("slow")
+            await service.process_claim(claim)
+        assert not await service.has_due()
+        clock.now -= 2 * DAY
+
+        if does_look:
+            assert await service.has_due()
+        (again,) = await service.claim_due(1)
+
+        assert again.payment.id == claim.payment.id
+        assert not await service.has_due()
+
 
 class TestBackoff:
     """The wait of a payment until its next attempt."""
