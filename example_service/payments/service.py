@@ -217,8 +217,10 @@ class PaymentService:
             return await self._leave_unresolved(payment)
         if isinstance(outcome, Charged):
             return await self._succeed(payment, outcome.charge_id)
-        is_ours = claim.is_given_up and outcome.reason is FailureReason.CANCELLED
-        return await self._fail(payment, FailureReason.EXPIRED if is_ours else outcome.reason)
+        is_ours = claim.is_given_up and self._settings.provider_can_cancel
+        if is_ours and outcome.reason is FailureReason.CANCELLED:
+            return await self._fail(payment, FailureReason.EXPIRED)
+        return await self._fail(payment, outcome.reason)
 
     async def _ask_provider(self, claim: Claim) -> Outcome | None:
         """Charge the payment or, if it is given up, cancel it.

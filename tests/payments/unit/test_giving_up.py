@@ -221,11 +221,13 @@ class TestProviderThatCannotCancel:
 
         assert (await service.process_claim(claim)).status is SUCCEEDED
 
-    @pytest.mark.parametrize("reason", [FailureReason.DECLINED, FailureReason.REFUSED])
+    @pytest.mark.parametrize(
+        "reason", [FailureReason.DECLINED, FailureReason.REFUSED, FailureReason.CANCELLED]
+    )
     async def test_what_it_has_decided_has_failed(
         self, reason: FailureReason, service: PaymentService, provider: FakeProvider, claim: Claim
     ) -> None:
-        """A decline or a refusal is final."""
+        """Each is final. A cancellation was not ours, so the payment has not expired."""
         provider.ended[claim.payment.id] = reason
 
         assert outcome(await service.process_claim(claim))[:2] == (FAILED, reason)
