@@ -109,7 +109,16 @@ async def test_the_server_says_which_methods_it_has(serve: Serve, root_path: str
     assert b"OPTIONS" in dict(sent[0]["headers"])[b"allow"].split(b", ")
 
 
-async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "content-type, idempotency-key, traceparent",
+        "Tracestate,X-REQUEST-ID",
+        "",
+        "accept, ,tracestate,",
+    ],
+)
+async def test_pages_of_allowed_origins_may_call(serve: Serve, headers: str) -> None:
     """They may send the headers that the service reads, and read those it returns."""
     cors = HTTPSettings(cors_origins=["https://app.test"])
     client = await serve(create_app(Settings(environment="test", http=cors)))
@@ -118,7 +127,7 @@ async def test_pages_of_allowed_origins_may_call(serve: Serve) -> None:
         headers={
             "Origin": "https://app.test",
             "Access-Control-Request-Method": "POST",
-            "Access-Control-Request-Headers": "content-type, idempotency-key, traceparent",
+            "Access-Control-Request-Headers": headers,
         },
     )
     assert preflight.status_code == 200
