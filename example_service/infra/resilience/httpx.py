@@ -100,9 +100,9 @@ class CircuitBreakerTransport(TransportBase):
             for as long as it asks but for at most this many seconds, unless the breaker's
             `open_for` returns a wait. None ignores the header.
         parameters: Parameters of every `CircuitBreaker` created here. By default its
-            `expected_exception` is the library's `TransportError`, its `is_failure` is
-            `is_upstream_failure`, and its `is_failed_result`, which sees the status and headers of
-            a response before its body is read, is `is_failed_response`.
+            `expected_exception` is the library's `TransportError` and `ssl.SSLError`, its
+            `is_failure` is `is_upstream_failure`, and its `is_failed_result`, which sees the status
+            and headers of a response before its body is read, is `is_failed_response`.
 
     Raises:
         TypeError: A value is of the wrong type, there is no such parameter, or it would have no

@@ -3,6 +3,7 @@
 One of the libraries must be installed, or both.
 """
 
+import ssl
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -65,7 +66,8 @@ else:
     TRANSPORTS = tuple(
         (library.BaseTransport, library.AsyncBaseTransport) for library in _LIBRARIES
     )
-    TRANSPORT_ERRORS = tuple(library.TransportError for library in _LIBRARIES)
+    # Asynchronous transports do not translate the error of a broken TLS record.
+    TRANSPORT_ERRORS = (*(library.TransportError for library in _LIBRARIES), ssl.SSLError)
     # Errors with a local cause: an invalid request, or an exhausted connection pool.
     LOCAL_ERRORS = tuple(
         getattr(library, name)

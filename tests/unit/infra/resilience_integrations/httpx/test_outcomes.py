@@ -1,5 +1,6 @@
 """Which responses and errors count."""
 
+import ssl
 from collections.abc import Callable
 
 import httpx
@@ -102,6 +103,20 @@ async def test_an_error_of_the_transport_counts_unless_its_cause_is_local(
     assert caught.value is error
     assert counts(registry) == (int(failed), 0, 0)
     assert is_upstream_failure(error) is failed
+
+
+async def test_a_broken_tls_record_is_a_failure(
+    way: Way, upstream: Upstream, registry: CircuitBreakerRegistry
+) -> None:
+    """Asynchronous transports of httpx raise the error of the standard library."""
+    error = ssl.SSLError("bad record mac")
+    upstream.answer(error)
+
+    with pytest.raises(ssl.SSLError):
+        await way.get()
+
+    assert counts(registry) == (1, 0, 0)
+    assert is_upstream_failure(error)
 
 
 @pytest.mark.parametrize(
