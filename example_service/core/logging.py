@@ -50,6 +50,8 @@ _METHODS = {
     "critical": logging.CRITICAL,
     "fatal": logging.CRITICAL,
 }
+# The position of `args` among the parameters of a record.
+_ARGUMENTS = 5
 _LEVELS = ("critical", "error", "warning", "info", "debug")
 
 # structlog's own parameters, which would make a call with such a field fail.
@@ -104,6 +106,8 @@ def _configure_standard_library(level: int, rendering: list[Processor]) -> None:
             ],
         )
     )
+    if logging.getLogRecordFactory() is logging.LogRecord:
+        logging.setLogRecordFactory(_Record)
     root = logging.getLogger()
     for former in [h for h in root.handlers if isinstance(h, _LineHandler)]:
         root.removeHandler(former)
@@ -153,7 +157,8 @@ def _compose(logger: WrappedLogger, level: str, event_dict: EventDict) -> EventD
         return line
     try:
         return dict(format_exc_info(logger, level, dict(line)))
-    except Exception:  # noqa: BLE001 - it may be any value, whose own code is called
+    except BaseException as error:  # noqa: BLE001 - it may be any value, whose own code is called
+        _reraise_if_stopping(error)
         return line
 
 
@@ -176,25 +181,45 @@ def _render_json(_: WrappedLogger, __: str, event_dict: EventDict) -> str:
     """Render a line as a JSON object in ASCII, which escapes control characters."""
     try:
         return _encode(event_dict)
-    except Exception:  # noqa: BLE001 - `default` calls the logged objects' own code
+    except BaseException as error:  # noqa: BLE001 - `default` calls the logged objects' own code
+        _reraise_if_stopping(error)
         # JSON has no NaN, no keys other than strings and no cycles, so write the Python repr.
         return _encode({_shown(k, str): _as_json(v) for k, v in event_dict.items()})
 
 
 def _as_json(value: object) -> object:
-    if isinstance(value, str):
+    if _is_a(str, value):
         return value
     text = _shown(value, ascii)
     # Python refuses to convert integers with thousands of digits to text.
-    return value if isinstance(value, int) and text[0] != "<" else text
+    return value if _is_a(int, value) and text[0] != "<" else text
+
+
+def _is_a(kind: type, value: object) -> bool:
+    # `isinstance` reads `__class__`, which raises for some proxies of other objects.
+    return issubclass(type(value), kind)
+
+
+def _reraise_if_stopping(error: BaseException) -> None:
+    """Raise an error again if it asks the process to stop; everything else comes from a value.
+
+    That may be any `BaseException`, such as the panics of extensions that are written in Rust.
+    """
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        raise error
 
 
 def _shown(value: object, convert: Callable[[object], str]) -> str:
     """Convert any value to text, even if its own conversion raises."""
     try:
         return convert(value)
-    except Exception:  # noqa: BLE001 - logging a value must not raise
-        return f"<{type(value).__name__} that cannot be displayed>"
+    except BaseException as error:  # noqa: BLE001 - logging a value must not raise
+        _reraise_if_stopping(error)
+        return f"<{_class_name(type(value))} that cannot be displayed>"
+
+
+# Not `value.__name__`, which a metaclass can override.
+_class_name: Callable[[type], str] = type.__dict__["__name__"].__get__
 
 
 def _console_rendering() -> list[Processor]:
@@ -204,7 +229,8 @@ def _console_rendering() -> list[Processor]:
     def render_console(logger: WrappedLogger, level: str, event_dict: EventDict) -> str:
         try:
             return render(logger, level, _escape(event_dict))
-        except Exception:  # noqa: BLE001 - the renderer expects certain types in some members
+        except BaseException as error:  # noqa: BLE001 - it expects certain types in some members
+            _reraise_if_stopping(error)
             return _render_json(logger, level, event_dict)
 
     return [render_console]
@@ -214,14 +240,14 @@ def _escape(event_dict: EventDict) -> EventDict:
     """Escape control characters, which could forge log lines or control the terminal."""
     escaped: EventDict = {}
     for key, value in event_dict.items():
-        if key in ("exception", "stack") and isinstance(value, str):
+        shown = value if _is_a(str, value) else _shown(value, repr)
+        if key in ("exception", "stack"):
             # The indentation distinguishes lines of an exception's message from log lines.
-            lines = (_TRACEBACK_MARGIN + printable(line) for line in value.split("\n"))
+            lines = (_TRACEBACK_MARGIN + printable(line) for line in shown.split("\n"))
             escaped[key] = "\n".join(lines)
         else:
-            shown = value if isinstance(value, str) else _shown(value, repr)
             is_fine = shown.isprintable() and shown[:1] != "<" and key != "event"
-            escaped[_shown(key, str)] = value if is_fine else printable(shown)
+            escaped[printable(_shown(key, str))] = value if is_fine else printable(shown)
     return escaped
 
 
@@ -246,13 +272,26 @@ class _LineLogger:
     debug = info = warning = error = critical = msg
 
 
+class _Record(logging.LogRecord):
+    """A record with any arguments. If there is one, the base class looks at it, which may raise."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        try:
+            super().__init__(*given, **named)
+        except BaseException as error:  # noqa: BLE001 - logging must not raise
+            _reraise_if_stopping(error)
+            super().__init__(*given[:_ARGUMENTS], (), *given[_ARGUMENTS + 1 :], **named)  # type: ignore[call-arg]
+            self.args = given[_ARGUMENTS]
+
+
 class _LineHandler(logging.Handler):
     """The handler of the standard library's loggers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 - logging must not raise
+        except BaseException as error:  # noqa: BLE001 - logging must not raise
+            _reraise_if_stopping(error)
             line = self.format(_without_arguments(record))
         output.write(f"{line}\n")
 
@@ -315,8 +354,9 @@ def _write(
 
 
 def _interpolated(event: Any, args: tuple[Any, ...]) -> str:
-    is_mapping = len(args) == 1 and isinstance(args[0], Mapping)
     try:
+        is_mapping = len(args) == 1 and isinstance(args[0], Mapping)
         return event % (args[0] if is_mapping else args)  # type: ignore[no-any-return]
-    except Exception:  # noqa: BLE001 - logging must not raise
+    except BaseException as error:  # noqa: BLE001 - logging must not raise
+        _reraise_if_stopping(error)
         return _interpolated_anyway(event, args)

@@ -41,12 +41,66 @@ class Untrue(Unshowable):
         raise RuntimeError("undecided")
 
 
+class Panicking(Unshowable):
+    """An object whose `repr` raises what is not an `Exception`, as extensions in Rust do."""
+
+    def __str__(self) -> str:
+        """Fail."""
+        raise asyncio.CancelledError
+
+    __repr__ = __str__
+
+
+class Proxy(Unshowable):
+    """A proxy of an object that is missing, so that even its class is unknown."""
+
+    @property
+    def __class__(self) -> Any:
+        """Fail."""
+        raise RuntimeError("no object")
+
+    @__class__.setter
+    def __class__(self, value: object) -> None:
+        """Fail."""
+
+
+class Nameless(type):
+    """A class without a name."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        """Fail."""
+        raise RuntimeError("no name")
+
+
+class Unnamed(Unshowable, metaclass=Nameless):
+    """An object whose class has no name."""
+
+
 class UnshowableError(Exception):
     """An exception whose `str` fails."""
 
     def __str__(self) -> str:
         """Fail."""
         raise RuntimeError("no text")
+
+
+class Interrupting:
+    """An object during whose conversion Ctrl+C is pressed."""
+
+    def __repr__(self) -> str:
+        """Stop the process."""
+        raise KeyboardInterrupt
+
+    __str__ = __repr__
+
+
+class Endless(dict[str, Any]):
+    """A mapping whose number of keys is unknown."""
+
+    def __len__(self) -> int:
+        """Fail."""
+        raise RuntimeError("unknown")
 
 
 def circle() -> list[Any]:
@@ -68,6 +122,9 @@ VALUES: dict[str, Any] = {
     "unshowable": Unshowable(),
     "half": HalfShowable(),
     "untrue": Untrue(),
+    "panicking": Panicking(),
+    "proxy": Proxy(),
+    "unnamed": Unnamed(),
     "error": UnshowableError(),
     "huge": 10**5000,
     "nested": {"a": [Unshowable(), 10**5000]},
@@ -212,6 +269,33 @@ def test_every_method_writes_a_line_for_any_arguments(lines: Callable[[], list[s
     assert "between two levels" in written[1]
     assert "later %d 'three'" in written[3].replace('\\"', '"')
     assert ["error" in line for line in written[4:]] == [True, True]
+
+
+def test_the_standard_library_accepts_any_single_argument(lines: Callable[[], list[str]]) -> None:
+    """It looks at a single argument before any handler does."""
+    for value in (Proxy(), Endless(a=1)):
+        log_by_library("one %s", value)
+
+    first, second = lines()
+    assert "one %s <Proxy that cannot be displayed>" in first
+    assert "one" in second
+
+
+def test_stopping_the_process_is_not_an_error_of_a_value(lines: Callable[[], list[str]]) -> None:
+    """Ctrl+C may arrive while a line is written."""
+    with pytest.raises(KeyboardInterrupt):
+        structlog.get_logger("shop").info("interrupted", value=Interrupting())
+
+    assert lines() == []
+
+
+def test_a_name_cannot_break_a_line(lines: Callable[[], list[str]]) -> None:
+    """Fields may come from a request, with their names, and so may the text of an exception."""
+    forged = "x\n2026-01-01T00:00:00+00:00 [info] forged"
+    structlog.get_logger("shop").info("fields", **{forged: 1}, exception=[forged])
+    log_by_library("fields", extra={forged: 1})
+
+    assert [line.startswith("2026-01-01T00:00:00") for line in lines()].count(True) == 0
 
 
 def test_an_event_is_optional(lines: Callable[[], list[str]]) -> None:
