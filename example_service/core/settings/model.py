@@ -9,7 +9,7 @@ on a developer's machine.
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -40,8 +40,6 @@ from example_service.core.settings.types import (
     SecondsFromZero,
 )
 from example_service.core.settings.variables import DELIMITER, group_names
-
-ENV_FILE = ".env"
 
 Environment = Literal["development", "test", "production"]
 Source = Literal["environment", ".env", "SECRETS_DIR"]
@@ -315,7 +313,6 @@ class ServiceSettings(PlainNumbers, BaseSettings):
     """The general settings. `Settings` adds the groups of the domains."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILE,
         env_ignore_empty=True,
         env_nested_delimiter=DELIMITER,
         extra="ignore",
@@ -323,6 +320,9 @@ class ServiceSettings(PlainNumbers, BaseSettings):
         hide_input_in_errors=True,
         validate_default=True,
     )
+
+    env_path: ClassVar[Path] = Path(".env")
+    """The path of the file with variables, relative to the current directory."""
 
     environment: Environment = Field(
         default="development",
@@ -418,24 +418,28 @@ class ServiceSettings(PlainNumbers, BaseSettings):
         """
         groups = group_names(settings_cls)
         sources = [EnvSettingsSource(settings_cls) for _ in range(3)]
-        for source, given in zip(sources, given_values(settings_cls).values(), strict=True):
+        for source, given in zip(sources, given_values(cls).values(), strict=True):
             source.env_vars = {name: given[name] for name in given if name not in groups}
         return init_settings, *sources
 
 
-def given_values(settings_cls: type[BaseSettings]) -> dict[Source, Mapping[str, str | None]]:
+def given_values(settings_cls: type[ServiceSettings]) -> dict[Source, Mapping[str, str | None]]:
     """The values of each source by name in lower case. Earlier sources take precedence.
 
     Raises:
         SettingsError: A file cannot be read.
     """
     environment = EnvSettingsSource(settings_cls).env_vars
-    from_file: Mapping[str, str | None] = read_env_file(
-        Path(str(settings_cls.model_config["env_file"]))
-    )
+    from_file: Mapping[str, str | None] = read_env_file(settings_cls.env_path)
     folder = environment.get(SECRETS_VARIABLE.lower()) or from_file.get(SECRETS_VARIABLE.lower())
+    groups = group_names(settings_cls)
+
+    def is_setting(name: str) -> bool:
+        first, delimiter, _ = name.partition(DELIMITER)
+        return first in settings_cls.model_fields and bool(delimiter) == (first in groups)
+
     return {
         "environment": environment,
         ".env": from_file,
-        "SECRETS_DIR": {**read_secret_files(folder)},
+        "SECRETS_DIR": {**read_secret_files(folder, is_setting)},
     }

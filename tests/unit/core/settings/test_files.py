@@ -1,12 +1,13 @@
 """Settings from `.env` and from secret files: values arrive exactly as written."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import Settings, load_settings
-from example_service.core.settings.files import read_env_file, read_secret_files
+from example_service.core.settings.files import read_env_file
 from example_service.core.settings.loading import variable_sources
 
 SECRET = "p$HOME${PATH}#\"'\\n q%40 #x"
@@ -24,13 +25,38 @@ SECRET = "p$HOME${PATH}#\"'\\n q%40 #x"
         ("NAME=a=b", "a=b"),
         ('NAME=["a", "b"]', '["a", "b"]'),
         ("NAME=$(command)", "$(command)"),
+        ("NAME=form\x0cfeed\u2028and separator\r", "form\x0cfeed\u2028and separator"),
     ],
 )
 def test_a_value_arrives_as_it_is_written(line: str, value: str, tmp_path: Path) -> None:
     """Nothing is expanded, and a `#` after a value is part of it."""
-    (tmp_path / ".env").write_text(f"{line}\n# NAME=comment\n\nOTHER=\nno assignment\n")
+    (tmp_path / ".env").write_text(f"{line}\n# NAME=comment\n#NAME=comment\n\nOTHER=\n")
 
     assert read_env_file(tmp_path / ".env") == {"name": value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["PORT: 81", "set PORT=81", "PORT", '{"PORT": 81}', 'ADMIN__TOKEN="first\nsecond"', "P\0"],
+)
+def test_a_line_that_sets_nothing_is_reported_by_its_number(text: str, tmp_path: Path) -> None:
+    """Otherwise the service would start without the setting, or with a part of it."""
+    (tmp_path / ".env").write_text(f"# settings\n{text}\nWORKERS=2\n")
+
+    with pytest.raises(SettingsError, match=r"\.env +has a line [23] that is not NAME=VALUE"):
+        read_env_file(tmp_path / ".env")
+
+
+def test_an_env_file_that_is_no_file_is_reported(tmp_path: Path) -> None:
+    """Docker creates a folder in place of a file that it cannot find."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("missing")
+    os.mkfifo(tmp_path / "pipe")
+
+    for name in ("folder", "link", "pipe"):
+        with pytest.raises(SettingsError, match=rf"{name} +cannot be read: "):
+            read_env_file(tmp_path / name)
+    assert read_env_file(tmp_path / "missing") == {}
 
 
 def test_secrets_are_read_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +87,7 @@ def test_the_folder_may_be_named_in_the_file(
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "PORT").write_text("7\n")
     (tmp_path / ".env").write_text(f"SECRETS_DIR={tmp_path}/secrets\n")
-    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    monkeypatch.setattr(Settings, "env_path", tmp_path / ".env")
 
     assert load_settings().port == 7
 
@@ -78,10 +104,42 @@ def test_a_misspelt_secret_is_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_unreadable_folder_of_secrets_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder may be missing, or contain a file that is not text."""
+    """The folder may be missing."""
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path / "missing"))
+
     with pytest.raises(SettingsError, match=r"SECRETS_DIR +cannot be read: No such file"):
         load_settings()
-    (tmp_path / "PORT").write_bytes(b"\xff")
-    with pytest.raises(SettingsError, match="is not UTF-8 text"):
-        read_secret_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["ADMIN__TOKEN", "port", "CIRCUIT_BREAKERS__SEARCH__CRITICAL"])
+def test_a_secret_that_cannot_be_read_is_reported_by_its_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a folder, a link to nothing, a pipe or not text."""
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    path = tmp_path / name
+    for create, remove in (
+        (path.mkdir, path.rmdir),
+        (lambda: path.symlink_to("missing"), path.unlink),
+        (lambda: os.mkfifo(path), path.unlink),
+        (lambda: path.write_bytes(b"\xff"), path.unlink),
+    ):
+        create()
+        with pytest.raises(
+            SettingsError, match=rf"{name.upper()} +cannot be read from SECRETS_DIR"
+        ):
+            load_settings()
+        remove()
+
+
+def test_other_files_in_a_folder_of_secrets_may_be_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/run/secrets` may also have the folders and key stores of other programs."""
+    monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
+    for folder in ("kubernetes.io", "database", "admin"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "keystore.jks").write_bytes(b"\xff\xfe")
+    (tmp_path / "PORT").write_text("7\r\n")
+
+    assert load_settings().port == 7

@@ -22,7 +22,7 @@ ENV_EXAMPLE = Path(__file__).parents[4] / ".env.example"
 def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The path where `.env` is expected; the file does not exist yet."""
     path = tmp_path / ".env"
-    monkeypatch.setitem(Settings.model_config, "env_file", path)
+    monkeypatch.setattr(Settings, "env_path", path)
     return path
 
 
@@ -293,7 +293,7 @@ def test_a_file_that_is_not_text_is_reported(env_file: Path) -> None:
     settings, problems = read_settings()
 
     assert settings is None
-    assert problems == [SettingProblem(".env", "cannot be read: is not UTF-8 text")]
+    assert problems == [SettingProblem(".env", "cannot be read: it is not UTF-8 text")]
 
 
 def test_a_file_without_read_permission_is_reported(
@@ -305,7 +305,7 @@ def test_a_file_without_read_permission_is_reported(
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
 
     settings, problems = read_settings()
 
