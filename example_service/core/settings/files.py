@@ -83,10 +83,10 @@ def _without_quotes(value: str) -> str:
 
 
 def _text(path: Path, variable: str, problem: str) -> str:
+    if path.is_fifo():
+        # Opening it would wait for a program that writes to it.
+        raise SettingsError([SettingProblem(variable, f"{problem}: it is a pipe")])
     try:
-        if path.is_fifo():
-            # Opening it would wait for a program that writes to it.
-            raise OSError(0, "it is a pipe")
         # Some editors write a byte order mark.
         return path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeError) as error:

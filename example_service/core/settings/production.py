@@ -126,7 +126,7 @@ def _api_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
         )
     entries = [entry.split(":") for entry in settings.api.keys]
     public = {digest(key).hex() for key in _PUBLIC_KEYS}
-    public |= digests_of_words(given for _, given, *_ in entries)
+    public |= digests_of_words(frozenset(given for _, given, *_ in entries))
     for name, given, *_ in entries:
         if given in public:
             yield SettingProblem(

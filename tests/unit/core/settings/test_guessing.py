@@ -1,7 +1,10 @@
 """Which secrets count as guessable."""
 
+import base64
 import hashlib
 import secrets
+import uuid
+from urllib.parse import quote
 
 import pytest
 
@@ -44,11 +47,30 @@ from example_service.core.settings.guessing import (
         hashlib.md5(b"dragon", usedforsecurity=False).hexdigest(),
         hashlib.sha1(b"changeme", usedforsecurity=False).hexdigest(),
         hashlib.sha256(b"monkey").hexdigest().upper(),
+        hashlib.sha512(b"monkey").hexdigest(),
+        base64.b64encode(b"supersecretadmintoken\n").decode(),
+        base64.b64encode(base64.b64encode(b"supersecretadmintoken")).decode(),
+        base64.b32encode(b"super-secret-admin-token").decode().rstrip("="),
+        quote("supersecretadmintoken").replace("s", "%73"),
+        "a1b2c3d4e5f6g7h8i9j0",
+        "TODO-set-a-real-token-here",
+        "prod-admin-token-v2",
+        "LoremIpsumDolorSitAmet",
+        "toBeOrNotToBeThatIsTheQuestion",
+        "3.1415926535897932384626433832795",
+        "2357111317192329",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
     ],
 )
 def test_words_and_patterns_can_be_guessed(secret: str) -> None:
     """They count as guessable at any length and with any separators."""
     assert can_be_guessed(secret, TOKEN_GUESSES_LOG10)
+
+
+def test_a_random_uuid_cannot_be_guessed() -> None:
+    """Only those of well-known examples are."""
+    assert not can_be_guessed(str(uuid.uuid4()), TOKEN_GUESSES_LOG10)
 
 
 @pytest.mark.parametrize("make", [secrets.token_urlsafe, secrets.token_hex])
