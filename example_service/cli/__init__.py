@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import example_service
 from example_service.cli import key, replay
-from example_service.core.exceptions import SettingsError, StartError
+from example_service.core.exceptions import SettingProblem, SettingsError, StartError
 from example_service.core.output import open_missing_streams, output
 
 EXIT_FAILURE = 1
@@ -59,6 +60,7 @@ def _run_service(options: argparse.Namespace) -> int:
     from example_service.migrations import MigrationError  # noqa: PLC0415
     from example_service.server.process import ListenError  # noqa: PLC0415
 
+    _check_current_directory()
     if options.command == "doctor":
         return doctor.doctor(sys.stdout)
     try:
@@ -69,6 +71,19 @@ def _run_service(options: argparse.Namespace) -> int:
     except (ListenError, MigrationError, StartError) as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_FAILURE
+
+
+def _check_current_directory() -> None:
+    """Check that `.env` can be looked for. Workers also start in the current directory.
+
+    Raises:
+        SettingsError: The current directory was deleted, or may not be read.
+    """
+    try:
+        Path.cwd().joinpath(".").stat()
+    except OSError as error:
+        problem = f"cannot be used: {error.strerror}; change to another one"
+        raise SettingsError([SettingProblem("(current directory)", problem, "cd /")]) from error
 
 
 def _override(options: argparse.Namespace) -> None:

@@ -1,9 +1,10 @@
 """The command `example-service doctor`: show the settings, and check them."""
 
 import asyncio
+import errno
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,7 @@ import httpx
 
 from example_service.core.exceptions import SettingProblem, SettingsError
 from example_service.core.settings import Settings
+from example_service.core.settings.addresses import resolves_to_local
 from example_service.core.settings.database_url import SQLiteAddress
 from example_service.core.settings.loading import read_settings, variable_sources
 from example_service.core.settings.production import production_problems
@@ -29,14 +31,17 @@ from example_service.infra.http.environment import (
     ignored_networks,
     usable_exceptions,
 )
+from example_service.infra.metrics.shared.multiprocess import directory_problems
 from example_service.infra.resilience import circuit_breaker_registry
 from example_service.main import create_own_breakers, enabled_domains
 from example_service.migrations import schema_fault
+from example_service.server.process import ListenError, listen
 
 UPSTREAM_LIMIT_SECONDS = 2.0
 
 _DOCTOR = "doctor"
 _MASK = "********"
+_FIRST_FREE_PORT = 1024
 
 
 def doctor(output: TextIO) -> int:
@@ -58,11 +63,18 @@ def doctor(output: TextIO) -> int:
     in_production = settings.environment == "production"
     from_environment = environment_problems()
     contradictions = _breaker_problems(settings)
-    faults = [*problems, *contradictions, *from_environment, *(unsafe if in_production else [])]
+    faults = [
+        *problems,
+        *contradictions,
+        *from_environment,
+        *_listen_problems(settings),
+        *(directory_problems() if settings.workers > 1 else []),
+        *(unsafe if in_production else []),
+    ]
     database, database_serves = _check_database(settings)
     fleet_rows, fleet_meets = _check_fleet(settings)
     upstreams = [
-        (each.name, *_check_upstream(each))
+        (each.name, *_check_upstream(each, is_remote=in_production))
         for domain in enabled_domains(settings)
         for each in domain.upstreams(settings)
     ]
@@ -93,6 +105,17 @@ def doctor(output: TextIO) -> int:
     success_message = "Nothing else is wrong.\n" if hints else "Nothing is wrong.\n"
     output.write(success_message if healthy else "Something is wrong; see above.\n")
     return 0 if healthy else 1
+
+
+def _listen_problems(settings: Settings) -> Iterator[SettingProblem]:
+    """Why the service could not listen on its address, except that it may be running already."""
+    # Listening on a port below 1024 needs a permission; on any other, the address decides.
+    port = settings.port if settings.port < _FIRST_FREE_PORT else 0
+    try:
+        listen(settings.host, port).close()
+    except ListenError as error:
+        if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+            yield SettingProblem("PORT" if port else "HOST", str(error))
 
 
 def _breaker_problems(settings: Settings) -> Sequence[SettingProblem]:
@@ -215,14 +238,25 @@ async def _store_fault(store: Store) -> str | None:
     return None
 
 
-def _check_upstream(upstream: Upstream) -> tuple[str, bool]:
-    """Describe the state of an upstream, and whether it is as expected."""
+def _check_upstream(upstream: Upstream, *, is_remote: bool) -> tuple[str, bool]:
+    """Describe the state of an upstream, and whether it is as expected.
+
+    Args:
+        upstream: The upstream.
+        is_remote: Whether it must be on another machine.
+    """
     url = upstream.url
     if url is None:
         return upstream.without_url, not upstream.is_needed
-    problem = _within_limit(lambda: _why_unreachable(url))
+    problem = _within_limit(lambda: (is_remote and _why_local(url)) or _why_unreachable(url))
     host = urlsplit(url).netloc
     return (f"{host} answers", True) if problem is None else (f"{host}: {problem}", False)
+
+
+def _why_local(url: str) -> str | None:
+    if resolves_to_local(urlsplit(url).hostname or ""):
+        return "the name resolves to this machine or link, as a sandbox's would"
+    return None
 
 
 def _why_unreachable(url: str) -> str | None:

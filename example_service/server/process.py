@@ -96,7 +96,9 @@ def _listen_problem(host: str, port: int, error: OSError) -> str:
         )
     if error.errno == errno.EACCES:
         return f"Port {port} is reserved. Choose one above 1023: PORT=8000 or --port 8000."
-    return f"Cannot listen on {host!a}: {error.strerror}. Choose another address: HOST or --host."
+    # `create_server` repeats the address in its text.
+    reason = str(error.strerror).partition(" (while")[0]
+    return f"Cannot listen on {host!a}: {reason}. Choose another address: HOST or --host."
 
 
 def server_config(settings: Settings) -> uvicorn.Config:

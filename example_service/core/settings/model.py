@@ -34,6 +34,7 @@ from example_service.core.settings.types import (
     HeaderToken,
     HostPatterns,
     Origins,
+    OwnAddress,
     PathPrefix,
     ProxyAddresses,
     Seconds,
@@ -328,9 +329,8 @@ class ServiceSettings(PlainNumbers, BaseSettings):
         default="development",
         description="development, test or production. Production refuses unsafe settings.",
     )
-    host: str = Field(
+    host: OwnAddress = Field(
         default="127.0.0.1",
-        min_length=1,
         description="Address to listen on; 0.0.0.0 for all addresses.",
     )
     port: int = Field(

@@ -1,12 +1,13 @@
 """Checks for settings that are valid but unsafe in production."""
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from example_service.core.digests import digest
 from example_service.core.exceptions import SettingProblem
-from example_service.core.settings.addresses import is_local
+from example_service.core.settings.addresses import Network, is_loopback
 from example_service.core.settings.database_url import (
     PostgreSQLAddress,
     SQLiteAddress,
@@ -23,8 +24,12 @@ from example_service.core.settings.model import ServiceSettings
 _PUBLIC_KEYS = (b"", b"a-key-of-the-shop-for-this-page", b"a-key-of-reports-for-this-page")
 """No key at all, and the keys in docs/callers.md."""
 
-# The shortest prefixes of networks that can plausibly contain only proxies, by IP version.
-_SHORTEST_PREFIXES = {4: 8, 6: 16}
+# The shortest prefixes of public networks that can plausibly contain only proxies, by IP version.
+_SHORTEST_PREFIXES = {4: 10, 6: 19}
+_PRIVATE_NETWORKS: Final[tuple[Network, ...]] = tuple(
+    map(ipaddress.ip_network, ("10.0.0.0/8", "127.0.0.0/8", "fc00::/7", "fe80::/10"))
+)
+"""The private networks that are larger than that."""
 
 
 def production_problems(settings: ServiceSettings) -> list[SettingProblem]:
@@ -60,7 +65,7 @@ def _needs_password(address: PostgreSQLAddress) -> bool:
     """Whether the login needs a password, because no socket or certificate authenticates it."""
     if "sslcert" in address.ssl_files:
         return False
-    return not all(host.startswith("/") or is_local(host) for host, _ in address.hosts)
+    return not all(host.startswith("/") or is_loopback(host) for host, _ in address.hosts)
 
 
 def _redis_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
@@ -70,7 +75,7 @@ def _redis_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
     parts = urlsplit(settings.redis.url.get_secret_value())
     password = unquote(parts.password or "")
     example = f"{name}=rediss://:$PASSWORD@cache.internal:6379/0"
-    if parts.scheme == "redis" and not password and not is_local(parts.hostname or ""):
+    if parts.scheme == "redis" and not password and not is_loopback(parts.hostname or ""):
         problem = "has neither TLS nor a password, so that anyone on the network may open circuits"
         yield SettingProblem(name, problem, example)
     elif password and can_be_guessed(password, PASSWORD_GUESSES_LOG10):
@@ -90,7 +95,7 @@ def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
             'contains "*", so that every web page may call the service',
             'HTTP__CORS_ORIGINS=["https://app.example.com"]',
         )
-    if any(map(_is_anywhere, settings.http.trusted_proxies)):
+    if _trusts_strangers(settings.http.trusted_proxies):
         yield SettingProblem(
             "HTTP__TRUSTED_PROXIES",
             "trusts too many addresses, so that clients can forge their own",
@@ -98,11 +103,21 @@ def _http_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:
         )
 
 
-def _is_anywhere(proxy: str) -> bool:
-    if proxy == "*":
+def _trusts_strangers(proxies: Sequence[str]) -> bool:
+    """Whether addresses, or several of them together, are more than proxies can have."""
+    if "*" in proxies:
         return True
-    network = ipaddress.ip_network(proxy)
-    return network.prefixlen < _SHORTEST_PREFIXES[network.version]
+    networks = [ipaddress.ip_network(proxy) for proxy in proxies]
+    by_version: list[list[Any]] = [[n for n in networks if n.version == v] for v in (4, 6)]
+    merged = [whole for each in by_version for whole in ipaddress.collapse_addresses(each)]
+    return any(
+        network.prefixlen < _SHORTEST_PREFIXES[network.version]
+        and not any(
+            network.version == private.version and network.subnet_of(private)
+            for private in _PRIVATE_NETWORKS
+        )
+        for network in merged
+    )
 
 
 def _token_problems(settings: ServiceSettings) -> Iterator[SettingProblem]:

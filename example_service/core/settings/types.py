@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from example_service.core.settings.addresses import ipv4_of_mapped_network
+from example_service.core.settings.addresses import ipv4_of_mapped, ipv4_of_mapped_network
 
 
 def _read_items(value: object) -> object:
@@ -66,9 +66,23 @@ def plain_origin(origin: str) -> str:
 
 
 def _check_host_pattern(value: str) -> str:
-    if value != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", value):
-        raise ValueError('should be host names without scheme and port, "*.example.com" or "*"')
+    # Clients send names with other characters in their ASCII form, such as xn--mnchen-3ya.de.
+    if value != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", value, re.ASCII):
+        raise ValueError(
+            'should be host names in ASCII, without scheme and port, "*.example.com" or "*"'
+        )
     return value.lower()
+
+
+def _check_own_address(value: str) -> str:
+    try:
+        return str(ipv4_of_mapped(ipaddress.ip_address(value)))
+    except ValueError:
+        if not re.fullmatch(r"[\w.-]+", value, re.ASCII):
+            raise ValueError(
+                "should be an IP address or a host name, without scheme, port and brackets"
+            ) from None
+        return value
 
 
 def _check_proxy(value: str) -> str:
@@ -121,6 +135,9 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 SecondsFromZero = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 """Seconds, from 0 to a day."""
+
+OwnAddress = Annotated[str, AfterValidator(_check_own_address)]
+"""An address or a host name of this machine."""
 
 HTTPURL = Annotated[str, AfterValidator(_check_url)]
 """A base URL without a trailing slash."""

@@ -9,7 +9,8 @@ import os
 import re
 import ssl
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ _EXCEPTION: Final = re.compile(
     rf"\*|(?:(?:https?|all)://)?(?:\*?\.)?{_HOST}{_PORT}|[0-9A-Fa-f:.]+",
     re.IGNORECASE,
 )
+_CERTIFICATE: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 _LAST_PORT: Final = 65_535
 
 TRUST: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"})
@@ -111,8 +113,8 @@ def _problem_with(name: str) -> str | None:
     """What is wrong with a variable, while it is the only one that is set."""
     value, kind = os.environ[name], name.upper()
     bad_value = _BAD_EXCEPTION if kind == _EXCEPTIONS else _BAD_PROXY
-    if kind == "SSL_CERT_DIR" and not Path(value).is_dir():
-        return "names a directory that does not exist"
+    if kind == "SSL_CERT_DIR":
+        return _directory_problem(value)
     try:
         if kind not in TRUST:
             _check_form(kind, value)
@@ -127,6 +129,18 @@ def _problem_with(name: str) -> str | None:
     except (httpx.InvalidURL, ValueError):
         return bad_value
     return None
+
+
+def _directory_problem(value: str) -> str | None:
+    """What is wrong with SSL_CERT_DIR, which may name several directories."""
+    directories = [Path(each) for each in value.split(os.pathsep) if each and Path(each).is_dir()]
+    if not directories:
+        return "names a directory that does not exist"
+    with suppress(OSError):
+        files = chain.from_iterable(directory.iterdir() for directory in directories)
+        if any(_CERTIFICATE.fullmatch(path.name) for path in files):
+            return None
+    return "names a directory without certificates under their hashes; run `openssl rehash`"
 
 
 def _check_form(kind: str, value: str) -> None:

@@ -47,6 +47,15 @@ def make_directory(directory: Path) -> None:
         OSError: It cannot be created, or other users could change its contents.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_directory(directory)
+
+
+def check_directory(directory: Path) -> None:
+    """Check that only the user of this process can change the contents of a directory.
+
+    Raises:
+        OSError: Other users could, or this process could not, or it does not exist.
+    """
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise PermissionError(f"{directory} is a symbolic link")
@@ -54,6 +63,8 @@ def make_directory(directory: Path) -> None:
         raise PermissionError(f"{directory} belongs to another user")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"others may write to {directory}; chmod go-w")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written to")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,27 @@ def test_unusable_settings_are_a_table_on_standard_error(
     assert output.out == ""
     assert "WORKERS" in output.err
     assert "PROBLEM" in output.err
+    assert served == []
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate", "doctor"])
+def test_a_current_directory_that_was_deleted_is_reported(
+    command: str,
+    served: list[Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Relative paths and new workers need it, as after the replacement of a release."""
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "release")
+    (tmp_path / "release").rmdir()
+
+    status = main([command])
+
+    monkeypatch.chdir(tmp_path)
+    assert status == 2
+    assert "cannot be used: No such file" in capsys.readouterr().err
     assert served == []
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,12 +74,60 @@ def row(report: str, variable: str) -> list[str]:
 
 def test_every_setting_is_shown_with_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """The table distinguishes given values from defaults, and each setting stays on one line."""
-    status, report = examine(monkeypatch, PORT="8080", HOST="a\tb", ADMIN__TOKEN=TOKEN)
+    status, report = examine(monkeypatch, PORT="8080", REDIS__PREFIX="a\tb", ADMIN__TOKEN=TOKEN)
 
     assert status == 0
     assert row(report, "PORT") == ["PORT", "8080", "environment"]
     assert row(report, "WORKERS") == ["WORKERS", "1", "default"]
-    assert row(report, "HOST") == ["HOST", r"'a\tb'", "environment"]
+    assert row(report, "REDIS__PREFIX") == ["REDIS__PREFIX", r"'a\tb'", "environment"]
+
+
+def test_an_address_on_which_the_service_cannot_listen_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A port in use is none: the service itself may be running."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert examine(monkeypatch, PORT=str(taken.getsockname()[1]))[0] == 0
+
+    status, report = examine(monkeypatch, HOST="256.1.1.1")
+
+    assert status == 1
+    assert "Cannot listen on '256.1.1.1'" in report
+
+
+def test_a_directory_that_workers_cannot_share_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`serve` would refuse it. A single worker does not use it."""
+    tmp_path.chmod(0o777)
+    directory = str(tmp_path)
+
+    assert examine(monkeypatch, PROMETHEUS_MULTIPROC_DIR=directory)[0] == 0
+    status, report = examine(monkeypatch, PROMETHEUS_MULTIPROC_DIR=directory, WORKERS="2")
+
+    assert status == 1
+    assert "others may write" in row(report, "PROMETHEUS_MULTIPROC_DIR")[1]
+
+
+def test_an_upstream_whose_name_resolves_to_this_machine_is_a_fault_in_production(
+    monkeypatch: pytest.MonkeyPatch, upstream: str
+) -> None:
+    """The name may be in /etc/hosts, or one of a public service for such names."""
+    port = upstream.rpartition(":")[2]
+    real = socket.getaddrinfo
+
+    def resolve(host: str, *arguments: Any, **options: Any) -> Any:
+        return real("127.0.0.1" if host == "pay.example.com" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    upstreams = [Upstream("pay", f"http://pay.example.com:{port}")]
+
+    _, in_development = examine(monkeypatch, upstreams)
+    status, in_production = examine(monkeypatch, upstreams, ENVIRONMENT="production")
+
+    assert "answers" in row(in_development, "pay")[1]
+    assert "resolves to this machine" in row(in_production, "pay")[1]
+    assert status == 1
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ from example_service.infra.metrics.shared.worker import Worker
 from example_service.infra.workers.reports import report_path
 from example_service.infra.workers.shared_directory import (
     DIRECTORY_VARIABLE,
+    check_directory,
     clear_directory,
     directory_faults,
     locked,
@@ -84,8 +85,7 @@ def prepare_multiprocess_directory() -> Path:
             _remove_leftovers(Path(tempfile.gettempdir()))
             directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
         except OSError as error:
-            problem = "is needed by several workers: no directory for temporary files is writable"
-            raise SettingsError([SettingProblem("TMPDIR", problem, "TMPDIR=/run")]) from error
+            raise _no_directory() from error
         _claims.enter_context(locked(directory / _OWNER, exclusive=True))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
@@ -95,8 +95,28 @@ def prepare_multiprocess_directory() -> Path:
         clear(directory)
         clear_directory(directory)
     except OSError as error:
-        raise _unusable(error.strerror or str(error)) from error
+        raise _unusable(error) from error
     return directory
+
+
+def directory_problems() -> list[SettingProblem]:
+    """Find what would make `prepare_multiprocess_directory` fail, without changing anything."""
+    directory = shared_directory()
+    try:
+        if directory is None:
+            tempfile.gettempdir()
+        elif os.path.lexists(directory):
+            check_directory(directory)
+        elif not os.access(parent := _nearest(directory), os.W_OK | os.X_OK):
+            raise PermissionError(f"{parent} cannot be written to")
+    except OSError as error:
+        return list((_unusable(error) if directory else _no_directory()).problems)
+    return []
+
+
+def _nearest(directory: Path) -> Path:
+    """The nearest parent that exists."""
+    return next(parent for parent in directory.absolute().parents if parent.exists())
 
 
 def _remove_leftovers(parent: Path) -> None:
@@ -112,8 +132,13 @@ def _remove_leftovers(parent: Path) -> None:
                     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _unusable(why: str) -> SettingsError:
-    problem = f"names a directory that cannot be used: {why}"
+def _no_directory() -> SettingsError:
+    problem = "is needed by several workers: no directory for temporary files is writable"
+    return SettingsError([SettingProblem("TMPDIR", problem, "TMPDIR=/run")])
+
+
+def _unusable(error: OSError) -> SettingsError:
+    problem = f"names a directory that cannot be used: {error.strerror or error}"
     example = f"{DIRECTORY_VARIABLE}=/run/example-service"
     return SettingsError([SettingProblem(DIRECTORY_VARIABLE, problem, example)])
 

@@ -8,6 +8,8 @@ from example_service.core.settings.addresses import (
     ipv4_of_mapped,
     ipv4_of_mapped_network,
     is_local,
+    is_loopback,
+    resolves_to_local,
 )
 
 
@@ -60,6 +62,11 @@ from example_service.core.settings.addresses import (
         "2002:7f00:1::",
         "fe80::1",
         "fe80::1%eth0",
+        "fd00:ec2::254",
+        "metadata.google.internal",
+        "host.containers.internal",
+        "127.0.0.1.nip.io",
+        "pay.lvh.me",
         "ff02::1",
         "",
     ],
@@ -91,6 +98,35 @@ def test_this_machine_and_this_link_are_local(host: str) -> None:
 def test_servers_elsewhere_are_not_local(host: str) -> None:
     """Private networks are not local: a provider may be reached through a tunnel."""
     assert not is_local(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("localhost", True),
+        ("db.localhost.", True),
+        ("127.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("169.254.1.1", False),
+        ("host.docker.internal", False),
+        ("127.0.0.1.nip.io", False),
+        ("fe80::1", False),
+        ("224.0.0.1", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_only_this_machine_is_loopback(host: str, *, expected: bool) -> None:
+    """A login over any other address crosses a network."""
+    assert is_loopback(host) is expected
+
+
+def test_a_name_is_resolved_to_find_a_local_address() -> None:
+    """A name that cannot be resolved is not local."""
+    assert resolves_to_local("localhost")
+    assert not resolves_to_local("192.0.2.1")
+    assert not resolves_to_local("no-such-host.invalid")
+    assert not resolves_to_local("a" * 64 + ".example")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from example_service.core.settings.types import (
     HeaderToken,
     HostPatterns,
     Origins,
+    OwnAddress,
     ProxyAddresses,
 )
 
@@ -89,9 +90,35 @@ def test_hosts_are_names_without_scheme_and_port() -> None:
         "127.0.0.1",
         "*",
     ]
-    for wrong in ("https://a.example", "a.example:80", "a.*.example", "*a.example", "a b", ""):
+    for wrong in (
+        "https://a.example",
+        "a.example:80",
+        "a.*.example",
+        "*a.example",
+        "a b",
+        "",
+        "münchen.de",
+    ):
         with pytest.raises(ValidationError):
             hosts.validate_python([wrong])
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [("::1", "::1"), ("::ffff:127.0.0.1", "127.0.0.1"), ("localhost", "localhost"), ("0", "0")],
+)
+def test_the_address_to_listen_on_is_an_address_or_a_name(given: str, read: str) -> None:
+    """A mapped address is listened on as the IPv4 address that it stands for."""
+    assert TypeAdapter(OwnAddress).validate_python(given) == read
+
+
+@pytest.mark.parametrize(
+    "given", ["", "[::1]", "127.0.0.1:80", "http://127.0.0.1", "unix:/run/a.sock", "*", "a b", "é"]
+)
+def test_an_address_to_listen_on_has_no_port_scheme_or_brackets(given: str) -> None:
+    """The error says so, and does not come from the resolver."""
+    with pytest.raises(ValidationError, match="should be an IP address or a host name"):
+        TypeAdapter(OwnAddress).validate_python(given)
 
 
 def test_proxies_are_addresses_or_networks() -> None:

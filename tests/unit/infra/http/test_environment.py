@@ -33,6 +33,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SSL_CERT_FILE", "/no/such/file.pem", "No such file"),
         ("SSL_CERT_FILE", __file__, "PEM"),
         ("SSL_CERT_DIR", "/no/such/directory", "does not exist"),
+        ("SSL_CERT_DIR", os.path.dirname(__file__), "openssl rehash"),  # noqa: PTH120
     ],
 )
 def test_an_unusable_variable_is_named(
@@ -139,7 +140,8 @@ def test_usable_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path
     """An IPv6 address without brackets is accepted, because httpx can read it."""
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1,::1,.internal")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy:3128")
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    (tmp_path / "5ed36f99.0").touch()
+    monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join(["/no/such/directory", str(tmp_path)]))
     monkeypatch.setenv("SOMEBODY_ELSES_PROXY", "ftp://")
 
     assert environment_problems() == []

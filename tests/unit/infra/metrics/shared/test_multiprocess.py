@@ -13,6 +13,7 @@ import pytest
 from example_service.core.exceptions import SettingsError
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.shared.multiprocess import (
+    directory_problems,
     mark_worker_dead,
     prepare_multiprocess_directory,
     shared_metrics,
@@ -120,6 +121,7 @@ def test_a_directory_that_cannot_be_used_is_a_fault_of_the_settings(
     (problem,) = caught.value.problems
     assert problem.variable == DIRECTORY_VARIABLE
     assert "Not a directory" in problem.problem
+    assert [each.variable for each in directory_problems()] == [DIRECTORY_VARIABLE]
 
 
 @pytest.mark.parametrize("environment", [{}, {DIRECTORY_VARIABLE: ""}])
@@ -177,7 +179,20 @@ def test_a_directory_that_others_can_change_is_a_fault_of_the_settings(
         directory.chmod(0o770 if fault == "group" else 0o707)
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
 
+    assert [each.variable for each in directory_problems()] == [DIRECTORY_VARIABLE]
     with pytest.raises(SettingsError, match="PROMETHEUS_MULTIPROC_DIR"):
         prepare_multiprocess_directory()
 
     assert kept.exists()
+
+
+def test_a_directory_is_checked_without_creating_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing directory is no problem, because `serve` creates it."""
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "run" / "metrics"))
+    assert directory_problems() == []
+    monkeypatch.delenv(DIRECTORY_VARIABLE)
+    assert directory_problems() == []
+
+    assert names_in(tmp_path) == []
