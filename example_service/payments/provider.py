@@ -190,6 +190,11 @@ class PaymentProvider:
         except (httpx.TransportError, OSError) as error:
             # httpx does not translate an `ssl.SSLError` of an established connection.
             _translate(error)
+        except (httpx.InvalidURL, ValueError) as error:
+            # httpx parses the address of a redirect even if it does not follow it.
+            raise InvalidProviderAnswerError(
+                "The response redirects to an invalid address."
+            ) from error
 
     async def _exchange(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)

@@ -241,6 +241,21 @@ async def test_names_of_encodings_are_the_same_in_any_case(ask: Any) -> None:
     assert (await ask(answer)).currency == "EUR"
 
 
+@pytest.mark.parametrize(
+    "location",
+    ["http:login", "//xn--:", "//[login", "//" + "a" * 65_530, "\x00"],
+    ids=["no host", "international", "IPv6", "long", "NUL"],
+)
+@pytest.mark.parametrize("status", [301, 307])
+async def test_a_redirect_to_an_invalid_address_counts_as_failure(
+    status: int, location: str, ask: Any, breaker: CircuitBreaker
+) -> None:
+    """Httpx parses the address although the redirect is not followed, and raises various errors."""
+    with pytest.raises(ProviderUnavailableError):
+        await ask(answering(status, headers={"Location": location}))
+    assert breaker.total_failures == 1
+
+
 @pytest.mark.parametrize("status", [204, 206, 301, 302, 304])
 async def test_a_status_outside_the_contract_counts_as_failure(
     status: int, ask: Any, breaker: CircuitBreaker
