@@ -70,6 +70,8 @@ class ProblemProtocol(HttpToolsProtocol):
     - a time limit for reading responses (`test_a_client_that_does_not_read_is_disconnected`), and
       no further request before they are read
       (`test_the_next_request_waits_until_the_client_has_read_the_answer`);
+    - the head of a response and its body in one packet
+      (`test_the_head_of_a_response_is_sent_together_with_its_body`);
     - closing in stages, so that a refusal reaches a client that is still sending
       (`test_a_client_in_the_middle_of_sending_can_read_why_it_was_refused`);
     - responses to clients that have closed their end of the connection
@@ -281,6 +283,8 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        if not cycle.waiting_for_100_continue and cycle.scope["method"] != "HEAD":
+            self.transport.begin_response()
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:

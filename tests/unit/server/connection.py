@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,12 +25,17 @@ REQUEST = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
 OFFER = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
 
+NO_CONTENT = (
+    {"type": "http.response.start", "status": 204, "headers": []},
+    {"type": "http.response.body"},
+)
+
 
 class RecordingTransport(asyncio.Transport):
     """Records what is written to it.
 
     Attributes:
-        written: The bytes that were written.
+        pieces: The bytes that were written, in the pieces in which they were sent.
         unsent: How many of these bytes the client has not received yet.
         ended: Whether the writing side is closed.
         closed: Whether both sides are closed.
@@ -40,7 +45,7 @@ class RecordingTransport(asyncio.Transport):
 
     def __init__(self, peer: tuple[str, int]) -> None:
         super().__init__({"peername": peer})
-        self.written = b""
+        self.pieces: list[bytes] = []
         self.unsent = 0
         self.ended = False
         self.closed = False
@@ -50,7 +55,12 @@ class RecordingTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Record the bytes."""
         assert not self.ended
-        self.written += data
+        self.pieces.append(bytes(data))
+
+    @property
+    def written(self) -> bytes:
+        """All bytes that were written."""
+        return b"".join(self.pieces)
 
     def get_write_buffer_size(self) -> int:
         """The number of bytes that the client has not received yet."""
@@ -118,6 +128,7 @@ class Connection:
         max_connections: How many connections the server accepts.
         root_path: The path prefix of the service.
         client: The address of the client.
+        response: The messages of the response to a path that has none of its own.
         state: The state that all connections of a server share.
         scopes: The scopes of the requests that reached the application.
         bodies: The bodies of those requests.
@@ -131,6 +142,7 @@ class Connection:
     max_connections: int = 100
     root_path: str = ""
     client: str = "192.0.2.1"
+    response: Sequence[Mapping[str, Any]] = NO_CONTENT
     state: ServerState = field(default_factory=ServerState)
     scopes: list[dict[str, Any]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -215,9 +227,8 @@ class Connection:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         self.bodies.append(body)
         await self.may_answer.wait()
-        if scope["path"] != "/begins":
-            await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
+        for each in self.response[1:] if scope["path"] == "/begins" else self.response:
+            await send(dict(each))
 
 
 def head_of(length: int, longest: str, headers: bytes) -> bytes:
