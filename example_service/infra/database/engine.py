@@ -19,7 +19,11 @@ from example_service.core.settings.database_url import (
     SQLiteAddress,
     parse_database_url,
 )
-from example_service.infra.database.postgresql import pooled_engine, postgresql_engine
+from example_service.infra.database.postgresql import (
+    lift_transaction_timeout,
+    pooled_engine,
+    postgresql_engine,
+)
 
 _NEW_FILE_SECONDS: Final = 5.0
 """How long a connection waits for another that writes to a file without a write-ahead log."""
@@ -53,6 +57,8 @@ def create_migration_engine(
 ) -> AsyncEngine:
     """Create an engine without a pool, for work that may take longer than a request.
 
+    The server's `transaction_timeout` does not apply.
+
     Args:
         settings: The settings with the database URL and the connect timeout.
         statement_timeout_seconds: The time limit of one statement; with SQLite, the limit of
@@ -62,13 +68,15 @@ def create_migration_engine(
     """
     address = database_address(settings)
     if isinstance(address, PostgreSQLAddress):
-        return postgresql_engine(
+        engine = postgresql_engine(
             address,
             settings,
             statement_timeout_seconds,
             lock_timeout_seconds=lock_timeout_seconds,
             poolclass=NullPool,
         )
+        event.listen(engine.sync_engine, "begin", lift_transaction_timeout)
+        return engine
     return _sqlite_engine(address, statement_timeout_seconds, poolclass=NullPool)
 
 

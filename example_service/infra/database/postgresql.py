@@ -104,6 +104,13 @@ def postgresql_engine(
     return engine
 
 
+def lift_transaction_timeout(connection: Connection) -> None:
+    """Disable the server's time limit of this transaction, which PostgreSQL has since version 17."""
+    connection.exec_driver_sql(
+        "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
+    )
+
+
 _WITHOUT_PREPARED_STATEMENTS: Final[dict[str, Any]] = {
     "statement_cache_size": 0,
     "prepared_statement_cache_size": 0,

@@ -251,6 +251,20 @@ class TestLockOfPostgreSQL:
             await holder.invalidate()
 
 
+    async def test_the_server_s_limit_of_a_transaction_does_not_apply(
+        self, postgres_settings: Settings, add_revision: AddRevision
+    ) -> None:
+        """It would end the migration, or the transaction that has the lock meanwhile."""
+        name = postgres_settings.database_url.get_secret_value().rpartition("/")[2]
+        try:
+            await run(postgres_settings, f"ALTER DATABASE {name} SET transaction_timeout = 250")
+        except DBAPIError:
+            pytest.skip("Before version 17, PostgreSQL does not have it.")
+        add_revision(then="op.execute('SELECT pg_sleep(0.5)')")
+
+        assert (await upgrade(postgres_settings))[1] == frozenset({"later"})
+
+
 @pytest.mark.integration
 class TestTablesInUse:
     """A migration does not block the service behind a long report."""
