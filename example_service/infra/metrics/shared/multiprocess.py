@@ -27,7 +27,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -59,7 +59,8 @@ logger = logging.getLogger(__name__)
 
 _PREFIX: Final = "example-service-"
 _OWNER: Final = "owner"
-"""A file that the supervisor locks until it ends."""
+"""A file that the supervisor and its workers lock until they end. The workers of a supervisor that
+was killed still use the directory while they drain."""
 
 _claims: Final = contextlib.ExitStack()
 
@@ -84,9 +85,9 @@ def prepare_multiprocess_directory() -> Path:
         try:
             _remove_leftovers(Path(tempfile.gettempdir()))
             directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            _claims.enter_context(locked(directory / _OWNER, exclusive=False))
         except OSError as error:
             raise _no_directory() from error
-        _claims.enter_context(locked(directory / _OWNER, exclusive=True))
         os.environ[DIRECTORY_VARIABLE] = str(directory)
         atexit.register(_remove, directory, owner=os.getpid())
         return directory
@@ -130,6 +131,18 @@ def _remove_leftovers(parent: Path) -> None:
             if owner.exists():
                 with locked(owner, exclusive=True, wait_seconds=0.0):
                     shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _keeping(directory: Path) -> Iterator[None]:
+    """Keep other services from removing the directory until the end of the block."""
+    owner = directory / _OWNER
+    with contextlib.ExitStack() as stack:
+        # Without a lock, the directory may be removed, and is created again.
+        with contextlib.suppress(OSError):
+            if owner.exists():
+                stack.enter_context(locked(owner, exclusive=False, wait_seconds=0.0))
+        yield
 
 
 def _no_directory() -> SettingsError:
@@ -187,12 +200,13 @@ async def shared_metrics() -> AsyncIterator[None]:
 
     Does nothing in a process that does not share its metrics.
     """
-    worker = this_worker()
-    if worker is None:
+    directory, worker = shared_directory(), this_worker()
+    if directory is None or worker is None:
         yield
         return
-    async with worker.sharing():
-        yield
+    with _keeping(directory):
+        async with worker.sharing():
+            yield
 
 
 @cache

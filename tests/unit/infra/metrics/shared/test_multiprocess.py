@@ -1,6 +1,8 @@
 """Whether a process shares its metrics, and the directory of those that do."""
 
 import asyncio
+import atexit
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from example_service.core.exceptions import SettingsError
+from example_service.infra.metrics.shared import multiprocess
+from example_service.infra.metrics.shared.copies import SharedMetrics
 from example_service.infra.metrics.shared.files import SharedFiles
 from example_service.infra.metrics.shared.multiprocess import (
     directory_problems,
@@ -19,6 +23,7 @@ from example_service.infra.metrics.shared.multiprocess import (
     shared_metrics,
     this_worker,
 )
+from example_service.infra.metrics.shared.worker import Worker
 from example_service.infra.workers.reports import report_path
 from example_service.infra.workers.shared_directory import DIRECTORY_VARIABLE
 
@@ -149,6 +154,32 @@ subprocess.run([sys.executable, "-c", worker], check=True)
         assert str(Path(directory).parent) == parent
         assert (mode, is_worker, inherited) == ("0o700", "True", directory)
         assert names_in(Path(parent)) == []
+
+
+async def test_the_directory_of_a_killed_supervisor_stays_while_its_workers_drain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise they would create it again, and no later start would remove it."""
+    left_over = tmp_path / "example-service-1"
+    left_over.mkdir()
+    (left_over / "owner").touch()
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    worker = Worker(left_over, SharedMetrics(()))
+    monkeypatch.setattr(multiprocess, "this_worker", lambda: worker)
+    monkeypatch.setattr(multiprocess, "_claims", contextlib.ExitStack())
+    monkeypatch.setattr(atexit, "register", lambda *_, **__: None)
+
+    def start_next() -> None:
+        monkeypatch.delenv(DIRECTORY_VARIABLE)
+        prepare_multiprocess_directory()
+
+    monkeypatch.setenv(DIRECTORY_VARIABLE, str(left_over))
+    async with shared_metrics():
+        start_next()
+        assert left_over.exists()
+    start_next()
+
+    assert not left_over.exists()
 
 
 def test_an_empty_variable_does_not_make_the_process_a_worker() -> None:
