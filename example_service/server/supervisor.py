@@ -28,6 +28,7 @@ from example_service.core.exceptions import SettingsError
 from example_service.core.logging import configure_logging
 from example_service.core.output import output
 from example_service.core.settings import Settings, load_settings
+from example_service.core.settings.model import ShutdownSettings
 from example_service.infra.metrics.shared.multiprocess import (
     mark_worker_dead,
     prepare_multiprocess_directory,
@@ -122,8 +123,7 @@ class Supervisor:
         self, settings: Settings, listener: socket.socket, on_started: Callable[[], None]
     ) -> None:
         self._count = settings.workers
-        shutdown = settings.shutdown
-        self._stop_seconds = shutdown.drain_seconds + shutdown.grace_seconds + 3 * CLEAN_UP_SECONDS
+        self._stop_seconds = _stop_seconds(settings.shutdown)
         self._listener = listener
         self._on_started = on_started
         # The keys are the sentinels of the processes, which become readable when they end.
@@ -310,7 +310,8 @@ def _serve(listener: socket.socket, pipe: Connection) -> None:
         # The settings were valid when the service started, but `.env` may have changed since then.
         sys.exit(str(error))
     configure_logging(settings)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stop_seconds = _stop_seconds(settings.shutdown)
+    threading.Thread(target=_end_with_parent, args=(stop_seconds,), daemon=True).start()
 
     def send_heartbeats() -> None:
         is_alive.set()
@@ -345,9 +346,20 @@ def _report_start(pipe: Connection, is_alive: threading.Event) -> None:
             pipe.send_bytes(STARTING)
 
 
-def _end_with_parent() -> None:
-    """Drain when the parent process has died, so that the port becomes free."""
+def _end_with_parent(stop_seconds: float) -> None:
+    """Drain when the parent process has died, so that the port becomes free.
+
+    A worker that has not ended after `stop_seconds`, because its event loop is blocked, would keep
+    the port for ever: no supervisor is left to kill it.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(stop_seconds)
+        os._exit(1)
+
+
+def _stop_seconds(shutdown: ShutdownSettings) -> float:
+    """How long a worker may take to stop, in seconds."""
+    return shutdown.drain_seconds + shutdown.grace_seconds + 3 * CLEAN_UP_SECONDS

@@ -2,8 +2,11 @@
 
 import math
 import multiprocessing
+import os
+import signal
 import threading
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from example_service.server.supervisor import (
     STARTING,
     UNRESPONSIVE_AT_END_SECONDS,
     UNRESPONSIVE_SECONDS,
+    _end_with_parent,
     _report_start,
     _Worker,
 )
@@ -110,3 +114,18 @@ def test_a_worker_gives_signs_of_life_before_its_event_loop_does(
     finally:
         is_alive.set()
         reporting.join()
+
+
+def test_a_worker_that_does_not_stop_ends_without_its_supervisor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a worker with a blocked event loop would keep the port when the supervisor dies."""
+    ends: list[tuple[int, int]] = []
+    dead = SimpleNamespace(join=lambda: None)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: dead)
+    monkeypatch.setattr(os, "kill", lambda pid, number: ends.append((pid, number)))
+    monkeypatch.setattr(os, "_exit", lambda status: ends.append((os.getpid(), status)))
+
+    _end_with_parent(0.0)
+
+    assert ends == [(os.getpid(), signal.SIGTERM), (os.getpid(), 1)]
