@@ -10,6 +10,7 @@ import example_service
 from example_service.cli import key, replay
 from example_service.core.exceptions import SettingProblem, SettingsError, StartError
 from example_service.core.output import open_missing_streams, output
+from example_service.core.signals import stop_signals
 
 EXIT_FAILURE = 1
 EXIT_SETTINGS = 2
@@ -50,6 +51,9 @@ def _run(options: argparse.Namespace) -> int:
         return key.key(options.name, sys.stdout, is_read_only=options.read_only)
     if options.command == "replay":
         return replay.replay(options, sys.stdout)
+    if options.command == "serve":
+        with stop_signals():
+            return _run_service(options)
     return _run_service(options)
 
 

@@ -58,9 +58,9 @@ def _end_of_service() -> asyncio.Event:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        # The parent ends the sandbox by closing the pipe. Ctrl+C and systemd signal the whole
+        # The parent ends the sandbox by closing the pipe. Terminals and systemd signal the whole
         # process group, but the parent may still need the sandbox for calls in flight.
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, lambda: None)
         loop.add_reader(sys.stdin.fileno(), _read_until_end, sys.stdin.fileno(), ended)
     else:

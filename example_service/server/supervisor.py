@@ -61,6 +61,8 @@ application."""
 
 _CHECK_SECONDS: Final = 1.0
 
+_TERMINAL_SIGNALS: Final = frozenset({signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)})
+
 # Spawn workers, because a forked process would share locks, clients and metrics with its parent.
 _spawn = multiprocessing.get_context("spawn")
 
@@ -193,7 +195,7 @@ class Supervisor:
     def _start(self) -> None:
         receiving, sending = _spawn.Pipe(duplex=False)
         process = _spawn.Process(target=_serve, args=(self._listener, sending))
-        with _ignoring_interrupts():
+        with _ignoring_terminal():
             process.start()
         sending.close()
         self._workers[process.sentinel] = _Worker(process, receiving, time.monotonic())
@@ -289,13 +291,17 @@ def _signals() -> Iterator[Connection]:
 
 
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Make processes started in this block ignore SIGINT, which a terminal sends to all of them."""
-    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignoring_terminal() -> Iterator[None]:
+    """Make processes started in this block ignore the signals that a terminal sends to all of them.
+
+    The supervisor drains them when it gets such a signal itself.
+    """
+    former = {number: signal.signal(number, signal.SIG_IGN) for number in _TERMINAL_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _serve(listener: socket.socket, pipe: Connection) -> None:

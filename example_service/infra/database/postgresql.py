@@ -105,7 +105,7 @@ def postgresql_engine(
 
 
 def lift_transaction_timeout(connection: Connection) -> None:
-    """Disable the server's time limit of this transaction, which PostgreSQL has since version 17."""
+    """Disable the server's time limit of this transaction. PostgreSQL has it since version 17."""
     connection.exec_driver_sql(
         "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
     )

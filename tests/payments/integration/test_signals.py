@@ -45,8 +45,9 @@ def hold_request(
 
 
 def by_systemd(pid: int) -> None:
-    """Signal every process of the service, as systemd does."""
+    """Signal every process of the service, as systemd does with `SendSIGHUP=yes`."""
     os.killpg(pid, signal.SIGTERM)
+    os.killpg(pid, signal.SIGHUP)
 
 
 def by_timeout(pid: int) -> None:

@@ -250,7 +250,6 @@ class TestLockOfPostgreSQL:
             assert await waiting == (head_revisions(), head_revisions())
             await holder.invalidate()
 
-
     async def test_the_server_s_limit_of_a_transaction_does_not_apply(
         self, postgres_settings: Settings, add_revision: AddRevision
     ) -> None:
