@@ -37,9 +37,12 @@ _TEMPORARY: Final = (
     "55P03",  # lock_timeout, or NOWAIT
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
-    "57014",  # a user cancelled the statement, or it ran into statement_timeout
+    "57",  # operator intervention: a user cancelled the statement, or it took too long
+    "72000",  # snapshot too old
     "42P01",  # undefined table: the schema is older than this version of the service
     "42703",  # undefined column: the same
+    "42704",  # undefined type: the same
+    "3F000",  # undefined schema: the same
     "42501",  # insufficient privilege: missing grants after a restore or a migration
     "54000",  # no transaction ids are left until a VACUUM
     _READ_ONLY,
@@ -47,6 +50,9 @@ _TEMPORARY: Final = (
     _DUPLICATE_STATEMENT,
 )
 """Prefixes of the SQLSTATEs of temporary errors that do not count against the circuit."""
+
+_END_OF_SESSION: Final = frozenset({"FATAL", "PANIC"})
+"""The severities of errors after which the server or a pooler closes the connection."""
 
 _POOLER_ERRORS: Final = frozenset({_NO_SUCH_STATEMENT, _DUPLICATE_STATEMENT})
 
@@ -96,7 +102,8 @@ def is_unavailable(error: BaseException) -> bool:
 def is_outage(error: BaseException) -> bool:
     """Whether an error counts against the circuit of the database.
 
-    A read-only server counts as a failure: after a failover, it is no longer the primary.
+    A read-only server counts as a failure: after a failover, it is no longer the primary. So does
+    the end of a session, whatever its code; poolers often use XX000.
     """
     driver_error = _driver_error(error)
     return (
@@ -104,6 +111,7 @@ def is_outage(error: BaseException) -> bool:
         or _sqlstate(driver_error) == _READ_ONLY
         or isinstance(driver_error, asyncpg.exceptions.TargetServerAttributeNotMatched)
         or _is_lost(driver_error)
+        or _has_ended_session(driver_error)
     )
 
 
@@ -157,6 +165,13 @@ def _is_lost(error: BaseException) -> bool:
     The driver raises the class that it also uses for misuse, without a code.
     """
     return isinstance(error, asyncpg.InterfaceError) and "connection is closed" in str(error)
+
+
+def _has_ended_session(error: BaseException) -> bool:
+    """Whether the server has ended the session, for another reason than a temporary one."""
+    severity = getattr(error, "severity_en", None) or getattr(error, "severity", None)
+    state = _sqlstate(error)
+    return severity in _END_OF_SESSION and not (state or "").startswith(_TEMPORARY)
 
 
 def _is_outdated_cache(error: BaseException) -> bool:

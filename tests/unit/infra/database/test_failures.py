@@ -81,3 +81,30 @@ def test_a_concurrent_schema_change_is_retried(message: str) -> None:
 
     assert is_unavailable(error)
     assert may_repeat(error)
+
+
+def answer(severity: str, state: str) -> asyncpg.PostgresError:
+    """An error as the server, or a pooler in its place, sends it."""
+    return asyncpg.PostgresError.new({"S": severity, "V": severity, "C": state, "M": "no"})
+
+
+@pytest.mark.parametrize("state", ["XX000", "55000", "P0001"])
+def test_the_end_of_a_session_is_an_outage_whatever_its_code(state: str) -> None:
+    """Poolers end sessions with codes that mean a bug if a statement reports them."""
+    assert is_outage(answer("FATAL", state))
+    assert is_unavailable(answer("FATAL", state))
+    assert not is_unavailable(answer("ERROR", state))
+
+
+@pytest.mark.parametrize("state", ["25P03", "25P04"])
+def test_a_session_that_was_ended_for_its_own_transaction_is_no_outage(state: str) -> None:
+    """The database works, so its circuit stays closed."""
+    assert is_unavailable(answer("FATAL", state))
+    assert not is_outage(answer("FATAL", state))
+
+
+@pytest.mark.parametrize("state", ["57000", "57014", "72000", "42704", "3F000"])
+def test_what_passes_by_itself_or_after_a_migration_is_temporary(state: str) -> None:
+    """The client may retry later, and the circuit stays closed."""
+    assert is_unavailable(answer("ERROR", state))
+    assert not is_outage(answer("ERROR", state))
