@@ -51,11 +51,16 @@ class Output:
             stream = sys.stdout
             if stream is not self._stream:
                 self._stream, self._target = stream, _Target.of(stream)
-            if self._target is None:
+            target = self._target
+            if target is None:
                 stream.write(text)
-            else:
-                data = text.encode(errors="backslashreplace")
-                self._write_now_or_later(self._target, data)
+                return
+            data = text.encode("utf-8", "backslashreplace")
+            with self._lock:
+                if self._writer is None and target.takes(len(data)):
+                    os.write(target.descriptor, data)
+                else:
+                    self._write_later(target.descriptor, data)
         except BrokenPipeError:
             # The reader has exited, as with `| head`, and will not come back.
             _discard_output()
@@ -63,21 +68,18 @@ class Output:
             # A full disk or a closed or missing stream must not make a request fail.
             return
 
-    def _write_now_or_later(self, target: "_Target", data: bytes) -> None:
-        descriptor = target.descriptor
-        with self._lock:
-            if self._writer is None and target.takes(len(data)):
-                os.write(descriptor, data)
-            elif self._waiting_bytes + len(data) > self._max_waiting_bytes:
-                self._lost += 1
-            else:
-                self._waiting.append(data)
-                self._waiting_bytes += len(data)
-                if self._writer is None:
-                    self._writer = threading.Thread(
-                        target=self._write_waiting, args=(descriptor,), daemon=True
-                    )
-                    self._writer.start()
+    def _write_later(self, descriptor: int, data: bytes) -> None:
+        """Let the thread write a text, unless too many bytes wait for it."""
+        if self._waiting_bytes + len(data) > self._max_waiting_bytes:
+            self._lost += 1
+            return
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._writer is None:
+            self._writer = threading.Thread(
+                target=self._write_waiting, args=(descriptor,), daemon=True
+            )
+            self._writer.start()
 
     def _write_waiting(self, descriptor: int) -> None:
         """Write the waiting texts with blocking writes. Runs in the thread."""

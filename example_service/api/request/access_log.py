@@ -1,6 +1,7 @@
 """Logs one line for each request, except those that the dashboard makes by itself."""
 
 import logging
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from structlog.contextvars import get_contextvars
 
 from example_service.core.context import TRACE_ID, caller
 from example_service.core.logging import printable, timestamp, writes_to_console
+from example_service.core.output import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _NAME = "example_service.access"
 _EVENT = "request"
+_BEGINNING = f'"level":"info","logger":"{_NAME}","event":"{_EVENT}",'
 
 DASHBOARD = "dashboard"
 """The client address of requests that the service sends to itself for the outage lab."""
@@ -46,8 +49,7 @@ class AccessLog:
         self._log = structlog.get_logger(_NAME)
         self.is_on = settings.log.access and self._log.is_enabled_for(logging.INFO)
         self._is_console = writes_to_console(settings)
-        self._write_finished: Callable[[str], object]
-        self._write_finished = structlog.get_config()["logger_factory"](_NAME).info
+        self._write_line: Callable[[str], object] = output.write
 
     def write(
         self,
@@ -79,8 +81,9 @@ class AccessLog:
         if self._is_console:
             request = printable(f"{method} {path}")
             by = "" if (name := caller.get()) is None else f" caller={printable(name)}"
-            self._write_finished(
-                f"{timestamp()} [info     ] {request} {status} {1000 * duration_seconds:.1f} ms{by}"
+            milliseconds = 1000 * duration_seconds
+            self._write_line(
+                f"{timestamp()} [info     ] {request} {status} {milliseconds:.1f} ms{by}\n"
             )
             return
         if get_contextvars():
@@ -95,15 +98,20 @@ class AccessLog:
             return
         request_id, traceparent, _ = identity
         by = "" if (name := caller.get()) is None else f'"caller":{quoted(name)},'
-        self._write_finished(
-            f'{{"timestamp":"{timestamp()}","level":"info","logger":"{_NAME}",'
-            f'"event":"{_EVENT}","request_id":"{request_id}",'
-            f'"trace_id":"{traceparent[TRACE_ID]}",{by}"method":{quoted(method)},'
-            f'"route":{quoted(route)},"status":{status},"duration_seconds":{duration_seconds:.6f},'
-            f'"client":{"null" if client is None else quoted(client)}}}'
+        self._write_line(
+            f'{{"timestamp":"{timestamp()}",{_BEGINNING}"request_id":"{request_id}",'
+            f'"trace_id":"{traceparent[TRACE_ID]}",{by}{_outcome(method, route, status)},'
+            f'"duration_seconds":{duration_seconds:.6f},'
+            f'"client":{"null" if client is None else quoted(client)}}}\n'
         )
 
 
+@lru_cache(maxsize=1024)
+def _outcome(method: str, route: str, status: int) -> str:
+    return f'"method":{quoted(method)},"route":{quoted(route)},"status":{status}'
+
+
+@lru_cache(maxsize=1024)
 def _is_of_dashboard(method: str, route: str) -> bool:
     return f"{route}/".startswith(_ROUTES_OF_DASHBOARD) or (
         route in _READ_BY_DASHBOARD and method == "GET"

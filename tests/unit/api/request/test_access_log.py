@@ -77,11 +77,12 @@ def test_any_text_is_escaped(method: str, route: str, client: str) -> None:
     """The result is one line of valid ASCII JSON, which parses to the same text."""
     log = access_log()
     written: list[str] = []
-    log._write_finished = written.append
+    log._write_line = written.append
     write(log, method=method, route=route, client=client)
     (line,) = written
     assert line.isascii()
-    assert line.isprintable()
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
     read = json.loads(line)
     assert (read["method"], read["route"], read["client"]) == (method, route, client)
 
