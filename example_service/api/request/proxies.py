@@ -12,6 +12,7 @@ from example_service.core.settings.addresses import ipv4_of_mapped
 from example_service.core.settings.types import PATH_PREFIX
 
 _MAX_PREFIX_LENGTH: Final = 256
+_MAX_PROXIES: Final = 32
 # A request over HTTP has none of the schemes of WebSockets, which some proxies send.
 _SCHEMES: Final = {"http": "http", "ws": "http", "https": "https", "wss": "https"}
 
@@ -121,10 +122,13 @@ def _is_trusted(client: Client, trusted: _TrustedHosts) -> bool:
 
 
 def _listed(headers: Headers, name: bytes) -> list[str]:
-    """Return the members of a list, which may be in several headers. Empty ones do not count."""
-    lines = [value.decode("latin-1") for given, value in headers if given == name]
-    members = [member.strip(" \t") for line in lines for member in line.split(",")]
-    return [member for member in members if member]
+    """Return the members of a list, which may be in several headers. Empty ones do not count.
+
+    Only the last members are separated, because examining thousands would block the event loop. The
+    first one then contains commas, so it is not valid.
+    """
+    whole = b",".join(value for given, value in headers if given == name).decode("latin-1")
+    return [member for part in whole.rsplit(",", _MAX_PROXIES) if (member := part.strip(" \t"))]
 
 
 def _address(value: str) -> Client:

@@ -187,6 +187,19 @@ async def test_only_an_address_becomes_the_client(given: str, address: str) -> N
     assert scope["client"][0] == address
 
 
+async def test_a_chain_has_at_most_32_proxies() -> None:
+    """Following thousands of addresses would block the event loop."""
+    chain = [f"10.0.0.{number}" for number in range(1, 33)]
+
+    complete = await seen(("x-forwarded-for", ", ".join(["192.0.2.9", *chain])))
+    too_long = await seen(("x-forwarded-for", ", ".join(["192.0.2.9", "10.1.1.1", *chain])))
+    prefixes = await seen(("x-forwarded-prefix", ",".join(["/a"] * 34)))
+
+    assert complete["client"][0] == "192.0.2.9"
+    assert too_long["client"][0] == chain[0]
+    assert prefixes["path"] == "/api/v1"
+
+
 async def test_several_headers_about_the_client_are_one_list() -> None:
     """Some proxies add a header of their own instead of a value."""
     scope = await seen(("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "10.9.9.9"))
