@@ -30,8 +30,9 @@ class Expiring(Protocol):
 class InFlight(dict[Expiring, None]):
     """The requests in flight, oldest first.
 
-    Add each request as a key when it starts, and delete the key when it ends. After adding a
-    request, call `watch` unless `watching_loop` is the running loop.
+    Add each request as a key when it starts, and remove the key when it ends; `exceeds` may have
+    removed it before. After adding a request, call `watch` unless `watching_loop` is the running
+    loop.
 
     Args:
         limit_seconds: Seconds after which a request expires if its response has not started.
@@ -57,6 +58,17 @@ class InFlight(dict[Expiring, None]):
             if not request.expired:
                 request.expire()
                 return
+
+    def exceeds(self, limit: int) -> bool:
+        """Whether more requests than `limit` wait for their responses to start.
+
+        Requests whose response has started are forgotten. They have no time limit, and most of
+        them only wait for their clients to read.
+        """
+        if len(self) > limit:
+            for request in [request for request in self if request.began]:
+                del self[request]
+        return len(self) > limit
 
     def _wait(self, seconds: float) -> None:
         self.watching_loop = asyncio.get_running_loop()

@@ -43,8 +43,8 @@ class RequestMiddleware:
     - The ids in `X-Request-ID` and `traceparent` are the caller's or new ones. They are available
       in `core.context` while the request is served, and are sent with the response.
     - Requests that are too large, too slow or too many are refused with a problem. A request is not
-      in flight before its body has arrived. The same number of requests may wait for their bodies;
-      one more ends the oldest of them.
+      in flight before its body has arrived, nor after its response has started. The same number of
+      requests may wait for their bodies; one more ends the oldest of them.
     - `HEAD` is supported wherever `GET` is.
     - Every response gets the security headers that it lacks.
     - An unhandled exception is logged once, with its traceback. The response is a problem; if the
@@ -144,12 +144,16 @@ class RequestMiddleware:
         if in_flight.watching_loop is not get_running_loop():
             in_flight.watch()
         try:
-            if len(in_flight) > self._max_in_flight and not is_for_monitoring(exchange.scope):
+            if (
+                len(in_flight) > self._max_in_flight
+                and in_flight.exceeds(self._max_in_flight)
+                and not is_for_monitoring(exchange.scope)
+            ):
                 await self._answer(_OVERLOADED, exchange)
             else:
                 await self._app(exchange.scope, exchange.receive, exchange.send)
         finally:
-            del in_flight[exchange]
+            in_flight.pop(exchange, None)
 
     async def _receive_body(self, exchange: Exchange) -> bool:
         """Wait for the body of a request. If too many requests wait, the oldest is ended."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import pytest
 from fastapi import Body, Request
+from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from tests.unit.api.request.middleware.asgi import LEAVES, Headers, Service, logged
@@ -184,3 +186,30 @@ class TestConcurrencyLimit:
         released.set()
         assert [answer.status for answer in await asyncio.gather(*waiting)] == [200, 200]
         assert (await service.request("/waits")).status == 200
+
+    async def test_a_response_that_has_started_takes_no_slot(self) -> None:
+        """Otherwise clients that do not read their responses would keep all others out."""
+        service = Service(max_concurrent_requests=2)
+        started, released = asyncio.Semaphore(0), asyncio.Event()
+
+        @service.app.get("/stream")
+        async def stream() -> StreamingResponse:
+            async def parts() -> AsyncIterator[str]:
+                started.release()
+                yield "first"
+                await released.wait()
+
+            return StreamingResponse(parts())
+
+        @service.app.get("/quick")
+        async def quick() -> str:
+            return "done"
+
+        streams = [asyncio.create_task(service.request("/stream")) for _ in range(2)]
+        for _ in streams:
+            await started.acquire()
+        await asyncio.sleep(0)
+
+        assert (await service.request("/quick")).status == 200
+        released.set()
+        assert [answer.status for answer in await asyncio.gather(*streams)] == [200] * 2
