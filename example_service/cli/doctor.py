@@ -188,15 +188,23 @@ def _check_database(settings: Settings) -> tuple[tuple[str, str], bool]:
     where = str(address)
     if isinstance(address, SQLiteAddress) and (read_only := _read_only(Path(address.path))):
         return (where, f"cannot be written: {read_only} is read-only"), False
-    if isinstance(address, SQLiteAddress) and not Path(address.path).exists():
+    if (
+        isinstance(address, SQLiteAddress)
+        and not (file := Path(address.path)).exists()
+        and _nearest_parent(file).is_dir()
+    ):
         return (where, "does not exist yet; `example-service migrate` creates it"), True
     fault = _within_limit(lambda: asyncio.run(_database_fault(settings)))
     return (where, fault or "responds, and its schema is up to date"), fault is None
 
 
+def _nearest_parent(file: Path) -> Path:
+    return next(path for path in file.absolute().parents if path.exists())
+
+
 def _read_only(file: Path) -> Path | None:
     """The file or the folder that SQLite cannot write to; None if it can write to both."""
-    folder = next(path for path in file.absolute().parents if path.exists())
+    folder = _nearest_parent(file)
     written = [folder, file] if file.exists() else [folder]
     return next((path for path in written if not os.access(path, os.W_OK)), None)
 

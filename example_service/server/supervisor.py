@@ -154,8 +154,7 @@ class Supervisor:
         """
         prepare_multiprocess_directory()
         with _signals() as signalled:
-            for _ in range(self._count):
-                self._start()
+            self._start_missing()
             while self._workers or self._retry_at is not None:
                 self._next_event(signalled)
         return int(self._failed)
@@ -193,16 +192,27 @@ class Supervisor:
                 worker.kill()
 
     def _start(self) -> None:
-        receiving, sending = _spawn.Pipe(duplex=False)
-        process = _spawn.Process(target=_serve, args=(self._listener, sending))
-        with _ignoring_terminal():
-            process.start()
+        _leave_deleted_directory()
+        with contextlib.ExitStack() as opened:
+            try:
+                receiving, sending = _spawn.Pipe(duplex=False)
+                opened.callback(sending.close)
+                opened.callback(receiving.close)
+                process = _spawn.Process(target=_serve, args=(self._listener, sending))
+                with _ignoring_terminal():
+                    process.start()
+            except OSError as error:
+                # The limit of processes, of files or of memory is reached.
+                self._note_failed_start({"reason": error.strerror})
+                return
+            opened.pop_all()
         sending.close()
         self._workers[process.sentinel] = _Worker(process, receiving, time.monotonic())
 
     def _start_missing(self) -> None:
+        """Start workers until there are enough, one fails to start, or the service stops."""
         self._retry_at = None
-        for _ in range(self._count - len(self._workers)):
+        while self._retry_at is self._deadline is None and len(self._workers) < self._count:
             self._start()
 
     def _note_signal(self, number: int, now: float) -> None:
@@ -231,20 +241,20 @@ class Supervisor:
             logger.error("A worker died and is replaced", extra=_about(worker))
             self._start()
         else:
-            self._note_failed_start(worker)
+            self._note_failed_start(_about(worker))
 
     def _archive_metrics(self, pid: int) -> None:
         """Archive the metrics of ended workers. Those that are still locked are retried later."""
         self._ended.add(pid)
         self._ended = {each for each in self._ended if not mark_worker_dead(each)}
 
-    def _note_failed_start(self, worker: _Worker) -> None:
+    def _note_failed_start(self, details: dict[str, object]) -> None:
         self._failed_starts += 1
         if self._announced and self._failed_starts < MAX_FAILED_STARTS:
-            logger.error("A worker could not start; trying another", extra=_about(worker))
+            logger.error("A worker could not start; trying another", extra=details)
             self._retry_at = time.monotonic() + RETRY_SECONDS
         else:
-            logger.error("A worker could not start", extra=_about(worker))
+            logger.error("A worker could not start", extra=details)
             self._failed = True
             self._stop()
 
@@ -302,6 +312,15 @@ def _ignoring_terminal() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _leave_deleted_directory() -> None:
+    """Change to `/` if the current directory was deleted: no process can be started in it."""
+    try:
+        os.getcwd()  # noqa: PTH109 - nothing else is needed
+    except FileNotFoundError:
+        logger.warning("The current directory was deleted; the service continues in /")
+        os.chdir("/")
 
 
 def _serve(listener: socket.socket, pipe: Connection) -> None:

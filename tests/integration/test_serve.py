@@ -1,5 +1,6 @@
 """The service as processes: how it starts, how it stops, and what it leaves behind."""
 
+import errno
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import NoReturn
 
@@ -173,19 +175,36 @@ def kill_first_worker(attempts: Path) -> None:
 
 
 def test_a_replacement_that_cannot_start_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch, attempts: Path
+    monkeypatch: pytest.MonkeyPatch, attempts: Path, tmp_path: Path
 ) -> None:
-    """The replacement may die of the same cause; the other workers keep serving."""
+    """The others keep serving.
+
+    The limit of processes may be reached, the current directory may be deleted, and the replacement
+    may die of the same cause.
+    """
     monkeypatch.setattr("example_service.server.supervisor._serve", serve_on_the_third_attempt)
+    (tmp_path / "release").mkdir()
+    monkeypatch.chdir(tmp_path / "release")
+    refusals = [BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")] * 2
+    start = SpawnProcess.start
+
+    def start_or_refuse(process: SpawnProcess) -> None:
+        if len(list(attempts.iterdir())) > 1 and refusals:
+            raise refusals.pop()
+        start(process)
 
     def strike() -> None:
+        (tmp_path / "release").rmdir()
         kill_first_worker(attempts)
         wait_until(lambda: len(list(attempts.iterdir())) == 5, START_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with listen("127.0.0.1", 0) as listener:
+    with monkeypatch.context() as patch, listen("127.0.0.1", 0) as listener:
+        patch.setattr(SpawnProcess, "start", start_or_refuse)
         striking = threading.Thread(target=strike)
         assert Supervisor(Settings(workers=2), listener, striking.start).run() == 0
+
+    assert refusals == []
 
 
 def test_replacements_that_never_start_end_the_service(

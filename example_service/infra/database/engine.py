@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +94,7 @@ def _sqlite_engine(
         Path(address.path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=address.path),
-        connect_args={"timeout": busy_timeout_seconds},
+        async_creator=partial(_connect_sqlite, address.path, busy_timeout_seconds),
         hide_parameters=True,
         **options,
     )
@@ -101,6 +102,18 @@ def _sqlite_engine(
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     event.listen(engine.sync_engine, "invalidate", _unlock_sqlite)
     return engine
+
+
+async def _connect_sqlite(path: str, busy_timeout_seconds: float) -> aiosqlite.Connection:
+    connection = aiosqlite.connect(path, timeout=busy_timeout_seconds)
+    thread = connection._thread  # noqa: SLF001 - SQLAlchemy sets this as well
+    thread.daemon = True
+    try:
+        return await connection
+    except sqlite3.Error:
+        # Otherwise the thread may report its end to an event loop that is closed already.
+        await asyncio.to_thread(thread.join)
+        raise
 
 
 def _prepare_sqlite(connection: AsyncAdapt_aiosqlite_connection, _: ConnectionPoolEntry) -> None:

@@ -243,6 +243,18 @@ def test_other_names_of_breakers_are_not_pointed_out(
     assert report.endswith("Nothing is wrong.\n")
 
 
+def test_a_file_in_place_of_the_folder_of_a_database_is_a_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`migrate` could not create the database there."""
+    (tmp_path / "var").touch()
+
+    status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{tmp_path}/var/database")
+
+    assert status == 1
+    assert "unable to open database file" in report
+
+
 @pytest.mark.parametrize("locked", ["var", "var/database.sqlite3"])
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_database_that_cannot_be_written_is_a_fault(

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ class TestSQLite:
 
         assert found == ["wal", 2, 1]
 
-    @pytest.mark.usefixtures("threads_of_sqlite")
     async def test_a_folder_that_cannot_be_created_means_unavailable(self, tmp_path: Path) -> None:
-        """The service starts all the same, and readiness says what is wrong."""
+        """The service starts all the same, readiness says what is wrong, and no thread is left."""
         (tmp_path / "file").touch()
         settings = settings_for(f"sqlite:///{tmp_path}/file/folder/database.sqlite3")
         async with open_database(settings) as database:
             with pytest.raises(DatabaseUnavailableError, match="unable to open database file"):
                 await database.run(lambda session: session.execute(text("SELECT 1")))
+
+        assert not [t for t in threading.enumerate() if "_connection_worker" in t.name]
 
     async def test_the_folder_of_the_file_is_created(self, tmp_path: Path) -> None:
         """A fresh clone has no folder `var/`."""
