@@ -24,7 +24,7 @@ _FORM: Final = re.compile(
     r"(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)(?:/(?P<database>[^/?#]*))?(?:\?(?P<options>[^#]*))?"
 )
 _HOST: Final = re.compile(
-    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]+)?)?"
+    r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]+)?)?", re.ASCII
 )
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TARGETS: Final = ("any", "read-write", "primary")
@@ -46,8 +46,13 @@ _NOT_READ: Final = {
     "prepared_statement_cache_size": "has the option prepared_statement_cache_size; behind a "
     "pooler, write pgbouncer=true",
     "hostaddr": "has the option hostaddr; write the address instead of the host",
-    "passfile": "has the option passfile; write the password into the URL, or into .pgpass",
+    "passfile": "has the option passfile; write the password into the URL",
     "sslpassword": "has the option sslpassword; use a key without a password",
+    "socket_timeout": "has the option socket_timeout; set DATABASE__STATEMENT_TIMEOUT_SECONDS",
+    "sslaccept": "has the option sslaccept; write sslmode=verify-full instead of strict, and "
+    "sslmode=require instead of accept_invalid_certs",
+    "timezone": "has the option timezone; write options=-ctimezone%3DUTC",
+    "TimeZone": "has the option TimeZone; write options=-ctimezone%3DUTC",
     "unix_sock": "has the option unix_sock; write host= and the folder of the socket",
     "service": "has the option service; write its host, database and user into the URL",
 }
@@ -60,8 +65,11 @@ _HARMLESS: Final = (
     "keepalives",
     "krbsrvname",
     "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
     "sslcompression",
     "sslsni",
+    "supa",
     "tcp_user_timeout",
     "uselibpqcompat",
 )
@@ -148,14 +156,23 @@ def parse_database_url(text: str) -> PostgreSQLAddress | SQLiteAddress:
     scheme, separator, rest = url.partition("://")
     dialect, _, driver = scheme.lower().partition("+")
     if separator and dialect == "sqlite" and driver in {"", "aiosqlite"}:
-        if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
-            raise ValueError("should be sqlite:///, then the path of a file, without options")
-        if rest[1:] == ":memory:":
-            raise ValueError("should name a file: each connection would have its own memory")
-        return SQLiteAddress(rest[1:])
+        return _sqlite(rest)
     if not separator or dialect not in {"postgresql", "postgres"}:
         raise ValueError("should begin with postgresql:// or sqlite:///")
     return _postgresql(rest)
+
+
+def _sqlite(rest: str) -> SQLiteAddress:
+    if not re.fullmatch(r"/[^?#\x00-\x1f]+", rest):
+        raise ValueError("should be sqlite:///, then the path of a file, without options")
+    path = rest[1:]
+    if ":memory:" in path:
+        raise ValueError("should name a file: each connection would have its own memory")
+    if path.startswith(("~", "$", "file:")) or path.endswith("/"):
+        raise ValueError(
+            "should be sqlite:///, then the path of a file as it is, without ~, variables or file:"
+        )
+    return SQLiteAddress(path)
 
 
 def _postgresql(rest: str) -> PostgreSQLAddress:
@@ -273,10 +290,13 @@ def _host(text: str, default_port: str) -> tuple[str, int]:
     folder = unquote(text)
     if folder.startswith("/"):
         return folder, _port(default_port)
-    parts = _HOST.fullmatch(text)
+    parts = _HOST.fullmatch(text) or _HOST.fullmatch(folder)
     if parts is None:
-        raise ValueError("should have HOST:PORT, with an IPv6 address in brackets: [::1]:5432")
-    return parts["v6"] or unquote(parts["name"]), _port(parts["port"] or default_port)
+        raise ValueError(
+            "should have HOST:PORT, with a name of letters, digits, hyphens and dots, or an IPv6 "
+            "address in brackets: [::1]:5432"
+        )
+    return parts["v6"] or parts["name"], _port(parts["port"] or default_port)
 
 
 def _port(text: str) -> int:

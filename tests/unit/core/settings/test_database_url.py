@@ -73,7 +73,7 @@ def test_every_option_arrives() -> None:
         "postgres://u:p%25@h/d?sslmode=verify-ca&sslrootcert=/ca.pem&sslcert=/c.pem&sslkey=/k.pem"
         "&sslnegotiation=direct&target_session_attrs=read-write&pgbouncer=true"
         "&application_name=shop&options=-csearch_path%3Dshop&keepalives=1&gssencmode=disable"
-        "&client_encoding=utf8&sslsni=1&krbsrvname=x&load_balance_hosts=random"
+        "&client_encoding=utf8&sslsni=1&krbsrvname=x&load_balance_hosts=random&supa=base-pooler.x"
     )
 
     assert address.password == "p%"
@@ -127,6 +127,11 @@ def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> Non
         ("sqlite:///", "the path of a file"),
         ("sqlite:///a?mode=hunter2", "without options"),
         ("sqlite:///:memory:", "name a file"),
+        ("sqlite:///file::memory:", "name a file"),
+        ("sqlite:///file:hunter2.db", "the path of a file as it is"),
+        ("sqlite:///~/hunter2.db", "the path of a file as it is"),
+        ("sqlite:///$HOME/hunter2.db", "the path of a file as it is"),
+        ("sqlite:///var/", "the path of a file as it is"),
         ("sqlite+pysqlite:///a", "begin with"),
         ("postgresql://shop:hunter2@db", "name a database"),
         ("postgresql://shop:hunter2@db/", "name a database"),
@@ -162,7 +167,12 @@ def test_poolers_of_providers_are_recognized(host: str, has_pooler: bool) -> Non
         ("postgresql://shop:p@db/shop?currentSchema=a", "options=-csearch_path%3DSCHEMA"),
         ("postgresql://shop:p@db/shop?prepareThreshold=0", "pgbouncer=true"),
         ("postgresql://shop:p@db/shop?hostaddr=10.0.0.1", "instead of the host"),
-        ("postgresql://shop:p@db/shop?passfile=/x", ".pgpass"),
+        ("postgresql://shop:p@db/shop?passfile=/x", "the password into the URL"),
+        ("postgresql://shop:p@db/shop?timezone=UTC", "options=-ctimezone%3DUTC"),
+        ("postgresql://shop:p@db/shop?sslaccept=strict", "sslmode=verify-full"),
+        ("postgresql://shop:p@db/shop?socket_timeout=9", "DATABASE__STATEMENT_TIMEOUT_SECONDS"),
+        ("postgresql://shop:p@${hunter}/shop", "a name of letters"),
+        ("postgresql://shop:p@${{hunter.HOST}}:5432/shop", "a name of letters"),
         ("postgresql://shop:p@db/shop?sslpassword=x", "a key without a password"),
         ("postgresql://shop:p@db/shop?ssl_min_protocol_version=TLSv1.2", "ssl_min_protocol_ver"),
         ("postgresql://shop:p@db/shop?require_auth=scram-sha-256", "the option require_auth,"),
