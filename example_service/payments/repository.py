@@ -1,6 +1,7 @@
 """Reads and writes payments in the database, as part of the caller's transaction."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple, TypeAlias
@@ -65,11 +66,20 @@ class PaymentRepository:
     Args:
         session: The session of the transaction.
         moment: The database's clock.
+        max_wait_seconds: More than any claim and any wait between two attempts. A payment that
+            would have to wait for longer is due, because the database's clock was set back.
     """
 
-    def __init__(self, session: AsyncSession, moment: Moment = SecondsFromNow) -> None:
+    def __init__(
+        self,
+        session: AsyncSession,
+        moment: Moment = SecondsFromNow,
+        *,
+        max_wait_seconds: float = math.inf,
+    ) -> None:
         self._session = session
         self._moment = moment
+        self._max_wait_seconds = max_wait_seconds
 
     async def add(
         self,
@@ -190,24 +200,6 @@ class PaymentRepository:
         pending, created_at, now = (await self._session.execute(query)).one()
         return Backlog(pending, (now - created_at).total_seconds() if pending else 0.0)
 
-    async def recall(self, longest_wait_seconds: float) -> None:
-        """Make payments due that would have to wait for too long.
-
-        This happens if the database's clock was set back after they were claimed or released.
-
-        Args:
-            longest_wait_seconds: More than any claim and any wait between two attempts.
-        """
-        await self._session.execute(
-            update(Payment)
-            .where(
-                Payment.status == PaymentStatus.PENDING,
-                Payment.due_at > self._moment(longest_wait_seconds),
-            )
-            .values(due_at=self._moment(0.0))
-            .execution_options(synchronize_session=False)
-        )
-
     async def has_due(self) -> bool:
         """Whether a payment is due."""
         return (await self._session.scalars(self._due().limit(1))).first() is not None
@@ -301,9 +293,10 @@ class PaymentRepository:
         return release.payment
 
     def _due(self) -> Select[UUID]:
-        return select(Payment.id).where(
-            Payment.status == PaymentStatus.PENDING, Payment.due_at <= self._moment(0.0)
-        )
+        is_due = Payment.due_at <= self._moment(0.0)
+        if self._max_wait_seconds < math.inf:
+            is_due |= Payment.due_at > self._moment(self._max_wait_seconds)
+        return select(Payment.id).where(Payment.status == PaymentStatus.PENDING, is_due)
 
     async def _change(
         self, payment: Payment, *conditions: ColumnElement[bool], **values: object

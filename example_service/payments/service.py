@@ -98,7 +98,7 @@ class PaymentService:
         self._provider = provider
         self._settings = settings
         # Twice the longest wait of this instance, because others may have other settings.
-        self._longest_wait_seconds = 2.0 * max(
+        self._max_wait_seconds = 2.0 * max(
             settings.claim_seconds, settings.retry_seconds, settings.max_retry_seconds
         )
         self._metrics = metrics or payment_metrics()
@@ -148,13 +148,7 @@ class PaymentService:
         Raises:
             CircuitOpenError, DatabaseUnavailableError: If the database is unavailable.
         """
-
-        async def find(session: AsyncSession) -> bool:
-            payments = self._payments(session)
-            await payments.recall(self._longest_wait_seconds)
-            return await payments.has_due()
-
-        return await self._database.run(find)
+        return await self._database.run(lambda session: self._payments(session).has_due())
 
     async def claim_due(self, limit: int) -> list[Claim]:
         """Claim payments that are due. Work on them without delay.
@@ -163,15 +157,13 @@ class PaymentService:
             CircuitOpenError, DatabaseUnavailableError: If the database is unavailable.
         """
         of = self._settings
-
-        async def claim(session: AsyncSession) -> list[tuple[Payment, bool]]:
-            payments = self._payments(session)
-            await payments.recall(self._longest_wait_seconds)
-            return await payments.claim_due(of.claim_seconds, of.give_up_seconds, limit)
-
         # Computed before the database reads its clock, so that the claim lasts at least this long.
         ends_at = self._claim_end()
-        claimed = await self._database.run(claim)
+        claimed = await self._database.run(
+            lambda session: self._payments(session).claim_due(
+                of.claim_seconds, of.give_up_seconds, limit
+            )
+        )
         return [Claim(payment, ends_at, is_given_up) for payment, is_given_up in claimed]
 
     async def process_claim(self, claim: Claim) -> Payment:
@@ -309,7 +301,7 @@ class PaymentService:
         )
 
     def _payments(self, session: AsyncSession) -> PaymentRepository:
-        return PaymentRepository(session, self._moment)
+        return PaymentRepository(session, self._moment, max_wait_seconds=self._max_wait_seconds)
 
     def _claim_end(self) -> float:
         return self._steady_clock() + self._settings.claim_seconds
