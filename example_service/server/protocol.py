@@ -301,6 +301,9 @@ class ProblemProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
             if self.pipeline:
                 self._start_asgi_task(*self.pipeline.pop())
+                # The rest of its body may be here, and there is room for another request.
+                if self._unparsed:
+                    self._parse()
                 return
         self._become_idle()
         if self._late_refusal is not None:

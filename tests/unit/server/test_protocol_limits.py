@@ -31,6 +31,18 @@ async def test_a_connection_keeps_a_bounded_number_of_requests_waiting() -> None
     assert connection.transport.reading
 
 
+async def test_the_last_waiting_request_gets_the_rest_of_its_body() -> None:
+    """Its body may not have been read when the limit of waiting requests was reached."""
+    connection = Connection()
+    request = CHUNKED + b"1\r\nx\r\n" * 60 + b"0\r\n\r\n"
+
+    await connection.send(request * 100)
+    await connection.settle(2_000)
+
+    assert connection.bodies == [b"x" * 60] * 100
+    assert connection.transport.reading
+
+
 async def test_many_offers_to_change_the_protocol_are_read_one_after_the_other() -> None:
     """It does not matter how many are sent at once."""
     connection = Connection()
