@@ -77,7 +77,8 @@ class ProblemProtocol(HttpToolsProtocol):
     - responses to clients that have closed their end of the connection
       (`test_a_client_that_closes_its_end_gets_its_answers`);
     - a limit on connections: above it, those that have been idle longest are closed
-      (`test_one_connection_too_many_closes_those_without_a_request`);
+      (`test_one_connection_too_many_closes_those_without_a_request`), then those whose clients do
+      not read (`test_a_new_connection_replaces_one_whose_client_does_not_read`);
     - only HTTP/1.0 and HTTP/1.1 (`test_an_unknown_version_is_refused`), `chunked` as the only
       transfer coding (`test_a_transfer_coding_other_than_chunked_is_refused`), exactly one valid
       `Host` (`test_a_request_without_one_host_is_refused`), which the authority of the target
@@ -364,22 +365,26 @@ class ProblemProtocol(HttpToolsProtocol):
         return self._is_completing or (running is not None and not running.response_complete)
 
     def _make_room(self) -> None:
-        """Close the connections that have been idle longest; if none is idle, refuse this one."""
-        idle = [
+        """Abort the connections that have been idle longest.
+
+        If none is idle, abort those whose clients do not read; if all read, refuse this one.
+        """
+        others = [
             connection
             for connection in self.connections
-            if isinstance(connection, ProblemProtocol)
-            and connection is not self
-            and not connection.is_answering()
+            if isinstance(connection, ProblemProtocol) and connection is not self
         ]
-        if not idle:
+        idle = [connection for connection in others if not connection.is_answering()]
+        unneeded = idle or [connection for connection in others if connection.flow.write_paused]
+        if not unneeded:
             self._end_with(refusals.TOO_MANY_CONNECTIONS)
         count = max(1, len(self.connections) // _MAKE_ROOM)
         for connection in heapq.nsmallest(
-            count, idle, key=lambda connection: connection.idle_since
+            count, unneeded, key=lambda connection: connection.idle_since
         ):
             self.connections.discard(connection)
-            cast("PatientTransport", connection.transport).close_now()
+            # Closing it would wait for a client that has not read everything.
+            cast("PatientTransport", connection.transport).abort()
 
     def _end_if_done(self) -> None:
         """Close the connection after the last response, if the client has closed its end."""

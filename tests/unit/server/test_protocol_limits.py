@@ -1,7 +1,6 @@
 """How much one connection can cost the service, and how unusual clients are answered."""
 
 import pytest
-from uvicorn.server import ServerState
 
 from example_service.server.protocol import MAX_PIPELINED
 from example_service.server.transport import LINGER_BYTES, LINGER_SECONDS
@@ -376,36 +375,6 @@ async def test_a_broken_request_that_waits_for_its_turn_is_not_started() -> None
     assert len(connection.scopes) == 1
     answers = connection.transport.written.split(b"HTTP/1.1 ")[1:]
     assert [answer[:3] for answer in answers] == [b"204", b"400"]
-
-
-async def test_one_connection_too_many_closes_those_without_a_request() -> None:
-    """The one that has been idle longest is closed; connections with a request stay open."""
-    state = ServerState()
-    busy, idle, young = (Connection(state=state, max_connections=3) for _ in range(3))
-    busy.may_answer.clear()
-    await busy.send(REQUEST)
-    idle.protocol.idle_since, young.protocol.idle_since = 1.0, 2.0
-    await young.send(b"GET / ")
-
-    new = Connection(state=state, max_connections=3)
-
-    connections = (busy, idle, young, new)
-    assert [each.transport.closed for each in connections] == [False, True, False, False]
-
-
-async def test_a_connection_is_refused_if_all_others_have_a_request() -> None:
-    """The client may retry after a second."""
-    state = ServerState()
-    busy = Connection(state=state, max_connections=1)
-    busy.may_answer.clear()
-    await busy.send(REQUEST)
-
-    new = Connection(state=state, max_connections=1)
-
-    assert new.problem["status"] == 503
-    assert "retry-after: 1" in new.answer[1]
-    assert new.transport.ended
-    assert not busy.transport.ended
 
 
 async def test_each_request_has_a_context_of_its_own() -> None:
