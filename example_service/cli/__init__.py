@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import example_service
@@ -59,12 +60,13 @@ def _run(options: argparse.Namespace) -> int:
 
 def _run_service(options: argparse.Namespace) -> int:
     """Run a command of the service. Importing these takes a second, which other commands save."""
+    _check_current_directory()
+    _check_propagators()
     from example_service.cli import doctor, migrate, serve  # noqa: PLC0415
     from example_service.core.settings import load_settings  # noqa: PLC0415
     from example_service.migrations import MigrationError  # noqa: PLC0415
     from example_service.server.process import ListenError  # noqa: PLC0415
 
-    _check_current_directory()
     if options.command == "doctor":
         return doctor.doctor(sys.stdout)
     try:
@@ -88,6 +90,20 @@ def _check_current_directory() -> None:
     except OSError as error:
         problem = f"cannot be used: {error.strerror}; change to another one"
         raise SettingsError([SettingProblem("(current directory)", problem, "cd /")]) from error
+
+
+def _check_propagators() -> None:
+    """Check a variable without whose propagators FastAPI cannot be imported.
+
+    Raises:
+        SettingsError: A propagator is not installed.
+    """
+    known = {each.name for each in entry_points(group="opentelemetry_propagator")}
+    given = [name.strip() for name in os.environ.get("OTEL_PROPAGATORS", "").split(",")]
+    if known and not known.issuperset(name for name in given if name not in ("", "none")):
+        problem = f"should be some of {', '.join(sorted(known))}; no other propagator is installed"
+        example = "OTEL_PROPAGATORS=tracecontext"
+        raise SettingsError([SettingProblem("OTEL_PROPAGATORS", problem, example)])
 
 
 def _override(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,6 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from example_service import __version__
+from example_service.core.exceptions import SettingProblem, SettingsError
 
 _NAME: Final = "example-service"
 
@@ -33,14 +35,16 @@ class Recording:
 
     Attributes:
         provider: The tracer provider, which `opentelemetry.trace.get_tracer` uses as well.
+
+    Raises:
+        SettingsError: OpenTelemetry refuses the value of a variable.
     """
 
     def __init__(self) -> None:
         provider = trace.get_tracer_provider()
         self._is_ours = not isinstance(provider, TracerProvider)
         if not isinstance(provider, TracerProvider):
-            provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-            provider.add_span_processor(BatchSpanProcessor(_exporter()))
+            provider = _new_provider()
             trace.set_tracer_provider(provider)
         self.provider: TracerProvider = provider
 
@@ -60,6 +64,19 @@ class Recording:
             set_global_textmap(propagator)
             if self._is_ours:
                 await asyncio.to_thread(self.provider.shutdown)
+
+
+def _new_provider() -> TracerProvider:
+    try:
+        provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(_exporter()))
+    except ValueError as error:
+        # Some messages do not have the name of the variable. Those are about the batches.
+        named = re.findall(r"OTEL_[A-Z_]+", str(error))
+        names = named or sorted(name for name in os.environ if name.startswith("OTEL_BSP_"))
+        problem = "has a value that OpenTelemetry refuses; it needs whole numbers above 0"
+        raise SettingsError([SettingProblem(", ".join(names) or "OTEL_…", problem)]) from error
+    return provider
 
 
 def _exporter() -> OTLPSpanExporter:

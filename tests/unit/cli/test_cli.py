@@ -100,6 +100,25 @@ def test_a_current_directory_that_was_deleted_is_reported(
     assert served == []
 
 
+@pytest.mark.parametrize(
+    ("value", "status"), [("b3,tracecontext", 2), ("none", 0), ("baggage,", 0)]
+)
+def test_a_propagator_that_is_not_installed_is_reported(
+    value: str,
+    status: int,
+    served: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Operators of clusters set the variable, and FastAPI cannot be imported with it."""
+    monkeypatch.setenv("OTEL_PROPAGATORS", value)
+
+    assert main(["serve"]) == status
+
+    assert ("OTEL_PROPAGATORS" in capsys.readouterr().err) == (status == 2)
+    assert len(served) == (status == 0)
+
+
 def test_an_invalid_option_is_reported_like_an_invalid_setting(
     served: list[Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
+from example_service.core.exceptions import SettingsError
 from example_service.infra.traces import recording
 from example_service.infra.traces.recording import Recording
 
@@ -84,6 +85,19 @@ async def test_spans_are_exported_before_the_process_ends(
     assert path == "/v1/traces"
     assert b"/recorded" in body
     assert name in body
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_BSP_MAX_QUEUE_SIZE", "-1"), ("OTEL_ATTRIBUTE_COUNT_LIMIT", "x")]
+)
+def test_a_value_that_opentelemetry_refuses_is_reported(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the variable, and `serve` exits with status 2."""
+    monkeypatch.setenv(variable, value)
+
+    with pytest.raises(SettingsError, match=variable):
+        Recording()
 
 
 @pytest.mark.parametrize(
