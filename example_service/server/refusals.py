@@ -79,7 +79,14 @@ _BY_PARSER_MESSAGE: Final = {
     "Request has invalid `Transfer-Encoding`": UNKNOWN_CODING,
 }
 
-_INVALID_METHOD: Final = "Invalid method encountered"
+# One that begins like a known method, and those of RTSP, have messages of their own.
+_INVALID_METHOD: Final = frozenset(
+    (
+        "Expected space after method",
+        "Invalid method encountered",
+        "Invalid method for HTTP/x.x request",
+    )
+)
 # Other protocols, such as TLS, also begin with an invalid method.
 _REQUEST_LINE: Final = re.compile(rb"[\w!#$%&'*+.^`|~-]+ [!-~]+ HTTP/", re.ASCII)
 
@@ -99,7 +106,7 @@ def refusal_of(parser_message: str, beginning: bytes) -> Refusal:
         parser_message: The message.
         beginning: The first bytes of the refused request. Empty if they are not known.
     """
-    if parser_message == _INVALID_METHOD and _REQUEST_LINE.match(beginning):
+    if parser_message in _INVALID_METHOD and _REQUEST_LINE.match(beginning):
         return UNKNOWN_METHOD
     return _BY_PARSER_MESSAGE.get(parser_message, NOT_HTTP)
 

@@ -337,7 +337,7 @@ def test_each_part_of_the_protocol_names_a_test_that_exists() -> None:
 
 
 @pytest.mark.parametrize("before", [b"", REQUEST])
-@pytest.mark.parametrize("method", [b"FOO", b"get", b"X-A_b~1"])
+@pytest.mark.parametrize("method", [b"FOO", b"get", b"X-A_b~1", b"GETS", b"PLAY"])
 async def test_an_unknown_method_is_refused(before: bytes, method: bytes) -> None:
     """The status is 501, as RFC 9110, section 9.1, recommends."""
     connection = Connection()
