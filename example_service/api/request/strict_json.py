@@ -5,6 +5,7 @@ the last. A proxy or a log that uses the first would see another amount than the
 """
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -25,7 +26,12 @@ def parse_json(body: bytes) -> Any:
     """
     try:
         text = body.decode()
-        value = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            object_pairs_hook=_members,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+        )
         if "\\u" in text:
             # A lone surrogate is not a character; encoding it raises a `UnicodeError`.
             json.dumps(value, ensure_ascii=False).encode()
@@ -46,6 +52,14 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(_: str) -> NoReturn:
     raise JSONError("A number must be finite.")
+
+
+def _finite(digits: str) -> float:
+    """Convert a number, and refuse one such as `1e999`, which `float` makes infinite."""
+    value = float(digits)
+    if math.isinf(value):
+        _refuse_constant(digits)
+    return value
 
 
 def _values(value: Any) -> Iterator[Any]:

@@ -38,6 +38,8 @@ def test_ordinary_json_is_parsed_unchanged(value: Any) -> None:
         b'{"amount": 1, "\\u0061mount": 2}',
         b"NaN",
         b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b"[-1.0e400]",
         '{"a": "ä"}'.encode("latin-1"),
         '{"a": 1}'.encode("utf-16"),
         b'{"a": "\\ud800"}',
