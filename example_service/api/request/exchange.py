@@ -273,8 +273,15 @@ def _is_plain_text(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _without_content(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers that do not describe the old body, so that the problem can keep them."""
-    return [(n, v) for n, v in headers if not n.lower().startswith(b"content-")]
+    """Return the headers that do not describe the old body, so that the problem can keep them.
+
+    `Content-Range` gives the size of the resource in a response with status 416.
+    """
+    return [
+        (name, value)
+        for name, value in headers
+        if not (key := name.lower()).startswith(b"content-") or key == b"content-range"
+    ]
 
 
 async def _nothing() -> None:

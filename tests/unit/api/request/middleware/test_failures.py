@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from fastapi import BackgroundTasks
 from fastapi.responses import StreamingResponse
 from starlette.responses import PlainTextResponse
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from tests.unit.api.request.middleware.asgi import Service, logged
@@ -108,6 +110,16 @@ class TestFailures:
         assert json.loads(answer.body)["detail"] == "Not to\ufffdday"
         assert answer.header(b"x-a") == b"b"
         assert int(answer.header(b"content-length")) == len(answer.body)
+
+    async def test_a_refused_range_comes_with_the_size(
+        self, service: Service, tmp_path: Path
+    ) -> None:
+        """A client needs the size to choose another range (RFC 9110, section 15.5.17)."""
+        (tmp_path / "text").write_text("ten bytes!")
+        service.app.mount("/files", StaticFiles(directory=tmp_path))
+        answer = await service.request("/files/text", headers=[(b"range", b"bytes=100-")])
+        assert (answer.status, answer.problem) == (416, "http-416")
+        assert answer.header(b"content-range") == b"bytes */10"
 
     async def test_plain_text_that_is_not_an_error_is_unchanged(self, service: Service) -> None:
         """Only errors are turned into problems."""
