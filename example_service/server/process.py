@@ -50,6 +50,10 @@ _BACKLOG = 2048
 # The kernel's buffer size for each direction of a connection, in bytes.
 _SOCKET_BUFFER_BYTES = 131_072
 
+# How long a client may take to send its first request before its connection counts as idle.
+_FIRST_REQUEST_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+
 _TICKS_PER_CHECK = 10
 _CHECK_SECONDS = 1.0
 
@@ -300,6 +304,25 @@ class DrainingServer(uvicorn.Server):
         for task in running:
             task.cancel()
 
+    async def _stop_accepting(self, sockets: list[socket.socket]) -> None:
+        """Close the socket, and wait for the first request on connections that are new.
+
+        If other workers share the socket, clients connect until it is closed. Without the wait,
+        their connections would be closed as idle while their requests are on the way.
+        """
+        for server in self.servers:
+            server.close()
+        for listener in sockets:
+            listener.close()
+        # The event loop sets up the connections that it has accepted in its next rounds.
+        await asyncio.sleep(_POLL_SECONDS)
+        while self._has_new_connections():  # noqa: ASYNC110 - they change by themselves
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _has_new_connections(self) -> bool:
+        since = asyncio.get_running_loop().time() - _FIRST_REQUEST_SECONDS
+        return any(connection.is_new(since) for connection in self._connections())
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the socket, let requests finish, and then let the application clean up.
 
@@ -316,6 +339,7 @@ class DrainingServer(uvicorn.Server):
         # `on_tick` is no longer called, but slow clients must still be disconnected.
         checking = asyncio.create_task(self._keep_checking())
         try:
+            await self._stop_accepting(sockets or [])
             await super().shutdown(sockets)
         finally:
             cancelling.cancel()

@@ -349,6 +349,10 @@ class ProblemProtocol(HttpToolsProtocol):
         if self.is_answering() and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
+    def is_new(self, since: float) -> bool:
+        """Whether the client has connected after `since`, and its first request has not arrived."""
+        return self._running is None and self.idle_since > since
+
     def shutdown(self) -> None:
         """Close the connection after the pending requests are answered."""
         if self.is_answering():

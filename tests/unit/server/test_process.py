@@ -127,6 +127,9 @@ async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
             self._server = server
             self.checks = 0
 
+        def is_new(self, _: float) -> bool:
+            return False
+
         def shutdown(self) -> None:
             """Send the last answer, and wait for the client to close its end."""
 
@@ -146,6 +149,33 @@ async def test_a_client_that_keeps_its_end_open_does_not_delay_the_end(
 
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_client_that_has_just_connected_gets_its_answer() -> None:
+    """Other workers share the socket, so clients may connect until the end of the drain."""
+    server = Stopping(0.0).server
+    server.config.load()
+    server.lifespan = LifespanOff(server.config)
+    server.servers = []
+
+    class NewConnection:
+        rounds = 0
+
+        def is_new(self, since: float) -> bool:
+            assert since < asyncio.get_running_loop().time()
+            self.rounds += 1
+            return self.rounds < 3
+
+        def shutdown(self) -> None:
+            server.server_state.connections.clear()
+
+    connection = NewConnection()
+    server.server_state.connections = {connection}  # type: ignore[arg-type]
+
+    async with asyncio.timeout(60):
+        await server.shutdown()
+
+    assert connection.rounds == 3
 
 
 async def test_requests_that_are_cancelled_clean_up_before_the_application(

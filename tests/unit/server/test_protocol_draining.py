@@ -58,6 +58,18 @@ async def test_an_answer_that_has_begun_keeps_its_connection() -> None:
     assert len(connection.scopes) == 2
 
 
+async def test_a_connection_is_new_until_its_first_request_or_a_time_limit() -> None:
+    """At the end of the drain, the server waits for the first request, but not for a spare one."""
+    connection = Connection()
+    opened_at = connection.protocol.idle_since
+    assert connection.protocol.is_new(opened_at - 1)
+    assert not connection.protocol.is_new(opened_at)
+
+    await connection.send(REQUEST)
+
+    assert not connection.protocol.is_new(opened_at - 1)
+
+
 async def test_an_idle_connection_stays_open_until_the_drain_ends() -> None:
     """A request to close with the next answer has no effect on it."""
     connection = Connection()
