@@ -89,10 +89,10 @@ def test_an_address_on_which_the_service_cannot_listen_is_a_fault(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert examine(monkeypatch, PORT=str(taken.getsockname()[1]))[0] == 0
 
-    status, report = examine(monkeypatch, HOST="256.1.1.1")
+    status, report = examine(monkeypatch, HOST="192.0.2.1")
 
     assert status == 1
-    assert "Cannot listen on '256.1.1.1'" in report
+    assert "Cannot listen on '192.0.2.1'" in report
 
 
 def test_a_directory_that_workers_cannot_share_is_a_fault(
@@ -120,6 +120,7 @@ def test_an_upstream_whose_name_resolves_to_this_machine_is_a_fault_in_productio
         return real("127.0.0.1" if host == "pay.example.com" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr("example_service.cli.doctor.UPSTREAM_LIMIT_SECONDS", 60.0)
     upstreams = [Upstream("pay", f"http://pay.example.com:{port}")]
 
     _, in_development = examine(monkeypatch, upstreams)
@@ -248,6 +249,7 @@ def test_a_file_in_place_of_the_folder_of_a_database_is_a_fault(
 ) -> None:
     """`migrate` could not create the database there."""
     (tmp_path / "var").touch()
+    monkeypatch.setattr("example_service.cli.doctor.UPSTREAM_LIMIT_SECONDS", 60.0)
 
     status, report = examine(monkeypatch, DATABASE_URL=f"sqlite:///{tmp_path}/var/database")
 
