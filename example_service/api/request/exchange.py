@@ -87,6 +87,7 @@ class Exchange:
         tracestate: The usable `tracestate` of the caller. None if there is none.
         expired: Whether the request has exceeded its time limit.
         client_left: Whether the client disconnected before the body was complete.
+        has_disconnected: Whether the application has been notified that the client disconnected.
     """
 
     # Defaults are class attributes, because setting them in `__init__` would cost every request.
@@ -95,6 +96,7 @@ class Exchange:
     ended_at: float | None = None
     expired = False
     client_left = False
+    has_disconnected = False
     body_was_late = False
     status = catalogue.INTERNAL_ERROR.status
     is_head = False
@@ -192,6 +194,7 @@ class Exchange:
         finally:
             self._awaits_body = False
         if message["type"] == "http.disconnect":
+            self.has_disconnected = True
             self.client_left = not self._has_whole_body
             return message
         self._has_whole_body = not message.get("more_body")

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import structlog
+from anyio import BrokenResourceError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from example_service.api.problems import catalogue
@@ -104,6 +105,9 @@ class RequestMiddleware:
         except (Exception, CancelledError) as error:
             if exchange.client_left:
                 exchange.status = CLIENT_CLOSED_REQUEST
+            elif exchange.has_disconnected and _is_of_broken_stream(error):
+                # FastAPI could not pass on the next event.
+                pass
             elif (problem := _problem(error, exchange)) is not None:
                 await self._answer(problem, exchange)
             else:
@@ -181,6 +185,12 @@ class RequestMiddleware:
         response = problem.response(exchange.scope)
         app = response if self._cors is None else self._cors(response)
         await app(exchange.scope, exchange.receive, exchange.send)
+
+
+def _is_of_broken_stream(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_broken_stream(member) for member in error.exceptions)
+    return isinstance(error, BrokenResourceError)
 
 
 def _problem(error: BaseException, exchange: Exchange) -> Problem | None:

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from anyio import BrokenResourceError
 from fastapi import BackgroundTasks
 from fastapi.responses import StreamingResponse
 from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from tests.unit.api.request.middleware.asgi import Service, logged
+from tests.unit.api.request.middleware.asgi import LEAVES, Service, logged
 
 
 class TestFailures:
@@ -94,6 +95,31 @@ class TestFailures:
         assert service.metrics.finished_requests == [("GET", "/awaits", 500)]
         error, _ = logged(capsys)
         assert "CancelledError" in error["exception"]
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(BrokenResourceError(), 200), (RuntimeError("A bug."), 500)]
+    )
+    async def test_a_client_that_leaves_a_stream_causes_no_error(
+        self,
+        service: Service,
+        capsys: pytest.CaptureFixture[str],
+        error: Exception,
+        status: int,
+    ) -> None:
+        """FastAPI raises one if an event waits for the client. Other errors are logged."""
+
+        async def stream(_scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            raise ExceptionGroup("unhandled errors in a TaskGroup", [error])
+
+        service.app.mount("/raw", stream)
+        await service.request("/raw/", body=[LEAVES])
+
+        lines = logged(capsys)
+        assert [line["status"] for line in lines if line["event"] == "request"] == [status]
+        assert [line["level"] for line in lines] == ["error"] * (status == 500) + ["info"]
 
     async def test_a_plain_text_error_in_pieces_is_joined(self, service: Service) -> None:
         """The detail of the problem is the whole text."""
