@@ -79,7 +79,7 @@ def test_unusable_settings_are_a_table_on_standard_error(
     assert served == []
 
 
-@pytest.mark.parametrize("command", ["serve", "migrate", "doctor"])
+@pytest.mark.parametrize("command", ["serve", "doctor"])
 def test_a_current_directory_that_was_deleted_is_reported(
     command: str,
     served: list[Settings],
