@@ -146,8 +146,8 @@ class Outage:
     """What clients saw of one outage of the database.
 
     Attributes:
-        answers: The responses to requests during the outage, from its beginning or, if the circuit
-            opens, from the time at which all were refused.
+        answers: The responses to requests that were in progress during the outage or, if the
+            circuit opens, after all clients were refused.
         first_success_seconds: The time from the end of the outage to the first success.
         last_failure_seconds: The time from the end of the outage to the last failure, or 0.
     """
@@ -211,7 +211,11 @@ class Crowd:
         later = [answer for answer in answers if answer.at > spoke_at]
         failures = [answer.at for answer in later if not answer.is_success]
         return Outage(
-            [answer for answer in answers if from_then <= answer.at - answer.seconds < spoke_at],
+            [
+                answer
+                for answer in answers
+                if answer.at > from_then and answer.at - answer.seconds < spoke_at
+            ],
             min(answer.at for answer in later if answer.is_success) - spoke_at,
             max(failures, default=spoke_at) - spoke_at,
         )
