@@ -48,7 +48,7 @@ NEVER = {"CIRCUIT_BREAKERS__DATABASE__FAILURE_THRESHOLD": "1000000000"}
 POLL_SECONDS = 0.02
 
 OPEN = "open, {}"
-PROBES = "open, let through to find out"
+PROBES = "open, probes"
 WITHOUT = "never open"
 REFUSED = "circuit-breaker-open"
 
@@ -320,7 +320,7 @@ def _add_row(table: Table, name: str, answers: Sequence[Answer]) -> None:
 
 def _recovering(outages: Mapping[str, Sequence[Outage]]) -> Table:
     table = Table(
-        "Seconds after the database speaks again",
+        "Seconds after the database responds again",
         ["the circuit was", "first success", "last failure"],
     )
     for name, some in outages.items():

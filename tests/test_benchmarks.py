@@ -196,10 +196,10 @@ def test_a_hanging_database_is_measured_with_the_circuit_and_without(tmp_path: P
     assert printed["20 clients of a service whose database hangs"][:4] == [
         "open, POST",
         "open, GET",
-        "open, let through to find out",
+        "open, probes",
         "never open",
     ]
-    assert printed["Seconds after the database speaks again"][:2] == ["open", "never open"]
+    assert printed["Seconds after the database responds again"][:2] == ["open", "never open"]
     waiting, _ = json.loads(results.read_text())["groups"]["outage"]
     slowest = {name: figures["max ms"]["median"] for name, figures in waiting["figures"].items()}
     assert slowest["open, POST"] < slowest["never open"]
