@@ -256,10 +256,10 @@ class TestLockOfPostgreSQL:
         """It would end the migration, or the transaction that has the lock meanwhile."""
         name = postgres_settings.database_url.get_secret_value().rpartition("/")[2]
         try:
-            await run(postgres_settings, f"ALTER DATABASE {name} SET transaction_timeout = 250")
+            await run(postgres_settings, f"ALTER DATABASE {name} SET transaction_timeout = 1500")
         except DBAPIError:
             pytest.skip("Before version 17, PostgreSQL does not have it.")
-        add_revision(then="op.execute('SELECT pg_sleep(0.5)')")
+        add_revision(then="op.execute('SELECT pg_sleep(1.7)')")
 
         assert (await upgrade(postgres_settings))[1] == frozenset({"later"})
 

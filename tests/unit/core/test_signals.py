@@ -1,10 +1,19 @@
 """Signals that arrive before the server has its own handlers, and when a terminal is closed."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from example_service.core.signals import stop_signals
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """Do not ignore SIGHUP, as these tests would if they were started with `nohup`."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -28,13 +37,11 @@ def test_the_end_of_a_terminal_stops_the_server_like_sigterm() -> None:
 
 def test_nohup_stays_in_effect() -> None:
     """A service that was started to outlive its terminal does."""
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_signals():
-            signal.raise_signal(signal.SIGHUP)
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, former)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    with stop_signals():
+        signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_former_handlers_are_restored() -> None:
