@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 
 from example_service import __version__
+from example_service.api.application import Application
 from example_service.api.breakers.all_workers import AllWorkers
 from example_service.api.breakers.at_start import create_breakers
 from example_service.api.dashboard.feed import Feed
@@ -81,7 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     traces = prepare_traces(settings)
     domains = enabled_domains(settings)
     create_own_breakers(settings, domains, traces.listeners)
-    app = FastAPI(
+    app = Application(
         title="Example service",
         version=__version__,
         lifespan=partial(_lifespan, settings=settings, traces=traces),

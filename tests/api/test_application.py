@@ -3,11 +3,14 @@
 import importlib
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
 import example_service.main
+from example_service.api.request.middleware import RequestMiddleware
+from example_service.api.request.proxies import ProxiesMiddleware
 from example_service.core.exceptions import SettingsError
 from example_service.core.settings import Settings
 from example_service.core.settings.breakers import CircuitBreakerSettings
@@ -62,6 +65,38 @@ def test_the_application_for_servers_is_made_when_asked_for(
     with pytest.raises(AttributeError, match="has no attribute 'other'"):
         _ = module.other
     del module.app
+
+
+@pytest.mark.parametrize(
+    ("trusted_proxies", "outermost"), [([], RequestMiddleware), (["10.0.0.0/8"], ProxiesMiddleware)]
+)
+def test_no_other_middleware_is_around_that_of_the_service(
+    trusted_proxies: list[str], outermost: type
+) -> None:
+    """FastAPI's own would have nothing to do for any request."""
+    http = HTTPSettings(trusted_proxies=trusted_proxies)
+
+    app = create_app(Settings(environment="test", http=http))
+
+    assert type(app.build_middleware_stack()) is outermost
+
+
+async def test_middleware_that_is_added_may_fail() -> None:
+    """It is around that of the service, and the response is the same problem."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    app = create_app(Settings(environment="test"))
+    app.add_middleware(lambda _: fail)
+
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service.test") as client:
+        response = await client.get("/health/live")
+
+    assert response.status_code == 500
+    assert response.json()["type"] == "/problems/internal-error"
+    assert "secret" not in response.text
 
 
 async def test_the_client_for_outgoing_calls_lives_as_long_as_the_application() -> None:
