@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import time
 from typing import Any
 
@@ -84,3 +85,24 @@ def test_no_body_takes_long(body: bytes) -> None:
         seconds.append(time.thread_time() - start)
 
     assert min(seconds) < 0.1
+
+
+@pytest.mark.parametrize("level", [b"[0,", b'{"a":0,"b":'], ids=["arrays", "objects"])
+def test_the_work_for_a_body_does_not_grow_with_its_depth(level: bytes) -> None:
+    """A deep body with many items would otherwise block the event loop for 0.3 seconds."""
+    depth, end = 500, b"]" if level[:1] == b"[" else b"}"
+    body = level * depth + b"[" + b"0," * 20_000 + b"0]" + end * depth
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(JSONError, match="at most 1000"):
+            parse_json(body)
+    finally:
+        sys.setprofile(None)
+
+    assert calls < 10_000
