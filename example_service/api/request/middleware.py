@@ -4,7 +4,7 @@ It is a single class because each layer of middleware costs a request 1 µs, and
 because a `BaseHTTPMiddleware` costs 100 µs and hides context variables.
 """
 
-from asyncio import CancelledError, current_task, get_running_loop
+from asyncio import current_task, get_running_loop
 from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -102,19 +102,28 @@ class RequestMiddleware:
         self._metrics.started()
         try:
             await self._serve(exchange)
-        except (Exception, CancelledError) as error:
-            if exchange.client_left:
-                exchange.status = CLIENT_CLOSED_REQUEST
-            elif exchange.has_disconnected and _is_of_broken_stream(error):
-                # FastAPI could not pass on the next event.
-                pass
-            elif (problem := _problem(error, exchange)) is not None:
-                await self._answer(problem, exchange)
-            else:
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:
+            # This includes the panics of extensions that are written in Rust.
+            if not await self._has_handled(error, exchange):
                 raise
         finally:
             self._record(exchange, method, self._routes)
             identity.reset(token)
+
+    async def _has_handled(self, error: BaseException, exchange: Exchange) -> bool:
+        """Handle the error of a request. False if it must be raised again."""
+        if exchange.client_left:
+            exchange.status = CLIENT_CLOSED_REQUEST
+        elif exchange.has_disconnected and _is_of_broken_stream(error):
+            # FastAPI could not pass on the next event.
+            pass
+        elif (problem := _problem(error, exchange)) is not None:
+            await self._answer(problem, exchange)
+        else:
+            return False
+        return True
 
     def _record(self, exchange: Exchange, method: str, routes: RouteTable) -> None:
         """Count and log a request that has ended."""
@@ -202,8 +211,8 @@ def _problem(error: BaseException, exchange: Exchange) -> Problem | None:
         if task is None or task.cancelling():
             exchange.status = CLIENT_CLOSED_REQUEST
             return None
-        # The request itself was not cancelled, but something that it awaited was.
-        cause, error = error, RuntimeError("Something that the request awaited was cancelled.")
+        # The request itself was not cancelled, but perhaps something that it awaited was.
+        cause, error = error, RuntimeError(f"The request raised {type(error).__name__}.")
         error.__cause__ = cause
     problem = problem_from(error, exchange.scope)
     if exchange.began or problem.type is catalogue.INTERNAL_ERROR:

@@ -96,6 +96,39 @@ class TestFailures:
         error, _ = logged(capsys)
         assert "CancelledError" in error["exception"]
 
+    async def test_an_error_that_is_no_exception_gets_a_problem(
+        self, service: Service, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Extensions that are written in Rust raise such errors when they panic."""
+
+        class PanicError(BaseException):
+            pass
+
+        @service.app.get("/panics")
+        async def panics() -> None:
+            raise PanicError
+
+        answer = await service.request("/panics")
+
+        assert answer.status == 500
+        assert answer.header(b"content-type") == b"application/problem+json"
+        assert service.metrics.finished_requests == [("GET", "/panics", 500)]
+        error, _ = logged(capsys)
+        assert "PanicError" in error["exception"]
+
+    @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+    async def test_what_stops_the_process_is_passed_on(
+        self, service: Service, stop: type[BaseException]
+    ) -> None:
+        """It is not meant for the client."""
+
+        @service.app.get("/stops")
+        async def stops() -> None:
+            raise stop
+
+        with pytest.raises(stop):
+            await service.request("/stops")
+
     @pytest.mark.parametrize(
         ("error", "status"), [(BrokenResourceError(), 200), (RuntimeError("A bug."), 500)]
     )
