@@ -23,7 +23,7 @@ class PatientTransport(asyncio.Transport):
     - `check` also disconnects a client that does not read.
     - `hold_reading` stops reading independently of `pause_reading`, which uvicorn uses.
     - The head of a response is sent together with its body, which saves a system call and a packet.
-      The head of a streamed response is sent at once, because its body may take a while.
+      The head of a response in chunks is sent at once, because its body may take a while.
     - Methods have no effect on a closed connection.
 
     Args:
