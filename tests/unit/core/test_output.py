@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -65,6 +65,30 @@ def test_a_reader_that_is_slow_gets_every_line_in_order() -> None:
             output.write(line)
 
         assert read_lines(pipe, lines[-1]) == [line.rstrip() for line in lines]
+
+
+def test_no_line_overtakes_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line waits behind them even if the pipe has room for it by then."""
+    begin: list[Callable[[], object]] = []
+
+    class LateThread(threading.Thread):
+        def start(self) -> None:
+            begin.append(super().start)
+
+    monkeypatch.setattr(threading, "Thread", LateThread)
+    with piped() as pipe:
+        output = Output()
+        lines = [f"{number:099}\n" for number in range(1_000)]
+        for line in lines:
+            output.write(line)
+        received = os.read(pipe, 1_000_000).decode()
+        output.write("last\n")
+
+        (start,) = begin
+        start()
+
+        rest = read_lines(pipe, "last")
+        assert received.splitlines() + rest == [line.rstrip() for line in (*lines, "last")]
 
 
 def test_lines_that_are_not_read_are_dropped_and_counted() -> None:
